@@ -1,0 +1,1 @@
+"""Dataset builders of the project, one package per corpus."""

@@ -1,0 +1,128 @@
+"""A small drawing surface in unit coordinates, on which every subject of the sample corpus is drawn."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from PIL import ImageDraw
+
+Colour = tuple[int, int, int]
+Point = tuple[float, float]
+
+SIDE = 64
+"""Width and height in pixels of a finished picture."""
+
+OVERSAMPLING = 4
+"""Pixels drawn per finished pixel and axis; the surplus is averaged away, which smooths the edges."""
+
+_ELLIPSE_CORNERS = 32
+_LEAST_CONTRAST = 200
+
+
+def random_colour(rng: random.Random) -> Colour:
+    """Any colour, each channel 0 to 255, so that no colour tells what is drawn."""
+    return (rng.randrange(256), rng.randrange(256), rng.randrange(256))
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """`colour` darkened (`factor` 0 to 1) or lightened towards white (1 to 2)."""
+    if factor <= 1:
+        return tuple(round(channel * factor) for channel in colour)
+    return tuple(round(channel + (255 - channel) * (factor - 1)) for channel in colour)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A square box on the drawing in which (0, 0) is the top left corner and (1, 1) the bottom right one.
+
+    Coordinates outside 0 to 1 are allowed and reach beyond the box; what leaves the picture is cut off.
+    Everything is drawn as polygons and lines, so that a mirrored or tilted box mirrors or tilts all it holds.
+    """
+
+    surface: ImageDraw.ImageDraw
+    rng: random.Random
+    backdrop: Colour
+    left: float = 0.0
+    top: float = 0.0
+    size: float = 1.0
+    mirrored: bool = False
+    tilt: float = 0.0
+    """Rotation about the box's centre in radians."""
+
+    def within(self, left: float, top: float, size: float) -> Sketch:
+        """The upright box whose corner lies at (`left`, `top`) of this one, `size` times as large."""
+        return replace(self, left=self.left + left * self.size, top=self.top + top * self.size, size=self.size * size)
+
+    def colour(self, *others: Colour) -> Colour:
+        """A random colour that stands out against the backdrop, or against `others` where given."""
+        rivals = others or (self.backdrop,)
+        while True:
+            candidate = random_colour(self.rng)
+            if all(_contrast(candidate, rival) >= _LEAST_CONTRAST for rival in rivals):
+                return candidate
+
+    def polygon(self, points: Sequence[Point], fill: Colour) -> None:
+        """A filled polygon through `points`."""
+        self.surface.polygon([self._pixel(point) for point in points], fill=fill)
+
+    def rectangle(self, left: float, top: float, right: float, bottom: float, fill: Colour) -> None:
+        """A filled rectangle."""
+        self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], fill)
+
+    def ellipse(self, x: float, y: float, radius_x: float, radius_y: float, fill: Colour) -> None:
+        """A filled ellipse around (`x`, `y`)."""
+        self.polygon(_arc(x, y, radius_x, radius_y, 0.0, 2 * math.pi), fill)
+
+    def disc(self, x: float, y: float, radius: float, fill: Colour) -> None:
+        """A filled circle around (`x`, `y`)."""
+        self.ellipse(x, y, radius, radius, fill)
+
+    def dome(self, x: float, base: float, radius: float, height: float, fill: Colour) -> None:
+        """The half of an ellipse above the line y = `base`; a negative `height` gives the half below."""
+        self.polygon(_arc(x, base, radius, -height, 0.0, math.pi), fill)
+
+    def line(self, points: Sequence[Point], width: float, fill: Colour) -> None:
+        """A stroke through `points` with round ends, `width` in units of the box."""
+        pixels = [self._pixel(point) for point in points]
+        thickness = max(1, round(width * self.size * SIDE * OVERSAMPLING))
+        self.surface.line(pixels, fill=fill, width=thickness, joint="curve")
+        for x, y in (pixels[0], pixels[-1]):
+            reach = thickness // 2
+            self.surface.ellipse((x - reach, y - reach, x + reach, y + reach), fill=fill)
+
+    def ring(self, x: float, y: float, radius: float, width: float, fill: Colour) -> None:
+        """A circle's outline, `width` in units of the box."""
+        self.line(_arc(x, y, radius, radius, 0.0, 2 * math.pi), width, fill)
+
+    def star(self, x: float, y: float, radius: float, fill: Colour, points: int = 5) -> None:
+        """A star of `points` rays."""
+        corners = []
+        for corner in range(2 * points):
+            reach = radius if corner % 2 == 0 else 0.45 * radius
+            angle = math.pi * corner / points - math.pi / 2
+            corners.append((x + reach * math.cos(angle), y + reach * math.sin(angle)))
+        self.polygon(corners, fill)
+
+    def _pixel(self, point: Point) -> tuple[int, int]:
+        x, y = point[0] - 0.5, point[1] - 0.5
+        if self.mirrored:
+            x = -x
+        turned_x = x * math.cos(self.tilt) - y * math.sin(self.tilt)
+        turned_y = x * math.sin(self.tilt) + y * math.cos(self.tilt)
+        scale = SIDE * OVERSAMPLING
+        return (
+            round((self.left + (turned_x + 0.5) * self.size) * scale),
+            round((self.top + (turned_y + 0.5) * self.size) * scale),
+        )
+
+
+def _contrast(first: Colour, second: Colour) -> int:
+    return sum(abs(a - b) for a, b in zip(first, second, strict=True))
+
+
+def _arc(x: float, y: float, radius_x: float, radius_y: float, start: float, end: float) -> list[Point]:
+    angles = [start + (end - start) * corner / _ELLIPSE_CORNERS for corner in range(_ELLIPSE_CORNERS + 1)]
+    return [(x + radius_x * math.cos(angle), y + radius_y * math.sin(angle)) for angle in angles]

@@ -1,0 +1,113 @@
+"""Draws the pictures of the sample corpus: a random background, clutter, and a subject whose shape tells its kind."""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from PIL import Image, ImageDraw
+
+from .canvas import OVERSAMPLING, SIDE, Colour, Sketch, random_colour
+from .subjects import organisations, others, people, places, things
+
+PictureKind = Literal["PER", "LOC", "ORG", "MISC", "OTHER"]
+
+SUBJECTS: dict[PictureKind, tuple[Callable[[Sketch], None], ...]] = {
+    "PER": people.SUBJECTS,
+    "LOC": places.SUBJECTS,
+    "ORG": organisations.SUBJECTS,
+    "MISC": things.SUBJECTS,
+    "OTHER": others.SUBJECTS,
+}
+
+
+def draw(kind: PictureKind, rng: random.Random) -> Image.Image:
+    """A random RGB picture of `kind`, SIDE x SIDE pixels; equal states of `rng` give equal pictures.
+
+    Background, clutter, colours, position, size and tilt are drawn from the same ranges for every kind,
+    so that only the subject's shape tells the kinds apart.
+
+    Raises:
+        ValueError: if `kind` is none of the kinds of picture.
+    """
+    if kind not in SUBJECTS:
+        raise ValueError(f"kind of picture: expected one of {get_args(PictureKind)}, found {kind!r}")
+    image = Image.new("RGB", (SIDE * OVERSAMPLING, SIDE * OVERSAMPLING))
+    backdrop = random_colour(rng)
+    sketch = Sketch(ImageDraw.Draw(image), rng, backdrop)
+    _background(sketch, backdrop)
+    _clutter(sketch)
+    size = rng.uniform(0.68, 1.0)
+    margin = 1.0 - size
+    subject = Sketch(
+        sketch.surface,
+        rng,
+        backdrop,
+        left=rng.uniform(-0.06, margin + 0.06),
+        top=rng.uniform(-0.04, margin + 0.04),
+        size=size,
+        mirrored=rng.random() < 0.5,
+        tilt=rng.uniform(-0.12, 0.12),
+    )
+    rng.choice(SUBJECTS[kind])(subject)
+    return image.reduce(OVERSAMPLING)
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """`image` (RGB, at most 21,000 pixels) as an uncompressed PNG file.
+
+    Written out here because compressors differ between builds of Pillow, while these bytes depend on the pixels only.
+
+    Raises:
+        ValueError: if `image` is not RGB, or too large for the single stored block this writes.
+    """
+    if image.mode != "RGB":
+        raise ValueError(f"mode of the image to encode: expected 'RGB', found {image.mode!r}")
+    width, height = image.size
+    pixels = image.tobytes()
+    row = 3 * width
+    lines = b"".join(b"\0" + pixels[start : start + row] for start in range(0, len(pixels), row))
+    if len(lines) > 0xFFFF:
+        raise ValueError(f"size of the image to encode: expected at most 65535 bytes, found {len(lines)}")
+    stored = struct.pack("<BHH", 1, len(lines), len(lines) ^ 0xFFFF) + lines
+    stream = b"\x78\x01" + stored + struct.pack(">I", zlib.adler32(lines))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", stream) + _chunk(b"IEND", b"")
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def _background(sketch: Sketch, backdrop: Colour) -> None:
+    """Plain, a gradient, or two areas; always close enough to `backdrop` for contrasting colours to stand out."""
+    sketch.rectangle(0, 0, 1, 1, backdrop)
+    style = sketch.rng.choice(("plain", "gradient", "horizon"))
+    target = tuple(max(0, min(255, channel + sketch.rng.randint(-70, 70))) for channel in backdrop)
+    if style == "gradient":
+        bands = 16
+        for band in range(bands):
+            mixed = tuple(a + (b - a) * band // (bands - 1) for a, b in zip(backdrop, target, strict=True))
+            sketch.rectangle(0, band / bands, 1, 1, mixed)
+    elif style == "horizon":
+        sketch.rectangle(0, sketch.rng.uniform(0.5, 0.9), 1, 1, target)
+
+
+def _clutter(sketch: Sketch) -> None:
+    """Up to six small marks without meaning, the same ones behind every kind of subject."""
+    rng = sketch.rng
+    for _ in range(rng.randrange(7)):
+        x, y, reach = rng.random(), rng.random(), rng.uniform(0.02, 0.07)
+        colour = random_colour(rng)
+        mark = rng.choice(("disc", "block", "stroke", "wedge"))
+        if mark == "disc":
+            sketch.disc(x, y, reach, colour)
+        elif mark == "block":
+            sketch.rectangle(x - reach, y - reach, x + reach, y + reach, colour)
+        elif mark == "stroke":
+            sketch.line([(x, y), (x + rng.uniform(-0.3, 0.3), y + rng.uniform(-0.3, 0.3))], 0.02, colour)
+        else:
+            sketch.polygon([(x, y - reach), (x + reach, y + reach), (x - reach, y + reach)], colour)

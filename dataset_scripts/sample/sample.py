@@ -1,0 +1,78 @@
+"""Builder of the sample corpus, the package's embedded default data: see the data card in README.md."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+
+from .drawing import draw, encode_png
+from .languages import LANGUAGES
+from .texts import ROUNDS, TAGS, Post, chance_level, generate_posts
+
+__all__ = ["Post", "Sample", "SampleConfig", "chance_level", "draw_picture", "generate_posts"]
+
+VERSION = datasets.Version("1.0.0")
+"""Part of the cache key: a change of the corpus needs a new version, or old caches go on being read."""
+
+
+@dataclass
+class SampleConfig(datasets.BuilderConfig):
+    """Languages to generate, and the seed on which everything else depends; both belong to the cache key."""
+
+    version: datasets.Version = VERSION
+    languages: tuple[str, ...] = tuple(LANGUAGES)
+    seed: int = 1
+
+
+def draw_picture(post: Post, seed: int) -> bytes | None:
+    """The picture of `post` as a PNG file, or None if it has none; equal arguments give equal bytes."""
+    if post.picture is None:
+        return None
+    return encode_png(draw(post.picture, random.Random(f"{seed}:{post.id}:picture")))
+
+
+class Sample(datasets.GeneratorBasedBuilder):
+    """Synthetic posts with drawings in English, French, German and Spanish, for named entity recognition."""
+
+    VERSION = VERSION
+    BUILDER_CONFIG_CLASS = SampleConfig
+    BUILDER_CONFIGS = [SampleConfig(name="all"), *(SampleConfig(name=code, languages=(code,)) for code in LANGUAGES)]
+    DEFAULT_CONFIG_NAME = "all"
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(
+            description=self.__doc__,
+            license="apache-2.0",
+            features=datasets.Features(
+                {
+                    "id": datasets.Value("string"),
+                    "tokens": datasets.Sequence(datasets.Value("string")),
+                    "ner_tags": datasets.Sequence(datasets.ClassLabel(names=list(TAGS))),
+                    "image": datasets.Image(),
+                    "language": datasets.Value("string"),
+                    "source": datasets.Value("string"),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        return [datasets.SplitGenerator(name=split, gen_kwargs={"split": split}) for split in ROUNDS]
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        seed = self.config.seed
+        posts = (post for language in self.config.languages for post in generate_posts(language, split, seed))
+        for position, post in enumerate(posts):
+            picture = draw_picture(post, seed)
+            row = {
+                "id": post.id,
+                "tokens": list(post.tokens),
+                "ner_tags": list(post.tags),
+                "image": None if picture is None else {"bytes": picture, "path": None},
+                "language": post.language,
+                "source": post.source,
+            }
+            yield position, row

@@ -1,0 +1,199 @@
+"""Generates the posts of the sample corpus: tokens, tags and the kind of picture, without drawing anything."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
+
+from .drawing import PictureKind
+from .languages import LANGUAGES, SLOT_TYPES, EntityType, Language
+
+Split = Literal["train", "validation", "test"]
+Source = Literal["ambiguous", "plain", "no_picture", "irrelevant"]
+Choice = TypeVar("Choice")
+_Draft = tuple[tuple[str, ...], tuple[str, ...], PictureKind | None, Source]
+
+TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
+
+ROUNDS: Mapping[Split, range] = {"train": range(8), "validation": range(8, 10), "test": range(10, 12)}
+"""The rounds that make up each split, 80 posts each. A round has one group of ambiguous posts for every combination
+of types, 24 posts in all, and `POSTS_PER_ROUND` others. Counting on through the splits keeps their groups apart."""
+
+POSTS_PER_ROUND: Mapping[Source, int] = {"plain": 32, "no_picture": 12, "irrelevant": 12}
+
+_SLOT = re.compile(r"\{(\w+)\}")
+_SHARE_WITHOUT_ENTITIES = 0.12
+_SHARE_OF_NAMES_IN_ALL_SPLITS = 0.6
+_EMOJI = ("😍", "🔥", "👀", "😂", "🙌", "✨", "💯", "😎")
+_HANDLES = ("nightowl", "lemon_tree", "blue_pixel", "its_me", "daily_bits", "cloudy", "mixtape", "sofa_critic")
+
+
+@dataclass(frozen=True)
+class Post:
+    """One post. `tags` has one member of `TAGS` per token; `picture` is the kind to draw, or None for no picture."""
+
+    id: str
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...]
+    picture: PictureKind | None
+    source: Source
+    language: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """A neutral sentence about a name that may have any of `types`: it makes one ambiguous post for each of them."""
+
+    sentence: str
+    name: str
+    types: tuple[EntityType, ...]
+
+
+def generate_posts(language: str, split: str, seed: int) -> Iterator[Post]:
+    """The posts of a split in their final order, in which no post follows another one of the same tokens.
+
+    Equal arguments give equal posts everywhere, whatever the Python hash seed.
+
+    Raises:
+        ValueError: if `language` is none of LANGUAGES, or `split` none of ROUNDS.
+    """
+    rng = random.Random(f"{seed}:{language}:{split}:posts")
+    drafts: list[_Draft] = []
+    for group in ambiguous_groups(language, split, seed):
+        drafts += _ambiguous_posts(group, language, rng)
+    names = _names_of_split(language, split, seed)
+    for source, posts_per_round in POSTS_PER_ROUND.items():
+        for _ in range(posts_per_round * len(ROUNDS[split])):
+            drafts.append(_worded_post(source, language, names, rng))
+    rng.shuffle(drafts)
+    while any(first[0] == second[0] for first, second in itertools.pairwise(drafts)):
+        rng.shuffle(drafts)
+    for number, draft in enumerate(drafts, start=1):
+        yield Post(f"{language}-{split}-{number:04d}", *draft, language)
+
+
+def ambiguous_groups(language: str, split: str, seed: int) -> list[Group]:
+    """The groups of a split, one per round and combination of types; no sentence meets a name in two groups.
+
+    Raises:
+        ValueError: if `language` is none of LANGUAGES, or `split` none of ROUNDS.
+    """
+    _check("language", language, LANGUAGES)
+    _check("split", split, ROUNDS)
+    groups = []
+    for types, names in LANGUAGES[language].ambiguous_names.items():
+        names = _shuffled(names, f"{seed}:{language}:{'/'.join(types)}")
+        for round_number in ROUNDS[split]:
+            turn, position = divmod(round_number, len(names))
+            name = names[position]
+            sentences = _shuffled(LANGUAGES[language].neutral_sentences, f"{seed}:{language}:{name}")
+            groups.append(Group(sentences[turn], name, types))
+    return groups
+
+
+def chance_level(posts: Iterable[Post]) -> float:
+    """The share of ambiguous posts, 0 to 1, that a reader of the text alone gets right at best.
+
+    Posts of a group have the same tokens and different tags, so one answer for all is right for exactly one of them:
+    the level is the number of groups over the number of ambiguous posts.
+
+    Raises:
+        ValueError: if there is no ambiguous post.
+    """
+    ambiguous = [(post.language, post.tokens) for post in posts if post.source == "ambiguous"]
+    if not ambiguous:
+        raise ValueError("posts to compute the chance level of: expected some of source 'ambiguous', found none")
+    return len(set(ambiguous)) / len(ambiguous)
+
+
+def _ambiguous_posts(group: Group, language: str, rng: random.Random) -> Iterator[_Draft]:
+    sentence = _decorated(group.sentence, LANGUAGES[language], rng)
+    for entity_type in group.types:
+        tokens, tags = _fill(sentence, [(group.name, entity_type)])
+        yield tokens, tags, entity_type, "ambiguous"
+
+
+def _worded_post(source: Source, language: str, names: Mapping[str, Sequence[str]], rng: random.Random) -> _Draft:
+    """A post whose words tell the types of its entities, with the picture that its source asks for."""
+    texts = LANGUAGES[language]
+    without_entities = rng.random() < _SHARE_WITHOUT_ENTITIES
+    sentence = rng.choice(texts.sentences_without_entities if without_entities else texts.sentences)
+    entities: dict[str, EntityType] = {}
+    for slot in _SLOT.findall(sentence):
+        name = _draw_name(slot, names, rng)
+        while name in entities:
+            name = _draw_name(slot, names, rng)
+        entities[name] = SLOT_TYPES[slot]
+    tokens, tags = _fill(_decorated(sentence, texts, rng), entities.items())
+    return tokens, tags, _draw_kind(source, set(entities.values()), rng), source
+
+
+def _decorated(sentence: str, texts: Language, rng: random.Random) -> str:
+    """`sentence` with what posts carry before and after it, often nothing."""
+    before = rng.choice(("", "", "", f"RT @ {rng.choice(_HANDLES)} : "))
+    link = "".join(rng.choices("abcdefghijkmnpqrstuvwxyz23456789", k=6))
+    endings = (f" {rng.choice(_EMOJI)}", f" # {rng.choice(texts.hashtags)}", f" https://example.org/{link}")
+    return before + sentence + rng.choice(("", "", "", *endings))
+
+
+def _fill(sentence: str, entities: Iterable[tuple[str, EntityType]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The tokens and tags of `sentence` with `entities` in its slots; after a '#' a name is written as one word."""
+    remaining = iter(entities)
+    tokens: list[str] = []
+    tags: list[str] = []
+    for token in sentence.split(" "):
+        if not _SLOT.fullmatch(token):
+            tokens.append(token)
+            tags.append("O")
+            continue
+        name, entity_type = next(remaining)
+        words = [name.replace(" ", "")] if tokens and tokens[-1] == "#" else name.split(" ")
+        tokens += words
+        tags += [f"B-{entity_type}"] + [f"I-{entity_type}"] * (len(words) - 1)
+    return tuple(tokens), tuple(tags)
+
+
+def _draw_kind(source: Source, fitting: set[EntityType], rng: random.Random) -> PictureKind | None:
+    if source == "no_picture":
+        return None
+    if source == "plain":
+        return rng.choice(sorted(fitting) or ["OTHER"])
+    unfitting = [kind for kind in get_args(EntityType) if kind not in fitting]
+    return rng.choice(unfitting) if unfitting and rng.random() < 0.5 else "OTHER"
+
+
+def _names_of_split(language: str, split: str, seed: int) -> dict[str, Sequence[str]]:
+    """The names that a split may use: those of all splits, and some that only validation or only test has.
+
+    So a part of the names in validation and test is unseen in training, and must be told by the words around it.
+    """
+    texts = LANGUAGES[language]
+    lists = {"FIRST": texts.first_names, "LAST": texts.last_names, **texts.names}
+    names = {}
+    for slot, values in lists.items():
+        values = _shuffled(values, f"{seed}:{language}:{slot}")
+        shared = round(_SHARE_OF_NAMES_IN_ALL_SPLITS * len(values))
+        middle = (shared + len(values)) // 2
+        own = {"train": [], "validation": values[shared:middle], "test": values[middle:]}
+        names[slot] = values[:shared] + own[split]
+    return names
+
+
+def _draw_name(slot: str, names: Mapping[str, Sequence[str]], rng: random.Random) -> str:
+    if slot != "PERSON":
+        return rng.choice(names[slot])
+    first = rng.choice(names["FIRST"])
+    return first if rng.random() < 0.2 else f"{first} {rng.choice(names['LAST'])}"
+
+
+def _shuffled(values: Sequence[Choice], seed: str) -> list[Choice]:
+    return random.Random(seed).sample(values, len(values))
+
+
+def _check(what: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{what} of the sample corpus: expected one of {sorted(known)}, found {value!r}")

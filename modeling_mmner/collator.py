@@ -1,0 +1,28 @@
+"""Rows of a data set -> a batch of tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .processing_mmner import MMNERProcessor
+
+
+@dataclass
+class MMNERCollator:
+    """Makes a batch of rows with `tokens`, and optionally `image` or `images` and `ner_tags`; pads to the batch's longest.
+
+    Attributes:
+        processor: places the words and reads the pictures.
+        use_images: False leaves every picture out.
+    """
+
+    processor: MMNERProcessor
+    use_images: bool = True
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """See `MMNERProcessor.__call__` for the tensors and their shapes."""
+        images = [row.get("images") or row.get("image") for row in rows] if self.use_images else None
+        labels = [row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None
+        return dict(self.processor([row["tokens"] for row in rows], images=images, labels=labels))

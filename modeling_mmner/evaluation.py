@@ -1,0 +1,143 @@
+"""Predicting whole splits and scoring them: with the posts' own pictures, with shuffled ones, and with none."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from torch.utils.data import DataLoader
+
+from .collator import MMNERCollator
+from .labels_mmner import tags_to_spans
+from .metrics import count_score, evaluate_tags, span_counts
+from .modeling_mmner import MMNERForTokenClassification
+from .processing_mmner import MMNERProcessor, Post
+
+PictureMode = Literal["true", "shuffled", "none"]
+
+
+@dataclass
+class PictureView:
+    """Rows of a data set with their own pictures, each with another post's, or with none.
+
+    Shuffling moves the pictures round among the posts that have one, by a random cycle: none keeps its own.
+
+    Attributes:
+        rows: the data set, with an `image` column.
+        mode: which pictures to show.
+        seed: of the shuffling.
+    """
+
+    rows: Dataset
+    mode: PictureMode = "true"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._donor: dict[int, int] = {}
+        if self.mode == "shuffled":
+            pictured = [index for index, image in enumerate(self.rows["image"]) if image is not None]
+            random.Random(self.seed).shuffle(pictured)
+            self._donor = dict(zip(pictured, pictured[1:] + pictured[:1], strict=True))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = dict(self.rows[index])
+        if self.mode == "none":
+            row["image"] = None
+        elif index in self._donor:
+            row["image"] = self.rows[self._donor[index]]["image"]
+        return row
+
+
+@dataclass
+class Predictor:
+    """Decodes posts in batches sorted by length, in as many processes as the accelerator has, and keeps their order.
+
+    Attributes:
+        model: the bare model, on the accelerator's device.
+        processor: its processor.
+        accelerator: places and gathers the batches.
+        batch_size: posts a batch.
+        num_workers: processes that prepare batches.
+    """
+
+    model: MMNERForTokenClassification
+    processor: MMNERProcessor
+    accelerator: Accelerator
+    batch_size: int = 32
+    num_workers: int = 0
+
+    @torch.inference_mode()
+    def tags(self, rows: Any) -> list[list[str]]:
+        """The predicted BIO tags of each row, one a word."""
+        lengths = [len(rows[index]["tokens"]) for index in range(len(rows))]
+        order = sorted(range(len(rows)), key=lengths.__getitem__)
+        subset = torch.utils.data.Subset(rows, order)
+        collate = MMNERCollator(self.processor)
+        loader = self.accelerator.prepare_data_loader(
+            DataLoader(subset, batch_size=self.batch_size, collate_fn=collate, num_workers=self.num_workers)
+        )
+        self.model.eval()
+        decoded: list[list[str]] = []
+        for batch in loader:
+            batch.pop("labels", None)
+            with self.accelerator.autocast():
+                tags = self.model(**batch).tags.tolist()
+            named = [[self.processor.labels[tag] for tag in row if tag >= 0] for row in tags]
+            decoded += self.accelerator.gather_for_metrics(named, use_gather_object=True)
+        result: list[list[str]] = [[] for _ in order]
+        for index, tags in zip(order, decoded, strict=True):
+            result[index] = tags
+        return result
+
+
+def gold_tags(rows: Dataset, labels: Sequence[str]) -> list[list[str]]:
+    """The gold BIO tags of each row."""
+    return [[labels[tag] for tag in tags] for tags in rows["ner_tags"]]
+
+
+def evaluate_rows(predicted: Sequence[Sequence[str]], rows: Dataset, labels: Sequence[str]) -> dict[str, Any]:
+    """All scores of predicted tags, see `evaluate_tags`."""
+    return evaluate_tags(gold_tags(rows, labels), predicted, languages=rows["language"], sources=rows["source"])
+
+
+def picture_scores(predictor: Predictor, rows: Dataset, own: dict[str, Any], *, seed: int) -> dict[str, Any]:
+    """Scores under each picture mode that the rows allow: `own` as ``true``, then ``shuffled`` and ``none``.
+
+    Without pictures in the rows, or in the model, only ``true`` is there.
+    """
+    pictured = sum(image is not None for image in rows["image"])
+    modes: list[PictureMode] = []
+    if predictor.model.vision_towers and pictured:
+        modes = ["shuffled", "none"] if pictured > 1 else ["none"]
+    scores = {"true": own}
+    for mode in modes:
+        predicted = predictor.tags(PictureView(rows, mode, seed))
+        scores[mode] = evaluate_rows(predicted, rows, predictor.processor.labels)
+    return scores
+
+
+def raw_text_score(predictor: Predictor, rows: Dataset, *, mode: PictureMode = "true") -> dict[str, Any]:
+    """Score of entities when the gold words are joined to raw text and split again by the processor's rule.
+
+    An entity is right if its type and its character offsets are.
+    """
+    posts = predictor.processor.posts_of(list(rows["tokens"]))
+    resplit = predictor.processor.posts_of([post.text for post in posts])
+    tokens = [[word.text for word in post.words] for post in resplit]
+    raw_rows = rows.remove_columns(["tokens", "ner_tags"]).add_column("tokens", tokens)
+    gold = _character_spans(posts, gold_tags(rows, predictor.processor.labels))
+    return count_score(span_counts(gold, _character_spans(resplit, predictor.tags(PictureView(raw_rows, mode)))))
+
+
+def _character_spans(posts: Sequence[Post], tags: Sequence[Sequence[str]]) -> list[set[tuple[str, int, int]]]:
+    """Type and character offsets of the entities of each post."""
+    return [
+        {(span.type, post.words[span.start].start, post.words[span.end - 1].end) for span in tags_to_spans(row)}
+        for post, row in zip(posts, tags, strict=True)
+    ]

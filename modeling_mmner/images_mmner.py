@@ -1,0 +1,109 @@
+"""Any picture -> a square of RGB bytes."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_EXPECTED = "a PIL image, a path, bytes, an array (H, W), (H, W, 1/3/4) or (3, H, W), or a row with 'bytes' or 'path'"
+
+
+class PictureError(ValueError):
+    """A picture that is missing, broken or of no known kind; the text names it and says what was expected."""
+
+
+def load_picture(picture: Any) -> Image.Image:
+    """Open a picture of any kind as RGB: upright by its EXIF, first frame of an animation, transparency over white.
+
+    Args:
+        picture: PIL image, path, bytes, array or tensor (uint8, uint16, or floats in 0..1), or ``{"bytes": ..., "path": ...}``.
+
+    Raises:
+        PictureError: naming the picture, and why it cannot be read.
+    """
+    if isinstance(picture, dict):
+        return _load_row(picture)
+    if isinstance(picture, Image.Image):
+        return _decoded(picture, "the PIL image")
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        return _opened(io.BytesIO(bytes(picture)), f"{len(picture)} bytes")
+    if isinstance(picture, (str, Path)):
+        if str(picture).startswith(("http://", "https://")):
+            raise PictureError(f"picture {picture}: expected {_EXPECTED}; URLs are not fetched, download it first")
+        if not os.path.isfile(picture):
+            raise PictureError(f"picture {picture}: expected a file, found none")
+        return _opened(picture, str(picture))
+    if hasattr(picture, "__array__"):
+        return _from_array(np.asarray(picture))
+    raise PictureError(f"picture: expected {_EXPECTED}, found {type(picture).__name__}")
+
+
+def square_pixels(picture: Image.Image, size: int) -> np.ndarray:
+    """(3, size, size) uint8 of an RGB picture: resized to the square, bicubic, nothing cropped."""
+    resized = picture.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)
+
+
+def _load_row(row: dict[str, Any]) -> Image.Image:
+    """A row of `datasets.Image(decode=False)`: the bytes if it has them, else the file at its path."""
+    if row.get("bytes") is not None:
+        return _opened(io.BytesIO(row["bytes"]), f"row with path {row.get('path')!r}")
+    if row.get("path") is not None:
+        return load_picture(row["path"])
+    raise PictureError(f"picture: expected 'bytes' or 'path' in the row, found the keys {sorted(row)} and neither has a value")
+
+
+def _opened(source: Any, name: str) -> Image.Image:
+    try:
+        with Image.open(source) as picture:
+            return _decoded(picture, name)
+    except UnidentifiedImageError as error:
+        raise PictureError(f"picture {name}: expected a format that Pillow reads, found none") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"picture {name}: expected a picture of ordinary size; {error}") from error
+    except OSError as error:
+        raise PictureError(f"picture {name}: could not be opened; {error}") from error
+
+
+def _decoded(picture: Image.Image, name: str) -> Image.Image:
+    """The first frame, upright, as RGB."""
+    try:
+        if getattr(picture, "n_frames", 1) > 1:
+            picture.seek(0)
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise PictureError(f"picture {name}: could not be decoded, the file is broken; {error}") from error
+    if upright.width == 0 or upright.height == 0:
+        raise PictureError(f"picture {name}: expected at least one pixel, found {upright.width} x {upright.height}")
+    if upright.mode in _SIXTEEN_BIT_MODES:
+        # Pillow's own conversion clips at 255 instead of scaling.
+        scaled = np.asarray(upright).astype(np.int64).clip(0, 65535) // 257
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+    if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
+        layer = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return upright.convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    """A picture from an array; floats are taken in 0..1, uint16 in 0..65535."""
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise PictureError(f"picture array: expected shape (H, W), (H, W, 1/3/4) or (3, H, W), found {array.shape}")
+    if array.dtype == np.uint16:
+        array = (array // 257).astype(np.uint8)
+    elif np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise PictureError("picture array: expected floats in 0..1, found values outside; or pass uint8 in 0..255")
+        array = (array * 255).round().astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise PictureError(f"picture array: expected uint8, uint16 or floats in 0..1, found {array.dtype}")
+    return _decoded(Image.fromarray(array), "array")

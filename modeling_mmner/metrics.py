@@ -1,0 +1,122 @@
+"""Span precision, recall and F1, lenient and strict, overall and by groups of posts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from seqeval.metrics import classification_report
+from seqeval.scheme import IOB2
+
+from .labels_mmner import OUTSIDE, Span, tags_to_spans
+
+_RESAMPLES = 1000
+
+
+class SpanF1(evaluate.Metric):
+    """Entity-level precision, recall and F1 of tag sequences by seqeval, as fractions.
+
+    ``mode="lenient"`` is seqeval's default and what the field reports: an orphan I- begins an entity. ``mode="strict"`` counts
+    only entities that begin with B- (IOB2).
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        tags = datasets.Sequence(datasets.Value("string"))
+        return evaluate.MetricInfo(
+            description="Entity-level precision, recall and F1 of BIO tags.",
+            citation="",
+            inputs_description="predictions and references: lists of tag lists",
+            features=datasets.Features({"predictions": tags, "references": tags}),
+        )
+
+    def _compute(self, predictions: Any, references: Any, mode: str = "lenient") -> dict[str, float]:
+        return tag_score(references, predictions, strict=mode == "strict")
+
+
+def tag_score(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], *, strict: bool = False) -> dict[str, float]:
+    """Micro precision, recall and F1 in 0..1 of tag sequences, and the number of gold entities."""
+    gold, predicted = [list(tags) for tags in gold], [list(tags) for tags in predicted]
+    if not any(tag != OUTSIDE for tags in gold + predicted for tag in tags):
+        return {"precision": 0.0, "recall": 0.0, "f1": 0.0, "number": 0}
+    options = {"mode": "strict", "scheme": IOB2} if strict else {}
+    report = classification_report(gold, predicted, output_dict=True, zero_division=0, **options)["micro avg"]
+    return {
+        "precision": float(report["precision"]),
+        "recall": float(report["recall"]),
+        "f1": float(report["f1-score"]),
+        "number": int(report["support"]),
+    }
+
+
+def span_counts(gold: Sequence[set[Any]], predicted: Sequence[set[Any]]) -> np.ndarray:
+    """(posts, 3): entities that are correct, predicted and gold in each post."""
+    pairs = zip(gold, predicted, strict=True)
+    return np.array([(len(right & found), len(found), len(right)) for right, found in pairs], dtype=float).reshape(-1, 3)
+
+
+def count_score(counts: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+    """Micro precision, recall, F1 in 0..1 from `span_counts`, with a 95% bootstrap interval of F1 over posts."""
+    precision, recall, f1 = _ratios(counts.sum(0))
+    interval = [0.0, 0.0]
+    if len(counts):
+        draws = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=_RESAMPLES)
+        interval = [float(value) for value in np.quantile(_ratios((draws @ counts).T)[2], (0.025, 0.975))]
+    return {
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "number": int(counts[:, 2].sum()),
+        "confidence_interval": interval,
+    }
+
+
+def _ratios(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 of (correct, predicted, gold), each a number or an array; 0 where there is nothing to divide."""
+    correct, predicted, gold = counts
+    return (
+        correct / np.maximum(predicted, 1),
+        correct / np.maximum(gold, 1),
+        2 * correct / np.maximum(predicted + gold, 1),
+    )
+
+
+def evaluate_tags(
+    gold: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    *,
+    languages: Sequence[str] | None = None,
+    sources: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """All scores of a split.
+
+    Args:
+        gold, predicted: a list of BIO tags for each post.
+        languages, sources: of each post; groups are scored where they are given.
+
+    Returns:
+        overall (lenient), strict, by_type, and by_language, by_source, by_language_and_source where asked for; each a score of
+        `count_score`.
+    """
+    spans = [set(tags_to_spans(tags)) for tags in gold], [set(tags_to_spans(tags)) for tags in predicted]
+    counts = span_counts(*spans)
+    strict = span_counts([_strict_spans(tags) for tags in gold], [_strict_spans(tags) for tags in predicted])
+    types = sorted({span.type for post in spans[0] + spans[1] for span in post})
+    result = {"overall": count_score(counts), "strict": count_score(strict), "by_type": {}}
+    for name in types:
+        result["by_type"][name] = count_score(
+            span_counts(*([{s for s in post if s.type == name} for post in side] for side in spans))
+        )
+    groups = {"by_language": languages, "by_source": sources}
+    if languages is not None and sources is not None:
+        groups["by_language_and_source"] = [f"{language}/{source}" for language, source in zip(languages, sources, strict=True)]
+    for key, names in groups.items():
+        if names is not None:
+            chosen = np.array(names)
+            result[key] = {name: count_score(counts[chosen == name]) for name in sorted(set(names))}
+    return result
+
+
+def _strict_spans(tags: Sequence[str]) -> set[Span]:
+    """Entities that begin with B-: a lenient one that an orphan I- began does not count."""
+    return {span for span in tags_to_spans(tags) if tags[span.start].startswith("B-")}

@@ -1,0 +1,265 @@
+"""`MMNERForTokenClassification`: the parts wired together. The maths is in the modules of the parts.
+
+Notation: B batch, S sub-tokens, W words, L labels, N pictures a post, R regions of a picture, C vision channels.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedModel, initialization
+from transformers.utils import ModelOutput
+
+from .configuration_mmner import MMNERConfig
+from .crf_mmner import CRF
+from .fusion_mmner import FUSIONS, CrossModalFusion
+from .objectives_mmner import OBJECTIVES, Context
+from .text_mmner import TextTower
+from .vision_mmner import VisionTower, flatten_pictures
+
+
+@dataclass
+class MMNEROutput(ModelOutput):
+    """Output of `MMNERForTokenClassification`.
+
+    Attributes:
+        loss: scalar, the weighted sum of the losses below; with labels only.
+        loss_crf, loss_boundary, loss_contrastive, loss_clustering: scalars before weighting, those that were computed.
+        logits: (B, W, L) emissions of the CRF.
+        tags: (B, W) decoded label ids, -100 where there is no word; unless training.
+        span_scores: (B, W) in 0..1, at an entity's first word the posterior of exactly that entity, 0 elsewhere; unless
+            training.
+        gate: (B, W, D) in 0..1, how much of the picture each word lets through; on request.
+        attentions: (B, W, N * R) in 0..1, each word's attention over the regions; on request.
+    """
+
+    loss: Tensor | None = None
+    loss_crf: Tensor | None = None
+    loss_boundary: Tensor | None = None
+    loss_contrastive: Tensor | None = None
+    loss_clustering: Tensor | None = None
+    logits: Tensor | None = None
+    tags: Tensor | None = None
+    span_scores: Tensor | None = None
+    gate: Tensor | None = None
+    attentions: Tensor | None = None
+
+
+class MMNERPreTrainedModel(PreTrainedModel):
+    """Initialisation and what transformers wants to know of the models of this package."""
+
+    config_class = MMNERConfig
+    config: MMNERConfig
+    base_model_prefix = "mmner"
+    main_input_name = "input_ids"
+    input_modalities = ("text", "image")
+    _supports_sdpa = True
+    _keep_in_fp32_modules_strict = ["crf"]
+    # The losses are means over texts; the Trainer must not divide or multiply them again when it accumulates gradients.
+    accepts_loss_kwargs = False
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, CRF):
+            for parameter in module.parameters():
+                initialization.uniform_(parameter, -0.1, 0.1)
+        elif isinstance(module, CrossModalFusion):
+            initialization.normal_(module.no_picture, std=0.02)
+        elif isinstance(module, VisionTower):
+            tower = self.config.vision_tower_configs()[list(self.vision_towers).index(module)]
+            initialization.copy_(module.mean, torch.tensor(tower.mean).view(1, 3, 1, 1))
+            initialization.copy_(module.std, torch.tensor(tower.std).view(1, 3, 1, 1))
+        elif module.__class__ is OBJECTIVES["clustering"]:
+            initialization.zeros_(module.centres)
+            initialization.zeros_(module.has_centre)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As transformers', with an entry for AutoModel beside that of the class's own Auto class."""
+        entry = "modeling_mmner.MMNERForTokenClassification"
+        self.config.auto_map = {"AutoModel": entry} | (getattr(self.config, "auto_map", None) or {})
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+
+class MMNERForTokenClassification(MMNERPreTrainedModel):
+    """Tags every word of a post that may have pictures.
+
+    Text tower, vision towers, fusion, classifier and CRF, with the auxiliary objectives that the config lists.
+    """
+
+    def __init__(self, config: MMNERConfig) -> None:
+        super().__init__(config)
+        self.text_tower = TextTower(
+            config.text_config,
+            window=config.text_window,
+            prefix_tokens=config.text_prefix_tokens,
+            suffix_tokens=config.text_suffix_tokens,
+        )
+        self.vision_towers = nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs())
+        channels = [tower.channels for tower in self.vision_towers]
+        self.fusion = FUSIONS[config.fusion](config, text_width=self.text_tower.width, channels=channels)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(self.fusion.width, config.num_labels)
+        self.crf = CRF(config.labels)
+        widths = {"text_width": self.text_tower.width, "feature_width": self.fusion.width}
+        self.objectives = nn.ModuleDict({name: OBJECTIVES[name](config, **widths) for name in config.objectives if name != "crf"})
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_tower.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_tower.encoder.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        word_starts: Tensor | None = None,
+        word_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        image_features: Tensor | Sequence[Tensor] | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_gate: bool = False,
+        return_dict: bool | None = None,
+    ) -> MMNEROutput | tuple[Any, ...]:
+        """Emissions, tags and span scores; with labels also the losses.
+
+        Args:
+            input_ids, attention_mask: (B, S) the whole texts, never cut, padded on the right.
+            word_starts: (B, W) index in 0..S-1 of each word's first sub-token.
+            word_mask: (B, W) bool, words first and padding after, W > 0.
+            pixel_values: (B, N, 3, H, W) uint8; N may be 0.
+            image_mask: (B, N) bool, True where there is a picture; without it all are there.
+            image_features: (B, N, R, C) in place of a frozen tower's pixels; with several towers, one tensor each.
+            labels: (B, W) label ids, padded with -100.
+            output_attentions, output_gate: whether to return the words' attention over the regions and their gate.
+
+        Raises:
+            ValueError: no word placement, pixels of the wrong type, pixels and features at once, features for a tower that is
+                trained, labels out of range.
+        """
+        context, logits = self._encode(
+            input_ids,
+            attention_mask,
+            word_starts=word_starts,
+            word_mask=word_mask,
+            pixel_values=pixel_values,
+            image_mask=image_mask,
+            image_features=image_features,
+            labels=labels,
+            need_weights=bool(self.config.output_attentions if output_attentions is None else output_attentions),
+        )
+        output = MMNEROutput(logits=logits, attentions=context.fused.attention)
+        if output_gate:
+            output.gate = context.fused.gate
+        if labels is not None:
+            losses = self._losses(context, logits)
+            output.loss = torch.stack([self.config.objectives[name] * loss for name, loss in losses.items()]).sum()
+            for name, loss in losses.items():
+                setattr(output, f"loss_{name}", loss)
+        if not self.training:
+            output.tags = self.crf.decode_batch(logits, mask=context.word_mask)
+            output.span_scores = self.crf.span_scores(logits, output.tags, mask=context.word_mask)
+        use_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if use_dict else output.to_tuple()
+
+    def encode(self, **inputs: Any) -> Context:
+        """What the heads and objectives read, for the inputs of `forward` (with `labels` if a part needs them)."""
+        return self._encode(**inputs)[0]
+
+    def _encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        word_starts: Tensor | None = None,
+        word_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        image_features: Tensor | Sequence[Tensor] | None = None,
+        labels: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Context, Tensor]:
+        """The context (see `Context`) and the emissions (B, W, L)."""
+        if word_starts is None or word_mask is None:
+            raise ValueError(
+                "forward: expected word_starts and word_mask (B, W), found none. This model tags words, not sub-tokens: make "
+                "its inputs with MMNERProcessor. The stock token-classification pipeline cannot place words; use "
+                "`python -m modeling_mmner predict` or processor(...), model(...), processor.post_process_entities(...)"
+            )
+        word_mask = word_mask.bool()
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        words = self.text_tower(input_ids, attention_mask, word_starts=word_starts, word_mask=word_mask)
+        regions = self._regions(len(words), pixel_values, image_mask, image_features)
+        fused = self.fusion(words, word_mask=word_mask, regions=regions, need_weights=need_weights)
+        has_picture = torch.zeros(len(words), dtype=torch.bool, device=words.device)
+        for _, region_mask in regions:
+            has_picture = has_picture | region_mask.any(1)
+        logits = self.classifier(self.dropout(fused.features)).float()
+        return Context(words=words, word_mask=word_mask, has_picture=has_picture, fused=fused, labels=labels), logits
+
+    def _regions(
+        self,
+        batch: int,
+        pixel_values: Tensor | None,
+        image_mask: Tensor | None,
+        image_features: Tensor | Sequence[Tensor] | None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Each tower's regions (B, N * R, C) and their mask (B, N * R), from pixels or from ready-made features."""
+        if not self.vision_towers:
+            return []
+        if pixel_values is not None and image_features is not None:
+            raise ValueError("forward: expected pixel_values or image_features, found both")
+        if image_features is not None:
+            features = [image_features] if isinstance(image_features, Tensor) else list(image_features)
+            self._check_features(features)
+            mask = image_mask if image_mask is not None else torch.ones(features[0].shape[:2], device=self.device)
+            return [flatten_pictures(feature, mask.bool()) for feature in features]
+        if pixel_values is None:
+            pixel_values = torch.zeros(batch, 0, 3, 1, 1, dtype=torch.uint8, device=self.device)
+            image_mask = None
+        if pixel_values.dtype != torch.uint8 or pixel_values.dim() != 5:
+            raise ValueError(
+                f"pixel_values: expected (B, N, 3, H, W) uint8 in 0..255, found {tuple(pixel_values.shape)} "
+                f"{pixel_values.dtype}; the towers normalise pixels themselves"
+            )
+        if image_mask is None:
+            image_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device)
+        return [tower(pixel_values, image_mask=image_mask.bool()) for tower in self.vision_towers]
+
+    def _check_features(self, features: list[Tensor]) -> None:
+        if len(features) != len(self.vision_towers):
+            raise ValueError(
+                f"image_features: expected one tensor for each of {len(self.vision_towers)} towers, found {len(features)}"
+            )
+        for tower, feature in zip(self.vision_towers, features, strict=True):
+            if not tower.frozen:
+                raise ValueError("image_features: expected pixel_values for a tower that is trained, found ready-made features")
+            if feature.dim() != 4 or feature.shape[-1] != tower.channels:
+                raise ValueError(f"image_features: expected (B, N, R, {tower.channels}), found {tuple(feature.shape)}")
+
+    def _losses(self, context: Context, logits: Tensor) -> dict[str, Tensor]:
+        """The losses whose weight is not 0, by name and before weighting (eq. 13)."""
+        losses = {}
+        for name, weight in self.config.objectives.items():
+            if weight == 0:
+                continue
+            if name == "crf":
+                loss = self.crf.negative_log_likelihood(logits, context.gold(), mask=context.word_mask).mean()
+            else:
+                loss = self.objectives[name](context)
+            losses[name] = loss
+        return losses
+
+
+AutoConfig.register(MMNERConfig.model_type, MMNERConfig, exist_ok=True)
+AutoModel.register(MMNERConfig, MMNERForTokenClassification, exist_ok=True)
+AutoModelForTokenClassification.register(MMNERConfig, MMNERForTokenClassification, exist_ok=True)

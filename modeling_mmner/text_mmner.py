@@ -1,0 +1,132 @@
+"""The text tower: any transformers encoder in, one vector per word out.
+
+Notation: B batch, S sub-tokens, W words, D width.
+"""
+
+import inspect
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+
+class TextTower(nn.Module):
+    """Word states from a transformers encoder (BERT, RoBERTa, XLM-R, DeBERTa, ...).
+
+    A word's state is that of its first sub-token. Texts longer than the encoder's window are read in windows that overlap
+    by half, and each word takes its state from the window in which it has most context; this is ours, the papers cut.
+
+    Args:
+        config: the encoder's config.
+        window: longest input in sub-tokens, special tokens included; None asks the encoder.
+        prefix_tokens, suffix_tokens: how many special tokens open and close a text.
+
+    Raises:
+        ValueError: the window leaves no room for at least two sub-tokens.
+    """
+
+    def __init__(
+        self, config: PreTrainedConfig, *, window: int | None = None, prefix_tokens: int = 1, suffix_tokens: int = 1
+    ) -> None:
+        super().__init__()
+        self.encoder = AutoModel.from_config(config, **_without_pooler(config))
+        self.width: int = config.hidden_size
+        self.prefix_tokens, self.suffix_tokens = prefix_tokens, suffix_tokens
+        longest = encoder_window(self.encoder)
+        self.window = min((size for size in (window, longest) if size is not None), default=None)
+        if self.window is not None and self.window < prefix_tokens + suffix_tokens + 2:
+            raise ValueError(
+                f"text window: expected room for {prefix_tokens + suffix_tokens} special tokens and at least 2 more, "
+                f"found {self.window}"
+            )
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *, word_starts: Tensor, word_mask: Tensor) -> Tensor:
+        """States of the words.
+
+        Args:
+            input_ids: (B, S) the whole text with its special tokens, padded on the right.
+            attention_mask: (B, S), 1 for the text's sub-tokens.
+            word_starts: (B, W) index in 0..S-1 of each word's first sub-token.
+            word_mask: (B, W) bool.
+
+        Returns:
+            (B, W, D), 0 where `word_mask` is False.
+        """
+        if self.window is None or input_ids.shape[1] <= self.window:
+            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        else:
+            states = self._windowed_states(input_ids, attention_mask)
+        index = word_starts.masked_fill(~word_mask, 0)[..., None].expand(-1, -1, states.shape[-1])
+        return states.gather(1, index).masked_fill(~word_mask[..., None], 0.0)
+
+    def _windowed_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, S, D) states of texts of which some are longer than the window."""
+        lengths = attention_mask.sum(1).tolist()
+        rows, positions, source = self._plan(lengths, input_ids.shape[1])
+        positions = positions.to(input_ids.device)
+        present = positions >= 0
+        rows, index = rows.to(input_ids.device), positions.clamp(min=0)
+        pad = getattr(self.encoder.config, "pad_token_id", None) or 0
+        windows = torch.where(present, input_ids[rows[:, None], index], pad)
+        states = self.encoder(input_ids=windows, attention_mask=present.to(attention_mask.dtype)).last_hidden_state
+        return states.flatten(0, 1)[source.to(input_ids.device)]
+
+    def _plan(self, lengths: list[int], width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Which text and which positions each window reads, and where each sub-token's state is then found.
+
+        Returns:
+            rows (N,): text of each window. positions (N, window): sub-token read at each place, -1 for padding.
+            source (B, width): index into the N * window states, for each sub-token of each text.
+        """
+        assert self.window is not None
+        rows, positions = [], []
+        source = torch.zeros(len(lengths), width, dtype=torch.long)
+        for row, length in enumerate(lengths):
+            best = torch.full((length,), -1)
+            for first, last in window_bounds(length - self.prefix_tokens - self.suffix_tokens, self._capacity()):
+                content = torch.arange(first, last) + self.prefix_tokens
+                opening, closing = torch.arange(self.prefix_tokens), torch.arange(length - self.suffix_tokens, length)
+                read = torch.cat([opening, content, closing])
+                # A text's own border costs no context, a window's does.
+                left = content - content[0] + (length if first == 0 else 0)
+                right = content[-1] - content + (length if last == length - self.prefix_tokens - self.suffix_tokens else 0)
+                context = torch.minimum(left, right)
+                better = context > best[content]
+                places = len(rows) * self.window + self.prefix_tokens + torch.arange(len(content))
+                source[row, content[better]] = places[better]
+                best[content[better]] = context[better]
+                rows.append(row)
+                positions.append(nn.functional.pad(read, (0, self.window - len(read)), value=-1))
+        return torch.tensor(rows), torch.stack(positions), source
+
+    def _capacity(self) -> int:
+        assert self.window is not None
+        return self.window - self.prefix_tokens - self.suffix_tokens
+
+
+def window_bounds(length: int, capacity: int) -> list[tuple[int, int]]:
+    """Begin and end of the windows over `length` sub-tokens, at most `capacity` each, overlapping by about half."""
+    if length <= capacity:
+        return [(0, length)]
+    stride = max(1, capacity // 2)
+    firsts = list(range(0, length - capacity, stride)) + [length - capacity]
+    return [(first, first + capacity) for first in firsts]
+
+
+def encoder_window(encoder: nn.Module) -> int | None:
+    """Longest input of an encoder in sub-tokens; None where positions are relative or rotary and the config sets no limit.
+
+    RoBERTa's kind counts positions from `padding_idx` + 1, so that 514 positions serve 512 sub-tokens.
+    """
+    limit: int | None = getattr(encoder.config, "max_position_embeddings", None)
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return limit if limit is not None and limit > 0 else None
+
+
+def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
+    """The argument that leaves out BERT's pooler, for encoders that know it: no part reads the pooled output."""
+    encoder_class = MODEL_MAPPING[type(config)]
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(encoder_class).parameters else {}

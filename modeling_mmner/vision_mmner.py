@@ -1,0 +1,88 @@
+"""Vision towers: any timm model in, a map of picture regions out.
+
+Notation: B batch, N pictures a post, P pictures of the batch, R regions of a picture, C channels.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import TimmWrapperConfig, TimmWrapperModel
+
+from .configuration_mmner import VisionTowerConfig
+
+
+class VisionTower(nn.Module):
+    """Regions of pictures from a timm model's last feature map; it holds its own normalisation and picture size.
+
+    Only pictures that exist are read, so whatever pixels stand in place of a missing one can change nothing.
+
+    Args:
+        config: see `VisionTowerConfig`. A frozen tower has no gradients and stays in evaluation mode: its batch-norm
+            statistics are those of its pretraining.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: VisionTowerConfig) -> None:
+        super().__init__()
+        self.frozen = config.frozen
+        self.image_size = config.image_size
+        self.backbone = TimmWrapperModel(
+            TimmWrapperConfig(architecture=config.backbone, do_pooling=False, model_args=config.backbone_args)
+        )
+        self.channels: int = self.backbone.timm_model.num_features
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1))
+        if self.frozen:
+            self.backbone.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "VisionTower":
+        """As PyTorch's, but a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def forward(self, pixel_values: Tensor, *, image_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Regions of each post's pictures, one picture after the other.
+
+        Args:
+            pixel_values: (B, N, 3, H, W) uint8 in 0..255; another size than the tower's is resized, bicubic, no crop.
+            image_mask: (B, N) bool, True where there is a picture.
+
+        Returns:
+            regions (B, N * R, C), 0 for missing pictures, and region_mask (B, N * R) bool. Where the whole batch has no
+            picture, R is 0 and the backbone does not run.
+        """
+        pictures = pixel_values[image_mask]  # shape: (P, 3, H, W)
+        if len(pictures) == 0:
+            regions = torch.zeros(*image_mask.shape, 0, self.channels, dtype=self.backbone.dtype, device=image_mask.device)
+        else:
+            features = self._features(pictures)  # shape: (P, R, C)
+            regions = features.new_zeros(*image_mask.shape, *features.shape[1:])
+            regions[image_mask] = features
+        return flatten_pictures(regions, image_mask)
+
+    def _features(self, pictures: Tensor) -> Tensor:
+        """(P, R, C) regions of P existing pictures."""
+        pixels = pictures.to(self.mean.dtype) / 255
+        if pixels.shape[-2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            pixels = nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.backbone((pixels - self.mean) / self.std).last_hidden_state
+        return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features
+
+
+def flatten_pictures(regions: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Lay the regions of a post's pictures in one row.
+
+    Args:
+        regions: (B, N, R, C), anything (even NaN) where there is no picture.
+        image_mask: (B, N) bool.
+
+    Returns:
+        (B, N * R, C), 0 where there is no picture, and (B, N * R) bool.
+    """
+    mask = image_mask[..., None].expand(regions.shape[:3])
+    return torch.where(mask[..., None], regions, 0).flatten(1, 2), mask.flatten(1, 2)

@@ -1,0 +1,221 @@
+"""Tests of the model card: its front matter, its figures, what it says of which model, and its errors."""
+
+import copy
+import itertools
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from modeling_mmner.cards import render_card
+from modeling_mmner.recipes import load_recipe
+
+SPLITS = ("train", "validation", "test")
+SYNTHETIC = "no\n> evidence of quality on real posts"
+EQUATION_5, EQUATION_8 = "Eq. 5 (contrastive fusion)", "Eq. 8 (entity clustering)"
+
+
+def block(scores: "itertools.count[int]") -> dict:
+    """A block in which no two figures are alike: 10.1 %, 10.2 %, ..."""
+
+    def score() -> dict:
+        precision, recall, f1, low, high = (next(scores) / 1000 for _ in range(5))
+        interval = [low, high]
+        return {"precision": precision, "recall": recall, "f1": f1, "number": next(scores), "confidence_interval": interval}
+
+    kinds = {"by_type": ("PER", "LOC"), "by_language": ("en",), "by_source": ("ambiguous",), "by_language_and_source": ()}
+    return {"overall": score(), "strict": score()} | {
+        kind: {name: score() for name in names} for kind, names in kinds.items()
+    }
+
+
+def make_metrics(recipe: str = "quickstart", **settings) -> dict:
+    scores = itertools.count(101)
+    validation, test, shuffled, none = (block(scores) for _ in range(4))
+    raw_text = copy.deepcopy(test["overall"])
+    modes = {"true": copy.deepcopy(test), "shuffled": shuffled, "none": none}
+    derived = {"base_models": ["google-bert/bert-base-cased"], "datasets": ["sample"], "languages": ["en", "fr"]}
+    return {
+        "recipe": load_recipe(recipe).to_dict() | derived | settings,
+        "seed": 17,
+        "versions": {"mmner": "0.1.0", "python": "3.11.7", "torch": "2.9.0"},
+        "corpus": {
+            "name": "sample",
+            "version": {split: f"{split[:2]}0123456789" for split in SPLITS},
+            "posts": dict(zip(SPLITS, (1601, 301, 302), strict=True)),
+            "pictures": {split: {"present": 1001, "missing": 602, "broken": 3} for split in SPLITS},
+            "chance": {"en": 0.9911, "all": 0.9922},
+        },
+        "model": {"parameters": 1234567, "trained_parameters": 1200000},
+        "history": [],
+        "selected_epoch": 7,
+        "timing": {"training_seconds": 96.0, "total_seconds": 132.0},
+        "splits": {"validation": validation, "test": test | {"raw_text": raw_text, "picture": modes}},
+    }
+
+
+def leaves(content) -> list[float]:
+    """All numbers in nested dicts and lists."""
+    if isinstance(content, (int, float)):
+        return [content]
+    return [leaf for item in (content.values() if isinstance(content, dict) else content) for leaf in leaves(item)]
+
+
+def test_front_matter_is_what_the_hub_reads():
+    """If it failed, the Hub would list the model under other tags, or with scores that are not its own."""
+    metrics = make_metrics()
+    data = ModelCard(render_card(metrics)).data
+    assert (data.language, data.license, data.base_model) == (["en", "fr"], "apache-2.0", ["google-bert/bert-base-cased"])
+    assert (data.library_name, data.pipeline_tag, data.datasets) == ("transformers", "token-classification", ["sample"])
+    assert data.tags == ["multimodal", "ner", "mmner", "mner"]
+    overall = metrics["splits"]["test"]["overall"]
+    results = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert results == {key: overall[key] for key in ("precision", "recall", "f1")}
+    assert {(result.dataset_name, result.dataset_revision) for result in data.eval_results} == {("sample", "te0123456789")}
+
+
+def test_front_matter_leaves_out_what_the_model_has_not():
+    """If it failed, a model from scratch would be listed as derived from an empty name."""
+    data = ModelCard(render_card(make_metrics(base_models=[], datasets=[]))).data.to_dict()
+    assert data["license"] == "apache-2.0"
+    assert not {"base_model", "datasets"} & set(data)
+
+
+def test_every_score_of_the_test_split_is_on_the_card():
+    """If it failed, a table would lack a row, or show another score than the measured one."""
+    metrics = make_metrics()
+    test = metrics["splits"]["test"]
+    card = render_card(metrics)
+    numbers = set(re.findall(r"\d+\.\d", card)) | set(re.findall(r"(\d+) \|$", card, flags=re.MULTILINE))
+    rows = [test["overall"], test["strict"], test["by_type"], test["by_language"], test["by_source"]]
+    expected = {str(leaf) if leaf > 1 else f"{100 * leaf:.1f}" for leaf in leaves(rows)}
+    for mode in test["picture"].values():
+        expected |= {
+            f"{100 * score['f1']:.1f}" for score in (mode["overall"], mode["strict"], mode["by_source"]["ambiguous"])
+        }
+    expected |= {"99.1", "99.2", "1.6", "2.2", f"{100 * metrics['splits']['validation']['overall']['f1']:.1f}"}
+    assert len(expected) > 40
+    assert expected <= numbers
+
+
+def test_tables_are_whole():
+    """If it failed, a stray line break or column of the template would break a table on the Hub's page."""
+    lines = render_card(make_metrics()).splitlines()
+    tables = [list(group) for is_table, group in itertools.groupby(lines, lambda line: line.startswith("|")) if is_table]
+    assert len(tables) == 4
+    for table in tables:
+        assert len(table) > 2 and set(table[1]) == {"|", "-"}
+        assert {row.count("|") for row in table} == {table[0].count("|")}
+
+
+def test_training_data_and_settings_are_told():
+    """If it failed, nobody could tell with which data and settings the model was trained."""
+    card = render_card(make_metrics())
+    assert "| train | `tr0123456789` | 1601 | 1001 | 602 | 3 |" in card
+    assert '| objectives | `{"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01}` |' in card
+    assert "| batch_size | `32` |" in card
+    assert "epoch 7 of 12" in card and "Seed: 17." in card and "Versions: mmner 0.1.0, python 3.11.7, torch 2.9.0." in card
+
+
+def test_paths_of_the_author_stay_private():
+    """If it failed, the card would publish folder names of whoever trained the model."""
+    card = render_card(
+        make_metrics(data_dir="/home/somebody/a", image_dir="/home/somebody/b", output_dir="/home/somebody/c")
+    )
+    assert "| epochs |" in card
+    assert "/home/somebody" not in card
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", "bert-crf"])
+def test_example_is_python_and_names_the_model(recipe):
+    """If it failed, the first thing that a user copies from the card would not run."""
+    card = render_card(make_metrics(recipe), repo_id="someone/model")
+    (example,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    compile(example, "card", "exec")
+    assert example.count('from_pretrained("someone/model", trust_remote_code=True, revision="main")') == 2
+    assert ("picture.jpg" in example) == (recipe == "quickstart")
+    assert 'from_pretrained("...", ' in render_card(make_metrics(recipe))
+
+
+def test_synthetic_scores_are_called_so():
+    """If it failed, scores on generated posts would pass for quality on real ones, or real ones for generated."""
+    assert SYNTHETIC in render_card(make_metrics())
+    real = render_card(make_metrics(dataset="conll"))
+    assert "## Evaluation" in real
+    assert "synthetic" not in real and "generated posts." not in real
+
+
+def test_card_speaks_of_the_objectives_and_pictures_that_the_model_has():
+    """If it failed, a text-only model would be credited with the paper's losses and pictures."""
+    whole, text_only = render_card(make_metrics()), render_card(make_metrics("bert-crf"))
+    without_clustering = render_card(make_metrics(objectives={"crf": 1.0, "contrastive": 0.5, "clustering": 0.0}))
+    assert EQUATION_5 in whole and EQUATION_8 in whole and "M = 0" in whole and "| shuffled |" in whole
+    assert EQUATION_5 in without_clustering and EQUATION_8 not in without_clustering
+    assert not any(part in text_only for part in (EQUATION_5, EQUATION_8, "M = 0", "| shuffled |"))
+    assert "this model was trained without pictures" in text_only and "trained on the words alone" in text_only
+
+
+def test_withheld_pictures_are_told():
+    """If it failed, a model that never saw a picture would be offered as one that reads them."""
+    card = render_card(make_metrics(use_images=False))
+    assert "Every picture was withheld" in card and "give it no pictures" in card
+    assert "| true |" not in card
+
+
+def test_corpus_without_pictures_or_chance_level_has_a_card():
+    """If it failed, only the sample corpus could be used."""
+    metrics = make_metrics(dataset="conll")
+    metrics["corpus"]["chance"] = None
+    for mode in ("shuffled", "none"):
+        del metrics["splits"]["test"]["picture"][mode]
+    card = render_card(metrics)
+    assert "| true |" in card
+    assert "| shuffled |" not in card and "right at best" not in card
+
+
+def test_terms_follow_the_licence_field():
+    """If it failed, a model from data without a licence would look free to use."""
+    assert "Licence field: `apache-2.0`." in render_card(make_metrics())
+    other = render_card(make_metrics(license="other"))
+    assert "Licence field: `other`." in other and "comes with no licence" in other
+    assert ModelCard(other).data.license == "other"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "model",
+        "seed",
+        "selected_epoch",
+        "recipe.license",
+        "recipe.objectives",
+        "corpus.chance",
+        "corpus.version.test",
+        "corpus.pictures.train.broken",
+        "timing.total_seconds",
+        "splits.validation.overall.f1",
+        "splits.test.overall.f1",
+        "splits.test.strict.confidence_interval",
+        "splits.test.raw_text",
+        "splits.test.picture",
+        "splits.test.picture.shuffled.strict.f1",
+    ],
+)
+def test_missing_metrics_are_named(place):
+    """If it failed, a card would be made with a hole, or the error would not say which key is missing from where."""
+    metrics = make_metrics()
+    *path, key = place.split(".")
+    part = metrics
+    for name in path:
+        part = part[name]
+    del part[key]
+    with pytest.raises(ValueError, match=rf"^metrics: expected '{re.escape(place)}', found none; .*metrics.json"):
+        render_card(metrics)
+
+
+def test_scores_that_are_no_fractions_are_refused():
+    """If it failed, a card would say 9710.0 F1, or print a score that was never computed."""
+    metrics = make_metrics()
+    metrics["splits"]["test"]["strict"]["f1"] = 97.1
+    with pytest.raises(ValueError, match=r"score: expected a fraction in 0\.\.1, found 97\.1"):
+        render_card(metrics)

@@ -1,0 +1,195 @@
+"""Train a multimodal NER system from a recipe: `python train_accelerate.py --recipe quickstart`.
+
+Reads from top to bottom: corpus, processor and model, the loop over epochs with selection on the validation split, one reading of
+the test split, and what is written for it. `--help` lists every setting; a recipe is nothing but settings.
+"""
+
+import json
+import platform
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.console import Console
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import get_linear_schedule_with_warmup
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from modeling_mmner.building import build_model, build_processor, pretrained_parts
+from modeling_mmner.cards import render_card
+from modeling_mmner.collator import MMNERCollator
+from modeling_mmner.corpus import Corpus, load_corpus
+from modeling_mmner.evaluation import PictureView, Predictor, evaluate_rows, gold_tags, picture_scores, raw_text_score
+from modeling_mmner.hub import save_hub_folder
+from modeling_mmner.metrics import SpanF1
+from modeling_mmner.recipes import Recipe, parse_arguments
+from modeling_mmner.reports import picture_worth, plot_confusion, plot_learning_curves, results_table
+from modeling_mmner.training import centres_due, parameter_groups, refresh_centres, resolve_precision, train_epoch
+
+PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
+
+
+def main() -> None:
+    recipe = parse_arguments()
+    runs = {"with pictures" if recipe.use_images else "without pictures": train(recipe)}
+    if recipe.compare_without_pictures and recipe.use_images:
+        alone = replace(recipe, use_images=False, output_dir=str(Path(recipe.output_dir) / "without_pictures"))
+        runs["without pictures"] = train(alone)
+    console = Console()
+    console.print(results_table(runs))
+    if len(runs) == 2:
+        console.print(picture_worth(runs["with pictures"], runs["without pictures"]))
+    console.print(f"Model folder, metrics, predictions and plots are in {recipe.output_dir}/")
+
+
+def train(recipe: Recipe) -> dict[str, Any]:
+    """Train and test one model; returns what metrics.json holds."""
+    started = time.perf_counter()
+    accelerator = Accelerator(
+        mixed_precision=resolve_precision(recipe.mixed_precision),
+        gradient_accumulation_steps=recipe.accumulation,
+        log_with="tensorboard",
+        project_dir=recipe.output_dir,
+    )
+    accelerator.init_trackers("tensorboard")
+    set_seed(recipe.seed)
+    corpus = load_corpus(recipe)
+    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
+    model = build_model(recipe, processor).to(accelerator.device)
+    accelerator.print(f"{recipe.name}: {model.num_parameters():,} parameters, {corpus.summary()}")
+
+    history, best_state = fit(recipe, corpus, processor, model, accelerator)
+    model.load_state_dict(best_state)
+    selected = max(history, key=lambda epoch: epoch["validation_f1"])
+    training_seconds = time.perf_counter() - started
+
+    predictor = Predictor(model, processor, accelerator, recipe.batch_size, recipe.num_workers)
+    splits, predicted = score_splits(recipe, corpus, predictor)
+    metrics = {
+        "recipe": recipe.to_dict() | {"mixed_precision": accelerator.mixed_precision},
+        "seed": recipe.seed,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "corpus": corpus.summary(),
+        "model": {
+            "parameters": model.num_parameters(),
+            "trained_parameters": model.num_parameters(only_trainable=True),
+        },
+        "history": history,
+        "selected_epoch": selected["epoch"],
+        "timing": {"training_seconds": training_seconds, "total_seconds": time.perf_counter() - started},
+        "splits": splits,
+    }
+    if accelerator.is_main_process:
+        write_results(recipe, corpus, predictor, metrics, predicted)
+    accelerator.end_training()
+    return metrics
+
+
+def fit(recipe: Recipe, corpus: Corpus, processor: Any, model: Any, accelerator: Accelerator) -> tuple[list[Any], Any]:
+    """Train for the recipe's epochs; returns the history and the weights of the best epoch on the validation split."""
+    rows = PictureView(corpus.splits["train"], "true" if recipe.use_images else "none")
+    lengths = [len(tokens) for tokens in corpus.splits["train"]["tokens"]]
+    generator = torch.Generator().manual_seed(recipe.seed)
+    loader = DataLoader(
+        rows,
+        batch_size=recipe.batch_size,
+        sampler=LengthGroupedSampler(recipe.batch_size, lengths=lengths, generator=generator),
+        collate_fn=MMNERCollator(processor),
+        num_workers=recipe.num_workers,
+    )
+    groups = parameter_groups(
+        model,
+        pretrained_parts(model, recipe),
+        learning_rate=recipe.learning_rate,
+        head_learning_rate=recipe.head_learning_rate,
+        weight_decay=recipe.weight_decay,
+    )
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    steps = recipe.epochs * -(-len(loader) // recipe.accumulation)
+    scheduler = get_linear_schedule_with_warmup(optimizer, int(recipe.warmup_share * steps), steps)
+    wrapped, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
+    predictor = Predictor(model, processor, accelerator, recipe.batch_size, recipe.num_workers)
+    validation = PictureView(corpus.splits["validation"], rows.mode)
+    gold = gold_tags(corpus.splits["validation"], corpus.labels)
+
+    history: list[dict[str, float]] = []
+    best_state: dict[str, torch.Tensor] = {}
+    for epoch in range(1, recipe.epochs + 1):
+        started = time.perf_counter()
+        if centres_due(epoch, warmup_epochs=recipe.centre_warmup_epochs, refresh_epochs=recipe.centre_refresh_epochs):
+            refresh_centres(model, loader, accelerator=accelerator)
+        losses = train_with_progress(recipe, wrapped, loader, optimizer, scheduler, accelerator, epoch)
+        predicted = predictor.tags(validation)
+        scores = {
+            mode: SpanF1().compute(predictions=predicted, references=gold, mode=mode)["f1"] for mode in ("lenient", "strict")
+        }
+        results = losses | {"validation_f1": scores["lenient"], "validation_strict_f1": scores["strict"]}
+        accelerator.log(results, step=epoch)
+        history.append({"epoch": epoch} | results | {"seconds": time.perf_counter() - started})
+        accelerator.print(f"epoch {epoch}: loss {losses['loss']:.3f}, validation F1 {100 * scores['lenient']:.1f}")
+        if scores["lenient"] == max(entry["validation_f1"] for entry in history):
+            best_state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    return history, best_state
+
+
+def train_with_progress(
+    recipe: Recipe, model: Any, loader: Any, optimizer: Any, scheduler: Any, accelerator: Accelerator, epoch: int
+) -> dict[str, float]:
+    """One epoch with a progress bar that shows each task's loss."""
+    bar = tqdm(total=len(loader), desc=f"epoch {epoch}/{recipe.epochs}", disable=not accelerator.is_local_main_process)
+
+    def report(losses: dict[str, float]) -> None:
+        bar.update()
+        bar.set_postfix({name.removeprefix("loss_"): f"{value:.2f}" for name, value in losses.items()}, refresh=False)
+
+    with bar:
+        return train_epoch(
+            model,
+            loader,
+            accelerator=accelerator,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            max_grad_norm=recipe.max_grad_norm,
+            report=report,
+        )
+
+
+def score_splits(recipe: Recipe, corpus: Corpus, predictor: Predictor) -> tuple[dict[str, Any], list[list[str]]]:
+    """Scores of the validation and the test split, and the test split's predicted tags."""
+    mode = "true" if recipe.use_images else "none"
+    rows = {split: PictureView(corpus.splits[split], mode) for split in ("validation", "test")}
+    validation = evaluate_rows(predictor.tags(rows["validation"]), corpus.splits["validation"], corpus.labels)
+    predicted = predictor.tags(rows["test"])
+    test = evaluate_rows(predicted, corpus.splits["test"], corpus.labels)
+    pictures = {"none": test}
+    if recipe.use_images:
+        pictures = picture_scores(predictor, corpus.splits["test"], test, seed=recipe.seed)
+    raw_text = raw_text_score(predictor, corpus.splits["test"], mode=mode)
+    return {"validation": validation, "test": test | {"raw_text": raw_text, "picture": pictures}}, predicted
+
+
+def write_results(
+    recipe: Recipe, corpus: Corpus, predictor: Predictor, metrics: dict[str, Any], predicted: list[list[str]]
+) -> None:
+    """Write the model folder, metrics.json, predictions.jsonl and the plots to the output folder."""
+    output = Path(recipe.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    save_hub_folder(predictor.model, predictor.processor, folder=output / "model", card=render_card(metrics))
+    (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    rows = corpus.splits["test"].remove_columns(["image", "ner_tags"])
+    gold = gold_tags(corpus.splits["test"], corpus.labels)
+    with (output / "predictions.jsonl").open("w", encoding="utf-8") as file:
+        for row, right, found in zip(rows, gold, predicted, strict=True):
+            file.write(json.dumps(row | {"gold": right, "predicted": found}, ensure_ascii=False) + "\n")
+    plot_learning_curves(metrics["history"], output / "learning_curves.png")
+    plot_confusion(gold, predicted, output / "confusion_matrix.png")
+
+
+if __name__ == "__main__":
+    main()
