@@ -119,7 +119,7 @@ def fit(recipe: Recipe, corpus: Corpus, processor: Any, model: Any, accelerator:
     gold = gold_tags(corpus.splits["validation"], corpus.labels)
 
     history: list[dict[str, float]] = []
-    best_state: dict[str, torch.Tensor] = {}
+    best_f1, best_state = -1.0, {}
     for epoch in range(1, recipe.epochs + 1):
         started = time.perf_counter()
         if centres_due(epoch, warmup_epochs=recipe.centre_warmup_epochs, refresh_epochs=recipe.centre_refresh_epochs):
@@ -133,7 +133,8 @@ def fit(recipe: Recipe, corpus: Corpus, processor: Any, model: Any, accelerator:
         accelerator.log(results, step=epoch)
         history.append({"epoch": epoch} | results | {"seconds": time.perf_counter() - started})
         accelerator.print(f"epoch {epoch}: loss {losses['loss']:.3f}, validation F1 {100 * scores['lenient']:.1f}")
-        if scores["lenient"] == max(entry["validation_f1"] for entry in history):
+        if scores["lenient"] > best_f1:
+            best_f1 = scores["lenient"]
             best_state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     return history, best_state
 
@@ -177,17 +178,17 @@ def score_splits(recipe: Recipe, corpus: Corpus, predictor: Predictor) -> tuple[
 def write_results(
     recipe: Recipe, corpus: Corpus, predictor: Predictor, metrics: dict[str, Any], predicted: list[list[str]]
 ) -> None:
-    """Write the model folder, metrics.json, predictions.jsonl and the plots to the output folder."""
+    """Write metrics.json, predictions.jsonl, the model folder and the plots to the output folder, dearest first."""
     output = Path(recipe.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    save_hub_folder(predictor.model, predictor.processor, folder=output / "model", card=render_card(metrics))
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     rows = corpus.splits["test"].remove_columns(["image", "ner_tags"])
     gold = gold_tags(corpus.splits["test"], corpus.labels)
     with (output / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for row, right, found in zip(rows, gold, predicted, strict=True):
             file.write(json.dumps(row | {"gold": right, "predicted": found}, ensure_ascii=False) + "\n")
-    plot_learning_curves(metrics["history"], output / "learning_curves.png")
+    save_hub_folder(predictor.model, predictor.processor, folder=output / "model", card=render_card(metrics))
+    plot_learning_curves(metrics["history"], output / "learning_curves.png", selected_epoch=metrics["selected_epoch"])
     plot_confusion(gold, predicted, output / "confusion_matrix.png")
 
 

@@ -33,12 +33,15 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
 
 
 def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrainedTokenizerBase:
-    """A cased WordPiece tokenizer with [CLS] and [SEP], trained on words."""
+    """A cased BPE tokenizer with [CLS] and [SEP], trained on words.
+
+    Not WordPiece, whose training breaks ties at random: the same posts would not give the same vocabulary twice.
+    """
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary_size, special_tokens=specials, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, special_tokens=specials, show_progress=False)
     tokenizer.train_from_iterator((word for post in posts for word in post), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[(name, specials.index(name)) for name in ("[CLS]", "[SEP]")]

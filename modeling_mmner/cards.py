@@ -2,6 +2,7 @@
 
 import json
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -87,5 +88,14 @@ def _front_matter(metrics: _Section) -> ModelCardData:
 
 
 def _as_setting(value: Any) -> str:
-    """A setting as JSON that fits a cell of a Markdown table."""
-    return json.dumps(value, ensure_ascii=False).replace("|", "\\|")
+    """A setting as JSON that fits a cell of a Markdown table; of a path on the author's disk only the last name."""
+    return json.dumps(_without_folders(value), ensure_ascii=False).replace("|", "\\|")
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    is_path = isinstance(value, str) and (Path(value).is_absolute() or value.startswith(("./", "../", "~")))
+    return Path(value).name if is_path else value

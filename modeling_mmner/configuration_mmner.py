@@ -145,17 +145,23 @@ class MMNERConfig(PreTrainedConfig):
         return [VisionTowerConfig(**tower) for tower in self.vision_towers]
 
     def _check_values(self) -> None:
+        if sorted(self.id2label) != list(range(len(self.id2label))):
+            raise ValueError(f"id2label: expected the ids 0..{len(self.id2label) - 1}, found {sorted(self.id2label)}")
         check_labels(self.labels)
         known = get_args(ObjectiveName)
         for name, weight in self.objectives.items():
             if name not in known:
                 raise ValueError(f"objectives: expected names among {list(known)}, found {name!r}")
-            if not isinstance(weight, (int, float)) or weight < 0:
+            if not isinstance(weight, (int, float)) or not weight >= 0:
                 raise ValueError(f"objectives: expected a weight >= 0 for {name!r}, found {weight!r}")
             if name in _OBJECTIVES_ON_TWO_VIEWS and self.fusion == "text-only":
                 raise ValueError(f"objectives: {name!r} needs a fusion with pictures, found fusion 'text-only'")
+        # A saved config comes back with its keys sorted: one order, so that sums of losses are the same to the last bit.
+        self.objectives = {name: self.objectives[name] for name in known if name in self.objectives}
         if "crf" not in self.objectives:
             raise ValueError(f"objectives: expected 'crf', the main task, found {list(self.objectives)}")
+        if not any(self.objectives.values()):
+            raise ValueError(f"objectives: expected a weight > 0 for at least one, found {self.objectives}")
         towers = {"cross-modal": 1, "text-only": 0}[self.fusion]
         if len(self.vision_towers) != towers:
             raise ValueError(f"vision_towers: fusion {self.fusion!r} reads {towers} of them, found {len(self.vision_towers)}")

@@ -12,6 +12,7 @@ from typing import Any
 from datasets import Dataset, Image
 
 from dataset_scripts.conll import CorpusError, find_picture, find_splits, read_posts
+from dataset_scripts.sample.languages import LANGUAGES
 from dataset_scripts.sample.sample import Sample, chance_level, generate_posts
 
 from .images_mmner import PictureError, load_picture
@@ -64,6 +65,8 @@ def load_corpus(recipe: Recipe) -> Corpus:
 
 def _load_sample(recipe: Recipe) -> Corpus:
     """The generated corpus in the recipe's languages (all of them if it names none)."""
+    if unknown := sorted(set(recipe.languages) - set(LANGUAGES)):
+        raise CorpusError(f"sample corpus: expected languages among {', '.join(LANGUAGES)}, found {', '.join(unknown)}")
     builder = Sample(config_name="all")
     builder.download_and_prepare()
     splits = {}
@@ -72,8 +75,6 @@ def _load_sample(recipe: Recipe) -> Corpus:
         if recipe.languages:
             kept = [index for index, language in enumerate(rows["language"]) if language in recipe.languages]
             rows = rows.select(kept)
-        if len(rows) == 0:
-            raise CorpusError(f"sample corpus: expected languages among en, fr, de, es, found {recipe.languages}")
         splits[split] = rows.cast_column("image", Image(decode=False))
     pictures = {}
     for split, rows in splits.items():

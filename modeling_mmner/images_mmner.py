@@ -61,22 +61,24 @@ def _opened(source: Any, name: str) -> Image.Image:
     try:
         with Image.open(source) as picture:
             return _decoded(picture, name)
+    except PictureError:
+        raise
     except UnidentifiedImageError as error:
         raise PictureError(f"picture {name}: expected a format that Pillow reads, found none") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"picture {name}: expected a picture of ordinary size; {error}") from error
-    except OSError as error:
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads to: OSError, struct.error, TypeError
         raise PictureError(f"picture {name}: could not be opened; {error}") from error
 
 
 def _decoded(picture: Image.Image, name: str) -> Image.Image:
     """The first frame, upright, as RGB."""
     try:
-        if getattr(picture, "n_frames", 1) > 1:
+        if picture.tell():
             picture.seek(0)
         picture.load()
         upright = ImageOps.exif_transpose(picture)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # as above
         raise PictureError(f"picture {name}: could not be decoded, the file is broken; {error}") from error
     if upright.width == 0 or upright.height == 0:
         raise PictureError(f"picture {name}: expected at least one pixel, found {upright.width} x {upright.height}")

@@ -124,8 +124,8 @@ def split_words(text: str, rule: str = "mmner-words-1") -> list[Word]:
     1. white space separates;
     2. a URL (``http://``, ``https://``, ``www.``) is one word up to the next white space;
     3. a number keeps its inner ``.``, ``,`` and ``:`` when digits follow (``9.30``, ``80,000``);
-    4. letters and digits are one word, with the marks, variation selectors and zero-width characters on them;
-    5. a French elision keeps its apostrophe (``l'`` | ``Italie``, ``qu'`` | ``il``);
+    4. letters, digits and ``_`` are one word, with the marks, variation selectors and zero-width characters on them;
+    5. a French elision keeps its apostrophe (``l'`` | ``Italie``, ``qu'`` | ``il``), also where a space follows it;
     6. an emoji is one word with its skin tone, joined parts or second flag letter;
     7. any other character (``#``, ``@``, apostrophe, hyphen, punctuation) is a word of its own.
 
@@ -158,10 +158,19 @@ def _word_end(text: str, start: int) -> int:
             end += 2
         else:
             break
-    is_elision = text[start:end].lower() in _ELISIONS and text[end : end + 1] in _APOSTROPHES
-    if is_elision and end + 1 < len(text) and text[end + 1].isalpha():
-        return end + 1
-    return end
+    return end + 1 if _is_elided(text, start, end) else end
+
+
+def _is_elided(text: str, start: int, end: int) -> bool:
+    """Whether the letters from `start` to `end` are a French elision whose apostrophe follows.
+
+    Tokenised French has a space behind it (``l' Italie``), so it counts there too, unless the letters are quoted (``'n' ``).
+    """
+    if text[start:end].lower() not in _ELISIONS or text[end : end + 1] not in _APOSTROPHES:
+        return False
+    is_quoted = start > 0 and text[start - 1] in _APOSTROPHES
+    rest = text[end + 1 : end + 3]
+    return rest[:1].isalpha() or (not is_quoted and rest[:1].isspace() and rest[1:].isalpha())
 
 
 def _symbol_end(text: str, start: int) -> int:
@@ -173,7 +182,7 @@ def _symbol_end(text: str, start: int) -> int:
         if (
             _is_attached(text[end])
             or _is_skin_tone(text[end])
-            or (text[end - 1] == _ZERO_WIDTH_JOINER and unicodedata.category(text[end]) == "So")
+            or (text[end - 1] == _ZERO_WIDTH_JOINER and unicodedata.category(text[end]) in ("So", "Sm"))
         ):
             end += 1
         else:
@@ -182,7 +191,7 @@ def _symbol_end(text: str, start: int) -> int:
 
 
 def _is_alphanumeric(character: str) -> bool:
-    return character.isalnum()
+    return character.isalnum() or character == "_"
 
 
 def _is_attached(character: str) -> bool:

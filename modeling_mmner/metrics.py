@@ -31,6 +31,8 @@ class SpanF1(evaluate.Metric):
         )
 
     def _compute(self, predictions: Any, references: Any, mode: str = "lenient") -> dict[str, float]:
+        if mode not in ("lenient", "strict"):
+            raise ValueError(f"mode: expected 'lenient' or 'strict', found {mode!r}")
         return tag_score(references, predictions, strict=mode == "strict")
 
 

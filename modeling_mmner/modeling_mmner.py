@@ -64,7 +64,10 @@ class MMNERPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, CRF):
+        if isinstance(module, nn.Linear):
+            # BERT's 0.02 at BERT's width; in a narrower model that constant would drown the picture in the residual.
+            initialization.normal_(module.weight, std=(3 * module.in_features) ** -0.5)
+        elif isinstance(module, CRF):
             for parameter in module.parameters():
                 initialization.uniform_(parameter, -0.1, 0.1)
         elif isinstance(module, CrossModalFusion):
@@ -156,17 +159,23 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             labels=labels,
             need_weights=bool(self.config.output_attentions if output_attentions is None else output_attentions),
         )
-        output = MMNEROutput(logits=logits, attentions=context.fused.attention)
-        if output_gate:
-            output.gate = context.fused.gate
+        loss, losses, tags, span_scores = None, {}, None, None
         if labels is not None:
             losses = self._losses(context, logits)
-            output.loss = torch.stack([self.config.objectives[name] * loss for name, loss in losses.items()]).sum()
-            for name, loss in losses.items():
-                setattr(output, f"loss_{name}", loss)
+            loss = torch.stack([self.config.objectives[name] * part for name, part in losses.items()]).sum()
         if not self.training:
-            output.tags = self.crf.decode_batch(logits, mask=context.word_mask)
-            output.span_scores = self.crf.span_scores(logits, output.tags, mask=context.word_mask)
+            tags = self.crf.decode_batch(logits, mask=context.word_mask)
+            span_scores = self.crf.span_scores(logits, tags, mask=context.word_mask)
+        # All at once: an output's keys are in the order in which they were set, and the loss must come first in a tuple.
+        output = MMNEROutput(
+            loss=loss,
+            **{f"loss_{name}": part for name, part in losses.items()},
+            logits=logits,
+            tags=tags,
+            span_scores=span_scores,
+            gate=context.fused.gate if output_gate else None,
+            attentions=context.fused.attention,
+        )
         use_dict = self.config.return_dict if return_dict is None else return_dict
         return output if use_dict else output.to_tuple()
 
@@ -222,7 +231,10 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             features = [image_features] if isinstance(image_features, Tensor) else list(image_features)
             self._check_features(features)
             mask = image_mask if image_mask is not None else torch.ones(features[0].shape[:2], device=self.device)
-            return [flatten_pictures(feature, mask.bool()) for feature in features]
+            return [
+                flatten_pictures(feature.to(tower.backbone.dtype), mask.bool())
+                for tower, feature in zip(self.vision_towers, features, strict=True)
+            ]
         if pixel_values is None:
             pixel_values = torch.zeros(batch, 0, 3, 1, 1, dtype=torch.uint8, device=self.device)
             image_mask = None

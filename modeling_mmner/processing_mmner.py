@@ -188,7 +188,7 @@ class MMNERProcessor(ProcessorMixin):
         if not filled:
             return pieces
         encoded = self.tokenizer(
-            [posts[index] for index in filled],
+            [[_encodable(word) for word in posts[index]] for index in filled],
             is_split_into_words=True,
             add_special_tokens=False,
             truncation=False,
@@ -254,6 +254,11 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[
 def _is_one_post(text: Any, is_split_into_words: bool | None) -> bool:
     """Whether `text` is the words of one post."""
     return bool(is_split_into_words) and not isinstance(text, str) and all(isinstance(word, str) for word in text)
+
+
+def _encodable(word: str) -> str:
+    """The word with U+FFFD for each lone surrogate (half an emoji, as cut JSON holds it), which no tokenizer takes."""
+    return word.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _joined(words: Sequence[str]) -> Post:

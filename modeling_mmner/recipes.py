@@ -6,7 +6,7 @@ Precedence: the defaults below < the recipe's file < the command line. A key tha
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
@@ -93,8 +93,8 @@ class Recipe:
 
     def base_models(self) -> list[str]:
         """Hub ids of the pretrained towers; those that come from a local path are left out."""
-        towers = [tower["backbone"] for tower in self.vision_towers if tower.get("pretrained", True) and not tower.get("checkpoint")]
-        names = [name for name in (self.text_encoder, *towers) if name is not None]
+        towers = [tower for tower in self.vision_towers if tower.get("pretrained", True) and not tower.get("checkpoint")]
+        names = [name for name in (self.text_encoder, *(tower["backbone"] for tower in towers)) if name is not None]
         return [name for name in names if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists()]
 
 
@@ -110,18 +110,30 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     Mappings are merged key by key, so that ``{"objectives": {"clustering": 0}}`` leaves the other weights.
 
     Raises:
-        ValueError: no such recipe, or an unknown key in it or in the overrides.
+        ValueError: no such recipe, a file that is no mapping in YAML, or an unknown key in it or in the overrides.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else None
     if path is None and name not in recipe_names():
         raise ValueError(f"recipe {name!r}: expected one of {recipe_names()} or the path of a .yaml file")
     source = path if path is not None else resources.files("modeling_mmner").joinpath("recipes", f"{name}.yaml")
-    settings = yaml.safe_load(source.read_text(encoding="utf-8"))
-    settings = {"name": name if path is None else path.stem} | settings
+    settings = {"name": name if path is None else path.stem} | _read_mapping(source)
     for key, value in (overrides or {}).items():
         merges = isinstance(value, dict) and isinstance(settings.get(key), dict)
         settings[key] = settings[key] | value if merges else value
     return recipe_from_settings(settings, source=f"recipe {name!r}")
+
+
+def _read_mapping(source: Any) -> dict[str, Any]:
+    """The settings in a recipe's file."""
+    if not source.is_file():
+        raise ValueError(f"recipe {source}: expected a YAML file, found none")
+    try:
+        settings = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"recipe {source}: expected YAML; {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"recipe {source}: expected a mapping of settings, found {type(settings).__name__}")
+    return settings
 
 
 def recipe_from_settings(settings: dict[str, Any], source: str) -> Recipe:
@@ -131,14 +143,18 @@ def recipe_from_settings(settings: dict[str, Any], source: str) -> Recipe:
     known = [item.name for item in fields(Recipe)]
     if unknown := sorted(set(settings) - set(known)):
         raise ValueError(f"{source}: unknown keys {unknown}; expected some of {known}")
-    towers = [dict(tower) for tower in settings.get("vision_towers", [])]
+    for key, value in settings.items():
+        if isinstance(value, str) and get_type_hints(Recipe)[key] is float and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
+            settings[key] = float(value)  # YAML 1.1 takes 1e-4 for a string
+    recipe = Recipe(**settings)
+    towers = [dict(tower) for tower in recipe.vision_towers]
     for key, value in flags.items():
         values = str(value).split(",")
         if len(values) != len(towers):
             raise ValueError(f"{source}: expected {len(towers)} values of vision_{key}, one per vision tower, found {value!r}")
         for tower, item in zip(towers, values, strict=True):
             tower[key] = item
-    return Recipe(**settings | {"vision_towers": towers})
+    return replace(recipe, vision_towers=towers)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
@@ -170,7 +186,15 @@ def _reader(hint: Any) -> Callable[[str], Any]:
         return lambda text: text.split(",")
     if hint in (str, str | None) or get_origin(hint) is Literal:
         return lambda text: None if text == "none" and hint == str | None else text
-    return yaml.safe_load
+    return _yaml_value
+
+
+def _yaml_value(text: str) -> Any:
+    """A value in YAML; ``none``, the word of the options' help, is nothing."""
+    try:
+        return None if text == "none" else yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"expected a value in YAML, found {text!r}") from error
 
 
 def _mapping(text: str) -> dict[str, float]:

@@ -84,13 +84,14 @@ class TextTower(nn.Module):
         source = torch.zeros(len(lengths), width, dtype=torch.long)
         for row, length in enumerate(lengths):
             best = torch.full((length,), -1)
-            for first, last in window_bounds(length - self.prefix_tokens - self.suffix_tokens, self._capacity()):
+            whole = length - self.prefix_tokens - self.suffix_tokens
+            for first, last in window_bounds(whole, self._capacity()):
                 content = torch.arange(first, last) + self.prefix_tokens
                 opening, closing = torch.arange(self.prefix_tokens), torch.arange(length - self.suffix_tokens, length)
                 read = torch.cat([opening, content, closing])
                 # A text's own border costs no context, a window's does.
-                left = content - content[0] + (length if first == 0 else 0)
-                right = content[-1] - content + (length if last == length - self.prefix_tokens - self.suffix_tokens else 0)
+                left = torch.arange(last - first) + (length if first == 0 else 0)
+                right = torch.arange(last - first).flip(0) + (length if last == whole else 0)
                 context = torch.minimum(left, right)
                 better = context > best[content]
                 places = len(rows) * self.window + self.prefix_tokens + torch.arange(len(content))

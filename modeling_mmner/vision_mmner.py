@@ -37,10 +37,11 @@ class VisionTower(nn.Module):
             self.backbone.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "VisionTower":
-        """As PyTorch's, but a frozen backbone stays in evaluation mode."""
+        """As PyTorch's, but a frozen backbone stays in evaluation mode and without gradients."""
         super().train(mode)
         if self.frozen:
-            self.backbone.eval()
+            # `from_pretrained` makes every parameter anew, with gradients, and then calls `eval`, which comes here.
+            self.backbone.requires_grad_(False).eval()
         return self
 
     def forward(self, pixel_values: Tensor, *, image_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +72,10 @@ class VisionTower(nn.Module):
             pixels = nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone((pixels - self.mean) / self.std).last_hidden_state
-        return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features
+        if features.dim() == 4:  # a map; (P, H, W, C) from Swin's kind, (P, C, H, W) from all others
+            channels_last = getattr(self.backbone.timm_model, "output_fmt", "NCHW") == "NHWC"
+            features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
+        return features
 
 
 def flatten_pictures(regions: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:

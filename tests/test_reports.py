@@ -42,10 +42,10 @@ def block(f1: float, **ambiguous: float) -> dict:
     }
 
 
-def metrics(*, use_images: bool = True, chance: dict | None = None, **modes: dict) -> dict:
-    """Metrics with the given test block for each kind of picture."""
-    test = modes["true"] | {"picture": modes}
-    return {"recipe": {"use_images": use_images}, "corpus": {"chance": chance}, "splits": {"test": test}}
+def metrics(*, chance: dict | None = None, **modes: dict) -> dict:
+    """Metrics with the given test block for each kind of picture, first the kind that the run was trained with."""
+    test = next(iter(modes.values())) | {"picture": modes}
+    return {"corpus": {"chance": chance}, "splits": {"test": test}}
 
 
 @pytest.fixture
@@ -145,9 +145,9 @@ def test_confusion_plot_of_nothing_is_refused(tmp_path):
 
 
 def test_results_table_has_a_row_for_each_run_and_kind_of_picture():
-    """If it failed, scores would stand in the wrong row, or a run without pictures would claim to have seen them."""
+    """If it failed, scores would stand in the wrong row, or a run would be missing."""
     modes = {"true": block(0.9, en=0.95), "shuffled": block(0.6, en=0.42), "none": block(0.5, en=0.41)}
-    runs = {"with": metrics(**modes), "without": metrics(use_images=False, true=block(0.45), none=block(0.45))}
+    runs = {"with": metrics(**modes), "without": metrics(none=block(0.45))}
     table = results_table(runs)
     columns = [[column.header, *column.cells] for column in table.columns]
     assert list(zip(*columns, strict=True)) == [
@@ -170,7 +170,7 @@ def test_scores_in_percent_are_refused():
 
 def worth(*, text: float, true: float, shuffled: float, chance: float = 0.46) -> str:
     modes = {"true": block(0.9, en=true), "shuffled": block(0.6, en=shuffled)}
-    return picture_worth(metrics(chance={"en": chance}, **modes), metrics(use_images=False, true=block(0.5, en=text)))
+    return picture_worth(metrics(chance={"en": chance}, **modes), metrics(none=block(0.5, en=text)))
 
 
 def test_picture_worth_says_all_figures():
@@ -204,7 +204,7 @@ def test_picture_worth_is_honest_where_pictures_do_not_help(scores, verdict):
 def test_picture_worth_speaks_of_each_language_and_of_all():
     """If it failed, a language in which the picture does nothing would hide behind another."""
     pictured = metrics(true=block(0.9, en=0.95, fr=0.45), chance={"en": 0.4, "fr": 0.5, "all": 0.45})
-    lines = picture_worth(pictured, metrics(true=block(0.5, en=0.4, fr=0.5))).splitlines()
+    lines = picture_worth(pictured, metrics(none=block(0.5, en=0.4, fr=0.5))).splitlines()
     assert [line[: line.index(")") + 1].removeprefix("On ambiguous names ") for line in lines] == [
         "(en)",
         "(fr)",
@@ -216,6 +216,6 @@ def test_picture_worth_speaks_of_each_language_and_of_all():
 
 def test_picture_worth_without_chance_level_or_ambiguous_names():
     """If it failed, a corpus without a chance level or without ambiguous names could not be reported."""
-    text = picture_worth(metrics(true=block(0.9, en=0.9)), metrics(true=block(0.5, en=0.4)))
+    text = picture_worth(metrics(true=block(0.9, en=0.9)), metrics(none=block(0.5, en=0.4)))
     assert "(95% interval 35.0-45.0);" in text and "chance" not in text
-    assert picture_worth(metrics(true=block(0.9)), metrics(true=block(0.5))) == ""
+    assert picture_worth(metrics(true=block(0.9)), metrics(none=block(0.5))) == ""

@@ -1,6 +1,6 @@
 """One reader for tagged posts in text files.
 
-Two formats, told apart by the file's first line:
+Two formats, told apart by whether some line begins with ``IMGID:``:
 
 - IMGID: a line ``IMGID:<id>``, then ``token<TAB>tag`` lines, an empty line after each post;
 - indexed: ``index<TAB>token<TAB>tag`` lines, an empty line after each sentence; posts are numbered, they have no picture.
@@ -56,7 +56,7 @@ def read_posts(path: str | Path) -> Iterator[Post]:
 
     Raises:
         CorpusError: not UTF-8, a line with another number of fields, a tag that is not BIO, a token before the first
-            IMGID line, a post without tokens, an id that occurs twice.
+            IMGID line, a post without tokens, an id that occurs twice, no post at all.
     """
     path = Path(path)
     try:
@@ -73,6 +73,8 @@ def read_posts(path: str | Path) -> Iterator[Post]:
             raise CorpusError(f"{path}:{post.line}: expected each id once, found {post.id!r} on line {seen[post.id]} too")
         seen[post.id] = post.line
         yield post
+    if not seen:
+        raise CorpusError(f"{path}: expected at least one post, found none")
 
 
 def _posts(path: Path, lines: list[str], has_ids: bool) -> Iterator[Post]:

@@ -1,0 +1,28 @@
+"""Hold the quickstart's metrics.json against what the README promises of it."""
+
+import json
+import sys
+from pathlib import Path
+
+LEAST_F1 = 0.90
+MOST_SECONDS = 360
+
+output = Path("outputs/quickstart")
+metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+alone = json.loads((output / "without_pictures" / "metrics.json").read_text(encoding="utf-8"))
+failures = []
+for language in metrics["recipe"]["languages"]:
+    group = f"{language}/ambiguous"
+    f1 = metrics["splits"]["test"]["by_language_and_source"][group]["f1"]
+    low, high = alone["splits"]["test"]["by_language_and_source"][group]["confidence_interval"]
+    chance = alone["corpus"]["chance"][language]
+    print(f"{language}: ambiguous names with pictures {f1:.3f}, text alone {low:.3f}..{high:.3f}, chance {chance:.3f}")
+    if f1 < LEAST_F1:
+        failures.append(f"{language}: expected at least {LEAST_F1} F1 on ambiguous names with pictures, found {f1:.3f}")
+    if not low <= chance <= high:
+        failures.append(f"{language}: expected text alone at chance {chance:.3f}, found the interval {low:.3f}..{high:.3f}")
+seconds = metrics["timing"]["total_seconds"] + alone["timing"]["total_seconds"]
+print(f"both trainings together: {seconds:.0f} s")
+if seconds > MOST_SECONDS:
+    print(f"note: longer than the {MOST_SECONDS} s of two free cores")
+sys.exit("\n".join(failures) or 0)

@@ -1,0 +1,132 @@
+"""Entities of many posts: a stream of posts in, the same stream with its entities out."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from .images_mmner import PictureError, load_picture
+from .modeling_mmner import MMNERForTokenClassification
+from .processing_mmner import MMNERProcessor
+
+_WINDOW_BATCHES = 32
+_logger = logging.getLogger(__name__)
+
+
+class PostError(ValueError):
+    """A post that cannot be read; the text says which, what was expected and what was found."""
+
+
+@dataclass
+class Annotator:
+    """Finds the entities of posts.
+
+    Posts are read in windows, sorted by length inside each so that batches need little padding, and given back in the order in
+    which they came. A picture that cannot be read is reported and counted, and its post is annotated without it.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        processor: its processor.
+        batch_size: posts a batch.
+        num_workers: processes that read pictures and prepare batches.
+        threshold: in 0..1; entities with a lower score are left out.
+        broken_pictures: how many pictures could not be read so far.
+    """
+
+    model: MMNERForTokenClassification
+    processor: MMNERProcessor
+    batch_size: int = 32
+    num_workers: int = 0
+    threshold: float = 0.0
+    broken_pictures: int = 0
+
+    def annotate(self, posts: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Annotate posts.
+
+        Args:
+            posts: ``{"id", "text" or "tokens", "image" or "images"}``; the id and pictures may be missing. A picture is whatever
+                `load_picture` takes.
+
+        Yields:
+            ``{"id", "text", "entities"}`` in the order of the posts; the entities are those of
+            `MMNERProcessor.post_process_entities`.
+
+        Raises:
+            PostError: a post has neither or both of text and tokens, or they are of another type.
+        """
+        window: list[dict[str, Any]] = []
+        try:
+            for number, post in enumerate(posts, start=1):
+                window.append(checked_post(post, number))
+                if len(window) == self.batch_size * _WINDOW_BATCHES:
+                    full, window = window, []
+                    yield from self._annotate_window(full)
+        except PostError:
+            # What came before the bad post is not lost with it.
+            yield from self._annotate_window(window)
+            raise
+        yield from self._annotate_window(window)
+
+    def _annotate_window(self, window: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        order = sorted(range(len(window)), key=lambda index: _length(window[index]))
+        loader = DataLoader(
+            [window[index] for index in order],  # type: ignore[arg-type]
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=self._prepare,
+        )
+        entities: list[list[dict[str, Any]]] = []
+        for texts, inputs, problems in loader:
+            for problem in problems:
+                _logger.warning("annotated without its picture: %s", problem)
+            self.broken_pictures += len(problems)
+            with torch.inference_mode():
+                outputs = self.model(**{name: tensor.to(self.model.device) for name, tensor in inputs.items()})
+            entities += self.processor.post_process_entities(outputs, text=texts, threshold=self.threshold)
+        results: list[dict[str, Any]] = [{}] * len(window)
+        for index, found in zip(order, entities, strict=True):
+            text = window[index].get("text")
+            text = " ".join(window[index]["tokens"]) if text is None else text
+            results[index] = {"id": window[index].get("id"), "text": text, "entities": found}
+        return results
+
+    def _prepare(self, posts: Sequence[dict[str, Any]]) -> tuple[list[Any], dict[str, torch.Tensor], list[str]]:
+        """Texts, the model's inputs, and what is wrong with the pictures that were left out."""
+        texts = [post["text"] if post.get("text") is not None else post["tokens"] for post in posts]
+        images, problems = [], []
+        for post in posts:
+            entry = post.get("images") if post.get("images") is not None else post.get("image")
+            pictures = []
+            for picture in entry if isinstance(entry, (list, tuple)) else [entry]:
+                if picture is None or self.processor.image_size is None:
+                    continue
+                try:
+                    pictures.append(load_picture(picture))
+                except PictureError as error:
+                    problems.append(f"post {post.get('id')!r}: {error}")
+            images.append(pictures)
+        return texts, dict(self.processor(texts, images=images)), problems
+
+
+def checked_post(post: Any, number: int) -> dict[str, Any]:
+    """The post, after checking that it has a text or tokens; `number` (from 1) names it in errors."""
+    if not isinstance(post, dict):
+        raise PostError(f"post {number}: expected an object with 'text' or 'tokens', found {type(post).__name__}")
+    text, tokens = post.get("text"), post.get("tokens")
+    if (text is None) == (tokens is None):
+        found = "both" if text is not None else f"neither; its keys are {sorted(post)}"
+        raise PostError(f"post {number}: expected either 'text' or 'tokens', found {found}")
+    if text is not None and not isinstance(text, str):
+        raise PostError(f"post {number}: expected 'text' to be a string, found {type(text).__name__}")
+    if tokens is not None and not (isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)):
+        raise PostError(f"post {number}: expected 'tokens' to be a list of strings, found {tokens!r:.80}")
+    return post
+
+
+def _length(post: dict[str, Any]) -> int:
+    """Rough length in characters, to sort by."""
+    text = post.get("text")
+    return len(text) if text is not None else sum(map(len, post["tokens"])) + len(post["tokens"])

@@ -1,0 +1,223 @@
+"""A whole training run on a small corpus in files, and the pieces it is made of."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+import train_accelerate
+from dataset_scripts.sample.sample import draw_picture, generate_posts
+from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.building import build_model, build_processor, pretrained_parts
+from modeling_mmner.collator import MMNERCollator
+from modeling_mmner.corpus import load_corpus
+from modeling_mmner.evaluation import PictureView, Predictor
+from modeling_mmner.recipes import Recipe, load_recipe
+from modeling_mmner.training import centres_due, parameter_groups, refresh_centres
+
+TEXT = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+TOWER = {"backbone": "resnet10t", "backbone_args": {"channels": [8, 8, 16, 16]}, "image_size": 32, "pretrained": False}
+
+
+def write_corpus(folder: Path) -> None:
+    """A corpus in the IMGID format: generated posts, their pictures, one picture broken."""
+    (folder / "images").mkdir(parents=True)
+    for split, name, count in (("train", "train", 24), ("validation", "valid", 12), ("test", "test", 12)):
+        lines = []
+        for post in list(generate_posts("en", split, 1))[:count]:
+            lines += [f"IMGID:{post.id}", *(f"{token}\t{tag}" for token, tag in zip(post.tokens, post.tags, strict=True)), ""]
+            if (picture := draw_picture(post, 1)) is not None:
+                (folder / "images" / f"{post.id}.jpg").write_bytes(picture)
+        (folder / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
+    next(iter(sorted((folder / "images").glob("en-train-*")))).write_bytes(b"no picture")
+
+
+def small_recipe(folder: Path, **settings) -> Recipe:
+    """MLMNER in tiny on the corpus of `write_corpus`."""
+    overrides = {
+        "text_config": TEXT,
+        "vocabulary_size": 300,
+        "vision_towers": [TOWER],
+        "dataset": "conll",
+        "data_dir": str(folder),
+        "image_dir": str(folder / "images"),
+        "languages": ["en"],
+        "epochs": 2,
+        "batch_size": 8,
+        "centre_warmup_epochs": 0,
+        "compare_without_pictures": False,
+        "mixed_precision": "no",
+        "output_dir": str(folder / "output"),
+    }
+    return load_recipe("quickstart", overrides | settings)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The recipe and the metrics of a finished run, which has written its output folder."""
+    folder = tmp_path_factory.mktemp("run")
+    write_corpus(folder)
+    recipe = small_recipe(folder)
+    return recipe, train_accelerate.train(recipe)
+
+
+def test_run_writes_all_it_promises(finished) -> None:
+    """If it failed, a run would end without one of its results."""
+    recipe, metrics = finished
+    output = Path(recipe.output_dir)
+    for name in ("model/config.json", "model/model.safetensors", "model/README.md", "model/processor_config.json"):
+        assert (output / name).stat().st_size > 0
+    for name in ("learning_curves.png", "confusion_matrix.png"):
+        assert (output / name).read_bytes().startswith(b"\x89PNG")
+    assert list(output.glob("tensorboard/*"))
+    assert json.loads((output / "metrics.json").read_text(encoding="utf-8")) == json.loads(json.dumps(metrics))
+
+
+def test_metrics_tell_what_the_picture_is_worth(finished) -> None:
+    """If it failed, metrics.json would lack scores that readers compare."""
+    _, metrics = finished
+    test = metrics["splits"]["test"]
+    assert set(test) >= {"overall", "strict", "by_type", "by_language", "by_source", "raw_text", "picture"}
+    assert set(test["picture"]) == {"true", "shuffled", "none"}
+    assert test["picture"]["true"]["overall"] == test["overall"]
+    assert metrics["corpus"]["pictures"]["train"]["broken"] == 1
+
+
+def test_saved_model_gives_the_written_predictions(finished) -> None:
+    """If it failed, the saved weights would not be those that were scored."""
+    recipe, metrics = finished
+    model = MMNERForTokenClassification.from_pretrained(Path(recipe.output_dir) / "model").eval()
+    processor = MMNERProcessor.from_pretrained(Path(recipe.output_dir) / "model")
+    rows = load_corpus(recipe).splits["test"]
+    written = [json.loads(line) for line in (Path(recipe.output_dir) / "predictions.jsonl").read_text("utf-8").splitlines()]
+    predicted = Predictor(model, processor, Accelerator(), batch_size=5).tags(rows)
+    assert [row["id"] for row in written] == rows["id"]
+    assert [row["predicted"] for row in written] == predicted
+    assert metrics["corpus"]["posts"]["test"] == len(written)
+
+
+def test_centres_are_saved_with_the_model(finished) -> None:
+    """If it failed, training on from a checkpoint would begin without the entity centres."""
+    recipe, _ = finished
+    model = MMNERForTokenClassification.from_pretrained(Path(recipe.output_dir) / "model")
+    assert model.objectives["clustering"].has_centre.all()
+    assert (model.objectives["clustering"].centres.norm(dim=1) > 0).all()
+
+
+def test_same_seed_same_weights(finished, tmp_path: Path) -> None:
+    """If it failed, a run could not be repeated."""
+    recipe, metrics = finished
+    again = train_accelerate.train(small_recipe(Path(recipe.data_dir), output_dir=str(tmp_path)))
+    assert [epoch["loss"] for epoch in again["history"]] == [epoch["loss"] for epoch in metrics["history"]]
+
+
+def test_command_line_trains_and_compares(finished, tmp_path: Path, monkeypatch, capsys) -> None:
+    """If it failed, the script would not do from its options what `train` does."""
+    recipe, _ = finished
+    path = tmp_path / "small.yaml"
+    settings = recipe.to_dict()
+    del settings["name"], settings["base_models"]
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    options = ["--recipe", str(path), "--epochs", "1", "--output_dir", str(tmp_path / "out"), "--compare_without_pictures", "true"]
+    monkeypatch.setattr(sys, "argv", ["train_accelerate.py", *options])
+    train_accelerate.main()
+    printed = capsys.readouterr().out
+    assert "Test split" in printed
+    alone = json.loads((tmp_path / "out" / "without_pictures" / "metrics.json").read_text(encoding="utf-8"))
+    assert alone["recipe"]["use_images"] is False
+    assert set(alone["splits"]["test"]["picture"]) == {"none"}
+
+
+def test_centres_equal_means_over_the_training_posts(finished) -> None:
+    """If it failed, a centre would not be the mean feature of its type's gold words."""
+    recipe, _ = finished
+    corpus = load_corpus(recipe)
+    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
+    torch.manual_seed(0)
+    model = build_model(recipe, processor).train()
+    rows = PictureView(corpus.splits["train"])
+    refresh_centres(model, DataLoader(rows, batch_size=5, collate_fn=MMNERCollator(processor)), accelerator=Accelerator())
+    assert model.training
+
+    model.eval()
+    found: dict[str, list[torch.Tensor]] = {}
+    for index in range(len(rows)):
+        batch = MMNERCollator(processor)([rows[index]])
+        with torch.no_grad():
+            features = model.encode(**batch).fused.features[0]
+        for position, label in enumerate(rows[index]["ner_tags"]):
+            if label > 0:
+                found.setdefault(corpus.labels[label][2:], []).append(features[position])
+    types = list(dict.fromkeys(label[2:] for label in corpus.labels[1:]))
+    expected = torch.stack([torch.stack(found[name]).mean(0) for name in types])
+    torch.testing.assert_close(model.objectives["clustering"].centres, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_groups_hold_each_trained_parameter_once_at_its_rate(finished) -> None:
+    """If it failed, a parameter would learn twice, never, or at the wrong rate."""
+    recipe, _ = finished
+    corpus = load_corpus(recipe)
+    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
+    model = build_model(recipe, processor)
+    model.vision_towers[0].frozen = True
+    model.train()
+    groups = parameter_groups(
+        model, [model.text_tower.encoder], learning_rate=1.0, head_learning_rate=2.0, weight_decay=0.5
+    )
+    rates = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert sum(len(group["params"]) for group in groups) == len(trained) == len(rates)
+    assert not any("vision_towers" in name for name in trained)
+    for name, parameter in trained.items():
+        expected = (1.0 if name.startswith("text_tower.encoder") else 2.0, 0.5 if parameter.dim() > 1 else 0.0)
+        assert rates[id(parameter)] == expected, name
+
+
+def test_from_scratch_parts_are_not_called_pretrained(finished) -> None:
+    """If it failed, encoders from scratch would learn at the small rate of pretrained ones."""
+    recipe, _ = finished
+    corpus = load_corpus(recipe)
+    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
+    assert pretrained_parts(build_model(recipe, processor), recipe) == []
+
+
+def test_centre_schedule() -> None:
+    """If it failed, centres would be computed before the warm-up is over, or not refreshed."""
+    due = [epoch for epoch in range(1, 9) if centres_due(epoch, warmup_epochs=2, refresh_epochs=3)]
+    assert due == [3, 6]
+
+
+@pytest.mark.slow
+def test_model_of_real_size_trains_a_step(tmp_path: Path) -> None:
+    """If it failed, BERT-base with ResNet-152 would not train, or not survive saving."""
+    from modeling_mmner import MMNERConfig
+
+    torch.manual_seed(0)
+    model = MMNERForTokenClassification(MMNERConfig()).train()
+    before = model.vision_towers[0].backbone.timm_model.bn1.running_mean.clone()
+    batch = {
+        "input_ids": torch.randint(5, 28996, (2, 12)),
+        "attention_mask": torch.ones(2, 12, dtype=torch.long),
+        "word_starts": torch.arange(1, 11).expand(2, -1),
+        "word_mask": torch.ones(2, 10, dtype=torch.bool),
+        "pixel_values": torch.randint(0, 256, (2, 1, 3, 224, 224), dtype=torch.uint8),
+        "labels": torch.randint(0, 9, (2, 10)),
+    }
+    groups = parameter_groups(model, [], learning_rate=1e-5, head_learning_rate=1e-4, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    first = model(**batch).loss
+    first.backward()
+    optimizer.step()
+    assert torch.isfinite(first) and torch.equal(before, model.vision_towers[0].backbone.timm_model.bn1.running_mean)
+    model.eval()
+    model.save_pretrained(tmp_path)
+    loaded = MMNERForTokenClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        ours, theirs = model(**batch, output_attentions=True), loaded(**batch)
+    assert ours.attentions.shape == (2, 10, 49)
+    assert torch.equal(ours.tags, theirs.tags)
+    torch.testing.assert_close(model(**batch).logits, theirs.logits, atol=0, rtol=0)

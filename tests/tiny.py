@@ -1,0 +1,117 @@
+"""Shared by the tests: tiny configs, models and batches, and one attention layer written without batches."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modeling_mmner import MMNERConfig, MMNERForTokenClassification
+
+VOCABULARY = 100
+LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+TEXT: dict[str, Any] = {
+    "model_type": "bert",
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+TOWER: dict[str, Any] = {"backbone": "resnet10t", "backbone_args": {"channels": [8, 16, 24, 32]}, "image_size": 64}
+
+
+def tiny_config(*, text: dict[str, Any] | None = None, tower: dict[str, Any] | None = None, **settings: Any) -> MMNERConfig:
+    """A config of MLMNER in small; `text` and `tower` change single keys, `settings` those of the config."""
+    if settings.get("fusion") != "text-only":
+        settings.setdefault("vision_towers", [TOWER | (tower or {})])
+    settings.setdefault("id2label", dict(enumerate(LABELS)))
+    settings.setdefault("text_config", TEXT | (text or {}))
+    return MMNERConfig(**settings)
+
+
+def tiny_model(config: MMNERConfig | None = None, *, seed: int = 0, **settings: Any) -> MMNERForTokenClassification:
+    """A model in evaluation mode whose weights are far enough from 0 that every part matters."""
+    torch.manual_seed(seed)
+    model = MMNERForTokenClassification(config or tiny_config(**settings))
+    stir(model)
+    return model.eval()
+
+
+@torch.no_grad()
+def stir(module: nn.Module, *, scale: float = 0.1) -> None:
+    """Move every parameter at random: small and symmetric initial weights would hide what a part contributes."""
+    for parameter in module.parameters():
+        parameter.add_(torch.randn_like(parameter) * scale)
+
+
+def set_random_centres(model: MMNERForTokenClassification) -> None:
+    """Give every entity type a centre, so that the clustering loss is not 0."""
+    centres = model.objectives["clustering"].centres
+    model.objectives["clustering"].set_centres(torch.randn_like(centres), torch.ones(len(centres)))
+
+
+def tiny_batch(
+    lengths: tuple[int, ...] = (5, 3, 7), pictures: tuple[int, ...] = (1, 0, 2), *, seed: int = 0, size: int = 64
+) -> dict[str, Tensor]:
+    """Random posts: the number of words and of pictures of each; words have one to three sub-tokens."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    pieces = [draw(1, 4, length) for length in lengths]
+    longest = max(int(row.sum()) for row in pieces) + 2
+    batch = {
+        "input_ids": torch.zeros(len(lengths), longest, dtype=torch.long),
+        "attention_mask": torch.zeros(len(lengths), longest, dtype=torch.long),
+        "word_starts": torch.zeros(len(lengths), max(1, *lengths), dtype=torch.long),
+        "word_mask": torch.arange(max(1, *lengths)) < torch.tensor(lengths)[:, None],
+        "image_mask": torch.arange(max(pictures)) < torch.tensor(pictures)[:, None],
+        "pixel_values": draw(0, 256, len(lengths), max(pictures), 3, size, size).to(torch.uint8),
+    }
+    for row, counts in enumerate(pieces):
+        total = int(counts.sum()) + 2
+        batch["input_ids"][row, :total] = draw(5, VOCABULARY, total)
+        batch["input_ids"][row, [0, total - 1]] = torch.tensor([2, 3])
+        batch["attention_mask"][row, :total] = 1
+        batch["word_starts"][row, : len(counts)] = 1 + counts.cumsum(0) - counts
+    labels = draw(0, len(LABELS), *batch["word_mask"].shape)
+    batch["labels"] = labels.masked_fill(~batch["word_mask"], -100)
+    return batch
+
+
+def one_post(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:
+    """One post of a batch without any padding."""
+    words, pieces = int(batch["word_mask"][row].sum()), int(batch["attention_mask"][row].sum())
+    pictures = batch["image_mask"][row]
+    post = {name: batch[name][row : row + 1, :pieces] for name in ("input_ids", "attention_mask")}
+    post |= {name: batch[name][row : row + 1, :words] for name in ("word_starts", "word_mask", "labels")}
+    return post | {"pixel_values": batch["pixel_values"][row : row + 1, pictures], "image_mask": pictures[None, pictures]}
+
+
+def naive_attention(attention: nn.Module, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention of one text, head by head: (Q, D) over (K, D) gives (Q, D) and weights (Q, K), mean over heads."""
+    width = query.shape[1] // attention.heads
+    queries, keys, values = attention.query(query), attention.key(context), attention.value(context)
+    mixed, weights = [], []
+    for head in range(attention.heads):
+        part = slice(head * width, (head + 1) * width)
+        weights.append(((queries[:, part] @ keys[:, part].T) / width**0.5).softmax(1))
+        mixed.append(weights[-1] @ values[:, part])
+    return attention.output(torch.cat(mixed, dim=1)), torch.stack(weights).mean(0)
+
+
+def naive_layer(layer: nn.Module, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """`TransformerLayer` without dropout for one text: attention, residual from the query, norm, feed-forward, norm."""
+    attended, weights = naive_attention(layer.attention, query, context)
+    states = layer.attention_norm(query + attended)
+    return layer.feed_forward_norm(states + layer.feed_forward(states)), weights
+
+
+def gradients(loss: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """The gradient of `loss` for each input, 0 where it does not depend on it."""
+    found = torch.autograd.grad(loss, inputs, allow_unused=True)
+    return [
+        torch.zeros_like(tensor) if gradient is None else gradient for tensor, gradient in zip(inputs, found, strict=True)
+    ]
