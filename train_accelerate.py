@@ -25,7 +25,7 @@ from modeling_mmner.building import build_model, build_processor, pretrained_par
 from modeling_mmner.cards import render_card
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.corpus import Corpus, load_corpus
-from modeling_mmner.evaluation import PictureView, Predictor, evaluate_rows, gold_tags, picture_scores, raw_text_score
+from modeling_mmner.evaluation import Predictor, evaluate_rows, gold_tags, picture_scores, raw_text_score
 from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.metrics import SpanF1
 from modeling_mmner.recipes import Recipe, parse_arguments
@@ -37,14 +37,14 @@ PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
 def main() -> None:
     recipe = parse_arguments()
-    runs = {"with pictures" if recipe.use_images else "without pictures": train(recipe)}
+    runs = {recipe.name: train(recipe)}
     if recipe.compare_without_pictures and recipe.use_images:
         alone = replace(recipe, use_images=False, output_dir=str(Path(recipe.output_dir) / "without_pictures"))
-        runs["without pictures"] = train(alone)
+        runs[f"{recipe.name}, no pictures"] = train(alone)
     console = Console()
     console.print(results_table(runs))
     if len(runs) == 2:
-        console.print(picture_worth(runs["with pictures"], runs["without pictures"]))
+        console.print(picture_worth(*runs.values()))
     console.print(f"Model folder, metrics, predictions and plots are in {recipe.output_dir}/")
 
 
@@ -93,8 +93,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
 def fit(recipe: Recipe, corpus: Corpus, processor: Any, model: Any, accelerator: Accelerator) -> tuple[list[Any], Any]:
     """Train for the recipe's epochs; returns the history and the weights of the best epoch on the validation split."""
-    rows = PictureView(corpus.splits["train"], "true" if recipe.use_images else "none")
-    lengths = [len(tokens) for tokens in corpus.splits["train"]["tokens"]]
+    rows, validation = corpus.splits["train"], corpus.splits["validation"]
+    lengths = [len(tokens) for tokens in rows["tokens"]]
     generator = torch.Generator().manual_seed(recipe.seed)
     loader = DataLoader(
         rows,
@@ -115,8 +115,7 @@ def fit(recipe: Recipe, corpus: Corpus, processor: Any, model: Any, accelerator:
     scheduler = get_linear_schedule_with_warmup(optimizer, int(recipe.warmup_share * steps), steps)
     wrapped, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
     predictor = Predictor(model, processor, accelerator, recipe.batch_size, recipe.num_workers)
-    validation = PictureView(corpus.splits["validation"], rows.mode)
-    gold = gold_tags(corpus.splits["validation"], corpus.labels)
+    gold = gold_tags(validation, corpus.labels)
 
     history: list[dict[str, float]] = []
     best_f1, best_state = -1.0, {}
@@ -163,16 +162,18 @@ def train_with_progress(
 
 def score_splits(recipe: Recipe, corpus: Corpus, predictor: Predictor) -> tuple[dict[str, Any], list[list[str]]]:
     """Scores of the validation and the test split, and the test split's predicted tags."""
-    mode = "true" if recipe.use_images else "none"
-    rows = {split: PictureView(corpus.splits[split], mode) for split in ("validation", "test")}
-    validation = evaluate_rows(predictor.tags(rows["validation"]), corpus.splits["validation"], corpus.labels)
-    predicted = predictor.tags(rows["test"])
-    test = evaluate_rows(predicted, corpus.splits["test"], corpus.labels)
-    pictures = {"none": test}
-    if recipe.use_images:
-        pictures = picture_scores(predictor, corpus.splits["test"], test, seed=recipe.seed)
-    raw_text = raw_text_score(predictor, corpus.splits["test"], mode=mode)
-    return {"validation": validation, "test": test | {"raw_text": raw_text, "picture": pictures}}, predicted
+    validation, test = corpus.splits["validation"], corpus.splits["test"]
+    predicted = predictor.tags(test)
+    own = evaluate_rows(predicted, test, corpus.labels)
+    scores = {
+        "validation": evaluate_rows(predictor.tags(validation), validation, corpus.labels),
+        "test": own
+        | {
+            "raw_text": raw_text_score(predictor, test),
+            "picture": picture_scores(predictor, test, own, seed=recipe.seed),
+        },
+    }
+    return scores, predicted
 
 
 def write_results(

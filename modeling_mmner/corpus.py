@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,17 @@ def load_corpus(recipe: Recipe) -> Corpus:
     Raises:
         CorpusError: files are missing or malformed; a picture is missing or broken and the recipe requires them.
     """
-    return {"sample": _load_sample, "conll": _load_conll}[recipe.dataset](recipe)
+    corpus = {"sample": _load_sample, "conll": _load_conll}[recipe.dataset](recipe)
+    return corpus if recipe.use_images else _without_pictures(corpus)
+
+
+def _without_pictures(corpus: Corpus) -> Corpus:
+    """The corpus with every picture withheld."""
+    splits, pictures = {}, {}
+    for split, rows in corpus.splits.items():
+        splits[split] = rows.remove_columns("image").add_column("image", [None] * len(rows))
+        pictures[split] = {"present": 0, "missing": len(rows), "broken": 0}
+    return replace(corpus, splits=splits, pictures=pictures)
 
 
 def _load_sample(recipe: Recipe) -> Corpus:
@@ -143,7 +153,7 @@ def _tag_ids(post: Any, labels: list[str], path: Path) -> list[int]:
 
 def _pictures(post_ids: list[str], recipe: Recipe, split: str) -> tuple[list[Path | None], dict[str, int]]:
     """The readable picture of each post and the counts; each file is decoded once here, so that training cannot stumble."""
-    if recipe.image_dir is None or not recipe.use_images:
+    if recipe.image_dir is None or not recipe.use_images:  # withheld pictures need no check
         return [None] * len(post_ids), {"present": 0, "missing": len(post_ids), "broken": 0}
     paths = [find_picture(recipe.image_dir, post_id) for post_id in post_ids]
     with ThreadPoolExecutor() as threads:

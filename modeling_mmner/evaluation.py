@@ -32,7 +32,7 @@ class PictureView:
     """
 
     rows: Dataset
-    mode: PictureMode = "true"
+    mode: PictureMode
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -107,22 +107,22 @@ def evaluate_rows(predicted: Sequence[Sequence[str]], rows: Dataset, labels: Seq
 
 
 def picture_scores(predictor: Predictor, rows: Dataset, own: dict[str, Any], *, seed: int) -> dict[str, Any]:
-    """Scores under each picture mode that the rows allow: `own` as ``true``, then ``shuffled`` and ``none``.
+    """Scores by what the posts were shown: their ``true`` pictures (`own`), ``shuffled`` ones, or ``none``.
 
-    Without pictures in the rows, or in the model, only ``true`` is there.
+    Where rows or model have no picture, `own` is what ``none`` gives, and nothing else is there.
     """
     pictured = sum(image is not None for image in rows["image"])
-    modes: list[PictureMode] = []
-    if predictor.model.vision_towers and pictured:
-        modes = ["shuffled", "none"] if pictured > 1 else ["none"]
+    if not (predictor.model.vision_towers and pictured):
+        return {"none": own}
     scores = {"true": own}
+    modes: list[PictureMode] = ["shuffled", "none"] if pictured > 1 else ["none"]
     for mode in modes:
         predicted = predictor.tags(PictureView(rows, mode, seed))
         scores[mode] = evaluate_rows(predicted, rows, predictor.processor.labels)
     return scores
 
 
-def raw_text_score(predictor: Predictor, rows: Dataset, *, mode: PictureMode = "true") -> dict[str, Any]:
+def raw_text_score(predictor: Predictor, rows: Dataset) -> dict[str, Any]:
     """Score of entities when the gold words are joined to raw text and split again by the processor's rule.
 
     An entity is right if its type and its character offsets are.
@@ -132,7 +132,7 @@ def raw_text_score(predictor: Predictor, rows: Dataset, *, mode: PictureMode = "
     tokens = [[word.text for word in post.words] for post in resplit]
     raw_rows = rows.remove_columns(["tokens", "ner_tags"]).add_column("tokens", tokens)
     gold = _character_spans(posts, gold_tags(rows, predictor.processor.labels))
-    return count_score(span_counts(gold, _character_spans(resplit, predictor.tags(PictureView(raw_rows, mode)))))
+    return count_score(span_counts(gold, _character_spans(resplit, predictor.tags(raw_rows))))
 
 
 def _character_spans(posts: Sequence[Post], tags: Sequence[Sequence[str]]) -> list[set[tuple[str, int, int]]]:

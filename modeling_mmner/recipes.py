@@ -168,7 +168,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
     hints = get_type_hints(Recipe)
     for item in fields(Recipe):
         if item.name not in ("name", "description"):
-            parser.add_argument(f"--{item.name}", type=_reader(hints[item.name]), metavar="VALUE", help=item.metadata["help"])
+            hint = hints[item.name]
+            switch = {"nargs": "?", "const": True} if hint is bool else {}  # --require_images alone means true
+            parser.add_argument(f"--{item.name}", type=_reader(hint), metavar="VALUE", help=item.metadata["help"], **switch)
     options = vars(parser.parse_args(arguments))
     try:
         return load_recipe(options.pop("recipe"), options)

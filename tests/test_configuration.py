@@ -5,6 +5,7 @@ import warnings
 from dataclasses import fields
 
 import pytest
+import torch
 from transformers import AutoConfig, BertConfig, PreTrainedConfig
 
 from modeling_mmner import MMNERConfig, MMNERForTokenClassification
@@ -206,6 +207,12 @@ def test_text_config_may_be_a_config_or_its_dict():
     settings = {name: value for name, value in TEXT.items() if name != "model_type"}
     one, other = tiny_config(text_config=BertConfig(**settings)), tiny_config(text_config=TEXT)
     assert one.text_config.to_dict() == other.text_config.to_dict()
+
+
+def test_dtype_of_the_text_encoder_s_checkpoint_does_not_count():
+    """If it failed, an encoder published in bfloat16 would be trained in it while all else is in float32."""
+    model = tiny_model(text={"dtype": "bfloat16"})
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
 def test_towers_are_filled_in_and_apart():

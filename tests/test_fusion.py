@@ -199,15 +199,16 @@ def test_row_masked_throughout_is_finite(need_weights, dtype):
     assert all(gradient.isfinite().all() for gradient in gradients(states.float().square().sum(), inputs))
 
 
-def test_dropout_acts_in_training_alone():
+@pytest.mark.parametrize("part", [Attention, TransformerLayer])
+@pytest.mark.parametrize("need_weights", [False, True], ids=["sdpa", "eager"])
+def test_dropout_acts_in_training_alone(part, need_weights):
     """If it failed, predictions would be random, or the layers would be trained without dropout."""
     torch.manual_seed(7)
-    layer, (words, mask) = TransformerLayer(WIDTH, 4, dropout=0.5), make_inputs()[:2]
-    for need_weights in (False, True):
-        for training in (True, False):
-            layer.train(training)
-            first, second = (layer(words, words, mask=mask, need_weights=need_weights)[0] for _ in range(2))
-            assert torch.equal(first, second) != training
+    module, (words, mask) = part(WIDTH, 4, dropout=0.5), make_inputs()[:2]
+    for training in (True, False):
+        module.train(training)
+        first, second = (module(words, words, mask=mask, need_weights=need_weights)[0] for _ in range(2))
+        assert torch.equal(first, second) != training
 
 
 def test_width_that_the_heads_do_not_divide_is_refused():

@@ -185,9 +185,8 @@ def test_gradient_is_finite_at_a_centre(distance):
     context.fused.features = features.requires_grad_()
     context.labels[0, :4] = torch.tensor([1, 2, 1, 2])
     (gradient,) = gradients(clustering(context), [features])
-    words = context.labels.gt(0).sum()
     assert gradient.isfinite().all()
-    assert gradient.norm(dim=2).max() <= 3 / clustering.smallest_distance / words
+    assert gradient.norm(dim=2).max() * context.labels.gt(0).sum() < 3e4  # a few times 1 / eps
 
 
 def test_clustering_loss_is_zero_until_there_are_centres():

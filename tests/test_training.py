@@ -15,7 +15,7 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.building import build_model, build_processor, pretrained_parts
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.corpus import load_corpus
-from modeling_mmner.evaluation import PictureView, Predictor
+from modeling_mmner.evaluation import Predictor
 from modeling_mmner.recipes import Recipe, load_recipe
 from modeling_mmner.training import centres_due, parameter_groups, refresh_centres
 
@@ -139,7 +139,7 @@ def test_centres_equal_means_over_the_training_posts(finished) -> None:
     processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
     torch.manual_seed(0)
     model = build_model(recipe, processor).train()
-    rows = PictureView(corpus.splits["train"])
+    rows = corpus.splits["train"]
     refresh_centres(model, DataLoader(rows, batch_size=5, collate_fn=MMNERCollator(processor)), accelerator=Accelerator())
     assert model.training
 
