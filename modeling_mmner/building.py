@@ -1,6 +1,5 @@
 """Recipe -> processor and model: tokenizers, configs, and the pretrained weights of the towers."""
 
-import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,12 +7,12 @@ import timm
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .configuration_mmner import MMNERConfig
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor, special_tokens
 from .recipes import Recipe
+from .text_mmner import without_pooler
 
 
 def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[str]]) -> MMNERProcessor:
@@ -25,7 +24,7 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
         posts: tokens of the training posts, on which the tokenizer of an encoder from scratch is trained.
     """
     if recipe.text_encoder is not None:
-        tokenizer = AutoTokenizer.from_pretrained(recipe.text_encoder, add_prefix_space=True)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(recipe.text_encoder, add_prefix_space=True)
     else:
         tokenizer = train_tokenizer(posts, recipe.vocabulary_size)
     sizes = [tower.get("image_size", 224) for tower in recipe.vision_towers]
@@ -80,8 +79,7 @@ def build_model(recipe: Recipe, processor: MMNERProcessor) -> MMNERForTokenClass
     """
     model = MMNERForTokenClassification(build_config(recipe, processor))
     if recipe.text_encoder is not None:
-        encoder_class = MODEL_MAPPING[type(model.config.text_config)]
-        options = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(encoder_class).parameters else {}
+        options = without_pooler(model.config.text_config)
         pretrained = AutoModel.from_pretrained(recipe.text_encoder, dtype=torch.float32, **options)
         model.text_tower.encoder.load_state_dict(pretrained.state_dict())
     for tower, settings in zip(model.vision_towers, recipe.vision_towers, strict=True):
@@ -125,7 +123,7 @@ def _tower_settings(settings: dict[str, Any]) -> dict[str, Any]:
 def _pretrained_backbone(settings: dict[str, Any]) -> torch.nn.Module:
     """The timm model with its pretrained weights, from a file or from the Hub."""
     checkpoint = settings.get("checkpoint")
-    overlay = {"pretrained_cfg_overlay": {"file": checkpoint}} if checkpoint else {}
+    overlay: dict[str, Any] = {"pretrained_cfg_overlay": {"file": checkpoint}} if checkpoint else {}
     return timm.create_model(
         _backbone_name(settings), pretrained=True, num_classes=0, **(settings.get("backbone_args") or {}), **overlay
     )

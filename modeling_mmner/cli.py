@@ -55,7 +55,8 @@ def _predict(options: argparse.Namespace) -> int:
         raise PostError("expected --text with --image; JSON lines name their own pictures under 'image'")
     device = options.device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
     annotator = Annotator(
-        model=MMNERForTokenClassification.from_pretrained(options.model).to(device).eval(),
+        # transformers wraps `to` in a way that hides `self` from type checkers.
+        model=MMNERForTokenClassification.from_pretrained(options.model).to(device).eval(),  # type: ignore[arg-type]
         processor=MMNERProcessor.from_pretrained(options.model),
         batch_size=options.batch_size,
         num_workers=options.num_workers,

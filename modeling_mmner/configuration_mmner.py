@@ -107,17 +107,19 @@ class MMNERConfig(PreTrainedConfig):
         "attentions",
     ]
 
-    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    # None asks for the default, which depends on other keys; `__post_init__` fills it in.
+    text_config: PreTrainedConfig = None  # type: ignore[assignment]
     text_window: int | None = None
     text_prefix_tokens: int = 1
     text_suffix_tokens: int = 1
-    vision_towers: list[dict[str, Any]] | None = None
+    vision_towers: list[dict[str, Any]] = None  # type: ignore[assignment]
     fusion: FusionName = "cross-modal"
     fusion_heads: int | None = None
     dropout: float = 0.1
-    objectives: dict[str, float] | None = None
+    objectives: dict[str, float] = None  # type: ignore[assignment]
     contrastive_temperature: float = 0.1
     contrastive_image_share: float = 0.75
+    id2label: dict[int, str] = None  # type: ignore[assignment]
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.id2label is None and "num_labels" not in kwargs:
@@ -128,11 +130,13 @@ class MMNERConfig(PreTrainedConfig):
         if self.objectives is None:
             mlmner = {"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01}
             self.objectives = mlmner if self.fusion == "cross-modal" else {"crf": 1.0}
+        if not isinstance(self.text_config, (dict, PreTrainedConfig, type(None))):
+            raise TypeError(f"MMNERConfig text_config: expected a config or its dict, found {self.text_config!r}")
+        super().__post_init__(**kwargs)
         check_fields(self, MMNERConfig, kwargs)
         self.vision_towers = [_tower_dict(tower) for tower in self.vision_towers]
-        super().__post_init__(**kwargs)
         self.text_config.dtype = None  # the model's dtype counts, not that of the weights the encoder came from
-        self.label2id = {label: index for index, label in (self.id2label or {}).items()}
+        self.label2id = {label: index for index, label in self.id2label.items()}
         self._check_values()
 
     @property
@@ -176,16 +180,23 @@ class MMNERConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As transformers', but a misspelt override is an error, and an unknown key of a saved config a warning."""
         known = known_keys(cls)
-        unknown = sorted(set(config_dict) - known)
-        if unknown:
-            warnings.warn(
-                f"config: ignored the unknown keys {unknown}; a newer version of mmner may have written them", stacklevel=2
-            )
-        config_dict = {key: value for key, value in config_dict.items() if key in known}
+        config_dict = _known_part(config_dict, known, "config")
+        if towers := config_dict.get("vision_towers"):
+            own = known_keys(VisionTowerConfig)
+            config_dict["vision_towers"] = [_known_part(tower, own, "config vision_towers") for tower in towers]
         misspelt = sorted(key for key in set(kwargs) - known if not key.startswith("_") and key != "return_unused_kwargs")
         if misspelt and not kwargs.get("return_unused_kwargs"):
             raise TypeError(f"config: unknown keys {misspelt}; expected some of {sorted(known)}")
         return super().from_dict(config_dict, **kwargs)
+
+
+def _known_part(settings: dict[str, Any], known: set[str], place: str) -> dict[str, Any]:
+    """The settings with known keys; a warning names the others."""
+    if unknown := sorted(set(settings) - known):
+        warnings.warn(
+            f"{place}: ignored the unknown keys {unknown}; a newer version of mmner may have written them", stacklevel=4
+        )
+    return {key: value for key, value in settings.items() if key in known}
 
 
 def known_keys(config_class: type[PreTrainedConfig]) -> set[str]:
@@ -215,6 +226,8 @@ def describe_type(hint: Any) -> str:
         return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(describe_type(choice) for choice in get_args(hint))
+    if get_origin(hint) is not None:
+        return str(hint).replace("typing.", "")
     return "nothing" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 

@@ -176,4 +176,4 @@ class CrossModalFusion(nn.Module):
         )
 
 
-FUSIONS = {"text-only": TextOnlyFusion, "cross-modal": CrossModalFusion}
+FUSIONS: dict[str, type[TextOnlyFusion | CrossModalFusion]] = {"text-only": TextOnlyFusion, "cross-modal": CrossModalFusion}

@@ -6,7 +6,7 @@ Notation: B batch, S sub-tokens, W words, L labels, N pictures a post, R regions
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput
 from .configuration_mmner import MMNERConfig
 from .crf_mmner import CRF
 from .fusion_mmner import FUSIONS, CrossModalFusion
-from .objectives_mmner import OBJECTIVES, Context
+from .objectives_mmner import OBJECTIVES, Context, EntityClustering
 from .text_mmner import TextTower
 from .vision_mmner import VisionTower, flatten_pictures
 
@@ -55,11 +55,13 @@ class MMNERPreTrainedModel(PreTrainedModel):
     config: MMNERConfig
     base_model_prefix = "mmner"
     main_input_name = "input_ids"
-    input_modalities = ("text", "image")
+    input_modalities = ["text", "image"]
     _supports_sdpa = True
     _keep_in_fp32_modules_strict = ["crf"]
     # The losses are means over texts; the Trainer must not divide or multiply them again when it accumulates gradients.
     accepts_loss_kwargs = False
+    # An `nn.ModuleList`, of which type checkers know only that it holds modules.
+    vision_towers: Sequence[VisionTower]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -76,7 +78,7 @@ class MMNERPreTrainedModel(PreTrainedModel):
             tower = self.config.vision_tower_configs()[list(self.vision_towers).index(module)]
             initialization.copy_(module.mean, torch.tensor(tower.mean).view(1, 3, 1, 1))
             initialization.copy_(module.std, torch.tensor(tower.std).view(1, 3, 1, 1))
-        elif module.__class__ is OBJECTIVES["clustering"]:
+        elif isinstance(module, EntityClustering):
             initialization.zeros_(module.centres)
             initialization.zeros_(module.has_centre)
 
@@ -101,11 +103,12 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             prefix_tokens=config.text_prefix_tokens,
             suffix_tokens=config.text_suffix_tokens,
         )
-        self.vision_towers = nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs())
+        towers = nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs())
+        self.vision_towers = cast(Sequence[VisionTower], towers)
         channels = [tower.channels for tower in self.vision_towers]
         self.fusion = FUSIONS[config.fusion](config, text_width=self.text_tower.width, channels=channels)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(self.fusion.width, config.num_labels)
+        self.classifier = nn.Linear(self.fusion.width, len(config.labels))
         self.crf = CRF(config.labels)
         widths = {"text_width": self.text_tower.width, "feature_width": self.fusion.width}
         self.objectives = nn.ModuleDict({name: OBJECTIVES[name](config, **widths) for name in config.objectives if name != "crf"})
@@ -159,16 +162,15 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             labels=labels,
             need_weights=bool(self.config.output_attentions if output_attentions is None else output_attentions),
         )
-        loss, losses, tags, span_scores = None, {}, None, None
-        if labels is not None:
-            losses = self._losses(context, logits)
-            loss = torch.stack([self.config.objectives[name] * part for name, part in losses.items()]).sum()
+        losses = {} if labels is None else self._losses(context, logits)
+        weighted = [self.config.objectives[name] * part for name, part in losses.items()]
+        tags, span_scores = None, None
         if not self.training:
             tags = self.crf.decode_batch(logits, mask=context.word_mask)
             span_scores = self.crf.span_scores(logits, tags, mask=context.word_mask)
         # All at once: an output's keys are in the order in which they were set, and the loss must come first in a tuple.
         output = MMNEROutput(
-            loss=loss,
+            loss=torch.stack(weighted).sum() if weighted else None,
             **{f"loss_{name}": part for name, part in losses.items()},
             logits=logits,
             tags=tags,

@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from .images_mmner import PictureError, load_picture
 from .modeling_mmner import MMNERForTokenClassification
@@ -73,7 +73,7 @@ class Annotator:
     def _annotate_window(self, window: list[dict[str, Any]]) -> list[dict[str, Any]]:
         order = sorted(range(len(window)), key=lambda index: _length(window[index]))
         loader = DataLoader(
-            [window[index] for index in order],  # type: ignore[arg-type]
+            cast(Dataset[dict[str, Any]], [window[index] for index in order]),  # a list serves as one
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             collate_fn=self._prepare,

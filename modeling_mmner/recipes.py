@@ -169,7 +169,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
     for item in fields(Recipe):
         if item.name not in ("name", "description"):
             hint = hints[item.name]
-            switch = {"nargs": "?", "const": True} if hint is bool else {}  # --require_images alone means true
+            switch: dict[str, Any] = {"nargs": "?", "const": True} if hint is bool else {}  # --require_images alone means true
             parser.add_argument(f"--{item.name}", type=_reader(hint), metavar="VALUE", help=item.metadata["help"], **switch)
     options = vars(parser.parse_args(arguments))
     try:

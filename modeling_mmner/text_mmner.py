@@ -4,6 +4,7 @@ Notation: B batch, S sub-tokens, W words, D width.
 """
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class TextTower(nn.Module):
         self, config: PreTrainedConfig, *, window: int | None = None, prefix_tokens: int = 1, suffix_tokens: int = 1
     ) -> None:
         super().__init__()
-        self.encoder = AutoModel.from_config(config, **_without_pooler(config))
+        self.encoder = AutoModel.from_config(config, **without_pooler(config))
         self.width: int = config.hidden_size
         self.prefix_tokens, self.suffix_tokens = prefix_tokens, suffix_tokens
         longest = encoder_window(self.encoder)
@@ -80,7 +81,8 @@ class TextTower(nn.Module):
             source (B, width): index into the N * window states, for each sub-token of each text.
         """
         assert self.window is not None
-        rows, positions = [], []
+        rows: list[int] = []
+        positions: list[Tensor] = []
         source = torch.zeros(len(lengths), width, dtype=torch.long)
         for row, length in enumerate(lengths):
             best = torch.full((length,), -1)
@@ -127,7 +129,9 @@ def encoder_window(encoder: nn.Module) -> int | None:
     return limit if limit is not None and limit > 0 else None
 
 
-def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
+def without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
     """The argument that leaves out BERT's pooler, for encoders that know it: no part reads the pooled output."""
-    encoder_class = MODEL_MAPPING[type(config)]
-    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(encoder_class).parameters else {}
+    mapped: Any = MODEL_MAPPING[type(config)]  # a class, or several to choose from (Funnel)
+    classes = mapped if isinstance(mapped, tuple) else (mapped,)
+    knows = all("add_pooling_layer" in inspect.signature(encoder_class).parameters for encoder_class in classes)
+    return {"add_pooling_layer": False} if knows else {}

@@ -1,13 +1,14 @@
 """The pieces of a training run that its script and the Trainer share: parameter groups, precision, entity centres."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .modeling_mmner import MMNERForTokenClassification
+from .objectives_mmner import EntityClustering
 
 
 def resolve_precision(mixed_precision: str) -> str:
@@ -62,7 +63,7 @@ def refresh_centres(
     """
     if not model.config.objectives.get("clustering"):
         return
-    clustering = model.objectives["clustering"]
+    clustering = cast(EntityClustering, model.objectives["clustering"])
     was_training = model.training
     model.eval()
     sums, counts = torch.zeros_like(clustering.centres), torch.zeros(len(clustering.centres), device=accelerator.device)

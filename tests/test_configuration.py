@@ -15,7 +15,7 @@ from tests.tiny import LABELS, TEXT, TOWER, tiny_config, tiny_model
 
 TYPES = ["PER", "LOC", "ORG", "MISC"]
 OWN_KEYS = (
-    "['contrastive_image_share', 'contrastive_temperature', 'dropout', 'fusion', 'fusion_heads', 'objectives', "
+    "['contrastive_image_share', 'contrastive_temperature', 'dropout', 'fusion', 'fusion_heads', 'id2label', 'objectives', "
     "'text_config', 'text_prefix_tokens', 'text_suffix_tokens', 'text_window', 'vision_towers']"
 )
 
@@ -96,8 +96,8 @@ REFUSED_TYPES = {
     "dropout": ("0.1", "MMNERConfig dropout: expected float, found '0.1'"),
     "text_window": (12.5, "MMNERConfig text_window: expected int or nothing, found 12.5"),
     "text_prefix_tokens": (True, "MMNERConfig text_prefix_tokens: expected int, found True"),
-    "vision_towers": ("resnet10t", "MMNERConfig vision_towers: expected list.* or nothing, found 'resnet10t'"),
-    "objectives": (["crf"], r"MMNERConfig objectives: expected dict.* or nothing, found \['crf'\]"),
+    "vision_towers": ("resnet10t", "MMNERConfig vision_towers: expected list.*, found 'resnet10t'"),
+    "objectives": (["crf"], r"MMNERConfig objectives: expected dict.*, found \['crf'\]"),
     "text_config": (3, "MMNERConfig text_config: expected .*, found 3"),
 }
 

@@ -5,11 +5,12 @@ import io
 from collections import Counter, defaultdict
 
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 from dataset_scripts.conll import CorpusError
 from modeling_mmner.collator import MMNERCollator
-from modeling_mmner.corpus import load_corpus
+from modeling_mmner.corpus import _row_hash, load_corpus
 from modeling_mmner.images_mmner import load_picture
 from modeling_mmner.processing_mmner import MMNERProcessor
 from modeling_mmner.recipes import Recipe
@@ -59,7 +60,11 @@ def test_rows_hold_the_posts_of_the_files(folder):
 
 def test_labels_are_the_training_types_the_most_frequent_first(folder):
     """If it failed, corpora with other types than the four could not be used, or ids would change with the file's order."""
-    assert load_corpus(recipe(folder)).labels == ["O", "B-PER", "I-PER", "B-geo-loc", "I-geo-loc"]
+    tags = ["B-c", "B-b", "I-b", "B-geo-loc", "I-b", "B-b"]
+    (folder / "train.txt").write_text("IMGID:a\n" + "".join(f"x\t{tag}\n" for tag in tags), encoding="utf-8")
+    for name in ("valid.txt", "test.txt"):
+        (folder / name).write_text("IMGID:a\nx\tI-c\n", encoding="utf-8")
+    assert load_corpus(recipe(folder)).labels == ["O", "B-b", "I-b", "B-c", "I-c", "B-geo-loc", "I-geo-loc"]
 
 
 @pytest.mark.parametrize("languages", [[], ["en", "fr"]], ids=["none", "two"])
@@ -190,6 +195,24 @@ def test_sample_corpus_in_some_languages_is_a_part_of_the_whole():
         assert {row["language"] for row in expected} == {"fr", "es"}
         assert rows.to_list() == expected
         assert part.version[split] != whole.version[split]
+
+
+def test_version_of_rows_depends_on_all_that_is_in_them():
+    """If it failed, two versions of the sample with other pictures would carry the same hash."""
+    row = {"id": "a", "tokens": ["x"], "ner_tags": [0], "image": {"bytes": b"1", "path": None}}
+    others = [{"id": "b"}, {"tokens": ["y"]}, {"ner_tags": [1]}, {"image": {"bytes": b"2", "path": None}}, {"image": None}]
+    versions = {_row_hash(Dataset.from_list([row | change])) for change in [{}, *others]}
+    assert len(versions) == 1 + len(others)
+    assert _row_hash(Dataset.from_list([row])) in versions
+
+
+@pytest.mark.usefixtures("sample_cache")
+def test_sample_corpus_with_pictures_withheld_is_the_same_text():
+    """If it failed, the model without pictures would be trained on other posts, or see pictures after all."""
+    whole, text = (load_corpus(Recipe(languages=["en"], use_images=use_images)) for use_images in (True, False))
+    for split, rows in text.splits.items():
+        assert [row | {"image": None} for row in whole.splits[split].to_list()] == rows.to_list()
+        assert text.pictures[split] == {"present": 0, "missing": len(rows), "broken": 0}
 
 
 @pytest.mark.usefixtures("sample_cache")

@@ -71,4 +71,4 @@ def test_every_import_is_declared() -> None:
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
             for name in {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - own:
-                assert modules.get(name, name).lower() in declared, f"{path.name} imports {name}, which pyproject does not declare"
+                assert modules.get(name, name).lower() in declared, f"{path.name} imports {name}, which is not declared"

@@ -122,7 +122,7 @@ def test_command_line_trains_and_compares(finished, tmp_path: Path, monkeypatch,
     settings = recipe.to_dict()
     del settings["name"], settings["base_models"]
     path.write_text(json.dumps(settings), encoding="utf-8")
-    options = ["--recipe", str(path), "--epochs", "1", "--output_dir", str(tmp_path / "out"), "--compare_without_pictures", "true"]
+    options = ["--recipe", str(path), "--epochs", "1", "--output_dir", str(tmp_path / "out"), "--compare_without_pictures"]
     monkeypatch.setattr(sys, "argv", ["train_accelerate.py", *options])
     train_accelerate.main()
     printed = capsys.readouterr().out

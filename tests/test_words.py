@@ -48,7 +48,7 @@ def words_of(text: str) -> list[str]:
 @property_test
 @given(any_text)
 def test_words_are_where_they_say_and_cover_all_but_white_space(text):
-    """If it failed, entities would be cut out of the text at the wrong place, or characters would be in none or two words."""
+    """If it failed, entities would be cut out of the text at the wrong place, or characters be in no word or in two."""
     words = split_words(text)
     covered = [position for word in words for position in range(word.start, word.end)]
     assert [text[word.start : word.end] for word in words] == [word.text for word in words]
@@ -114,7 +114,7 @@ def test_rule_on_french(text, words):
 
 @pytest.mark.parametrize(
     "emoji",
-    ["🙂", "👍🏽", "👨‍👩‍👧‍👦", "🏳️‍🌈", "🏴‍☠️", "👩🏽‍⚕️", "🙂‍↔️", "❤️", "❤️‍🔥", "#️⃣", "🇫🇷", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "™️"],
+    ["🙂", "👍🏻", "👍🏽", "👍🏿", "👨‍👩‍👧‍👦", "🏳️‍🌈", "🏴‍☠️", "👩🏽‍⚕️", "🙂‍↔️", "❤️", "❤️‍🔥", "#️⃣", "🇫🇷", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "™️"],
 )
 def test_emoji_sequences_are_one_word_each(emoji):
     """If it failed, one sign to the eye would be several words; the head shaking (🙂‍↔️, with an arrow in it) once was."""

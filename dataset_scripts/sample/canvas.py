@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from PIL import ImageDraw
 
@@ -30,8 +31,8 @@ def random_colour(rng: random.Random) -> Colour:
 def shade(colour: Colour, factor: float) -> Colour:
     """`colour` darkened (`factor` 0 to 1) or lightened towards white (1 to 2)."""
     if factor <= 1:
-        return tuple(round(channel * factor) for channel in colour)
-    return tuple(round(channel + (255 - channel) * (factor - 1)) for channel in colour)
+        return cast(Colour, tuple(round(channel * factor) for channel in colour))
+    return cast(Colour, tuple(round(channel + (255 - channel) * (factor - 1)) for channel in colour))
 
 
 @dataclass(frozen=True)

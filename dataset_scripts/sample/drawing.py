@@ -6,7 +6,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from PIL import Image, ImageDraw
 
@@ -91,9 +91,9 @@ def _background(sketch: Sketch, backdrop: Colour) -> None:
         bands = 16
         for band in range(bands):
             mixed = tuple(a + (b - a) * band // (bands - 1) for a, b in zip(backdrop, target, strict=True))
-            sketch.rectangle(0, band / bands, 1, 1, mixed)
+            sketch.rectangle(0, band / bands, 1, 1, cast(Colour, mixed))
     elif style == "horizon":
-        sketch.rectangle(0, sketch.rng.uniform(0.5, 0.9), 1, 1, target)
+        sketch.rectangle(0, sketch.rng.uniform(0.5, 0.9), 1, 1, cast(Colour, target))
 
 
 def _clutter(sketch: Sketch) -> None:

@@ -11,7 +11,7 @@ import datasets
 
 from .drawing import draw, encode_png
 from .languages import LANGUAGES
-from .texts import ROUNDS, TAGS, Post, chance_level, generate_posts
+from .texts import ROUNDS, TAGS, Post, Split, chance_level, generate_posts
 
 __all__ = ["Post", "Sample", "SampleConfig", "chance_level", "draw_picture", "generate_posts"]
 
@@ -62,7 +62,7 @@ class Sample(datasets.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         return [datasets.SplitGenerator(name=split, gen_kwargs={"split": split}) for split in ROUNDS]
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, split: Split) -> Iterator[tuple[int, dict[str, Any]]]:
         seed = self.config.seed
         posts = (post for language in self.config.languages for post in generate_posts(language, split, seed))
         for position, post in enumerate(posts):

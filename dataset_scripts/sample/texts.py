@@ -53,7 +53,7 @@ class Group:
     types: tuple[EntityType, ...]
 
 
-def generate_posts(language: str, split: str, seed: int) -> Iterator[Post]:
+def generate_posts(language: str, split: Split, seed: int) -> Iterator[Post]:
     """The posts of a split in their final order, in which no post follows another one of the same tokens.
 
     Equal arguments give equal posts everywhere, whatever the Python hash seed.
@@ -76,7 +76,7 @@ def generate_posts(language: str, split: str, seed: int) -> Iterator[Post]:
         yield Post(f"{language}-{split}-{number:04d}", *draft, language)
 
 
-def ambiguous_groups(language: str, split: str, seed: int) -> list[Group]:
+def ambiguous_groups(language: str, split: Split, seed: int) -> list[Group]:
     """The groups of a split, one per round and combination of types; no sentence meets a name in two groups.
 
     Raises:
@@ -86,10 +86,10 @@ def ambiguous_groups(language: str, split: str, seed: int) -> list[Group]:
     _check("split", split, ROUNDS)
     groups = []
     for types, names in LANGUAGES[language].ambiguous_names.items():
-        names = _shuffled(names, f"{seed}:{language}:{'/'.join(types)}")
+        shuffled = _shuffled(names, f"{seed}:{language}:{'/'.join(types)}")
         for round_number in ROUNDS[split]:
-            turn, position = divmod(round_number, len(names))
-            name = names[position]
+            turn, position = divmod(round_number, len(shuffled))
+            name = shuffled[position]
             sentences = _shuffled(LANGUAGES[language].neutral_sentences, f"{seed}:{language}:{name}")
             groups.append(Group(sentences[turn], name, types))
     return groups
@@ -166,7 +166,7 @@ def _draw_kind(source: Source, fitting: set[EntityType], rng: random.Random) -> 
     return rng.choice(unfitting) if unfitting and rng.random() < 0.5 else "OTHER"
 
 
-def _names_of_split(language: str, split: str, seed: int) -> dict[str, Sequence[str]]:
+def _names_of_split(language: str, split: Split, seed: int) -> dict[str, list[str]]:
     """The names that a split may use: those of all splits, and some that only validation or only test has.
 
     So a part of the names in validation and test is unseen in training, and must be told by the words around it.
@@ -174,8 +174,8 @@ def _names_of_split(language: str, split: str, seed: int) -> dict[str, Sequence[
     texts = LANGUAGES[language]
     lists = {"FIRST": texts.first_names, "LAST": texts.last_names, **texts.names}
     names = {}
-    for slot, values in lists.items():
-        values = _shuffled(values, f"{seed}:{language}:{slot}")
+    for slot, fillings in lists.items():
+        values = _shuffled(fillings, f"{seed}:{language}:{slot}")
         shared = round(_SHARE_OF_NAMES_IN_ALL_SPLITS * len(values))
         middle = (shared + len(values)) // 2
         own = {"train": [], "validation": values[shared:middle], "test": values[middle:]}

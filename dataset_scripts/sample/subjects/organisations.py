@@ -15,16 +15,16 @@ def _emblem(sketch: Sketch, x: float, y: float, radius: float, colour: Colour) -
     elif shape == "ring":
         sketch.ring(x, y, 0.72 * radius, 0.45 * radius, colour)
     elif shape == "bolt":
-        corners = ((0.3, -1), (-0.6, 0.2), (-0.05, 0.2), (-0.3, 1), (0.6, -0.25), (0.05, -0.25))
-        sketch.polygon([(x + a * radius, y + b * radius) for a, b in corners], colour)
+        bolt = ((0.3, -1), (-0.6, 0.2), (-0.05, 0.2), (-0.3, 1), (0.6, -0.25), (0.05, -0.25))
+        sketch.polygon([(x + a * radius, y + b * radius) for a, b in bolt], colour)
     elif shape == "diamond":
         sketch.polygon([(x, y - radius), (x + 0.7 * radius, y), (x, y + radius), (x - 0.7 * radius, y)], colour)
     elif shape == "cross":
         sketch.rectangle(x - radius, y - 0.3 * radius, x + radius, y + 0.3 * radius, colour)
         sketch.rectangle(x - 0.3 * radius, y - radius, x + 0.3 * radius, y + radius, colour)
     else:
-        corners = ((-1, -0.6), (-0.45, 0), (0, -0.8), (0.45, 0), (1, -0.6), (0.8, 0.7), (-0.8, 0.7))
-        sketch.polygon([(x + a * radius, y + b * radius) for a, b in corners], colour)
+        crown = ((-1, -0.6), (-0.45, 0), (0, -0.8), (0.45, 0), (1, -0.6), (0.8, 0.7), (-0.8, 0.7))
+        sketch.polygon([(x + a * radius, y + b * radius) for a, b in crown], colour)
 
 
 def _sign(sketch: Sketch, left: float, top: float, right: float, bottom: float) -> None:
