@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import get_linear_schedule_with_warmup
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from dataset_scripts.conll import CorpusError
 from modeling_mmner.building import build_model, build_processor, pretrained_parts
 from modeling_mmner.cards import render_card
 from modeling_mmner.collator import MMNERCollator
@@ -28,6 +29,7 @@ from modeling_mmner.corpus import Corpus, load_corpus
 from modeling_mmner.evaluation import Predictor, evaluate_rows, gold_tags, picture_scores, raw_text_score
 from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.metrics import SpanF1
+from modeling_mmner.prediction import json_line
 from modeling_mmner.recipes import Recipe, parse_arguments
 from modeling_mmner.reports import picture_worth, plot_confusion, plot_learning_curves, results_table
 from modeling_mmner.training import centres_due, parameter_groups, refresh_centres, resolve_precision, train_epoch
@@ -187,11 +189,14 @@ def write_results(
     gold = gold_tags(corpus.splits["test"], corpus.labels)
     with (output / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for row, right, found in zip(rows, gold, predicted, strict=True):
-            file.write(json.dumps(row | {"gold": right, "predicted": found}, ensure_ascii=False) + "\n")
+            file.write(json_line(row | {"gold": right, "predicted": found}) + "\n")
     save_hub_folder(predictor.model, predictor.processor, folder=output / "model", card=render_card(metrics))
     plot_learning_curves(metrics["history"], output / "learning_curves.png", selected_epoch=metrics["selected_epoch"])
     plot_confusion(gold, predicted, output / "confusion_matrix.png")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CorpusError as error:
+        raise SystemExit(f"train_accelerate.py: {error}") from None

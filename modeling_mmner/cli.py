@@ -11,7 +11,7 @@ from typing import IO, Any
 import torch
 
 from .modeling_mmner import MMNERForTokenClassification
-from .prediction import Annotator, PostError
+from .prediction import Annotator, PostError, json_line
 from .processing_mmner import MMNERProcessor
 
 
@@ -69,7 +69,7 @@ def _predict(options: argparse.Namespace) -> int:
             posts = read_json_lines(source, options.input or "standard input")
         target = files.enter_context(open(options.output, "w", encoding="utf-8")) if options.output else sys.stdout
         for result in annotator.annotate(posts):
-            print(json.dumps(result, ensure_ascii=False), file=target)
+            print(json_line(result), file=target)
     if annotator.broken_pictures:
         print(f"predict: {annotator.broken_pictures} pictures could not be read and were left out", file=sys.stderr)
     return 0

@@ -16,7 +16,7 @@ from dataset_scripts.sample.languages import LANGUAGES
 from dataset_scripts.sample.sample import Sample, chance_level, generate_posts
 
 from .images_mmner import PictureError, load_picture
-from .labels_mmner import bio_labels, check_labels, entity_types
+from .labels_mmner import OUTSIDE, bio_labels, check_labels
 from .recipes import Recipe
 
 SPLITS = ("train", "validation", "test")
@@ -112,14 +112,15 @@ def _row_hash(rows: Dataset) -> str:
 
 
 def _load_conll(recipe: Recipe) -> Corpus:
-    """A corpus in files, with any BIO tag set: its types are those of the training split, in order of frequency."""
+    """A corpus in files, with any BIO tag set: its types in order of frequency."""
     if recipe.data_dir is None:
         raise CorpusError("dataset conll: expected --data_dir, the folder with its train, valid and test files, found none")
     if recipe.image_dir is not None and not Path(recipe.image_dir).is_dir():
         raise CorpusError(f"--image_dir {recipe.image_dir}: expected a folder, found none")
     files = find_splits(recipe.data_dir)
     posts = {split: list(read_posts(path)) for split, path in files.items()}
-    types = Counter(tag[2:] for post in posts["train"] for tag in post.tags if tag != "O")
+    # Every type of any split: a small training split may lack one, which is then a type that the model will not find.
+    types = Counter(tag[2:] for split in SPLITS for post in posts[split] for tag in post.tags if tag != OUTSIDE)
     labels = bio_labels(name for name, _ in sorted(types.items(), key=lambda item: (-item[1], item[0])))
     check_labels(labels)
     splits, pictures = {}, {}
@@ -131,7 +132,7 @@ def _load_conll(recipe: Recipe) -> Corpus:
                 {
                     "id": post.id,
                     "tokens": post.tokens,
-                    "ner_tags": _tag_ids(post, labels, files[split]),
+                    "ner_tags": [labels.index(tag) for tag in post.tags],
                     "image": {"bytes": None, "path": str(path)} if path is not None else None,
                     "language": recipe.languages[0] if len(recipe.languages) == 1 else "unknown",
                     "source": Path(recipe.data_dir).name,
@@ -141,14 +142,6 @@ def _load_conll(recipe: Recipe) -> Corpus:
         )
     version = {split: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for split, path in files.items()}
     return Corpus(Path(recipe.data_dir).name, splits, labels, version, pictures)
-
-
-def _tag_ids(post: Any, labels: list[str], path: Path) -> list[int]:
-    if unknown := sorted(set(post.tags) - set(labels)):
-        raise CorpusError(
-            f"{path}:{post.line}: expected the types of the training split, {entity_types(labels)}; found the tags {unknown}"
-        )
-    return [labels.index(tag) for tag in post.tags]
 
 
 def _pictures(post_ids: list[str], recipe: Recipe, split: str) -> tuple[list[Path | None], dict[str, int]]:

@@ -99,7 +99,13 @@ def evaluate_tags(
     Returns:
         overall (lenient), strict, by_type, and by_language, by_source, by_language_and_source where asked for; each a score of
         `count_score`.
+
+    Raises:
+        ValueError: a post has another number of predicted than of gold tags.
     """
+    for index, (right, found) in enumerate(zip(gold, predicted, strict=True)):
+        if len(right) != len(found):
+            raise ValueError(f"post {index}: expected {len(right)} predicted tags, one a word, found {len(found)}")
     spans = [set(tags_to_spans(tags)) for tags in gold], [set(tags_to_spans(tags)) for tags in predicted]
     counts = span_counts(*spans)
     strict = span_counts([_strict_spans(tags) for tags in gold], [_strict_spans(tags) for tags in predicted])

@@ -1,5 +1,6 @@
 """Entities of many posts: a stream of posts in, the same stream with its entities out."""
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,16 @@ def checked_post(post: Any, number: int) -> dict[str, Any]:
     if tokens is not None and not (isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)):
         raise PostError(f"post {number}: expected 'tokens' to be a list of strings, found {tokens!r:.80}")
     return post
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """The record as one line of JSON, readable where it can be; half an emoji, which UTF-8 cannot hold, is escaped."""
+    line = json.dumps(record, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(record)
+    return line
 
 
 def _length(post: dict[str, Any]) -> int:

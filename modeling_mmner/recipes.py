@@ -6,6 +6,7 @@ Precedence: the defaults below < the recipe's file < the command line. A key tha
 import argparse
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -82,10 +83,17 @@ class Recipe:
         for name in ("epochs", "batch_size", "accumulation", "centre_refresh_epochs", "vocabulary_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe {name}: expected at least 1, found {getattr(self, name)}")
+        for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"recipe {name}: expected a number > 0, found {getattr(self, name)}")
+        if not 0 <= self.warmup_share <= 1:
+            raise ValueError(f"recipe warmup_share: expected a share in 0..1, found {self.warmup_share}")
         known = ("backbone", "backbone_args", "frozen", "image_size", "pretrained", "checkpoint")
         for tower in self.vision_towers:
             if unknown := sorted(set(tower) - set(known)):
                 raise ValueError(f"recipe vision_towers: unknown keys {unknown}; expected some of {list(known)}")
+            if "backbone" not in tower:
+                raise ValueError(f"recipe vision_towers: expected 'backbone', the name of a timm model, found {sorted(tower)}")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings, and the Hub ids of the models that training starts from."""
@@ -144,8 +152,9 @@ def recipe_from_settings(settings: dict[str, Any], source: str) -> Recipe:
     if unknown := sorted(set(settings) - set(known)):
         raise ValueError(f"{source}: unknown keys {unknown}; expected some of {known}")
     for key, value in settings.items():
-        if isinstance(value, str) and get_type_hints(Recipe)[key] is float and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
-            settings[key] = float(value)  # YAML 1.1 takes 1e-4 for a string
+        if isinstance(value, str) and get_type_hints(Recipe)[key] is float:
+            with suppress(ValueError):
+                settings[key] = float(value)  # YAML 1.1 takes 1e-4 for a string
     recipe = Recipe(**settings)
     towers = [dict(tower) for tower in recipe.vision_towers]
     for key, value in flags.items():

@@ -17,7 +17,7 @@ ENCODER = SHARED / "models" / "me5-small-latin"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real corpora, which are not ours to ship, are not at {DATA}")
 needs_encoder = pytest.mark.skipif(not ENCODER.is_dir(), reason=f"the real text encoder is not at {ENCODER}")
 
-# No time limit for a single example: a busy machine would fail tests that are right.
+# No time limit for a single example: a slow computer would fail tests that are right.
 property_test = settings(deadline=None, max_examples=150)
 
 PICTURED_FILES = [

@@ -35,8 +35,7 @@ def is_legal(tags: list[str]) -> bool:
     """Each I- stands right after a B- or I- of its own type."""
     before = ["O", *tags[:-1]]
     return all(
-        not tag.startswith("I") or previous in ("B" + tag[1:], "I" + tag[1:])
-        for previous, tag in zip(before, tags, strict=True)
+        not tag.startswith("I") or previous in ("B" + tag[1:], "I" + tag[1:]) for previous, tag in zip(before, tags, strict=True)
     )
 
 

@@ -109,9 +109,8 @@ def test_views_change_the_picture_alone():
     rows = Dataset.from_dict({"id": [0, 1, 2], "tokens": [["a"], ["b"], ["c"]], "image": ["x", None, "y"]})
     for mode, images in {"true": ["x", None, "y"], "none": [None] * 3, "shuffled": ["y", None, "x"]}.items():
         view = PictureView(rows, mode)
-        assert [view[index] for index in range(3)] == [
-            row | {"image": image} for row, image in zip(rows, images, strict=True)
-        ]
+        expected = [row | {"image": image} for row, image in zip(rows, images, strict=True)]
+        assert [view[index] for index in range(3)] == expected
 
 
 def test_equal_seeds_shuffle_equally():

@@ -173,9 +173,8 @@ def test_interval_holds_the_value_inside_the_range(posts):
 
 def test_interval_shrinks_as_the_root_of_the_number_of_posts():
     """If it failed, the interval would promise more or less than the number of posts can tell."""
-    widths = [
-        float(np.ptp(count_score(np.tile(random_counts(100), (times, 1)))["confidence_interval"])) for times in (1, 4, 16)
-    ]
+    repeated = [np.tile(random_counts(100), (times, 1)) for times in (1, 4, 16)]
+    widths = [float(np.ptp(count_score(counts)["confidence_interval"])) for counts in repeated]
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.15)
     assert widths[1] / widths[2] == pytest.approx(2, rel=0.15)
 

@@ -325,12 +325,10 @@ def test_scores_are_those_of_the_first_word_and_the_threshold_keeps_equals(proce
     """If it failed, entities would carry another entity's score, or be filtered by it."""
     outputs = outputs_of([["B-PER", "I-PER", "B-LOC"]])
     outputs["span_scores"] = torch.tensor([[0.5, 0.1, 0.25]])
-    scores = {
-        threshold: [
-            entity["score"] for entity in processor.post_process_entities(outputs, ["a b c"], threshold=threshold)[0]
-        ]
-        for threshold in (0.0, 0.25, 0.3, 0.9)
-    }
+    scores = {}
+    for threshold in (0.0, 0.25, 0.3, 0.9):
+        [entities] = processor.post_process_entities(outputs, ["a b c"], threshold=threshold)
+        scores[threshold] = [entity["score"] for entity in entities]
     assert scores == {0.0: [0.5, 0.25], 0.25: [0.5, 0.25], 0.3: [0.5], 0.9: []}
 
 

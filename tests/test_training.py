@@ -165,9 +165,7 @@ def test_groups_hold_each_trained_parameter_once_at_its_rate(finished) -> None:
     model = build_model(recipe, processor)
     model.vision_towers[0].frozen = True
     model.train()
-    groups = parameter_groups(
-        model, [model.text_tower.encoder], learning_rate=1.0, head_learning_rate=2.0, weight_decay=0.5
-    )
+    groups = parameter_groups(model, [model.text_tower.encoder], learning_rate=1.0, head_learning_rate=2.0, weight_decay=0.5)
     rates = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert sum(len(group["params"]) for group in groups) == len(trained) == len(rates)

@@ -112,6 +112,4 @@ def naive_layer(layer: nn.Module, query: Tensor, context: Tensor) -> tuple[Tenso
 def gradients(loss: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     """The gradient of `loss` for each input, 0 where it does not depend on it."""
     found = torch.autograd.grad(loss, inputs, allow_unused=True)
-    return [
-        torch.zeros_like(tensor) if gradient is None else gradient for tensor, gradient in zip(inputs, found, strict=True)
-    ]
+    return [torch.zeros_like(tensor) if gradient is None else gradient for tensor, gradient in zip(inputs, found, strict=True)]
