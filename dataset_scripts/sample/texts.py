@@ -19,11 +19,11 @@ _Draft = tuple[tuple[str, ...], tuple[str, ...], PictureKind | None, Source]
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
 
-ROUNDS: Mapping[Split, range] = {"train": range(12), "validation": range(12, 14), "test": range(14, 18)}
-"""The rounds that make up each split, 62 posts each. A round has one group of ambiguous posts for every combination
+ROUNDS: Mapping[Split, range] = {"train": range(20), "validation": range(20, 22), "test": range(22, 26)}
+"""The rounds that make up each split, 50 posts each. A round has one group of ambiguous posts for every combination
 of types, 24 posts in all, and `POSTS_PER_ROUND` others. Counting on through the splits keeps their groups apart."""
 
-POSTS_PER_ROUND: Mapping[Source, int] = {"plain": 22, "no_picture": 8, "irrelevant": 8}
+POSTS_PER_ROUND: Mapping[Source, int] = {"plain": 16, "no_picture": 5, "irrelevant": 5}
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _SHARE_WITHOUT_ENTITIES = 0.12
