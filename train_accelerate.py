@@ -6,6 +6,7 @@ the test split, and what is written for it. `--help` lists every setting; a reci
 
 import json
 import platform
+import sys
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -43,7 +44,7 @@ def main() -> None:
     if recipe.compare_without_pictures and recipe.use_images:
         alone = replace(recipe, use_images=False, output_dir=str(Path(recipe.output_dir) / "without_pictures"))
         runs[f"{recipe.name}, no pictures"] = train(alone)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(results_table(runs))
     if len(runs) == 2:
         console.print(picture_worth(*runs.values()))
