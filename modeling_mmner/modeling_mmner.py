@@ -151,7 +151,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             ValueError: no word placement, pixels of the wrong type, pixels and features at once, features for a tower that is
                 trained, labels out of range.
         """
-        context, logits = self._encode(
+        context = self.encode(
             input_ids,
             attention_mask,
             word_starts=word_starts,
@@ -162,17 +162,17 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             labels=labels,
             need_weights=bool(self.config.output_attentions if output_attentions is None else output_attentions),
         )
-        losses = {} if labels is None else self._losses(context, logits)
+        losses = {} if labels is None else self._losses(context)
         weighted = [self.config.objectives[name] * part for name, part in losses.items()]
         tags, span_scores = None, None
         if not self.training:
-            tags = self.crf.decode_batch(logits, mask=context.word_mask)
-            span_scores = self.crf.span_scores(logits, tags, mask=context.word_mask)
+            tags = self.crf.decode_batch(context.emissions, mask=context.word_mask)
+            span_scores = self.crf.span_scores(context.emissions, tags, mask=context.word_mask)
         # All at once: an output's keys are in the order in which they were set, and the loss must come first in a tuple.
         output = MMNEROutput(
             loss=torch.stack(weighted).sum() if weighted else None,
             **{f"loss_{name}": part for name, part in losses.items()},
-            logits=logits,
+            logits=context.emissions,
             tags=tags,
             span_scores=span_scores,
             gate=context.fused.gate if output_gate else None,
@@ -181,11 +181,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         use_dict = self.config.return_dict if return_dict is None else return_dict
         return output if use_dict else output.to_tuple()
 
-    def encode(self, **inputs: Any) -> Context:
-        """What the heads and objectives read, for the inputs of `forward` (with `labels` if a part needs them)."""
-        return self._encode(**inputs)[0]
-
-    def _encode(
+    def encode(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
@@ -197,8 +193,8 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         image_features: Tensor | Sequence[Tensor] | None = None,
         labels: Tensor | None = None,
         need_weights: bool = False,
-    ) -> tuple[Context, Tensor]:
-        """The context (see `Context`) and the emissions (B, W, L)."""
+    ) -> Context:
+        """What the heads and objectives read, for the inputs of `forward`."""
         if word_starts is None or word_mask is None:
             raise ValueError(
                 "forward: expected word_starts and word_mask (B, W), found none. This model tags words, not sub-tokens: make "
@@ -214,8 +210,14 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         has_picture = torch.zeros(len(words), dtype=torch.bool, device=words.device)
         for _, region_mask in regions:
             has_picture = has_picture | region_mask.any(1)
-        logits = self.classifier(self.dropout(fused.features)).float()
-        return Context(words=words, word_mask=word_mask, has_picture=has_picture, fused=fused, labels=labels), logits
+        return Context(
+            words=words,
+            word_mask=word_mask,
+            has_picture=has_picture,
+            fused=fused,
+            emissions=self.classifier(self.dropout(fused.features)).float(),
+            labels=labels,
+        )
 
     def _regions(
         self,
@@ -260,14 +262,14 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             if feature.dim() != 4 or feature.shape[-1] != tower.channels:
                 raise ValueError(f"image_features: expected (B, N, R, {tower.channels}), found {tuple(feature.shape)}")
 
-    def _losses(self, context: Context, logits: Tensor) -> dict[str, Tensor]:
+    def _losses(self, context: Context) -> dict[str, Tensor]:
         """The losses whose weight is not 0, by name and before weighting (eq. 13)."""
         losses = {}
         for name, weight in self.config.objectives.items():
             if weight == 0:
                 continue
             if name == "crf":
-                loss = self.crf.negative_log_likelihood(logits, context.gold(), mask=context.word_mask).mean()
+                loss = self.crf.negative_log_likelihood(context.emissions, context.gold(), mask=context.word_mask).mean()
             else:
                 loss = self.objectives[name](context)
             losses[name] = loss

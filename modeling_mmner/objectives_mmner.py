@@ -25,6 +25,7 @@ class Context:
         word_mask: (B, W) bool.
         has_picture: (B,) bool.
         fused: see `FusionOutput`.
+        emissions: (B, W, L) float32, of the main CRF.
         labels: (B, W) label ids, -100 where there is no word; None at prediction.
     """
 
@@ -32,6 +33,7 @@ class Context:
     word_mask: Tensor
     has_picture: Tensor
     fused: FusionOutput
+    emissions: Tensor
     labels: Tensor | None = None
 
     def gold(self) -> Tensor:

@@ -26,7 +26,7 @@ def make_context(labels: list[str] = LABELS, *, width: int = WIDTH, seed: int = 
     fused = FusionOutput(torch.cat([text_view, image_view], dim=2), text_view=text_view, image_view=image_view)
     gold = torch.randint(len(labels), mask.shape, generator=generator).masked_fill(~mask, -100)
     has_picture = torch.tensor([True, False, True, True, False])
-    return Context(words=words, word_mask=mask, has_picture=has_picture, fused=fused, labels=gold)
+    return Context(words=words, word_mask=mask, has_picture=has_picture, fused=fused, emissions=torch.empty(0), labels=gold)
 
 
 def make_boundary() -> BoundaryDetection:
