@@ -54,9 +54,7 @@ def centres_due(epoch: int, *, warmup_epochs: int, refresh_epochs: int) -> bool:
 
 
 @torch.no_grad()
-def refresh_centres(
-    model: MMNERForTokenClassification, batches: Iterable[dict[str, Any]], *, accelerator: Accelerator
-) -> None:
+def refresh_centres(model: MMNERForTokenClassification, batches: Iterable[dict[str, Any]], *, accelerator: Accelerator) -> None:
     """Compute the entity centres by a pass over the training data, without dropout (Li et al. 2022, eq. 6-8).
 
     Does nothing for a model without the clustering objective or with its weight at 0.
