@@ -39,8 +39,6 @@ class MMNERProcessor(ProcessorMixin):
         ValueError: the tokenizer is not a fast one, the labels are no BIO tag set, the rule is unknown.
     """
 
-    model_input_names_without_text = ["word_starts", "word_mask", "pixel_values", "image_mask"]
-
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
@@ -61,7 +59,7 @@ class MMNERProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """What `__call__` returns."""
-        return ["input_ids", "attention_mask", *self.model_input_names_without_text]
+        return ["input_ids", "attention_mask", "word_starts", "word_mask", "pixel_values", "image_mask"]
 
     def __call__(
         self,
