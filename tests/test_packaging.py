@@ -1,6 +1,7 @@
 """What an installed wheel holds, away from the checkout."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -28,7 +29,10 @@ print(next(generate_posts("fr", "test", 1)).language)
 def wheel(tmp_path_factory) -> Path:
     """The wheel, built with the build backend that is installed here."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    # From a copy: setuptools keeps a build folder beside the sources, whose stale files would slip into the next wheel.
+    unrelated = shutil.ignore_patterns(".*", "build", "outputs", "*.egg-info", "__pycache__")
+    source = shutil.copytree(ROOT, folder / "source", ignore=unrelated)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return next(folder.glob("*.whl"))
