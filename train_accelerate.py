@@ -15,40 +15,57 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from rich.console import Console
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_linear_schedule_with_warmup
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from dataset_scripts.conll import CorpusError
+from dataset_scripts.reader import CorpusError
 from modeling_mmner.building import build_model, build_processor, pretrained_parts
 from modeling_mmner.cards import render_card
 from modeling_mmner.collator import MMNERCollator
-from modeling_mmner.corpus import Corpus, load_corpus
+from modeling_mmner.corpus import TrainingCorpus, load_corpus
 from modeling_mmner.evaluation import Predictor, evaluate_rows, gold_tags, picture_scores, raw_text_score
 from modeling_mmner.hub import save_hub_folder
+from modeling_mmner.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.metrics import SpanF1
 from modeling_mmner.prediction import json_line
 from modeling_mmner.recipes import Recipe, parse_arguments
-from modeling_mmner.reports import picture_worth, plot_confusion, plot_learning_curves, results_table
-from modeling_mmner.training import centres_due, parameter_groups, refresh_centres, resolve_precision, train_epoch
+from modeling_mmner.reports import picture_worth, plot_confusion, plot_learning_curves, results_table, transfer_table
+from modeling_mmner.training import PostSampler, centres_due, parameter_groups, refresh_centres, resolve_precision, train_epoch
 
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
 
 def main() -> None:
     recipe = parse_arguments()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if recipe.transfer:
+        console.print(transfer_table(transfer(recipe)))
+        return
     runs = {recipe.name: train(recipe)}
     if recipe.compare_without_pictures and recipe.use_images:
         alone = replace(recipe, use_images=False, output_dir=str(Path(recipe.output_dir) / "without_pictures"))
         runs[f"{recipe.name}, no pictures"] = train(alone)
-    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(results_table(runs))
     if len(runs) == 2:
         console.print(picture_worth(*runs.values()))
     console.print(f"Model folder, metrics, predictions and plots are in {recipe.output_dir}/")
+
+
+def transfer(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Train on each language alone and test on each; returns, and writes to transfer.json, the scores by both."""
+    if len(recipe.languages) < 2:
+        raise CorpusError(f"--transfer: expected two --languages or more, found {recipe.languages}")
+    scores = {}
+    for language in recipe.languages:
+        alone = replace(
+            recipe, languages=[language], test_languages=recipe.languages, output_dir=f"{recipe.output_dir}/{language}"
+        )
+        scores[language] = train(alone)["splits"]["test"]["by_language"]
+    (Path(recipe.output_dir) / "transfer.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
+    return scores
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
@@ -59,6 +76,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
         gradient_accumulation_steps=recipe.accumulation,
         log_with="tensorboard",
         project_dir=recipe.output_dir,
+        # A batch without pictures gives a trained picture encoder no gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     accelerator.init_trackers("tensorboard")
     set_seed(recipe.seed)
@@ -94,15 +113,20 @@ def train(recipe: Recipe) -> dict[str, Any]:
     return metrics
 
 
-def fit(recipe: Recipe, corpus: Corpus, processor: Any, model: Any, accelerator: Accelerator) -> tuple[list[Any], Any]:
+def fit(recipe: Recipe, corpus: TrainingCorpus, processor: Any, model: Any, accelerator: Accelerator) -> tuple[list[Any], Any]:
     """Train for the recipe's epochs; returns the history and the weights of the best epoch on the validation split."""
     rows, validation = corpus.splits["train"], corpus.splits["validation"]
-    lengths = [len(tokens) for tokens in rows["tokens"]]
-    generator = torch.Generator().manual_seed(recipe.seed)
+    sampler = PostSampler(
+        [len(tokens) for tokens in rows["tokens"]],
+        rows["language"],
+        temperature=recipe.language_temperature,
+        batch_size=recipe.batch_size,
+        generator=torch.Generator().manual_seed(recipe.seed),
+    )
     loader = DataLoader(
         rows,
         batch_size=recipe.batch_size,
-        sampler=LengthGroupedSampler(recipe.batch_size, lengths=lengths, generator=generator),
+        sampler=sampler,
         collate_fn=MMNERCollator(processor),
         num_workers=recipe.num_workers,
     )
@@ -163,7 +187,7 @@ def train_with_progress(
         )
 
 
-def score_splits(recipe: Recipe, corpus: Corpus, predictor: Predictor) -> tuple[dict[str, Any], list[list[str]]]:
+def score_splits(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor) -> tuple[dict[str, Any], list[list[str]]]:
     """Scores of the validation and the test split, and the test split's predicted tags."""
     validation, test = corpus.splits["validation"], corpus.splits["test"]
     predicted = predictor.tags(test)
@@ -180,13 +204,14 @@ def score_splits(recipe: Recipe, corpus: Corpus, predictor: Predictor) -> tuple[
 
 
 def write_results(
-    recipe: Recipe, corpus: Corpus, predictor: Predictor, metrics: dict[str, Any], predicted: list[list[str]]
+    recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, metrics: dict[str, Any], predicted: list[list[str]]
 ) -> None:
     """Write metrics.json, predictions.jsonl, the model folder and the plots to the output folder, dearest first."""
     output = Path(recipe.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-    rows = corpus.splits["test"].remove_columns(["image", "ner_tags"])
+    rows = corpus.splits["test"]
+    rows = rows.remove_columns([column for column in ("ner_tags", *PICTURE_COLUMNS) if column in rows.features])
     gold = gold_tags(corpus.splits["test"], corpus.labels)
     with (output / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for row, right, found in zip(rows, gold, predicted, strict=True):

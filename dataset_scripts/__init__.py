@@ -1,1 +1,1 @@
-"""Dataset builders of the project, one package per corpus."""
+"""Corpora: a builder for each, one reader for all of them, and what is done with the data sets they make."""

@@ -54,26 +54,18 @@ def render_card(metrics: dict[str, Any], *, repo_id: str = "...") -> str:
         test=metrics["splits"]["test"],
         settings={key: value for key, value in recipe.items() if key not in _TOLD_ELSEWHERE + _OWN_PATHS},
         reads_pictures=recipe["use_images"] and bool(recipe["vision_towers"]),
-        is_synthetic=recipe["dataset"] == "sample",
+        is_synthetic=metrics["corpus"]["version_name"].startswith("generated"),
     )
 
 
 def _front_matter(metrics: _Section) -> ModelCardData:
-    recipe, corpus, overall = metrics["recipe"], metrics["corpus"], metrics["splits"]["test"]["overall"]
+    recipe, corpus, test = metrics["recipe"], metrics["corpus"], metrics["splits"]["test"]
+    labels = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
     results = [
-        EvalResult(
-            task_type="token-classification",
-            task_name="Multimodal named entity recognition",
-            dataset_type=corpus["name"],
-            dataset_name=corpus["name"],
-            dataset_split="test",
-            dataset_revision=corpus["version"]["test"],
-            metric_type=metric,
-            metric_name=f"{label} (micro average, lenient)",
-            metric_value=round(overall[metric], 4),
-        )
-        for metric, label in {"precision": "Precision", "recall": "Recall", "f1": "F1"}.items()
+        _result(corpus, metric, f"{label} (micro average, lenient)", test["overall"][metric]) for metric, label in labels.items()
     ]
+    if len(test["by_language"]) > 1:
+        results += [_result(corpus, "f1", f"F1 in {name} (lenient)", score["f1"]) for name, score in test["by_language"].items()]
     return ModelCardData(
         language=recipe["languages"] or None,
         license=recipe["license"],
@@ -84,6 +76,21 @@ def _front_matter(metrics: _Section) -> ModelCardData:
         metrics=["precision", "recall", "f1"],
         model_name=recipe["name"],
         eval_results=results,
+    )
+
+
+def _result(corpus: _Section, metric: str, label: str, value: float) -> EvalResult:
+    """A figure of the test split for the Hub's list of results."""
+    return EvalResult(
+        task_type="token-classification",
+        task_name="Multimodal named entity recognition",
+        dataset_type=corpus["name"],
+        dataset_name=corpus["name"],
+        dataset_split="test",
+        dataset_revision=corpus["version"]["test"],
+        metric_type=metric,
+        metric_name=label,
+        metric_value=round(value, 4),
     )
 
 

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import torch
 
+from .corpus_commands import add_corpus_commands
 from .modeling_mmner import MMNERForTokenClassification
 from .prediction import Annotator, PostError, json_line
 from .processing_mmner import MMNERProcessor
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m modeling_mmner", description="Multimodal named entity recognition.")
     commands = parser.add_subparsers(dest="name", required=True)
+    add_corpus_commands(commands)
     predict = commands.add_parser(
         "predict",
         help="find the entities of a text or of JSON lines",

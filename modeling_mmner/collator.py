@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .images_mmner import pictures_of
 from .processing_mmner import MMNERProcessor
 
 
@@ -23,6 +24,6 @@ class MMNERCollator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """See `MMNERProcessor.__call__` for the tensors and their shapes."""
-        images = [row.get("images") or row.get("image") for row in rows] if self.use_images else None
+        images = [pictures_of(row) for row in rows] if self.use_images else None
         labels = [row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None
         return dict(self.processor([row["tokens"] for row in rows], images=images, labels=labels))

@@ -1,176 +1,220 @@
-"""Corpora for training: rows {id, tokens, ner_tags, image, language, source}, wherever they come from."""
+"""The corpus of a training run: opened, cut to its languages, its pictures checked, its splits kept apart."""
 
-import hashlib
-import json
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Image
+from datasets import Dataset
+from tqdm.auto import tqdm
 
-from dataset_scripts.conll import CorpusError, find_picture, find_splits, read_posts
-from dataset_scripts.sample.languages import LANGUAGES
-from dataset_scripts.sample.sample import Sample, chance_level, generate_posts
+from dataset_scripts.builder import SPLITS, read_ahead
+from dataset_scripts.opening import BUILDERS, Corpus, open_corpus
+from dataset_scripts.overlap import overlapping
+from dataset_scripts.reader import CorpusError
+from dataset_scripts.sample.sample import chance_level, generate_posts
 
-from .images_mmner import PictureError, load_picture
-from .labels_mmner import OUTSIDE, bio_labels, check_labels
+from .images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from .recipes import Recipe
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass
-class Corpus:
-    """A corpus ready for training.
+class TrainingCorpus(Corpus):
+    """A corpus with all three splits, ready for training.
 
     Attributes:
-        name: for reports.
-        splits: train, validation and test with the columns id, tokens, ner_tags (ids), image (``{"bytes", "path"}`` or None),
-            language and source.
-        labels: the BIO label names in id order.
-        version: first 12 hex digits of each split's SHA-256, which say which copy of the corpus this is.
         pictures: for each split the number of posts whose picture is present, missing or broken.
+        overlap: how many training posts occur in the validation and the test split, and whether they were left out.
         chance: best F1 of text alone on the ambiguous posts by language and over ``all``, where that is known.
     """
 
-    name: str
-    splits: dict[str, Dataset]
-    labels: list[str]
-    version: dict[str, str]
-    pictures: dict[str, dict[str, int]]
+    pictures: dict[str, dict[str, int]] = field(default_factory=dict)
+    overlap: dict[str, Any] = field(default_factory=dict)
     chance: dict[str, float] | None = None
 
     def summary(self) -> dict[str, Any]:
         """What metrics.json says of the corpus."""
         return {
             "name": self.name,
+            "version_name": self.version_name,
             "version": self.version,
             "posts": {split: len(rows) for split, rows in self.splits.items()},
             "pictures": self.pictures,
+            "overlap": self.overlap,
             "chance": self.chance,
         }
 
 
-def load_corpus(recipe: Recipe) -> Corpus:
+def load_corpus(recipe: Recipe) -> TrainingCorpus:
     """The corpus that a recipe names.
 
     Raises:
-        CorpusError: files are missing or malformed; a picture is missing or broken and the recipe requires them.
+        CorpusError: it cannot be opened or lacks a split; no post is in the recipe's languages; a picture is missing or broken
+            and the recipe requires them; training posts occur in the test split of another corpus.
     """
-    corpus = {"sample": _load_sample, "conll": _load_conll}[recipe.dataset](recipe)
-    return corpus if recipe.use_images else _without_pictures(corpus)
-
-
-def _without_pictures(corpus: Corpus) -> Corpus:
-    """The corpus with every picture withheld."""
-    splits, pictures = {}, {}
-    for split, rows in corpus.splits.items():
-        splits[split] = rows.remove_columns("image").add_column("image", [None] * len(rows))
-        pictures[split] = {"present": 0, "missing": len(rows), "broken": 0}
-    return replace(corpus, splits=splits, pictures=pictures)
-
-
-def _load_sample(recipe: Recipe) -> Corpus:
-    """The generated corpus in the recipe's languages (all of them if it names none)."""
-    if unknown := sorted(set(recipe.languages) - set(LANGUAGES)):
-        raise CorpusError(f"sample corpus: expected languages among {', '.join(LANGUAGES)}, found {', '.join(unknown)}")
-    builder = Sample(config_name="all")
-    builder.download_and_prepare()
-    splits = {}
+    opened = open_corpus(
+        recipe.dataset, config=recipe.dataset_config, data_dir=recipe.data_dir, image_dir=recipe.image_dir, **_options(recipe)
+    )
+    corpus = TrainingCorpus(**{item.name: getattr(opened, item.name) for item in fields(Corpus)})
+    if recipe.test_dataset is not None:
+        _take_test_split(corpus, open_corpus(recipe.test_dataset))
+    if missing := [split for split in SPLITS if split not in corpus.splits]:
+        raise CorpusError(f"dataset {recipe.dataset!r}: expected the splits {', '.join(SPLITS)}; {', '.join(missing)} not found")
+    corpus.splits = _in_languages({split: corpus.splits[split] for split in SPLITS}, recipe)
+    _leave_out_test_posts(corpus, recipe)
+    _keep_apart(corpus, recipe)
     for split in SPLITS:
-        rows = builder.as_dataset(split=split)
-        if recipe.languages:
-            kept = [index for index, language in enumerate(rows["language"]) if language in recipe.languages]
-            rows = rows.select(kept)
-        splits[split] = rows.cast_column("image", Image(decode=False))
-    pictures = {}
-    for split, rows in splits.items():
-        present = sum(image is not None for image in rows["image"])
-        pictures[split] = {"present": present, "missing": len(rows) - present, "broken": 0}
-    labels = builder.info.features["ner_tags"].feature.names
-    version = {split: _row_hash(rows) for split, rows in splits.items()}
-    chance = _chance(sorted(set(splits["test"]["language"])), builder.config.seed)
-    return Corpus("sample", splits, labels, version, pictures, chance)
+        corpus.splits[split], corpus.pictures[split] = _with_good_pictures(corpus.splits[split], recipe, split)
+    if recipe.dataset == "sample" and recipe.test_dataset is None:
+        corpus.chance = _chance(sorted(set(corpus.splits["test"]["language"])))
+    return corpus
 
 
-def _chance(languages: list[str], seed: int) -> dict[str, float]:
-    """Chance level of text alone on the test split's ambiguous posts, by language and over all."""
-    posts = {language: list(generate_posts(language, "test", seed)) for language in languages}
-    return {language: chance_level(rows) for language, rows in posts.items()} | {"all": chance_level(chain(*posts.values()))}
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """How the recipe wants raw files read; what it leaves at its default is left to the corpus's builder."""
+    options = {
+        "tag_scheme": recipe.tag_scheme if recipe.tag_scheme != "bio" else None,
+        "rename_types": recipe.rename_types or None,
+        "split_slices": recipe.split_slices or None,
+        "repair_orphans": recipe.repair_orphans or None,
+        "verify": False if recipe.no_verify else None,
+        "language": recipe.languages[0] if recipe.dataset == "conll" and len(recipe.languages) == 1 else None,
+    }
+    return {name: value for name, value in options.items() if value is not None}
 
 
-def _row_hash(rows: Dataset) -> str:
-    digest = hashlib.sha256()
-    for row in rows:
-        image = row.pop("image")
-        digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
-        digest.update(image["bytes"] if image is not None else b"-")
-    return digest.hexdigest()[:12]
-
-
-def _load_conll(recipe: Recipe) -> Corpus:
-    """A corpus in files, with any BIO tag set: its types in order of frequency."""
-    if recipe.data_dir is None:
-        raise CorpusError("dataset conll: expected --data_dir, the folder with its train, valid and test files, found none")
-    if recipe.image_dir is not None and not Path(recipe.image_dir).is_dir():
-        raise CorpusError(f"--image_dir {recipe.image_dir}: expected a folder, found none")
-    files = find_splits(recipe.data_dir)
-    posts = {split: list(read_posts(path)) for split, path in files.items()}
-    # Every type of any split: a small training split may lack one, which is then a type that the model will not find.
-    types = Counter(tag[2:] for split in SPLITS for post in posts[split] for tag in post.tags if tag != OUTSIDE)
-    labels = bio_labels(name for name, _ in sorted(types.items(), key=lambda item: (-item[1], item[0])))
-    check_labels(labels)
-    splits, pictures = {}, {}
-    for split in SPLITS:
-        found, counts = _pictures([post.id for post in posts[split]], recipe, split)
-        pictures[split] = counts
-        splits[split] = Dataset.from_list(
-            [
-                {
-                    "id": post.id,
-                    "tokens": post.tokens,
-                    "ner_tags": [labels.index(tag) for tag in post.tags],
-                    "image": {"bytes": None, "path": str(path)} if path is not None else None,
-                    "language": recipe.languages[0] if len(recipe.languages) == 1 else "unknown",
-                    "source": Path(recipe.data_dir).name,
-                }
-                for post, path in zip(posts[split], found, strict=True)
-            ]
-        )
-    version = {split: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for split, path in files.items()}
-    return Corpus(Path(recipe.data_dir).name, splits, labels, version, pictures)
-
-
-def _pictures(post_ids: list[str], recipe: Recipe, split: str) -> tuple[list[Path | None], dict[str, int]]:
-    """The readable picture of each post and the counts; each file is decoded once here, so that training cannot stumble."""
-    if recipe.image_dir is None or not recipe.use_images:  # withheld pictures need no check
-        return [None] * len(post_ids), {"present": 0, "missing": len(post_ids), "broken": 0}
-    paths = [find_picture(recipe.image_dir, post_id) for post_id in post_ids]
-    with ThreadPoolExecutor() as threads:
-        problems = list(threads.map(_problem, paths))
-    broken = [problem for problem in problems if problem]
-    missing = sum(path is None for path in paths)
-    if recipe.require_images and (broken or missing):
-        first = broken[0] if broken else f"post {post_ids[paths.index(None)]!r}: no file <id>.jpg in {recipe.image_dir}"
+def _take_test_split(corpus: TrainingCorpus, other: Corpus) -> None:
+    """Replace the test split by that of another corpus, its tags by the ids of this one's labels."""
+    if "test" not in other.splits:
+        raise CorpusError(f"test_dataset {other.name}: expected a test split, found {', '.join(other.splits)}")
+    rows, ids = other.splits["test"], {label: number for number, label in enumerate(corpus.labels)}
+    if unknown := sorted({other.labels[tag] for tags in rows["ner_tags"] for tag in tags} - set(ids)):
         raise CorpusError(
-            f"{split}: expected a readable picture for each post, found {missing} missing and {len(broken)} broken; first: "
-            f"{first}; without --require_images such posts are kept without their picture"
+            f"test_dataset {other.name}: expected tags among {corpus.labels}, found {unknown}; rename the types first"
         )
-    for problem in broken:
-        print(f"{split}: kept a post without its picture: {problem}")
-    counts = {"present": len(paths) - missing - len(broken), "missing": missing, "broken": len(broken)}
-    return [path if not problem else None for path, problem in zip(paths, problems, strict=True)], counts
+    if other.labels != corpus.labels:
+        tags = [[ids[other.labels[tag]] for tag in tags] for tags in rows["ner_tags"]]
+        rows = rows.remove_columns("ner_tags").add_column("ner_tags", tags, feature=corpus.splits["train"].features["ner_tags"])
+    corpus.splits["test"] = rows
+    corpus.version["test"] = other.version["test"]
+    corpus.name, corpus.version_name = f"{corpus.name}, test {other.name}", f"{corpus.version_name}, test {other.version_name}"
 
 
-def _problem(path: Path | None) -> str | None:
-    """Why a picture cannot be read; None where it can or where there is none."""
-    if path is None:
-        return None
+def _in_languages(splits: dict[str, Dataset], recipe: Recipe) -> dict[str, Dataset]:
+    """The rows in the recipe's languages (none named: all), and those whose language is unknown."""
+    found = {split: rows["language"] for split, rows in splits.items()}
+    known = set(chain(*found.values())) - {"unknown"}
+    wanted = dict.fromkeys(splits, recipe.languages) | {"test": recipe.test_languages or recipe.languages}
+    if not known:
+        return splits
+    if absent := sorted({*recipe.languages, *recipe.test_languages} - known):
+        raise CorpusError(f"--languages: expected some of {', '.join(sorted(known))}, found {', '.join(absent)} too")
+    cut = {}
+    for split, rows in splits.items():
+        names = {*wanted[split], "unknown"} if wanted[split] else known | {"unknown"}
+        kept = [index for index, language in enumerate(found[split]) if language in names]
+        if not kept:
+            raise CorpusError(f"--languages: expected posts in {', '.join(wanted[split])} in the {split} split, found none")
+        cut[split] = rows if len(kept) == len(rows) else rows.select(kept)
+    return cut
+
+
+def _leave_out_test_posts(corpus: TrainingCorpus, recipe: Recipe) -> None:
+    """Leave those training posts out that are test posts of other corpora which the recipe names."""
+    for name in recipe.exclude_test_of:
+        other = open_corpus(name)
+        if "test" not in other.splits:
+            raise CorpusError(f"exclude_test_of {name}: expected a test split, found {', '.join(other.splits)}")
+        train = corpus.splits["train"]
+        left_out = overlapping(train, other.splits["test"])
+        corpus.splits["train"] = _without_rows(train, left_out)
+        corpus.overlap[f"left out, test of {other.name}"] = len(left_out)
+        print(
+            f"{corpus.name}: of {len(train)} training posts, {len(left_out)} are test posts of {other.name}; left out of training"
+        )
+
+
+def _keep_apart(corpus: TrainingCorpus, recipe: Recipe) -> None:
+    """See to the training posts that occur in the validation or the test split, by id or by text."""
+    train = corpus.splits["train"]
+    found = {split: overlapping(train, corpus.splits[split]) for split in ("validation", "test")}
+    corpus.overlap |= {split: len(indices) for split, indices in found.items()} | {"excluded": recipe.exclude_overlap}
+    if not any(found.values()):
+        return
+    counts = ", ".join(f"{len(indices)} in the {split} split" for split, indices in found.items())
+    what = f"{corpus.name}: of {len(train)} training posts, by id or by text, {counts}"
+    if recipe.exclude_overlap:
+        left_out = {*found["validation"], *found["test"]}
+        corpus.splits["train"] = _without_rows(train, left_out)
+        print(f"{what}; left out of training: {len(left_out)}")
+    elif recipe.test_dataset is not None and found["test"]:
+        raise CorpusError(f"{what}; --exclude_overlap leaves them out of training")
+    else:
+        warnings.warn(f"{what}; --exclude_overlap leaves them out of training", stacklevel=3)
+
+
+def _without_rows(train: Dataset, left_out: Collection[int]) -> Dataset:
+    """The training rows without some.
+
+    Raises:
+        CorpusError: none would be left.
+    """
+    dropped = set(left_out)
+    if len(dropped) == len(train):
+        raise CorpusError(f"training split: all of its {len(train)} posts are held-out posts too; none would be left to train on")
+    return train.select([index for index in range(len(train)) if index not in dropped])
+
+
+def _with_good_pictures(rows: Dataset, recipe: Recipe, split: str) -> tuple[Dataset, dict[str, int]]:
+    """The rows without their broken pictures, and the counts; each is decoded once here, so that training cannot stumble."""
+    if not recipe.use_images:
+        columns = [column for column in PICTURE_COLUMNS if column in rows.features]
+        rows = rows.remove_columns(columns).add_column("image", [None] * len(rows))
+        return rows, {"present": 0, "missing": len(rows), "broken": 0}
+    columns = ["id", *(column for column in PICTURE_COLUMNS if column in rows.features)]
+    checked = read_ahead(_problem, rows.select_columns(columns))
+    counts = {"present": 0, "missing": 0, "broken": 0}
+    problems: dict[int, str] = {}
+    for index, (row, problem) in enumerate(tqdm(checked, f"checking the pictures of {split}", len(rows), delay=5)):
+        state = "broken" if problem else "present" if pictures_of(row) else "missing"
+        counts[state] += 1
+        if state != "present":
+            problems[index] = f"post {row['id']!r}: {problem or 'no picture'}"
+    if problems and recipe.require_images:
+        raise CorpusError(
+            f"{split}: expected a readable picture for each post, found {counts['missing']} missing and {counts['broken']} broken"
+            f"; first: {next(iter(problems.values()))}; without --require_images such posts are kept without their picture"
+        )
+    return (_without_broken(rows, problems) if counts["broken"] else rows), counts
+
+
+def _without_broken(rows: Dataset, problems: dict[int, str]) -> Dataset:
+    """The rows without those of their pictures that cannot be read; each is reported."""
+    columns = [column for column in PICTURE_COLUMNS if column in rows.features]
+
+    def stripped(row: dict[str, Any], index: int) -> dict[str, Any]:
+        if index in problems and pictures_of(row):
+            print(f"kept without its broken picture: {problems[index]}")
+            good = [picture for picture in pictures_of(row) if _problem({"images": [picture]}) is None]
+            row = {"image": good[0] if good else None, "images": good}
+        return {column: row[column] for column in columns}
+
+    return rows.map(stripped, with_indices=True, features=rows.features, desc="leaving out broken pictures")
+
+
+def _problem(row: dict[str, Any]) -> str | None:
+    """Why a picture of a row cannot be read; None where all can or there is none."""
     try:
-        load_picture(path)
+        for picture in pictures_of(row):
+            load_picture(picture)
     except PictureError as error:
         return str(error)
     return None
+
+
+def _chance(languages: list[str]) -> dict[str, float]:
+    """Chance level of text alone on the sample's ambiguous test posts, by language and over all."""
+    seed = BUILDERS["sample"].BUILDER_CONFIGS[0].seed
+    posts = {language: list(generate_posts(language, "test", seed)) for language in languages}
+    return {language: chance_level(rows) for language, rows in posts.items()} | {"all": chance_level(chain(*posts.values()))}

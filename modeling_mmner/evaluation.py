@@ -3,14 +3,18 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
+from dataset_scripts.inspection import picture_numbers
+
 from .collator import MMNERCollator
+from .images_mmner import PICTURE_COLUMNS
 from .labels_mmner import tags_to_spans
 from .metrics import count_score, evaluate_tags, span_counts
 from .modeling_mmner import MMNERForTokenClassification
@@ -26,7 +30,7 @@ class PictureView:
     Shuffling moves the pictures round among the posts that have one, by a random cycle: none keeps its own.
 
     Attributes:
-        rows: the data set, with an `image` column.
+        rows: the data set, with a column `image` or `images`.
         mode: which pictures to show.
         seed: of the shuffling.
     """
@@ -38,20 +42,25 @@ class PictureView:
     def __post_init__(self) -> None:
         self._donor: dict[int, int] = {}
         if self.mode == "shuffled":
-            pictured = [index for index, image in enumerate(self.rows["image"]) if image is not None]
+            pictured = pictured_rows(self.rows)
             random.Random(self.seed).shuffle(pictured)
             self._donor = dict(zip(pictured, pictured[1:] + pictured[:1], strict=True))
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = dict(self.rows[index])
-        if self.mode == "none":
-            row["image"] = None
-        elif index in self._donor:
-            row["image"] = self.rows[self._donor[index]]["image"]
-        return row
+    def __getitem__(self, index: int | str) -> Any:
+        if isinstance(index, str):
+            return self.rows[index]
+        row = self.rows[index]
+        shown = self.rows[self._donor[index]] if index in self._donor else row
+        columns = [column for column in PICTURE_COLUMNS if column in row]
+        return row | {column: None if self.mode == "none" else shown[column] for column in columns}
+
+
+def pictured_rows(rows: Dataset) -> list[int]:
+    """The indices of the rows that have a picture."""
+    return np.flatnonzero(picture_numbers(rows)).tolist()
 
 
 @dataclass
@@ -73,11 +82,11 @@ class Predictor:
     num_workers: int = 0
 
     @torch.inference_mode()
-    def tags(self, rows: Any) -> list[list[str]]:
+    def tags(self, rows: Dataset | PictureView) -> list[list[str]]:
         """The predicted BIO tags of each row, one a word."""
-        lengths = [len(rows[index]["tokens"]) for index in range(len(rows))]
+        lengths = [len(tokens) for tokens in rows["tokens"]]
         order = sorted(range(len(rows)), key=lengths.__getitem__)
-        subset = torch.utils.data.Subset(rows, order)
+        subset = torch.utils.data.Subset(cast(Any, rows), order)  # a view serves as a data set, too
         collate = MMNERCollator(self.processor)
         loader = self.accelerator.prepare_data_loader(
             DataLoader(subset, batch_size=self.batch_size, collate_fn=collate, num_workers=self.num_workers)
@@ -111,7 +120,7 @@ def picture_scores(predictor: Predictor, rows: Dataset, own: dict[str, Any], *, 
 
     Where rows or model have no picture, `own` is what ``none`` gives, and nothing else is there.
     """
-    pictured = sum(image is not None for image in rows["image"])
+    pictured = len(pictured_rows(rows))
     if not (predictor.model.vision_towers and pictured):
         return {"none": own}
     scores = {"true": own}

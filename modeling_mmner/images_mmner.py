@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+PICTURE_COLUMNS = ("image", "images")
+"""The columns of a row that may hold pictures: one, or a list of them."""
+
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _EXPECTED = "a PIL image, a path, bytes, an array (H, W), (H, W, 1/3/4) or (3, H, W), or a row with 'bytes' or 'path'"
 
@@ -42,6 +45,13 @@ def load_picture(picture: Any) -> Image.Image:
     raise PictureError(f"picture: expected {_EXPECTED}, found {type(picture).__name__}")
 
 
+def pictures_of(row: dict[str, Any]) -> list[Any]:
+    """The pictures of a row: those of its list `images` where it has one, else its `image`; nulls are left out."""
+    several = row.get("images")
+    entry = several if several is not None else row.get("image")
+    return [picture for picture in (entry if isinstance(entry, (list, tuple)) else [entry]) if picture is not None]
+
+
 def square_pixels(picture: Image.Image, size: int) -> np.ndarray:
     """(3, size, size) uint8 of an RGB picture: resized to the square, bicubic, nothing cropped."""
     resized = picture.resize((size, size), Image.Resampling.BICUBIC)
@@ -60,6 +70,9 @@ def _load_row(row: dict[str, Any]) -> Image.Image:
 def _opened(source: Any, name: str) -> Image.Image:
     try:
         with Image.open(source) as picture:
+            limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns between this and its double
+            if limit is not None and picture.width * picture.height > limit:
+                raise Image.DecompressionBombError(f"found {picture.width} x {picture.height} pixels, more than {limit}")
             return _decoded(picture, name)
     except PictureError:
         raise
@@ -77,7 +90,8 @@ def _decoded(picture: Image.Image, name: str) -> Image.Image:
         if picture.tell():
             picture.seek(0)
         picture.load()
-        upright = ImageOps.exif_transpose(picture)
+        # Without Exif there is nothing to turn, and exif_transpose would copy the pixels for it.
+        upright = ImageOps.exif_transpose(picture) if picture.getexif() else picture
     except Exception as error:  # as above
         raise PictureError(f"picture {name}: could not be decoded, the file is broken; {error}") from error
     if upright.width == 0 or upright.height == 0:
@@ -89,7 +103,7 @@ def _decoded(picture: Image.Image, name: str) -> Image.Image:
     if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
         layer = upright.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return upright.convert("RGB")
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -98,7 +98,7 @@ def evaluate_tags(
 
     Returns:
         overall (lenient), strict, by_type, and by_language, by_source, by_language_and_source where asked for; each a score of
-        `count_score`.
+        `count_score`. With languages also language_macro_f1, the mean of their F1.
 
     Raises:
         ValueError: a post has another number of predicted than of gold tags.
@@ -110,7 +110,7 @@ def evaluate_tags(
     counts = span_counts(*spans)
     strict = span_counts([_strict_spans(tags) for tags in gold], [_strict_spans(tags) for tags in predicted])
     types = sorted({span.type for post in spans[0] + spans[1] for span in post})
-    result = {"overall": count_score(counts), "strict": count_score(strict), "by_type": {}}
+    result: dict[str, Any] = {"overall": count_score(counts), "strict": count_score(strict), "by_type": {}}
     for name in types:
         result["by_type"][name] = count_score(
             span_counts(*([{s for s in post if s.type == name} for post in side] for side in spans))
@@ -122,6 +122,9 @@ def evaluate_tags(
         if names is not None:
             chosen = np.array(names)
             result[key] = {name: count_score(counts[chosen == name]) for name in sorted(set(names))}
+    if languages is not None:
+        scores = [score["f1"] for score in result["by_language"].values()]
+        result["language_macro_f1"] = float(np.mean(scores)) if scores else 0.0
     return result
 
 

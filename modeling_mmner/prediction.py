@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .images_mmner import PictureError, load_picture
+from .images_mmner import PictureError, load_picture, pictures_of
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor
 
@@ -99,11 +99,8 @@ class Annotator:
         texts = [post["text"] if post.get("text") is not None else post["tokens"] for post in posts]
         images, problems = [], []
         for post in posts:
-            entry = post.get("images") if post.get("images") is not None else post.get("image")
             pictures = []
-            for picture in entry if isinstance(entry, (list, tuple)) else [entry]:
-                if picture is None or self.processor.image_size is None:
-                    continue
+            for picture in pictures_of(post) if self.processor.image_size is not None else []:
                 try:
                     pictures.append(load_picture(picture))
                 except PictureError as error:

@@ -14,6 +14,8 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 import yaml
 
+from dataset_scripts.schemes import TagScheme
+
 from .configuration_mmner import FusionName, describe_type, fits_type
 
 _TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
@@ -37,12 +39,30 @@ class Recipe:
     name: str = _setting("mlmner", "name of the recipe")
     description: str = _setting("", "one line about it")
 
-    dataset: Literal["sample", "conll"] = _setting("sample", "sample (generated) or conll (files in --data_dir)")
-    data_dir: str | None = _setting(None, "folder with train, valid and test files (conll)")
-    image_dir: str | None = _setting(None, "folder with the pictures <id>.jpg (conll)")
+    dataset: str = _setting(
+        "sample", "sample, twitter2015, twitter2017, mmner, conll (the last four: files in --data_dir), a folder, or a Hub id"
+    )
+    dataset_config: str | None = _setting(None, "config of a data set that has several, as mmner's en or all")
+    data_dir: str | None = _setting(None, "folder with train, valid and test files")
+    image_dir: str | None = _setting(None, "folder with the pictures <id>.jpg of --data_dir")
+    test_dataset: str | None = _setting(None, "folder or Hub id of another corpus, whose test split is tested on")
+    split_slices: dict[str, str] = _setting(
+        {}, "parts to take, as train=train[:4000],validation=val[2000:]; of each language's file"
+    )
+    exclude_test_of: list[str] = _setting([], "folders or Hub ids of corpora whose test posts are left out of training")
+    exclude_overlap: bool = _setting(False, "leave training posts out that occur in the validation or test split")
+    tag_scheme: TagScheme = _setting("bio", "of the files")
+    rename_types: dict[str, str] = _setting({}, "entity types of the files to call otherwise, as OLD=NEW,OLD=NEW")
+    repair_orphans: bool = _setting(False, "make an I- tag that continues nothing a B-; otherwise it stays")
+    no_verify: bool = _setting(False, "take files that are not the official ones, with a warning")
     require_images: bool = _setting(False, "make a missing or broken picture an error")
     use_images: bool = _setting(True, "false withholds every picture, in training and evaluation")
-    languages: list[str] = _setting([], "languages of the corpus; of the sample corpus, those to take")
+    languages: list[str] = _setting([], "languages to take; of files that do not say theirs (conll), their language")
+    test_languages: list[str] = _setting([], "languages of the test split, where they are others than those of training")
+    language_temperature: float = _setting(
+        1.0, "a language of n posts is drawn in proportion to n^(1/temperature); 1: as many as it has, large: all alike"
+    )
+    transfer: bool = _setting(False, "train on each language alone, test on each (zero-shot transfer)")
     license: str = _setting("other", "licence that data and backbones leave for the trained model")
 
     text_encoder: str | None = _setting(None, "model id or folder of the text encoder; none trains text_config from scratch")
@@ -57,6 +77,7 @@ class Recipe:
     objectives: dict[str, float] = _setting({"crf": 1.0}, "loss weights, as name=weight,name=weight; others are kept")
     contrastive_temperature: float = _setting(0.1, "temperature of the contrastive loss")
     contrastive_image_share: float = _setting(0.75, "share of image-to-text in the contrastive loss")
+
 
     epochs: int = _setting(10, "passes over the training split")
     batch_size: int = _setting(32, "posts a step and process")
@@ -83,7 +104,7 @@ class Recipe:
         for name in ("epochs", "batch_size", "accumulation", "centre_refresh_epochs", "vocabulary_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe {name}: expected at least 1, found {getattr(self, name)}")
-        for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "head_learning_rate", "max_grad_norm", "language_temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"recipe {name}: expected a number > 0, found {getattr(self, name)}")
         if not 0 <= self.warmup_share <= 1:
@@ -192,6 +213,8 @@ def _reader(hint: Any) -> Callable[[str], Any]:
     if hint in (int, float):
         return hint
     if hint == dict[str, float]:
+        return _weights
+    if hint == dict[str, str]:
         return _mapping
     if hint == list[str]:
         return lambda text: text.split(",")
@@ -208,7 +231,15 @@ def _yaml_value(text: str) -> Any:
         raise argparse.ArgumentTypeError(f"expected a value in YAML, found {text!r}") from error
 
 
-def _mapping(text: str) -> dict[str, float]:
+def _mapping(text: str) -> dict[str, str]:
+    """``a=x,b=y`` -> {"a": "x", "b": "y"}."""
+    try:
+        return dict(pair.split("=") for pair in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected name=value,name=value, found {text!r}") from error
+
+
+def _weights(text: str) -> dict[str, float]:
     """``a=1,b=0.5`` -> {"a": 1.0, "b": 0.5}."""
     try:
         return {name: float(weight) for name, weight in (pair.split("=") for pair in text.split(","))}

@@ -196,6 +196,18 @@ def results_table(runs: dict[str, Metrics]) -> Table:
     return table
 
 
+def transfer_table(scores: dict[str, dict[str, Any]]) -> Table:
+    """Test F1 in percent by the language trained on (rows) and the language tested on (columns)."""
+    tested = list(next(iter(scores.values())))
+    table = Table(title="Test F1 of each language, by the language trained on")
+    table.add_column("trained on")
+    for language in tested:
+        table.add_column(language, justify="right")
+    for trained, by_language in scores.items():
+        table.add_row(trained, *(percent(by_language[language]["f1"]) for language in tested))
+    return table
+
+
 def picture_worth(with_pictures: Metrics, without_pictures: Metrics) -> str:
     """What the picture did on ambiguous names in the test split: a line per language, and one over several languages.
 

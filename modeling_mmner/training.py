@@ -1,11 +1,14 @@
-"""The pieces of a training run that its script and the Trainer share: parameter groups, precision, entity centres."""
+"""The pieces of a training run that its script and the Trainer share: sampling, parameter groups, precision, entity centres."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from .modeling_mmner import MMNERForTokenClassification
 from .objectives_mmner import EntityClustering
@@ -23,6 +26,59 @@ def resolve_precision(mixed_precision: str) -> str:
     if torch.backends.mps.is_available():
         return "no"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+
+
+class PostSampler(Sampler[int]):
+    """The posts of an epoch, those of like length together.
+
+    With temperature 1 each post comes once. With another one there are as many draws, and a language of n posts has a share in
+    proportion to n^(1 / temperature), as in multilingual BERT's pretraining; its posts take turns, so that all of them come
+    equally often, give or take one.
+
+    Args:
+        lengths: words of each post.
+        languages: of each post.
+        temperature: > 0; the larger, the more alike the shares.
+        batch_size: posts a batch.
+        generator: of the order.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], languages: Sequence[str], *, temperature: float, batch_size: int, generator: torch.Generator
+    ) -> None:
+        self.lengths, self.batch_size, self.generator = lengths, batch_size, generator
+        self.posts: dict[str, list[int]] = {}
+        for index, language in enumerate(languages):
+            self.posts.setdefault(language, []).append(index)
+        sizes = Counter({language: len(posts) for language, posts in self.posts.items()})
+        self.draws = dict(sizes) if temperature == 1 else draws_by_language(sizes, temperature=temperature)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = list(range(len(self.lengths)))
+        if any(self.draws[language] != len(posts) for language, posts in self.posts.items()):
+            drawn = [index for language, posts in self.posts.items() for index in self._turns(posts, self.draws[language])]
+        lengths = [self.lengths[index] for index in drawn]
+        yield from (drawn[place] for place in get_length_grouped_indices(lengths, self.batch_size, generator=self.generator))
+
+    def _turns(self, posts: Sequence[int], count: int) -> list[int]:
+        """`count` of the posts, each of them as often as any other, give or take one."""
+        rounds, rest = divmod(count, len(posts))
+        extra = torch.randperm(len(posts), generator=self.generator)[:rest].tolist()
+        return [*posts] * rounds + [posts[place] for place in extra]
+
+
+def draws_by_language(sizes: Counter[str], *, temperature: float) -> dict[str, int]:
+    """How many draws of an epoch each language gets, in proportion to n^(1 / temperature); as many as there are posts."""
+    weights = {language: size ** (1 / temperature) for language, size in sizes.items()}
+    shares = {language: sizes.total() * weight / sum(weights.values()) for language, weight in weights.items()}
+    draws = {language: int(share) for language, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda language: draws[language] - shares[language])
+    for language in by_remainder[: sizes.total() - sum(draws.values())]:
+        draws[language] += 1
+    return draws
 
 
 def parameter_groups(

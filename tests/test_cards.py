@@ -39,7 +39,9 @@ def make_metrics(recipe: str = "quickstart", **settings) -> dict:
         "versions": {"mmner": "0.1.0", "python": "3.11.7", "torch": "2.9.0"},
         "corpus": {
             "name": "sample",
+            "version_name": "generated-1.0.0",
             "version": {split: f"{split[:2]}0123456789" for split in SPLITS},
+            "overlap": {"validation": 31, "test": 32, "excluded": True},
             "posts": dict(zip(SPLITS, (1601, 301, 302), strict=True)),
             "pictures": {split: {"present": 1001, "missing": 602, "broken": 3} for split in SPLITS},
             "chance": {"en": 0.9911, "all": 0.9922},
@@ -134,7 +136,9 @@ def test_example_is_python_and_names_the_model(recipe):
 def test_synthetic_scores_are_called_so():
     """If it failed, scores on generated posts would pass for quality on real ones, or real ones for generated."""
     assert SYNTHETIC in render_card(make_metrics())
-    real = render_card(make_metrics(dataset="conll"))
+    metrics = make_metrics()
+    metrics["corpus"]["version_name"] = "official"
+    real = render_card(metrics)
     assert "## Evaluation" in real
     assert "synthetic" not in real and "generated posts." not in real
 

@@ -130,8 +130,7 @@ def test_equal_seeds_shuffle_equally():
 def test_tags_come_back_in_the_order_of_the_posts(posts, batch_size):
     """If it failed, sorting by length would give posts each other's tags, or an empty post cost another its own."""
     model = LookupModel()
-    rows = [{"tokens": post, "image": None, "ner_tags": [0] * len(post)} for post in posts]
-    assert predictor_of(model, batch_size).tags(rows) == lookup(posts)
+    assert predictor_of(model, batch_size).tags(rows_of(posts)) == lookup(posts)
     assert model.lengths == sorted(map(len, posts))
 
 

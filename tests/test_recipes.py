@@ -51,13 +51,16 @@ def test_quickstart_is_the_default_recipe():
     assert parse_arguments([]) == load_recipe("quickstart")
 
 
+_TEXTS = ("dataset", "dataset_config", "data_dir", "image_dir", "test_dataset", "license", "text_encoder", "output_dir")
 OPTIONS: dict[str, tuple[str, object]] = {
     **{item.name: ("3", 3) for item in fields(Recipe) if item.type is int},
     **{item.name: ("0.25", 0.25) for item in fields(Recipe) if item.type is float},
     **{item.name: (str(not item.default).lower(), not item.default) for item in fields(Recipe) if item.type is bool},
-    **dict.fromkeys(("data_dir", "image_dir", "license", "text_encoder", "output_dir"), ("a/b c", "a/b c")),
-    "dataset": ("conll", "conll"),
-    "languages": ("fr,de", ["fr", "de"]),
+    **dict.fromkeys(_TEXTS, ("a/b c", "a/b c")),
+    "tag_scheme": ("iob1", "iob1"),
+    "rename_types": ("OTHER=MISC,x=y", {"OTHER": "MISC", "x": "y"}),
+    **dict.fromkeys(("languages", "test_languages", "exclude_test_of"), ("fr,de", ["fr", "de"])),
+    "split_slices": ("train=val[:20],test=test[::2]", {"train": "val[:20]", "test": "test[::2]"}),
     "text_config": ("{model_type: bert}", {"model_type": "bert"}),
     "vision_towers": ("[{backbone: a}]", [{"backbone": "a"}]),
     "fusion": ("cross-modal", "cross-modal"),
@@ -171,7 +174,7 @@ def test_unknown_option_is_refused(option, capsys):
         ("vision_towers: null", "recipe vision_towers: expected list.*, found None"),
         ("vision_towers: [resnet]", r"recipe vision_towers: expected list.*, found \['resnet'\]"),
         ("vision_towers: [{size: 3}]", r"recipe vision_towers: unknown keys \['size'\]; expected some of \['backbone'"),
-        ("dataset: imgid", "recipe dataset: expected one of 'sample', 'conll', found 'imgid'"),
+        ("tag_scheme: iob2", "recipe tag_scheme: expected one of 'bio', 'iob1', 'bioes', found 'iob2'"),
         ("fusion: [umt]", r"recipe fusion: expected one of .* found \['umt'\]"),
         ("epochs: 0", "recipe epochs: expected at least 1, found 0"),
         ("batch_size: -1", "recipe batch_size: expected at least 1, found -1"),

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from dataset_scripts.conll import find_picture, find_splits, read_posts
+from dataset_scripts.reader import find_picture, find_splits, read_posts
 from modeling_mmner.corpus import load_corpus
 from modeling_mmner.labels_mmner import entity_types, may_follow, tags_to_spans
 from modeling_mmner.recipes import Recipe

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_scripts.conll import read_posts
+from dataset_scripts.reader import read_posts
 from modeling_mmner import MMNERProcessor
 from modeling_mmner.labels_mmner import split_words
 from tests.shared_data import (

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 
+from ..builder import CorpusBuilder, corpus_features
 from .drawing import draw, encode_png
 from .languages import LANGUAGES
 from .texts import ROUNDS, TAGS, Post, Split, chance_level, generate_posts
@@ -35,29 +36,25 @@ def draw_picture(post: Post, seed: int) -> bytes | None:
     return encode_png(draw(post.picture, random.Random(f"{seed}:{post.id}:picture")))
 
 
-class Sample(datasets.GeneratorBasedBuilder):
+class Sample(CorpusBuilder):
     """Synthetic posts with drawings in English, French, German and Spanish, for named entity recognition."""
 
     VERSION = VERSION
     BUILDER_CONFIG_CLASS = SampleConfig
     BUILDER_CONFIGS = [SampleConfig(name="all"), *(SampleConfig(name=code, languages=(code,)) for code in LANGUAGES)]
     DEFAULT_CONFIG_NAME = "all"
+    TERMS = "Everything in it is generated, under the Apache License 2.0."
+    KNOWN_PROBLEMS = (
+        "Synthetic and small: a score on it shows that a system works and uses its pictures, and is no evidence of quality on "
+        "real posts.",
+    )
+
+    def version_name(self) -> str:
+        """The builder's version and the seed, which decide everything."""
+        return f"generated-{VERSION}-seed-{self.config.seed}"
 
     def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description=self.__doc__,
-            license="apache-2.0",
-            features=datasets.Features(
-                {
-                    "id": datasets.Value("string"),
-                    "tokens": datasets.Sequence(datasets.Value("string")),
-                    "ner_tags": datasets.Sequence(datasets.ClassLabel(names=list(TAGS))),
-                    "image": datasets.Image(),
-                    "language": datasets.Value("string"),
-                    "source": datasets.Value("string"),
-                }
-            ),
-        )
+        return datasets.DatasetInfo(description=self.__doc__, license="apache-2.0", features=corpus_features(list(TAGS)))
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         return [datasets.SplitGenerator(name=split, gen_kwargs={"split": split}) for split in ROUNDS]

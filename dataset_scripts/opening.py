@@ -1,0 +1,207 @@
+"""Opens any corpus by its name, folder or Hub id: generated, raw files, a built data set."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from modeling_mmner.labels_mmner import check_labels
+
+from .builder import SPLITS, CorpusBuilder, PostsBuilder
+from .conll.conll import Conll
+from .mmner.mmner import MMNER
+from .reader import SPLIT_NAMES, CorpusError
+from .sample.sample import Sample
+from .slices import parse_slice
+from .twitter2015.twitter2015 import Twitter2015
+from .twitter2017.twitter2017 import Twitter2017
+
+BUILDERS: dict[str, type[CorpusBuilder]] = {
+    "sample": Sample,
+    "twitter2015": Twitter2015,
+    "twitter2017": Twitter2017,
+    "mmner": MMNER,
+    "conll": Conll,
+}
+
+RECORD = "corpus.json"
+"""The file of a built data set that says what it was built from; its card is rendered from it."""
+
+
+@dataclass
+class Corpus:
+    """A corpus of which every split is open.
+
+    Attributes:
+        name: for reports.
+        splits: some of train, validation and test, with the columns id, tokens, ner_tags (ids), language, source and image
+            (``{"bytes", "path"}`` or None) or images (a list of such).
+        labels: the BIO label names in id order.
+        version_name: ``official``, or what else tells this copy from others.
+        version: for each split 12 hex digits of the SHA-256 of the file that it comes from, or of its rows.
+        is_raw: whether it was read from the corpus's own files.
+    """
+
+    name: str
+    splits: dict[str, datasets.Dataset]
+    labels: list[str]
+    version_name: str
+    version: dict[str, str]
+    is_raw: bool = False
+
+
+def open_corpus(
+    dataset: str,
+    *,
+    config: str | None = None,
+    data_dir: str | Path | None = None,
+    image_dir: str | Path | None = None,
+    **options: Any,
+) -> Corpus:
+    """Open a corpus.
+
+    Args:
+        dataset: ``sample``; the name of a builder, for the files in `data_dir`; a folder with a built data set or with raw
+            split files; or a Hub id.
+        config: of a data set or builder that has several.
+        data_dir, image_dir: folders of raw files and pictures. Where `dataset` is itself a folder of raw files, the pictures
+            are by default those in its subfolder ``images``, if it has one.
+        options: of `PostsConfig`, for raw files.
+
+    Raises:
+        CorpusError: there is no such corpus, it has not the columns or labels needed, or its files are malformed.
+    """
+    given = {"data_dir": data_dir, "image_dir": image_dir, **options}
+    if dataset in BUILDERS:
+        builder = make_builder(dataset, config=config, **given)
+        return _raw(builder) if isinstance(builder, PostsBuilder) else _generated(builder)
+    folder = Path(dataset)
+    if folder.is_dir() and not any(folder.rglob("*.parquet")):
+        beside = folder / "images" if (folder / "images").is_dir() else None
+        return _raw(make_builder("conll", **given | {"data_dir": folder, "image_dir": image_dir or beside}))
+    slices = given.pop("split_slices", None) or {}
+    _refuse_reading_options(dataset, given)
+    return _built(dataset, config, slices)
+
+
+def make_builder(name: str, *, config: str | None = None, cache_dir: str | None = None, **options: Any) -> Any:
+    """The builder of a corpus, a `CorpusBuilder`; for the `options` of corpora in files see `PostsConfig`.
+
+    Raises:
+        CorpusError: folders or files are missing or malformed, or the corpus has no such config.
+    """
+    builder = BUILDERS[name]
+    if not issubclass(builder, PostsBuilder):
+        _refuse_reading_options(name, options)
+    known = [known.name for known in builder.BUILDER_CONFIGS]
+    config = config or builder.DEFAULT_CONFIG_NAME or (known[0] if len(known) == 1 else None)
+    if config not in known:
+        raise CorpusError(
+            f"{name}: expected a config (--config, in training --dataset_config) out of {', '.join(known)}; found {config!r}"
+        )
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in options.items() if value is not None}
+    return builder(config_name=config, cache_dir=cache_dir, **given)
+
+
+def _refuse_reading_options(name: str, options: dict[str, Any]) -> None:
+    """A corpus that is not in raw files has no use for them: whoever gives them expects something else."""
+    if given := [f"--{key}" for key, value in options.items() if value is not None]:
+        raise CorpusError(f"dataset {name!r}: expected no {' and no '.join(given)}, which say how raw files are read; found them")
+
+
+def _generated(builder: CorpusBuilder) -> Corpus:
+    builder.download_and_prepare()
+    splits = {split: builder.as_dataset(split=split).cast_column("image", datasets.Image(decode=False)) for split in SPLITS}
+    version = {split: row_hash(rows) for split, rows in splits.items()}
+    return Corpus(builder.name, splits, builder.labels(), builder.version_name(), version)
+
+
+def _raw(builder: PostsBuilder) -> Corpus:
+    builder.check_files()
+    features = builder.info.features.copy()
+    features["image"] = datasets.Image(decode=False)
+    splits = {split: datasets.Dataset.from_list(list(builder.rows(split)), features=features) for split in SPLITS}
+    name = Path(builder.config.data_dir).name if isinstance(builder, Conll) else builder.name
+    return Corpus(name, splits, builder.labels(), builder.version_name(), builder.file_hashes(), is_raw=True)
+
+
+def _built(dataset: str, config: str | None, slices: Mapping[str, str]) -> Corpus:
+    """A data set that `datasets` loads, from a folder or from the Hub."""
+    try:
+        found = datasets.load_dataset(dataset, config)
+    except (ValueError, OSError, RuntimeError) as error:
+        what = f"one of {', '.join(BUILDERS)}, a folder with a corpus, or the id of a data set on the Hub"
+        raise CorpusError(f"dataset {dataset!r}, config {config!r}: expected {what}; could not load it: {error}") from error
+    splits, origin = {}, {}
+    for split in SPLITS:
+        wanted = parse_slice(slices.get(split, split))
+        origin[split], known = next(
+            (item for item in SPLIT_NAMES.items() if wanted.name in item[1]), (wanted.name, (wanted.name,))
+        )
+        if names := [name for name in known if name in found]:
+            rows = _with_columns(found[names[0]], f"dataset {dataset!r}, split {names[0]!r}", dataset)
+            splits[split] = rows if wanted.posts == slice(None) else rows.select(range(len(rows))[wanted.posts])
+    if not splits:
+        raise CorpusError(f"dataset {dataset!r}: expected splits among {', '.join(SPLITS)}, found {', '.join(found)}")
+    labels = next(iter(splits.values())).features["ner_tags"].feature.names
+    try:
+        check_labels(labels)
+    except ValueError as error:
+        raise CorpusError(f"dataset {dataset!r}, column ner_tags: {error}") from error
+    record = _record(dataset, config)
+    hashes = {split: details["sha256"] for split, details in record.get("splits", {}).items()}
+    version = {split: hashes.get(origin[split]) or row_hash(rows) for split, rows in splits.items()}
+    version_name = "".join([record.get("version", "unverified"), *(f"+{split}={part}" for split, part in slices.items())])
+    return Corpus(record.get("name", Path(dataset).name), splits, labels, version_name, version)
+
+
+def _record(dataset: str, config: str | None) -> dict[str, Any]:
+    """What a built data set says of itself and of a config; empty where it has no record."""
+    path = Path(dataset) / RECORD
+    if not Path(dataset).is_dir():
+        try:
+            path = Path(hf_hub_download(dataset, RECORD, repo_type="dataset"))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled):
+            return {}
+    if not path.is_file():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return {"name": record["name"]} | record["configs"].get(config or next(iter(record["configs"])), {})
+
+
+def _with_columns(rows: datasets.Dataset, place: str, name: str) -> datasets.Dataset:
+    """The rows with all columns of a corpus, pictures not decoded; id, language and source are filled in where missing."""
+    for column in ("tokens", "ner_tags"):
+        if column not in rows.features:
+            raise CorpusError(f"{place}: expected the columns tokens and ner_tags, found {', '.join(rows.features)}")
+    if not isinstance(getattr(rows.features["ner_tags"], "feature", None), datasets.ClassLabel):
+        found = rows.features["ner_tags"]
+        raise CorpusError(
+            f"{place}: expected ner_tags to be a list of ClassLabel, whose names say what the ids mean, found {found}"
+        )
+    defaults: dict[str, Callable[[int], str]] = {"id": str, "language": lambda _: "unknown", "source": lambda _: Path(name).name}
+    for column, default in defaults.items():
+        if column not in rows.features:
+            rows = rows.add_column(column, [default(number) for number in range(len(rows))])
+    if "images" in rows.features:
+        return rows.cast_column("images", datasets.List(datasets.Image(decode=False)))
+    if "image" in rows.features:
+        return rows.cast_column("image", datasets.Image(decode=False))
+    return rows.add_column("image", [None] * len(rows), feature=datasets.Image(decode=False))
+
+
+def row_hash(rows: datasets.Dataset) -> str:
+    """The first 12 hex digits of the SHA-256 of the rows, pictures included."""
+    digest = hashlib.sha256()
+    for row in rows:
+        pictures = [row.pop("image", None), *(row.pop("images", None) or [])]
+        digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass"))
+        for picture in pictures:
+            digest.update(b"-" if picture is None else picture["bytes"] or str(picture["path"]).encode())
+    return digest.hexdigest()[:12]

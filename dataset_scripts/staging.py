@@ -1,0 +1,88 @@
+"""Folders that are there whole or not at all."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .reader import CorpusError
+
+
+@contextmanager
+def staged_folder(target: str | Path, *, marker: str | None = None, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its place when the block ends well, and is removed when it does not.
+
+    What a killed run has left behind is cleared away, and a folder that it had just moved aside is put back.
+
+    Args:
+        marker: a file by which a folder of the same making is known; no other folder is ever replaced, and without it none.
+        overwrite: replace such a folder.
+
+    Raises:
+        CorpusError: `target` is there and may not be replaced.
+    """
+    target = Path(target).absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _recover(target)
+    if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
+        if marker is None or not (target / marker).is_file():
+            raise CorpusError(f"{target}: expected a new or an empty folder, found something else there")
+        if not overwrite:
+            raise CorpusError(f"{target}: expected a new folder, found a built data set; --overwrite replaces it")
+    staged = _beside(target, "incomplete")
+    staged.mkdir()
+    try:
+        yield staged
+        _exchange(staged, target)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _exchange(staged: Path, target: Path) -> None:
+    """Put the staged folder in the target's place; the old one is gone only when the new one is there."""
+    old = _beside(target, "replaced")
+    if target.exists():
+        target.rename(old)
+    try:
+        staged.rename(target)
+    except BaseException:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(target: Path, state: str) -> Path:
+    """A new hidden name, which tells the process that made it."""
+    return target.parent / f".{target.name}.{state}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _recover(target: Path) -> None:
+    """Clear up after killed runs; those still at work are left alone.
+
+    A name with this process's own number is of a killed run too: in containers, numbers come again.
+    """
+    for state in ("replaced", "incomplete"):
+        for path in target.parent.glob(f".{_escaped(target.name)}.{state}-*"):
+            if (process := path.name.split("-")[-2]) != str(os.getpid()) and _is_running(process):
+                continue
+            if state == "replaced" and not target.exists():
+                path.rename(target)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+
+
+def _is_running(process: str) -> bool:
+    with suppress(ValueError, ProcessLookupError):
+        try:
+            os.kill(int(process), 0)
+        except PermissionError:  # somebody else's process
+            return True
+        return True
+    return False

@@ -1,0 +1,75 @@
+"""Shared by the tests of built data sets: building small ones, reading their files, and loading them in another process."""
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from dataset_scripts.building import build_dataset, shards
+from tests.small_corpora import write_pictures, write_posts
+from tests.test_hub import BLOCKED
+
+POSTS = {
+    "train": [("1", "Paris/B-LOC is/O Zqvorn/I-LOC"), ("2", "Jordan/B-PER Henderson/I-PER"), ("3", "Wxyrble/O")],
+    "valid": [("4", "Amazon/B-ORG"), ("5", "Nice/B-LOC so/O")],
+    "test": [("6", "Euro/B-MISC 2016/I-MISC"), ("7", "me/O"), ("8", "Köln/B-LOC")],
+}
+"""Posts with an orphan and with tokens that occur nowhere else; `write_pictures` has those of 1, 2, 4 and 6."""
+
+
+def build_small(folder: Path, **options: Any) -> Path:
+    """A data set built of `POSTS` in ``folder/built``, from ``folder/corpus`` and ``folder/images``."""
+    sources = {"data_dir": write_posts(folder / "corpus", POSTS), "image_dir": write_pictures(folder / "images")}
+    build_dataset("conll", folder / "built", **(sources | options))
+    return folder / "built"
+
+
+@cache
+def built_sample() -> Path:
+    """The English sample corpus, built once for all tests; leave it as it is."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    build_dataset("sample", folder / "sample", configs=["en"])
+    return folder / "sample"
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+
+
+def rows_of(folder: Path, split: str, config: str = "default") -> list[dict[str, Any]]:
+    """A split's rows as its Parquet files hold them."""
+    return [row for path in shards(folder / config, split) for row in pq.read_table(path).to_pylist()]
+
+
+def all_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every config and split."""
+    configs = record_of(folder)["configs"]
+    return {
+        f"{config}/{split}": rows_of(folder, split, config) for config in configs for split in ("train", "validation", "test")
+    }
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Content of every file below a folder by its path there; a folder without files is named with nothing in it."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() or not any(path.iterdir()))
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in paths}
+
+
+def run_elsewhere(script: str, *arguments: object, folder: Path) -> None:
+    """Run a script in a process that sees neither the package nor the network, and keeps its caches in `folder`."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_DATASETS_CACHE": str(folder / "home" / "datasets")}
+    blocked = BLOCKED.format(blocked=("modeling_mmner", "dataset_scripts"))
+    command = [sys.executable, "-c", blocked + script, *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,68 @@
+"""Small corpora in files for the tests of reading and building: tagged posts, released folders, pictures."""
+
+import io
+import random
+import struct
+import zlib
+from pathlib import Path
+
+from PIL import Image
+
+from dataset_scripts.builder import PostsBuilder
+
+POSTS = {
+    "train": [("1", "Paris/B-LOC is/O Paris/B-LOC"), ("2", "Jordan/B-PER Henderson/I-PER"), ("3", "so/O")],
+    "valid": [("4", "Amazon/B-ORG"), ("5", "Nice/B-LOC")],
+    "test": [("6", "Euro/B-MISC 2016/I-MISC"), ("7", "me/O")],
+}
+
+
+def imgid_text(posts: list[tuple[str, str]]) -> str:
+    """A file's text from posts (id, ``token/tag token/tag``)."""
+    blocks = ((post_id, text.replace("/", "\t").replace(" ", "\n")) for post_id, text in posts)
+    return "".join(f"IMGID:{post_id}\n{lines}\n\n" for post_id, lines in blocks)
+
+
+def write_posts(folder: Path, posts: dict[str, list[tuple[str, str]]] = POSTS, ending: str = ".txt") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in posts.items():
+        (folder / f"{split}{ending}").write_bytes(imgid_text(rows).encode())
+    return folder
+
+
+def encoded(seed: int, file_format: str) -> bytes:
+    """A small picture of random colours."""
+    pixels = random.Random(seed).randbytes(24 * 16 * 3)
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (24, 16), pixels).save(buffer, file_format)
+    return buffer.getvalue()
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A PNG whose header speaks of many pixels and whose data has next to none."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+
+
+def write_pictures(folder: Path) -> Path:
+    """Pictures of the posts 1, 2, 4 and 6; that of post 2 is a PNG by content."""
+    folder.mkdir()
+    for name in "1246":
+        (folder / f"{name}.jpg").write_bytes(encoded(int(name), "PNG" if name == "2" else "JPEG"))
+    return folder
+
+
+def write_mmner(root: Path, **folders: list[tuple[str, str]]) -> Path:
+    """Released folders by name, whose training split has the given posts."""
+    for name, posts in folders.items():
+        write_posts(root / f"train_valid_test_{name}", POSTS | {"train": posts}, "_conll_format.txt")
+    return root
+
+
+def make_builder(cache: Path, kind: type[PostsBuilder], **options: object) -> PostsBuilder:
+    """A builder that keeps what it builds in `cache` and, unless told otherwise, takes any copy of a corpus."""
+    return kind(cache_dir=str(cache), **{"verify": False} | options)

@@ -1,0 +1,229 @@
+"""Tests of folders that are there whole or not at all, whenever the process that makes them is killed."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dataset_scripts import staging
+from dataset_scripts.building import build_dataset
+from dataset_scripts.reader import CorpusError
+from dataset_scripts.staging import staged_folder
+from tests.built_corpora import POSTS, files_of, rows_of
+from tests.small_corpora import encoded, write_posts
+
+OLD, NEW = {"mark": b"old", "part/old": b"1"}, {"mark": b"new", "part/new": b"2"}
+
+
+def fill(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def replace(target: Path) -> None:
+    """Put the new files in a target's place."""
+    with staged_folder(target, marker="mark", overwrite=True) as staged:
+        fill(staged, NEW)
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(action: Callable[[], None]) -> int:
+    """Run an action in a process of its own, which gets killed in it; returns the process's number."""
+    process = multiprocessing.get_context("fork").Process(target=action)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    return process.pid
+
+
+def dies_while_filling(target: Path) -> None:
+    with staged_folder(target, marker="mark", overwrite=True) as staged:
+        fill(staged, {"part/new": b"2"})
+        die()
+
+
+def dies_before_the_old_one_is_moved(target: Path) -> None:
+    staging._exchange = die
+    replace(target)
+
+
+def dies_between_the_two_renames(target: Path) -> None:
+    rename = Path.rename
+    Path.rename = lambda self, to: die() if "incomplete" in self.name else rename(self, to)
+    replace(target)
+
+
+def dies_before_the_old_one_is_deleted(target: Path) -> None:
+    shutil.rmtree = die
+    replace(target)
+
+
+def dies_while_the_old_one_is_deleted(target: Path) -> None:
+    shutil.rmtree = lambda path, **_: ((path / "mark").unlink(), die())
+    replace(target)
+
+
+DEATHS = {
+    dies_while_filling: OLD,
+    dies_before_the_old_one_is_moved: OLD,
+    dies_between_the_two_renames: OLD,
+    dies_before_the_old_one_is_deleted: NEW,
+    dies_while_the_old_one_is_deleted: NEW,
+}
+
+
+def test_folder_is_there_only_when_it_is_whole(tmp_path):
+    """If it failed, a reader could find half a folder."""
+    with staged_folder(tmp_path / "target", marker="mark") as staged:
+        fill(staged, NEW)
+        assert not (tmp_path / "target").exists()
+    assert files_of(tmp_path) == {f"target/{name}": content for name, content in NEW.items()}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_folder_is_gone_when_the_work_fails(tmp_path, error):
+    """If it failed, each failed or interrupted run would leave its files behind."""
+    with pytest.raises(error), staged_folder(tmp_path / "target", marker="mark") as staged:
+        fill(staged, NEW)
+        raise error
+    assert not list(tmp_path.iterdir())
+
+
+def test_old_folder_is_put_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    """If it failed, an error of the file system at the wrong moment would hide a user's data set."""
+    target, rename = fill(tmp_path / "target", OLD), Path.rename
+
+    def failing(self: Path, to: Path) -> Path:
+        if "incomplete" in self.name:
+            raise PermissionError("not now")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(PermissionError, match="not now"):
+        replace(target)
+    assert files_of(tmp_path) == {f"target/{name}": content for name, content in OLD.items()}
+
+
+@pytest.mark.parametrize("dies", DEATHS)
+def test_killed_replacement_loses_nothing(tmp_path, dies):
+    """If it failed, a data set could be lost when its renewal is killed at a bad moment, or rubbish stay for ever."""
+    target = fill(tmp_path / "target", OLD)
+    killed(lambda: dies(target))
+    with (
+        pytest.raises(CorpusError, match="found a built data set; --overwrite replaces it"),
+        staged_folder(target, marker="mark"),
+    ):
+        pass
+    assert files_of(tmp_path) == {f"target/{name}": content for name, content in DEATHS[dies].items()}
+
+
+@pytest.mark.parametrize("dies", DEATHS)
+def test_replacement_after_a_killed_one_succeeds(tmp_path, dies):
+    """If it failed, a user would have to clean up by hand after a killed run."""
+    target = fill(tmp_path / "target", OLD)
+    killed(lambda: dies(target))
+    replace(target)
+    assert files_of(tmp_path) == {f"target/{name}": content for name, content in NEW.items()}
+
+
+def test_first_run_that_is_killed_leaves_no_target(tmp_path):
+    """If it failed, half a data set would be taken for a whole one, or its remains stay for ever."""
+    target = tmp_path / "target"
+    number = killed(lambda: dies_while_filling(target))
+    assert [path.name.rsplit("-", 1)[0] for path in tmp_path.iterdir()] == [f".target.incomplete-{number}"]
+    replace(target)
+    assert files_of(tmp_path) == {f"target/{name}": content for name, content in NEW.items()}
+
+
+def test_remains_under_this_processs_number_are_cleared(tmp_path):
+    """If it failed, nothing would be recovered in containers, where the killed process mostly had the same number."""
+    target, number = tmp_path / "target", os.getpid()
+    fill(tmp_path / f".target.replaced-{number}-01234567", OLD)
+    fill(tmp_path / f".target.incomplete-{number}-01234567", {"part/new": b"2"})
+    with pytest.raises(CorpusError, match="found a built data set"), staged_folder(target, marker="mark"):
+        pass
+    assert files_of(tmp_path) == {f"target/{name}": content for name, content in OLD.items()}
+
+
+def test_work_of_a_running_process_is_left_alone(tmp_path):
+    """If it failed, two builds at a time would delete each other's files."""
+    at_work = fill(tmp_path / f".target.incomplete-{os.getppid()}-01234567", {"part/new": b"2"})
+    replace(tmp_path / "target")
+    assert files_of(at_work) == {"part/new": b"2"}
+
+
+@pytest.mark.parametrize("name", ["[ab]", "a*", "a?", "a b", "ä"])
+def test_remains_of_other_targets_are_left_alone(tmp_path, name):
+    """If it failed, a folder's odd name would make a build miss its own remains, or delete those of others."""
+    number = killed(die)
+    for other in (name, "ab", "a", "other"):
+        fill(tmp_path / f".{other}.incomplete-{number}-01234567", {"part/new": b"2"})
+    replace(tmp_path / name)
+    kept = {path.name.split(".")[1] for path in tmp_path.glob(".*")}
+    assert kept == {"ab", "a", "other"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("marker", [None, "mark"])
+def test_what_is_not_of_the_same_making_stays(tmp_path, marker, overwrite):
+    """If it failed, a wrong output folder would cost a user's files."""
+    target = fill(tmp_path / "target", {"thesis.txt": b"1"})
+    message = "target: expected a new or an empty folder, found something else there"
+    with pytest.raises(CorpusError, match=message), staged_folder(target, marker=marker, overwrite=overwrite):
+        pass
+    assert files_of(target) == {"thesis.txt": b"1"}
+
+
+def test_file_in_the_folders_place_stays(tmp_path):
+    """If it failed, a file that has the output folder's name would be deleted."""
+    (tmp_path / "target").write_bytes(b"1")
+    with pytest.raises(CorpusError, match="expected a new or an empty folder"):
+        replace(tmp_path / "target")
+    assert files_of(tmp_path) == {"target": b"1"}
+
+
+def test_relative_and_deep_targets_are_made(tmp_path, monkeypatch):
+    """If it failed, an output folder could only be named in full, or its parents had to be made first."""
+    monkeypatch.chdir(tmp_path)
+    replace(Path("deep/er/target"))
+    assert set(files_of(tmp_path)) == {f"deep/er/target/{name}" for name in NEW}
+
+
+SLOW_BUILD = """
+import sys, time
+from dataset_scripts import builder
+from dataset_scripts.building import build_dataset
+read = builder._read_picture
+builder._read_picture = lambda row: time.sleep(0.02) or read(row)
+build_dataset("conll", sys.argv[1] + "/built", data_dir=sys.argv[1] + "/corpus", image_dir=sys.argv[1] + "/images")
+"""
+
+
+def test_killed_build_leaves_nothing_that_a_second_one_does_not_clear(tmp_path):
+    """If it failed, a build killed by a cluster's time limit would leave half a data set, or stop the next build."""
+    posts = [(str(number), f"word{number}/O") for number in range(300)]
+    folder, images, built = write_posts(tmp_path / "corpus", POSTS | {"train": posts}), tmp_path / "images", tmp_path / "built"
+    images.mkdir()
+    for number in range(300):
+        (images / f"{number}.jpg").write_bytes(encoded(number, "JPEG"))
+    with subprocess.Popen([sys.executable, "-c", SLOW_BUILD, tmp_path], stderr=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob(".built.incomplete-*/scratch/built/*")) and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not built.exists() and len(list(tmp_path.glob(".built.incomplete-*"))) == 1
+    build_dataset("conll", built, data_dir=folder, image_dir=images)
+    assert [row["id"] for row in rows_of(built, "train")] == [post_id for post_id, _ in posts]
+    assert {path.name for path in tmp_path.iterdir()} == {"corpus", "images", "built"}
