@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .configuration_mmner import MMNERConfig
+from .configuration_mmner import MMNERConfig, SentenceVector
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor, special_tokens
 from .recipes import Recipe
@@ -49,7 +49,7 @@ def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrai
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **dict(zip(names, specials, strict=True)))
 
 
-def build_config(recipe: Recipe, processor: MMNERProcessor) -> MMNERConfig:
+def build_config(recipe: Recipe, processor: MMNERProcessor, *, sentence_vector: SentenceVector = "mean") -> MMNERConfig:
     """The config of a recipe's model, in the vocabulary and labels of its processor."""
     prefix, suffix = special_tokens(processor.tokenizer)
     if recipe.text_encoder is not None:
@@ -68,6 +68,8 @@ def build_config(recipe: Recipe, processor: MMNERProcessor) -> MMNERConfig:
         objectives=recipe.objectives,
         contrastive_temperature=recipe.contrastive_temperature,
         contrastive_image_share=recipe.contrastive_image_share,
+        alignment_temperature=recipe.alignment_temperature,
+        sentence_vector=sentence_vector,
         id2label=dict(enumerate(processor.labels)),
     )
 
@@ -77,15 +79,22 @@ def build_model(recipe: Recipe, processor: MMNERProcessor) -> MMNERForTokenClass
 
     The pretrained weights are put in after the model is made, since a model's own initialisation would wipe them.
     """
-    model = MMNERForTokenClassification(build_config(recipe, processor))
+    has_pooler = "alignment" in recipe.objectives and recipe.text_encoder is not None and _has_trained_pooler(recipe.text_encoder)
+    model = MMNERForTokenClassification(build_config(recipe, processor, sentence_vector="pooler" if has_pooler else "mean"))
     if recipe.text_encoder is not None:
-        options = without_pooler(model.config.text_config)
+        options = {} if has_pooler else without_pooler(model.config.text_config)
         pretrained = AutoModel.from_pretrained(recipe.text_encoder, dtype=torch.float32, **options)
         model.text_tower.encoder.load_state_dict(pretrained.state_dict())
     for tower, settings in zip(model.vision_towers, recipe.vision_towers, strict=True):
         if _is_pretrained(settings):
             tower.backbone.timm_model.load_state_dict(_pretrained_backbone(settings).state_dict())
     return model
+
+
+def _has_trained_pooler(text_encoder: str) -> bool:
+    """Whether a checkpoint holds the weights of a pooler; most were saved without."""
+    pretrained, loading = AutoModel.from_pretrained(text_encoder, output_loading_info=True)
+    return getattr(pretrained, "pooler", None) is not None and not any("pooler" in key for key in loading["missing_keys"])
 
 
 def pretrained_parts(model: MMNERForTokenClassification, recipe: Recipe) -> list[torch.nn.Module]:
@@ -116,7 +125,7 @@ def _tower_settings(settings: dict[str, Any]) -> dict[str, Any]:
         # A name without its tag means another set of weights as soon as timm changes its default.
         name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else name
         normalisation = {"mean": list(cfg.mean), "std": list(cfg.std)}
-    own = {key: value for key, value in settings.items() if key in ("frozen", "image_size", "backbone_args")}
+    own = {key: value for key, value in settings.items() if key in ("frozen", "pooled", "image_size", "backbone_args")}
     return {"backbone": name} | normalisation | own
 
 

@@ -11,8 +11,9 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .labels_mmner import check_labels
 
-FusionName = Literal["cross-modal", "text-only"]
-ObjectiveName = Literal["crf", "boundary", "contrastive", "clustering"]
+FusionName = Literal["cross-modal", "collaboration", "text-only"]
+ObjectiveName = Literal["crf", "boundary", "contrastive", "clustering", "alignment"]
+SentenceVector = Literal["mean", "pooler"]
 
 # Keys that transformers itself reads or writes beyond the dataclass fields of a config.
 _TRANSFORMERS_KEYS = frozenset(
@@ -37,7 +38,27 @@ _TRANSFORMERS_KEYS = frozenset(
         "tie_word_embeddings",
     ]
 )
-_OBJECTIVES_ON_TWO_VIEWS = ("contrastive", "clustering")
+# Boundary detection reads the text tower alone, so any fusion serves it, as it does the main task.
+_FUSIONS_FOR: dict[str, tuple[str, ...]] = {
+    "contrastive": ("cross-modal",),
+    "clustering": ("cross-modal", "collaboration"),
+    "alignment": ("cross-modal", "collaboration"),
+}
+_MLMNER = {"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01}
+_DEFAULT_OBJECTIVES = {"cross-modal": _MLMNER, "collaboration": {"crf": 1.6, "alignment": 0.4}, "text-only": {"crf": 1.0}}
+_DEFAULT_TOWERS: dict[str, list[dict[str, Any]]] = {
+    "cross-modal": [{}],
+    "collaboration": [
+        {
+            "backbone": "vit_base_patch32_clip_224.openai",
+            "mean": [0.48145466, 0.4578275, 0.40821073],
+            "std": [0.26862954, 0.26130258, 0.27577711],
+            "frozen": False,
+        },
+        {"pooled": True},
+    ],
+    "text-only": [],
+}
 
 
 class VisionTowerConfig(PreTrainedConfig):
@@ -49,6 +70,7 @@ class VisionTowerConfig(PreTrainedConfig):
         image_size: height and width in pixels of the square that the tower sees, > 0.
         mean, std: the tower's own normalisation of pixels in 0..1, one value per RGB channel.
         frozen: True keeps weights and batch-norm statistics as they are, even after `train()`.
+        pooled: True makes one vector of a post's pictures, the mean over regions and pictures; False keeps all regions.
     """
 
     model_type = "mmner_vision_tower"
@@ -59,6 +81,7 @@ class VisionTowerConfig(PreTrainedConfig):
     mean: list[float] | None = None
     std: list[float] | None = None
     frozen: bool = True
+    pooled: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.mean = list(self.mean or (0.485, 0.456, 0.406))
@@ -73,7 +96,10 @@ class VisionTowerConfig(PreTrainedConfig):
 
 
 class MMNERConfig(PreTrainedConfig):
-    """Configuration of `MMNERForTokenClassification`; its defaults are MLMNER's (Li et al. 2022, tables 1 and 2).
+    """Configuration of `MMNERForTokenClassification`.
+
+    Its defaults are MLMNER's (Li et al. 2022, tables 1 and 2), with the fusion ``collaboration`` those of 2M-NER (Wang et al.
+    2024).
 
     Attributes:
         text_config: config (or its dict) of any transformers text encoder.
@@ -88,6 +114,9 @@ class MMNERConfig(PreTrainedConfig):
         objectives: loss weights >= 0 by name. A part is built when listed and not computed when its weight is 0.
         contrastive_temperature: temperature of the contrastive loss, > 0 (eq. 3-4).
         contrastive_image_share: lam in 0..1, the share of image-to-text in the contrastive loss (eq. 5).
+        alignment_temperature: temperature of the alignment loss, > 0 (Wang et al. 2024).
+        sentence_vector: what the alignment reads of a text: the ``mean`` of its word states, or the encoder's ``pooler``, for
+            checkpoints that have a trained one.
         id2label: the BIO tag set.
 
     Raises:
@@ -102,6 +131,7 @@ class MMNERConfig(PreTrainedConfig):
         "loss_boundary",
         "loss_contrastive",
         "loss_clustering",
+        "loss_alignment",
         "span_scores",
         "gate",
         "attentions",
@@ -119,6 +149,8 @@ class MMNERConfig(PreTrainedConfig):
     objectives: dict[str, float] = None  # type: ignore[assignment]
     contrastive_temperature: float = 0.1
     contrastive_image_share: float = 0.75
+    alignment_temperature: float = 0.5
+    sentence_vector: SentenceVector = "mean"
     id2label: dict[int, str] = None  # type: ignore[assignment]
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -126,10 +158,9 @@ class MMNERConfig(PreTrainedConfig):
             labels = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC"]
             self.id2label = dict(enumerate(labels))
         if self.vision_towers is None:
-            self.vision_towers = [{}] if self.fusion == "cross-modal" else []
+            self.vision_towers = _DEFAULT_TOWERS.get(str(self.fusion), [])
         if self.objectives is None:
-            mlmner = {"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01}
-            self.objectives = mlmner if self.fusion == "cross-modal" else {"crf": 1.0}
+            self.objectives = dict(_DEFAULT_OBJECTIVES.get(str(self.fusion), {"crf": 1.0}))
         if not isinstance(self.text_config, (dict, PreTrainedConfig, type(None))):
             raise TypeError(f"MMNERConfig text_config: expected a config or its dict, found {self.text_config!r}")
         super().__post_init__(**kwargs)
@@ -158,21 +189,24 @@ class MMNERConfig(PreTrainedConfig):
                 raise ValueError(f"objectives: expected names among {list(known)}, found {name!r}")
             if not isinstance(weight, (int, float)) or not weight >= 0:
                 raise ValueError(f"objectives: expected a weight >= 0 for {name!r}, found {weight!r}")
-            if name in _OBJECTIVES_ON_TWO_VIEWS and self.fusion == "text-only":
-                raise ValueError(f"objectives: {name!r} needs a fusion with pictures, found fusion 'text-only'")
+            if self.fusion not in _FUSIONS_FOR.get(name, get_args(FusionName)):
+                needed = " or ".join(repr(fusion) for fusion in _FUSIONS_FOR[name])
+                raise ValueError(f"objectives: {name!r} needs the fusion {needed}, found {self.fusion!r}")
         # A saved config comes back with its keys sorted: one order, so that sums of losses are the same to the last bit.
         self.objectives = {name: self.objectives[name] for name in known if name in self.objectives}
         if "crf" not in self.objectives:
             raise ValueError(f"objectives: expected 'crf', the main task, found {list(self.objectives)}")
         if not any(self.objectives.values()):
             raise ValueError(f"objectives: expected a weight > 0 for at least one, found {self.objectives}")
-        towers = {"cross-modal": 1, "text-only": 0}[self.fusion]
-        if len(self.vision_towers) != towers:
-            raise ValueError(f"vision_towers: fusion {self.fusion!r} reads {towers} of them, found {len(self.vision_towers)}")
+        fewest, most = {"cross-modal": (1, 1), "collaboration": (1, None), "text-only": (0, 0)}[self.fusion]
+        if len(self.vision_towers) < fewest or (most is not None and len(self.vision_towers) > most):
+            wanted = f"{fewest} of them" if most == fewest else f"{fewest} or more"
+            raise ValueError(f"vision_towers: fusion {self.fusion!r} reads {wanted}, found {len(self.vision_towers)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: expected a share in 0..1, found {self.dropout}")
-        if self.contrastive_temperature <= 0:
-            raise ValueError(f"contrastive_temperature: expected > 0, found {self.contrastive_temperature}")
+        for name in ("contrastive_temperature", "alignment_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: expected > 0, found {getattr(self, name)}")
         if not 0 <= self.contrastive_image_share <= 1:
             raise ValueError(f"contrastive_image_share: expected 0..1, found {self.contrastive_image_share}")
 

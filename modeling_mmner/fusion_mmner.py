@@ -35,25 +35,27 @@ class Attention(nn.Module):
     Args:
         width: D, a multiple of `heads`.
         heads: number of heads.
+        context_width: of the context where it is another than D.
         dropout: on the attention weights, in training.
 
     Raises:
         ValueError: `width` is no multiple of `heads`.
     """
 
-    def __init__(self, width: int, heads: int, *, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, *, dropout: float, context_width: int | None = None) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"attention: expected a width that is a multiple of its {heads} heads, found {width}")
         self.heads = heads
         self.dropout = dropout
-        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.query = nn.Linear(width, width)
+        self.key, self.value = (nn.Linear(context_width or width, width) for _ in range(2))
         self.output = nn.Linear(width, width)
 
     def forward(
         self, query: Tensor, context: Tensor, *, mask: Tensor, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend from `query` (B, Q, D) over `context` (B, K, D), K > 0, where `mask` (B, K) is True.
+        """Attend from `query` (B, Q, D) over `context` (B, K, D or `context_width`), K > 0, where `mask` (B, K) is True.
 
         Returns:
             (B, Q, D), and the weights (B, Q, K), mean over heads, where asked for. A row of `mask` that is all False gives
@@ -106,6 +108,15 @@ class TransformerLayer(nn.Module):
         attended, weights = self.attention(query, context, mask=mask, need_weights=need_weights)
         states = self.attention_norm(query + self.dropout(attended))
         return self.feed_forward_norm(states + self.dropout(self.feed_forward(states))), weights
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Of the parts before the heads and objectives: the text tower's D, the fusion's F, and each picture encoder's C."""
+
+    text: int
+    features: int
+    channels: tuple[int, ...]
 
 
 class TextOnlyFusion(nn.Module):
@@ -176,4 +187,58 @@ class CrossModalFusion(nn.Module):
         )
 
 
-FUSIONS: dict[str, type[TextOnlyFusion | CrossModalFusion]] = {"text-only": TextOnlyFusion, "cross-modal": CrossModalFusion}
+class CollaborationFusion(nn.Module):
+    """2M-NER's multimodal collaboration module (Wang et al. 2024): for each picture encoder the words attend over its output,
+    residual, LayerNorm, no feed-forward; the results are concatenated and projected: F = Linear([H_1; H_2; ...]), width D.
+
+    Of a pooled tower there is one vector v to attend over, whose weight is 1 whatever the word: its attention is
+    W_o(W_v(W_p v)), three linear maps in a row, and is computed as the one linear map that they are.
+
+    Ours, where the paper is silent: a word of a post without a picture is attended to by nothing, H = LayerNorm(words).
+    """
+
+    def __init__(self, config: MMNERConfig, *, text_width: int, channels: list[int]) -> None:
+        super().__init__()
+        heads = config.fusion_heads or config.text_config.num_attention_heads
+        self.width = text_width
+        self.pooled = [tower.pooled for tower in config.vision_tower_configs()]
+        self.readers = nn.ModuleList(
+            nn.Linear(width, text_width) if pooled else Attention(text_width, heads, dropout=config.dropout, context_width=width)
+            for width, pooled in zip(channels, self.pooled, strict=True)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(text_width) for _ in channels)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(len(channels) * text_width, text_width)
+
+    def forward(
+        self, words: Tensor, *, word_mask: Tensor, regions: list[tuple[Tensor, Tensor]], need_weights: bool = False
+    ) -> FusionOutput:
+        """Fuse words and regions.
+
+        Args:
+            words: (B, W, D) from the text tower.
+            word_mask: (B, W) bool.
+            regions: for each tower (B, R, C) and its mask (B, R); R may be 0.
+            need_weights: whether to return each word's attention over the regions, of the first tower that is not pooled.
+        """
+        views, weights = [], None
+        for reader, norm, pooled, (picture, region_mask) in zip(self.readers, self.norms, self.pooled, regions, strict=True):
+            has_picture = region_mask.any(1)[:, None, None]
+            if pooled:
+                attended = reader(picture.to(words.dtype))  # shape: (B, 1, D)
+            else:
+                # A row to attend over for posts without a picture, whose result is not used.
+                padded = nn.functional.pad(picture.to(words.dtype), (0, 0, 1, 0))
+                mask = torch.cat([~has_picture[:, 0], region_mask], dim=1)
+                need = need_weights and weights is None
+                attended, found = reader(words, padded, mask=mask, need_weights=need)
+                weights = torch.where(has_picture, found[..., 1:], 0) if need else weights
+            views.append(norm(words + torch.where(has_picture, self.dropout(attended), 0)))
+        return FusionOutput(features=self.output(torch.cat(views, dim=-1)), attention=weights)
+
+
+FUSIONS: dict[str, type[TextOnlyFusion | CrossModalFusion | CollaborationFusion]] = {
+    "text-only": TextOnlyFusion,
+    "cross-modal": CrossModalFusion,
+    "collaboration": CollaborationFusion,
+}

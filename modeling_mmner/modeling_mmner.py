@@ -15,10 +15,10 @@ from transformers.utils import ModelOutput
 
 from .configuration_mmner import MMNERConfig
 from .crf_mmner import CRF
-from .fusion_mmner import FUSIONS, CrossModalFusion
+from .fusion_mmner import FUSIONS, CrossModalFusion, Widths
 from .objectives_mmner import OBJECTIVES, Context, EntityClustering
 from .text_mmner import TextTower
-from .vision_mmner import VisionTower, flatten_pictures
+from .vision_mmner import VisionTower
 
 
 @dataclass
@@ -27,7 +27,8 @@ class MMNEROutput(ModelOutput):
 
     Attributes:
         loss: scalar, the weighted sum of the losses below; with labels only.
-        loss_crf, loss_boundary, loss_contrastive, loss_clustering: scalars before weighting, those that were computed.
+        loss_crf, loss_boundary, loss_contrastive, loss_clustering, loss_alignment: scalars before weighting, those that were
+            computed.
         logits: (B, W, L) emissions of the CRF.
         tags: (B, W) decoded label ids, -100 where there is no word; unless training.
         span_scores: (B, W) in 0..1, at an entity's first word the posterior of exactly that entity, 0 elsewhere; unless
@@ -41,6 +42,7 @@ class MMNEROutput(ModelOutput):
     loss_boundary: Tensor | None = None
     loss_contrastive: Tensor | None = None
     loss_clustering: Tensor | None = None
+    loss_alignment: Tensor | None = None
     logits: Tensor | None = None
     tags: Tensor | None = None
     span_scores: Tensor | None = None
@@ -102,6 +104,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             window=config.text_window,
             prefix_tokens=config.text_prefix_tokens,
             suffix_tokens=config.text_suffix_tokens,
+            sentence_vector=config.sentence_vector,
         )
         towers = nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs())
         self.vision_towers = cast(Sequence[VisionTower], towers)
@@ -110,8 +113,8 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(self.fusion.width, len(config.labels))
         self.crf = CRF(config.labels)
-        widths = {"text_width": self.text_tower.width, "feature_width": self.fusion.width}
-        self.objectives = nn.ModuleDict({name: OBJECTIVES[name](config, **widths) for name in config.objectives if name != "crf"})
+        widths = Widths(text=self.text_tower.width, features=self.fusion.width, channels=tuple(channels))
+        self.objectives = nn.ModuleDict({name: OBJECTIVES[name](config, widths) for name in config.objectives if name != "crf"})
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -204,7 +207,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         word_mask = word_mask.bool()
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        words = self.text_tower(input_ids, attention_mask, word_starts=word_starts, word_mask=word_mask)
+        words, sentence = self.text_tower(input_ids, attention_mask, word_starts=word_starts, word_mask=word_mask)
         regions = self._regions(len(words), pixel_values, image_mask, image_features)
         fused = self.fusion(words, word_mask=word_mask, regions=regions, need_weights=need_weights)
         has_picture = torch.zeros(len(words), dtype=torch.bool, device=words.device)
@@ -212,8 +215,10 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             has_picture = has_picture | region_mask.any(1)
         return Context(
             words=words,
+            sentence=sentence,
             word_mask=word_mask,
             has_picture=has_picture,
+            regions=regions,
             fused=fused,
             emissions=self.classifier(self.dropout(fused.features)).float(),
             labels=labels,
@@ -236,7 +241,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             self._check_features(features)
             mask = image_mask if image_mask is not None else torch.ones(features[0].shape[:2], device=self.device)
             return [
-                flatten_pictures(feature.to(tower.backbone.dtype), mask.bool())
+                tower.lay_out(feature.to(tower.backbone.dtype), mask.bool())
                 for tower, feature in zip(self.vision_towers, features, strict=True)
             ]
         if pixel_values is None:

@@ -1,7 +1,7 @@
 """The auxiliary objectives: each reads what it needs from one context and returns one scalar loss.
 
-Notation: B batch, W words, D text width, F features, K entity types. Equations are those of Li et al. 2022 (MLMNER); where
-their printed signs contradict their text, the docstring says what is read instead.
+Notation: B batch, W words, D text width, F features, K entity types, R regions, C vision channels. Equations are those of
+Li et al. 2022 (MLMNER); where their printed signs contradict their text, the docstring says what is read instead.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from .configuration_mmner import MMNERConfig
 from .crf_mmner import CRF, IGNORED
-from .fusion_mmner import FusionOutput, TransformerLayer
+from .fusion_mmner import FusionOutput, TransformerLayer, Widths
 from .labels_mmner import BOUNDARY_LABELS, boundary_label, entity_types
+from .text_mmner import mean_over_words
 
 
 @dataclass
@@ -21,17 +22,20 @@ class Context:
     """All that heads and objectives may read of a batch.
 
     Attributes:
-        words: (B, W, D) the text tower's states.
+        words, sentence: (B, W, D) and (B, D), the text tower's states.
         word_mask: (B, W) bool.
         has_picture: (B,) bool.
+        regions: for each picture encoder (B, R, C) and its mask (B, R).
         fused: see `FusionOutput`.
         emissions: (B, W, L) float32, of the main CRF.
         labels: (B, W) label ids, -100 where there is no word; None at prediction.
     """
 
     words: Tensor
+    sentence: Tensor
     word_mask: Tensor
     has_picture: Tensor
+    regions: list[tuple[Tensor, Tensor]]
     fused: FusionOutput
     emissions: Tensor
     labels: Tensor | None = None
@@ -46,12 +50,12 @@ class Context:
 class BoundaryDetection(nn.Module):
     """Entity boundary detection: untyped B/I/O labels from a Transformer layer of its own with its own CRF (eq. 9-10)."""
 
-    def __init__(self, config: MMNERConfig, *, text_width: int, feature_width: int) -> None:
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
         super().__init__()
         heads = config.fusion_heads or config.text_config.num_attention_heads
-        self.text_layer = TransformerLayer(text_width, heads, dropout=config.dropout)
+        self.text_layer = TransformerLayer(widths.text, heads, dropout=config.dropout)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(text_width, len(BOUNDARY_LABELS))
+        self.classifier = nn.Linear(widths.text, len(BOUNDARY_LABELS))
         self.crf = CRF(BOUNDARY_LABELS)
         self._boundary_ids = [BOUNDARY_LABELS.index(boundary_label(label)) for label in config.labels]
 
@@ -72,7 +76,7 @@ class ContrastiveFusion(nn.Module):
     part; with fewer than two pictured posts the loss is exactly 0.
     """
 
-    def __init__(self, config: MMNERConfig, *, text_width: int, feature_width: int) -> None:
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
         super().__init__()
         self.temperature = config.contrastive_temperature
         self.image_share = config.contrastive_image_share
@@ -106,11 +110,11 @@ class EntityClustering(nn.Module):
     # The cosine's gradient grows without bound near a centre.
     smallest_distance = 1e-4
 
-    def __init__(self, config: MMNERConfig, *, text_width: int, feature_width: int) -> None:
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
         super().__init__()
         types = entity_types(config.labels)
         self._type_ids = [types.index(label.partition("-")[2]) if "-" in label else -1 for label in config.labels]
-        self.register_buffer("centres", torch.zeros(len(types), feature_width))
+        self.register_buffer("centres", torch.zeros(len(types), widths.features))
         self.register_buffer("has_centre", torch.zeros(len(types), dtype=torch.bool))
 
     def forward(self, context: Context) -> Tensor:
@@ -149,14 +153,54 @@ class EntityClustering(nn.Module):
         return types.masked_fill(~context.word_mask | (labels < 0), -1)
 
 
-def mean_over_words(states: Tensor, word_mask: Tensor) -> Tensor:
-    """(B, W, D) -> (B, D): mean over the words, 0 for an empty text."""
-    mask = word_mask[..., None].to(states.dtype)
-    return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+class ContrastiveAlignment(nn.Module):
+    """NT-Xent between each text and its picture, as each picture encoder sees it (Wang et al. 2024).
+
+    ``L_cl = sum over picture encoders of NT-Xent(text, picture)``; text and picture go through Linear-ReLU-Linear heads, and the
+    text's is shared. The paper flattens the 50 x 768 tokens of its ViT before the head, 29 million weights that fix the number
+    of tokens; here their mean is read, which serves any number of regions and pictures. Posts without a picture take no part.
+    """
+
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
+        super().__init__()
+        self.temperature = config.alignment_temperature
+        self.text_head = _head(widths.text, widths.text)
+        self.picture_heads = nn.ModuleList(_head(width, widths.text) for width in widths.channels)
+
+    def forward(self, context: Context) -> Tensor:
+        """Mean over the pictured posts of the batch; exactly 0 with fewer than two."""
+        paired = context.has_picture & context.word_mask.any(1)
+        if int(paired.sum()) < 2:
+            return torch.zeros((), device=context.emissions.device)
+        text = self.text_head(context.sentence[paired])
+        losses = []
+        for head, (regions, region_mask) in zip(self.picture_heads, context.regions, strict=True):
+            picture = mean_over_words(regions[paired], region_mask[paired]).to(text.dtype)
+            losses.append(nt_xent(text, head(picture), temperature=self.temperature))
+        return torch.stack(losses).sum()
+
+
+def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
+    """Normalised temperature-scaled cross entropy (Chen et al. 2020) of P pairs, both (P, D), P > 0.
+
+    Among all 2P vectors each one's positive is its partner, its negatives are the other 2P - 2; the mean over 2P of
+    ``-log softmax(cos / temperature)``.
+    """
+    vectors = nn.functional.normalize(torch.cat([first, second]).float(), dim=-1)
+    with torch.autocast(vectors.device.type, enabled=False):  # or the product would be of half precision
+        similarity = vectors @ vectors.T / temperature  # shape: (2P, 2P)
+    similarity = similarity.masked_fill(torch.eye(len(vectors), dtype=torch.bool, device=vectors.device), -torch.inf)
+    partner = torch.arange(len(vectors), device=vectors.device).roll(len(first))
+    return nn.functional.cross_entropy(similarity, partner)
+
+
+def _head(width: int, output: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, output), nn.ReLU(), nn.Linear(output, output))
 
 
 OBJECTIVES: dict[str, Any] = {
     "boundary": BoundaryDetection,
     "contrastive": ContrastiveFusion,
     "clustering": EntityClustering,
+    "alignment": ContrastiveAlignment,
 }

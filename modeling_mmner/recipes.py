@@ -69,7 +69,7 @@ class Recipe:
     text_config: dict[str, Any] = _setting({}, "config of a text encoder from scratch")
     vocabulary_size: int = _setting(6000, "sub-tokens of the tokenizer trained for a text encoder from scratch")
     vision_towers: list[dict[str, Any]] = _setting(
-        [], "picture encoders: backbone, frozen, image_size, backbone_args, pretrained, checkpoint"
+        [], "picture encoders: backbone, frozen, pooled, image_size, backbone_args, pretrained, checkpoint"
     )
     fusion: FusionName = _setting("cross-modal", "how pictures enter the words' features")
     fusion_heads: int | None = _setting(None, "attention heads of the fusion; none takes the text encoder's")
@@ -78,6 +78,7 @@ class Recipe:
     contrastive_temperature: float = _setting(0.1, "temperature of the contrastive loss")
     contrastive_image_share: float = _setting(0.75, "share of image-to-text in the contrastive loss")
 
+    alignment_temperature: float = _setting(0.5, "temperature of the alignment loss")
 
     epochs: int = _setting(10, "passes over the training split")
     batch_size: int = _setting(32, "posts a step and process")
@@ -109,7 +110,7 @@ class Recipe:
                 raise ValueError(f"recipe {name}: expected a number > 0, found {getattr(self, name)}")
         if not 0 <= self.warmup_share <= 1:
             raise ValueError(f"recipe warmup_share: expected a share in 0..1, found {self.warmup_share}")
-        known = ("backbone", "backbone_args", "frozen", "image_size", "pretrained", "checkpoint")
+        known = ("backbone", "backbone_args", "frozen", "pooled", "image_size", "pretrained", "checkpoint")
         for tower in self.vision_towers:
             if unknown := sorted(set(tower) - set(known)):
                 raise ValueError(f"recipe vision_towers: unknown keys {unknown}; expected some of {list(known)}")

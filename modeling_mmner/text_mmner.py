@@ -1,19 +1,28 @@
-"""The text tower: any transformers encoder in, one vector per word out.
+"""The text tower: any transformers encoder in, one vector per word and one per text out.
 
 Notation: B batch, S sub-tokens, W words, D width.
 """
 
 import inspect
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+from .configuration_mmner import SentenceVector
+
+
+class TextStates(NamedTuple):
+    """What the text tower gives: `words` (B, W, D), 0 where there is no word, and `sentence` (B, D)."""
+
+    words: Tensor
+    sentence: Tensor
+
 
 class TextTower(nn.Module):
-    """Word states from a transformers encoder (BERT, RoBERTa, XLM-R, DeBERTa, ...).
+    """Word states from a transformers encoder (BERT, RoBERTa, XLM-R, DeBERTa, ...), and a vector of the whole text.
 
     A word's state is that of its first sub-token. Texts longer than the encoder's window are read in windows that overlap
     by half, and each word takes its state from the window in which it has most context; this is ours, the papers cut.
@@ -22,16 +31,27 @@ class TextTower(nn.Module):
         config: the encoder's config.
         window: longest input in sub-tokens, special tokens included; None asks the encoder.
         prefix_tokens, suffix_tokens: how many special tokens open and close a text.
+        sentence_vector: ``mean`` of the word states; or ``pooler``, the encoder's pooled output, of a text in several windows
+            that of the first.
 
     Raises:
-        ValueError: the window leaves no room for at least two sub-tokens.
+        ValueError: the window leaves no room for at least two sub-tokens; or the encoder has no pooler and one is wanted.
     """
 
     def __init__(
-        self, config: PreTrainedConfig, *, window: int | None = None, prefix_tokens: int = 1, suffix_tokens: int = 1
+        self,
+        config: PreTrainedConfig,
+        *,
+        window: int | None = None,
+        prefix_tokens: int = 1,
+        suffix_tokens: int = 1,
+        sentence_vector: SentenceVector = "mean",
     ) -> None:
         super().__init__()
-        self.encoder = AutoModel.from_config(config, **without_pooler(config))
+        self.has_pooler = sentence_vector == "pooler"
+        self.encoder = AutoModel.from_config(config, **({} if self.has_pooler else without_pooler(config)))
+        if self.has_pooler and getattr(self.encoder, "pooler", None) is None:
+            raise ValueError(f"sentence_vector: expected an encoder with a pooler, found none in {config.model_type}; use 'mean'")
         self.width: int = config.hidden_size
         self.prefix_tokens, self.suffix_tokens = prefix_tokens, suffix_tokens
         longest = encoder_window(self.encoder)
@@ -42,8 +62,8 @@ class TextTower(nn.Module):
                 f"found {self.window}"
             )
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, *, word_starts: Tensor, word_mask: Tensor) -> Tensor:
-        """States of the words.
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *, word_starts: Tensor, word_mask: Tensor) -> TextStates:
+        """States of the words and of the text.
 
         Args:
             input_ids: (B, S) the whole text with its special tokens, padded on the right.
@@ -52,17 +72,19 @@ class TextTower(nn.Module):
             word_mask: (B, W) bool.
 
         Returns:
-            (B, W, D), 0 where `word_mask` is False.
+            words (B, W, D), 0 where `word_mask` is False, and sentence (B, D).
         """
         if self.window is None or input_ids.shape[1] <= self.window:
-            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+            states, pooled = outputs.last_hidden_state, outputs.get("pooler_output")
         else:
-            states = self._windowed_states(input_ids, attention_mask)
+            states, pooled = self._windowed_states(input_ids, attention_mask)
         index = word_starts.masked_fill(~word_mask, 0)[..., None].expand(-1, -1, states.shape[-1])
-        return states.gather(1, index).masked_fill(~word_mask[..., None], 0.0)
+        words = states.gather(1, index).masked_fill(~word_mask[..., None], 0.0)
+        return TextStates(words, pooled if self.has_pooler else mean_over_words(words, word_mask))
 
-    def _windowed_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, S, D) states of texts of which some are longer than the window."""
+    def _windowed_states(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """States (B, S, D) of texts of which some are longer than the window, and the pooled output (B, D) of their first."""
         lengths = attention_mask.sum(1).tolist()
         rows, positions, source = self._plan(lengths, input_ids.shape[1])
         positions = positions.to(input_ids.device)
@@ -70,8 +92,11 @@ class TextTower(nn.Module):
         rows, index = rows.to(input_ids.device), positions.clamp(min=0)
         pad = getattr(self.encoder.config, "pad_token_id", None) or 0
         windows = torch.where(present, input_ids[rows[:, None], index], pad)
-        states = self.encoder(input_ids=windows, attention_mask=present.to(attention_mask.dtype)).last_hidden_state
-        return states.flatten(0, 1)[source.to(input_ids.device)]
+        outputs = self.encoder(input_ids=windows, attention_mask=present.to(attention_mask.dtype))
+        pooled = outputs.get("pooler_output")
+        if pooled is not None:
+            pooled = pooled[torch.searchsorted(rows, torch.arange(len(lengths), device=rows.device))]
+        return outputs.last_hidden_state.flatten(0, 1)[source.to(input_ids.device)], pooled
 
     def _plan(self, lengths: list[int], width: int) -> tuple[Tensor, Tensor, Tensor]:
         """Which text and which positions each window reads, and where each sub-token's state is then found.
@@ -108,6 +133,12 @@ class TextTower(nn.Module):
         return self.window - self.prefix_tokens - self.suffix_tokens
 
 
+def mean_over_words(states: Tensor, word_mask: Tensor) -> Tensor:
+    """(B, W, D) -> (B, D): mean over the words, 0 for an empty text."""
+    mask = word_mask[..., None].to(states.dtype)
+    return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
 def window_bounds(length: int, capacity: int) -> list[tuple[int, int]]:
     """Begin and end of the windows over `length` sub-tokens, at most `capacity` each, overlapping by about half."""
     if length <= capacity:
@@ -130,7 +161,7 @@ def encoder_window(encoder: nn.Module) -> int | None:
 
 
 def without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
-    """The argument that leaves out BERT's pooler, for encoders that know it: no part reads the pooled output."""
+    """The argument that leaves out BERT's pooler, for encoders that know it, where the pooled output is not read."""
     mapped: Any = MODEL_MAPPING[type(config)]  # a class, or several to choose from (Funnel)
     classes = mapped if isinstance(mapped, tuple) else (mapped,)
     knows = all("add_pooling_layer" in inspect.signature(encoder_class).parameters for encoder_class in classes)

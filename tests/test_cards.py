@@ -220,3 +220,23 @@ def test_scores_that_are_no_fractions_are_refused():
     metrics["splits"]["test"]["strict"]["f1"] = 97.1
     with pytest.raises(ValueError, match=r"score: expected a fraction in 0\.\.1, found 97\.1"):
         render_card(metrics)
+
+
+def test_card_of_several_languages_has_their_scores():
+    """If it failed, the Hub would show one figure for four languages."""
+    metrics = make_metrics("2m-ner-quickstart")
+    test = metrics["splits"]["test"]
+    test["by_language"]["fr"] = copy.deepcopy(test["by_language"]["en"]) | {"f1": 0.4321}
+    test["language_macro_f1"] = 0.5432
+    card = render_card(metrics)
+    figures = {result.metric_name: result.metric_value for result in ModelCard(card).data.eval_results}
+    assert figures["F1 in fr (lenient)"] == 0.4321
+    assert "Mean of the languages' F1 (macro over languages): 54.3." in card
+
+
+def test_card_cites_the_paper_whose_parts_the_model_has():
+    """If it failed, 2M-NER's authors would not be credited, or those of another system."""
+    mlmner, collaboration = render_card(make_metrics()), render_card(make_metrics("2m-ner-quickstart"))
+    assert "li2022multimodal" in mlmner and "wang2024mmner" not in mlmner
+    assert "wang2024mmner" in collaboration and "li2022multimodal" not in collaboration
+    assert "flattens them" in collaboration and "flattens them" not in mlmner

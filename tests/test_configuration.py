@@ -2,21 +2,24 @@
 
 import json
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
+import timm
 import torch
 from transformers import AutoConfig, BertConfig, PreTrainedConfig
 
-from modeling_mmner import MMNERConfig, MMNERForTokenClassification
+from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.building import build_config, train_tokenizer
 from modeling_mmner.configuration_mmner import fits_type
 from modeling_mmner.recipes import load_recipe
 from tests.tiny import LABELS, TEXT, TOWER, tiny_config, tiny_model
 
 TYPES = ["PER", "LOC", "ORG", "MISC"]
 OWN_KEYS = (
-    "['contrastive_image_share', 'contrastive_temperature', 'dropout', 'fusion', 'fusion_heads', 'id2label', 'objectives', "
-    "'text_config', 'text_prefix_tokens', 'text_suffix_tokens', 'text_window', 'vision_towers']"
+    "['alignment_temperature', 'contrastive_image_share', 'contrastive_temperature', 'dropout', 'fusion', 'fusion_heads', "
+    "'id2label', 'objectives', 'sentence_vector', 'text_config', 'text_prefix_tokens', 'text_suffix_tokens', 'text_window', "
+    "'vision_towers']"
 )
 
 
@@ -36,11 +39,25 @@ def test_defaults_are_those_of_mlmner():
     assert config.num_labels == 9 and config.label2id == {label: index for index, label in enumerate(config.labels)}
 
 
-def test_defaults_equal_the_recipe_of_mlmner():
-    """If it failed, the recipe and the config's defaults would be two different MLMNERs."""
-    recipe, config = load_recipe("mlmner"), MMNERConfig()
-    for name in ("fusion", "objectives", "contrastive_temperature", "contrastive_image_share", "dropout"):
-        assert getattr(recipe, name) == getattr(config, name), name
+def test_defaults_of_collaboration_are_those_of_2m_ner():
+    """If it failed, the fusion alone would not make the paper's model: CLIP's ViT trained, ResNet-152 pooled and frozen."""
+    config = MMNERConfig(fusion="collaboration")
+    assert config.objectives == {"crf": 1.6, "alignment": 0.4}
+    assert (config.alignment_temperature, config.sentence_vector) == (0.5, "mean")
+    vit, resnet = config.vision_tower_configs()
+    assert (vit.backbone, vit.image_size, vit.frozen, vit.pooled) == ("vit_base_patch32_clip_224.openai", 224, False, False)
+    assert (resnet.backbone, resnet.image_size, resnet.frozen, resnet.pooled) == ("resnet152.tv_in1k", 224, True, True)
+    assert MMNERConfig().fusion == "cross-modal" and "alignment" not in MMNERConfig().objectives
+
+
+@pytest.mark.parametrize("name", ["mlmner", "2m-ner"])
+def test_defaults_equal_the_recipe(name):
+    """If it failed, the recipe and the config's defaults would be two different systems."""
+    recipe = replace(load_recipe(name), text_encoder=None, text_config={"model_type": "bert"})
+    config = MMNERConfig(fusion=recipe.fusion)
+    built = build_config(recipe, MMNERProcessor(train_tokenizer([["a"]], 60), labels=config.labels, image_size=224))
+    for key in {field.name for field in fields(MMNERConfig)} - {"text_config"}:
+        assert getattr(built, key) == getattr(config, key), key
 
 
 def test_text_only_config_has_no_picture_and_one_task():
@@ -61,7 +78,7 @@ def test_unknown_key_of_a_tower_is_refused_with_the_known_ones():
     """If it failed, a misspelt setting of a vision tower would do nothing."""
     with pytest.raises(TypeError) as error:
         tiny_config(tower={"freeze": True})
-    own = ["backbone", "backbone_args", "frozen", "image_size", "mean", "std"]
+    own = ["backbone", "backbone_args", "frozen", "image_size", "mean", "pooled", "std"]
     assert str(error.value) == f"VisionTowerConfig: unknown keys ['freeze']; its own keys are {own}"
 
 
@@ -92,7 +109,9 @@ def test_misspelt_override_is_refused(loader, tmp_path):
 
 
 REFUSED_TYPES = {
-    "fusion": ("late", "MMNERConfig fusion: expected one of 'cross-modal', 'text-only', found 'late'"),
+    "fusion": ("late", "MMNERConfig fusion: expected one of 'cross-modal', 'collaboration', 'text-only', found 'late'"),
+    "sentence_vector": ("first", "MMNERConfig sentence_vector: expected one of 'mean', 'pooler', found 'first'"),
+    "alignment_temperature": (None, "MMNERConfig alignment_temperature: expected float, found None"),
     "dropout": ("0.1", "MMNERConfig dropout: expected float, found '0.1'"),
     "text_window": (12.5, "MMNERConfig text_window: expected int or nothing, found 12.5"),
     "text_prefix_tokens": (True, "MMNERConfig text_prefix_tokens: expected int, found True"),
@@ -141,19 +160,38 @@ REFUSED_VALUES = {
     "negative weight": ({"objectives": {"crf": 1, "boundary": -1}}, "expected a weight >= 0 for 'boundary', found -1"),
     "weight NaN": ({"objectives": {"crf": float("nan")}}, "expected a weight >= 0 for 'crf', found nan"),
     "no weight": ({"objectives": {"crf": 0.0}}, "objectives: expected a weight > 0 for at least one, found {'crf': 0.0}"),
-    "unknown task": ({"objectives": {"crf": 1, "nerf": 1}}, r"expected names among \['crf', .*'clustering'\], found 'nerf'"),
+    "unknown task": ({"objectives": {"crf": 1, "nerf": 1}}, r"expected names among \['crf', .*'alignment'\], found 'nerf'"),
     "no main task": ({"objectives": {"boundary": 1}}, r"expected 'crf', the main task, found \['boundary'\]"),
     "pictures missing": (
         {"fusion": "text-only", "objectives": {"crf": 1, "contrastive": 1}},
-        "objectives: 'contrastive' needs a fusion with pictures, found fusion 'text-only'",
+        "objectives: 'contrastive' needs the fusion 'cross-modal', found 'text-only'",
+    ),
+    "no views": (
+        {"fusion": "collaboration", "objectives": {"crf": 1, "contrastive": 1}},
+        "objectives: 'contrastive' needs the fusion 'cross-modal', found 'collaboration'",
+    ),
+    "nothing to align": (
+        {"fusion": "text-only", "objectives": {"crf": 1, "alignment": 1}},
+        "objectives: 'alignment' needs the fusion 'cross-modal' or 'collaboration', found 'text-only'",
+    ),
+    "nothing to cluster": (
+        {"fusion": "text-only", "objectives": {"crf": 1, "clustering": 0}},
+        "objectives: 'clustering' needs the fusion 'cross-modal' or 'collaboration', found 'text-only'",
     ),
     "tower too many": (
         {"fusion": "text-only", "vision_towers": [TOWER]},
         "vision_towers: fusion 'text-only' reads 0 of them, found 1",
     ),
     "tower too few": ({"vision_towers": []}, "vision_towers: fusion 'cross-modal' reads 1 of them, found 0"),
+    "two towers": ({"vision_towers": [TOWER, TOWER]}, "vision_towers: fusion 'cross-modal' reads 1 of them, found 2"),
+    "no tower": (
+        {"fusion": "collaboration", "vision_towers": []},
+        "vision_towers: fusion 'collaboration' reads 1 or more, found 0",
+    ),
     "dropout": ({"dropout": 1.0}, r"dropout: expected a share in 0\.\.1, found 1.0"),
     "temperature": ({"contrastive_temperature": 0.0}, "contrastive_temperature: expected > 0, found 0.0"),
+    "alignment temperature": ({"alignment_temperature": 0.0}, r"alignment_temperature: expected > 0, found 0\.0"),
+    "negative temperature": ({"alignment_temperature": -0.5}, r"alignment_temperature: expected > 0, found -0\.5"),
     "share": ({"contrastive_image_share": 1.5}, r"contrastive_image_share: expected 0\.\.1, found 1.5"),
     "image size": ({"vision_towers": [TOWER | {"image_size": 0}]}, "vision tower image_size: expected pixels > 0, found 0"),
     "mean": ({"vision_towers": [TOWER | {"mean": [0.5]}]}, "vision tower mean: expected 3 values, one per RGB channel"),
@@ -173,6 +211,8 @@ CONFIGS = {
     "text only": {"fusion": "text-only", "text_window": 32, "text_suffix_tokens": 2},
     "another encoder": {"text_config": {"model_type": "roberta", "hidden_size": 48, "num_attention_heads": 4}},
     "labels": {"id2label": dict(enumerate(LABELS))},
+    "2m-ner": {"fusion": "collaboration", "sentence_vector": "pooler", "alignment_temperature": 0.25},
+    "three towers": {"fusion": "collaboration", "vision_towers": [TOWER, TOWER | {"pooled": True}, TOWER]},
     "objectives": {"objectives": {"crf": 2, "clustering": 0.5, "boundary": 0}},
 }
 
@@ -202,6 +242,23 @@ def test_order_of_tasks_is_the_same_after_saving(tmp_path):
     assert list(loaded.objectives) == list(config.objectives) == ["crf", "boundary", "clustering"]
 
 
+def test_defaults_of_two_configs_are_apart():
+    """If it failed, changing one model's towers or weights would change the defaults of all that are made after it."""
+    one = MMNERConfig(fusion="collaboration")
+    one.vision_towers[0]["mean"][0], one.objectives["crf"] = 9.0, 9.0
+    other = MMNERConfig(fusion="collaboration")
+    assert other.vision_towers[0]["mean"][0] != 9.0 and other.objectives["crf"] == 1.6
+
+
+def test_default_towers_have_the_normalisation_of_their_weights():
+    """If it failed, a backbone would see pixels unlike those of its pretraining."""
+    for fusion in ("cross-modal", "collaboration"):
+        for tower in MMNERConfig(fusion=fusion).vision_tower_configs():
+            weights = timm.get_pretrained_cfg(tower.backbone)
+            assert (tuple(tower.mean), tuple(tower.std)) == (weights.mean, weights.std), tower.backbone
+            assert weights.input_size == (3, tower.image_size, tower.image_size)
+
+
 def test_text_config_may_be_a_config_or_its_dict():
     """If it failed, `text_config=AutoConfig.from_pretrained(...)` would be another encoder than its dict."""
     settings = {name: value for name, value in TEXT.items() if name != "model_type"}
@@ -220,7 +277,8 @@ def test_towers_are_filled_in_and_apart():
     tower = {"backbone": "resnet10t"}
     one, other = tiny_config(vision_towers=[tower]), tiny_config(vision_towers=[tower])
     normalisation = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-    assert one.vision_towers == [tower | normalisation | {"backbone_args": None, "image_size": 224, "frozen": True}]
+    others = {"backbone_args": None, "image_size": 224, "frozen": True, "pooled": False}
+    assert one.vision_towers == [tower | normalisation | others]
     assert tower == {"backbone": "resnet10t"}
     one.vision_towers[0]["frozen"] = False
     assert other.vision_towers[0]["frozen"] is True

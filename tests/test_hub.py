@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from PIL import Image
 from modeling_mmner import MMNERProcessor
 from modeling_mmner.building import train_tokenizer
 from modeling_mmner.hub import save_hub_folder
-from tests.tiny import LABELS, set_random_centres, tiny_config, tiny_model
+from tests.tiny import LABELS, SYSTEMS, ready_model
 
 TEXTS = ["Jordan posts from Paris", "nothing to see"]
 
@@ -30,30 +31,28 @@ LOADED = """
 import sys, torch
 from PIL import Image
 from transformers import {auto}, AutoProcessor
-model = {auto}.from_pretrained("org/mlmner", trust_remote_code=True).eval()
-processor = AutoProcessor.from_pretrained("org/mlmner", trust_remote_code=True)
-inputs = processor(text={texts!r}, images=[Image.open(sys.argv[1]), None], return_tensors="pt")
-with torch.no_grad():
-    outputs = model(**inputs)
-entities = processor.post_process_entities(outputs, text={texts!r})
-torch.save({{"outputs": dict(outputs), "entities": entities, "inputs": dict(inputs)}}, sys.argv[2])
+results = {{}}
+for name in {names!r}:
+    model = {auto}.from_pretrained(f"org/{{name}}", trust_remote_code=True).eval()
+    processor = AutoProcessor.from_pretrained(f"org/{{name}}", trust_remote_code=True)
+    inputs = processor(text={texts!r}, images=[Image.open(sys.argv[1]), None], return_tensors="pt")
+    with torch.no_grad():
+        outputs = model(**inputs)
+    entities = processor.post_process_entities(outputs, text={texts!r})
+    results[name] = {{"outputs": dict(outputs), "entities": entities, "inputs": dict(inputs)}}
+torch.save(results, sys.argv[2])
 """
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """A model in a simulated Hub cache, a picture, and what the model says of both in this process."""
-    folder = tmp_path_factory.mktemp("published")
+def publish(name: str, folder: Path, picture: Path) -> dict[str, Any]:
+    """Put a system's model into a simulated Hub cache; what it says of the texts and the picture in this process."""
     tokenizer = train_tokenizer([text.split() for text in TEXTS], 100)
-    model = tiny_model(tiny_config(text={"vocab_size": len(tokenizer)}))
-    set_random_centres(model)
+    model = ready_model(**SYSTEMS[name], text={"vocab_size": len(tokenizer)})
     processor = MMNERProcessor(tokenizer, labels=LABELS, image_size=64)
-    save_hub_folder(model, processor, folder=folder / "model", card="# card")
-    picture = folder / "picture.png"
-    Image.linear_gradient("L").save(picture)
+    save_hub_folder(model, processor, folder=folder / name, card="# card")
 
-    repository = folder / "cache" / "models--org--mlmner"
-    shutil.copytree(folder / "model", repository / "snapshots" / ("0" * 40))
+    repository = folder / "cache" / f"models--org--{name}"
+    shutil.copytree(folder / name, repository / "snapshots" / ("0" * 40))
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
 
@@ -61,7 +60,16 @@ def published(tmp_path_factory):
     with torch.no_grad():
         outputs = model(**inputs)
     entities = processor.post_process_entities(outputs, text=TEXTS)
-    return {"folder": folder, "picture": picture, "inputs": dict(inputs), "outputs": dict(outputs), "entities": entities}
+    return {"inputs": dict(inputs), "outputs": dict(outputs), "entities": entities}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The folder of the cache with a model of each system, a picture, and what the models say here."""
+    folder = tmp_path_factory.mktemp("published")
+    picture = folder / "picture.png"
+    Image.linear_gradient("L").save(picture)
+    return {"folder": folder, "picture": picture, "systems": {name: publish(name, folder, picture) for name in SYSTEMS}}
 
 
 def run_elsewhere(published, script: str, *arguments: object, blocked: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
@@ -82,15 +90,16 @@ def run_elsewhere(published, script: str, *arguments: object, blocked: tuple[str
 def test_loads_from_the_hub_without_the_package(published, tmp_path: Path, auto: str) -> None:
     """If it failed, the Hub folder would lack code or settings, or the travelling code would compute something else."""
     result = tmp_path / "result.pt"
-    script = LOADED.format(auto=auto, texts=TEXTS)
+    script = LOADED.format(auto=auto, names=list(SYSTEMS), texts=TEXTS)
     done = run_elsewhere(published, script, published["picture"], result, blocked=("modeling_mmner", "dataset_scripts"))
     assert done.returncode == 0, done.stderr[-2000:]
     loaded = torch.load(result, weights_only=False)
-    assert loaded["entities"] == published["entities"]
-    for part in ("inputs", "outputs"):
-        assert loaded[part].keys() == published[part].keys()
-        for name, tensor in published[part].items():
-            assert torch.equal(loaded[part][name], tensor), f"{part} {name} differs"
+    for system, expected in published["systems"].items():
+        assert loaded[system]["entities"] == expected["entities"]
+        for part in ("inputs", "outputs"):
+            assert loaded[system][part].keys() == expected[part].keys()
+            for name, tensor in expected[part].items():
+                assert torch.equal(loaded[system][part][name], tensor), f"{system} {part} {name} differs"
 
 
 def test_missing_crf_package_is_named_rightly(published) -> None:
@@ -105,4 +114,5 @@ def test_travelling_files_are_those_with_the_suffix(published) -> None:
     """If it failed, a file would travel that the loader cannot follow, or one would stay behind."""
     package = Path(__file__).parents[1] / "modeling_mmner"
     travelling = {path.name for path in package.glob("*_mmner.py")}
-    assert {path.name for path in (published["folder"] / "model").glob("*.py")} == travelling
+    for system in SYSTEMS:
+        assert {path.name for path in (published["folder"] / system).glob("*.py")} == travelling

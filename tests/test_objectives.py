@@ -7,7 +7,7 @@ import torch
 import torchcrf
 from torch import Tensor
 
-from modeling_mmner.fusion_mmner import FusionOutput
+from modeling_mmner.fusion_mmner import FusionOutput, Widths
 from modeling_mmner.labels_mmner import bio_labels
 from modeling_mmner.objectives_mmner import OBJECTIVES, BoundaryDetection, Context, ContrastiveFusion, EntityClustering
 from tests.tiny import LABELS, gradients, naive_layer, stir, tiny_batch, tiny_config, tiny_model
@@ -26,25 +26,34 @@ def make_context(labels: list[str] = LABELS, *, width: int = WIDTH, seed: int = 
     fused = FusionOutput(torch.cat([text_view, image_view], dim=2), text_view=text_view, image_view=image_view)
     gold = torch.randint(len(labels), mask.shape, generator=generator).masked_fill(~mask, -100)
     has_picture = torch.tensor([True, False, True, True, False])
-    return Context(words=words, word_mask=mask, has_picture=has_picture, fused=fused, emissions=torch.empty(0), labels=gold)
+    return Context(
+        words=words,
+        sentence=words.sum(1),
+        word_mask=mask,
+        has_picture=has_picture,
+        regions=[],
+        fused=fused,
+        emissions=torch.empty(0),
+        labels=gold,
+    )
 
 
 def make_boundary() -> BoundaryDetection:
     torch.manual_seed(1)
-    boundary = BoundaryDetection(tiny_config(dropout=0.3), text_width=32, feature_width=64).eval()
+    boundary = BoundaryDetection(tiny_config(dropout=0.3), Widths(32, 64, ())).eval()
     stir(boundary)
     return boundary
 
 
 def make_contrastive(**settings: float) -> ContrastiveFusion:
-    return ContrastiveFusion(tiny_config(**settings), text_width=WIDTH, feature_width=2 * WIDTH)
+    return ContrastiveFusion(tiny_config(**settings), Widths(WIDTH, 2 * WIDTH, ()))
 
 
 def make_clustering(types: list[str], *, present: list[bool] | None = None, width: int = WIDTH) -> EntityClustering:
     """Random centres for the types that are `present`, at a distance of the features."""
     torch.manual_seed(2)
     config = tiny_config(id2label=dict(enumerate(bio_labels(types))))
-    clustering = EntityClustering(config, text_width=width, feature_width=2 * width)
+    clustering = EntityClustering(config, Widths(width, 2 * width, ()))
     counts = torch.tensor([7.0 if there else 0.0 for there in present or [True] * len(types)])
     clustering.set_centres(counts[:, None] * torch.randn(len(types), 2 * width), counts)
     return clustering
@@ -192,7 +201,7 @@ def test_gradient_is_finite_at_a_centre(distance):
 def test_clustering_loss_is_zero_until_there_are_centres():
     """If it failed, the warm-up epochs would pull all entities to the origin."""
     config = tiny_config()
-    clustering = EntityClustering(config, text_width=WIDTH, feature_width=2 * WIDTH)
+    clustering = EntityClustering(config, Widths(WIDTH, 2 * WIDTH, ()))
     assert clustering(make_context()) == 0
 
 
@@ -233,8 +242,8 @@ def test_order_of_labels_does_not_matter_to_the_objectives():
         config, context = tiny_config(id2label=dict(enumerate(labels))), make_context(width=32)
         ids = torch.tensor([labels.index(label) for label in LABELS])
         context.labels = ids[context.labels.clamp(min=0)].masked_fill(~context.word_mask, -100)
-        boundary = BoundaryDetection(config, text_width=32, feature_width=64).eval()
-        clustering = EntityClustering(config, text_width=32, feature_width=64)
+        boundary = BoundaryDetection(config, Widths(32, 64, ())).eval()
+        clustering = EntityClustering(config, Widths(32, 64, ()))
         types = list(dict.fromkeys(label[2:] for label in labels if label != "O"))
         sums = torch.stack([{"PER": torch.full((64,), 0.5), "LOC": torch.arange(64.0)}[kind] for kind in types])
         clustering.set_centres(sums, torch.ones(2))
@@ -263,7 +272,7 @@ def test_total_with_other_weights_at_zero_is_the_loss_of_the_main_task():
 
 def test_total_is_the_weighted_sum_of_the_tasks():
     """If it failed, a weight of the recipe would reach another task or none (eq. 13)."""
-    weights = {"crf": 1.5, "boundary": 0.4, "contrastive": 0.25, "clustering": 0.01}
+    weights = {"crf": 1.5, "boundary": 0.4, "contrastive": 0.25, "clustering": 0.01, "alignment": 0.3}
     model, batch = tiny_model(objectives=weights), tiny_batch(pictures=(1, 1, 2))
     model.objectives["clustering"].set_centres(torch.randn(2, 64), torch.ones(2))
     output = model(**batch)
@@ -278,7 +287,7 @@ def test_total_is_the_weighted_sum_of_the_tasks():
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_task_of_weight_zero_is_built_but_not_computed(name):
     """If it failed, a task that is switched off would cost time, or its weights would miss in the checkpoint."""
-    model = tiny_model(objectives={"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01} | {name: 0.0})
+    model = tiny_model(objectives=dict.fromkeys(["crf", *OBJECTIVES], 0.5) | {name: 0.0})
     assert name in model.objectives
     model.objectives[name].forward = None  # calling it would raise
     output = model(**tiny_batch())

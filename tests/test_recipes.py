@@ -196,7 +196,7 @@ def test_wrong_values_in_a_file_are_refused(written, content, message):
         (["--objectives", "crf=a"], "argument --objectives: expected name=weight,name=weight, found 'crf=a'"),
         (["--text_config", "{a"], "argument --text_config: expected a value in YAML, found '{a'"),
         (["--mixed_precision", "fp8"], "recipe mixed_precision: expected one of 'auto', 'no', 'bf16', 'fp16', found 'fp8'"),
-        (["--recipe", "umt"], "recipe 'umt': expected one of ['bert-crf', 'mlmner', 'quickstart'"),
+        (["--recipe", "nerf"], f"recipe 'nerf': expected one of {recipe_names()} or the path of a .yaml file"),
         (["--recipe", "not/there.yaml"], "recipe not/there.yaml: expected a YAML file, found none"),
     ],
 )
@@ -220,7 +220,7 @@ def test_packaged_recipes_are_the_files_of_the_folder():
     """If it failed, a recipe would be in the folder and not be offered."""
     folder = modeling_mmner.recipes.resources.files("modeling_mmner").joinpath("recipes")
     assert recipe_names() == sorted(file.name.removesuffix(".yaml") for file in folder.iterdir())
-    assert {"bert-crf", "mlmner", "quickstart"} <= set(recipe_names())
+    assert {"2m-ner", "2m-ner-quickstart", "bert-crf", "mlmner", "quickstart"} <= set(recipe_names())
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -228,7 +228,7 @@ def test_packaged_recipe_names_parts_that_fit_together(name):
     """If it failed, a packaged recipe would fail when its model is made."""
     recipe = load_recipe(name)
     assert recipe.name == name and recipe.description
-    known = ("backbone", "backbone_args", "frozen", "image_size")
+    known = ("backbone", "backbone_args", "frozen", "image_size", "pooled")
     towers = [{key: tower[key] for key in known if key in tower} for tower in recipe.vision_towers]
     config = MMNERConfig(fusion=recipe.fusion, objectives=recipe.objectives, vision_towers=towers, dropout=recipe.dropout)
     assert config.objectives == recipe.objectives
@@ -242,3 +242,25 @@ def test_mlmner_recipe_has_the_papers_settings():
     assert (recipe.contrastive_temperature, recipe.contrastive_image_share, recipe.batch_size) == (0.1, 0.75, 32)
     assert recipe.text_encoder == "google-bert/bert-base-cased"
     assert recipe.vision_towers[0]["backbone"] == "timm/resnet152.tv_in1k"
+
+
+def test_2m_ner_recipe_has_the_papers_settings():
+    """If it failed, the recipe of this name would not be the system of the paper."""
+    recipe = load_recipe("2m-ner")
+    assert recipe.objectives == {"crf": pytest.approx(2 * 0.8), "alignment": pytest.approx(2 * (1 - 0.8))}
+    assert (recipe.alignment_temperature, recipe.batch_size, recipe.epochs) == (0.5, 32, 8)
+    assert recipe.learning_rate == recipe.head_learning_rate == 5e-5  # Adam, linear decay, no warm-up
+    assert (recipe.warmup_share, recipe.weight_decay) == (0.0, 0.0)
+    assert recipe.text_encoder == "google-bert/bert-base-multilingual-cased"
+    assert recipe.languages == ["en", "fr", "de", "es"]
+    vit, resnet = recipe.vision_towers
+    assert (vit["backbone"], vit["frozen"]) == ("timm/vit_base_patch32_clip_224.openai", False)
+    assert (resnet["backbone"], resnet["frozen"], resnet["pooled"]) == ("timm/resnet152.tv_in1k", True, True)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "2m-ner-quickstart"])
+def test_quickstarts_need_no_download(name):
+    """If it failed, the first command that a user tries would need a network."""
+    recipe = load_recipe(name)
+    assert recipe.text_encoder is None and recipe.dataset == "sample"
+    assert all(tower["pretrained"] is False for tower in recipe.vision_towers)

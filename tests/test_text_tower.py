@@ -88,7 +88,7 @@ def test_windowed_reading_equals_a_loop_over_windows(window, prefix, suffix):
     tower = make_tower(window=window, prefix=prefix, suffix=suffix)
     lengths = [40, 3, 13, 14, 9, 23, 1]
     texts, batch = make_texts(lengths, prefix=prefix, suffix=suffix)
-    states = tower(**batch)
+    states = tower(**batch).words
     for row, text in enumerate(texts):
         expected = naive_states(tower, text, window=window, prefix=prefix, suffix=suffix)
         torch.testing.assert_close(states[row, : lengths[row]], expected, atol=1e-5, rtol=1e-5, msg=f"text {row}")
@@ -99,11 +99,11 @@ def test_short_text_beside_a_long_one_equals_itself_alone():
     """If it failed, a tweet's tags would change with a long caption in its batch."""
     tower = make_tower(window=12)
     _, batch = make_texts([5, 40, 10])
-    beside = tower(**batch)
+    beside = tower(**batch).words
     for row, length in ((0, 5), (2, 10)):
         alone = {name: tensor[row : row + 1, : length + 2] for name, tensor in batch.items()}
         alone |= {name: batch[name][row : row + 1, :length] for name in ("word_starts", "word_mask")}
-        torch.testing.assert_close(beside[row, :length], tower(**alone)[0], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(beside[row, :length], tower(**alone).words[0], atol=1e-6, rtol=1e-5)
 
 
 def test_empty_text_beside_a_long_one_is_read():
@@ -111,9 +111,9 @@ def test_empty_text_beside_a_long_one_is_read():
     tower = make_tower(window=12)
     _, batch = make_texts([0, 40])
     _, alone = make_texts([40])
-    states = tower(**batch)
+    states = tower(**batch).words
     assert states[0].eq(0).all()
-    torch.testing.assert_close(states[1], tower(**alone)[0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(states[1], tower(**alone).words[0], atol=1e-6, rtol=1e-5)
 
 
 def test_text_that_fits_is_read_in_one_window():
@@ -150,7 +150,7 @@ def test_window_is_what_the_encoder_can_read(kind):
     tower = TextTower(AutoConfig.for_model(kind, **settings)).eval()
     assert encoder_window(tower.encoder) == tower.window == expected
     longest = expected or 200
-    states = tower(**make_texts([longest - 2])[1])
+    states = tower(**make_texts([longest - 2])[1]).words
     assert states.shape == (1, longest - 2, 32) and states.isfinite().all()
 
 
@@ -162,7 +162,7 @@ def test_roberta_of_514_positions_reads_512():
     assert tower.encoder(longest).last_hidden_state.isfinite().all()
     with pytest.raises((IndexError, RuntimeError), match="out of"):
         tower.encoder(torch.full((1, 513), 9))
-    assert tower(**make_texts([511])[1]).isfinite().all()
+    assert tower(**make_texts([511])[1]).words.isfinite().all()
 
 
 @each_encoder
@@ -211,7 +211,7 @@ def test_two_thousand_words_get_two_thousand_tags():
 def test_state_of_a_word_is_that_of_its_first_sub_token():
     """If it failed, words would read the sub-token before or after their own."""
     tower, batch = make_tower(), tiny_batch()
-    states = tower(**{name: batch[name] for name in ("input_ids", "attention_mask", "word_starts", "word_mask")})
+    states = tower(**{name: batch[name] for name in ("input_ids", "attention_mask", "word_starts", "word_mask")}).words
     encoded = tower.encoder(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
     for row, word in itertools.product(*map(range, batch["word_mask"].shape)):
         there = batch["word_mask"][row, word]

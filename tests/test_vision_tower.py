@@ -1,5 +1,7 @@
 """Tests of the vision towers: which pictures they read, at what size, what they learn, and features made beforehand."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -9,7 +11,7 @@ from torchvision.transforms.v2.functional import resize
 
 from modeling_mmner import MMNERForTokenClassification, VisionTowerConfig
 from modeling_mmner.vision_mmner import VisionTower
-from tests.tiny import TOWER, stir, tiny_batch, tiny_config, tiny_model
+from tests.tiny import SYSTEMS, TOWER, VIT, stir, tiny_batch, tiny_config, tiny_model
 
 SMALL = {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2}
 SWIN = {"img_size": 64, "window_size": 2, "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2]}
@@ -20,6 +22,8 @@ TOWERS = {
     "swin": ({"backbone": "swin_tiny_patch4_window7_224", "backbone_args": SWIN, "image_size": 64}, 4),
 }
 
+each_system = pytest.mark.parametrize("settings", SYSTEMS.values(), ids=SYSTEMS)
+
 
 def make_tower(**settings) -> VisionTower:
     torch.manual_seed(1)
@@ -28,13 +32,19 @@ def make_tower(**settings) -> VisionTower:
     return tower.eval()
 
 
-def features_of(model: MMNERForTokenClassification, batch: dict[str, Tensor]) -> Tensor:
-    """(B, N, R, C): what a cache of the frozen tower's regions would hold."""
-    regions, _ = model.vision_towers[0](batch["pixel_values"], image_mask=batch["image_mask"])
-    return regions.unflatten(1, (batch["image_mask"].shape[1], -1))
+def frozen_model(settings: dict[str, Any]) -> MMNERForTokenClassification:
+    """A tiny model none of whose towers learns."""
+    return tiny_model(tiny_config(**{"tower": {"frozen": True}} | settings))
 
 
-def with_features(batch: dict[str, Tensor], features: Tensor) -> dict[str, Tensor]:
+def features_of(model: MMNERForTokenClassification, batch: dict[str, Tensor]) -> list[Tensor]:
+    """(B, N, R, C) of each tower: what a cache of frozen towers' regions would hold, made picture by picture."""
+    pixels, mask = batch["pixel_values"].flatten(0, 1)[:, None], batch["image_mask"].flatten(0, 1)[:, None]
+    regions = [tower(pixels, image_mask=mask)[0] for tower in model.vision_towers]
+    return [part.unflatten(0, tuple(batch["image_mask"].shape)) for part in regions]
+
+
+def with_features(batch: dict[str, Tensor], features: Tensor | list[Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in batch.items() if name != "pixel_values"} | {"image_features": features}
 
 
@@ -155,34 +165,47 @@ def test_backbone_runs_on_existing_pictures_alone():
     assert regions.shape == (3, 0, 32) and region_mask.shape == (3, 0)
 
 
-def test_ready_made_features_equal_pixels_bit_for_bit():
+@each_system
+def test_ready_made_features_equal_pixels_bit_for_bit(settings):
     """If it failed, training on cached picture features would not be training on the pictures."""
-    model, batch = tiny_model(), tiny_batch()
-    features = with_features(batch, features_of(model, batch))
-    cached, computed = model(**features), model(**batch)
+    model, batch = frozen_model(settings), tiny_batch()
+    features = features_of(model, batch)
+    cached, computed = model(**with_features(batch, features)), model(**batch)
     assert cached.loss == computed.loss
     assert torch.equal(cached.logits, computed.logits) and torch.equal(cached.span_scores, computed.span_scores)
-    assert torch.equal(model(**with_features(batch, [features["image_features"]])).logits, computed.logits)
+    if len(features) == 1:
+        assert torch.equal(model(**with_features(batch, features[0])).logits, computed.logits)
 
 
-def test_not_a_number_in_features_of_missing_pictures_is_harmless():
+def test_whole_map_may_be_given_to_a_pooled_tower():
+    """If it failed, a cache of regions would have to be made anew for a system that pools them."""
+    model, batch = frozen_model({"fusion": "collaboration", "vision_towers": [TOWER | {"pooled": True}]}), tiny_batch()
+    features = features_of(frozen_model({"fusion": "cross-modal"}), batch)
+    model.vision_towers[0].load_state_dict(frozen_model({"fusion": "cross-modal"}).vision_towers[0].state_dict())
+    assert features[0].shape == (3, 2, 4, 32)
+    assert torch.equal(model(**with_features(batch, features)).logits, model(**batch).logits)
+
+
+@each_system
+def test_not_a_number_in_features_of_missing_pictures_is_harmless(settings):
     """If it failed, uninitialised memory in a cache of features would reach the tags."""
-    model, batch = tiny_model(), tiny_batch()
+    model, batch = frozen_model(settings), tiny_batch()
     features = features_of(model, batch)
     clean = model(**with_features(batch, features))
-    dirty = features.masked_fill(~batch["image_mask"][..., None, None], float("nan"))
-    output = model(**with_features(batch, dirty))
-    assert torch.equal(output.logits, clean.logits)
+    missing = ~batch["image_mask"][..., None, None]
+    output = model(**with_features(batch, [part.masked_fill(missing, float("nan")) for part in features]))
+    assert torch.equal(output.logits, clean.logits) and torch.equal(output.loss, clean.loss)
     output.loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
 
 
+@each_system
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_features_stored_in_half_precision_are_read(dtype):
+def test_features_stored_in_half_precision_are_read(settings, dtype):
     """Regression: a cache in float16 ended in "mat1 and mat2 must have the same dtype"."""
-    model, batch = tiny_model(), tiny_batch()
-    features = features_of(model, batch).to(dtype)
-    expected = model(**with_features(batch, features.float()))
+    model, batch = frozen_model(settings), tiny_batch()
+    features = [part.to(dtype) for part in features_of(model, batch)]
+    expected = model(**with_features(batch, [part.float() for part in features]))
     assert torch.equal(model(**with_features(batch, features)).logits, expected.logits)
 
 
@@ -208,6 +231,13 @@ def test_features_of_another_tower_are_refused(features, message):
         tiny_model()(**with_features(tiny_batch(), features))
 
 
+def test_features_of_one_of_two_towers_are_refused():
+    """If it failed, the second tower would be left out in silence."""
+    model = frozen_model({"fusion": "collaboration"})
+    with pytest.raises(ValueError, match="image_features: expected one tensor for each of 2 towers, found 1"):
+        model(**with_features(tiny_batch(), torch.zeros(3, 2, 4, 32)))
+
+
 def test_pixels_and_features_at_once_are_refused():
     """If it failed, one of the two would be ignored in silence."""
     model, batch = tiny_model(), tiny_batch()
@@ -222,3 +252,96 @@ def test_normalisation_is_that_of_the_config():
     for name, values in tower.items():
         assert getattr(model.vision_towers[0], name).shape == (1, 3, 1, 1)
         torch.testing.assert_close(getattr(model.vision_towers[0], name).flatten(), torch.tensor(values))
+
+
+# Pooled towers, and several
+
+
+@pytest.mark.parametrize("kind", ["resnet", "swin"])
+def test_pooled_tower_gives_timm_s_own_pooled_features(kind):
+    """If it failed, "average-pooled" would be another mean than the one that the backbone was pretrained with."""
+    settings, _ = TOWERS[kind]
+    tower, batch = make_tower(**settings, pooled=True), tiny_batch(pictures=(1, 0, 1))
+    vectors, mask = tower(batch["pixel_values"], image_mask=batch["image_mask"])
+    assert vectors.shape == (3, 1, tower.channels) and mask.tolist() == [[True], [False], [True]]
+    reference = timm.create_model(settings["backbone"], num_classes=0, **settings["backbone_args"]).eval()
+    reference.load_state_dict(tower.backbone.timm_model.state_dict())
+    for row in (0, 2):
+        expected = reference((batch["pixel_values"][row] / 255 - tower.mean[0]) / tower.std[0])
+        torch.testing.assert_close(vectors[row], expected, atol=1e-5, rtol=1e-4)
+    assert vectors[1].eq(0).all()
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_pooled_tower_averages_the_pictures_that_are_there(kind):
+    """If it failed, a missing picture would count as black, or only the first of several be read."""
+    settings, count = TOWERS[kind]
+    tower, batch = make_tower(**settings, pooled=True), tiny_batch((5, 3, 7, 2), (1, 0, 3, 2))
+    batch["image_mask"][2] = torch.tensor([True, False, True])  # a hole: the second could not be read
+    vectors, mask = tower(batch["pixel_values"], image_mask=batch["image_mask"])
+    whole = make_tower(**settings)
+    regions, _ = whole(batch["pixel_values"], image_mask=batch["image_mask"])
+    for row, places in enumerate([[0], [], [0, 2], [0, 1]]):
+        assert mask[row].item() == bool(places)
+        if places:
+            maps = [regions[row, place * count : (place + 1) * count] for place in places]
+            expected = sum(part.mean(0) for part in maps) / len(maps)
+            torch.testing.assert_close(vectors[row, 0], expected, atol=1e-5, rtol=1e-5)
+        else:
+            assert vectors[row].eq(0).all()
+
+
+def test_pooled_tower_of_a_batch_without_pictures_gives_zeros_and_does_not_run():
+    """If it failed, a batch of text alone would be the mean of no region: NaN, or another shape than the fusion reads."""
+    tower, seen = make_tower(pooled=True), []
+    tower.backbone.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    for number in (0, 2):
+        pixels = torch.zeros(3, number, 3, 64, 64, dtype=torch.uint8)
+        vectors, mask = tower(pixels, image_mask=torch.zeros(3, number, dtype=torch.bool))
+        assert vectors.shape == (3, 1, 32) and vectors.eq(0).all() and mask.tolist() == [[False]] * 3
+    assert seen == []
+
+
+def test_two_towers_see_one_picture_each_at_its_size_and_in_its_normalisation():
+    """If it failed, the second tower would see the first one's pixels: too large, or normalised for another backbone."""
+    small = VIT | {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
+    large = TOWER | {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "pooled": True}
+    model = tiny_model(fusion="collaboration", vision_towers=[small, large])
+    batch = tiny_batch(pictures=(1, 1, 1))
+    batch["pixel_values"] = torch.randint(0, 256, (3, 1, 3, 48, 80), dtype=torch.uint8)
+    before = batch["pixel_values"].clone()
+    regions = model.encode(**batch).regions
+    assert torch.equal(batch["pixel_values"], before)
+    assert [tuple(part.shape) for part, _ in regions] == [(3, 5, 32), (3, 1, 32)]
+    for tower, settings, (found, mask) in zip(model.vision_towers, (small, large), regions, strict=True):
+        size = [settings["image_size"]] * 2
+        square = resize(before[:, 0] / 255, size, interpolation=InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+        channels = [(square[:, c] - settings["mean"][c]) / settings["std"][c] for c in range(3)]
+        features = tower.backbone.timm_model.forward_features(torch.stack(channels, dim=1))
+        expected = features.mean((2, 3))[:, None] if features.dim() == 4 else features
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        assert mask.all()
+
+
+def test_one_tower_learns_beside_a_frozen_one():
+    """If it failed, 2M-NER would fine-tune both picture encoders or neither."""
+    model, batch = tiny_model(**SYSTEMS["2m-ner"]).train(), tiny_batch()
+    before = {name: tensor.clone() for name, tensor in model.vision_towers.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(**batch).loss.backward()
+    learning = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    parts = ("text_tower", "vision_towers.0", "fusion.readers.0", "fusion.readers.1", "objectives.alignment.picture_heads.1")
+    assert all(any(name.startswith(part) for name in learning) for part in parts)
+    assert not any(name.startswith("vision_towers.1") for name in learning)
+    optimizer.step()
+    changed = {name for name, tensor in model.vision_towers.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"0"}
+
+
+def test_picture_of_another_size_is_read_in_half_precision(tmp_path):
+    """Regression: a model in bfloat16 stopped at the first picture to be resized, which the CPU cannot do in bfloat16."""
+    tiny_model().save_pretrained(tmp_path)
+    half = MMNERForTokenClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    batch = tiny_batch(size=48)
+    expected = MMNERForTokenClassification.from_pretrained(tmp_path)(**batch).logits
+    torch.testing.assert_close(half(**batch).logits, expected, atol=0.05, rtol=0.05)

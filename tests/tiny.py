@@ -19,12 +19,27 @@ TEXT: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 TOWER: dict[str, Any] = {"backbone": "resnet10t", "backbone_args": {"channels": [8, 16, 24, 32]}, "image_size": 64}
+VIT: dict[str, Any] = {
+    "backbone": "vit_tiny_patch16_224",
+    "backbone_args": {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2},
+    "image_size": 32,
+    "frozen": False,
+}
+TOWERS: dict[str, list[dict[str, Any]]] = {
+    "text-only": [],
+    "cross-modal": [TOWER],
+    "collaboration": [VIT, TOWER | {"pooled": True}],
+}
+# Settings of each system, for tests that all of them must pass.
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "mlmner": {"fusion": "cross-modal"},
+    "2m-ner": {"fusion": "collaboration", "sentence_vector": "pooler"},
+}
 
 
 def tiny_config(*, text: dict[str, Any] | None = None, tower: dict[str, Any] | None = None, **settings: Any) -> MMNERConfig:
-    """A config of MLMNER in small; `text` and `tower` change single keys, `settings` those of the config."""
-    if settings.get("fusion") != "text-only":
-        settings.setdefault("vision_towers", [TOWER | (tower or {})])
+    """A config of MLMNER in small, or of another fusion's system; `text` and `tower` (each one) change single keys."""
+    settings.setdefault("vision_towers", [one | (tower or {}) for one in TOWERS[settings.get("fusion", "cross-modal")]])
     settings.setdefault("id2label", dict(enumerate(LABELS)))
     settings.setdefault("text_config", TEXT | (text or {}))
     return MMNERConfig(**settings)
@@ -43,6 +58,14 @@ def stir(module: nn.Module, *, scale: float = 0.1) -> None:
     """Move every parameter at random: small and symmetric initial weights would hide what a part contributes."""
     for parameter in module.parameters():
         parameter.add_(torch.randn_like(parameter) * scale)
+
+
+def ready_model(**settings: Any) -> MMNERForTokenClassification:
+    """A tiny model with all its tasks, of which none is 0 for want of centres."""
+    model = tiny_model(**settings)
+    if "clustering" in model.objectives:
+        set_random_centres(model)
+    return model
 
 
 def set_random_centres(model: MMNERForTokenClassification) -> None:
