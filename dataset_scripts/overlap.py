@@ -8,9 +8,9 @@ A post of one split occurs in another
 
 An id alone proves nothing. Data sets without ids get the row numbers "0", "1", ... when they are opened, posts of the indexed
 format get "train-17": such ids are shared by any two corpora, and shape does not tell them from real ones (those of Twitter-2015
-are numbers). Texts do: the 46 posts of Twitter-2017 that MMNERD-en has under their id with other tokens differ only in where
-words are split and share every triple, while of 100,000 random pairs of posts of one corpus fewer than ten share half. Posts of
-one id with unlike texts are counted apart, as `Overlap.same_id_other_post`, and not taken for the same. A post translated under
+are numbers). Texts do: posts that MMNERD-en shares with Twitter-2017 under their id, but with other tokens, differ in where words
+are split alone, while posts that have nothing to do with each other hardly ever share half of their triples. Posts of one
+id with unlike texts are counted apart, as `Overlap.same_id_other_post`, and not taken for the same. A post translated under
 its old id is among them: its picture may be the same, so look at them where that number is not 0 and the ids are real.
 
 Only the columns id, tokens and ner_tags are read, never a picture.
