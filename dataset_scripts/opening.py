@@ -45,7 +45,6 @@ class Corpus:
         labels: the BIO label names in id order.
         version_name: ``official``, or what else tells this copy from others.
         version: for each split 12 hex digits of the SHA-256 of the file that it comes from, or of its rows.
-        is_raw: whether it was read from the corpus's own files.
     """
 
     name: str
@@ -53,7 +52,6 @@ class Corpus:
     labels: list[str]
     version_name: str
     version: dict[str, str]
-    is_raw: bool = False
 
 
 def open_corpus(
@@ -128,7 +126,7 @@ def _raw(builder: PostsBuilder) -> Corpus:
     features["image"] = datasets.Image(decode=False)
     splits = {split: datasets.Dataset.from_list(list(builder.rows(split)), features=features) for split in SPLITS}
     name = Path(builder.config.data_dir).name if isinstance(builder, Conll) else builder.name
-    return Corpus(name, splits, builder.labels(), builder.version_name(), builder.file_hashes(), is_raw=True)
+    return Corpus(name, splits, builder.labels(), builder.version_name(), builder.file_hashes())
 
 
 def _built(dataset: str, config: str | None, slices: Mapping[str, str]) -> Corpus:
