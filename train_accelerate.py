@@ -23,7 +23,6 @@ from transformers import get_linear_schedule_with_warmup
 
 from dataset_scripts.reader import CorpusError
 from modeling_mmner.building import build_model, build_processor, pretrained_parts
-from modeling_mmner.cards import render_card
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.corpus import TrainingCorpus, load_corpus
 from modeling_mmner.evaluation import Predictor, evaluate_rows, gold_tags, picture_scores, raw_text_score
@@ -33,6 +32,7 @@ from modeling_mmner.metrics import SpanF1
 from modeling_mmner.prediction import json_line
 from modeling_mmner.recipes import Recipe, parse_arguments
 from modeling_mmner.reports import picture_worth, plot_confusion, plot_learning_curves, results_table, transfer_table
+from modeling_mmner.terms import derived_licence, terms_of
 from modeling_mmner.training import PostSampler, centres_due, parameter_groups, refresh_centres, resolve_precision, train_epoch
 
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
@@ -93,8 +93,11 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
     predictor = Predictor(model, processor, accelerator, recipe.batch_size, recipe.num_workers)
     splits, predicted = score_splits(recipe, corpus, predictor)
+    terms = terms_of(recipe)
     metrics = {
         "recipe": recipe.to_dict() | {"mixed_precision": accelerator.mixed_precision},
+        "terms": terms,
+        "license": derived_licence(row["terms"] for row in terms),
         "seed": recipe.seed,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "corpus": corpus.summary(),
@@ -216,7 +219,7 @@ def write_results(
     with (output / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for row, right, found in zip(rows, gold, predicted, strict=True):
             file.write(json_line(row | {"gold": right, "predicted": found}) + "\n")
-    save_hub_folder(predictor.model, predictor.processor, folder=output / "model", card=render_card(metrics))
+    save_hub_folder(predictor.model, predictor.processor, folder=output / "model", metrics=metrics)
     plot_learning_curves(metrics["history"], output / "learning_curves.png", selected_epoch=metrics["selected_epoch"])
     plot_confusion(gold, predicted, output / "confusion_matrix.png")
 

@@ -8,12 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import IO, Any
 
-import torch
-
 from .corpus_commands import add_corpus_commands
-from .modeling_mmner import MMNERForTokenClassification
-from .prediction import Annotator, PostError, json_line
-from .processing_mmner import MMNERProcessor
+from .model_commands import add_model_commands
+from .pipeline_mmner import PostError
+from .prediction import Annotator, json_line, load_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m modeling_mmner", description="Multimodal named entity recognition.")
     commands = parser.add_subparsers(dest="name", required=True)
     add_corpus_commands(commands)
+    add_model_commands(commands)
     predict = commands.add_parser(
         "predict",
         help="find the entities of a text or of JSON lines",
@@ -55,11 +54,10 @@ def _predict(options: argparse.Namespace) -> int:
         raise PostError("expected --text or --input, found both")
     if options.text is None and options.image:
         raise PostError("expected --text with --image; JSON lines name their own pictures under 'image'")
-    device = options.device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
+    model, processor = load_model(options.model, device=options.device)
     annotator = Annotator(
-        # transformers wraps `to` in a way that hides `self` from type checkers.
-        model=MMNERForTokenClassification.from_pretrained(options.model).to(device).eval(),  # type: ignore[arg-type]
-        processor=MMNERProcessor.from_pretrained(options.model),
+        model=model,
+        processor=processor,
         batch_size=options.batch_size,
         num_workers=options.num_workers,
         threshold=options.threshold,

@@ -36,6 +36,22 @@ _TRANSFORMERS_KEYS = frozenset(
         "_experts_implementation_internal",
         "output_attentions",
         "tie_word_embeddings",
+        "use_cache",
+    ]
+)
+# Options of loading a model, which `pipeline` hands on to its config and to its processor's, too.
+_LOADING_OPTIONS = frozenset(
+    [
+        "device_map",
+        "ignore_mismatched_sizes",
+        "low_cpu_mem_usage",
+        "max_memory",
+        "offload_buffers",
+        "offload_folder",
+        "offload_state_dict",
+        "return_unused_kwargs",
+        "use_safetensors",
+        "variant",
     ]
 )
 # Boundary detection reads the text tower alone, so any fusion serves it, as it does the main task.
@@ -156,7 +172,7 @@ class MMNERConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.id2label is None and "num_labels" not in kwargs:
             labels = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC"]
-            self.id2label = dict(enumerate(labels))
+            self.id2label = {index: label for label, index in (self.label2id or {}).items()} or dict(enumerate(labels))
         if self.vision_towers is None:
             self.vision_towers = _DEFAULT_TOWERS.get(str(self.fusion), [])
         if self.objectives is None:
@@ -167,6 +183,7 @@ class MMNERConfig(PreTrainedConfig):
         check_fields(self, MMNERConfig, kwargs)
         self.vision_towers = [_tower_dict(tower) for tower in self.vision_towers]
         self.text_config.dtype = None  # the model's dtype counts, not that of the weights the encoder came from
+        self.text_config._name_or_path = ""  # may be a path on the author's disk
         self.label2id = {label: index for index, label in self.id2label.items()}
         self._check_values()
 
@@ -218,10 +235,15 @@ class MMNERConfig(PreTrainedConfig):
         if towers := config_dict.get("vision_towers"):
             own = known_keys(VisionTowerConfig)
             config_dict["vision_towers"] = [_known_part(tower, own, "config vision_towers") for tower in towers]
-        misspelt = sorted(key for key in set(kwargs) - known if not key.startswith("_") and key != "return_unused_kwargs")
+        misspelt = sorted(key for key in set(kwargs) - known - _LOADING_OPTIONS if not key.startswith("_"))
         if misspelt and not kwargs.get("return_unused_kwargs"):
             raise TypeError(f"config: unknown keys {misspelt}; expected some of {sorted(known)}")
-        return super().from_dict(config_dict, **kwargs)
+        # Transformers sets overrides on the finished config, where nothing checks them. A part of text_config it merges in.
+        own = {*get_annotations(MMNERConfig), "label2id"} - {"text_config"}
+        overrides = {key: kwargs.pop(key) for key in own & kwargs.keys()}
+        if overrides.keys() & {"id2label", "label2id"}:
+            config_dict |= {"id2label": None, "label2id": None}
+        return super().from_dict(config_dict | overrides, **kwargs)
 
 
 def _known_part(settings: dict[str, Any], known: set[str], place: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .labels_mmner import boundary_label, may_follow
+from .labels_mmner import IGNORED, boundary_label, may_follow
 
 try:
     from torchcrf import CRF as TorchCRF
@@ -18,13 +18,12 @@ except ImportError as error:
         "(the package called 'torchcrf' is another one)"
     ) from error
 
-IGNORED = -100
-
 
 class CRF(TorchCRF):
     """Conditional random field over the words of a text (Lafferty et al. 2001; Li et al. 2022, eq. 11-12).
 
-    Sums and maxima run in float32 whatever the emissions are: in bfloat16 the loss is off by a fifth at 256 words.
+    Sums and maxima run in float32 whatever the emissions are: in bfloat16 the loss is off by a fifth at 256 words. Posteriors are
+    differences of large sums, and run in float64 where the device has it: in float32 those of 300 words are off by 0.004.
     Illegal BIO transitions are barred in decoding and posteriors, never in the loss, since gold tags may hold orphans.
 
     Args:
@@ -106,12 +105,12 @@ class CRF(TorchCRF):
         Returns:
             (B, W, L) float32 in 0..1, rows of words sum to 1; 0 where `mask` is False.
         """
-        emissions = self._checked(emissions, mask)
-        parameters = self._scores(barred=True)
+        emissions = _precise(self._checked(emissions, mask))
+        parameters = self._scores(barred=True, dtype=emissions.dtype)
         forward = self._forward_scores(emissions, mask, parameters)
         backward = self._backward_scores(emissions, mask, parameters)
         log_partition = self._log_partition(forward, mask, parameters)
-        return (forward + backward - log_partition[:, None, None]).exp().masked_fill(~mask[..., None], 0.0)
+        return (forward + backward - log_partition[:, None, None]).exp().masked_fill(~mask[..., None], 0.0).float()
 
     @torch.no_grad()
     def span_scores(self, emissions: Tensor, tags: Tensor, *, mask: Tensor) -> Tensor:
@@ -125,8 +124,8 @@ class CRF(TorchCRF):
         Returns:
             (B, W) float32 in 0..1 at the first word of each span, 0 elsewhere.
         """
-        emissions = self._checked(emissions, mask)
-        parameters = self._scores(barred=True)
+        emissions = _precise(self._checked(emissions, mask))
+        parameters = self._scores(barred=True, dtype=emissions.dtype)
         _, transitions, end = parameters
         forward = self._forward_scores(emissions, mask, parameters)
         backward = self._backward_scores(emissions, mask, parameters)
@@ -149,15 +148,15 @@ class CRF(TorchCRF):
             rest = torch.where(present[:, word], rest, end[tag])
             scores.append(forward[:, word].gather(1, tag[:, None])[:, 0] + rest - log_partition)
         starts = mask & torch.tensor(self._begins, device=tags.device)[tags]
-        return torch.stack(scores[::-1], dim=1).exp().clamp(max=1.0).masked_fill(~starts, 0.0)
+        return torch.stack(scores[::-1], dim=1).exp().clamp(max=1.0).masked_fill(~starts, 0.0).float()
 
-    def _scores(self, *, barred: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Start (L,), transition (L, L) and end (L,) scores in float32, illegal ones at -inf when `barred`."""
-        start, transitions = self.start_transitions.float(), self.transitions.float()
+    def _scores(self, *, barred: bool, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+        """Start (L,), transition (L, L) and end (L,) scores, illegal ones at -inf when `barred`."""
+        start, transitions = self.start_transitions.to(dtype), self.transitions.to(dtype)
         if barred:
             start = start.masked_fill(~torch.tensor(self._start_allowed, device=start.device), -torch.inf)
             transitions = transitions.masked_fill(~torch.tensor(self._allowed, device=start.device), -torch.inf)
-        return start, transitions, self.end_transitions.float()
+        return start, transitions, self.end_transitions.to(dtype)
 
     def _forward_scores(self, emissions: Tensor, mask: Tensor, parameters: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """(B, W, L): log sum over all paths that end with a label at a word; past a text's end its last word's."""
@@ -202,3 +201,8 @@ class CRF(TorchCRF):
         if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
             raise ValueError("mask: expected each text's words first and the padding after, got a mask with a hole")
         return emissions.float().masked_fill(~mask[..., None], 0.0)
+
+
+def _precise(emissions: Tensor) -> Tensor:
+    """In float64, which Apple's accelerators do not have."""
+    return emissions if emissions.device.type == "mps" else emissions.double()

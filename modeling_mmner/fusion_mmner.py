@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mmner import MMNERConfig
 
@@ -66,10 +67,10 @@ class Attention(nn.Module):
             self._split(self.key(context)),
             self._split(self.value(context)),
         )
-        # The lowest finite score rather than -inf: a masked key still weighs exactly 0 beside any other, and a row that is
-        # masked throughout stays finite in each implementation.
+        # Half the lowest finite score rather than -inf: a masked key still weighs exactly 0 beside any other, and a row that is
+        # masked throughout stays finite in each implementation, also when scores are added to it in half precision.
         bias = torch.zeros(mask.shape, dtype=queries.dtype, device=mask.device)
-        bias = bias.masked_fill(~mask, torch.finfo(queries.dtype).min)[:, None, None, :]
+        bias = bias.masked_fill(~mask, torch.finfo(queries.dtype).min / 2)[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
@@ -86,7 +87,7 @@ class Attention(nn.Module):
         return states.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
-class TransformerLayer(nn.Module):
+class TransformerLayer(GradientCheckpointingLayer):
     """A BERT-style layer whose query may come from one modality and its key and value from another (eq. 1-2).
 
     Attention, residual from the query, LayerNorm; feed-forward of four times the width, residual, LayerNorm. With the query
@@ -167,7 +168,7 @@ class CrossModalFusion(nn.Module):
         """
         ((picture, region_mask),) = regions
         has_picture = region_mask.any(1)[:, None, None]
-        rows = self.no_picture.expand(len(words), 1, -1)
+        rows = self.no_picture.expand(words.shape[0], 1, -1)
         visual = torch.cat([rows, self.region_projection(picture).to(rows.dtype)], dim=1)  # V, shape: (B, 1 + R, D)
         visual_mask = torch.cat([~has_picture[:, 0], region_mask], dim=1)
 

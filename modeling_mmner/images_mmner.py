@@ -2,6 +2,9 @@
 
 import io
 import os
+import time
+import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 PICTURE_COLUMNS = ("image", "images")
 """The columns of a row that may hold pictures: one, or a list of them."""
 
+_MOST_BYTES = 50_000_000
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _EXPECTED = "a PIL image, a path, bytes, an array (H, W), (H, W, 1/3/4) or (3, H, W), or a row with 'bytes' or 'path'"
 
@@ -35,7 +39,7 @@ def load_picture(picture: Any) -> Image.Image:
     if isinstance(picture, (bytes, bytearray, memoryview)):
         return _opened(io.BytesIO(bytes(picture)), f"{len(picture)} bytes")
     if isinstance(picture, (str, Path)):
-        if str(picture).startswith(("http://", "https://")):
+        if is_url(picture):
             raise PictureError(f"picture {picture}: expected {_EXPECTED}; URLs are not fetched, download it first")
         if not os.path.isfile(picture):
             raise PictureError(f"picture {picture}: expected a file, found none")
@@ -43,6 +47,46 @@ def load_picture(picture: Any) -> Image.Image:
     if hasattr(picture, "__array__"):
         return _from_array(np.asarray(picture))
     raise PictureError(f"picture: expected {_EXPECTED}, found {type(picture).__name__}")
+
+
+def is_url(picture: Any) -> bool:
+    """Whether a picture is given by its address on the web."""
+    return isinstance(picture, str) and picture.startswith(("http://", "https://"))
+
+
+class _WebRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to the web only; urllib's own also follows those to ftp."""
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        if not is_url(newurl):
+            raise OSError(f"a redirect to {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def fetch_picture(url: str, *, timeout: float = 20.0) -> bytes:
+    """The bytes at an address on the web, at most 50 MB of them.
+
+    Args:
+        timeout: seconds that it may take.
+
+    Raises:
+        PictureError: nothing can be fetched there, or too much, or too slowly.
+    """
+    deadline = time.monotonic() + timeout
+    content = bytearray()
+    try:
+        # Some servers refuse urllib's own name.
+        request = urllib.request.Request(url, headers={"User-Agent": "mmner"})
+        with urllib.request.build_opener(_WebRedirects).open(request, timeout=timeout) as response:
+            while chunk := response.read1(2**16):
+                content += chunk
+                if len(content) > _MOST_BYTES:
+                    raise OSError(f"more than {_MOST_BYTES:,} bytes")
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no end of it after {timeout} seconds")
+    except (OSError, ValueError, HTTPException) as error:
+        raise PictureError(f"picture {url}: expected to fetch it, found {error}") from error
+    return bytes(content)
 
 
 def pictures_of(row: dict[str, Any]) -> list[Any]:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 OUTSIDE = "O"
 BOUNDARY_LABELS = (OUTSIDE, "B", "I")
+IGNORED = -100
+"""The label id where there is no word."""
 WORD_RULES = ("mmner-words-1",)
 
 _ELISIONS = frozenset(["c", "d", "j", "l", "m", "n", "s", "t", "qu", "jusqu", "lorsqu", "puisqu", "quoiqu"])

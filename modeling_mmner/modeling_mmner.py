@@ -6,19 +6,28 @@ Notation: B batch, S sub-tokens, W words, L labels, N pictures a post, R regions
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedModel, initialization
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from .configuration_mmner import MMNERConfig
 from .crf_mmner import CRF
 from .fusion_mmner import FUSIONS, CrossModalFusion, Widths
-from .objectives_mmner import OBJECTIVES, Context, EntityClustering
+from .objectives_mmner import OBJECTIVES, Context, EntityClustering, Objective
 from .text_mmner import TextTower
 from .vision_mmner import VisionTower
+
+_logger = logging.get_logger(__name__)
+_NO_LABELS = (
+    "forward: expected labels (B, W) in training, found none. With label_smoothing_factor or compute_loss_func the Trainer keeps "
+    "them back and would put another loss in the place of the CRF's: leave these out. To predict, call model.eval() first, or "
+    "torch.no_grad() to keep dropout"
+)
+_WHERE_TO_LOAD = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
 @dataclass
@@ -60,10 +69,14 @@ class MMNERPreTrainedModel(PreTrainedModel):
     input_modalities = ["text", "image"]
     _supports_sdpa = True
     _keep_in_fp32_modules_strict = ["crf"]
+    supports_gradient_checkpointing = True
     # The losses are means over texts; the Trainer must not divide or multiply them again when it accumulates gradients.
     accepts_loss_kwargs = False
     # An `nn.ModuleList`, of which type checkers know only that it holds modules.
     vision_towers: Sequence[VisionTower]
+    classifier: nn.Linear
+    crf: CRF
+    objectives: nn.ModuleDict
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -84,10 +97,58 @@ class MMNERPreTrainedModel(PreTrainedModel):
             initialization.zeros_(module.centres)
             initialization.zeros_(module.has_centre)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers'; ``id2label=..., label2id=..., ignore_mismatched_sizes=True`` fine-tunes to other entity types.
+
+        Towers and fusion are then those of the checkpoint, and what depends on the labels is made anew, even where its size is
+        the same: the classifiers, the CRFs and the entity centres.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        # Weights given as a state dict have no labels to compare, and an adapter brings its own layers.
+        if kwargs.get("ignore_mismatched_sizes") and pretrained_model_name_or_path and not model._hf_peft_config_loaded:
+            where = {key: kwargs[key] for key in _WHERE_TO_LOAD if key in kwargs}
+            saved = type(model.config).from_pretrained(pretrained_model_name_or_path, **where)
+            if saved.labels != model.config.labels:
+                model.reset_label_layers()
+                _logger.warning(
+                    f"{pretrained_model_name_or_path}: made classifiers, CRFs and entity centres anew, to be trained on "
+                    f"{model.config.labels}; the checkpoint's are of {saved.labels}"
+                )
+        return loaded
+
+    def reset_label_layers(self) -> None:
+        """Make anew, at random, what depends on the labels: the classifiers, the CRFs and the entity centres."""
+        own: list[nn.Module] = [self.classifier, self.crf]
+        for module in chain(own, *(cast(Objective, objective).label_layers() for objective in self.objectives.values())):
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                # Or it would be taken for loaded, and left as it is.
+                tensor._is_hf_initialized = False  # type: ignore[attr-defined]
+            self._init_weights(module)
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        """As transformers', which reaches the text encoder and the fusion, and beyond it the picture encoders that are trained.
+
+        One with batch-norm goes on as it is: a second pass would enter each batch twice into its running statistics.
+        """
+        super()._set_gradient_checkpointing(enable, *args, **kwargs)
+        for backbone in [tower.backbone for tower in self.vision_towers if not tower.frozen]:
+            if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules()):
+                if backbone.supports_gradient_checkpointing:
+                    backbone._set_gradient_checkpointing(enable)
+            elif enable:
+                _logger.warning_once("gradient checkpointing: left out of a picture encoder that has batch-norm")
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As transformers', with an entry for AutoModel beside that of the class's own Auto class."""
+        """As transformers', with an entry for AutoModel beside that of the class's own Auto class, and one for the pipeline."""
+        # Transformers copies the files that this one imports, wherever in it: so the pipeline's travels, too.
+        from .pipeline_mmner import MultimodalNERPipeline
+
         entry = "modeling_mmner.MMNERForTokenClassification"
         self.config.auto_map = {"AutoModel": entry} | (getattr(self.config, "auto_map", None) or {})
+        impl = f"pipeline_mmner.{MultimodalNERPipeline.__name__}"
+        self.config.custom_pipelines = {"multimodal-ner": {"impl": impl, "pt": ["AutoModelForTokenClassification"]}}
         super().save_pretrained(save_directory, *args, **kwargs)
 
 
@@ -152,8 +213,10 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
 
         Raises:
             ValueError: no word placement, pixels of the wrong type, pixels and features at once, features for a tower that is
-                trained, labels out of range.
+                trained, labels out of range; no labels in training.
         """
+        if labels is None and self.training and torch.is_grad_enabled():
+            raise ValueError(_NO_LABELS)
         context = self.encode(
             input_ids,
             attention_mask,
@@ -167,10 +230,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         )
         losses = {} if labels is None else self._losses(context)
         weighted = [self.config.objectives[name] * part for name, part in losses.items()]
-        tags, span_scores = None, None
-        if not self.training:
-            tags = self.crf.decode_batch(context.emissions, mask=context.word_mask)
-            span_scores = self.crf.span_scores(context.emissions, tags, mask=context.word_mask)
+        tags, span_scores = (None, None) if self.training else self._decode(context)
         # All at once: an output's keys are in the order in which they were set, and the loss must come first in a tuple.
         output = MMNEROutput(
             loss=torch.stack(weighted).sum() if weighted else None,
@@ -202,7 +262,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             raise ValueError(
                 "forward: expected word_starts and word_mask (B, W), found none. This model tags words, not sub-tokens: make "
                 "its inputs with MMNERProcessor. The stock token-classification pipeline cannot place words; use "
-                "`python -m modeling_mmner predict` or processor(...), model(...), processor.post_process_entities(...)"
+                "pipeline('multimodal-ner', ...) or processor(...), model(...), processor.post_process_entities(...)"
             )
         word_mask = word_mask.bool()
         if attention_mask is None:
@@ -266,6 +326,11 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 raise ValueError("image_features: expected pixel_values for a tower that is trained, found ready-made features")
             if feature.dim() != 4 or feature.shape[-1] != tower.channels:
                 raise ValueError(f"image_features: expected (B, N, R, {tower.channels}), found {tuple(feature.shape)}")
+
+    def _decode(self, context: Context) -> tuple[Tensor, Tensor]:
+        """The best tags (B, W), and the posterior (B, W) of each of their spans."""
+        tags = self.crf.decode_batch(context.emissions, mask=context.word_mask)
+        return tags, self.crf.span_scores(context.emissions, tags, mask=context.word_mask)
 
     def _losses(self, context: Context) -> dict[str, Tensor]:
         """The losses whose weight is not 0, by name and before weighting (eq. 13)."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_mmner import MMNERConfig
-from .crf_mmner import CRF, IGNORED
+from .crf_mmner import CRF
 from .fusion_mmner import FusionOutput, TransformerLayer, Widths
-from .labels_mmner import BOUNDARY_LABELS, boundary_label, entity_types
+from .labels_mmner import BOUNDARY_LABELS, IGNORED, boundary_label, entity_types
 from .text_mmner import mean_over_words
 
 
@@ -47,7 +47,15 @@ class Context:
         return self.labels
 
 
-class BoundaryDetection(nn.Module):
+class Objective(nn.Module):
+    """An auxiliary objective: `forward` takes a `Context` and returns a scalar."""
+
+    def label_layers(self) -> list[nn.Module]:
+        """Its modules that depend on the labels, to be made anew for other ones."""
+        return []
+
+
+class BoundaryDetection(Objective):
     """Entity boundary detection: untyped B/I/O labels from a Transformer layer of its own with its own CRF (eq. 9-10)."""
 
     def __init__(self, config: MMNERConfig, widths: Widths) -> None:
@@ -67,8 +75,12 @@ class BoundaryDetection(nn.Module):
         boundaries = torch.tensor(self._boundary_ids, device=labels.device)[labels.clamp(min=0)].masked_fill(labels < 0, IGNORED)
         return self.crf.negative_log_likelihood(emissions, boundaries, mask=context.word_mask).mean()
 
+    def label_layers(self) -> list[nn.Module]:
+        """Its classifier and CRF: untyped, but where entities of other types begin and end is another matter."""
+        return [self.classifier, self.crf]
 
-class ContrastiveFusion(nn.Module):
+
+class ContrastiveFusion(Objective):
     """InfoNCE between the mean-pooled text view t_i and image view m_i of each post (eq. 3-5).
 
     ``loss = mean_i(lam * l_i(M->T) + (1 - lam) * l_i(T->M))`` over cosine similarities divided by the temperature. Eq. 5 prints
@@ -96,7 +108,7 @@ class ContrastiveFusion(nn.Module):
         return self.image_share * image_to_text + (1 - self.image_share) * text_to_image
 
 
-class EntityClustering(nn.Module):
+class EntityClustering(Objective):
     """Pull each gold entity word to its type's centre and away from the others' directions (eq. 6-8).
 
     ``loss = mean_j(||f_j - c_k|| + mean over k' != k of cos(f_j - c_k, f_j - c_k'))`` over the gold entity words of the batch.
@@ -146,6 +158,10 @@ class EntityClustering(nn.Module):
         self.centres.copy_(sums / counts.clamp(min=1)[:, None])
         self.has_centre.copy_(counts > 0)
 
+    def label_layers(self) -> list[nn.Module]:
+        """All of it: the centres."""
+        return [self]
+
     def _word_types(self, context: Context) -> Tensor:
         """(B, W): index of each gold word's entity type, -1 outside entities."""
         labels = context.gold()
@@ -153,7 +169,7 @@ class EntityClustering(nn.Module):
         return types.masked_fill(~context.word_mask | (labels < 0), -1)
 
 
-class ContrastiveAlignment(nn.Module):
+class ContrastiveAlignment(Objective):
     """NT-Xent between each text and its picture, as each picture encoder sees it (Wang et al. 2024).
 
     ``L_cl = sum over picture encoders of NT-Xent(text, picture)``; text and picture go through Linear-ReLU-Linear heads, and the

@@ -11,14 +11,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from .images_mmner import PictureError, load_picture, pictures_of
 from .modeling_mmner import MMNERForTokenClassification
+from .pipeline_mmner import PostError, checked_post
 from .processing_mmner import MMNERProcessor
 
 _WINDOW_BATCHES = 32
 _logger = logging.getLogger(__name__)
-
-
-class PostError(ValueError):
-    """A post that cannot be read; the text says which, what was expected and what was found."""
 
 
 @dataclass
@@ -109,19 +106,23 @@ class Annotator:
         return texts, dict(self.processor(texts, images=images)), problems
 
 
-def checked_post(post: Any, number: int) -> dict[str, Any]:
-    """The post, after checking that it has a text or tokens; `number` (from 1) names it in errors."""
-    if not isinstance(post, dict):
-        raise PostError(f"post {number}: expected an object with 'text' or 'tokens', found {type(post).__name__}")
-    text, tokens = post.get("text"), post.get("tokens")
-    if (text is None) == (tokens is None):
-        found = "both" if text is not None else f"neither; its keys are {sorted(post)}"
-        raise PostError(f"post {number}: expected either 'text' or 'tokens', found {found}")
-    if text is not None and not isinstance(text, str):
-        raise PostError(f"post {number}: expected 'text' to be a string, found {type(text).__name__}")
-    if tokens is not None and not (isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)):
-        raise PostError(f"post {number}: expected 'tokens' to be a list of strings, found {tokens!r:.80}")
-    return post
+def load_model(model_id: str, *, device: str | None = None) -> tuple[MMNERForTokenClassification, MMNERProcessor]:
+    """A trained model, in evaluation mode on its device, and its processor.
+
+    Args:
+        model_id: a folder, or an id on the Hub.
+        device: cpu, cuda, cuda:1, mps; None: an accelerator if there is one.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: the computer has no such device.
+    """
+    model = MMNERForTokenClassification.from_pretrained(model_id).eval()
+    try:
+        model.to(device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"))
+    except (RuntimeError, AssertionError) as error:  # PyTorch raises both
+        raise ValueError(f"device {device}: expected one that this computer has; {error}") from error
+    return model, MMNERProcessor.from_pretrained(model_id)
 
 
 def json_line(record: dict[str, Any]) -> str:

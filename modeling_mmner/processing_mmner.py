@@ -10,9 +10,10 @@ import numpy as np
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_mmner import MMNERConfig
-from .crf_mmner import IGNORED
 from .images_mmner import PictureError, load_picture, square_pixels
-from .labels_mmner import Word, check_labels, check_word_rule, split_words, tags_to_spans
+from .labels_mmner import IGNORED, Word, check_labels, check_word_rule, split_words, tags_to_spans
+
+_SETTINGS = frozenset(["labels", "image_size", "word_rule"])
 
 
 class Post(NamedTuple):
@@ -55,6 +56,14 @@ class MMNERProcessor(ProcessorMixin):
         self.image_size = image_size
         self.word_rule = word_rule
         self._prefix, self._suffix = special_tokens(tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers'; ``labels=...``, ``image_size=...`` or ``word_rule=...`` take the place of what was saved."""
+        # Apart from the others, which transformers hands on to the tokenizer and that to the model's config.
+        settings = {name: kwargs.pop(name) for name in _SETTINGS & kwargs.keys()}
+        saved = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        return cls(saved.tokenizer, **{name: getattr(saved, name) for name in _SETTINGS} | settings) if settings else saved
 
     @property
     def model_input_names(self) -> list[str]:

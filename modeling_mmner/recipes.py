@@ -17,6 +17,7 @@ import yaml
 from dataset_scripts.schemes import TagScheme
 
 from .configuration_mmner import FusionName, describe_type, fits_type
+from .terms import check_terms
 
 _TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 
@@ -63,7 +64,9 @@ class Recipe:
         1.0, "a language of n posts is drawn in proportion to n^(1/temperature); 1: as many as it has, large: all alike"
     )
     transfer: bool = _setting(False, "train on each language alone, test on each (zero-shot transfer)")
-    license: str = _setting("other", "licence that data and backbones leave for the trained model")
+    terms: dict[str, str] = _setting(
+        {}, "licences of corpora and pretrained encoders, as NAME=LICENCE,PATH=LICENCE; none: published without one"
+    )
 
     text_encoder: str | None = _setting(None, "model id or folder of the text encoder; none trains text_config from scratch")
     text_config: dict[str, Any] = _setting({}, "config of a text encoder from scratch")
@@ -110,6 +113,7 @@ class Recipe:
                 raise ValueError(f"recipe {name}: expected a number > 0, found {getattr(self, name)}")
         if not 0 <= self.warmup_share <= 1:
             raise ValueError(f"recipe warmup_share: expected a share in 0..1, found {self.warmup_share}")
+        check_terms(self.terms)
         known = ("backbone", "backbone_args", "frozen", "pooled", "image_size", "pretrained", "checkpoint")
         for tower in self.vision_towers:
             if unknown := sorted(set(tower) - set(known)):

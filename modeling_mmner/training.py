@@ -120,7 +120,8 @@ def refresh_centres(model: MMNERForTokenClassification, batches: Iterable[dict[s
     clustering = cast(EntityClustering, model.objectives["clustering"])
     was_training = model.training
     model.eval()
-    sums, counts = torch.zeros_like(clustering.centres), torch.zeros(len(clustering.centres), device=accelerator.device)
+    sums = torch.zeros_like(clustering.centres, dtype=torch.float32)  # a bfloat16 model's centres are bfloat16
+    counts = torch.zeros(len(clustering.centres), device=accelerator.device)
     for batch in batches:
         with accelerator.autocast():
             batch_sums, batch_counts = clustering.entity_sums(model.encode(**batch))

@@ -37,12 +37,19 @@ class VisionTower(nn.Module):
         if self.frozen:
             self.backbone.requires_grad_(False).eval()
 
+    @property
+    def prefix_tokens(self) -> int:
+        """How many of a picture's regions come before its map: a ViT's class token and registers; 0 for other encoders."""
+        return getattr(self.backbone.timm_model, "num_prefix_tokens", 0)
+
     def train(self, mode: bool = True) -> "VisionTower":
-        """As PyTorch's, but a frozen backbone stays in evaluation mode and without gradients."""
+        """As PyTorch's, but a backbone of which nothing is trained stays in evaluation mode; a frozen one has no gradients."""
         super().train(mode)
         if self.frozen:
             # `from_pretrained` makes every parameter anew, with gradients, and then calls `eval`, which comes here.
             self.backbone.requires_grad_(False).eval()
+        elif not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            self.backbone.eval()  # as under an adapter: batch-norm must not move either, nobody would save it
         return self
 
     def forward(self, pixel_values: Tensor, *, image_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +67,7 @@ class VisionTower(nn.Module):
         if len(pictures) == 0:
             regions = torch.zeros(*image_mask.shape, 0, self.channels, dtype=self.backbone.dtype, device=image_mask.device)
         else:
-            features = self._features(pictures)  # shape: (P, R, C)
+            features = self.features(pictures)  # shape: (P, R, C)
             regions = features.new_zeros(*image_mask.shape, *features.shape[1:])
             regions[image_mask] = features
         return self.lay_out(regions, image_mask)
@@ -69,7 +76,7 @@ class VisionTower(nn.Module):
         """What the fusion reads of the regions (B, N, R, C) of each picture: see `flatten_pictures`, `average_pictures`."""
         return average_pictures(regions, image_mask) if self.pooled else flatten_pictures(regions, image_mask)
 
-    def _features(self, pictures: Tensor) -> Tensor:
+    def features(self, pictures: Tensor) -> Tensor:
         """(P, R, C) regions of P existing pictures."""
         pixels = pictures.float() / 255  # in half precision the CPU cannot resize
         if pixels.shape[-2:] != (self.image_size, self.image_size):

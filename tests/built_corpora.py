@@ -1,11 +1,8 @@
-"""Shared by the tests of built data sets: building small ones, reading their files, and loading them in another process."""
+"""Shared by the tests of built data sets: building small ones, and reading their files."""
 
 import atexit
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -15,7 +12,6 @@ import pyarrow.parquet as pq
 
 from dataset_scripts.building import build_dataset, shards
 from tests.small_corpora import write_pictures, write_posts
-from tests.test_hub import BLOCKED
 
 POSTS = {
     "train": [("1", "Paris/B-LOC is/O Zqvorn/I-LOC"), ("2", "Jordan/B-PER Henderson/I-PER"), ("3", "Wxyrble/O")],
@@ -62,14 +58,3 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """Content of every file below a folder by its path there; a folder without files is named with nothing in it."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() or not any(path.iterdir()))
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in paths}
-
-
-def run_elsewhere(script: str, *arguments: object, folder: Path) -> None:
-    """Run a script in a process that sees neither the package nor the network, and keeps its caches in `folder`."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    environment |= {"HF_DATASETS_CACHE": str(folder / "home" / "datasets")}
-    blocked = BLOCKED.format(blocked=("modeling_mmner", "dataset_scripts"))
-    command = [sys.executable, "-c", blocked + script, *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]

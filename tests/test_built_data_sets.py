@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from dataset_scripts.building import build_dataset
 from dataset_scripts.editing import remove_posts
 from modeling_mmner.labels_mmner import bio_labels
-from tests.built_corpora import build_small, record_of, rows_of, run_elsewhere
+from tests.built_corpora import build_small, record_of, rows_of
+from tests.elsewhere import run_elsewhere
 from tests.shared_data import DATA, needs_data
 from tests.small_corpora import write_mmner, write_pictures
 
@@ -95,7 +96,7 @@ def loaded(folder):
         **{name: [None] for name in REAL},
     }
     found = [(name, str(folder / name / "built"), names) for name, names in configs.items() if (folder / name / "built").is_dir()]
-    run_elsewhere(LOADED, json.dumps(found), folder / "result.json", folder=folder)
+    run_elsewhere(LOADED, json.dumps(found), folder / "result.json", folder=folder, HF_HUB_OFFLINE=1)
     return json.loads((folder / "result.json").read_text())
 
 

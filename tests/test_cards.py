@@ -2,56 +2,22 @@
 
 import copy
 import itertools
+import json
 import re
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
-from modeling_mmner.cards import render_card
-from modeling_mmner.recipes import load_recipe
+from dataset_scripts.sample.texts import generate_posts
+from modeling_mmner.cards import recipe_cards, render_card, render_untrained_card, without_folders, write_cards
+from modeling_mmner.cli import main
+from modeling_mmner.recipes import load_recipe, parse_arguments, recipe_names
+from tests.small_metrics import make_metrics
 
-SPLITS = ("train", "validation", "test")
+CARDS = Path(__file__).parents[1] / "model_cards"
 SYNTHETIC = "no\n> evidence of quality on real posts"
 EQUATION_5, EQUATION_8 = "Eq. 5 (contrastive fusion)", "Eq. 8 (entity clustering)"
-
-
-def block(scores: "itertools.count[int]") -> dict:
-    """A block in which no two figures are alike: 10.1 %, 10.2 %, ..."""
-
-    def score() -> dict:
-        precision, recall, f1, low, high = (next(scores) / 1000 for _ in range(5))
-        interval = [low, high]
-        return {"precision": precision, "recall": recall, "f1": f1, "number": next(scores), "confidence_interval": interval}
-
-    kinds = {"by_type": ("PER", "LOC"), "by_language": ("en",), "by_source": ("ambiguous",), "by_language_and_source": ()}
-    return {"overall": score(), "strict": score()} | {kind: {name: score() for name in names} for kind, names in kinds.items()}
-
-
-def make_metrics(recipe: str = "quickstart", **settings) -> dict:
-    scores = itertools.count(101)
-    validation, test, shuffled, none = (block(scores) for _ in range(4))
-    raw_text = block(scores)["overall"]
-    modes = {"true": copy.deepcopy(test), "shuffled": shuffled, "none": none}
-    derived = {"base_models": ["google-bert/bert-base-cased"], "languages": ["en", "fr"]}
-    return {
-        "recipe": load_recipe(recipe).to_dict() | derived | settings,
-        "seed": 17,
-        "versions": {"mmner": "0.1.0", "python": "3.11.7", "torch": "2.9.0"},
-        "corpus": {
-            "name": "sample",
-            "version_name": "generated-1.0.0",
-            "version": {split: f"{split[:2]}0123456789" for split in SPLITS},
-            "overlap": {"validation": 31, "test": 32, "excluded": True},
-            "posts": dict(zip(SPLITS, (1601, 301, 302), strict=True)),
-            "pictures": {split: {"present": 1001, "missing": 602, "broken": 3} for split in SPLITS},
-            "chance": {"en": 0.9911, "all": 0.9922},
-        },
-        "model": {"parameters": 1234567, "trained_parameters": 1200000},
-        "history": [],
-        "selected_epoch": 7,
-        "timing": {"training_seconds": 96.0, "total_seconds": 132.0},
-        "splits": {"validation": validation, "test": test | {"raw_text": raw_text, "picture": modes}},
-    }
 
 
 def test_front_matter_is_what_the_hub_reads():
@@ -97,7 +63,7 @@ def test_tables_are_whole():
     """If it failed, a stray line break or column of the template would break a table on the Hub's page."""
     lines = render_card(make_metrics()).splitlines()
     tables = [list(group) for is_table, group in itertools.groupby(lines, lambda line: line.startswith("|")) if is_table]
-    assert len(tables) == 4
+    assert len(tables) == 5
     for table in tables:
         assert len(table) > 2 and set(table[1]) == {"|", "-"}
         assert {row.count("|") for row in table} == {table[0].count("|")}
@@ -115,22 +81,34 @@ def test_training_data_and_settings_are_told():
     assert "Versions: mmner 0.1.0, python 3.11.7, torch 2.9.0." in card
 
 
-def test_paths_of_the_author_stay_private():
-    """If it failed, the card would publish folder names of whoever trained the model."""
-    card = render_card(make_metrics(data_dir="/home/somebody/a", image_dir="/home/somebody/b", output_dir="/home/somebody/c"))
-    assert "| epochs |" in card
-    assert "/home/somebody" not in card
+def test_paths_of_the_author_stay_private(tmp_path, monkeypatch):
+    """If it failed, card or metrics on the Hub would have folder names of whoever trained the model."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret" / "posts").mkdir(parents=True)
+    folders = dict.fromkeys(("data_dir", "image_dir", "output_dir", "text_encoder"), "/home/secret/a")
+    towers = [{"backbone": "timm/resnet152.tv_in1k", "checkpoint": "~/secret/weights.safetensors"}]
+    paths = {"dataset": "secret/posts", "exclude_test_of": ["./secret/b", "org/posts"], "terms": {"/home/secret/a": "mit"}}
+    metrics = make_metrics(**folders, **paths, vision_towers=towers)
+    told = without_folders(metrics)
+    card = render_card(told)
+    assert "secret" not in card and "secret" not in json.dumps(told) and metrics["recipe"]["data_dir"] == "/home/secret/a"
+    assert '| exclude_test_of | `["b", "org/posts"]` |' in card and '"checkpoint": "weights.safetensors"' in card
+    assert without_folders(told) == told
+    untouched = make_metrics()
+    untouched["recipe"].pop("terms")
+    assert without_folders(untouched) == untouched
 
 
 @pytest.mark.parametrize("recipe", ["quickstart", "bert-crf"])
-def test_example_is_python_and_names_the_model(recipe):
-    """If it failed, the first thing that a user copies from the card would not run."""
-    card = render_card(make_metrics(recipe), repo_id="someone/model")
-    (example,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
-    compile(example, "card", "exec")
-    assert example.count('from_pretrained("someone/model", trust_remote_code=True, revision="main")') == 2
-    assert ("picture.jpg" in example) == (recipe == "quickstart")
-    assert 'from_pretrained("...", ' in render_card(make_metrics(recipe))
+def test_examples_pin_a_tag_of_the_model(recipe):
+    """If it failed, code would run that nobody has read, as with the branch main, which pinned nothing."""
+    default, pushed = render_card(make_metrics(recipe)), render_card(make_metrics(recipe), repo_id="someone/model", revision="v7")
+    for card, name, tag in ((default, f"org/{recipe}", "v0.1.0"), (pushed, "someone/model", "v7")):
+        assert card.count(f'"{name}", trust_remote_code=True, revision="{tag}")') == 3
+        assert card.count("trust_remote_code=True") == card.count("revision=") == 3
+        assert f"`{tag}` is a tag" in card and "put the hash of the commit" in card
+        assert ("picture.jpg" in card) == (recipe == "quickstart")
+    assert "stands for the model's folder" in default and "stands for" not in pushed
 
 
 def test_synthetic_scores_are_called_so():
@@ -174,12 +152,32 @@ def test_corpus_without_pictures_or_chance_level_has_a_card():
     assert "| shuffled |" not in card and "right at best" not in card
 
 
-def test_terms_follow_the_licence_field():
+def test_terms_are_told_part_by_part():
     """If it failed, a model from data without a licence would look free to use."""
-    assert "Licence field: `apache-2.0`." in render_card(make_metrics())
-    other = render_card(make_metrics(license="other"))
-    assert "Licence field: `other`." in other and "comes with no licence" in other
-    assert ModelCard(other).data.license == "other"
+    card = render_card(make_metrics("mlmner"), repo_id="someone/model")
+    assert "Licence field: `other`." in card
+    assert "| corpus | `twitter2017` | none |  |" in card
+    assert "| text encoder | `google-bert/bert-base-cased` | apache-2.0 |  |" in card
+    assert "| picture encoder | `timm/resnet152.tv_in1k` | bsd-3-clause | pretrained on ImageNet, whose" in card
+    data = ModelCard(card).data
+    assert (data.license, data.license_name) == ("other", "terms-of-its-parts")
+    assert data.license_link == "https://huggingface.co/someone/model#terms" and "\n## Terms\n" in card
+
+
+def test_open_licence_is_told_with_the_terms_that_it_follows_from():
+    """If it failed, a card would claim a bare licence."""
+    card = render_card(make_metrics())
+    assert "Licence field: `apache-2.0`." in card and "| corpus | `sample` | apache-2.0 |  |" in card
+    assert not {"license_name", "license_link"} & set(ModelCard(card).data.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "licence", "derived"), [("mlmner", "apache-2.0", "other"), ("quickstart", "mit", "apache-2.0")]
+)
+def test_licence_that_does_not_follow_is_refused(recipe, licence, derived):
+    """If it failed, a licence written into the metrics by hand would stand on the card."""
+    with pytest.raises(ValueError, match=f"expected the license '{derived}', which follows from the terms, found '{licence}'"):
+        render_card(make_metrics(recipe) | {"license": licence})
 
 
 @pytest.mark.parametrize(
@@ -188,7 +186,9 @@ def test_terms_follow_the_licence_field():
         "model",
         "seed",
         "selected_epoch",
-        "recipe.license",
+        "terms",
+        "license",
+        "recipe.use_images",
         "recipe.objectives",
         "corpus.chance",
         "corpus.version.test",
@@ -240,3 +240,136 @@ def test_card_cites_the_paper_whose_parts_the_model_has():
     assert "li2022multimodal" in mlmner and "wang2024mmner" not in mlmner
     assert "wang2024mmner" in collaboration and "li2022multimodal" not in collaboration
     assert "flattens them" in collaboration and "flattens them" not in mlmner
+
+
+# What a card may say.
+
+
+def numbers_of(text: str) -> list[str]:
+    return re.findall(r"(?<![\w.])\d+(?:\.\d+)?", text)
+
+
+def leaves(part) -> list:
+    if isinstance(part, dict):
+        part = list(part.values())
+    return [leaf for item in part for leaf in leaves(item)] if isinstance(part, list) else [part]
+
+
+def figures_of(metrics: dict) -> set[str]:
+    """All ways in which a card may print a number of the metrics."""
+    numbers = [leaf for leaf in leaves(metrics) if isinstance(leaf, (int, float)) and not isinstance(leaf, bool)]
+    percents = {f"{100 * number:.1f}" for number in numbers if 0 <= number <= 1}
+    return percents | {str(round(number, 4)) for number in numbers} | {"95"}  # the 95 % interval
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", "2m-ner-quickstart", "bert-crf"])
+def test_every_figure_is_one_of_the_metrics(recipe):
+    """If it failed, a card would have a figure that was never measured."""
+    metrics = make_metrics(recipe)
+    metrics["splits"]["test"]["by_language"]["fr"] = copy.deepcopy(metrics["splits"]["test"]["overall"]) | {"f1": 0.4321}
+    metrics["splits"]["test"]["language_macro_f1"] = 0.5432
+    card = render_card(metrics)
+    evaluation = card[card.index("## Evaluation") : card.index("## Fidelity")]
+    shown = numbers_of(evaluation.replace("F1", "F"))
+    results = [str(result.metric_value) for result in ModelCard(card).data.eval_results]
+    assert len(shown) > 50 and len(results) == 5
+    assert set(shown) | set(results) <= figures_of(metrics)
+    assert not set(shown) <= figures_of(make_metrics(recipe) | {"splits": {}})
+
+
+def test_untrained_recipe_has_a_card_without_figures():
+    """If it failed, a system that nobody has trained would be advertised with scores, or lack the command that trains it."""
+    recipe = load_recipe("mlmner")
+    card, trained = render_untrained_card(recipe), render_card(make_metrics("mlmner"))
+    headings = [line for line in trained.splitlines() if line.startswith("#")]
+    assert [line for line in card.splitlines() if line.startswith("#")] == headings
+    measured = card[card.index("## Evaluation") : card.index("## Fidelity")]
+    assert "Nothing has been measured." in measured and not numbers_of(measured.replace("F1", "F"))
+    assert not {"model-index", "metrics"} & set(ModelCard(card).data.to_dict())
+    assert "Not trained yet" in card and "Not trained yet" not in trained
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_command_of_an_untrained_card_trains_its_recipe(name):
+    """If it failed, the command that the card gives would not run, or train something else."""
+    [command] = re.findall(r"python train_accelerate\.py (.*)", render_untrained_card(load_recipe(name)))
+    recipe, packaged = parse_arguments(command.split()), load_recipe(name)
+    assert {key for key, value in recipe.to_dict().items() if value != packaged.to_dict()[key]} <= {"data_dir", "image_dir"}
+    assert (recipe.data_dir is None) == (recipe.dataset == "sample")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_front_matter_is_valid_for_the_hub(name):
+    """If it failed, the Hub would refuse the push, or show the model without its task, languages or examples."""
+    card = ModelCard(recipe_cards(CARDS)[name])
+    data = card.data.to_dict()
+    assert card.content == recipe_cards(CARDS)[name] and data["pipeline_tag"] == "token-classification"
+    assert all(re.fullmatch("[a-z]{2,3}", language) for language in data["language"])
+    assert data["license"] != "other" or re.fullmatch(r"[a-z0-9.-]+", data["license_name"])
+    for result in data.get("model-index", [{"results": []}])[0]["results"]:
+        assert {"type", "name"} <= set(result["task"]) and {"type", "name"} <= set(result["dataset"])
+        assert all({"type", "value"} <= set(metric) for metric in result["metrics"])
+
+
+def test_widget_has_a_generated_sentence_in_each_language():
+    """If it failed, the model's page would have no example, or show somebody's real post."""
+    widget = ModelCard(render_card(make_metrics(languages=["es", "en", "nl"]))).data.to_dict()["widget"]
+    assert [example["example_title"] for example in widget] == ["generated post (es)", "generated post (en)"]
+    for example, language in zip(widget, ("es", "en"), strict=True):
+        assert example["text"] in {" ".join(post.tokens) for post in generate_posts(language, "test", 1)}
+    assert "widget" not in ModelCard(render_card(make_metrics(languages=["nl"]))).data.to_dict()
+
+
+# The cards in the repository.
+
+
+def test_cards_in_the_repository_are_what_the_code_renders():
+    """If it failed, recipe, template or metrics were changed without `python -m modeling_mmner cards`."""
+    files = {path.stem: path.read_text(encoding="utf-8") for path in CARDS.glob("*.md") if path.name != "README.md"}
+    assert files == recipe_cards(CARDS)
+    assert set(files) == set(recipe_names())
+
+
+@pytest.mark.parametrize("path", sorted((CARDS / "metrics").glob("*.json")), ids=lambda path: path.stem)
+def test_metrics_in_the_repository_are_of_their_recipes(path):
+    """If it failed, a card would have the scores of other settings than those that its recipe has now."""
+    trained, now = json.loads(path.read_text(encoding="utf-8"))["recipe"], load_recipe(path.stem).to_dict()
+    kept = trained.keys() & now.keys() - {"output_dir"}
+    assert {key: trained[key] for key in kept} == {key: now[key] for key in kept}
+    assert not re.search(r'"(/|~|\.\.?/)', path.read_text(encoding="utf-8"))
+
+
+def test_cards_command_takes_metrics_in(tmp_path, capsys):
+    """If it failed, a retrained recipe's card would keep the old scores."""
+    source = tmp_path / "run.json"
+    source.write_text(json.dumps(make_metrics("bert-crf", output_dir="/home/somebody/run")))
+    folder = tmp_path / "cards"
+    assert main(["cards", "--output_dir", str(folder)]) == 0
+    assert "Not trained yet" in (folder / "bert-crf.md").read_text("utf-8")
+    assert main(["cards", "--output_dir", str(folder), "--metrics", str(source)]) == 0
+    assert capsys.readouterr().out.splitlines()[-5:] == [str(folder / f"{name}.md") for name in recipe_names()]
+    kept = json.loads((folder / "metrics" / "bert-crf.json").read_text("utf-8"))
+    assert kept["recipe"]["output_dir"] == "run" and kept["splits"] == make_metrics("bert-crf")["splits"]
+    assert (folder / "bert-crf.md").read_text("utf-8") == render_card(kept)
+    assert "Not trained yet" in (folder / "mlmner.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"run\.json: expected the metrics\.json of a training run, found no JSON"),
+        ("[]", r"run\.json: expected the metrics\.json of a training run, found a list"),
+        ("{}", r"metrics: expected 'recipe', found none"),
+        (json.dumps({"recipe": {"name": "quickstart"}}), r"metrics: expected 'terms', found none; .* finished training run"),
+        (
+            json.dumps(make_metrics(name="mine")),
+            r"run\.json: expected the metrics of one of \['2m-ner', .* found those of 'mine'",
+        ),
+    ],
+)
+def test_metrics_that_make_no_card_are_not_taken_in(tmp_path, content, message):
+    """If it failed, metrics of an older version or another system would replace good ones."""
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        write_cards(tmp_path / "cards", metrics=[tmp_path / "run.json"])
+    assert not (tmp_path / "cards").exists()

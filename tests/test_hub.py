@@ -1,111 +1,82 @@
 """The saved folder as a user of the Hub meets it: another process, no package, a cache with the folder in it."""
 
-import os
+import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
-from modeling_mmner import MMNERProcessor
-from modeling_mmner.building import train_tokenizer
+from modeling_mmner import MMNERForTokenClassification, MMNERProcessor, MultimodalNERPipeline
 from modeling_mmner.hub import save_hub_folder
-from tests.tiny import LABELS, SYSTEMS, ready_model
+from tests.elsewhere import TEXTS, assert_says_as, load_elsewhere, run_elsewhere, small_system
+from tests.small_metrics import make_metrics
+from tests.small_posts import assert_same
+from tests.tiny import SYSTEMS
 
-TEXTS = ["Jordan posts from Paris", "nothing to see"]
-
-BLOCKED = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Blocked())
+SAVED_AGAIN = """
+import json, sys
+from transformers import pipeline
+posts, names = map(json.loads, sys.argv[1:])
+found = {}
+for name in names:
+    for saved in (f"org/{name}", f"piped/{name}"):
+        # A pipeline's folder knows its task.
+        pipe = pipeline(model=saved, trust_remote_code=True, batch_size=2)
+        pipe.save_pretrained(f"again/{saved}")
+        again = pipeline("multimodal-ner", model=f"again/{saved}", trust_remote_code=True, num_workers=2)
+        found[saved] = [pipe(posts), again(posts)]
+print(json.dumps(found))
 """
-
-LOADED = """
-import sys, torch
-from PIL import Image
-from transformers import {auto}, AutoProcessor
-results = {{}}
-for name in {names!r}:
-    model = {auto}.from_pretrained(f"org/{{name}}", trust_remote_code=True).eval()
-    processor = AutoProcessor.from_pretrained(f"org/{{name}}", trust_remote_code=True)
-    inputs = processor(text={texts!r}, images=[Image.open(sys.argv[1]), None], return_tensors="pt")
-    with torch.no_grad():
-        outputs = model(**inputs)
-    entities = processor.post_process_entities(outputs, text={texts!r})
-    results[name] = {{"outputs": dict(outputs), "entities": entities, "inputs": dict(inputs)}}
-torch.save(results, sys.argv[2])
-"""
-
-
-def publish(name: str, folder: Path, picture: Path) -> dict[str, Any]:
-    """Put a system's model into a simulated Hub cache; what it says of the texts and the picture in this process."""
-    tokenizer = train_tokenizer([text.split() for text in TEXTS], 100)
-    model = ready_model(**SYSTEMS[name], text={"vocab_size": len(tokenizer)})
-    processor = MMNERProcessor(tokenizer, labels=LABELS, image_size=64)
-    save_hub_folder(model, processor, folder=folder / name, card="# card")
-
-    repository = folder / "cache" / f"models--org--{name}"
-    shutil.copytree(folder / name, repository / "snapshots" / ("0" * 40))
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
-
-    inputs = processor(TEXTS, images=[Image.open(picture), None])
-    with torch.no_grad():
-        outputs = model(**inputs)
-    entities = processor.post_process_entities(outputs, text=TEXTS)
-    return {"inputs": dict(inputs), "outputs": dict(outputs), "entities": entities}
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """The folder of the cache with a model of each system, a picture, and what the models say here."""
+def published(tmp_path_factory) -> Path:
+    """A folder with a picture, a model of each system, and a Hub cache that has them, too."""
     folder = tmp_path_factory.mktemp("published")
-    picture = folder / "picture.png"
-    Image.linear_gradient("L").save(picture)
-    return {"folder": folder, "picture": picture, "systems": {name: publish(name, folder, picture) for name in SYSTEMS}}
-
-
-def run_elsewhere(published, script: str, *arguments: object, blocked: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own that sees the cache, no network, and none of the blocked modules."""
-    folder = published["folder"]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {
-        "HF_HUB_CACHE": str(folder / "cache"),
-        "HF_MODULES_CACHE": str(folder / "modules"),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-c", BLOCKED.format(blocked=blocked) + script, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder / "cache", env=environment, capture_output=True, text=True, check=False)
+    Image.linear_gradient("L").save(folder / "picture.png")
+    for name in SYSTEMS:
+        save_hub_folder(*small_system(name), folder=folder / name, metrics=make_metrics())
+        repository = folder / "cache" / f"models--org--{name}"
+        shutil.copytree(folder / name, repository / "snapshots" / ("0" * 40))
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("0" * 40)
+    return folder
 
 
 @pytest.mark.parametrize("auto", ["AutoModel", "AutoModelForTokenClassification"])
-def test_loads_from_the_hub_without_the_package(published, tmp_path: Path, auto: str) -> None:
+def test_loads_from_the_hub_without_the_package(published, auto: str) -> None:
     """If it failed, the Hub folder would lack code or settings, or the travelling code would compute something else."""
-    result = tmp_path / "result.pt"
-    script = LOADED.format(auto=auto, names=list(SYSTEMS), texts=TEXTS)
-    done = run_elsewhere(published, script, published["picture"], result, blocked=("modeling_mmner", "dataset_scripts"))
-    assert done.returncode == 0, done.stderr[-2000:]
-    loaded = torch.load(result, weights_only=False)
-    for system, expected in published["systems"].items():
-        assert loaded[system]["entities"] == expected["entities"]
-        for part in ("inputs", "outputs"):
-            assert loaded[system][part].keys() == expected[part].keys()
-            for name, tensor in expected[part].items():
-                assert torch.equal(loaded[system][part][name], tensor), f"{system} {part} {name} differs"
+    models, picture = {name: {"pretrained_model_name_or_path": f"org/{name}"} for name in SYSTEMS}, published / "picture.png"
+    environment = {"HF_HUB_CACHE": published / "cache", "HF_HUB_OFFLINE": 1}
+    loaded = load_elsewhere(models, autos=[auto], picture=picture, folder=published, **environment)
+    for system in SYSTEMS:
+        assert_says_as(loaded[system], published / system, picture=picture)
+
+
+def test_pipelines_saved_here_and_elsewhere_are_whole(published) -> None:
+    """If it failed, a saved pipeline would lack its code, its processor or its task, or lose them when it is saved again."""
+    posts = [{"text": TEXTS[0], "image": str(published / "picture.png")}, TEXTS[1]]
+    expected = {}
+    for name in SYSTEMS:
+        folder = published / name
+        model, processor = MMNERForTokenClassification.from_pretrained(folder), MMNERProcessor.from_pretrained(folder)
+        pipe = MultimodalNERPipeline(model=model, processor=processor, batch_size=2)
+        pipe.save_pretrained(published / "piped" / name)
+        expected |= {f"org/{name}": [pipe(posts)] * 2, f"piped/{name}": [pipe(posts)] * 2}
+    environment = {"HF_HUB_CACHE": published / "cache", "HF_HUB_OFFLINE": 1}
+    done = run_elsewhere(SAVED_AGAIN, json.dumps(posts), json.dumps(list(SYSTEMS)), folder=published, **environment)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert all(entities for entities in expected["org/mlmner"][0])
+    for saved, entities in expected.items():
+        assert_same([*found[saved][0], *found[saved][1]], entities[0] + entities[1])
 
 
 def test_missing_crf_package_is_named_rightly(published) -> None:
     """If it failed, users without pytorch-crf would be sent to install another package."""
     script = 'from transformers import AutoModel\nAutoModel.from_pretrained("org/mlmner", trust_remote_code=True)'
-    done = run_elsewhere(published, script, blocked=("modeling_mmner", "torchcrf"))
+    blocked, cache = ("modeling_mmner", "torchcrf"), published / "cache"
+    done = run_elsewhere(script, folder=published, blocked=blocked, check=False, HF_HUB_CACHE=cache, HF_HUB_OFFLINE=1)
     assert done.returncode != 0
     assert "pip install pytorch-crf" in done.stderr
 
@@ -115,4 +86,4 @@ def test_travelling_files_are_those_with_the_suffix(published) -> None:
     package = Path(__file__).parents[1] / "modeling_mmner"
     travelling = {path.name for path in package.glob("*_mmner.py")}
     for system in SYSTEMS:
-        assert {path.name for path in (published["folder"] / system).glob("*.py")} == travelling
+        assert {path.name for path in (published / system).glob("*.py")} == travelling

@@ -12,6 +12,7 @@ from modeling_mmner.building import train_tokenizer
 from modeling_mmner.cli import main
 from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.prediction import Annotator, PostError, json_line
+from tests.small_metrics import make_metrics
 from tests.tiny import LABELS, tiny_config, tiny_model
 
 WORDS = ["Jordan", "posts", "from", "Paris", "today", "and", "tomorrow"]
@@ -28,7 +29,7 @@ def parts():
 @pytest.fixture(scope="module")
 def folder(parts, tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    save_hub_folder(*parts, folder=path, card="# card")
+    save_hub_folder(*parts, folder=path, metrics=make_metrics())
     return path
 
 

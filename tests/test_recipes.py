@@ -51,13 +51,14 @@ def test_quickstart_is_the_default_recipe():
     assert parse_arguments([]) == load_recipe("quickstart")
 
 
-_TEXTS = ("dataset", "dataset_config", "data_dir", "image_dir", "test_dataset", "license", "text_encoder", "output_dir")
+_TEXTS = ("dataset", "dataset_config", "data_dir", "image_dir", "test_dataset", "text_encoder", "output_dir")
 OPTIONS: dict[str, tuple[str, object]] = {
     **{item.name: ("3", 3) for item in fields(Recipe) if item.type is int},
     **{item.name: ("0.25", 0.25) for item in fields(Recipe) if item.type is float},
     **{item.name: (str(not item.default).lower(), not item.default) for item in fields(Recipe) if item.type is bool},
     **dict.fromkeys(_TEXTS, ("a/b c", "a/b c")),
     "tag_scheme": ("iob1", "iob1"),
+    "terms": ("org/mine=mit,x=none", load_recipe("bert-crf").terms | {"org/mine": "mit", "x": "none"}),
     "rename_types": ("OTHER=MISC,x=y", {"OTHER": "MISC", "x": "y"}),
     **dict.fromkeys(("languages", "test_languages", "exclude_test_of"), ("fr,de", ["fr", "de"])),
     "split_slices": ("train=val[:20],test=test[::2]", {"train": "val[:20]", "test": "test[::2]"}),
@@ -179,6 +180,8 @@ def test_unknown_option_is_refused(option, capsys):
         ("epochs: 0", "recipe epochs: expected at least 1, found 0"),
         ("batch_size: -1", "recipe batch_size: expected at least 1, found -1"),
         ("data_dir: 3", "recipe data_dir: expected str or nothing, found 3"),
+        ("terms: {org/mine: Apache 2}", "recipe terms, org/mine: expected a licence as the Hub spells it .* found 'Apache 2'"),
+        ("license: mit", r"unknown keys \['license'\]; expected some of .*'terms'"),
     ],
 )
 def test_wrong_values_in_a_file_are_refused(written, content, message):

@@ -69,8 +69,8 @@ def test_run_writes_all_it_promises(finished) -> None:
     """If it failed, a run would end without one of its results."""
     recipe, metrics = finished
     output = Path(recipe.output_dir)
-    for name in ("model/config.json", "model/model.safetensors", "model/README.md", "model/processor_config.json"):
-        assert (output / name).stat().st_size > 0
+    for name in ("config.json", "model.safetensors", "README.md", "processor_config.json", "metrics.json", "manifest.json"):
+        assert (output / "model" / name).stat().st_size > 0
     for name in ("learning_curves.png", "confusion_matrix.png"):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
     assert list(output.glob("tensorboard/*"))

@@ -1,0 +1,48 @@
+"""The commands for a trained model: push it, render its card."""
+
+import argparse
+from typing import Any
+
+
+def add_model_commands(commands: Any) -> None:
+    """Add the commands for trained models to the command line's subparsers."""
+    _add_push_and_cards(commands)
+
+
+def _add_push_and_cards(commands: Any) -> None:
+    push = commands.add_parser("push", help="put a trained model on the Hub")
+    push.set_defaults(command=_push)
+    push.add_argument("--model", required=True, metavar="FOLDER", help="folder of a trained model, made by training")
+    push.add_argument("--repo_id", required=True, metavar="ORG/NAME", help="repository on the Hub")
+    push.add_argument("--revision", metavar="TAG", help="tag for its commit (default: v and the version of mmner, as v0.1.0)")
+    push.add_argument("--public", action="store_true", help="for everybody to see; otherwise the repository is private")
+    push.add_argument("--dry_run", action="store_true", help="only print what would go where; asks nothing of the Hub")
+
+    cards = commands.add_parser("cards", help="render the model cards of the package's recipes")
+    cards.set_defaults(command=_cards)
+    cards.add_argument(
+        "--metrics", nargs="+", default=[], metavar="FILE", help="metrics.json of runs, taken in as their recipes'"
+    )
+    cards.add_argument("--output_dir", help="folder of the cards and their metrics (default: the package's model_cards)")
+
+
+def _push(options: argparse.Namespace) -> int:
+    from .hub import plan_upload, push
+
+    upload = plan_upload(options.model, repo_id=options.repo_id, revision=options.revision)
+    print(upload.describe(public=options.public))
+    if options.dry_run:
+        print("dry run: nothing was sent")
+    else:
+        print(f"pushed to {push(upload, public=options.public)}")
+    return 0
+
+
+def _cards(options: argparse.Namespace) -> int:
+    from importlib import resources
+
+    from .cards import write_cards
+
+    for path in write_cards(options.output_dir or str(resources.files("model_cards")), metrics=options.metrics):
+        print(path)
+    return 0

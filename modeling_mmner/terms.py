@@ -1,0 +1,83 @@
+"""Terms: the licences of the corpus and the pretrained encoders of a run, and the licence that they leave for its model.
+
+A licence is written as the Hub spells it (``apache-2.0``). ``none``: published without a licence. ``unknown``: nobody has said.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import timm
+
+if TYPE_CHECKING:
+    from .recipes import Recipe
+
+OPEN_LICENCES = frozenset(
+    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5 "  # noqa: SIM905
+    "cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0 cdla-sharing-1.0 ecl-2.0 "
+    "epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 gpl-2.0 gpl-3.0 isc lgpl-2.1 lgpl-3.0 mit mpl-2.0 ms-pl ncsa odbl odc-by osl-3.0 pddl "
+    "postgresql unlicense wtfpl zlib".split()
+)
+"""Of the Hub's licences those that allow any use, by anybody: no non-commercial, no-derivatives or behavioural ones."""
+
+_IMAGENET = re.compile(r"(?<![a-z0-9])inw?(1|12|21|22)k(?![a-z0-9])")
+
+
+def derived_licence(terms: Iterable[str]) -> str:
+    """What the Hub's licence field of a model may say, by the terms of everything that the model was made from.
+
+    One and the same open licence for all of it is the model's, too; whatever else it is, ``other``.
+    """
+    found = set(terms)
+    return found.pop() if len(found) == 1 and found <= OPEN_LICENCES else "other"
+
+
+def check_terms(declared: Mapping[str, str]) -> None:
+    """Check how the licences of a declaration are spelt.
+
+    Raises:
+        ValueError: one is no licence id.
+    """
+    for name, licence in declared.items():
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
+            raise ValueError(
+                f"recipe terms, {name}: expected a licence as the Hub spells it (apache-2.0, mit, cc-by-nc-sa-4.0, ...) or none, "
+                f"found {licence!r}"
+            )
+
+
+def terms_of(recipe: "Recipe") -> list[dict[str, str]]:
+    """The terms of what a run of the recipe uses: a row ``{"part", "name", "terms", "remark"}`` for each thing.
+
+    Used are the training corpus, the text encoder and the picture encoders that come with weights. Each is looked up in the
+    recipe's `terms` under the value of its own setting: a corpus's name (``conll`` for files), a Hub id, or the path as it was
+    given, of which the rows show only the last name.
+    """
+    corpus = recipe.data_dir if recipe.dataset == "conll" and recipe.data_dir else recipe.dataset
+    used = {recipe.dataset: ("corpus", corpus, "")}
+    if recipe.text_encoder is not None:
+        used[recipe.text_encoder] = ("text encoder", recipe.text_encoder, "")
+    for tower in recipe.vision_towers:
+        backbone, checkpoint = tower["backbone"], tower.get("checkpoint")
+        if checkpoint:
+            used[checkpoint] = ("picture encoder", checkpoint, f"weights of {backbone} from a file")
+        elif tower.get("pretrained", True):
+            used[backbone] = ("picture encoder", backbone, _remark(backbone))
+    return [
+        {"part": part, "name": told_name(name), "terms": recipe.terms.get(key, "unknown"), "remark": remark}
+        for key, (part, name, remark) in used.items()
+    ]
+
+
+def told_name(name: str) -> str:
+    """A Hub id or another name as it is; of a path on the author's disk only the last name."""
+    is_path = Path(name).is_absolute() or name.startswith(("./", "../", "~")) or Path(name).exists()
+    return Path(name).absolute().name if is_path else name
+
+
+def _remark(backbone: str) -> str:
+    """What a timm model's licence does not say: timm's names tell what the weights were trained on."""
+    cfg = timm.get_pretrained_cfg(backbone.removeprefix("hf-hub:").removeprefix("timm/"))
+    is_imagenet = _IMAGENET.search((cfg.tag if cfg is not None else None) or backbone)
+    return "pretrained on ImageNet, whose pictures are for non-commercial research and education only" if is_imagenet else ""

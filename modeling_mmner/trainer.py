@@ -1,0 +1,62 @@
+"""What transformers' own `Trainer` needs for an MMNER model: the metric, and the refresh of the entity centres."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .labels_mmner import IGNORED
+from .metrics import SpanF1
+from .training import centres_due, refresh_centres
+
+
+def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The `compute_metrics` of a Trainer: precision, recall and F1 over entities, and F1 without orphan I- tags.
+
+    Args:
+        labels: the L label names in id order.
+
+    Returns:
+        A function of predictions, of which the last is the tags (B, W), and label ids (B, W), both -100 where there is no word;
+        it gives ``{"precision", "recall", "f1", "strict_f1"}``, each in 0..1.
+    """
+
+    def compute_metrics(predictions: EvalPrediction) -> dict[str, float]:
+        tags = predictions.predictions[-1]
+        names = {
+            "predictions": [[labels[tag] for tag in row if tag != IGNORED] for row in tags],
+            "references": [[labels[tag] for tag in row if tag != IGNORED] for row in predictions.label_ids],
+        }
+        lenient, strict = (SpanF1().compute(**names, mode=mode) for mode in ("lenient", "strict"))
+        return {name: lenient[name] for name in ("precision", "recall", "f1")} | {"strict_f1": strict["f1"]}
+
+    return compute_metrics
+
+
+class EntityCentreCallback(TrainerCallback):
+    """Computes the entity centres from the training data as `train_accelerate.py` does (Li et al. 2022, eq. 6-8).
+
+    For a model without the clustering objective it does nothing. The pass over the data has an order of its own and draws no
+    random numbers, so that it leaves a run's dropout and order of posts as they are.
+
+    Args:
+        warmup_epochs: epochs before the first centres.
+        refresh_epochs: epochs between refreshes.
+    """
+
+    def __init__(self, *, warmup_epochs: int = 2, refresh_epochs: int = 2) -> None:
+        self.warmup_epochs, self.refresh_epochs = warmup_epochs, refresh_epochs
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Refresh where that is due; not in the midst of an epoch, where a resumed run begins with the centres it had."""
+        done = state.epoch or 0.0
+        if done % 1 or not centres_due(int(done) + 1, warmup_epochs=self.warmup_epochs, refresh_epochs=self.refresh_epochs):
+            return
+        training = kwargs["train_dataloader"]
+        accelerator = Accelerator()  # shares the state of the Trainer's: its processes and its precision
+        batches = DataLoader(training.dataset, batch_size=args.train_batch_size, collate_fn=training.collate_fn)
+        with torch.random.fork_rng(devices=[]):
+            refresh_centres(kwargs["model"], accelerator.prepare_data_loader(batches), accelerator=accelerator)

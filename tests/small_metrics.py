@@ -1,0 +1,53 @@
+"""Metrics as training writes them, in which no two scores are alike."""
+
+import copy
+import itertools
+from typing import Any
+
+from modeling_mmner.recipes import load_recipe
+from modeling_mmner.terms import derived_licence, terms_of
+
+SPLITS = ("train", "validation", "test")
+
+
+def score_block(scores: "itertools.count[int]") -> dict[str, Any]:
+    """A block in which no two figures are alike: 10.1 %, 10.2 %, ..."""
+
+    def score() -> dict[str, Any]:
+        precision, recall, f1, low, high = (next(scores) / 1000 for _ in range(5))
+        interval = [low, high]
+        return {"precision": precision, "recall": recall, "f1": f1, "number": next(scores), "confidence_interval": interval}
+
+    kinds = {"by_type": ("PER", "LOC"), "by_language": ("en",), "by_source": ("ambiguous",), "by_language_and_source": ()}
+    return {"overall": score(), "strict": score()} | {kind: {name: score() for name in names} for kind, names in kinds.items()}
+
+
+def make_metrics(recipe: str = "quickstart", **settings: Any) -> dict[str, Any]:
+    """What a run of a recipe writes as metrics.json; `settings` replace some of its recipe's."""
+    scores = itertools.count(101)
+    validation, test, shuffled, none = (score_block(scores) for _ in range(4))
+    raw_text = score_block(scores)["overall"]
+    modes = {"true": copy.deepcopy(test), "shuffled": shuffled, "none": none}
+    derived = {"base_models": ["google-bert/bert-base-cased"], "languages": ["en", "fr"]}
+    terms = terms_of(load_recipe(recipe))
+    return {
+        "recipe": load_recipe(recipe).to_dict() | derived | settings,
+        "terms": terms,
+        "license": derived_licence(row["terms"] for row in terms),
+        "seed": 17,
+        "versions": {"mmner": "0.1.0", "python": "3.11.7", "torch": "2.9.0"},
+        "corpus": {
+            "name": "sample",
+            "version_name": "generated-1.0.0",
+            "version": {split: f"{split[:2]}0123456789" for split in SPLITS},
+            "overlap": {"validation": 31, "test": 32, "excluded": True},
+            "posts": dict(zip(SPLITS, (1601, 301, 302), strict=True)),
+            "pictures": {split: {"present": 1001, "missing": 602, "broken": 3} for split in SPLITS},
+            "chance": {"en": 0.9911, "all": 0.9922},
+        },
+        "model": {"parameters": 1234567, "trained_parameters": 1200000},
+        "history": [],
+        "selected_epoch": 7,
+        "timing": {"training_seconds": 96.0, "total_seconds": 132.0},
+        "splits": {"validation": validation, "test": test | {"raw_text": raw_text, "picture": modes}},
+    }
