@@ -1,4 +1,7 @@
-"""The commands for a trained model: push it, render its card."""
+"""The commands for a trained model: push it, export it, look into it, try it on a page.
+
+Each command imports what it needs when it runs: the extras `onnx` and `demo` are not always installed.
+"""
 
 import argparse
 from typing import Any
@@ -7,6 +10,11 @@ from typing import Any
 def add_model_commands(commands: Any) -> None:
     """Add the commands for trained models to the command line's subparsers."""
     _add_push_and_cards(commands)
+    _add_export(commands)
+
+
+def _add_model_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
 
 
 def _add_push_and_cards(commands: Any) -> None:
@@ -24,6 +32,18 @@ def _add_push_and_cards(commands: Any) -> None:
         "--metrics", nargs="+", default=[], metavar="FILE", help="metrics.json of runs, taken in as their recipes'"
     )
     cards.add_argument("--output_dir", help="folder of the cards and their metrics (default: the package's model_cards)")
+
+
+def _add_export(commands: Any) -> None:
+    export = commands.add_parser(
+        "export-onnx",
+        help="export a trained model for onnxruntime",
+        description="Writes a folder from which a model runs without torch: its graph, checked against the model, and CRF "
+        "decoding in numpy. Needs the extra `onnx`.",
+    )
+    export.set_defaults(command=_export_onnx)
+    _add_model_option(export)
+    export.add_argument("--output_dir", required=True, help="folder to make")
 
 
 def _push(options: argparse.Namespace) -> int:
@@ -45,4 +65,13 @@ def _cards(options: argparse.Namespace) -> int:
 
     for path in write_cards(options.output_dir or str(resources.files("model_cards")), metrics=options.metrics):
         print(path)
+    return 0
+
+
+def _export_onnx(options: argparse.Namespace) -> int:
+    from .onnx_export import export_onnx
+
+    report = export_onnx(options.model, options.output_dir)
+    print(f"wrote {options.output_dir}: model.onnx (opset {report.opset}), decoding.json, onnx_decoding.py and the processor")
+    print(f"greatest difference of the emissions from torch's: {report.difference:.1e}, over made-up posts")
     return 0

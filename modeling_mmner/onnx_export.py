@@ -1,0 +1,195 @@
+"""Trained model -> a folder that onnxruntime serves without torch: the emissions as an ONNX graph, CRF decoding beside it.
+
+Notation: B texts, W words, L labels, S sub-tokens, V windows of texts, N pictures a post, R regions of a picture, C channels.
+"""
+
+import json
+import shutil
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from dataset_scripts.staging import staged_folder
+
+from . import onnx_decoding
+from .modeling_mmner import MMNERForTokenClassification
+from .onnx_decoding import TextWindows
+from .processing_mmner import MMNERProcessor
+from .vision_mmner import VisionTower
+
+TOLERANCE = 1e-4
+"""Greatest difference between the emissions of the graph and of torch."""
+
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# Posts to trace with, and posts of other numbers of texts, words and pictures to check with: text and number of pictures.
+_TRACED = [("Look at this : Jordan !", 2), ("Greetings from Florence", 0), ("nothing to see", 1)]
+_CHECKED = [
+    [("Jordan", 1)],
+    [("", 0), ("a picture of Paris and of the Seine at night", 0)],
+    [("one , two", 3), ("", 1), ("Jordan posts from San Marino today", 0), ("!", 1)],
+]
+
+
+class ExportReport(NamedTuple):
+    """What was exported: the graph's `opset`, and the greatest `difference` of its emissions from torch's."""
+
+    opset: int
+    difference: float
+
+
+class Emissions(nn.Module):
+    """A model's emissions, computed without shapes that depend on values, of which a graph cannot be made.
+
+    The model picks out the pictures that exist and cuts long texts into windows as it goes. Here the windows come in ready-made,
+    and pictures that are missing are read, too, and what comes of them is masked.
+    """
+
+    def __init__(self, model: MMNERForTokenClassification) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        word_windows: Tensor,
+        word_starts: Tensor,
+        word_mask: Tensor,
+        pixel_values: Tensor | None = None,
+        image_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The emissions (B, W, L).
+
+        Args:
+            input_ids, attention_mask: (V, S) the windows of all texts, S at most the encoder's window.
+            word_windows, word_starts: (B, W) row and column of each word's first sub-token in `input_ids`.
+            word_mask: (B, W) bool.
+            pixel_values, image_mask: (B, N, 3, H, W) uint8 and (B, N) bool, for models with vision towers; N may be 0.
+        """
+        model = self.model
+        states = model.text_tower.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        words = states[word_windows, word_starts].masked_fill(~word_mask[..., None], 0.0)
+        regions = []
+        if pixel_values is not None and image_mask is not None:
+            regions = [_regions(tower, pixel_values, image_mask) for tower in model.vision_towers]
+        return model.classifier(model.fusion(words, word_mask=word_mask, regions=regions).features)
+
+
+def _regions(tower: VisionTower, pixel_values: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """As `VisionTower.forward`, of all places for pictures and one more that is always empty.
+
+    Without that one, whether a post has a picture would be asked of no places at all where N is 0, and onnxruntime, for which
+    `any` is a maximum of integers, would answer yes.
+    """
+    features = tower.features(pixel_values.flatten(0, 1)).unflatten(0, image_mask.shape)  # shape: (B, N, R, C)
+    return tower.lay_out(nn.functional.pad(features, (0, 0, 0, 0, 0, 1)), nn.functional.pad(image_mask, (0, 1)))
+
+
+def export_onnx(model_id: str, output_dir: str | Path) -> ExportReport:
+    """Export a trained model, in float32, and check the graph in onnxruntime against torch.
+
+    Args:
+        model_id: folder or Hub id of a trained model.
+        output_dir: new folder, which gets ``model.onnx``, ``decoding.json`` (labels, CRF, window), ``onnx_decoding.py`` and the
+            processor's files. It is made only if the graph computes the same.
+
+    Raises:
+        ValueError: a package is missing, the folder is there already, the model cannot be traced, or the graph's emissions are
+            not torch's.
+        OSError: there is no such model.
+    """
+    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
+        raise ValueError(f"export needs {', '.join(_PACKAGES)}, found no {', '.join(missing)}; pip install 'mmner[onnx]'")
+    with staged_folder(output_dir) as folder:
+        model = MMNERForTokenClassification.from_pretrained(model_id, dtype=torch.float32).eval()
+        processor = MMNERProcessor.from_pretrained(model_id)
+        windows = _windows(model)
+        program = _graph(model, processor, windows)
+        program.save(folder / "model.onnx")
+        _write_decoding(model, windows, folder)
+        processor.save_pretrained(folder)
+        difference = _difference(model, processor, folder)
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"{model_id}: expected emissions of the exported graph within {TOLERANCE} of torch's, found a difference of "
+                f"{difference:.1e}; no folder was made"
+            )
+    return ExportReport(program.model.opset_imports[""], difference)
+
+
+def _windows(model: MMNERForTokenClassification) -> TextWindows:
+    tower = model.text_tower
+    pad = getattr(tower.encoder.config, "pad_token_id", None) or 0
+    return TextWindows(tower.window, tower.prefix_tokens, tower.suffix_tokens, pad)
+
+
+def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor, windows: TextWindows) -> torch.onnx.ONNXProgram:
+    """The graph of the emissions, whose every axis but those of a picture may be of any size."""
+    posts = _inputs(processor, _TRACED)
+    inputs = posts | windows.split(posts["input_ids"], posts["attention_mask"], posts["word_starts"])
+    texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
+    sub_tokens = Dim("sub_tokens", max=windows.size)
+    axes = {
+        "input_ids": (rows, sub_tokens),
+        "attention_mask": (rows, sub_tokens),
+        "word_windows": (texts, words),
+        "word_starts": (texts, words),
+        "word_mask": (texts, words),
+    }
+    if model.vision_towers:
+        axes |= {"pixel_values": (texts, pictures), "image_mask": (texts, pictures)}
+    tensors = {name: torch.from_numpy(inputs[name]) for name in axes}
+    shapes = {name: dict(enumerate(sizes)) for name, sizes in axes.items()}
+    try:
+        # What the exporter has to say, of names of axes for example, nobody here can act on.
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            # Not in one step: `torch.onnx.export` itself would silently fix an axis whose length the model takes by `len`.
+            program = torch.export.export(Emissions(model), (), tensors, dynamic_shapes=shapes)
+            graph = torch.onnx.export(program, output_names=["emissions"], verbose=False)
+    except Exception as error:  # torch raises errors of many kinds that have no base of their own
+        parts = ", ".join([model.config.text_config.model_type, *(tower["backbone"] for tower in model.config.vision_towers)])
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"expected a model of which torch can make a graph, found one with {parts}: {reason}") from error
+    assert graph is not None  # as it is only where a file is named
+    return graph
+
+
+def _write_decoding(model: MMNERForTokenClassification, windows: TextWindows, folder: Path) -> None:
+    """What makes entities of the graph's emissions: the CRF, the window, and the code."""
+    crf = model.crf
+    settings = {
+        "labels": model.config.labels,
+        "crf": {
+            "start": crf.start_transitions.tolist(),
+            "transitions": crf.transitions.tolist(),
+            "end": crf.end_transitions.tolist(),
+        },
+        "windows": vars(windows),
+    }
+    (folder / "decoding.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    shutil.copyfile(onnx_decoding.__file__, folder / "onnx_decoding.py")
+
+
+@torch.inference_mode()
+def _difference(model: MMNERForTokenClassification, processor: MMNERProcessor, folder: Path) -> float:
+    """Greatest difference of the exported emissions from torch's, over batches of other sizes than the traced one."""
+    exported, found = onnx_decoding.load(folder), []
+    for posts in _CHECKED:
+        inputs = _inputs(processor, posts)
+        expected = model(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits.numpy()
+        found.append(np.abs(exported(**inputs)["logits"] - expected).max())
+    return float(np.max(found))
+
+
+def _inputs(processor: MMNERProcessor, posts: list[tuple[str, int]]) -> dict[str, np.ndarray]:
+    """The model's inputs for texts with a number of made-up pictures each."""
+    random, size = np.random.default_rng(0), processor.image_size or 1
+    pictures = [list(random.integers(256, size=(count, size, size, 3), dtype=np.uint8)) for _, count in posts]
+    return dict(processor([text for text, _ in posts], images=pictures, return_tensors="np"))
