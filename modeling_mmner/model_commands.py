@@ -6,11 +6,15 @@ Each command imports what it needs when it runs: the extras `onnx` and `demo` ar
 import argparse
 from typing import Any
 
+from .prediction import load_model
+
 
 def add_model_commands(commands: Any) -> None:
     """Add the commands for trained models to the command line's subparsers."""
     _add_push_and_cards(commands)
     _add_export(commands)
+    _add_demo(commands)
+    _add_explanations(commands)
 
 
 def _add_model_option(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +50,79 @@ def _add_export(commands: Any) -> None:
     export.add_argument("--output_dir", required=True, help="folder to make")
 
 
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="try a model on a web page, or write the page as a Space",
+        description="Serves a page on which a model can be tried (needs the extra `demo`), or writes it as a folder for a Space.",
+    )
+    demo.set_defaults(command=_demo)
+    _add_model_option(demo)
+    demo.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
+    demo.add_argument("--host", default="127.0.0.1", help="address to serve on (default 127.0.0.1: this computer alone)")
+    demo.add_argument("--port", type=_port, default=7860, help="port to serve on (default 7860)")
+    demo.add_argument("--space", metavar="FOLDER", help="write a folder that is ready to be a Space instead of serving")
+
+
+def _add_explanations(commands: Any) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="draw what a model looks at in a picture, word by word",
+        description="Finds the entities of a post and writes, for each word, its attention drawn over the picture, and all of it "
+        "in numbers (explanation.json). `check-maps` tells whether the maps of a model mean something.",
+    )
+    explain.set_defaults(command=_explain)
+    _add_model_option(explain)
+    explain.add_argument("--text", required=True, help="the post's text")
+    explain.add_argument("--image", required=True, nargs="+", metavar="FILE", help="its pictures, drawn side by side")
+    explain.add_argument("--output_dir", required=True, help="folder for explanation.json and <number>_<word>.png")
+    explain.add_argument("--words", type=_numbers, metavar="N,N,...", help="numbers of the words to draw, from 1 (default: all)")
+
+    check = commands.add_parser(
+        "check-maps",
+        help="measure whether the maps of `explain` mean something",
+        description="Blanks parts of the pictures of the sample corpus's ambiguous names, those that a name attends to most and "
+        "others, and measures what each costs. For models trained on the sample corpus's types.",
+    )
+    check.set_defaults(command=_check_maps)
+    _add_model_option(check)
+    check.add_argument("--posts", type=int, default=200, help="posts of the test split to use (default 200)")
+    check.add_argument("--seed", type=int, default=1, help="of the choice of posts and of random regions (default 1)")
+
+
+def _numbers(text: str) -> list[int]:
+    if not all(part.isdecimal() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"expected numbers separated by commas, found {text!r}")
+    return [int(part) for part in text.split(",")]
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"expected a port, 1 to 65535, found {text!r}")
+    return int(text)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        from .demo import build_demo, launch
+        from .demo_space import model_name, write_space
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise ValueError("the page needs the package gradio, which is not installed; pip install 'mmner[demo]'") from error
+    if options.space:
+        folder = write_space(options.model, options.space)
+        print(f"wrote {folder}; `hf upload ORG/NAME {folder} --repo-type space` puts it on the Hub")
+        return 0
+    demo = build_demo(*load_model(options.model, device=options.device), name=model_name(options.model))
+    try:
+        launch(demo, host=options.host, port=options.port)
+    except OSError as error:
+        place = f"--host {options.host} --port {options.port}"
+        raise ValueError(f"{place}: expected an address of this computer and a port that is free on it; {error}") from error
+    return 0
+
+
 def _push(options: argparse.Namespace) -> int:
     from .hub import plan_upload, push
 
@@ -74,4 +151,35 @@ def _export_onnx(options: argparse.Namespace) -> int:
     report = export_onnx(options.model, options.output_dir)
     print(f"wrote {options.output_dir}: model.onnx (opset {report.opset}), decoding.json, onnx_decoding.py and the processor")
     print(f"greatest difference of the emissions from torch's: {report.difference:.1e}, over made-up posts")
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from .explain import explain, save_explanation
+
+    explanation = explain(*load_model(options.model), options.text, options.image)
+    numbers = options.words or range(1, len(explanation.words) + 1)
+    save_explanation(explanation, options.output_dir, words=numbers)
+    for number in numbers:
+        word, greatest = explanation.words[number - 1].text, explanation.required_maps()[number - 1].max()
+        gate = "-" if explanation.gate is None else f"{explanation.gate[number - 1]:.2f}"
+        entity_type = explanation.entity_type(number - 1) or "-"
+        print(f"{number:>3}  {word:<20}  {entity_type:<8}  gate {gate:<4}  {greatest:.2f} of its attention on one region")
+    return 0
+
+
+def _check_maps(options: argparse.Namespace) -> int:
+    import sys
+
+    from rich.console import Console
+
+    from dataset_scripts.opening import open_corpus
+
+    from .map_check import check_maps, cost_table, verdict
+
+    sample = open_corpus("sample")
+    rows = (row for row in sample.splits["test"] if row["source"] == "ambiguous")
+    check = check_maps(*load_model(options.model), rows, sample.labels, posts=options.posts, seed=options.seed)
+    Console(width=None if sys.stdout.isatty() else 120).print(cost_table(check))
+    print(verdict(check))
     return 0
