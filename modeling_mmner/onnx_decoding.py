@@ -28,8 +28,8 @@ IGNORED = -100
 class CRF:
     """The decoding half of the model's CRF; see `crf_mmner.CRF`, whose results these are.
 
-    Maxima run in float32, as there, so that equal emissions have equal tags. Sums run in float64: in float32 the scores of a text
-    of 300 words are off by 0.004.
+    Maxima run in float32, as there, so that equal emissions have equal tags. Sums run in float64: in float32 the scores of long
+    texts lose their digits.
 
     Args:
         labels: the L label names in id order; typed (``B-PER``) or bare (``B``).

@@ -7,6 +7,7 @@ import torch
 import torchcrf
 from torch import Tensor
 
+from modeling_mmner import onnx_decoding
 from modeling_mmner.crf_mmner import CRF
 from tests.tiny import LABELS, gradients, stir
 
@@ -214,6 +215,20 @@ def test_bfloat16_emissions_are_summed_in_float32():
         mixed = crf.negative_log_likelihood(emissions, tags, mask=mask)
     assert half.dtype == mixed.dtype == torch.float32
     assert half == exact and mixed == exact
+
+
+def test_posteriors_of_a_long_text_keep_their_digits() -> None:
+    """Regression: summed in float32, the scores of long texts lost their digits."""
+    torch.manual_seed(0)
+    crf = CRF(LABELS)
+    stir(crf)
+    emissions, mask = 5 * torch.randn(2, 400, len(LABELS)), torch.ones(2, 400, dtype=torch.bool)
+    tags = crf.decode_batch(emissions, mask=mask)
+    scores = {"start": crf.start_transitions, "transitions": crf.transitions, "end": crf.end_transitions}
+    other = onnx_decoding.CRF(LABELS, **{name: score.detach().numpy() for name, score in scores.items()})
+    expected = torch.from_numpy(other.span_scores(emissions.numpy(), tags.numpy(), mask=mask.numpy()))
+    assert torch.allclose(crf.span_scores(emissions, tags, mask=mask), expected, rtol=0, atol=1e-6)
+    assert torch.allclose(crf.posteriors(emissions, mask=mask).sum(2), torch.ones(2, 400), rtol=0, atol=1e-6)
 
 
 def test_loss_is_not_negative_where_the_model_is_sure():
