@@ -22,9 +22,8 @@ from tqdm.auto import tqdm
 from transformers import get_linear_schedule_with_warmup
 
 from dataset_scripts.reader import CorpusError
-from modeling_mmner.building import build_model, build_processor, pretrained_parts
+from modeling_mmner.assembly import build_model, build_processor, pretrained_parts
 from modeling_mmner.collator import MMNERCollator
-from modeling_mmner.corpus import TrainingCorpus, load_corpus
 from modeling_mmner.evaluation import Predictor, evaluate_rows, gold_tags, picture_scores, raw_text_score
 from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.images_mmner import PICTURE_COLUMNS
@@ -34,6 +33,7 @@ from modeling_mmner.recipes import Recipe, parse_arguments
 from modeling_mmner.reports import picture_worth, plot_confusion, plot_learning_curves, results_table, transfer_table
 from modeling_mmner.terms import derived_licence, terms_of
 from modeling_mmner.training import PostSampler, centres_due, parameter_groups, refresh_centres, resolve_precision, train_epoch
+from modeling_mmner.training_corpus import TrainingCorpus, load_corpus
 
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from modeling_mmner.images_mmner import pictures_of
 
-from .building import BROKEN_REPORT, describe_split, read_record, shards, write_record
+from .built_corpus import BROKEN_REPORT, describe_split, read_record, shards, write_record
 from .opening import RECORD, Corpus
 from .reader import UNSAFE_ID, CorpusError
 from .staging import staged_folder

@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from .building import PUBLISHED, read_record
+from .built_corpus import PUBLISHED, read_record
 from .reader import CorpusError
 
 

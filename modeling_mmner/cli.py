@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import IO, Any
 
-from .corpus_commands import add_corpus_commands
+from dataset_scripts.commands import add_corpus_commands
+
 from .model_commands import add_model_commands
 from .pipeline_mmner import PostError
 from .prediction import Annotator, json_line, load_model

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import validate_repo_id
 
-from .cards import default_revision, render_card, without_folders
+from .model_card import default_revision, render_card, without_folders
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor
 

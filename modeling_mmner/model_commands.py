@@ -138,7 +138,7 @@ def _push(options: argparse.Namespace) -> int:
 def _cards(options: argparse.Namespace) -> int:
     from importlib import resources
 
-    from .cards import write_cards
+    from .model_card import write_cards
 
     for path in write_cards(options.output_dir or str(resources.files("model_cards")), metrics=options.metrics):
         print(path)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from dataset_scripts.building import build_dataset, shards
+from dataset_scripts.built_corpus import build_dataset, shards
 from tests.small_corpora import write_pictures, write_posts
 
 POSTS = {

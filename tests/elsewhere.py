@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor, MultimodalNERPipeline
-from modeling_mmner.building import train_tokenizer
+from modeling_mmner.assembly import train_tokenizer
 from tests.tiny import LABELS, SYSTEMS, ready_model
 
 TEXTS = ["Jordan posts from Paris", "nothing to see"]

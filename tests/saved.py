@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from modeling_mmner import MMNERProcessor
-from modeling_mmner.building import train_tokenizer
+from modeling_mmner.assembly import train_tokenizer
 from modeling_mmner.hub import save_hub_folder
 from tests.small_metrics import make_metrics
 from tests.tiny import LABELS, ready_model

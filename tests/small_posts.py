@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.building import train_tokenizer
+from modeling_mmner.assembly import train_tokenizer
 from tests.tiny import LABELS, ready_model
 
 WORDS = ["Jordan", "posts", "from", "Paris", "today", "and", "tomorrow"]

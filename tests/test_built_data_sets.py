@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageOps
 
-from dataset_scripts.building import build_dataset
+from dataset_scripts.built_corpus import build_dataset
 from dataset_scripts.editing import remove_posts
 from modeling_mmner.labels_mmner import bio_labels
 from tests.built_corpora import build_small, record_of, rows_of

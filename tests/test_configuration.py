@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, BertConfig, PreTrainedConfig
 
 from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.building import build_config, train_tokenizer
+from modeling_mmner.assembly import build_config, train_tokenizer
 from modeling_mmner.configuration_mmner import fits_type
 from modeling_mmner.recipes import load_recipe
 from tests.tiny import LABELS, TEXT, TOWER, tiny_config, tiny_model

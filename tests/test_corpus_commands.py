@@ -6,7 +6,7 @@ import warnings
 import datasets
 import pytest
 
-from modeling_mmner import corpus_commands
+from dataset_scripts import commands
 from modeling_mmner.cli import main
 from tests.built_corpora import POSTS, build_small, files_of, record_of, rows_of
 from tests.small_corpora import write_mmner, write_pictures, write_posts
@@ -82,7 +82,7 @@ def test_configs_are_chosen_by_commas(tmp_path):
 def test_options_reach_the_builder_and_nothing_else_does(monkeypatch, options, given):
     """If it failed, an option would do nothing, or a default of the command would overrule one of the corpus."""
     calls = []
-    monkeypatch.setattr(corpus_commands, "build_dataset", lambda *args, **kwargs: calls.append((args, kwargs)) or {"configs": {}})
+    monkeypatch.setattr(commands, "build_dataset", lambda *args, **kwargs: calls.append((args, kwargs)) or {"configs": {}})
     assert run("build-dataset", "mmner", "--data_dir", "raw", "--output_dir", "built", *options) == 0
     assert calls == [(("mmner", "built"), {"configs": [], "overwrite": False, "data_dir": "raw"} | given)]
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import train_accelerate
-from dataset_scripts.building import build_dataset
+from dataset_scripts.built_corpus import build_dataset
 from dataset_scripts.editing import remove_posts
 from dataset_scripts.reader import CorpusError
 from modeling_mmner.collator import MMNERCollator
-from modeling_mmner.corpus import load_corpus
 from modeling_mmner.evaluation import PictureView, pictured_rows
 from modeling_mmner.processing_mmner import MMNERProcessor
 from modeling_mmner.recipes import Recipe
+from modeling_mmner.training_corpus import load_corpus
 from tests.shared_data import wordpiece_tokenizer
 from tests.small_corpora import POSTS, encoded, write_pictures, write_posts
 from tests.test_training import small_recipe, write_corpus

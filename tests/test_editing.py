@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataset_scripts.building import build_dataset, shards
-from dataset_scripts.card import render_card
+from dataset_scripts.built_corpus import build_dataset, shards
+from dataset_scripts.data_card import render_card
 from dataset_scripts.editing import export_imgid, read_ids, remove_posts
 from dataset_scripts.opening import Corpus, open_corpus
 from dataset_scripts.reader import CorpusError, find_picture, read_posts

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.building import train_tokenizer
+from modeling_mmner.assembly import train_tokenizer
 from modeling_mmner.cli import main
 from modeling_mmner.explain import attended_tower, draw_map, draw_maps, explain, region_maps, save_explanation
 from modeling_mmner.images_mmner import PictureError

@@ -15,11 +15,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoProcessor, Trainer, TrainingArguments
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.building import train_tokenizer
+from modeling_mmner.assembly import train_tokenizer
+from modeling_mmner.callbacks import EntityCentreCallback, span_f1
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.fusion_mmner import Attention
 from modeling_mmner.labels_mmner import bio_labels
-from modeling_mmner.trainer import EntityCentreCallback, span_f1
 from modeling_mmner.training import refresh_centres
 from tests.elsewhere import run_elsewhere
 from tests.tiny import LABELS, SYSTEMS, ready_model, set_random_centres, tiny_batch, tiny_model

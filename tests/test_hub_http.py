@@ -20,7 +20,7 @@ from huggingface_hub import HfApi, HfFileSystem, constants
 from PIL import Image
 from transformers import Trainer, TrainingArguments
 
-from dataset_scripts.building import PUBLISHED
+from dataset_scripts.built_corpus import PUBLISHED
 from dataset_scripts.publishing import check_may_publish, publish
 from dataset_scripts.reader import CorpusError
 from modeling_mmner.cli import main

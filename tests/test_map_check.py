@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from modeling_mmner import MMNEROutput, MMNERProcessor
-from modeling_mmner.building import train_tokenizer
+from modeling_mmner.assembly import train_tokenizer
 from modeling_mmner.cli import main
 from modeling_mmner.crf_mmner import CRF
 from modeling_mmner.explain import explain

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 import train_accelerate
-from dataset_scripts.building import build_dataset
+from dataset_scripts.built_corpus import build_dataset
 from dataset_scripts.opening import open_corpus
 from dataset_scripts.reader import CorpusError
 from dataset_scripts.slices import parse_slice
-from modeling_mmner.corpus import load_corpus
 from modeling_mmner.metrics import evaluate_tags
 from modeling_mmner.recipes import Recipe
 from modeling_mmner.reports import transfer_table
 from modeling_mmner.training import PostSampler, draws_by_language
+from modeling_mmner.training_corpus import load_corpus
 from tests.shared_data import property_test
 from tests.small_corpora import write_posts
 from tests.test_training import small_recipe

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from modeling_mmner import MMNERProcessor
-from modeling_mmner.building import train_tokenizer
+from modeling_mmner.assembly import train_tokenizer
 from modeling_mmner.cli import main
 from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.prediction import Annotator, PostError, json_line

@@ -7,10 +7,9 @@ import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
-from dataset_scripts import publishing
+from dataset_scripts import commands, publishing
 from dataset_scripts.publishing import check_may_publish, publish
 from dataset_scripts.reader import CorpusError
-from modeling_mmner import corpus_commands
 from modeling_mmner.cli import main
 from tests.built_corpora import build_small, built_sample, files_of
 from tests.small_corpora import write_posts
@@ -111,9 +110,9 @@ def test_generated_posts_need_no_rights(hub):
 def test_only_the_sample_is_generated(hub, tmp_path, monkeypatch, dataset):
     """If it failed, one of the real corpora would be published without the question."""
     asked = []
-    monkeypatch.setattr(corpus_commands, "check_may_publish", lambda repo_id, **options: asked.append(options))
-    monkeypatch.setattr(corpus_commands, "build_dataset", lambda *_, **__: {"configs": {}})
-    monkeypatch.setattr(corpus_commands, "publish", lambda *_, **__: "")
+    monkeypatch.setattr(commands, "check_may_publish", lambda repo_id, **options: asked.append(options))
+    monkeypatch.setattr(commands, "build_dataset", lambda *_, **__: {"configs": {}})
+    monkeypatch.setattr(commands, "publish", lambda *_, **__: "")
     build(tmp_path, dataset=dataset)
     assert asked == [{"generated": dataset == "sample", "has_rights": False, "public": False}]
 

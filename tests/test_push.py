@@ -12,9 +12,9 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from transformers import AutoConfig
 
 from modeling_mmner import MMNERConfig, MMNERForTokenClassification, hub
-from modeling_mmner.cards import render_card
 from modeling_mmner.cli import main
 from modeling_mmner.hub import plan_upload, push, save_hub_folder
+from modeling_mmner.model_card import render_card
 from tests.saved import save_small
 from tests.small_metrics import make_metrics
 from tests.tiny import TEXT, TOWER, ready_model

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig, BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.building import build_model, train_tokenizer
+from modeling_mmner.assembly import build_model, train_tokenizer
 from modeling_mmner.recipes import Recipe
 from modeling_mmner.text_mmner import TextStates, TextTower
 from tests.tiny import LABELS, TEXT, TOWER, VIT, stir, tiny_batch, tiny_model

@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 
 from dataset_scripts.reader import find_picture, find_splits, read_posts
-from modeling_mmner.corpus import load_corpus
 from modeling_mmner.labels_mmner import entity_types, may_follow, tags_to_spans
 from modeling_mmner.recipes import Recipe
+from modeling_mmner.training_corpus import load_corpus
 from tests.shared_data import DATA, PICTURED_FILES, needs_data
 
 pytestmark = needs_data

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dataset_scripts import staging
-from dataset_scripts.building import build_dataset
+from dataset_scripts.built_corpus import build_dataset
 from dataset_scripts.reader import CorpusError
 from dataset_scripts.staging import staged_folder
 from tests.built_corpora import POSTS, files_of, rows_of
@@ -204,7 +204,7 @@ def test_relative_and_deep_targets_are_made(tmp_path, monkeypatch):
 SLOW_BUILD = """
 import sys, time
 from dataset_scripts import builder
-from dataset_scripts.building import build_dataset
+from dataset_scripts.built_corpus import build_dataset
 read = builder._read_picture
 builder._read_picture = lambda row: time.sleep(0.02) or read(row)
 build_dataset("conll", sys.argv[1] + "/built", data_dir=sys.argv[1] + "/corpus", image_dir=sys.argv[1] + "/images")

@@ -12,13 +12,13 @@ from transformers import EvalPrediction, Trainer, TrainerControl, TrainerState, 
 import train_accelerate
 from dataset_scripts.opening import open_corpus
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.building import build_model, build_processor, train_tokenizer
+from modeling_mmner.assembly import build_model, build_processor, train_tokenizer
+from modeling_mmner.callbacks import EntityCentreCallback, span_f1
 from modeling_mmner.collator import MMNERCollator
-from modeling_mmner.corpus import load_corpus
 from modeling_mmner.metrics import tag_score
 from modeling_mmner.recipes import load_recipe
-from modeling_mmner.trainer import EntityCentreCallback, span_f1
 from modeling_mmner.training import centres_due, parameter_groups, refresh_centres, train_epoch
+from modeling_mmner.training_corpus import load_corpus
 from tests.tiny import tiny_model
 
 SETTINGS = {"learning_rate": 1e-3, "head_learning_rate": 3e-3, "weight_decay": 0.01}

@@ -12,12 +12,12 @@ from torch.utils.data import DataLoader
 import train_accelerate
 from dataset_scripts.sample.sample import draw_picture, generate_posts
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.building import build_model, build_processor, pretrained_parts
+from modeling_mmner.assembly import build_model, build_processor, pretrained_parts
 from modeling_mmner.collator import MMNERCollator
-from modeling_mmner.corpus import load_corpus
 from modeling_mmner.evaluation import Predictor
 from modeling_mmner.recipes import Recipe, load_recipe
 from modeling_mmner.training import centres_due, parameter_groups, refresh_centres
+from modeling_mmner.training_corpus import load_corpus
 
 TEXT = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
 TOWER = {"backbone": "resnet10t", "backbone_args": {"channels": [8, 8, 16, 16]}, "image_size": 32, "pretrained": False}

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-from dataset_scripts.building import build_dataset
+from dataset_scripts.built_corpus import build_dataset
 from dataset_scripts.contact_sheet import contact_sheet
 from dataset_scripts.editing import export_imgid, read_ids, remove_posts
 from dataset_scripts.inspection import inspect_corpus, plot_statistics, tables

@@ -10,7 +10,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from dataset_scripts.building import build_dataset, read_record
+from dataset_scripts.built_corpus import build_dataset, read_record
 from dataset_scripts.reader import CorpusError
 from dataset_scripts.sample.texts import ROUNDS, TAGS, generate_posts
 from tests.built_corpora import POSTS, all_rows, build_small, built_sample, files_of, record_of, rows_of

@@ -16,7 +16,7 @@ BUILD = """
 import json, resource, sys, time
 from pathlib import Path
 import datasets
-from dataset_scripts.building import build_dataset
+from dataset_scripts.built_corpus import build_dataset
 datasets.disable_progress_bars()
 before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
 folder = Path(sys.argv[1])

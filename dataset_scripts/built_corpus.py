@@ -15,7 +15,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from .archives import unpacked
 from .builder import SPLITS, CorpusBuilder, Found
-from .card import render_card
+from .data_card import render_card
 from .mmner.mmner import configs_in
 from .official import Counts
 from .opening import RECORD, make_builder

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 
-from dataset_scripts.building import build_dataset
-from dataset_scripts.card import render_card
+from dataset_scripts.built_corpus import build_dataset
+from dataset_scripts.data_card import render_card
 from dataset_scripts.sample.texts import generate_posts
 from tests.built_corpora import build_small, built_sample, files_of, record_of, rows_of
 from tests.small_corpora import write_mmner, write_pictures, write_posts

@@ -11,10 +11,10 @@ from PIL import Image
 from dataset_scripts.opening import row_hash
 from dataset_scripts.reader import CorpusError
 from modeling_mmner.collator import MMNERCollator
-from modeling_mmner.corpus import load_corpus
 from modeling_mmner.images_mmner import load_picture
 from modeling_mmner.processing_mmner import MMNERProcessor
 from modeling_mmner.recipes import Recipe
+from modeling_mmner.training_corpus import load_corpus
 from tests.shared_data import wordpiece_tokenizer
 
 FILES = {

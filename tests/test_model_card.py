@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from dataset_scripts.sample.texts import generate_posts
-from modeling_mmner.cards import recipe_cards, render_card, render_untrained_card, without_folders, write_cards
 from modeling_mmner.cli import main
+from modeling_mmner.model_card import recipe_cards, render_card, render_untrained_card, without_folders, write_cards
 from modeling_mmner.recipes import load_recipe, parse_arguments, recipe_names
 from tests.small_metrics import make_metrics
 
