@@ -1,4 +1,4 @@
-"""Memory and speed of building a corpus with many pictures: `pytest -m slow -s tests/test_building_scale.py` prints them."""
+"""Memory and speed of building a corpus with many pictures: `pytest -m slow -s tests/test_built_corpus_scale.py` prints them."""
 
 import io
 import json
