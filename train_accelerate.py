@@ -4,11 +4,15 @@ Reads from top to bottom: corpus, processor and model, the loop over epochs with
 the test split, and what is written for it. `--help` lists every setting; a recipe is nothing but settings.
 """
 
+from modeling_mmner.recipes import Recipe, parse_arguments
+
+if __name__ == "__main__":
+    recipe = parse_arguments()  # before the imports below, which take seconds: --help and mistakes are answered at once
+
 import json
 import platform
 import sys
 import time
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +33,6 @@ from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.metrics import SpanF1
 from modeling_mmner.prediction import json_line
-from modeling_mmner.recipes import Recipe, parse_arguments
 from modeling_mmner.reports import picture_worth, plot_confusion, plot_learning_curves, results_table, transfer_table
 from modeling_mmner.terms import derived_licence, terms_of
 from modeling_mmner.training import PostSampler, centres_due, parameter_groups, refresh_centres, resolve_precision, train_epoch
@@ -38,33 +41,33 @@ from modeling_mmner.training_corpus import TrainingCorpus, load_corpus
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
 
-def main() -> None:
-    recipe = parse_arguments()
+def main(recipe: Recipe) -> None:
+    """Train as the recipe says, and print how it went."""
     console = Console(width=None if sys.stdout.isatty() else 120)
-    if recipe.transfer:
+    if recipe.training.transfer:
         console.print(transfer_table(transfer(recipe)))
         return
     runs = {recipe.name: train(recipe)}
-    if recipe.compare_without_pictures and recipe.use_images:
-        alone = replace(recipe, use_images=False, output_dir=str(Path(recipe.output_dir) / "without_pictures"))
+    if recipe.training.compare_without_pictures and recipe.corpus.use_images:
+        alone = recipe.with_settings(use_images=False, output_dir=str(Path(recipe.training.output_dir) / "without_pictures"))
         runs[f"{recipe.name}, no pictures"] = train(alone)
     console.print(results_table(runs))
     if len(runs) == 2:
         console.print(picture_worth(*runs.values()))
-    console.print(f"Model folder, metrics, predictions and plots are in {recipe.output_dir}/")
+    console.print(f"Model folder, metrics, predictions and plots are in {recipe.training.output_dir}/")
 
 
 def transfer(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Train on each language alone and test on each; returns, and writes to transfer.json, the scores by both."""
-    if len(recipe.languages) < 2:
-        raise CorpusError(f"--transfer: expected two --languages or more, found {recipe.languages}")
+    if len(recipe.corpus.languages) < 2:
+        raise CorpusError(f"--transfer: expected two --languages or more, found {recipe.corpus.languages}")
     scores = {}
-    for language in recipe.languages:
-        alone = replace(
-            recipe, languages=[language], test_languages=recipe.languages, output_dir=f"{recipe.output_dir}/{language}"
+    for language in recipe.corpus.languages:
+        alone = recipe.with_settings(
+            languages=[language], test_languages=recipe.corpus.languages, output_dir=f"{recipe.training.output_dir}/{language}"
         )
         scores[language] = train(alone)["splits"]["test"]["by_language"]
-    (Path(recipe.output_dir) / "transfer.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
+    (Path(recipe.training.output_dir) / "transfer.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
     return scores
 
 
@@ -72,16 +75,16 @@ def train(recipe: Recipe) -> dict[str, Any]:
     """Train and test one model; returns what metrics.json holds."""
     started = time.perf_counter()
     accelerator = Accelerator(
-        mixed_precision=resolve_precision(recipe.mixed_precision),
-        gradient_accumulation_steps=recipe.accumulation,
+        mixed_precision=resolve_precision(recipe.training.mixed_precision),
+        gradient_accumulation_steps=recipe.training.accumulation,
         log_with="tensorboard",
-        project_dir=recipe.output_dir,
+        project_dir=recipe.training.output_dir,
         # A batch without pictures gives a trained picture encoder no gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     accelerator.init_trackers("tensorboard")
-    set_seed(recipe.seed)
-    corpus = load_corpus(recipe)
+    set_seed(recipe.training.seed)
+    corpus = load_corpus(recipe.corpus)
     processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
     model = build_model(recipe, processor).to(accelerator.device)
     accelerator.print(f"{recipe.name}: {model.num_parameters():,} parameters, {corpus.summary()}")
@@ -91,14 +94,14 @@ def train(recipe: Recipe) -> dict[str, Any]:
     selected = max(history, key=lambda epoch: epoch["validation_f1"])
     training_seconds = time.perf_counter() - started
 
-    predictor = Predictor(model, processor, accelerator, recipe.batch_size, recipe.num_workers)
+    predictor = Predictor(model, processor, accelerator, recipe.training.batch_size, recipe.training.num_workers)
     splits, predicted = score_splits(recipe, corpus, predictor)
     terms = terms_of(recipe)
     metrics = {
-        "recipe": recipe.to_dict() | {"mixed_precision": accelerator.mixed_precision},
+        "recipe": recipe.with_settings(mixed_precision=accelerator.mixed_precision).to_dict(),
         "terms": terms,
         "license": derived_licence(row["terms"] for row in terms),
-        "seed": recipe.seed,
+        "seed": recipe.training.seed,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "corpus": corpus.summary(),
         "model": {
@@ -122,37 +125,39 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, processor: Any, model: Any, acce
     sampler = PostSampler(
         [len(tokens) for tokens in rows["tokens"]],
         rows["language"],
-        temperature=recipe.language_temperature,
-        batch_size=recipe.batch_size,
-        generator=torch.Generator().manual_seed(recipe.seed),
+        temperature=recipe.corpus.language_temperature,
+        batch_size=recipe.training.batch_size,
+        generator=torch.Generator().manual_seed(recipe.training.seed),
     )
+    collate = MMNERCollator(processor)
     loader = DataLoader(
         rows,
-        batch_size=recipe.batch_size,
+        batch_size=recipe.training.batch_size,
         sampler=sampler,
-        collate_fn=MMNERCollator(processor),
-        num_workers=recipe.num_workers,
+        collate_fn=collate,
+        num_workers=recipe.training.num_workers,
     )
     groups = parameter_groups(
         model,
         pretrained_parts(model, recipe),
-        learning_rate=recipe.learning_rate,
-        head_learning_rate=recipe.head_learning_rate,
-        weight_decay=recipe.weight_decay,
+        learning_rate=recipe.training.learning_rate,
+        head_learning_rate=recipe.training.head_learning_rate,
+        weight_decay=recipe.training.weight_decay,
     )
     optimizer = torch.optim.AdamW(groups, fused=True)
-    steps = recipe.epochs * -(-len(loader) // recipe.accumulation)
-    scheduler = get_linear_schedule_with_warmup(optimizer, int(recipe.warmup_share * steps), steps)
+    steps = recipe.training.epochs * -(-len(loader) // recipe.training.accumulation)
+    scheduler = get_linear_schedule_with_warmup(optimizer, int(recipe.training.warmup_share * steps), steps)
     wrapped, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
-    predictor = Predictor(model, processor, accelerator, recipe.batch_size, recipe.num_workers)
+    predictor = Predictor(model, processor, accelerator, recipe.training.batch_size, recipe.training.num_workers)
     gold = gold_tags(validation, corpus.labels)
 
     history: list[dict[str, float]] = []
     best_f1, best_state = -1.0, {}
-    for epoch in range(1, recipe.epochs + 1):
+    for epoch in range(1, recipe.training.epochs + 1):
         started = time.perf_counter()
-        if centres_due(epoch, warmup_epochs=recipe.centre_warmup_epochs, refresh_epochs=recipe.centre_refresh_epochs):
-            refresh_centres(model, loader, accelerator=accelerator)
+        warmup, refresh = recipe.training.centre_warmup_epochs, recipe.training.centre_refresh_epochs
+        if centres_due(epoch, warmup_epochs=warmup, refresh_epochs=refresh):
+            refresh_centres(model, rows, collate=collate, batch_size=recipe.training.batch_size, accelerator=accelerator)
         losses = train_with_progress(recipe, wrapped, loader, optimizer, scheduler, accelerator, epoch)
         predicted = predictor.tags(validation)
         scores = {
@@ -172,7 +177,7 @@ def train_with_progress(
     recipe: Recipe, model: Any, loader: Any, optimizer: Any, scheduler: Any, accelerator: Accelerator, epoch: int
 ) -> dict[str, float]:
     """One epoch with a progress bar that shows each task's loss."""
-    bar = tqdm(total=len(loader), desc=f"epoch {epoch}/{recipe.epochs}", disable=not accelerator.is_local_main_process)
+    bar = tqdm(total=len(loader), desc=f"epoch {epoch}/{recipe.training.epochs}", disable=not accelerator.is_local_main_process)
 
     def report(losses: dict[str, float]) -> None:
         bar.update()
@@ -185,7 +190,7 @@ def train_with_progress(
             accelerator=accelerator,
             optimizer=optimizer,
             scheduler=scheduler,
-            max_grad_norm=recipe.max_grad_norm,
+            max_grad_norm=recipe.training.max_grad_norm,
             report=report,
         )
 
@@ -200,7 +205,7 @@ def score_splits(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor) -
         "test": own
         | {
             "raw_text": raw_text_score(predictor, test),
-            "picture": picture_scores(predictor, test, own, seed=recipe.seed),
+            "picture": picture_scores(predictor, test, own, seed=recipe.training.seed),
         },
     }
     return scores, predicted
@@ -210,7 +215,7 @@ def write_results(
     recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, metrics: dict[str, Any], predicted: list[list[str]]
 ) -> None:
     """Write metrics.json, predictions.jsonl, the model folder and the plots to the output folder, dearest first."""
-    output = Path(recipe.output_dir)
+    output = Path(recipe.training.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     rows = corpus.splits["test"]
@@ -226,6 +231,6 @@ def write_results(
 
 if __name__ == "__main__":
     try:
-        main()
+        main(recipe)
     except CorpusError as error:
         raise SystemExit(f"train_accelerate.py: {error}") from None

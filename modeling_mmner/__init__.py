@@ -1,35 +1,64 @@
 """Multimodal named entity recognition for the Hugging Face Hub.
 
-Importing the package registers its config, model and processor with transformers' Auto classes and its pipeline with `pipeline`,
-and marks them as custom code, so that a saved model carries the files it needs.
+Importing the package loads nothing heavy. Its names are loaded when they are first used, and its classes enter transformers'
+Auto classes and `pipeline` as soon as these are loaded themselves, in whatever order the two packages are imported: so
+``import modeling_mmner`` is enough for ``AutoModel.from_pretrained(folder)`` and ``pipeline("multimodal-ner", model=folder)``.
 """
 
-from transformers import AutoModelForTokenClassification
-from transformers.pipelines import PIPELINE_REGISTRY
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from .configuration_mmner import MMNERConfig, VisionTowerConfig
-from .labels_mmner import Span, split_words
-from .modeling_mmner import MMNERForTokenClassification, MMNEROutput, MMNERPreTrainedModel
-from .pipeline_mmner import MultimodalNERPipeline
-from .processing_mmner import MMNERProcessor
+from wrapt import register_post_import_hook
+
+if TYPE_CHECKING:
+    from .configuration_mmner import MMNERConfig as MMNERConfig
+    from .configuration_mmner import VisionTowerConfig as VisionTowerConfig
+    from .labels_mmner import Span as Span
+    from .labels_mmner import split_words as split_words
+    from .modeling_mmner import MMNERForTokenClassification as MMNERForTokenClassification
+    from .modeling_mmner import MMNEROutput as MMNEROutput
+    from .modeling_mmner import MMNERPreTrainedModel as MMNERPreTrainedModel
+    from .pipeline_mmner import MultimodalNERPipeline as MultimodalNERPipeline
+    from .processing_mmner import MMNERProcessor as MMNERProcessor
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "MMNERConfig",
-    "MMNERForTokenClassification",
-    "MMNEROutput",
-    "MMNERPreTrainedModel",
-    "MMNERProcessor",
-    "MultimodalNERPipeline",
-    "Span",
-    "VisionTowerConfig",
-    "split_words",
-]
+_HOMES = {
+    "MMNERConfig": "configuration_mmner",
+    "MMNERForTokenClassification": "modeling_mmner",
+    "MMNEROutput": "modeling_mmner",
+    "MMNERPreTrainedModel": "modeling_mmner",
+    "MMNERProcessor": "processing_mmner",
+    "MultimodalNERPipeline": "pipeline_mmner",
+    "Span": "labels_mmner",
+    "VisionTowerConfig": "configuration_mmner",
+    "split_words": "labels_mmner",
+}
+# Each of these files of ours registers its class when it is loaded.
+_REGISTERED_WITH = {
+    "transformers.models.auto.configuration_auto": "configuration_mmner",
+    "transformers.models.auto.modeling_auto": "modeling_mmner",
+    "transformers.models.auto.processing_auto": "processing_mmner",
+    "transformers.pipelines": "pipeline_mmner",
+}
 
-MMNERConfig.register_for_auto_class()
-MMNERForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
-MMNERProcessor.register_for_auto_class()
-PIPELINE_REGISTRY.register_pipeline(
-    "multimodal-ner", pipeline_class=MultimodalNERPipeline, pt_model=AutoModelForTokenClassification
-)
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+def _register(module: ModuleType) -> None:
+    import_module(f".{_REGISTERED_WITH[module.__name__]}", __name__)
+
+
+for _module in _REGISTERED_WITH:
+    register_post_import_hook(_register, _module)

@@ -6,28 +6,39 @@ from typing import Any
 import timm
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
-from .configuration_mmner import MMNERConfig, SentenceVector
+from .configuration_mmner import MMNERConfig
 from .modeling_mmner import MMNERForTokenClassification
-from .processing_mmner import MMNERProcessor, special_tokens
-from .recipes import Recipe
-from .text_mmner import without_pooler
+from .parts_mmner import FUSIONS, objective_parts
+from .processing_mmner import MMNERProcessor
+from .recipes import Recipe, TowerSettings
+from .text_mmner import window_of, without_pooler
 
 
 def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[str]]) -> MMNERProcessor:
-    """The processor of a recipe.
+    """The processor of a recipe, whose tokenizer knows the window of the text encoder as its `model_max_length`.
 
     Args:
         recipe: names a pretrained text encoder, or asks for one from scratch.
         labels: the BIO label names in id order.
         posts: tokens of the training posts, on which the tokenizer of an encoder from scratch is trained.
     """
-    if recipe.text_encoder is not None:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(recipe.text_encoder, add_prefix_space=True)
+    settings = recipe.model
+    if settings.text_encoder is not None:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(settings.text_encoder, add_prefix_space=True)
     else:
-        tokenizer = train_tokenizer(posts, recipe.vocabulary_size)
-    sizes = [tower.get("image_size", 224) for tower in recipe.vision_towers]
+        tokenizer = train_tokenizer(posts, settings.vocabulary_size)
+    if (window := window_of(_text_config(recipe, tokenizer))) is not None:
+        tokenizer.model_max_length = min(window, tokenizer.model_max_length)
+    sizes = [_tower_config(tower)["image_size"] for tower in settings.towers]
     return MMNERProcessor(tokenizer, labels=labels, image_size=max(sizes, default=None))
 
 
@@ -49,29 +60,25 @@ def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrai
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **dict(zip(names, specials, strict=True)))
 
 
-def build_config(recipe: Recipe, processor: MMNERProcessor, *, sentence_vector: SentenceVector = "mean") -> MMNERConfig:
-    """The config of a recipe's model, in the vocabulary and labels of its processor."""
-    prefix, suffix = special_tokens(processor.tokenizer)
-    if recipe.text_encoder is not None:
-        text_config = AutoConfig.from_pretrained(recipe.text_encoder)
-    else:
-        settings = {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id}
-        text_config = AutoConfig.for_model(**recipe.text_config, **settings)
-    return MMNERConfig(
-        text_config=text_config,
-        text_prefix_tokens=len(prefix),
-        text_suffix_tokens=len(suffix),
-        vision_towers=[_tower_settings(tower) for tower in recipe.vision_towers],
-        fusion=recipe.fusion,
-        fusion_heads=recipe.fusion_heads,
-        dropout=recipe.dropout,
-        objectives=recipe.objectives,
-        contrastive_temperature=recipe.contrastive_temperature,
-        contrastive_image_share=recipe.contrastive_image_share,
-        alignment_temperature=recipe.alignment_temperature,
-        sentence_vector=sentence_vector,
-        id2label=dict(enumerate(processor.labels)),
-    )
+def build_config(recipe: Recipe, processor: MMNERProcessor, *, sentence_vector: str = "mean") -> MMNERConfig:
+    """The config of a recipe's model, in the vocabulary and labels of its processor.
+
+    Args:
+        sentence_vector: for a recipe that does not say it.
+    """
+    own = {
+        "text_config": _text_config(recipe, processor.tokenizer),
+        "vision_towers": [_tower_config(tower) for tower in recipe.model.towers],
+        "id2label": dict(enumerate(processor.labels)),
+    }
+    return MMNERConfig(**{"sentence_vector": sentence_vector} | recipe.model.config | own)
+
+
+def _text_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    if recipe.model.text_encoder is not None:
+        return AutoConfig.from_pretrained(recipe.model.text_encoder)
+    vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    return AutoConfig.for_model(**recipe.model.config.get("text_config", {}), **vocabulary)
 
 
 def build_model(recipe: Recipe, processor: MMNERProcessor) -> MMNERForTokenClassification:
@@ -79,60 +86,69 @@ def build_model(recipe: Recipe, processor: MMNERProcessor) -> MMNERForTokenClass
 
     The pretrained weights are put in after the model is made, since a model's own initialisation would wipe them.
     """
-    has_pooler = "alignment" in recipe.objectives and recipe.text_encoder is not None and _has_trained_pooler(recipe.text_encoder)
-    model = MMNERForTokenClassification(build_config(recipe, processor, sentence_vector="pooler" if has_pooler else "mean"))
-    if recipe.text_encoder is not None:
-        options = {} if has_pooler else without_pooler(model.config.text_config)
-        pretrained = AutoModel.from_pretrained(recipe.text_encoder, dtype=torch.float32, **options)
-        model.text_tower.encoder.load_state_dict(pretrained.state_dict())
-    for tower, settings in zip(model.vision_towers, recipe.vision_towers, strict=True):
-        if _is_pretrained(settings):
+    encoder, has_pooler = None, False
+    if recipe.model.text_encoder is not None:
+        encoder, has_pooler = _pretrained_encoder(recipe.model.text_encoder, with_pooler=_reads_sentence(recipe))
+    config = build_config(recipe, processor, sentence_vector="pooler" if has_pooler else "mean")
+    model = MMNERForTokenClassification(config)
+    if encoder is not None:
+        wanted = model.text_tower.encoder.state_dict().keys()
+        weights = {name: tensor for name, tensor in encoder.state_dict().items() if name in wanted}
+        model.text_tower.encoder.load_state_dict(weights)
+    for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True):
+        if settings.has_weights:
             tower.backbone.timm_model.load_state_dict(_pretrained_backbone(settings).state_dict())
     return model
 
 
-def _has_trained_pooler(text_encoder: str) -> bool:
-    """Whether a checkpoint holds the weights of a pooler; most were saved without."""
-    pretrained, loading = AutoModel.from_pretrained(text_encoder, output_loading_info=True)
-    return getattr(pretrained, "pooler", None) is not None and not any("pooler" in key for key in loading["missing_keys"])
+def _reads_sentence(recipe: Recipe) -> bool:
+    """Whether a part of the recipe's model reads the vector of the whole text."""
+    fusion = FUSIONS[recipe.model.config.get("fusion", MMNERConfig.fusion)]
+    known, named = objective_parts(), recipe.model.config.get("objectives") or fusion.default_objectives
+    return any("sentence" in part.needs for part in (fusion, *(known[name] for name in named if name in known)))
+
+
+def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Module, bool]:
+    """A text encoder with its weights, and whether a trained pooler is among them; most checkpoints were saved without."""
+    options = {} if with_pooler else without_pooler(AutoConfig.from_pretrained(name))
+    encoder, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **options)
+    has_pooler = getattr(encoder, "pooler", None) is not None and not any("pooler" in key for key in loading["missing_keys"])
+    return encoder, with_pooler and has_pooler
 
 
 def pretrained_parts(model: MMNERForTokenClassification, recipe: Recipe) -> list[torch.nn.Module]:
     """The towers that came with pretrained weights, which learn at their own rate."""
-    text = [model.text_tower.encoder] if recipe.text_encoder is not None else []
-    towers = zip(model.vision_towers, recipe.vision_towers, strict=True)
-    return text + [tower.backbone for tower, settings in towers if _is_pretrained(settings)]
+    text = [model.text_tower.encoder] if recipe.model.text_encoder is not None else []
+    towers = zip(model.vision_towers, recipe.model.towers, strict=True)
+    return text + [tower.backbone for tower, settings in towers if settings.has_weights]
 
 
-def _is_pretrained(settings: dict[str, Any]) -> bool:
-    return bool(settings.get("checkpoint")) or settings.get("pretrained", True)
+def _tower_config(settings: TowerSettings) -> dict[str, Any]:
+    """A `VisionTowerConfig` dict: the backbone with its full tag; size, mean and deviation of the pictures as timm says.
 
-
-def _backbone_name(settings: dict[str, Any]) -> str:
-    """timm's name without the Hub's ``timm/``."""
-    return settings["backbone"].removeprefix("timm/").removeprefix("hf-hub:timm/")
-
-
-def _tower_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """A `VisionTowerConfig` dict: the backbone with its full tag, normalised as its weights expect."""
-    name = _backbone_name(settings)
+    Raises:
+        ValueError: timm has no such model, or the model takes no pictures of the wanted size.
+    """
+    name, arguments = settings.model_name, settings.backbone_args or {}
+    own = {"frozen": settings.frozen, "pooled": settings.pooled, "backbone_args": settings.backbone_args}
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None:
         if not timm.is_model(name.partition(".")[0]):
-            raise ValueError(f"vision backbone {settings['backbone']!r}: expected a model that timm has, found none of this name")
-        normalisation: dict[str, Any] = {}
-    else:
-        # A name without its tag means another set of weights as soon as timm changes its default.
-        name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else name
-        normalisation = {"mean": list(cfg.mean), "std": list(cfg.std)}
-    own = {key: value for key, value in settings.items() if key in ("frozen", "pooled", "image_size", "backbone_args")}
-    return {"backbone": name} | normalisation | own
+            raise ValueError(f"vision backbone {settings.backbone!r}: expected a model that timm has, found none of this name")
+        return {"backbone": name, "image_size": settings.image_size or 224} | own
+    expected = arguments.get("img_size", cfg.input_size[-1])
+    size = settings.image_size or expected
+    if cfg.fixed_input_size and size != expected:
+        raise ValueError(
+            f"vision backbone {settings.backbone!r}: expected image_size {expected}, the only one that it takes, found {size}; "
+            "leave image_size out, or give the backbone another one by backbone_args: {img_size: ...}"
+        )
+    # A name without its tag means another set of weights as soon as timm changes its default.
+    tagged = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else name
+    return {"backbone": tagged, "image_size": size, "mean": list(cfg.mean), "std": list(cfg.std)} | own
 
 
-def _pretrained_backbone(settings: dict[str, Any]) -> torch.nn.Module:
+def _pretrained_backbone(settings: TowerSettings) -> torch.nn.Module:
     """The timm model with its pretrained weights, from a file or from the Hub."""
-    checkpoint = settings.get("checkpoint")
-    overlay: dict[str, Any] = {"pretrained_cfg_overlay": {"file": checkpoint}} if checkpoint else {}
-    return timm.create_model(
-        _backbone_name(settings), pretrained=True, num_classes=0, **(settings.get("backbone_args") or {}), **overlay
-    )
+    overlay: dict[str, Any] = {"pretrained_cfg_overlay": {"file": settings.checkpoint}} if settings.checkpoint else {}
+    return timm.create_model(settings.model_name, pretrained=True, num_classes=0, **(settings.backbone_args or {}), **overlay)

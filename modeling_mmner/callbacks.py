@@ -1,11 +1,10 @@
-"""What transformers' own `Trainer` needs for an MMNER model: the metric, and the refresh of the entity centres."""
+"""What transformers' own `Trainer` needs for an MMNER model: the metric, the entity centres, and lengths to group posts by."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
+from datasets import Dataset
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .labels_mmner import IGNORED
@@ -39,8 +38,8 @@ def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float
 class EntityCentreCallback(TrainerCallback):
     """Computes the entity centres from the training data as `train_accelerate.py` does (Li et al. 2022, eq. 6-8).
 
-    For a model without the clustering objective it does nothing. The pass over the data has an order of its own and draws no
-    random numbers, so that it leaves a run's dropout and order of posts as they are.
+    Does nothing for a model without the clustering objective. The pass over the data draws no random numbers: a run's dropout and
+    order of posts are the same with it and without.
 
     Args:
         warmup_epochs: epochs before the first centres.
@@ -56,7 +55,18 @@ class EntityCentreCallback(TrainerCallback):
         if done % 1 or not centres_due(int(done) + 1, warmup_epochs=self.warmup_epochs, refresh_epochs=self.refresh_epochs):
             return
         training = kwargs["train_dataloader"]
-        accelerator = Accelerator()  # shares the state of the Trainer's: its processes and its precision
-        batches = DataLoader(training.dataset, batch_size=args.train_batch_size, collate_fn=training.collate_fn)
-        with torch.random.fork_rng(devices=[]):
-            refresh_centres(kwargs["model"], accelerator.prepare_data_loader(batches), accelerator=accelerator)
+        refresh_centres(
+            kwargs["model"],
+            training.dataset,
+            collate=training.collate_fn,
+            batch_size=args.train_batch_size,
+            accelerator=Accelerator(),  # shares the state of the Trainer's: its processes and its precision
+        )
+
+
+def with_lengths(rows: Dataset) -> Dataset:
+    """The rows with a column ``length``, their number of words, by which ``train_sampling_strategy="group_by_length"`` sorts.
+
+    Without it transformers would look for sub-tokens, which the rows do not have before they are collated.
+    """
+    return rows.add_column("length", [len(tokens) for tokens in rows["tokens"]])

@@ -11,8 +11,6 @@ from typing import IO, Any
 from dataset_scripts.commands import add_corpus_commands
 
 from .model_commands import add_model_commands
-from .pipeline_mmner import PostError
-from .prediction import Annotator, json_line, load_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
-    except (PostError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"{options.name}: {error}", file=sys.stderr)
         return 2
 
@@ -51,10 +49,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from .prediction import Annotator, json_line, load_model
+
     if options.text is not None and options.input is not None:
-        raise PostError("expected --text or --input, found both")
+        raise ValueError("expected --text or --input, found both")
     if options.text is None and options.image:
-        raise PostError("expected --text with --image; JSON lines name their own pictures under 'image'")
+        raise ValueError("expected --text with --image; JSON lines name their own pictures under 'image'")
     model, processor = load_model(options.model, device=options.device)
     annotator = Annotator(
         model=model,
@@ -80,11 +80,11 @@ def read_json_lines(source: IO[str], name: str) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON lines; empty lines are passed over.
 
     Raises:
-        PostError: naming the line that is no JSON.
+        ValueError: naming the line that is no JSON.
     """
     for number, line in enumerate(source, start=1):
         if line.strip():
             try:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
-                raise PostError(f"{name}:{number}: expected a JSON object, found {line.strip()!r:.80} ({error})") from error
+                raise ValueError(f"{name}:{number}: expected a JSON object, found {line.strip()!r:.80} ({error})") from error

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from transformers import initialization
 
 from .labels_mmner import IGNORED, boundary_label, may_follow
 
@@ -37,6 +38,11 @@ class CRF(TorchCRF):
         self._start_allowed = [may_follow(None, label) for label in labels]
         self._allowed = [[may_follow(previous, label) for label in labels] for previous in labels]
         self._begins = [boundary_label(label) == "B" for label in labels]
+
+    def initialise(self) -> None:
+        """Draw all scores from -0.1..0.1, as pytorch-crf does."""
+        for parameter in self.parameters():
+            initialization.uniform_(parameter, -0.1, 0.1)
 
     def negative_log_likelihood(self, emissions: Tensor, tags: Tensor, *, mask: Tensor) -> Tensor:
         """``log Z - score(tags)`` per text.

@@ -1,33 +1,17 @@
 """Fusions: how pictures enter the words' features.
 
-Notation: B batch, W words, R regions, D text width, C vision channels, Q queries, K keys, F features.
+Notation: B batch, W words, R regions of a post, D text width, C vision channels, Q queries, K keys, F features.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from transformers import initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mmner import MMNERConfig
-
-
-@dataclass
-class FusionOutput:
-    """What a fusion hands to the heads and objectives.
-
-    Attributes:
-        features: (B, W, F) what the tag classifier reads.
-        text_view, image_view: (B, W, D) the two halves of the features, where the fusion has them.
-        gate: (B, W, D) in 0..1, how much of the picture each word lets through; 0 without a picture.
-        attention: (B, W, R) in 0..1, each word's attention over the regions, mean over heads; 0 without a picture.
-    """
-
-    features: Tensor
-    text_view: Tensor | None = None
-    image_view: Tensor | None = None
-    gate: Tensor | None = None
-    attention: Tensor | None = None
+from .context_mmner import FusionOutput, ModelPart, Regions, TextStates, Widths
 
 
 class Attention(nn.Module):
@@ -111,30 +95,32 @@ class TransformerLayer(GradientCheckpointingLayer):
         return self.feed_forward_norm(states + self.dropout(self.feed_forward(states))), weights
 
 
-@dataclass(frozen=True)
-class Widths:
-    """Of the parts before the heads and objectives: the text tower's D, the fusion's F, and each picture encoder's C."""
+class Fusion(ModelPart):
+    """A fusion: `forward` reads the text's states and the regions of each picture encoder, and returns `FusionOutput`.
 
-    text: int
-    features: int
-    channels: tuple[int, ...]
+    Attributes:
+        width: F.
+    """
+
+    width: int
+
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
+        super().__init__()
 
 
-class TextOnlyFusion(nn.Module):
+class TextOnlyFusion(Fusion, part="text-only"):
     """No picture: the features are the text tower's words (BERT-CRF and the other text baselines)."""
 
-    def __init__(self, config: MMNERConfig, *, text_width: int, channels: list[int]) -> None:
-        super().__init__()
-        self.width = text_width
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
+        super().__init__(config, widths)
+        self.width = widths.text
 
-    def forward(
-        self, words: Tensor, *, word_mask: Tensor, regions: list[tuple[Tensor, Tensor]], need_weights: bool = False
-    ) -> FusionOutput:
-        """`words` (B, W, D) as they are; `regions` is empty."""
-        return FusionOutput(features=words)
+    def forward(self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False) -> FusionOutput:
+        """The words (B, W, D) as they are; `regions` is empty."""
+        return FusionOutput(features=text.words)
 
 
-class CrossModalFusion(nn.Module):
+class CrossModalFusion(Fusion, part="cross-modal"):
     """MLMNER's cross-modal Transformer with its visual gate (Li et al. 2022, eq. 1-2; the gate as in Yu et al. 2020).
 
     R_txt = Transformer(X);  P = CMT(query=V, context=R_txt);  T = CMT(query=R_txt, context=P);
@@ -143,39 +129,38 @@ class CrossModalFusion(nn.Module):
     Ours, where the paper is silent: a post without a picture has one learned row as V, and M = 0.
     """
 
-    def __init__(self, config: MMNERConfig, *, text_width: int, channels: list[int]) -> None:
-        super().__init__()
-        heads = config.fusion_heads or config.text_config.num_attention_heads
-        self.width = 2 * text_width
-        self.region_projection = nn.Linear(channels[0], text_width)
-        self.no_picture = nn.Parameter(torch.zeros(text_width))
-        self.text_layer = TransformerLayer(text_width, heads, dropout=config.dropout)
-        self.image_guided_by_text = TransformerLayer(text_width, heads, dropout=config.dropout)
-        self.text_from_image = TransformerLayer(text_width, heads, dropout=config.dropout)
-        self.text_guided_image = TransformerLayer(text_width, heads, dropout=config.dropout)
-        self.gate = nn.Linear(2 * text_width, text_width)
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
+        super().__init__(config, widths)
+        width, heads = widths.text, widths.heads
+        self.width = 2 * width
+        self.region_projection = nn.Linear(widths.channels[0], width)
+        self.no_picture = nn.Parameter(torch.zeros(width))
+        self.text_layer = TransformerLayer(width, heads, dropout=config.dropout)
+        self.image_guided_by_text = TransformerLayer(width, heads, dropout=config.dropout)
+        self.text_from_image = TransformerLayer(width, heads, dropout=config.dropout)
+        self.text_guided_image = TransformerLayer(width, heads, dropout=config.dropout)
+        self.gate = nn.Linear(2 * width, width)
 
-    def forward(
-        self, words: Tensor, *, word_mask: Tensor, regions: list[tuple[Tensor, Tensor]], need_weights: bool = False
-    ) -> FusionOutput:
-        """Fuse words and regions.
+    def initialise(self) -> None:
+        """Draw the row that stands for no picture."""
+        initialization.normal_(self.no_picture, std=0.02)
+
+    def forward(self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False) -> FusionOutput:
+        """Fuse words (called X in the paper) and the regions of one picture encoder.
 
         Args:
-            words: (B, W, D) from the text tower, called X in the paper.
-            word_mask: (B, W) bool.
-            regions: one pair of (B, R, C) and its mask (B, R); R may be 0.
             need_weights: whether to return each word's attention over the regions.
         """
-        ((picture, region_mask),) = regions
-        has_picture = region_mask.any(1)[:, None, None]
-        rows = self.no_picture.expand(words.shape[0], 1, -1)
-        visual = torch.cat([rows, self.region_projection(picture).to(rows.dtype)], dim=1)  # V, shape: (B, 1 + R, D)
-        visual_mask = torch.cat([~has_picture[:, 0], region_mask], dim=1)
+        (picture,) = regions
+        has_picture = picture.has_picture[:, None, None]
+        rows = self.no_picture.expand(len(text.words), 1, -1)
+        visual = torch.cat([rows, self.region_projection(picture.states).to(rows.dtype)], dim=1)  # V, shape: (B, 1 + R, D)
+        visual_mask = torch.cat([~has_picture[:, 0], picture.mask], dim=1)
 
-        text, _ = self.text_layer(words, words, mask=word_mask)
-        image_guided, _ = self.image_guided_by_text(visual, text, mask=word_mask)
-        text_view, _ = self.text_from_image(text, image_guided, mask=visual_mask)
-        guided_image, weights = self.text_guided_image(text, visual, mask=visual_mask, need_weights=need_weights)
+        words, _ = self.text_layer(text.words, text.words, mask=text.mask)
+        image_guided, _ = self.image_guided_by_text(visual, words, mask=text.mask)
+        text_view, _ = self.text_from_image(words, image_guided, mask=visual_mask)
+        guided_image, weights = self.text_guided_image(words, visual, mask=visual_mask, need_weights=need_weights)
         gate = torch.sigmoid(self.gate(torch.cat([text_view, guided_image], dim=-1)))
         gate = torch.where(has_picture, gate, 0)
         image_view = torch.where(has_picture, gate * guided_image, 0)
@@ -188,7 +173,7 @@ class CrossModalFusion(nn.Module):
         )
 
 
-class CollaborationFusion(nn.Module):
+class CollaborationFusion(Fusion, part="collaboration"):
     """2M-NER's multimodal collaboration module (Wang et al. 2024): for each picture encoder the words attend over its output,
     residual, LayerNorm, no feed-forward; the results are concatenated and projected: F = Linear([H_1; H_2; ...]), width D.
 
@@ -198,48 +183,36 @@ class CollaborationFusion(nn.Module):
     Ours, where the paper is silent: a word of a post without a picture is attended to by nothing, H = LayerNorm(words).
     """
 
-    def __init__(self, config: MMNERConfig, *, text_width: int, channels: list[int]) -> None:
-        super().__init__()
-        heads = config.fusion_heads or config.text_config.num_attention_heads
-        self.width = text_width
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
+        super().__init__(config, widths)
+        width, channels = widths.text, widths.channels
+        self.width = width
         self.pooled = [tower.pooled for tower in config.vision_tower_configs()]
         self.readers = nn.ModuleList(
-            nn.Linear(width, text_width) if pooled else Attention(text_width, heads, dropout=config.dropout, context_width=width)
-            for width, pooled in zip(channels, self.pooled, strict=True)
+            nn.Linear(channel, width) if pooled else Attention(width, widths.heads, dropout=config.dropout, context_width=channel)
+            for channel, pooled in zip(channels, self.pooled, strict=True)
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(text_width) for _ in channels)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in channels)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(len(channels) * text_width, text_width)
+        self.output = nn.Linear(len(channels) * width, width)
 
-    def forward(
-        self, words: Tensor, *, word_mask: Tensor, regions: list[tuple[Tensor, Tensor]], need_weights: bool = False
-    ) -> FusionOutput:
-        """Fuse words and regions.
+    def forward(self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False) -> FusionOutput:
+        """Fuse words and the regions of each picture encoder.
 
         Args:
-            words: (B, W, D) from the text tower.
-            word_mask: (B, W) bool.
-            regions: for each tower (B, R, C) and its mask (B, R); R may be 0.
             need_weights: whether to return each word's attention over the regions, of the first tower that is not pooled.
         """
-        views, weights = [], None
-        for reader, norm, pooled, (picture, region_mask) in zip(self.readers, self.norms, self.pooled, regions, strict=True):
-            has_picture = region_mask.any(1)[:, None, None]
+        words, views, weights = text.words, [], None
+        for reader, norm, pooled, picture in zip(self.readers, self.norms, self.pooled, regions, strict=True):
+            has_picture = picture.has_picture[:, None, None]
             if pooled:
-                attended = reader(picture.to(words.dtype))  # shape: (B, 1, D)
+                attended = reader(picture.states.to(words.dtype))  # shape: (B, 1, D)
             else:
                 # A row to attend over for posts without a picture, whose result is not used.
-                padded = nn.functional.pad(picture.to(words.dtype), (0, 0, 1, 0))
-                mask = torch.cat([~has_picture[:, 0], region_mask], dim=1)
+                padded = nn.functional.pad(picture.states.to(words.dtype), (0, 0, 1, 0))
+                mask = torch.cat([~has_picture[:, 0], picture.mask], dim=1)
                 need = need_weights and weights is None
                 attended, found = reader(words, padded, mask=mask, need_weights=need)
                 weights = torch.where(has_picture, found[..., 1:], 0) if need else weights
             views.append(norm(words + torch.where(has_picture, self.dropout(attended), 0)))
         return FusionOutput(features=self.output(torch.cat(views, dim=-1)), attention=weights)
-
-
-FUSIONS: dict[str, type[TextOnlyFusion | CrossModalFusion | CollaborationFusion]] = {
-    "text-only": TextOnlyFusion,
-    "cross-modal": CrossModalFusion,
-    "collaboration": CollaborationFusion,
-}

@@ -87,7 +87,7 @@ def render_untrained_card(recipe: Recipe, *, repo_id: str | None = None, revisio
         revision=revision or f"v{__version__}",
         results=None,
         is_trained=False,
-        is_synthetic=recipe.dataset == "sample",
+        is_synthetic=recipe.corpus.dataset == "sample",
         command=_training_command(recipe),
     )
 
@@ -104,7 +104,7 @@ def _render(
     licence = derived_licence(row["terms"] for row in terms)
     is_placeholder = repo_id is None
     repo_id = repo_id or f"org/{recipe['name']}"
-    builder = BUILDERS.get(recipe["dataset"])
+    builder = BUILDERS.get(recipe["corpus"]["dataset"])
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"percent": percent, "as_setting": _as_setting}
     template = resources.files("model_cards").joinpath("template.md.jinja").read_text(encoding="utf-8")
@@ -116,8 +116,13 @@ def _render(
         repo_id=repo_id,
         revision=revision,
         is_placeholder=is_placeholder,
-        settings={key: value for key, value in recipe.items() if key not in _TOLD_ELSEWHERE},
-        reads_pictures=recipe["use_images"] and bool(recipe["vision_towers"]),
+        settings={
+            key: value
+            for section in ("corpus", "model", "training")
+            for key, value in recipe[section].items()
+            if key not in _TOLD_ELSEWHERE
+        },
+        reads_pictures=recipe["corpus"]["use_images"] and bool(recipe["model"]["vision_towers"]),
         corpus_citation=builder.CITATION if builder is not None else "",
         **parts,
     )
@@ -126,7 +131,7 @@ def _render(
 def _front_matter(recipe: _Section, licence: str, repo_id: str, results: list[EvalResult] | None) -> ModelCardData:
     is_other = licence == "other"
     return ModelCardData(
-        language=recipe["languages"] or None,
+        language=recipe["corpus"]["languages"] or None,
         license=licence,
         license_name="terms-of-its-parts" if is_other else None,
         license_link=f"https://huggingface.co/{repo_id}#terms" if is_other else None,
@@ -135,7 +140,7 @@ def _front_matter(recipe: _Section, licence: str, repo_id: str, results: list[Ev
         tags=["multimodal", "ner", "mmner", "mner"],
         base_model=recipe["base_models"] or None,
         metrics=["precision", "recall", "f1"] if results else None,
-        widget=_widget(recipe["languages"]) or None,
+        widget=_widget(recipe["corpus"]["languages"]) or None,
         model_name=recipe["name"] if results else None,
         eval_results=results,
     )
@@ -182,9 +187,9 @@ def _widget(languages: Sequence[str]) -> list[dict[str, str]]:
 def _training_command(recipe: Recipe) -> str:
     """The command line that trains a recipe of the package, with folders that the user has to bring."""
     command = f"python train_accelerate.py --recipe {recipe.name}"
-    if recipe.dataset != "sample":
-        command += f" --data_dir {recipe.dataset}"
-        command += f" --image_dir {recipe.dataset}_images" if recipe.vision_towers else ""
+    if (dataset := recipe.corpus.dataset) != "sample":
+        command += f" --data_dir {dataset}"
+        command += f" --image_dir {dataset}_images" if recipe.model.towers else ""
     return command
 
 

@@ -6,8 +6,6 @@ Each command imports what it needs when it runs: the extras `onnx` and `demo` ar
 import argparse
 from typing import Any
 
-from .prediction import load_model
-
 
 def add_model_commands(commands: Any) -> None:
     """Add the commands for trained models to the command line's subparsers."""
@@ -87,7 +85,7 @@ def _add_explanations(commands: Any) -> None:
     check.set_defaults(command=_check_maps)
     _add_model_option(check)
     check.add_argument("--posts", type=int, default=200, help="posts of the test split to use (default 200)")
-    check.add_argument("--seed", type=int, default=1, help="of the choice of posts and of random regions (default 1)")
+    check.add_argument("--seed", type=int, default=1, help="random seed for the choice of posts and regions (default 1)")
 
 
 def _numbers(text: str) -> list[int]:
@@ -114,6 +112,8 @@ def _demo(options: argparse.Namespace) -> int:
         folder = write_space(options.model, options.space)
         print(f"wrote {folder}; `hf upload ORG/NAME {folder} --repo-type space` puts it on the Hub")
         return 0
+    from .prediction import load_model
+
     demo = build_demo(*load_model(options.model, device=options.device), name=model_name(options.model))
     try:
         launch(demo, host=options.host, port=options.port)
@@ -156,6 +156,7 @@ def _export_onnx(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     from .explain import explain, save_explanation
+    from .prediction import load_model
 
     explanation = explain(*load_model(options.model), options.text, options.image)
     numbers = options.words or range(1, len(explanation.words) + 1)
@@ -176,6 +177,7 @@ def _check_maps(options: argparse.Namespace) -> int:
     from dataset_scripts.opening import open_corpus
 
     from .map_check import check_maps, cost_table, verdict
+    from .prediction import load_model
 
     sample = open_corpus("sample")
     rows = (row for row in sample.splits["test"] if row["source"] == "ambiguous")

@@ -1,23 +1,26 @@
 """`MMNERForTokenClassification`: the parts wired together. The maths is in the modules of the parts.
 
-Notation: B batch, S sub-tokens, W words, L labels, N pictures a post, R regions of a picture, C vision channels.
+Notation: B batch, K windows of a text, S sub-tokens of a window, W words, L labels, N pictures a post, M regions of a picture,
+R = N * M regions of a post, C vision channels.
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedModel, initialization
+from transformers import AutoModel, AutoModelForTokenClassification, PreTrainedModel, initialization
 from transformers.utils import ModelOutput, logging
 
 from .configuration_mmner import MMNERConfig
+from .context_mmner import Context, Regions, Widths
 from .crf_mmner import CRF
-from .fusion_mmner import FUSIONS, CrossModalFusion, Widths
-from .objectives_mmner import OBJECTIVES, Context, EntityClustering, Objective
+from .fusion_mmner import Fusion
+from .heads_mmner import Head
+from .objectives_mmner import Objective
+from .parts_mmner import HEADS, MAIN_HEAD
 from .text_mmner import TextTower
 from .vision_mmner import VisionTower
 
@@ -27,6 +30,12 @@ _NO_LABELS = (
     "them back and would put another loss in the place of the CRF's: leave these out. To predict, call model.eval() first, or "
     "torch.no_grad() to keep dropout"
 )
+# The names that version 0.1 gave to weights, and those of today.
+_RENAMED = {
+    r"^classifier\.": "heads.crf.classifier.",
+    r"^crf\.": "heads.crf.crf.",
+    r"^objectives\.boundary\.": "heads.boundary.",
+}
 _WHERE_TO_LOAD = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 
 
@@ -36,22 +45,17 @@ class MMNEROutput(ModelOutput):
 
     Attributes:
         loss: scalar, the weighted sum of the losses below; with labels only.
-        loss_crf, loss_boundary, loss_contrastive, loss_clustering, loss_alignment: scalars before weighting, those that were
-            computed.
+        losses: scalars before weighting, by the name of the part; those that were computed.
         logits: (B, W, L) emissions of the CRF.
         tags: (B, W) decoded label ids, -100 where there is no word; unless training.
         span_scores: (B, W) in 0..1, at an entity's first word the posterior of exactly that entity, 0 elsewhere; unless
             training.
         gate: (B, W, D) in 0..1, how much of the picture each word lets through; on request.
-        attentions: (B, W, N * R) in 0..1, each word's attention over the regions; on request.
+        attentions: (B, W, R) in 0..1, each word's attention over the regions; on request.
     """
 
     loss: Tensor | None = None
-    loss_crf: Tensor | None = None
-    loss_boundary: Tensor | None = None
-    loss_contrastive: Tensor | None = None
-    loss_clustering: Tensor | None = None
-    loss_alignment: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
     logits: Tensor | None = None
     tags: Tensor | None = None
     span_scores: Tensor | None = None
@@ -68,15 +72,14 @@ class MMNERPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ["text", "image"]
     _supports_sdpa = True
-    _keep_in_fp32_modules_strict = ["crf"]
+    _keep_in_fp32_modules_strict = [r"heads\.\w+\.crf"]
     supports_gradient_checkpointing = True
     # The losses are means over texts; the Trainer must not divide or multiply them again when it accumulates gradients.
     accepts_loss_kwargs = False
-    # An `nn.ModuleList`, of which type checkers know only that it holds modules.
+    # `nn.ModuleList` and `nn.ModuleDict`, of which type checkers know only that they hold modules.
     vision_towers: Sequence[VisionTower]
-    classifier: nn.Linear
-    crf: CRF
-    objectives: nn.ModuleDict
+    heads: Mapping[str, Head]
+    objectives: Mapping[str, Objective]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -84,18 +87,8 @@ class MMNERPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Linear):
             # BERT's 0.02 at BERT's width; in a narrower model that constant would drown the picture in the residual.
             initialization.normal_(module.weight, std=(3 * module.in_features) ** -0.5)
-        elif isinstance(module, CRF):
-            for parameter in module.parameters():
-                initialization.uniform_(parameter, -0.1, 0.1)
-        elif isinstance(module, CrossModalFusion):
-            initialization.normal_(module.no_picture, std=0.02)
-        elif isinstance(module, VisionTower):
-            tower = self.config.vision_tower_configs()[list(self.vision_towers).index(module)]
-            initialization.copy_(module.mean, torch.tensor(tower.mean).view(1, 3, 1, 1))
-            initialization.copy_(module.std, torch.tensor(tower.std).view(1, 3, 1, 1))
-        elif isinstance(module, EntityClustering):
-            initialization.zeros_(module.centres)
-            initialization.zeros_(module.has_centre)
+        elif callable(initialise := getattr(module, "initialise", None)):
+            initialise()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -104,6 +97,7 @@ class MMNERPreTrainedModel(PreTrainedModel):
         Towers and fusion are then those of the checkpoint, and what depends on the labels is made anew, even where its size is
         the same: the classifiers, the CRFs and the entity centres.
         """
+        kwargs.setdefault("key_mapping", _RENAMED)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         # Weights given as a state dict have no labels to compare, and an adapter brings its own layers.
@@ -120,8 +114,8 @@ class MMNERPreTrainedModel(PreTrainedModel):
 
     def reset_label_layers(self) -> None:
         """Make anew, at random, what depends on the labels: the classifiers, the CRFs and the entity centres."""
-        own: list[nn.Module] = [self.classifier, self.crf]
-        for module in chain(own, *(cast(Objective, objective).label_layers() for objective in self.objectives.values())):
+        parts: list[Head | Objective] = [*self.heads.values(), *self.objectives.values()]
+        for module in [layer for part in parts for layer in part.label_layers()]:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 # Or it would be taken for loaded, and left as it is.
                 tensor._is_hf_initialized = False  # type: ignore[attr-defined]
@@ -147,6 +141,8 @@ class MMNERPreTrainedModel(PreTrainedModel):
 
         entry = "modeling_mmner.MMNERForTokenClassification"
         self.config.auto_map = {"AutoModel": entry} | (getattr(self.config, "auto_map", None) or {})
+        # A model of version 0.1 is saved under the names of today, not under those that it was loaded by.
+        kwargs.setdefault("save_original_format", False)
         impl = f"pipeline_mmner.{MultimodalNERPipeline.__name__}"
         self.config.custom_pipelines = {"multimodal-ner": {"impl": impl, "pt": ["AutoModelForTokenClassification"]}}
         super().save_pretrained(save_directory, *args, **kwargs)
@@ -160,23 +156,27 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
 
     def __init__(self, config: MMNERConfig) -> None:
         super().__init__(config)
-        self.text_tower = TextTower(
-            config.text_config,
-            window=config.text_window,
-            prefix_tokens=config.text_prefix_tokens,
-            suffix_tokens=config.text_suffix_tokens,
-            sentence_vector=config.sentence_vector,
+        self.text_tower = TextTower.named(config.text_tower)(config)
+        self.vision_towers = cast(
+            Sequence[VisionTower], nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs())
         )
-        towers = nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs())
-        self.vision_towers = cast(Sequence[VisionTower], towers)
-        channels = [tower.channels for tower in self.vision_towers]
-        self.fusion = FUSIONS[config.fusion](config, text_width=self.text_tower.width, channels=channels)
-        self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(self.fusion.width, len(config.labels))
-        self.crf = CRF(config.labels)
-        widths = Widths(text=self.text_tower.width, features=self.fusion.width, channels=tuple(channels))
-        self.objectives = nn.ModuleDict({name: OBJECTIVES[name](config, widths) for name in config.objectives if name != "crf"})
+        widths = Widths(
+            text=self.text_tower.width,
+            channels=tuple(tower.channels for tower in self.vision_towers),
+            heads=config.fusion_heads or self.text_tower.heads,
+        )
+        self.fusion = Fusion.named(config.fusion)(config, widths)
+        widths = replace(widths, features=self.fusion.width)
+        heads = {name: Head.named(name)(config, widths) for name in config.objectives if name in HEADS}
+        others = {name: Objective.named(name)(config, widths) for name in config.objectives if name not in HEADS}
+        self.heads = cast(Mapping[str, Head], nn.ModuleDict(heads))
+        self.objectives = cast(Mapping[str, Objective], nn.ModuleDict(others))
         self.post_init()
+
+    @property
+    def crf(self) -> CRF:
+        """The main head's."""
+        return self.heads[MAIN_HEAD].crf
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_tower.encoder.get_input_embeddings()
@@ -202,12 +202,12 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         """Emissions, tags and span scores; with labels also the losses.
 
         Args:
-            input_ids, attention_mask: (B, S) the whole texts, never cut, padded on the right.
-            word_starts: (B, W) index in 0..S-1 of each word's first sub-token.
+            input_ids, attention_mask: (B, K, S) the windows of each text, padded on the right; or (B, S), one window each.
+            word_starts: (B, W) index in 0..K*S-1 of each word's first sub-token, in the windows laid side by side.
             word_mask: (B, W) bool, words first and padding after, W > 0.
             pixel_values: (B, N, 3, H, W) uint8; N may be 0.
             image_mask: (B, N) bool, True where there is a picture; without it all are there.
-            image_features: (B, N, R, C) in place of a frozen tower's pixels; with several towers, one tensor each.
+            image_features: (B, N, M, C) in place of a frozen tower's pixels; with several towers, one tensor each.
             labels: (B, W) label ids, padded with -100.
             output_attentions, output_gate: whether to return the words' attention over the regions and their gate.
 
@@ -228,14 +228,17 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             labels=labels,
             need_weights=bool(self.config.output_attentions if output_attentions is None else output_attentions),
         )
+        for name in self._wanted_heads(with_losses=labels is not None):
+            self._run_head(name, context)
         losses = {} if labels is None else self._losses(context)
         weighted = [self.config.objectives[name] * part for name, part in losses.items()]
-        tags, span_scores = (None, None) if self.training else self._decode(context)
+        emissions = context.emissions[MAIN_HEAD]
+        tags, span_scores = (None, None) if self.training else self._decode(emissions, context.text.mask)
         # All at once: an output's keys are in the order in which they were set, and the loss must come first in a tuple.
         output = MMNEROutput(
             loss=torch.stack(weighted).sum() if weighted else None,
-            **{f"loss_{name}": part for name, part in losses.items()},
-            logits=context.emissions,
+            losses=losses or None,
+            logits=emissions,
             tags=tags,
             span_scores=span_scores,
             gate=context.fused.gate if output_gate else None,
@@ -257,7 +260,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         labels: Tensor | None = None,
         need_weights: bool = False,
     ) -> Context:
-        """What the heads and objectives read, for the inputs of `forward`."""
+        """What the heads and objectives read, for the inputs of `forward`; no head has run yet."""
         if word_starts is None or word_mask is None:
             raise ValueError(
                 "forward: expected word_starts and word_mask (B, W), found none. This model tags words, not sub-tokens: make "
@@ -267,22 +270,11 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         word_mask = word_mask.bool()
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        words, sentence = self.text_tower(input_ids, attention_mask, word_starts=word_starts, word_mask=word_mask)
-        regions = self._regions(len(words), pixel_values, image_mask, image_features)
-        fused = self.fusion(words, word_mask=word_mask, regions=regions, need_weights=need_weights)
-        has_picture = torch.zeros(len(words), dtype=torch.bool, device=words.device)
-        for _, region_mask in regions:
-            has_picture = has_picture | region_mask.any(1)
-        return Context(
-            words=words,
-            sentence=sentence,
-            word_mask=word_mask,
-            has_picture=has_picture,
-            regions=regions,
-            fused=fused,
-            emissions=self.classifier(self.dropout(fused.features)).float(),
-            labels=labels,
-        )
+        if input_ids.dim() == 2:
+            input_ids, attention_mask = input_ids[:, None], attention_mask[:, None]
+        text = self.text_tower(input_ids, attention_mask, word_starts=word_starts, word_mask=word_mask)
+        regions = self._regions(len(word_mask), pixel_values, image_mask, image_features)
+        return Context(text, regions, self.fusion(text, regions, need_weights=need_weights), labels)
 
     def _regions(
         self,
@@ -290,8 +282,8 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         pixel_values: Tensor | None,
         image_mask: Tensor | None,
         image_features: Tensor | Sequence[Tensor] | None,
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Each tower's regions (B, N * R, C) and their mask (B, N * R), from pixels or from ready-made features."""
+    ) -> list[Regions]:
+        """Each tower's regions, from pixels or from ready-made features."""
         if not self.vision_towers:
             return []
         if pixel_values is not None and image_features is not None:
@@ -301,7 +293,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             self._check_features(features)
             mask = image_mask if image_mask is not None else torch.ones(features[0].shape[:2], device=self.device)
             return [
-                tower.lay_out(feature.to(tower.backbone.dtype), mask.bool())
+                tower.regions_of_posts(feature.to(tower.backbone.dtype), mask.bool())
                 for tower, feature in zip(self.vision_towers, features, strict=True)
             ]
         if pixel_values is None:
@@ -325,27 +317,37 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             if not tower.frozen:
                 raise ValueError("image_features: expected pixel_values for a tower that is trained, found ready-made features")
             if feature.dim() != 4 or feature.shape[-1] != tower.channels:
-                raise ValueError(f"image_features: expected (B, N, R, {tower.channels}), found {tuple(feature.shape)}")
+                raise ValueError(f"image_features: expected (B, N, M, {tower.channels}), found {tuple(feature.shape)}")
 
-    def _decode(self, context: Context) -> tuple[Tensor, Tensor]:
+    def _wanted_heads(self, *, with_losses: bool) -> list[str]:
+        """The heads whose emissions are wanted: the main one, and those whose loss is computed."""
+        weights = self.config.objectives
+        return [name for name in self.heads if name == MAIN_HEAD or (with_losses and weights[name] > 0)]
+
+    def _run_head(self, name: str, context: Context) -> None:
+        """Put a head's emissions into the context, after those that it reads."""
+        if name not in context.emissions:
+            for needed in self.heads[name].reads:
+                self._run_head(needed, context)
+            context.emissions[name] = self.heads[name](context)
+
+    def _decode(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The best tags (B, W), and the posterior (B, W) of each of their spans."""
-        tags = self.crf.decode_batch(context.emissions, mask=context.word_mask)
-        return tags, self.crf.span_scores(context.emissions, tags, mask=context.word_mask)
+        tags = self.crf.decode_batch(emissions, mask=mask)
+        return tags, self.crf.span_scores(emissions, tags, mask=mask)
 
     def _losses(self, context: Context) -> dict[str, Tensor]:
         """The losses whose weight is not 0, by name and before weighting (eq. 13)."""
         losses = {}
-        for name, weight in self.config.objectives.items():
-            if weight == 0:
-                continue
-            if name == "crf":
-                loss = self.crf.negative_log_likelihood(context.emissions, context.gold(), mask=context.word_mask).mean()
+        for name in (name for name, weight in self.config.objectives.items() if weight > 0):
+            if name in self.heads:
+                losses[name] = self.heads[name].loss(context.emissions[name], context)
             else:
-                loss = self.objectives[name](context)
-            losses[name] = loss
+                losses[name] = self.objectives[name](context)
         return losses
 
 
-AutoConfig.register(MMNERConfig.model_type, MMNERConfig, exist_ok=True)
-AutoModel.register(MMNERConfig, MMNERForTokenClassification, exist_ok=True)
-AutoModelForTokenClassification.register(MMNERConfig, MMNERForTokenClassification, exist_ok=True)
+MMNERForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
+if __package__ == "modeling_mmner":  # as remote code it is found by the auto_map of its config
+    AutoModel.register(MMNERConfig, MMNERForTokenClassification, exist_ok=True)
+    AutoModelForTokenClassification.register(MMNERConfig, MMNERForTokenClassification, exist_ok=True)

@@ -9,6 +9,8 @@ from numbers import Real
 from typing import Any, Literal, cast, get_args
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
+from transformers import AutoModelForTokenClassification
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 
 from .images_mmner import PictureError, fetch_picture, is_url, load_picture, pictures_of
@@ -345,3 +347,9 @@ def _with_images(post: Any, images: Any, number: int = 1) -> Any:
     if pictures_of(row):
         raise PostError(f"post {number}: expected its pictures in the post or in images, found both")
     return row | {"image": None, "images": images if isinstance(images, (list, tuple)) else [images]}
+
+
+if __package__ == "modeling_mmner":  # as remote code it is found by the custom_pipelines of a saved config
+    PIPELINE_REGISTRY.register_pipeline(
+        "multimodal-ner", pipeline_class=MultimodalNERPipeline, pt_model=AutoModelForTokenClassification
+    )

@@ -294,4 +294,6 @@ def _padded(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
     return array
 
 
-AutoProcessor.register(MMNERConfig, MMNERProcessor, exist_ok=True)
+MMNERProcessor.register_for_auto_class()
+if __package__ == "modeling_mmner":  # as remote code it is found by the auto_map of a saved processor
+    AutoProcessor.register(MMNERConfig, MMNERProcessor, exist_ok=True)

@@ -1,11 +1,12 @@
 """Recipes: what a system is made of and how it is trained, as one YAML file each.
 
-Precedence: the defaults below < the recipe's file < the command line. A key that nobody knows is an error in each.
+A recipe has the sections ``corpus``, ``model`` and ``training``. Precedence: default < the recipe's file < the command line. Each
+setting is an option of the command line by its own name. The model's defaults are those of `MMNERConfig`.
 """
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
@@ -16,7 +17,7 @@ import yaml
 
 from dataset_scripts.schemes import TagScheme
 
-from .configuration_mmner import FusionName, describe_type, fits_type
+from .parts_mmner import COMMON_SETTINGS, FUSIONS, Setting, describe_type, fits_type, part_settings
 from .terms import check_terms
 
 _TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
@@ -30,15 +31,8 @@ def _setting(default: Any, help_text: str) -> Any:
 
 
 @dataclass
-class Recipe:
-    """Every setting of a training run. Each field is a key of a recipe's YAML and an option of the command line.
-
-    Raises:
-        TypeError: a value of another type than its field's.
-    """
-
-    name: str = _setting("mlmner", "name of the recipe")
-    description: str = _setting("", "one line about it")
+class CorpusSettings:
+    """What is trained and tested on. Raises TypeError for a value of another type, ValueError for one out of range."""
 
     dataset: str = _setting(
         "sample", "sample, twitter2015, twitter2017, mmner, conll (the last four: files in --data_dir), a folder, or a Hub id"
@@ -63,25 +57,105 @@ class Recipe:
     language_temperature: float = _setting(
         1.0, "a language of n posts is drawn in proportion to n^(1/temperature); 1: as many as it has, large: all alike"
     )
-    transfer: bool = _setting(False, "train on each language alone, test on each (zero-shot transfer)")
-    terms: dict[str, str] = _setting(
-        {}, "licences of corpora and pretrained encoders, as NAME=LICENCE,PATH=LICENCE; none: published without one"
-    )
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _check_positive(self, "language_temperature")
+
+
+@dataclass
+class TowerSettings:
+    """A picture encoder of a recipe.
+
+    Attributes:
+        backbone: timm's name of the model, with or without its tag and the Hub's ``timm/``.
+        frozen, pooled, backbone_args: see `VisionTowerConfig`.
+        image_size: in pixels; None asks timm for the size of the model's pretraining.
+        pretrained: whether it starts from timm's weights.
+        checkpoint: file of weights to start from instead.
+    """
+
+    backbone: str
+    frozen: bool = True
+    pooled: bool = False
+    backbone_args: dict[str, Any] | None = None
+    image_size: int | None = None
+    pretrained: bool = True
+    checkpoint: str | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Any) -> "TowerSettings":
+        """A tower from plain settings. Raises ValueError for an unknown key or no backbone, TypeError for a wrong type."""
+        if isinstance(settings, cls):
+            return replace(settings)
+        known = [item.name for item in fields(cls)]
+        if unknown := sorted(set(settings) - set(known)):
+            raise ValueError(f"recipe vision_towers: unknown keys {unknown}; expected some of {known}")
+        if "backbone" not in settings:
+            raise ValueError(f"recipe vision_towers: expected 'backbone', the name of a timm model, found {sorted(settings)}")
+        tower = cls(**settings)
+        _check_types(tower, "recipe vision_towers")
+        return tower
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it comes with pretrained weights, and so learns at the rate of pretrained towers."""
+        return self.pretrained or self.checkpoint is not None
+
+    @property
+    def model_name(self) -> str:
+        """timm's name without the Hub's ``timm/``."""
+        return self.backbone.removeprefix("hf-hub:").removeprefix("timm/")
+
+
+def model_keys() -> dict[str, Setting]:
+    """The keys of `MMNERConfig` that a recipe may give."""
+    text_config = Setting(dict[str, Any], {}, "config of a text encoder from scratch")
+    return {"text_config": text_config} | COMMON_SETTINGS | part_settings()
+
+
+@dataclass
+class ModelSettings:
+    """What the model is made of: the encoders, where they come from, and what is handed to `MMNERConfig`.
+
+    Attributes:
+        config: keys of `MMNERConfig`, see `model_keys`.
+    """
 
     text_encoder: str | None = _setting(None, "model id or folder of the text encoder; none trains text_config from scratch")
-    text_config: dict[str, Any] = _setting({}, "config of a text encoder from scratch")
     vocabulary_size: int = _setting(6000, "sub-tokens of the tokenizer trained for a text encoder from scratch")
-    vision_towers: list[dict[str, Any]] = _setting(
-        [], "picture encoders: backbone, frozen, pooled, image_size, backbone_args, pretrained, checkpoint"
+    vision_towers: list[TowerSettings] | None = _setting(
+        None,
+        "picture encoders: backbone, frozen, pooled, image_size, backbone_args, pretrained, checkpoint; none: the fusion's own",
     )
-    fusion: FusionName = _setting("cross-modal", "how pictures enter the words' features")
-    fusion_heads: int | None = _setting(None, "attention heads of the fusion; none takes the text encoder's")
-    dropout: float = _setting(0.1, "share in 0..1")
-    objectives: dict[str, float] = _setting({"crf": 1.0}, "loss weights, as name=weight,name=weight; others are kept")
-    contrastive_temperature: float = _setting(0.1, "temperature of the contrastive loss")
-    contrastive_image_share: float = _setting(0.75, "share of image-to-text in the contrastive loss")
+    config: dict[str, Any] = field(default_factory=dict)
 
-    alignment_temperature: float = _setting(0.5, "temperature of the alignment loss")
+    def __post_init__(self) -> None:
+        known_keys = model_keys()
+        for name, value in self.config.items():
+            known_keys[name].check(name, value, owner="recipe")
+        if self.vision_towers is None:
+            default = FUSIONS[self.config.get("fusion", COMMON_SETTINGS["fusion"].default)].default_towers
+            known = {item.name for item in fields(TowerSettings)}
+            self.vision_towers = [
+                TowerSettings(**({"backbone": "resnet152.tv_in1k"} | {k: v for k, v in tower.items() if k in known}))
+                for tower in default
+            ]
+        if not isinstance(self.vision_towers, list) or not all(isinstance(t, (dict, TowerSettings)) for t in self.vision_towers):
+            raise TypeError(f"recipe vision_towers: expected list of mappings, found {self.vision_towers!r}")
+        self.vision_towers = [TowerSettings.from_settings(tower) for tower in self.vision_towers]
+        _check_types(self)
+        _check_at_least_one(self, "vocabulary_size")
+
+    @property
+    def towers(self) -> list[TowerSettings]:
+        """The picture encoders."""
+        return self.vision_towers or []
+
+
+@dataclass
+class TrainingSettings:
+    """How the model is trained. Raises TypeError for a value of another type, ValueError for one out of range."""
 
     epochs: int = _setting(10, "passes over the training split")
     batch_size: int = _setting(32, "posts a step and process")
@@ -94,41 +168,72 @@ class Recipe:
     centre_warmup_epochs: int = _setting(2, "epochs before the first entity centres (clustering)")
     centre_refresh_epochs: int = _setting(2, "epochs between refreshes of the centres")
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = _setting("auto", "auto: bf16 where the device is fast at it")
-    seed: int = _setting(1, "of everything random")
+    seed: int = _setting(1, "random seed")
     num_workers: int = _setting(0, "processes that prepare batches")
     output_dir: str = _setting("outputs", "folder of the run's results")
     compare_without_pictures: bool = _setting(False, "train the same model without pictures as well, and compare")
+    transfer: bool = _setting(False, "train on each language alone, test on each (zero-shot transfer)")
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(Recipe)
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if not fits_type(value, hints[item.name]):
-                raise TypeError(f"recipe {item.name}: expected {describe_type(hints[item.name])}, found {value!r}")
-        for name in ("epochs", "batch_size", "accumulation", "centre_refresh_epochs", "vocabulary_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"recipe {name}: expected at least 1, found {getattr(self, name)}")
-        for name in ("learning_rate", "head_learning_rate", "max_grad_norm", "language_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"recipe {name}: expected a number > 0, found {getattr(self, name)}")
+        _check_types(self)
+        _check_at_least_one(self, "epochs", "batch_size", "accumulation", "centre_refresh_epochs")
+        _check_positive(self, "learning_rate", "head_learning_rate", "max_grad_norm")
         if not 0 <= self.warmup_share <= 1:
             raise ValueError(f"recipe warmup_share: expected a share in 0..1, found {self.warmup_share}")
+
+
+SECTIONS = {"corpus": CorpusSettings, "model": ModelSettings, "training": TrainingSettings}
+
+
+@dataclass
+class Recipe:
+    """Every setting of a training run. Each setting of a section is an option of the command line.
+
+    Attributes:
+        name, description: of the recipe, one line each.
+        terms: licences of corpora and pretrained encoders, as the Hub spells them; ``none``: published without one.
+    """
+
+    name: str = "mlmner"
+    description: str = ""
+    terms: dict[str, str] = _setting(
+        {}, "licences of corpora and pretrained encoders, as NAME=LICENCE,PATH=LICENCE; none: published without one"
+    )
+    corpus: CorpusSettings = field(default_factory=CorpusSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def __post_init__(self) -> None:
+        _check_types(self)
         check_terms(self.terms)
-        known = ("backbone", "backbone_args", "frozen", "pooled", "image_size", "pretrained", "checkpoint")
-        for tower in self.vision_towers:
-            if unknown := sorted(set(tower) - set(known)):
-                raise ValueError(f"recipe vision_towers: unknown keys {unknown}; expected some of {list(known)}")
-            if "backbone" not in tower:
-                raise ValueError(f"recipe vision_towers: expected 'backbone', the name of a timm model, found {sorted(tower)}")
+
+    def with_settings(self, **settings: Any) -> "Recipe":
+        """The recipe with other values of some settings, whatever their section.
+
+        Raises:
+            ValueError: an unknown setting, or a value out of its range.
+            TypeError: a value of another type.
+        """
+        return recipe_from_settings(_updated(self.to_settings(), settings, "recipe"), source="recipe")
+
+    def to_settings(self) -> dict[str, Any]:
+        """The recipe as it stands in a file: sections of plain values."""
+        settings = asdict(self)
+        model = settings["model"]
+        settings["model"] = {key: value for key, value in model.items() if key != "config"} | model["config"]
+        return settings
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings, and the Hub ids of the models that training starts from."""
-        return asdict(self) | {"base_models": self.base_models()}
+        """`to_settings` with the fusion and objectives in force, and the Hub ids of the models that training starts from."""
+        settings = self.to_settings()
+        fusion = settings["model"].setdefault("fusion", COMMON_SETTINGS["fusion"].default)
+        settings["model"].setdefault("objectives", dict(FUSIONS[fusion].default_objectives))
+        return settings | {"base_models": self.base_models()}
 
     def base_models(self) -> list[str]:
         """Hub ids of the pretrained towers; those that come from a local path are left out."""
-        towers = [tower for tower in self.vision_towers if tower.get("pretrained", True) and not tower.get("checkpoint")]
-        names = [name for name in (self.text_encoder, *(tower["backbone"] for tower in towers)) if name is not None]
+        towers = [tower.backbone for tower in self.model.towers if tower.pretrained and not tower.checkpoint]
+        names = [name for name in (self.model.text_encoder, *towers) if name is not None]
         return [name for name in names if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists()]
 
 
@@ -138,8 +243,8 @@ def recipe_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
-def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """A recipe by its name or by the path of a YAML file, with `overrides` on top.
+def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by its name or by the path of a YAML file, with `overrides` on top, by the settings' names.
 
     Mappings are merged key by key, so that ``{"objectives": {"clustering": 0}}`` leaves the other weights.
 
@@ -151,10 +256,7 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         raise ValueError(f"recipe {name!r}: expected one of {recipe_names()} or the path of a .yaml file")
     source = path if path is not None else resources.files("modeling_mmner").joinpath("recipes", f"{name}.yaml")
     settings = {"name": name if path is None else path.stem} | _read_mapping(source)
-    for key, value in (overrides or {}).items():
-        merges = isinstance(value, dict) and isinstance(settings.get(key), dict)
-        settings[key] = settings[key] | value if merges else value
-    return recipe_from_settings(settings, source=f"recipe {name!r}")
+    return recipe_from_settings(_updated(settings, overrides or {}, f"recipe {name!r}"), source=f"recipe {name!r}")
 
 
 def _read_mapping(source: Any) -> dict[str, Any]:
@@ -170,26 +272,109 @@ def _read_mapping(source: Any) -> dict[str, Any]:
     return settings
 
 
-def recipe_from_settings(settings: dict[str, Any], source: str) -> Recipe:
-    """A recipe from plain settings; `source` names them in errors."""
-    settings = dict(settings)
-    flags = {key: settings.pop(flag) for flag, key in _TOWER_FLAGS.items() if flag in settings}
-    known = [item.name for item in fields(Recipe)]
-    if unknown := sorted(set(settings) - set(known)):
-        raise ValueError(f"{source}: unknown keys {unknown}; expected some of {known}")
-    for key, value in settings.items():
-        if isinstance(value, str) and get_type_hints(Recipe)[key] is float:
-            with suppress(ValueError):
-                settings[key] = float(value)  # YAML 1.1 takes 1e-4 for a string
-    recipe = Recipe(**settings)
-    towers = [dict(tower) for tower in recipe.vision_towers]
+def _settings_of(section: str) -> dict[str, Any]:
+    """The keys of a section with their types."""
+    hints = get_type_hints(SECTIONS[section])
+    if section == "model":
+        hints.pop("config")
+        hints |= {name: setting.type for name, setting in model_keys().items()}
+    return hints
+
+
+def section_of(key: str) -> str | None:
+    """The section that a setting belongs to; None for those of the recipe itself, and for unknown ones."""
+    return next((section for section in SECTIONS if key in _settings_of(section)), None)
+
+
+def _updated(settings: dict[str, Any], overrides: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Settings in sections, with overrides by their plain names on top; mappings are merged key by key."""
+    settings = {key: dict(value) if key in SECTIONS and isinstance(value, dict) else value for key, value in settings.items()}
+    flags = {_TOWER_FLAGS[key]: value for key, value in overrides.items() if key in _TOWER_FLAGS}
+    for key, value in overrides.items():
+        if key in _TOWER_FLAGS:
+            continue
+        section = section_of(key)
+        if section is None and key not in {"name", "description", "terms"}:
+            raise ValueError(f"{source}: unknown keys {[key]}; expected some of {_all_keys()}")
+        place = settings if section is None else settings.setdefault(section, {})
+        before = place.get(key)
+        if before is None and key == "objectives":
+            before = dict(FUSIONS[place.get("fusion", COMMON_SETTINGS["fusion"].default)].default_objectives)
+        place[key] = before | value if isinstance(value, dict) and isinstance(before, dict) else value
+    if flags:
+        settings.setdefault("model", {})["vision_towers"] = _flagged_towers(settings["model"], flags, source)
+    return settings
+
+
+def _flagged_towers(model: dict[str, Any], flags: dict[str, Any], source: str) -> list[TowerSettings]:
+    """The towers of a model section with the values that the command line gives for each of them."""
+    towers = recipe_from_settings({"model": model}, source=source).model.towers
     for key, value in flags.items():
         values = str(value).split(",")
         if len(values) != len(towers):
             raise ValueError(f"{source}: expected {len(towers)} values of vision_{key}, one per vision tower, found {value!r}")
-        for tower, item in zip(towers, values, strict=True):
-            tower[key] = item
-    return replace(recipe, vision_towers=towers)
+        changes: list[dict[str, Any]] = [{key: item} for item in values]
+        towers = [replace(tower, **change) for tower, change in zip(towers, changes, strict=True)]
+    return towers
+
+
+def _all_keys() -> list[str]:
+    return [key for section in SECTIONS for key in _settings_of(section)]
+
+
+def recipe_from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
+    """A recipe from settings in sections, as in a file; `source` names them in errors.
+
+    Raises:
+        ValueError: an unknown key, a key in the wrong place, a value out of its range.
+        TypeError: a value of another type.
+    """
+    own = [item.name for item in fields(Recipe)]
+    if unknown := sorted(set(settings) - set(own)):
+        places = [f"{key!r} belongs to the section {section!r}" for key in unknown if (section := section_of(key))]
+        raise ValueError(f"{source}: unknown keys {unknown}; expected some of {own}{''.join(f'; {place}' for place in places)}")
+    values = {key: value for key, value in settings.items() if key not in SECTIONS}
+    for section, kind in SECTIONS.items():
+        given = settings.get(section, {})
+        if not isinstance(given, dict):
+            raise TypeError(f"{source}, section {section!r}: expected a mapping of settings, found {given!r}")
+        hints = _settings_of(section)
+        if unknown := sorted(set(given) - set(hints)):
+            raise ValueError(f"{source}, section {section!r}: unknown keys {unknown}; expected some of {list(hints)}")
+        given = {key: _number(value) if hints[key] is float else value for key, value in given.items()}
+        if kind is ModelSettings:
+            ours = {item.name for item in fields(kind)}
+            config = {key: value for key, value in given.items() if key not in ours}
+            given = {key: value for key, value in given.items() if key in ours} | {"config": config}
+        values[section] = kind(**given)
+    return Recipe(**values)
+
+
+def _number(value: Any) -> Any:
+    """A float from its text: YAML 1.1 takes 1e-4 for a string."""
+    with suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
+    return value
+
+
+def _check_types(settings: Any, place: str = "recipe") -> None:
+    hints = get_type_hints(type(settings))
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if not fits_type(value, hints[item.name]):
+            raise TypeError(f"{place} {item.name}: expected {describe_type(hints[item.name])}, found {value!r}")
+
+
+def _check_at_least_one(settings: Any, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ValueError(f"recipe {name}: expected at least 1, found {getattr(settings, name)}")
+
+
+def _check_positive(settings: Any, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"recipe {name}: expected a number > 0, found {getattr(settings, name)}")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
@@ -198,14 +383,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
         description="Train a multimodal NER system from a recipe.", argument_default=argparse.SUPPRESS, allow_abbrev=False
     )
     parser.add_argument("--recipe", default="quickstart", help=f"one of {', '.join(recipe_names())}, or a YAML file")
-    for flag, key in _TOWER_FLAGS.items():
-        parser.add_argument(f"--{flag}", metavar="VALUE", help=f"{key} of the vision tower (several: separated by commas)")
-    hints = get_type_hints(Recipe)
-    for item in fields(Recipe):
-        if item.name not in ("name", "description"):
-            hint = hints[item.name]
-            switch: dict[str, Any] = {"nargs": "?", "const": True} if hint is bool else {}  # --require_images alone means true
-            parser.add_argument(f"--{item.name}", type=_reader(hint), metavar="VALUE", help=item.metadata["help"], **switch)
+    _add_option(parser, "terms", dict[str, str], next(item for item in fields(Recipe) if item.name == "terms").metadata["help"])
+    for section, kind in SECTIONS.items():
+        group = parser.add_argument_group(section)
+        helps = {item.name: item.metadata.get("help", "") for item in fields(kind)}
+        if section == "model":
+            helps |= {name: setting.help for name, setting in model_keys().items()}
+            for flag, key in _TOWER_FLAGS.items():
+                group.add_argument(f"--{flag}", metavar="VALUE", help=f"{key} of the vision tower (several: separated by commas)")
+        for name, hint in _settings_of(section).items():
+            _add_option(group, name, hint, helps[name])
     options = vars(parser.parse_args(arguments))
     try:
         return load_recipe(options.pop("recipe"), options)
@@ -213,11 +400,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
         parser.error(str(error))
 
 
+def _add_option(group: Any, name: str, hint: Any, help_text: str) -> None:
+    switch: dict[str, Any] = {"nargs": "?", "const": True} if hint is bool else {}  # --require_images alone means true
+    group.add_argument(f"--{name}", type=_reader(hint), metavar="VALUE", help=help_text, **switch)
+
+
 def _reader(hint: Any) -> Callable[[str], Any]:
     """What turns an option's text into a value of the setting's type."""
     if hint in (int, float):
         return hint
-    if hint == dict[str, float]:
+    if hint in (dict[str, float], dict[str, float] | None):
         return _weights
     if hint == dict[str, str]:
         return _mapping

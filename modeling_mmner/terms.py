@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import timm
-
 if TYPE_CHECKING:
     from .recipes import Recipe
 
@@ -54,16 +52,15 @@ def terms_of(recipe: "Recipe") -> list[dict[str, str]]:
     recipe's `terms` under the value of its own setting: a corpus's name (``conll`` for files), a Hub id, or the path as it was
     given, of which the rows show only the last name.
     """
-    corpus = recipe.data_dir if recipe.dataset == "conll" and recipe.data_dir else recipe.dataset
-    used = {recipe.dataset: ("corpus", corpus, "")}
-    if recipe.text_encoder is not None:
-        used[recipe.text_encoder] = ("text encoder", recipe.text_encoder, "")
-    for tower in recipe.vision_towers:
-        backbone, checkpoint = tower["backbone"], tower.get("checkpoint")
-        if checkpoint:
-            used[checkpoint] = ("picture encoder", checkpoint, f"weights of {backbone} from a file")
-        elif tower.get("pretrained", True):
-            used[backbone] = ("picture encoder", backbone, _remark(backbone))
+    corpus, encoder = recipe.corpus, recipe.model.text_encoder
+    used = {corpus.dataset: ("corpus", corpus.data_dir if corpus.dataset == "conll" and corpus.data_dir else corpus.dataset, "")}
+    if encoder is not None:
+        used[encoder] = ("text encoder", encoder, "")
+    for tower in (tower for tower in recipe.model.towers if tower.has_weights):
+        if tower.checkpoint is not None:
+            used[tower.checkpoint] = ("picture encoder", tower.checkpoint, f"weights of {tower.backbone} from a file")
+        else:
+            used[tower.backbone] = ("picture encoder", tower.backbone, _remark(tower.model_name))
     return [
         {"part": part, "name": told_name(name), "terms": recipe.terms.get(key, "unknown"), "remark": remark}
         for key, (part, name, remark) in used.items()
@@ -78,6 +75,8 @@ def told_name(name: str) -> str:
 
 def _remark(backbone: str) -> str:
     """What a timm model's licence does not say: timm's names tell what the weights were trained on."""
-    cfg = timm.get_pretrained_cfg(backbone.removeprefix("hf-hub:").removeprefix("timm/"))
+    import timm  # takes seconds, and the command line reads this file for its options
+
+    cfg = timm.get_pretrained_cfg(backbone)
     is_imagenet = _IMAGENET.search((cfg.tag if cfg is not None else None) or backbone)
     return "pretrained on ImageNet, whose pictures are for non-commercial research and education only" if is_imagenet else ""

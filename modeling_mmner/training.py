@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -110,10 +111,23 @@ def centres_due(epoch: int, *, warmup_epochs: int, refresh_epochs: int) -> bool:
 
 
 @torch.no_grad()
-def refresh_centres(model: MMNERForTokenClassification, batches: Iterable[dict[str, Any]], *, accelerator: Accelerator) -> None:
-    """Compute the entity centres by a pass over the training data, without dropout (Li et al. 2022, eq. 6-8).
+def refresh_centres(
+    model: MMNERForTokenClassification,
+    posts: Any,
+    *,
+    collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+    batch_size: int,
+    accelerator: Accelerator,
+) -> None:
+    """Compute the entity centres by a pass over the training posts, without dropout (Li et al. 2022, eq. 6-8).
 
-    Does nothing for a model without the clustering objective or with its weight at 0.
+    Every post counts once, whatever the order and the languages' shares of the epochs, and however many processes read them. No
+    random number is drawn. Does nothing for a model without the clustering objective or with its weight at 0.
+
+    Args:
+        posts: all training posts, as a data set or an iterable one.
+        collate: makes a batch of posts.
+        batch_size: posts a batch.
     """
     if not model.config.objectives.get("clustering"):
         return
@@ -122,9 +136,14 @@ def refresh_centres(model: MMNERForTokenClassification, batches: Iterable[dict[s
     model.eval()
     sums = torch.zeros_like(clustering.centres, dtype=torch.float32)  # a bfloat16 model's centres are bfloat16
     counts = torch.zeros(len(clustering.centres), device=accelerator.device)
-    for batch in batches:
+    own, step = accelerator.process_index, accelerator.num_processes
+    share = (posts[i] for i in range(own, len(posts), step)) if hasattr(posts, "__len__") else islice(posts, own, None, step)
+    while chosen := list(islice(share, batch_size)):
+        batch = collate(chosen)
         with accelerator.autocast():
-            batch_sums, batch_counts = clustering.entity_sums(model.encode(**batch))
+            inputs: dict[str, Any] = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+            context = model.encode(**inputs)
+            batch_sums, batch_counts = clustering.entity_sums(context)
         sums += batch_sums
         counts += batch_counts
     clustering.set_centres(accelerator.reduce(sums, "sum"), accelerator.reduce(counts, "sum"))
@@ -160,7 +179,7 @@ def train_epoch(
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-        losses = {name: float(value.detach()) for name, value in output.items() if name.startswith("loss")}
+        losses = {"loss": output.loss.item()} | {f"loss_{name}": value.item() for name, value in output.losses.items()}
         for name, value in losses.items():
             totals.setdefault(name, []).append(value)
         report(losses)

@@ -16,7 +16,7 @@ from dataset_scripts.reader import CorpusError
 from dataset_scripts.sample.sample import chance_level, generate_posts
 
 from .images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
-from .recipes import Recipe
+from .recipes import CorpusSettings
 
 
 @dataclass
@@ -46,40 +46,40 @@ class TrainingCorpus(Corpus):
         }
 
 
-def load_corpus(recipe: Recipe) -> TrainingCorpus:
-    """The corpus that a recipe names.
+def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
+    """The corpus that a recipe's settings name.
 
     Raises:
-        CorpusError: it cannot be opened or lacks a split; no post is in the recipe's languages; a picture is missing or broken
-            and the recipe requires them; training posts occur in the test split of another corpus.
+        CorpusError: it cannot be opened or lacks a split; no post is in the wanted languages; a picture is missing or broken
+            and they are required; training posts occur in the test split of another corpus.
     """
-    opened = open_corpus(
-        recipe.dataset, config=recipe.dataset_config, data_dir=recipe.data_dir, image_dir=recipe.image_dir, **_options(recipe)
-    )
+    folders = {"data_dir": settings.data_dir, "image_dir": settings.image_dir}
+    opened = open_corpus(settings.dataset, config=settings.dataset_config, **folders, **_options(settings))
     corpus = TrainingCorpus(**{item.name: getattr(opened, item.name) for item in fields(Corpus)})
-    if recipe.test_dataset is not None:
-        _take_test_split(corpus, open_corpus(recipe.test_dataset))
+    if settings.test_dataset is not None:
+        _take_test_split(corpus, open_corpus(settings.test_dataset))
     if missing := [split for split in SPLITS if split not in corpus.splits]:
-        raise CorpusError(f"dataset {recipe.dataset!r}: expected the splits {', '.join(SPLITS)}; {', '.join(missing)} not found")
-    corpus.splits = _in_languages({split: corpus.splits[split] for split in SPLITS}, recipe)
-    _leave_out_test_posts(corpus, recipe)
-    _keep_apart(corpus, recipe)
+        place = f"dataset {settings.dataset!r}"
+        raise CorpusError(f"{place}: expected the splits {', '.join(SPLITS)}; {', '.join(missing)} not found")
+    corpus.splits = _in_languages({split: corpus.splits[split] for split in SPLITS}, settings)
+    _leave_out_test_posts(corpus, settings)
+    _keep_apart(corpus, settings)
     for split in SPLITS:
-        corpus.splits[split], corpus.pictures[split] = _with_good_pictures(corpus.splits[split], recipe, split)
-    if recipe.dataset == "sample" and recipe.test_dataset is None:
+        corpus.splits[split], corpus.pictures[split] = _with_good_pictures(corpus.splits[split], settings, split)
+    if settings.dataset == "sample" and settings.test_dataset is None:
         corpus.chance = _chance(sorted(set(corpus.splits["test"]["language"])))
     return corpus
 
 
-def _options(recipe: Recipe) -> dict[str, Any]:
+def _options(settings: CorpusSettings) -> dict[str, Any]:
     """How the recipe wants raw files read; what it leaves at its default is left to the corpus's builder."""
     options = {
-        "tag_scheme": recipe.tag_scheme if recipe.tag_scheme != "bio" else None,
-        "rename_types": recipe.rename_types or None,
-        "split_slices": recipe.split_slices or None,
-        "repair_orphans": recipe.repair_orphans or None,
-        "verify": False if recipe.no_verify else None,
-        "language": recipe.languages[0] if recipe.dataset == "conll" and len(recipe.languages) == 1 else None,
+        "tag_scheme": settings.tag_scheme if settings.tag_scheme != "bio" else None,
+        "rename_types": settings.rename_types or None,
+        "split_slices": settings.split_slices or None,
+        "repair_orphans": settings.repair_orphans or None,
+        "verify": False if settings.no_verify else None,
+        "language": settings.languages[0] if settings.dataset == "conll" and len(settings.languages) == 1 else None,
     }
     return {name: value for name, value in options.items() if value is not None}
 
@@ -101,14 +101,14 @@ def _take_test_split(corpus: TrainingCorpus, other: Corpus) -> None:
     corpus.name, corpus.version_name = f"{corpus.name}, test {other.name}", f"{corpus.version_name}, test {other.version_name}"
 
 
-def _in_languages(splits: dict[str, Dataset], recipe: Recipe) -> dict[str, Dataset]:
+def _in_languages(splits: dict[str, Dataset], settings: CorpusSettings) -> dict[str, Dataset]:
     """The rows in the recipe's languages (none named: all), and those whose language is unknown."""
     found = {split: rows["language"] for split, rows in splits.items()}
     known = set(chain(*found.values())) - {"unknown"}
-    wanted = dict.fromkeys(splits, recipe.languages) | {"test": recipe.test_languages or recipe.languages}
+    wanted = dict.fromkeys(splits, settings.languages) | {"test": settings.test_languages or settings.languages}
     if not known:
         return splits
-    if absent := sorted({*recipe.languages, *recipe.test_languages} - known):
+    if absent := sorted({*settings.languages, *settings.test_languages} - known):
         raise CorpusError(f"--languages: expected some of {', '.join(sorted(known))}, found {', '.join(absent)} too")
     cut = {}
     for split, rows in splits.items():
@@ -120,9 +120,9 @@ def _in_languages(splits: dict[str, Dataset], recipe: Recipe) -> dict[str, Datas
     return cut
 
 
-def _leave_out_test_posts(corpus: TrainingCorpus, recipe: Recipe) -> None:
+def _leave_out_test_posts(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     """Leave those training posts out that are test posts of other corpora which the recipe names."""
-    for name in recipe.exclude_test_of:
+    for name in settings.exclude_test_of:
         other = open_corpus(name)
         if "test" not in other.splits:
             raise CorpusError(f"exclude_test_of {name}: expected a test split, found {', '.join(other.splits)}")
@@ -135,20 +135,20 @@ def _leave_out_test_posts(corpus: TrainingCorpus, recipe: Recipe) -> None:
         )
 
 
-def _keep_apart(corpus: TrainingCorpus, recipe: Recipe) -> None:
+def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     """See to the training posts that occur in the validation or the test split, by id or by text."""
     train = corpus.splits["train"]
     found = {split: overlapping(train, corpus.splits[split]) for split in ("validation", "test")}
-    corpus.overlap |= {split: len(indices) for split, indices in found.items()} | {"excluded": recipe.exclude_overlap}
+    corpus.overlap |= {split: len(indices) for split, indices in found.items()} | {"excluded": settings.exclude_overlap}
     if not any(found.values()):
         return
     counts = ", ".join(f"{len(indices)} in the {split} split" for split, indices in found.items())
     what = f"{corpus.name}: of {len(train)} training posts, by id or by text, {counts}"
-    if recipe.exclude_overlap:
+    if settings.exclude_overlap:
         left_out = {*found["validation"], *found["test"]}
         corpus.splits["train"] = _without_rows(train, left_out)
         print(f"{what}; left out of training: {len(left_out)}")
-    elif recipe.test_dataset is not None and found["test"]:
+    elif settings.test_dataset is not None and found["test"]:
         raise CorpusError(f"{what}; --exclude_overlap leaves them out of training")
     else:
         warnings.warn(f"{what}; --exclude_overlap leaves them out of training", stacklevel=3)
@@ -166,9 +166,9 @@ def _without_rows(train: Dataset, left_out: Collection[int]) -> Dataset:
     return train.select([index for index in range(len(train)) if index not in dropped])
 
 
-def _with_good_pictures(rows: Dataset, recipe: Recipe, split: str) -> tuple[Dataset, dict[str, int]]:
+def _with_good_pictures(rows: Dataset, settings: CorpusSettings, split: str) -> tuple[Dataset, dict[str, int]]:
     """The rows without their broken pictures, and the counts; each is decoded once here, so that training cannot stumble."""
-    if not recipe.use_images:
+    if not settings.use_images:
         columns = [column for column in PICTURE_COLUMNS if column in rows.features]
         rows = rows.remove_columns(columns).add_column("image", [None] * len(rows))
         return rows, {"present": 0, "missing": len(rows), "broken": 0}
@@ -181,7 +181,7 @@ def _with_good_pictures(rows: Dataset, recipe: Recipe, split: str) -> tuple[Data
         counts[state] += 1
         if state != "present":
             problems[index] = f"post {row['id']!r}: {problem or 'no picture'}"
-    if problems and recipe.require_images:
+    if problems and settings.require_images:
         raise CorpusError(
             f"{split}: expected a readable picture for each post, found {counts['missing']} missing and {counts['broken']} broken"
             f"; first: {next(iter(problems.values()))}; without --require_images such posts are kept without their picture"

@@ -1,13 +1,14 @@
 """Vision towers: any timm model in, a map of picture regions out.
 
-Notation: B batch, N pictures a post, P pictures of the batch, R regions of a picture, C channels.
+Notation: B batch, N pictures a post, P pictures of the batch, M regions of a picture, R = N * M regions of a post, C channels.
 """
 
 import torch
 from torch import Tensor, nn
-from transformers import TimmWrapperConfig, TimmWrapperModel
+from transformers import TimmWrapperConfig, TimmWrapperModel, initialization
 
 from .configuration_mmner import VisionTowerConfig
+from .context_mmner import Regions
 
 
 class VisionTower(nn.Module):
@@ -25,6 +26,7 @@ class VisionTower(nn.Module):
 
     def __init__(self, config: VisionTowerConfig) -> None:
         super().__init__()
+        self.config = config
         self.frozen = config.frozen
         self.pooled = config.pooled
         self.image_size = config.image_size
@@ -36,6 +38,11 @@ class VisionTower(nn.Module):
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1))
         if self.frozen:
             self.backbone.requires_grad_(False).eval()
+
+    def initialise(self) -> None:
+        """Write the normalisation, which a model that is loaded does not take from here."""
+        initialization.copy_(self.mean, torch.tensor(self.config.mean).view(1, 3, 1, 1))
+        initialization.copy_(self.std, torch.tensor(self.config.std).view(1, 3, 1, 1))
 
     @property
     def prefix_tokens(self) -> int:
@@ -52,7 +59,7 @@ class VisionTower(nn.Module):
             self.backbone.eval()  # as under an adapter: batch-norm must not move either, nobody would save it
         return self
 
-    def forward(self, pixel_values: Tensor, *, image_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixel_values: Tensor, *, image_mask: Tensor) -> Regions:
         """Regions of each post's pictures, one picture after the other.
 
         Args:
@@ -60,24 +67,38 @@ class VisionTower(nn.Module):
             image_mask: (B, N) bool, True where there is a picture.
 
         Returns:
-            regions (B, N * R, C), 0 for missing pictures, and region_mask (B, N * R) bool; from a pooled tower (B, 1, C) and
-            (B, 1). Where the whole batch has no picture, R is 0 and the backbone does not run.
+            see `regions_of_posts`. Where the whole batch has no picture, M is 0 and the backbone does not run.
         """
         pictures = pixel_values[image_mask]  # shape: (P, 3, H, W)
         if len(pictures) == 0:
-            regions = torch.zeros(*image_mask.shape, 0, self.channels, dtype=self.backbone.dtype, device=image_mask.device)
+            states = torch.zeros(*image_mask.shape, 0, self.channels, dtype=self.backbone.dtype, device=image_mask.device)
         else:
-            features = self.features(pictures)  # shape: (P, R, C)
-            regions = features.new_zeros(*image_mask.shape, *features.shape[1:])
-            regions[image_mask] = features
-        return self.lay_out(regions, image_mask)
+            features = self.features(pictures)  # shape: (P, M, C)
+            states = features.new_zeros(*image_mask.shape, *features.shape[1:])
+            states[image_mask] = features
+        return self.regions_of_posts(states, image_mask)
 
-    def lay_out(self, regions: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What the fusion reads of the regions (B, N, R, C) of each picture: see `flatten_pictures`, `average_pictures`."""
-        return average_pictures(regions, image_mask) if self.pooled else flatten_pictures(regions, image_mask)
+    def regions_of_posts(self, states: Tensor, image_mask: Tensor) -> Regions:
+        """What the fusion reads of each picture's regions.
+
+        Args:
+            states: (B, N, M, C), anything (even NaN) where there is no picture.
+            image_mask: (B, N) bool.
+
+        Returns:
+            R = N * M regions a post, its pictures' one after the other; of a pooled tower R = 1, the mean over each picture's
+            regions, then over the pictures. 0 where there is no picture.
+        """
+        if not self.pooled:
+            mask = image_mask[..., None].expand(states.shape[:3])
+            return Regions(torch.where(mask[..., None], states, 0).flatten(1, 2), mask.flatten(1, 2))
+        present = image_mask[..., None]
+        vectors = states.sum(2) / max(states.shape[2], 1)  # shape: (B, N, C); M is 0 where the whole batch has no picture
+        total = torch.where(present, vectors, 0).sum(1, keepdim=True)
+        return Regions(total / present.sum(1, keepdim=True).clamp(min=1), image_mask.any(1, keepdim=True))
 
     def features(self, pictures: Tensor) -> Tensor:
-        """(P, R, C) regions of P existing pictures."""
+        """(P, M, C) regions of P existing pictures."""
         pixels = pictures.float() / 255  # in half precision the CPU cannot resize
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
@@ -88,33 +109,3 @@ class VisionTower(nn.Module):
             channels_last = getattr(self.backbone.timm_model, "output_fmt", "NCHW") == "NHWC"
             features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
         return features
-
-
-def flatten_pictures(regions: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Lay the regions of a post's pictures in one row.
-
-    Args:
-        regions: (B, N, R, C), anything (even NaN) where there is no picture.
-        image_mask: (B, N) bool.
-
-    Returns:
-        (B, N * R, C), 0 where there is no picture, and (B, N * R) bool.
-    """
-    mask = image_mask[..., None].expand(regions.shape[:3])
-    return torch.where(mask[..., None], regions, 0).flatten(1, 2), mask.flatten(1, 2)
-
-
-def average_pictures(regions: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Make one vector of a post's pictures: the mean over each one's regions, then over the pictures.
-
-    Args:
-        regions: (B, N, R, C), anything (even NaN) where there is no picture.
-        image_mask: (B, N) bool.
-
-    Returns:
-        (B, 1, C), 0 for a post without a picture, and (B, 1) bool.
-    """
-    present = image_mask[..., None]
-    vectors = regions.sum(2) / max(regions.shape[2], 1)  # shape: (B, N, C); R is 0 where the whole batch has no picture
-    total = torch.where(present, vectors, 0).sum(1, keepdim=True)
-    return total / present.sum(1, keepdim=True).clamp(min=1), image_mask.any(1, keepdim=True)

@@ -35,7 +35,7 @@ OTHERS = {
     "fewer": bio_labels(["LOC"]),
     "another order": bio_labels(["LOC", "PER"]),
 }
-LABEL_LAYERS = ("classifier.", "crf.", "objectives.boundary.classifier.", "objectives.boundary.crf.", "objectives.clustering.")
+LABEL_LAYERS = ("heads.crf.classifier.", "crf.", "objectives.boundary.classifier.", "objectives.boundary.crf.", "objectives.clustering.")
 TOWERS = ("text_tower.", "vision_towers.")
 # What an adapter saves beside LoRA's matrices; a name stands for every module whose path ends in it.
 HEADS = ["fusion", "classifier", "crf", "boundary.text_layer", "clustering", "alignment"]
@@ -51,8 +51,8 @@ def saved(tmp_path_factory) -> dict[str, Path]:
         model, batch = ready_model(**settings), tiny_batch((9, 8, 7), (1, 0, 2))
         with torch.no_grad():
             mean = model(**batch).logits[batch["word_mask"]].mean(0)
-            model.classifier.bias.sub_(mean).mul_(10)
-            model.classifier.weight.mul_(10)
+            model.heads["crf"].classifier.bias.sub_(mean).mul_(10)
+            model.heads["crf"].classifier.weight.mul_(10)
         folders[name] = tmp_path_factory.mktemp(name)
         model.save_pretrained(folders[name])
         processor = MMNERProcessor(train_tokenizer([WORDS], 100), labels=LABELS, image_size=64)
@@ -76,7 +76,7 @@ def test_other_labels_make_the_label_layers_anew_and_nothing_else(saved, name, l
     classifiers = [module for path, module in model.named_modules() if path.endswith("classifier")]
     crfs = [module for path, module in model.named_modules() if path.endswith("crf")]
     assert len(classifiers) == len(crfs) == 1 + ("boundary" in model.objectives)
-    assert model.classifier.out_features == model.crf.num_tags == len(labels)
+    assert model.heads["crf"].classifier.out_features == model.crf.num_tags == len(labels)
     for classifier in classifiers:
         assert classifier.weight.std().item() == pytest.approx((3 * classifier.in_features) ** -0.5, rel=0.3)
         assert not classifier.bias.any()
@@ -280,7 +280,7 @@ def test_bfloat16_learns_other_labels(saved, name):
     """If it failed, fresh layers would be of another type than the rest, or a step would lose the CRF's precision."""
     torch.manual_seed(0)
     model = with_labels(saved[name], NEW, dtype=torch.bfloat16)
-    assert model.classifier.weight.dtype == torch.bfloat16 and model.crf.transitions.dtype == torch.float32
+    assert model.heads["crf"].classifier.weight.dtype == torch.bfloat16 and model.crf.transitions.dtype == torch.float32
     losses = train(model, tiny_batch(), steps=6)
     assert losses[-1] < 0.7 * losses[0]
     assert model.crf.transitions.dtype == torch.float32

@@ -154,7 +154,7 @@ def test_tags_and_scores_are_those_of_the_crf_over_the_logits(settings):
     tags = model.crf.decode_batch(output.logits, mask=batch["word_mask"])
     assert torch.equal(output.tags, tags)
     assert torch.equal(output.span_scores, model.crf.span_scores(output.logits, tags, mask=batch["word_mask"]))
-    assert torch.equal(output.logits, model.classifier(model.encode(**batch).fused.features))
+    assert torch.equal(output.logits, model.heads["crf"].classifier(model.encode(**batch).fused.features))
 
 
 def test_training_decodes_nothing():
@@ -224,7 +224,7 @@ REPLACED = {
         "objectives.clustering.": lambda tensor: not tensor.any(),
         "vision_towers.0.mean": lambda tensor: torch.allclose(tensor.flatten(), MEAN),
         "vision_towers.0.std": lambda tensor: torch.allclose(tensor.flatten(), STD),
-        "classifier.": lambda tensor: tensor.abs().max() < 0.5,
+        "heads.crf.classifier.": lambda tensor: tensor.abs().max() < 0.5,
         "fusion.text_layer.attention_norm.weight": lambda tensor: tensor.eq(1).all(),
         "text_tower.encoder.embeddings.word_embeddings.weight": lambda tensor: 0 < tensor.abs().max() < 0.2,
     },

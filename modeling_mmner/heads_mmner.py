@@ -1,0 +1,97 @@
+"""Heads: each gives every word a score for each of its labels, and learns them by a CRF.
+
+The model runs the heads that are wanted before any loss, in order of need: a head finds the emissions of those that it `reads`
+in the context, in training and in prediction alike.
+
+Notation: B batch, W words, L labels of a head, D text width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .configuration_mmner import MMNERConfig
+from .context_mmner import Context, ModelPart, Widths
+from .crf_mmner import CRF
+from .fusion_mmner import TransformerLayer
+from .labels_mmner import BOUNDARY_LABELS, IGNORED, boundary_label
+
+
+class Head(ModelPart):
+    """A head with a classifier and a CRF of its own, made by `add_classifier`.
+
+    Attributes:
+        reads: names of the heads whose emissions this one reads.
+    """
+
+    reads: tuple[str, ...] = ()
+
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
+        super().__init__()
+
+    def add_classifier(self, labels: Sequence[str], *, width: int, dropout: float) -> None:
+        """Make the classifier of states of a width, and the CRF, for the head's L label names in id order."""
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(width, len(labels))
+        self.crf = CRF(labels)
+
+    def forward(self, context: Context) -> Tensor:
+        """Emissions (B, W, L) float32."""
+        return self.classifier(self.dropout(self.states(context))).float()
+
+    def states(self, context: Context) -> Tensor:
+        """What the classifier reads (B, W, width)."""
+        raise NotImplementedError
+
+    def gold(self, context: Context) -> Tensor:
+        """The gold labels (B, W) as ids of the head's own labels, -100 where there is no word."""
+        raise NotImplementedError
+
+    def loss(self, emissions: Tensor, context: Context) -> Tensor:
+        """Mean negative log-likelihood of the gold labels over the texts of the batch."""
+        return self.crf.negative_log_likelihood(emissions, self.gold(context), mask=context.text.mask).mean()
+
+    def label_layers(self) -> list[nn.Module]:
+        """Its modules that depend on the labels, to be made anew for other ones."""
+        return [self.classifier, self.crf]
+
+
+class Tagging(Head, part="crf"):
+    """The main task: typed labels from the fused features (Li et al. 2022, eq. 11-12)."""
+
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
+        super().__init__(config, widths)
+        self.add_classifier(config.labels, width=widths.features, dropout=config.dropout)
+
+    def states(self, context: Context) -> Tensor:
+        """The fused features."""
+        return context.fused.features
+
+    def gold(self, context: Context) -> Tensor:
+        """The labels as they are."""
+        return context.gold()
+
+
+class BoundaryDetection(Head, part="boundary"):
+    """Entity boundary detection: untyped B/I/O labels from a Transformer layer of its own (Li et al. 2022, eq. 9-10).
+
+    Untyped as they are, its labels depend on the types: where entities of other types begin and end is another matter.
+    """
+
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
+        super().__init__(config, widths)
+        self.text_layer = TransformerLayer(widths.text, widths.heads, dropout=config.dropout)
+        self.add_classifier(BOUNDARY_LABELS, width=widths.text, dropout=config.dropout)
+        self._boundary_ids = [BOUNDARY_LABELS.index(boundary_label(label)) for label in config.labels]
+
+    def states(self, context: Context) -> Tensor:
+        """The text tower's words after a Transformer layer."""
+        states, _ = self.text_layer(context.text.words, context.text.words, mask=context.text.mask)
+        return states
+
+    def gold(self, context: Context) -> Tensor:
+        """The labels without their types."""
+        labels = context.gold()
+        boundaries = torch.tensor(self._boundary_ids, device=labels.device)[labels.clamp(min=0)]
+        return boundaries.masked_fill(labels < 0, IGNORED)
