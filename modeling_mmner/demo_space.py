@@ -10,6 +10,8 @@ from huggingface_hub import ModelCard, ModelCardData, SpaceCardData
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from .escaping import markdown_text, one_line
+
 NEEDED = (
     "huggingface-hub",
     "matplotlib",
@@ -22,12 +24,13 @@ NEEDED = (
     "torch",
     "torchvision",
     "transformers",
+    "wrapt",
 )
 """The package's dependencies without which the page does not run; the others are for training."""
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("modeling_mmner", "dataset_scripts")
-_APP = '''"""The demo page of {name}."""
+_APP = '''"""The demo page of a model; README.md says of which."""
 
 from pathlib import Path
 
@@ -73,7 +76,7 @@ def write_space(model: str, folder: str | Path) -> Path:
         validate_repo_id(model)
 
     card, name, requirements = card_data(model), model_name(model), "\n".join(inference_requirements())
-    title = f"Entities of posts: {name}"
+    title = one_line(f"Entities of posts: {name}")
     front_matter = SpaceCardData(
         title=title,
         sdk="gradio",
@@ -93,7 +96,7 @@ def write_space(model: str, folder: str | Path) -> Path:
     source = 'str(Path(__file__).parent / "model")' if is_local else repr(model)
     (folder / "app.py").write_text(_APP.format(name=name, model=source), encoding="utf-8")
     (folder / "requirements.txt").write_text(requirements + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_README.format(front_matter=front_matter, title=title), encoding="utf-8")
+    (folder / "README.md").write_text(_README.format(front_matter=front_matter, title=markdown_text(title)), encoding="utf-8")
     return folder
 
 

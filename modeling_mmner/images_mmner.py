@@ -1,22 +1,27 @@
-"""Any picture -> a square of RGB bytes."""
+"""Any picture -> a square of RGB bytes. This file loads no torch: tensors are known by what they can do."""
 
 import io
 import os
 import time
 import urllib.request
 from http.client import HTTPException
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 PICTURE_COLUMNS = ("image", "images")
 """The columns of a row that may hold pictures: one, or a list of them."""
 
+# Named one by one: Pillow reads more, and for some of it (EPS) starts another program.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "TGA", *(["AVIF"] if features.check("avif") else []))
+"""The formats of picture files that are read."""
+
 _MOST_BYTES = 50_000_000
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_EXPECTED = "a PIL image, a path, bytes, an array (H, W), (H, W, 1/3/4) or (3, H, W), or a row with 'bytes' or 'path'"
+_EXPECTED = (
+    "a PIL image, a path, bytes, an open file, an array (H, W), (H, W, 1/3/4) or (3, H, W), or a row with 'bytes' or 'path'"
+)
 
 
 class PictureError(ValueError):
@@ -27,25 +32,27 @@ def load_picture(picture: Any) -> Image.Image:
     """Open a picture of any kind as RGB: upright by its EXIF, first frame of an animation, transparency over white.
 
     Args:
-        picture: PIL image, path, bytes, array or tensor (uint8, uint16, or floats in 0..1), or ``{"bytes": ..., "path": ...}``.
+        picture: PIL image, path, bytes, a file open for reading bytes, array or tensor (uint8, uint16, or floats in 0..1), or
+            ``{"bytes": ..., "path": ...}``. Files are read in one of `FORMATS`.
 
     Raises:
         PictureError: naming the picture, and why it cannot be read.
     """
-    if isinstance(picture, dict):
-        return _load_row(picture)
+    row = picture if isinstance(picture, dict) else None
+    if row is not None and isinstance(picture := _content_of(row), dict):
+        raise PictureError(f"picture: expected {_EXPECTED}, found a row inside a row; give the bytes or the path")
     if isinstance(picture, Image.Image):
         return _decoded(picture, "the PIL image")
     if isinstance(picture, (bytes, bytearray, memoryview)):
-        return _opened(io.BytesIO(bytes(picture)), f"{len(picture)} bytes")
-    if isinstance(picture, (str, Path)):
-        if is_url(picture):
-            raise PictureError(f"picture {picture}: expected {_EXPECTED}; URLs are not fetched, download it first")
-        if not os.path.isfile(picture):
-            raise PictureError(f"picture {picture}: expected a file, found none")
-        return _opened(picture, str(picture))
+        return _opened(
+            io.BytesIO(bytes(picture)), f"{len(picture)} bytes" if row is None else f"row with path {row.get('path')!r}"
+        )
+    if isinstance(picture, (str, os.PathLike)):
+        return _opened_path(os.fspath(picture))
+    if callable(getattr(picture, "read", None)):
+        return _opened(io.BytesIO(_bytes_of(picture)), f"open file {getattr(picture, 'name', '')}".rstrip())
     if hasattr(picture, "__array__"):
-        return _from_array(np.asarray(picture))
+        return _from_array(_as_array(picture))
     raise PictureError(f"picture: expected {_EXPECTED}, found {type(picture).__name__}")
 
 
@@ -102,18 +109,58 @@ def square_pixels(picture: Image.Image, size: int) -> np.ndarray:
     return np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)
 
 
-def _load_row(row: dict[str, Any]) -> Image.Image:
-    """A row of `datasets.Image(decode=False)`: the bytes if it has them, else the file at its path."""
-    if row.get("bytes") is not None:
-        return _opened(io.BytesIO(row["bytes"]), f"row with path {row.get('path')!r}")
-    if row.get("path") is not None:
-        return load_picture(row["path"])
-    raise PictureError(f"picture: expected 'bytes' or 'path' in the row, found the keys {sorted(row)} and neither has a value")
+def _content_of(row: dict[str, Any]) -> Any:
+    """What a row of `datasets.Image(decode=False)` holds: its bytes if it has them, else its path."""
+    content, path = row.get("bytes"), row.get("path")
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        return content
+    if content is not None:
+        raise PictureError(f"picture: expected the row's 'bytes' to be bytes, found {type(content).__name__}")
+    if path is None:
+        found = sorted(map(str, row))
+        raise PictureError(f"picture: expected 'bytes' or 'path' in the row, found the keys {found} and neither has a value")
+    return path
+
+
+def _opened_path(path: str | bytes) -> Image.Image:
+    name = os.fsdecode(path)
+    if is_url(name):
+        raise PictureError(f"picture {name}: expected {_EXPECTED}; URLs are not fetched, download it first")
+    try:
+        is_file = os.path.isfile(path)
+    except ValueError:  # a NUL byte, which no path has
+        is_file = False
+    if not is_file:
+        raise PictureError(f"picture {name:.300}: expected a file, found none")
+    return _opened(path, name)
+
+
+def _bytes_of(file: Any) -> bytes:
+    """The rest of an open file."""
+    try:
+        content = file.read()
+    except Exception as error:  # closed, or not open for reading; files of others raise what they like
+        raise PictureError(f"picture: expected a file open for reading, found {error}") from error
+    if not isinstance(content, bytes):
+        raise PictureError(f"picture: expected a file opened as bytes ('rb'), found one that reads {type(content).__name__}")
+    return content
+
+
+def _as_array(picture: Any) -> np.ndarray:
+    """An array or tensor as a NumPy array: without its gradient, dense, on the CPU, and bfloat16 as float32."""
+    try:
+        if hasattr(picture, "detach"):
+            picture = picture.detach().cpu()
+            picture = picture if str(picture.layout) == "torch.strided" else picture.to_dense()
+            picture = picture.float() if picture.is_floating_point() else picture
+        return np.asarray(picture)
+    except Exception as error:  # whoever makes array-likes raises what they like
+        raise PictureError(f"picture: expected an array, found a {type(picture).__name__} that gives none; {error}") from error
 
 
 def _opened(source: Any, name: str) -> Image.Image:
     try:
-        with Image.open(source) as picture:
+        with Image.open(source, formats=FORMATS) as picture:
             limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns between this and its double
             if limit is not None and picture.width * picture.height > limit:
                 raise Image.DecompressionBombError(f"found {picture.width} x {picture.height} pixels, more than {limit}")
@@ -121,7 +168,7 @@ def _opened(source: Any, name: str) -> Image.Image:
     except PictureError:
         raise
     except UnidentifiedImageError as error:
-        raise PictureError(f"picture {name}: expected a format that Pillow reads, found none") from error
+        raise PictureError(f"picture {name}: expected one of the formats {', '.join(FORMATS)}, found none of them") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"picture {name}: expected a picture of ordinary size; {error}") from error
     except Exception as error:  # Pillow's readers raise whatever a broken file leads to: OSError, struct.error, TypeError
@@ -160,7 +207,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
         raise PictureError(f"picture array: expected shape (H, W), (H, W, 1/3/4) or (3, H, W), found {array.shape}")
     if array.dtype == np.uint16:
         array = (array // 257).astype(np.uint8)
-    elif np.issubdtype(array.dtype, np.floating):
+    elif array.dtype.kind == "f":
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise PictureError("picture array: expected floats in 0..1, found values outside; or pass uint8 in 0..255")
         array = (array * 255).round().astype(np.uint8)

@@ -237,7 +237,7 @@ def test_broken_pictures_are_listed_and_counted(tmp_path):
         {"config": "default", "split": "train", "id": "2", "file": "2.jpg"},
         {"config": "default", "split": "validation", "id": "4", "file": "4.jpg"},
     ]
-    assert "expected a format that Pillow reads, found none" in listed[0]["problem"]
+    assert "expected one of the formats" in listed[0]["problem"]
     splits = record["configs"]["default"]["splits"]
     assert splits["train"]["pictures"] == {"present": 1, "missing": 1, "broken": 1, "broken_ids": ["2"]}
     assert [row["id"] for row in rows_of(tmp_path / "built", "train")] == ["1", "2", "3"]

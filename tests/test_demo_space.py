@@ -1,7 +1,9 @@
 """Tests of the command `demo`: its refusals, and the folder for a Space, which runs with nothing but what it says."""
 
+import ast
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -70,6 +72,25 @@ def test_space_says_what_it_needs(saved, tmp_path, capsys):
         "README.md", "app.py", "dataset_scripts", "model", "modeling_mmner", "requirements.txt",
     ]  # fmt: skip
     assert not list(folder.rglob("__pycache__"))
+
+
+HOSTILE_NAME = 'x"""\nimport os\nos.system("touch PWNED")\n"""{name!r}\\\n---\nlicense: mit\n---\n<script>alert(1)</script>'
+
+
+def test_a_model_s_name_is_never_code(saved, tmp_path):
+    """Regression: a card whose model's name closes a docstring put its rest into app.py, which every visitor's Space runs."""
+    model = shutil.copytree(saved, tmp_path / "model")
+    result = {"task": {"type": "t"}, "dataset": {"type": "x", "name": "x"}, "metrics": [{"type": "f1", "value": 1}]}
+    front = {"license": "cc-by-4.0", "model-index": [{"name": HOSTILE_NAME, "results": [result]}]}
+    (model / "README.md").write_text(f"---\n{yaml.safe_dump(front)}---\n# A card\n")
+    plain, hostile = write_space(str(saved), tmp_path / "plain"), write_space(str(model), tmp_path / "hostile")
+    program, expected = ((folder / "app.py").read_text() for folder in (hostile, plain))
+    assert ast.dump(ast.parse(program)) == ast.dump(ast.parse(expected)).replace("'tiny'", repr(HOSTILE_NAME))
+    assert front_matter(hostile).keys() == front_matter(plain).keys() and front_matter(hostile)["license"] == "cc-by-4.0"
+    body = (hostile / "README.md").read_text().split("---\n", 2)[2]
+    assert "<script>" not in body and len(body.splitlines()) == len(
+        (plain / "README.md").read_text().split("---\n", 2)[2].splitlines()
+    )
 
 
 def test_space_of_a_hub_model_holds_its_name_alone(tmp_path, monkeypatch):

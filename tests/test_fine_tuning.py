@@ -35,7 +35,13 @@ OTHERS = {
     "fewer": bio_labels(["LOC"]),
     "another order": bio_labels(["LOC", "PER"]),
 }
-LABEL_LAYERS = ("heads.crf.classifier.", "crf.", "objectives.boundary.classifier.", "objectives.boundary.crf.", "objectives.clustering.")
+LABEL_LAYERS = (
+    "heads.crf.classifier.",
+    "crf.",
+    "objectives.boundary.classifier.",
+    "objectives.boundary.crf.",
+    "objectives.clustering.",
+)
 TOWERS = ("text_tower.", "vision_towers.")
 # What an adapter saves beside LoRA's matrices; a name stands for every module whose path ends in it.
 HEADS = ["fusion", "classifier", "crf", "boundary.text_layer", "clustering", "alignment"]

@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import subprocess
 import zlib
 from collections.abc import Callable
 from unittest import mock
@@ -66,6 +67,10 @@ def png_path(tmp_path):
         lambda path: PIXELS.transpose(2, 0, 1),
         lambda path: torch.tensor(PIXELS).permute(2, 0, 1),
         lambda path: torch.tensor(PIXELS).permute(2, 0, 1) / 255,
+        lambda path: (torch.tensor(PIXELS).permute(2, 0, 1) / 255).requires_grad_(),
+        lambda path: torch.tensor(PIXELS).permute(2, 0, 1).to_sparse(),
+        lambda path: io.BytesIO(encoded()),
+        lambda path: path.open("rb"),
         lambda path: {"bytes": encoded(), "path": None},
         lambda path: {"bytes": encoded(), "path": "/not/there.png"},
         lambda path: {"bytes": None, "path": str(path)},
@@ -73,13 +78,80 @@ def png_path(tmp_path):
     ],
     ids=[
         *["PIL", "Path", "str", "bytes", "bytearray", "memoryview", "uint8 array", "uint16 array", "float array"],
-        *["channels first", "tensor", "float tensor", "row of bytes", "row of bytes and a stale path", "row of a path"],
+        *["channels first", "tensor", "float tensor", "tensor with a gradient", "sparse tensor", "BytesIO", "open file"],
+        *["row of bytes", "row of bytes and a stale path", "row of a path"],
         *["row without bytes"],
     ],
 )
 def test_every_kind_gives_the_same_picture(as_kind, png_path):
     """If it failed, what a user passes a picture as would change what the model sees."""
     assert np.array_equal(loaded(as_kind(png_path)), PIXELS)
+
+
+def test_tensor_in_bfloat16_gives_its_picture():
+    """Regression: NumPy knows no bfloat16, so a batch from a half-precision program stopped with torch's own error."""
+    exact = torch.tensor([[0.0, 0.25, 0.5, 1.0]], dtype=torch.bfloat16)
+    assert loaded(exact)[0, :, 0].tolist() == [0, 64, 128, 255]
+
+
+def itself(kind):
+    """A row, or a list, that holds itself."""
+    held = {} if kind == "row" else []
+    if kind == "row":
+        held["path"] = held
+    else:
+        held.append(held)
+    return held
+
+
+NO_PICTURES = {
+    "bytes that are text": ({"bytes": "text", "path": None}, "expected the row's 'bytes' to be bytes, found str"),
+    "row in itself": (itself("row"), "found a row inside a row"),
+    "list in itself": (itself("list"), "expected a PIL image, a path, .* found list"),
+    "text file": (io.StringIO("text"), r"expected a file opened as bytes \('rb'\), found one that reads str"),
+    "keys of other types": ({1: 2, "a": 3}, r"found the keys \['1', 'a'\] and neither has a value"),
+    "no path": ("a\0b", "expected a file, found none"),
+    "path too long": ("x" * 5000, "expected a file, found none"),
+    "folder": (".", "expected a file, found none"),
+    "complex array": (np.zeros((2, 2), complex), "expected uint8, uint16 or floats in 0..1, found complex128"),
+    "objects": (np.array([[None, "a"]]), "expected uint8, uint16 or floats in 0..1, found object"),
+    "truth values": (np.ones((2, 2), bool), "expected uint8, uint16 or floats in 0..1, found bool"),
+    "not a number": (torch.full((2, 2), float("nan")), "expected floats in 0..1, found values outside"),
+    "tensor on meta": (torch.zeros(2, 2, device="meta"), "found a Tensor that gives none"),
+    "nothing to see": (np.zeros((0, 4), np.uint8), r"found \(0, 4\)"),
+    "number": (3, "found int"),
+}
+
+
+@pytest.mark.parametrize(("picture", "message"), NO_PICTURES.values(), ids=NO_PICTURES)
+def test_what_is_no_picture_is_named(picture, message):
+    """Regression: some of these stopped a whole batch with an error that named no picture, even where broken ones are skipped."""
+    with pytest.raises(PictureError, match=message):
+        load_picture(picture)
+
+
+def test_closed_file_is_named():
+    """If it failed, a file that was closed too early would stop a batch with a bare ValueError."""
+    file = io.BytesIO(encoded())
+    file.close()
+    with pytest.raises(PictureError, match="expected a file open for reading, found I/O operation on closed file"):
+        load_picture(file)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n9 9 scale\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("as_kind", [lambda path: path, lambda path: path.read_bytes(), lambda path: path.open("rb")])
+def test_a_picture_starts_no_program(as_kind, tmp_path, monkeypatch):
+    """Regression: an .eps under the name of a .jpg made Pillow run Ghostscript on a stranger's program."""
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(POSTSCRIPT)
+    with Image.open(path) as opened:
+        assert opened.format == "EPS"  # Pillow alone would read it
+    for name in ("Popen", "run", "call", "check_call", "check_output"):
+        monkeypatch.setattr(subprocess, name, mock.Mock(side_effect=AssertionError("a program was started")))
+    with pytest.raises(PictureError, match=r"expected one of the formats JPEG, PNG, .*, found none of them"):
+        load_picture(as_kind(path))
 
 
 @pytest.mark.parametrize("shape", [(24, 36), (24, 36, 1)], ids=["(H, W)", "(H, W, 1)"])
@@ -239,15 +311,15 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "picture 0 bytes: expected a format that Pillow reads, found none"),
-        (b"no picture at all", "picture 17 bytes: expected a format that Pillow reads, found none"),
+        (b"", "picture 0 bytes: expected one of the formats JPEG, .* found none of them"),
+        (b"no picture at all", "picture 17 bytes: expected one of the formats JPEG, .* found none of them"),
         (
             encoded(file_format="JPEG")[:900],
             "picture 900 bytes: could not be decoded, the file is broken; image file is truncated",
         ),
         (encoded()[:600], "picture 600 bytes: could not be decoded, the file is broken"),
         (png_header(50000, 50000), "expected a picture of ordinary size; Image size .2500000000 pixels. exceeds limit"),
-        (png_header(9, 0), "picture 45 bytes: expected a format that Pillow reads, found none"),
+        (png_header(9, 0), "picture 45 bytes: expected one of the formats JPEG, .* found none of them"),
         (b"P6 5 5 x ", "picture 9 bytes: could not be opened; invalid literal"),
     ],
     ids=["empty", "text", "truncated JPEG", "truncated PNG", "decompression bomb", "no height", "broken header"],
@@ -301,8 +373,8 @@ def test_a_cut_exif_costs_no_picture():
         ({"bytes": None, "path": None}, r"found the keys \['bytes', 'path'\] and neither has a value"),
         ({}, r"found the keys \[\] and neither"),
         ({"path": "not/there.jpg"}, "picture not/there.jpg: expected a file"),
-        ({"bytes": b"x", "path": "cat.jpg"}, "picture row with path 'cat.jpg': expected a format"),
-        (7, "picture: expected a PIL image, a path, bytes, an array .* found int"),
+        ({"bytes": b"x", "path": "cat.jpg"}, "picture row with path 'cat.jpg': expected one of the formats"),
+        (7, "picture: expected a PIL image, a path, bytes, an open file, an array .* found int"),
         (Image.new("RGB", (0, 5)), "picture the PIL image: expected at least one pixel, found 0 x 5"),
         (np.zeros((0, 5), np.uint8), r"found \(0, 5\)"),
         (np.zeros((4, 5, 2), np.uint8), r"expected shape .* found \(4, 5, 2\)"),

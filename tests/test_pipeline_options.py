@@ -145,10 +145,10 @@ BROKEN = {
     "file:///etc/hostname": "picture file:///etc/hostname: expected a file, found none",
     "ftp://127.0.0.1/1.png": "picture ftp://127.0.0.1/1.png: expected a file, found none",
     "{server}/missing.png": "picture {server}/missing.png: expected to fetch it, found HTTP Error 404: Not Found",
-    "{server}/page.html": "picture 22 bytes: expected a format that Pillow reads, found none",
-    "data:image/png;base64,": "picture 0 bytes: expected a format that Pillow reads, found none",
+    "{server}/page.html": "picture 22 bytes: expected one of the formats",
+    "data:image/png;base64,": "picture 0 bytes: expected one of the formats",
     "data:image/png;base64,iVBORw": "picture data:image/png;base64,iVBORw...: expected base64, found Incorrect padding",
-    b"no picture": "picture 10 bytes: expected a format that Pillow reads, found none",
+    b"no picture": "picture 10 bytes: expected one of the formats",
     3: "picture: expected a PIL image, a path, bytes, an array (H, W), (H, W, 1/3/4) or (3, H, W), or a row with 'bytes' or "
     "'path', found int",
 }
