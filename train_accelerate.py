@@ -31,8 +31,8 @@ from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.evaluation import Predictor, evaluate_rows, gold_tags, picture_scores, raw_text_score
 from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.images_mmner import PICTURE_COLUMNS
+from modeling_mmner.json_lines import json_line
 from modeling_mmner.metrics import SpanF1
-from modeling_mmner.prediction import json_line
 from modeling_mmner.reports import picture_worth, plot_confusion, plot_learning_curves, results_table, transfer_table
 from modeling_mmner.terms import derived_licence, terms_of
 from modeling_mmner.training import PostSampler, centres_due, parameter_groups, refresh_centres, resolve_precision, train_epoch

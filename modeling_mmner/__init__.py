@@ -5,7 +5,9 @@ Auto classes and `pipeline` as soon as these are loaded themselves, in whatever 
 ``import modeling_mmner`` is enough for ``AutoModel.from_pretrained(folder)`` and ``pipeline("multimodal-ner", model=folder)``.
 """
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,7 @@ _HOMES = {
     "VisionTowerConfig": "configuration_mmner",
     "split_words": "labels_mmner",
 }
-# Each of these files of ours registers its class when it is loaded.
+# Each of these files registers its class when it is loaded, which is as soon as that part of transformers is there.
 _REGISTERED_WITH = {
     "transformers.models.auto.configuration_auto": "configuration_mmner",
     "transformers.models.auto.modeling_auto": "modeling_mmner",
@@ -56,9 +58,18 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
 
 
+_own = [f"{__name__}.{file.stem}" for file in Path(__file__).parent.glob("*_mmner.py")]
+_loaded: set[str] = set()
+
+
 def _register(module: ModuleType) -> None:
-    import_module(f".{_REGISTERED_WITH[module.__name__]}", __name__)
+    """Load the files whose part of transformers is there; while one of ours is half loaded, wait for its end."""
+    _loaded.add(module.__name__)
+    if all(name in _loaded for name in _own if name in sys.modules):
+        for partner, file in _REGISTERED_WITH.items():
+            if partner in _loaded:
+                import_module(f".{file}", __name__)
 
 
-for _module in _REGISTERED_WITH:
+for _module in (*_REGISTERED_WITH, *_own):
     register_post_import_hook(_register, _module)

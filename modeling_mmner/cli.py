@@ -1,20 +1,22 @@
 """The package's commands. Training has a script of its own, `train_accelerate.py`."""
 
 import argparse
-import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import IO, Any
+from typing import Any
 
 from dataset_scripts.commands import add_corpus_commands
 
 from .model_commands import add_model_commands
 
+SORTED_BATCHES = 32
+"""So many batches of `predict` are read ahead and sorted by length."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, or 2 for input that cannot be used."""
+    """Run a command; returns the exit status: 0, 1 where a part of the input could not be used, 2 where none could."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     options = _parser().parse_args(arguments)
     try:
@@ -33,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         "predict",
         help="find the entities of a text or of JSON lines",
         description="Find the entities of one text (--text, --image), or of JSON lines {id, text | tokens, image} read from "
-        "--input or the standard input; writes JSON lines {id, text, entities}.",
+        "--input or the standard input; writes JSON lines {id, text, entities}, and {id, error} for a post that cannot be read.",
     )
     predict.set_defaults(command=_predict)
     predict.add_argument("--model", required=True, help="folder or Hub id of a trained model")
@@ -49,42 +51,36 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from .prediction import Annotator, json_line, load_model
-
+    """Write a line for each post; the status is 1 where one of them could not be read."""
     if options.text is not None and options.input is not None:
         raise ValueError("expected --text or --input, found both")
     if options.text is None and options.image:
         raise ValueError("expected --text with --image; JSON lines name their own pictures under 'image'")
+    from .json_lines import json_line, read_json_lines
+    from .loading import load_model
+    from .prediction_mmner import BatchPredictor, PostReader
+
     model, processor = load_model(options.model, device=options.device)
-    annotator = Annotator(
-        model=model,
-        processor=processor,
-        batch_size=options.batch_size,
-        num_workers=options.num_workers,
-        threshold=options.threshold,
-    )
+    reader = PostReader(processor, broken_pictures="skip")
+    sizes = {"batch_size": options.batch_size, "num_workers": options.num_workers, "sorted_batches": SORTED_BATCHES}
+    predictor = BatchPredictor(model, reader, threshold=options.threshold, **sizes)
+    failed = broken = 0
     with ExitStack() as files:
-        posts: Iterable[dict[str, Any]] = [{"text": options.text, "image": options.image}]
+        posts: Iterable[Any] = [{"text": options.text, "images": options.image}]
         if options.text is None:
             source = files.enter_context(open(options.input, encoding="utf-8")) if options.input else sys.stdin
             posts = read_json_lines(source, options.input or "standard input")
         target = files.enter_context(open(options.output, "w", encoding="utf-8")) if options.output else sys.stdout
-        for result in annotator.annotate(posts):
-            print(json_line(result), file=target)
-    if annotator.broken_pictures:
-        print(f"predict: {annotator.broken_pictures} pictures could not be read and were left out", file=sys.stderr)
-    return 0
-
-
-def read_json_lines(source: IO[str], name: str) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; empty lines are passed over.
-
-    Raises:
-        ValueError: naming the line that is no JSON.
-    """
-    for number, line in enumerate(source, start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{name}:{number}: expected a JSON object, found {line.strip()!r:.80} ({error})") from error
+        for found in predictor.predict(posts):
+            failed += found.error is not None
+            broken += len(found.broken_pictures)
+            if found.post is None:
+                print(json_line({"id": found.id, "error": str(found.error)}), file=target)
+                print(f"predict: {found.error}", file=sys.stderr)
+            else:
+                print(json_line({"id": found.id, "text": found.post.text, "entities": found.entities}), file=target)
+    if broken:
+        print(f"predict: {broken} pictures could not be read and were left out", file=sys.stderr)
+    if failed:
+        print(f"predict: {failed} posts could not be read; their lines have an 'error' in place of entities", file=sys.stderr)
+    return int(failed > 0)

@@ -22,7 +22,7 @@ from dataset_scripts.sample.drawing import PictureKind, draw
 from dataset_scripts.sample.texts import ambiguous_groups
 
 from .explain import Explanation, draw_map, explain
-from .images_mmner import PictureError, load_picture
+from .images_mmner import PictureError
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor
 
@@ -254,8 +254,7 @@ class DemoPage:
         if not text.strip():
             return _failed(EMPTY_TEXT)
         try:
-            loaded = load_picture(picture) if picture and self.reads_pictures else None
-            explanation = explain(self.model, self.processor, text, images=loaded)
+            explanation = explain(self.model, self.processor, text, images=picture or None)
             # The model has seen the picture in full; to draw maps over it, a copy of the size shown will do.
             side = (_DRAWN_SIDE, _DRAWN_SIDE)
             explanation = replace(explanation, pictures=[ImageOps.contain(one, side) for one in explanation.pictures])
@@ -265,7 +264,7 @@ class DemoPage:
             return explanation, f"<p>{summary(explanation)} {hint}</p>", marked_text(explanation), ""
         except PictureError as error:
             _logger.warning("%s", error)
-            return _failed(LARGE_PICTURE if isinstance(error.__cause__, Image.DecompressionBombError) else BROKEN_PICTURE)
+            return _failed(LARGE_PICTURE if _is_too_large(error) else BROKEN_PICTURE)
         except Exception:  # whatever it is, the page says so in words
             _logger.exception("the demo page could not find the entities of a text")
             return _failed(UNEXPECTED)
@@ -376,6 +375,11 @@ def _theme() -> gr.themes.Base:
         input_placeholder_color="*neutral_500",
         input_placeholder_color_dark="*neutral_400",
     )
+
+
+def _is_too_large(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, is that a picture has too many pixels."""
+    return error is not None and (isinstance(error, Image.DecompressionBombError) or _is_too_large(error.__cause__))
 
 
 def _failed(message: str) -> tuple[None, str, str, str]:

@@ -35,7 +35,7 @@ _APP = '''"""The demo page of a model; README.md says of which."""
 from pathlib import Path
 
 from modeling_mmner.demo import build_demo, launch
-from modeling_mmner.prediction import load_model
+from modeling_mmner.loading import load_model
 
 demo = build_demo(*load_model({model}), name={name!r})
 

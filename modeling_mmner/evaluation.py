@@ -8,16 +8,16 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from datasets import Dataset
-from torch.utils.data import DataLoader
 
 from dataset_scripts.inspection import picture_numbers
 
-from .collator import MMNERCollator
 from .images_mmner import PICTURE_COLUMNS
 from .labels_mmner import tags_to_spans
 from .metrics import count_score, evaluate_tags, span_counts
 from .modeling_mmner import MMNERForTokenClassification
+from .prediction_mmner import BatchPredictor, PostReader
 from .processing_mmner import MMNERProcessor, Post
 
 PictureMode = Literal["true", "shuffled", "none"]
@@ -65,12 +65,12 @@ def pictured_rows(rows: Dataset) -> list[int]:
 
 @dataclass
 class Predictor:
-    """Decodes posts in batches sorted by length, in as many processes as the accelerator has, and keeps their order.
+    """Tags posts in batches of like length, in as many processes as the accelerator has, and keeps their order.
 
     Attributes:
         model: the bare model, on the accelerator's device.
         processor: its processor.
-        accelerator: places and gathers the batches.
+        accelerator: says which share of the posts is this process's, and gathers the results.
         batch_size: posts a batch.
         num_workers: processes that prepare batches.
     """
@@ -81,28 +81,25 @@ class Predictor:
     batch_size: int = 32
     num_workers: int = 0
 
-    @torch.inference_mode()
     def tags(self, rows: Dataset | PictureView) -> list[list[str]]:
         """The predicted BIO tags of each row, one a word."""
         lengths = [len(tokens) for tokens in rows["tokens"]]
         order = sorted(range(len(rows)), key=lengths.__getitem__)
-        subset = torch.utils.data.Subset(cast(Any, rows), order)  # a view serves as a data set, too
-        collate = MMNERCollator(self.processor)
-        loader = self.accelerator.prepare_data_loader(
-            DataLoader(subset, batch_size=self.batch_size, collate_fn=collate, num_workers=self.num_workers)
+        own = order[self.accelerator.process_index :: self.accelerator.num_processes]
+        predictor = BatchPredictor(
+            self.model.eval(),
+            PostReader(self.processor),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            autocast=self.accelerator.autocast,
         )
-        self.model.eval()
-        decoded: list[list[str]] = []
-        for batch in loader:
-            batch.pop("labels", None)
-            with self.accelerator.autocast():
-                tags = self.model(**batch).tags.tolist()
-            named = [[self.processor.labels[tag] for tag in row if tag >= 0] for row in tags]
-            decoded += self.accelerator.gather_for_metrics(named, use_gather_object=True)
-        result: list[list[str]] = [[] for _ in order]
-        for index, tags in zip(order, decoded, strict=True):
-            result[index] = tags
-        return result
+        found = {}
+        for index, prediction in zip(own, predictor.predict(torch.utils.data.Subset(cast(Any, rows), own)), strict=True):
+            if prediction.error is not None:
+                raise prediction.error
+            found[index] = prediction.tags
+        tags = dict(pair for pairs in gather_object([list(found.items())]) for pair in pairs)
+        return [tags[index] for index in range(len(rows))]
 
 
 def gold_tags(rows: Dataset, labels: Sequence[str]) -> list[list[str]]:
@@ -136,8 +133,8 @@ def raw_text_score(predictor: Predictor, rows: Dataset) -> dict[str, Any]:
 
     An entity is right if its type and its character offsets are.
     """
-    posts = predictor.processor.posts_of(list(rows["tokens"]))
-    resplit = predictor.processor.posts_of([post.text for post in posts])
+    posts = predictor.processor.read(list(rows["tokens"]))
+    resplit = predictor.processor.read([post.text for post in posts])
     tokens = [[word.text for word in post.words] for post in resplit]
     raw_rows = rows.remove_columns(["tokens", "ner_tags"]).add_column("tokens", tokens)
     gold = _character_spans(posts, gold_tags(rows, predictor.processor.labels))

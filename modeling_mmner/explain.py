@@ -2,7 +2,7 @@
 
 A map is the attention that the fusion paid, mean over its heads. Whether it points at what decides, `map_check` measures.
 
-Notation: W words, N pictures, R regions of a picture, h x w their grid, D the gate's dimensions.
+Notation: W words, N pictures, R regions of all of them, h x w the grid of one picture's, D the gate's dimensions.
 """
 
 import re
@@ -17,10 +17,9 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor, inference_mode
 
-from .images_mmner import load_picture
+from .json_lines import json_line
 from .labels_mmner import Word
 from .modeling_mmner import MMNERForTokenClassification
-from .prediction import json_line
 from .processing_mmner import MMNERProcessor
 from .vision_mmner import VisionTower
 
@@ -98,13 +97,11 @@ def explain(
     is_words = not isinstance(text, str)
     if is_words and not all(isinstance(word, str) for word in text):
         raise TypeError("explain: expected one text or the words of one post, found several posts; explain them one by one")
-    given = images if isinstance(images, (list, tuple)) else [images]
-    pictures = [load_picture(picture) for picture in given if picture is not None and processor.image_size is not None]
-    inputs = processor(text, images=pictures, is_split_into_words=is_words).to(model.device)
+    (post,) = processor.read(text, images, is_split_into_words=is_words)
     with inference_mode():
-        outputs = model(**inputs, output_attentions=True, output_gate=True)
-    (post,) = processor.posts_of(text, is_split_into_words=is_words)
-    (entities,) = processor.post_process_entities(outputs, text, is_split_into_words=is_words)
+        outputs = model(**processor.encode([post]).to(model.device), output_attentions=True, output_gate=True)
+    (entities,) = processor.post_process_entities(outputs, [post])
+    pictures = list(post.pictures)
     tower, maps, gate = attended_tower(model), None, None
     if pictures and tower is not None:
         maps = region_maps(outputs.attentions[0, : len(post.words)], tower, pictures=len(pictures))
@@ -122,7 +119,7 @@ def region_maps(attentions: Tensor, tower: VisionTower, *, pictures: int) -> np.
     """Lay attention over regions out as maps.
 
     Args:
-        attentions: (W, N * R) over the regions of `pictures` pictures, one picture after the other.
+        attentions: (W, R) over the regions of `pictures` pictures, one picture after the other.
         tower: whose regions they are: prefix tokens, then a map row by row, a square one as its pictures are squares.
         pictures: N > 0.
 

@@ -103,10 +103,14 @@ def pictures_of(row: dict[str, Any]) -> list[Any]:
     return [picture for picture in (entry if isinstance(entry, (list, tuple)) else [entry]) if picture is not None]
 
 
+def square(picture: Image.Image, size: int) -> Image.Image:
+    """An RGB picture resized to a square of `size` pixels, bicubic, nothing cropped; one of that size as it is."""
+    return picture if picture.size == (size, size) else picture.resize((size, size), Image.Resampling.BICUBIC)
+
+
 def square_pixels(picture: Image.Image, size: int) -> np.ndarray:
-    """(3, size, size) uint8 of an RGB picture: resized to the square, bicubic, nothing cropped."""
-    resized = picture.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)
+    """(3, size, size) uint8 of `square`."""
+    return np.asarray(square(picture, size), dtype=np.uint8).transpose(2, 0, 1)
 
 
 def _content_of(row: dict[str, Any]) -> Any:

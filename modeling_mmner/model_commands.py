@@ -112,7 +112,7 @@ def _demo(options: argparse.Namespace) -> int:
         folder = write_space(options.model, options.space)
         print(f"wrote {folder}; `hf upload ORG/NAME {folder} --repo-type space` puts it on the Hub")
         return 0
-    from .prediction import load_model
+    from .loading import load_model
 
     demo = build_demo(*load_model(options.model, device=options.device), name=model_name(options.model))
     try:
@@ -156,7 +156,7 @@ def _export_onnx(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     from .explain import explain, save_explanation
-    from .prediction import load_model
+    from .loading import load_model
 
     explanation = explain(*load_model(options.model), options.text, options.image)
     numbers = options.words or range(1, len(explanation.words) + 1)
@@ -176,8 +176,8 @@ def _check_maps(options: argparse.Namespace) -> int:
 
     from dataset_scripts.opening import open_corpus
 
+    from .loading import load_model
     from .map_check import check_maps, cost_table, verdict
-    from .prediction import load_model
 
     sample = open_corpus("sample")
     rows = (row for row in sample.splits["test"] if row["source"] == "ambiguous")

@@ -229,7 +229,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             need_weights=bool(self.config.output_attentions if output_attentions is None else output_attentions),
         )
         for name in self._wanted_heads(with_losses=labels is not None):
-            self._run_head(name, context)
+            self.run_head(name, context)
         losses = {} if labels is None else self._losses(context)
         weighted = [self.config.objectives[name] * part for name, part in losses.items()]
         emissions = context.emissions[MAIN_HEAD]
@@ -324,11 +324,11 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         weights = self.config.objectives
         return [name for name in self.heads if name == MAIN_HEAD or (with_losses and weights[name] > 0)]
 
-    def _run_head(self, name: str, context: Context) -> None:
+    def run_head(self, name: str, context: Context) -> None:
         """Put a head's emissions into the context, after those that it reads."""
         if name not in context.emissions:
             for needed in self.heads[name].reads:
-                self._run_head(needed, context)
+                self.run_head(needed, context)
             context.emissions[name] = self.heads[name](context)
 
     def _decode(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,10 @@ A copy of this file lies in each exported folder, beside the graph `model.onnx`,
     outputs = model(**processor(texts, images=pictures, return_tensors="np"))
     entities = processor.post_process_entities(outputs, text=texts)
 
-The graph itself takes what the processor returns, and `word_windows` (B, W), the row of `input_ids` in which a word is read: the
-text's own, unless the text is longer than the encoder's window (see `TextWindows.split`).
+The graph itself takes what the processor returns, but that it reads the windows of all texts one after the other: see
+`existing_windows`.
 
-Notation: B texts, W words, L labels, S sub-tokens, V windows of texts, N pictures a post.
+Notation: B texts, W words, L labels, K windows of a text, S sub-tokens of a window, V windows of all texts, N pictures a post.
 """
 
 import json
@@ -134,47 +134,27 @@ class CRF:
         return np.where(mask[..., None], emissions, 0).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class TextWindows:
-    """How texts are laid out for the encoder, those longer than its window in windows that overlap by half.
+def existing_windows(input_ids: np.ndarray, attention_mask: np.ndarray, word_starts: np.ndarray) -> dict[str, np.ndarray]:
+    """The windows of a batch without the empty ones, as the graph reads them.
 
-    Attributes:
-        size: longest input of the encoder in sub-tokens, special tokens included; None where there is no limit.
-        prefix_tokens, suffix_tokens: how many special tokens open and close a text; each window gets them again.
-        pad_token_id: fills up the shorter windows.
+    Args:
+        input_ids, attention_mask: (B, K, S).
+        word_starts: (B, W) index in 0..K*S-1 in each text's windows laid side by side.
+
+    Returns:
+        input_ids and attention_mask (V, S); word_windows in 0..V-1 and word_starts in 0..S-1, (B, W), the row and column of each
+        word's first sub-token.
     """
-
-    size: int | None
-    prefix_tokens: int
-    suffix_tokens: int
-    pad_token_id: int
-
-    def split(self, input_ids: np.ndarray, attention_mask: np.ndarray, word_starts: np.ndarray) -> dict[str, np.ndarray]:
-        """Texts (B, S) -> windows (V, S), and for each word (B, W) the window and the place in which it has most context.
-
-        Returns:
-            input_ids and attention_mask (V, S), S at most `size`; word_windows in 0..V-1 and word_starts in 0..S-1, (B, W). Where
-            no text is too long the windows are the texts.
-        """
-        if self.size is None or input_ids.shape[1] <= self.size:
-            windows = np.broadcast_to(np.arange(len(input_ids))[:, None], word_starts.shape).copy()
-            return _int64(input_ids=input_ids, attention_mask=attention_mask, word_windows=windows, word_starts=word_starts)
-        capacity = self.size - self.prefix_tokens - self.suffix_tokens
-        rows: list[np.ndarray] = []
-        word_windows, places = np.zeros_like(word_starts), np.zeros_like(word_starts)
-        for text, length in enumerate(attention_mask.sum(1)):
-            ids, whole = input_ids[text, :length], length - self.prefix_tokens - self.suffix_tokens
-            firsts = np.array([*range(0, whole - capacity, max(1, capacity // 2)), max(0, whole - capacity)])
-            lasts = np.minimum(firsts + capacity, whole)
-            words = word_starts[text, :, None] - self.prefix_tokens
-            best = np.minimum(words - firsts, lasts - 1 - words).argmax(1)  # of (W, windows of the text)
-            word_windows[text], places[text] = len(rows) + best, word_starts[text] - firsts[best]
-            opening, content, closing = np.split(ids, [self.prefix_tokens, length - self.suffix_tokens])
-            rows += [np.concatenate([opening, content[first:last], closing]) for first, last in zip(firsts, lasts, strict=True)]
-        present = np.arange(max(map(len, rows))) < np.array([len(row) for row in rows])[:, None]
-        windows = np.full(present.shape, self.pad_token_id)
-        windows[present] = np.concatenate(rows)
-        return _int64(input_ids=windows, attention_mask=present, word_windows=word_windows, word_starts=places)
+    exists = attention_mask.any(-1)  # shape: (B, K)
+    numbers = exists.cumsum().reshape(exists.shape) - 1
+    windows, places = np.divmod(word_starts, input_ids.shape[-1])
+    rows = np.take_along_axis(numbers, windows, axis=1)
+    return {
+        "input_ids": input_ids[exists],
+        "attention_mask": attention_mask[exists],
+        "word_windows": rows.astype(np.int64),
+        "word_starts": places.astype(np.int64),
+    }
 
 
 @dataclass(frozen=True)
@@ -184,12 +164,10 @@ class ExportedModel:
     Attributes:
         session: the onnxruntime session of the graph, or anything with its `run` and `get_inputs`.
         crf: turns the graph's emissions into tags and scores.
-        windows: lays out the texts.
     """
 
     session: Any
     crf: CRF
-    windows: TextWindows
 
     def __call__(
         self,
@@ -203,8 +181,8 @@ class ExportedModel:
         """Emissions, tags and span scores, as the model's output in torch.
 
         Args:
-            input_ids, attention_mask: (B, S) the whole texts of any length, padded on the right.
-            word_starts: (B, W) index in 0..S-1 of each word's first sub-token.
+            input_ids, attention_mask: (B, K, S) the windows of each text, as the processor makes them.
+            word_starts: (B, W) index in 0..K*S-1 of each word's first sub-token.
             word_mask: (B, W) bool, words first and padding after, W > 0.
             pictures: ``pixel_values`` (B, N, 3, H, W) uint8 and ``image_mask`` (B, N) bool; N may be 0. Models of text alone pass
                 over them.
@@ -213,7 +191,7 @@ class ExportedModel:
             ``logits`` (B, W, L) float32, ``tags`` (B, W) int64 and ``span_scores`` (B, W) float32.
         """
         words = np.asarray(word_mask)
-        inputs = self.windows.split(*map(np.asarray, (input_ids, attention_mask, word_starts)))
+        inputs = existing_windows(*map(np.asarray, (input_ids, attention_mask, word_starts)))
         inputs |= {"word_mask": words} | {name: np.asarray(values) for name, values in pictures.items()}
         wanted = {node.name for node in self.session.get_inputs()}
         (logits,) = self.session.run(None, {name: values for name, values in inputs.items() if name in wanted})
@@ -231,14 +209,10 @@ def load(folder: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvide
 
     settings = json.loads((Path(folder) / "decoding.json").read_text(encoding="utf-8"))
     session = onnxruntime.InferenceSession(str(Path(folder) / "model.onnx"), providers=list(providers))
-    return ExportedModel(session, CRF(settings["labels"], **settings["crf"]), TextWindows(**settings["windows"]))
+    return ExportedModel(session, CRF(settings["labels"], **settings["crf"]))
 
 
 def _may_follow(previous: str, label: str) -> bool:
     """Whether BIO lets `label` come after `previous`: an I- tag must continue the B- or I- tag of its own type."""
     prefix, _, entity_type = label.partition("-")
     return prefix != "I" or (previous != "O" and previous.partition("-")[2] == entity_type)
-
-
-def _int64(**arrays: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: array.astype(np.int64) for name, array in arrays.items()}

@@ -1,6 +1,6 @@
 """Trained model -> a folder that onnxruntime serves without torch: the emissions as an ONNX graph, CRF decoding beside it.
 
-Notation: B texts, W words, L labels, S sub-tokens, V windows of texts, N pictures a post, R regions of a picture, C channels.
+Notation: B texts, W words, L labels, S sub-tokens, V windows of texts, N pictures a post, M regions of a picture, C channels.
 """
 
 import json
@@ -18,8 +18,10 @@ from torch.export import Dim
 from dataset_scripts.staging import staged_folder
 
 from . import onnx_decoding
+from .context_mmner import Context, Regions, TextStates, masked_mean
 from .modeling_mmner import MMNERForTokenClassification
-from .onnx_decoding import TextWindows
+from .onnx_decoding import existing_windows
+from .parts_mmner import MAIN_HEAD
 from .processing_mmner import MMNERProcessor
 from .vision_mmner import VisionTower
 
@@ -46,8 +48,8 @@ class ExportReport(NamedTuple):
 class Emissions(nn.Module):
     """A model's emissions, computed without shapes that depend on values, of which a graph cannot be made.
 
-    The model picks out the pictures that exist and cuts long texts into windows as it goes. Here the windows come in ready-made,
-    and pictures that are missing are read, too, and what comes of them is masked.
+    The model picks out the windows and the pictures that exist as it goes. Here the windows come in picked out, and pictures that
+    are missing are read, too, and what comes of them is masked.
     """
 
     def __init__(self, model: MMNERForTokenClassification) -> None:
@@ -73,22 +75,25 @@ class Emissions(nn.Module):
             pixel_values, image_mask: (B, N, 3, H, W) uint8 and (B, N) bool, for models with vision towers; N may be 0.
         """
         model = self.model
-        states = model.text_tower.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        words = states[word_windows, word_starts].masked_fill(~word_mask[..., None], 0.0)
+        encoded = model.text_tower.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        words = encoded.last_hidden_state[word_windows, word_starts].masked_fill(~word_mask[..., None], 0.0)
+        text = TextStates(words, word_mask, masked_mean(words, word_mask))
         regions = []
         if pixel_values is not None and image_mask is not None:
             regions = [_regions(tower, pixel_values, image_mask) for tower in model.vision_towers]
-        return model.classifier(model.fusion(words, word_mask=word_mask, regions=regions).features)
+        context = Context(text, regions, model.fusion(text, regions))
+        model.run_head(MAIN_HEAD, context)
+        return context.emissions[MAIN_HEAD]
 
 
-def _regions(tower: VisionTower, pixel_values: Tensor, image_mask: Tensor) -> tuple[Tensor, Tensor]:
+def _regions(tower: VisionTower, pixel_values: Tensor, image_mask: Tensor) -> Regions:
     """As `VisionTower.forward`, of all places for pictures and one more that is always empty.
 
     Without that one, whether a post has a picture would be asked of no places at all where N is 0, and onnxruntime, for which
     `any` is a maximum of integers, would answer yes.
     """
-    features = tower.features(pixel_values.flatten(0, 1)).unflatten(0, image_mask.shape)  # shape: (B, N, R, C)
-    return tower.lay_out(nn.functional.pad(features, (0, 0, 0, 0, 0, 1)), nn.functional.pad(image_mask, (0, 1)))
+    features = tower.features(pixel_values.flatten(0, 1)).unflatten(0, image_mask.shape)  # shape: (B, N, M, C)
+    return tower.regions_of_posts(nn.functional.pad(features, (0, 0, 0, 0, 0, 1)), nn.functional.pad(image_mask, (0, 1)))
 
 
 def export_onnx(model_id: str, output_dir: str | Path) -> ExportReport:
@@ -96,7 +101,7 @@ def export_onnx(model_id: str, output_dir: str | Path) -> ExportReport:
 
     Args:
         model_id: folder or Hub id of a trained model.
-        output_dir: new folder, which gets ``model.onnx``, ``decoding.json`` (labels, CRF, window), ``onnx_decoding.py`` and the
+        output_dir: new folder, which gets ``model.onnx``, ``decoding.json`` (labels, CRF), ``onnx_decoding.py`` and the
             processor's files. It is made only if the graph computes the same.
 
     Raises:
@@ -109,10 +114,9 @@ def export_onnx(model_id: str, output_dir: str | Path) -> ExportReport:
     with staged_folder(output_dir) as folder:
         model = MMNERForTokenClassification.from_pretrained(model_id, dtype=torch.float32).eval()
         processor = MMNERProcessor.from_pretrained(model_id)
-        windows = _windows(model)
-        program = _graph(model, processor, windows)
+        program = _graph(model, processor)
         program.save(folder / "model.onnx")
-        _write_decoding(model, windows, folder)
+        _write_decoding(model, folder)
         processor.save_pretrained(folder)
         difference = _difference(model, processor, folder)
         if not difference <= TOLERANCE:
@@ -123,18 +127,12 @@ def export_onnx(model_id: str, output_dir: str | Path) -> ExportReport:
     return ExportReport(program.model.opset_imports[""], difference)
 
 
-def _windows(model: MMNERForTokenClassification) -> TextWindows:
-    tower = model.text_tower
-    pad = getattr(tower.encoder.config, "pad_token_id", None) or 0
-    return TextWindows(tower.window, tower.prefix_tokens, tower.suffix_tokens, pad)
-
-
-def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor, windows: TextWindows) -> torch.onnx.ONNXProgram:
+def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> torch.onnx.ONNXProgram:
     """The graph of the emissions, whose every axis but those of a picture may be of any size."""
     posts = _inputs(processor, _TRACED)
-    inputs = posts | windows.split(posts["input_ids"], posts["attention_mask"], posts["word_starts"])
+    inputs = posts | existing_windows(posts["input_ids"], posts["attention_mask"], posts["word_starts"])
     texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
-    sub_tokens = Dim("sub_tokens", max=windows.size)
+    sub_tokens = Dim("sub_tokens", max=processor.window)
     axes = {
         "input_ids": (rows, sub_tokens),
         "attention_mask": (rows, sub_tokens),
@@ -161,8 +159,8 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor, window
     return graph
 
 
-def _write_decoding(model: MMNERForTokenClassification, windows: TextWindows, folder: Path) -> None:
-    """What makes entities of the graph's emissions: the CRF, the window, and the code."""
+def _write_decoding(model: MMNERForTokenClassification, folder: Path) -> None:
+    """What makes entities of the graph's emissions: the CRF and the code."""
     crf = model.crf
     settings = {
         "labels": model.config.labels,
@@ -171,7 +169,6 @@ def _write_decoding(model: MMNERForTokenClassification, windows: TextWindows, fo
             "transitions": crf.transitions.tolist(),
             "end": crf.end_transitions.tolist(),
         },
-        "windows": vars(windows),
     }
     (folder / "decoding.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
     shutil.copyfile(onnx_decoding.__file__, folder / "onnx_decoding.py")

@@ -1,33 +1,39 @@
 """`MMNERProcessor`: texts and pictures -> tensors, and the model's outputs -> entities.
 
-Notation: B batch, S sub-tokens, W words, N pictures a post.
+Notation: B batch, K windows of a text, S sub-tokens of a window, W words, N pictures a post.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_mmner import MMNERConfig
-from .images_mmner import PictureError, load_picture, square_pixels
+from .images_mmner import PictureError, load_picture, square, square_pixels
 from .labels_mmner import IGNORED, Word, check_labels, check_word_rule, split_words, tags_to_spans
 
 _SETTINGS = frozenset(["labels", "image_size", "word_rule"])
+_NO_LIMIT = 10**9  # transformers says "no limit" by a huge `model_max_length`
 
 
 class Post(NamedTuple):
-    """A post's text and the words that its tags belong to."""
+    """A post as the model reads it: its text, the words that its tags belong to, and its pictures, opened, as RGB."""
 
     text: str
     words: list[Word]
+    pictures: Sequence[Image.Image] = ()
 
 
 class MMNERProcessor(ProcessorMixin):
     """Makes the inputs of `MMNERForTokenClassification` and reads its outputs.
 
     Every word gets a place: one that the tokenizer drops (zero-width, private use, a control character) stands as the unknown
-    token. Texts are never cut. Pictures leave as uint8, since each vision tower normalises its own.
+    token. Texts are never cut: one that is longer than the encoder's window, the tokenizer's `model_max_length`, is laid out in
+    windows that overlap by half, and each word is read in the window in which it has most context. This is ours; the papers cut.
+    Pictures leave as uint8, since each vision tower normalises its own.
 
     Args:
         tokenizer: a fast tokenizer; byte-level ones (RoBERTa) loaded with ``add_prefix_space=True``.
@@ -37,7 +43,8 @@ class MMNERProcessor(ProcessorMixin):
         word_rule: name of the rule that splits raw text, see `split_words`.
 
     Raises:
-        ValueError: the tokenizer is not a fast one, the labels are no BIO tag set, the rule is unknown.
+        ValueError: the tokenizer is not a fast one, or its window has no room for two sub-tokens; the labels are no BIO tag set;
+            the rule is unknown.
     """
 
     def __init__(
@@ -56,6 +63,16 @@ class MMNERProcessor(ProcessorMixin):
         self.image_size = image_size
         self.word_rule = word_rule
         self._prefix, self._suffix = special_tokens(tokenizer)
+        special = len(self._prefix) + len(self._suffix)
+        if self.window is not None and self.window < special + 2:
+            raise ValueError(
+                f"tokenizer model_max_length: expected room for {special} special tokens and at least 2 more, found {self.window}"
+            )
+
+    @property
+    def window(self) -> int | None:
+        """Longest input of the text encoder in sub-tokens, special tokens included; None: no limit."""
+        return self.tokenizer.model_max_length if self.tokenizer.model_max_length < _NO_LIMIT else None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -89,38 +106,80 @@ class MMNERProcessor(ProcessorMixin):
             return_tensors: "pt", "np", or None for arrays as they are.
 
         Returns:
-            input_ids, attention_mask (B, S) int64; word_starts (B, W) int64 and word_mask (B, W) bool; pixel_values
-            (B, N, 3, H, W) uint8 and image_mask (B, N) bool; with labels, labels (B, W) int64 padded with -100.
+            see `encode`.
 
         Raises:
             TypeError: `text` is none of the above.
-            ValueError: numbers of texts, pictures or labels differ; an unknown label; a picture that cannot be read.
+            ValueError: numbers of texts, pictures or labels differ; labels that are not a list for each text, or an unknown
+                one; a picture that cannot be read.
         """
-        posts = self.posts_of(text, is_split_into_words=is_split_into_words)
+        posts = self.read(text, images, is_split_into_words=is_split_into_words, whole_pictures=False)
+        return self.encode(posts, labels=labels, return_tensors=return_tensors)
+
+    def read(
+        self, text: Any, images: Any = None, *, is_split_into_words: bool | None = None, whole_pictures: bool = True
+    ) -> list[Post]:
+        """Posts from texts and pictures, as `__call__` takes them: raw texts split into words by the processor's rule, pictures
+        opened (not those of a model of text alone). What is read once can be encoded, and its entities named, without reading
+        it again.
+
+        Args:
+            whole_pictures: False keeps of each picture only the square that the model sees, which saves memory.
+        """
+        if isinstance(text, str) or _is_one_post(text, is_split_into_words):
+            text, images = [text], [images]
+        texts = [self._read_text(one, number) for number, one in enumerate(text)]
+        if not texts:
+            raise ValueError("text: expected at least one text, found none")
+        if self.image_size is None or images is None:
+            return texts
+        if not isinstance(images, (list, tuple)) or len(images) != len(texts):
+            found = len(images) if isinstance(images, (list, tuple)) else type(images).__name__
+            raise ValueError(f"images: expected a list with an entry (or None) for each of {len(texts)} texts, found {found}")
+        return [
+            post._replace(pictures=self._read_pictures(entry, number, whole=whole_pictures))
+            for number, (post, entry) in enumerate(zip(texts, images, strict=True))
+        ]
+
+    def _read_text(self, text: Any, number: int) -> Post:
+        if isinstance(text, str):
+            return Post(text, split_words(text, self.word_rule))
+        if isinstance(text, Sequence) and all(isinstance(word, str) for word in text):
+            return _joined(text)
+        raise TypeError(f"text {number}: expected a string or a list of strings, found {type(text).__name__}")
+
+    def _read_pictures(self, entry: Any, number: int, *, whole: bool) -> list[Image.Image]:
+        """The pictures of a post, given as None, one picture or a list of them (in which None is no picture)."""
+        given = [picture for picture in (entry if isinstance(entry, (list, tuple)) else [entry]) if picture is not None]
+        try:
+            opened = [load_picture(picture) for picture in given]
+        except PictureError as error:
+            raise PictureError(f"text {number}: {error}") from error
+        size = self.image_size
+        return opened if whole or size is None else [square(picture, size) for picture in opened]
+
+    def encode(
+        self, posts: Sequence[Post], *, labels: Sequence[Sequence[str | int]] | None = None, return_tensors: str | None = "pt"
+    ) -> BatchFeature:
+        """Make a batch of posts.
+
+        Args:
+            labels, return_tensors: see `__call__`.
+
+        Returns:
+            input_ids, attention_mask (B, K, S) int64, the windows of each text; of a text with fewer than K the last ones are
+            empty. word_starts (B, W) int64, the index in 0..K*S-1 of each word's first sub-token in its text's windows laid side
+            by side, and word_mask (B, W) bool. pixel_values (B, N, 3, H, W) uint8 and image_mask (B, N) bool. With labels, labels
+            (B, W) int64 padded with -100.
+
+        Raises:
+            ValueError: labels that do not fit the posts.
+        """
         words = [[word.text for word in post.words] for post in posts]
-        single = isinstance(text, str) or _is_one_post(text, is_split_into_words)
-        data = self._place_words(words) | self._picture_arrays([images] if single else images, len(words))
+        data = self._place_words(words) | self._pixel_arrays(posts)
         if labels is not None:
             data["labels"] = self._label_array(labels, words)
         return BatchFeature(data, tensor_type=return_tensors)
-
-    def posts_of(self, text: Any, *, is_split_into_words: bool | None = None) -> list[Post]:
-        """The posts of a `text` argument, split into words by the processor's rule where they are raw."""
-        if isinstance(text, str):
-            return [Post(text, split_words(text, self.word_rule))]
-        if _is_one_post(text, is_split_into_words):
-            return [_joined(text)]
-        posts = []
-        for index, post in enumerate(text):
-            if isinstance(post, str):
-                posts.append(Post(post, split_words(post, self.word_rule)))
-            elif isinstance(post, Sequence) and all(isinstance(word, str) for word in post):
-                posts.append(_joined(post))
-            else:
-                raise TypeError(f"text {index}: expected a string or a list of strings, found {type(post).__name__}")
-        if not posts:
-            raise ValueError("text: expected at least one text, found none")
-        return posts
 
     def post_process_entities(
         self, outputs: Any, text: Any, *, is_split_into_words: bool | None = None, threshold: float = 0.0
@@ -129,7 +188,7 @@ class MMNERProcessor(ProcessorMixin):
 
         Args:
             outputs: the model's output with `tags` (B, W) and `span_scores` (B, W).
-            text: the texts or word lists that the inputs were made of.
+            text: the texts or word lists that the inputs were made of, or the posts that `read` made of them.
             threshold: in 0..1; entities with a lower score are left out.
 
         Returns:
@@ -139,7 +198,8 @@ class MMNERProcessor(ProcessorMixin):
         Raises:
             ValueError: the outputs are of another number of texts or words.
         """
-        posts = self.posts_of(text, is_split_into_words=is_split_into_words)
+        is_read = isinstance(text, list) and all(isinstance(post, Post) for post in text)
+        posts = text if is_read else self.read(text, is_split_into_words=is_split_into_words)
         tags, scores = outputs["tags"].tolist(), outputs["span_scores"].tolist()
         if len(tags) != len(posts):
             raise ValueError(f"outputs: expected those of {len(posts)} texts, found {len(tags)}")
@@ -172,21 +232,37 @@ class MMNERProcessor(ProcessorMixin):
         unknown = self.tokenizer.unk_token_id
         if unknown is None:
             unknown = self.tokenizer.mask_token_id if self.tokenizer.mask_token_id is not None else 0
-        ids, starts = [], []
+        texts = []
         for words, pieces in zip(posts, self._pieces(posts), strict=True):
-            row, firsts = list(self._prefix), []
+            ids: list[int] = []
+            starts = []
             for word in range(len(words)):
-                firsts.append(len(row))
-                row += pieces.get(word) or [unknown]
-            ids.append(row + self._suffix)
-            starts.append(firsts)
-        pad = self.tokenizer.pad_token_id or 0
+                starts.append(len(ids))
+                ids += pieces.get(word) or [unknown]
+            texts.append(self._windows(ids, np.array(starts, dtype=np.int64)))
+        most = max(len(rows) for rows, _, _ in texts)
+        longest = max(len(row) for rows, _, _ in texts for row in rows)
+        shape = (len(texts), most, longest)
+        input_ids, attention_mask = np.full(shape, self.tokenizer.pad_token_id or 0, np.int64), np.zeros(shape, np.int64)
+        for text, (rows, _, _) in enumerate(texts):
+            for number, row in enumerate(rows):
+                input_ids[text, number, : len(row)] = row
+                attention_mask[text, number, : len(row)] = 1
         return {
-            "input_ids": _padded(ids, pad),
-            "attention_mask": _padded([[1] * len(row) for row in ids], 0),
-            "word_starts": _padded(starts, 0),
-            "word_mask": _padded([[1] * len(row) for row in starts], 0).astype(bool),
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "word_starts": _padded([(windows * longest + places).tolist() for _, windows, places in texts], 0),
+            "word_mask": _padded([[1] * len(words) for words in posts], 0).astype(bool),
         }
+
+    def _windows(self, ids: list[int], starts: np.ndarray) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
+        """A text's windows, each with its special tokens; and for each word, whose first sub-token `starts` (W,) tells, the
+        window in which it is read and the place of that sub-token in it, both (W,)."""
+        capacity = len(ids) if self.window is None else self.window - len(self._prefix) - len(self._suffix)
+        firsts = window_starts(len(ids), capacity)
+        rows = [[*self._prefix, *ids[first : first + capacity], *self._suffix] for first in firsts.tolist()]
+        windows = best_windows(starts, firsts, length=len(ids), capacity=capacity)
+        return rows, windows, starts - firsts[windows] + len(self._prefix)
 
     def _pieces(self, posts: list[list[str]]) -> list[dict[int, list[int]]]:
         """For each post, the sub-token ids of each word by its index; a word that the tokenizer drops is missing."""
@@ -208,24 +284,15 @@ class MMNERProcessor(ProcessorMixin):
                     pieces[index].setdefault(word, []).append(piece)
         return pieces
 
-    def _picture_arrays(self, images: Any, count: int) -> dict[str, np.ndarray]:
-        """pixel_values and image_mask of `count` posts."""
-        if self.image_size is None or images is None:
-            images = [None] * count
-        if not isinstance(images, (list, tuple)) or len(images) != count:
-            found = len(images) if isinstance(images, (list, tuple)) else type(images).__name__
-            raise ValueError(f"images: expected a list with an entry (or None) for each of {count} texts, found {found}")
+    def _pixel_arrays(self, posts: Sequence[Post]) -> dict[str, np.ndarray]:
+        """pixel_values and image_mask of posts."""
         size = self.image_size or 1
-        posts = [_picture_list(entry) for entry in images]
-        most = max(len(pictures) for pictures in posts)
-        pixels = np.zeros((count, most, 3, size, size), dtype=np.uint8)
-        mask = np.zeros((count, most), dtype=bool)
-        for row, pictures in enumerate(posts):
-            for column, picture in enumerate(pictures):
-                try:
-                    pixels[row, column] = square_pixels(load_picture(picture), size)
-                except PictureError as error:
-                    raise PictureError(f"text {row}: {error}") from error
+        most = 0 if self.image_size is None else max(len(post.pictures) for post in posts)
+        pixels = np.zeros((len(posts), most, 3, size, size), dtype=np.uint8)
+        mask = np.zeros((len(posts), most), dtype=bool)
+        for row, post in enumerate(posts):
+            for column, picture in enumerate(post.pictures[:most]):
+                pixels[row, column] = square_pixels(picture, size)
                 mask[row, column] = True
         return {"pixel_values": pixels, "image_mask": mask}
 
@@ -235,17 +302,49 @@ class MMNERProcessor(ProcessorMixin):
             raise ValueError(f"labels: expected a list for each of {len(posts)} texts, found {len(labels)}")
         rows = []
         for index, (row, words) in enumerate(zip(labels, posts, strict=True)):
+            if isinstance(row, (str, bytes)) or not hasattr(row, "__len__"):
+                raise ValueError(
+                    f"labels of text {index}: expected a list with a label for each of its {len(words)} words, found {row!r}; "
+                    "labels are a list for each text, also for a single one: [['O', ...]]"
+                )
             if len(row) != len(words):
                 raise ValueError(f"labels of text {index}: expected one for each of {len(words)} words, found {len(row)}")
             rows.append([self._label_id(label, index) for label in row])
         return _padded(rows, IGNORED)
 
-    def _label_id(self, label: str | int, index: int) -> int:
+    def _label_id(self, label: Any, index: int) -> int:
         if isinstance(label, str) and label in self.labels:
             return self.labels.index(label)
-        if not isinstance(label, str) and 0 <= label < len(self.labels):
-            return int(label)
-        raise ValueError(f"labels of text {index}: expected one of {self.labels} or its id, found {label!r}")
+        try:
+            number = -1 if isinstance(label, (str, bool)) else operator.index(label)
+        except (TypeError, ValueError):  # what is no whole number; a tensor with several
+            number = -1
+        if not 0 <= number < len(self.labels):
+            raise ValueError(f"labels of text {index}: expected one of {self.labels} or its id, found {label!r}")
+        return number
+
+
+def window_starts(length: int, capacity: int) -> np.ndarray:
+    """Where the windows over `length` sub-tokens begin, at most `capacity` > 1 each: half a window apart, the last one flush with
+    the text's end."""
+    if length <= capacity:
+        return np.zeros(1, dtype=np.int64)
+    return np.array([*range(0, length - capacity, max(1, capacity // 2)), length - capacity])
+
+
+def best_windows(places: np.ndarray, firsts: np.ndarray, *, length: int, capacity: int) -> np.ndarray:
+    """For each place (W,) in 0..length-1 the number of the window in which the nearer border is farthest.
+
+    The text's own borders cost no context, so they count as far away. Of equals it is the first.
+    """
+    last = np.searchsorted(firsts, places, side="right") - 1
+    candidates = np.maximum(last[:, None] + np.arange(-3, 1), 0)  # no place is in more than four windows; shape: (W, 4)
+    first = firsts[candidates]
+    left = np.where(first == 0, length, places[:, None] - first)
+    right = np.where(first + capacity >= length, length, first + capacity - 1 - places[:, None])
+    is_inside = places[:, None] < first + capacity
+    chosen = np.where(is_inside, np.minimum(left, right), -1).argmax(1)
+    return candidates[np.arange(len(places)), chosen]
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -275,15 +374,6 @@ def _joined(words: Sequence[str]) -> Post:
         placed.append(Word(word, position, position + len(word)))
         position += len(word) + 1
     return Post(" ".join(words), placed)
-
-
-def _picture_list(entry: Any) -> list[Any]:
-    """The pictures of a post, given as None, one picture or a list of them (in which None is no picture)."""
-    if entry is None:
-        return []
-    if isinstance(entry, (list, tuple)):
-        return [picture for picture in entry if picture is not None]
-    return [entry]
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:

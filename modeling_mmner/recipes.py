@@ -214,7 +214,7 @@ class Recipe:
             ValueError: an unknown setting, or a value out of its range.
             TypeError: a value of another type.
         """
-        return recipe_from_settings(_updated(self.to_settings(), settings, "recipe"), source="recipe")
+        return recipe_from_settings(_updated(self.to_settings(), settings, "recipe", merge=False), source="recipe")
 
     def to_settings(self) -> dict[str, Any]:
         """The recipe as it stands in a file: sections of plain values."""
@@ -256,7 +256,8 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         raise ValueError(f"recipe {name!r}: expected one of {recipe_names()} or the path of a .yaml file")
     source = path if path is not None else resources.files("modeling_mmner").joinpath("recipes", f"{name}.yaml")
     settings = {"name": name if path is None else path.stem} | _read_mapping(source)
-    return recipe_from_settings(_updated(settings, overrides or {}, f"recipe {name!r}"), source=f"recipe {name!r}")
+    source_name = f"recipe {name!r}"
+    return recipe_from_settings(_updated(settings, overrides or {}, source_name, merge=True), source=source_name)
 
 
 def _read_mapping(source: Any) -> dict[str, Any]:
@@ -286,8 +287,8 @@ def section_of(key: str) -> str | None:
     return next((section for section in SECTIONS if key in _settings_of(section)), None)
 
 
-def _updated(settings: dict[str, Any], overrides: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Settings in sections, with overrides by their plain names on top; mappings are merged key by key."""
+def _updated(settings: dict[str, Any], overrides: Mapping[str, Any], source: str, *, merge: bool) -> dict[str, Any]:
+    """Settings in sections, with overrides by their plain names on top; mappings are merged key by key where wanted."""
     settings = {key: dict(value) if key in SECTIONS and isinstance(value, dict) else value for key, value in settings.items()}
     flags = {_TOWER_FLAGS[key]: value for key, value in overrides.items() if key in _TOWER_FLAGS}
     for key, value in overrides.items():
@@ -299,8 +300,9 @@ def _updated(settings: dict[str, Any], overrides: Mapping[str, Any], source: str
         place = settings if section is None else settings.setdefault(section, {})
         before = place.get(key)
         if before is None and key == "objectives":
-            before = dict(FUSIONS[place.get("fusion", COMMON_SETTINGS["fusion"].default)].default_objectives)
-        place[key] = before | value if isinstance(value, dict) and isinstance(before, dict) else value
+            fusion = overrides.get("fusion", place.get("fusion", COMMON_SETTINGS["fusion"].default))
+            before = dict(FUSIONS[fusion].default_objectives) if fusion in list(FUSIONS) else None
+        place[key] = before | value if merge and isinstance(value, dict) and isinstance(before, dict) else value
     if flags:
         settings.setdefault("model", {})["vision_towers"] = _flagged_towers(settings["model"], flags, source)
     return settings

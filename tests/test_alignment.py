@@ -7,8 +7,8 @@ import torch
 import torchcrf
 from torch import Tensor, nn
 
-from modeling_mmner.fusion_mmner import FusionOutput, Widths
-from modeling_mmner.objectives_mmner import Context, ContrastiveAlignment, nt_xent
+from modeling_mmner.context_mmner import Context, FusionOutput, Regions, TextStates, Widths
+from modeling_mmner.objectives_mmner import ContrastiveAlignment, nt_xent
 from tests.tiny import LABELS, SYSTEMS, gradients, stir, tiny_batch, tiny_config, tiny_model
 
 WIDTH, CHANNELS = 8, (12, 6)
@@ -25,21 +25,14 @@ def make_context() -> Context:
         for shape in ((5, WIDTH), (*region_mask.shape, CHANNELS[0]), (5, 1, CHANNELS[1]))
     ]
     sentence, regions, vectors = (tensor.requires_grad_() for tensor in states)
-    return Context(
-        words=torch.empty(0),
-        sentence=sentence,
-        word_mask=torch.ones(5, 3, dtype=torch.bool),
-        has_picture=pooled_mask[:, 0],
-        regions=[(regions, region_mask), (vectors, pooled_mask)],
-        fused=FusionOutput(torch.empty(0)),
-        emissions=torch.empty(0),
-    )
+    text = TextStates(torch.empty(0), torch.ones(5, 3, dtype=torch.bool), sentence)
+    return Context(text, [Regions(regions, region_mask), Regions(vectors, pooled_mask)], FusionOutput(torch.empty(0)))
 
 
 def make_alignment(channels: tuple[int, ...] = CHANNELS, **settings: float) -> ContrastiveAlignment:
     torch.manual_seed(1)
     config = tiny_config(fusion="collaboration", **settings)
-    alignment = ContrastiveAlignment(config, Widths(text=WIDTH, features=WIDTH, channels=channels)).double()
+    alignment = ContrastiveAlignment(config, Widths(text=WIDTH, channels=channels, heads=4, features=WIDTH)).double()
     stir(alignment, scale=0.3)
     return alignment
 
@@ -70,11 +63,12 @@ def naive_head(head: nn.Sequential, vector: Tensor) -> Tensor:
 
 def naive_alignment(alignment: ContrastiveAlignment, context: Context, temperature: float) -> Tensor:
     """The sum over picture encoders, with one text head for all."""
-    rows = [row for row in range(len(context.sentence)) if context.has_picture[row] and context.word_mask[row].any()]
+    sentence, has_picture = context.text.sentence, context.has_picture
+    rows = [row for row in range(len(sentence)) if has_picture[row] and context.text.mask[row].any()]
     losses = []
-    for head, (regions, mask) in zip(alignment.picture_heads, context.regions, strict=True):
-        texts = [naive_head(alignment.text_head, context.sentence[row]) for row in rows]
-        pictures = [naive_head(head, regions[row, mask[row]].mean(0)) for row in rows]
+    for head, regions in zip(alignment.picture_heads, context.regions, strict=True):
+        texts = [naive_head(alignment.text_head, sentence[row]) for row in rows]
+        pictures = [naive_head(head, regions.states[row, regions.mask[row]].mean(0)) for row in rows]
         losses.append(naive_nt_xent(texts, pictures, temperature))
     return torch.stack(losses).sum()
 
@@ -124,7 +118,7 @@ def test_alignment_equals_its_equation(temperature):
     alignment, context = make_alignment(alignment_temperature=temperature), make_context()
     loss, expected = alignment(context), naive_alignment(alignment, context, temperature)
     torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
-    inputs = [context.sentence, *(regions for regions, _ in context.regions), *alignment.parameters()]
+    inputs = [context.text.sentence, *(regions.states for regions in context.regions), *alignment.parameters()]
     torch.testing.assert_close(gradients(loss, inputs), gradients(expected, inputs), atol=1e-5, rtol=1e-5)
 
 
@@ -132,20 +126,21 @@ def test_posts_without_picture_take_no_part_in_the_alignment():
     """If it failed, a post without a picture would be a negative of the others, or be pushed towards nothing."""
     alignment, context = make_alignment(), make_context()
     loss = alignment(context)
-    for gradient in gradients(loss, [context.sentence, *(regions for regions, _ in context.regions)]):
+    for gradient in gradients(loss, [context.text.sentence, *(regions.states for regions in context.regions)]):
         assert gradient[1].eq(0).all()
         assert gradient[context.has_picture].flatten(1).any(1).all()
-    context.sentence = context.sentence.detach().clone()
-    context.sentence[1] = 7.0
+    context.text.sentence = context.text.sentence.detach().clone()
+    context.text.sentence[1] = 7.0
     assert alignment(context) == loss
 
 
 def test_empty_text_with_a_picture_takes_no_part_in_the_alignment():
     """If it failed, a picture posted without a word would be aligned with a text vector of zeros."""
     alignment, context = make_alignment(), make_context()
-    context.word_mask[0] = False
+    context.text.mask[0] = False
     loss = alignment(context)
-    context.has_picture[0] = False
+    for regions in context.regions:
+        regions.mask[0] = False
     assert loss == alignment(context) and loss > 0
 
 
@@ -153,7 +148,8 @@ def test_empty_text_with_a_picture_takes_no_part_in_the_alignment():
 def test_alignment_of_fewer_than_two_pictures_is_exactly_zero(pictured):
     """If it failed, a batch with one picture would add a loss with nothing to contrast with, or NaN."""
     context = make_context()
-    context.has_picture = torch.arange(5) < pictured
+    for regions in context.regions:
+        regions.mask &= (torch.arange(5) < pictured)[:, None]
     loss = make_alignment()(context)
     assert loss.shape == () and loss == 0
 
@@ -163,10 +159,13 @@ def test_batch_with_fewer_than_two_pictured_posts_still_learns_its_main_task(pic
     """If it failed, such a batch would stop the training, or its loss would not be that of the CRF alone."""
     model = tiny_model(**SYSTEMS["2m-ner"]).train()
     output = model(**tiny_batch(pictures=(*pictures, 0), lengths=(5, 3, 7, 2)))
-    assert output.loss_alignment == 0 and output.loss == 1.6 * output.loss_crf
+    assert output.losses["alignment"] == 0 and output.loss == 1.6 * output.losses["crf"]
     output.loss.backward()
     learning = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
-    assert all(any(name.startswith(part) for name in learning) for part in ("text_tower", "fusion", "classifier", "crf"))
+    assert all(
+        any(name.startswith(part) for name in learning)
+        for part in ("text_tower", "fusion", "heads.crf.classifier", "heads.crf.crf")
+    )
     assert not any(name.startswith("objectives") for name in learning)
 
 
@@ -189,7 +188,7 @@ def test_any_fusion_with_pictures_can_be_aligned():
     """If it failed, the alignment would read something that only the collaboration fusion has."""
     model = tiny_model(fusion="cross-modal", objectives={"crf": 1.0, "alignment": 0.4})
     output = model(**tiny_batch())
-    assert output.loss_alignment > 0 and output.loss == output.loss_crf + 0.4 * output.loss_alignment
+    assert output.losses["alignment"] > 0 and output.loss == output.losses["crf"] + 0.4 * output.losses["alignment"]
 
 
 @pytest.mark.parametrize("sentence_vector", ["mean", "pooler"])

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from modeling_mmner.context_mmner import Widths
 from modeling_mmner.fusion_mmner import Attention, CollaborationFusion
-from tests.tiny import TOWER, gradients, naive_attention, stir, tiny_config
+from tests.tiny import TOWER, fuse, gradients, heads_of, naive_attention, stir, tiny_config
 
 WIDTH, CHANNELS, WORDS, REGIONS = 32, (12, 20), (5, 2, 4, 1), (3, 0, 4, 2)
 # Which of the towers are pooled.
@@ -26,7 +27,7 @@ def make_fusion(pooled: tuple[bool, ...], **settings) -> CollaborationFusion:
     torch.manual_seed(2)
     towers = [TOWER | {"pooled": flag} for flag in pooled]
     config = tiny_config(fusion="collaboration", vision_towers=towers, **settings)
-    fusion = CollaborationFusion(config, text_width=WIDTH, channels=list(CHANNELS[: len(pooled)])).eval()
+    fusion = CollaborationFusion(config, Widths(WIDTH, CHANNELS[: len(pooled)], heads_of(config))).eval()
     stir(fusion)
     return fusion
 
@@ -71,7 +72,7 @@ def one_post(words: Tensor, word_mask: Tensor, regions: Regions, row: int) -> tu
 def test_collaboration_equals_its_equations_post_by_post(pooled, need_weights):
     """If it failed, the fusion would not be 2M-NER's, or a post would depend on the padding of its batch."""
     fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
-    fused = fusion(words, word_mask=word_mask, regions=regions, need_weights=need_weights)
+    fused = fuse(fusion, words, word_mask=word_mask, regions=regions, need_weights=need_weights)
     assert fused.features.shape == (*word_mask.shape, fusion.width) and fusion.width == WIDTH
     assert (fused.attention is not None) == (need_weights and not all(pooled))
     for row, length in enumerate(WORDS):
@@ -90,7 +91,7 @@ def test_gradients_of_collaboration_equal_those_of_its_equations(pooled):
     for tensor in inputs:
         tensor.requires_grad_()
     inputs += fusion.parameters()
-    features = fusion(words, word_mask=word_mask, regions=regions).features
+    features = fuse(fusion, words, word_mask=word_mask, regions=regions).features
     share = torch.randn(features.shape, dtype=torch.float64)
     found = gradients((features * share)[word_mask].sum(), inputs)
     naive = [
@@ -111,7 +112,7 @@ def test_linear_map_of_a_pooled_tower_is_attention_over_one_vector():
     value, output, reader = attention.value, attention.output, fusion.readers[0]
     reader.weight.copy_(output.weight @ value.weight @ project.weight)
     reader.bias.copy_(output.weight @ (value.weight @ project.bias + value.bias) + output.bias)
-    fused = fusion(words, word_mask=word_mask, regions=regions)
+    fused = fuse(fusion, words, word_mask=word_mask, regions=regions)
     ((picture, mask),) = regions
     for need_weights in (True, False):
         attended, weights = attention(words, project(picture), mask=mask, need_weights=need_weights)
@@ -124,7 +125,7 @@ def test_linear_map_of_a_pooled_tower_is_attention_over_one_vector():
 def test_attention_with_weights_equals_fused_kernel(pooled):
     """If it failed, asking for the attention would change the tags."""
     fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
-    eager, sdpa = (fusion(words, word_mask=word_mask, regions=regions, need_weights=need) for need in (True, False))
+    eager, sdpa = (fuse(fusion, words, word_mask=word_mask, regions=regions, need_weights=need) for need in (True, False))
     torch.testing.assert_close(eager.features, sdpa.features, atol=1e-6, rtol=1e-5)
 
 
@@ -132,7 +133,7 @@ def test_attention_with_weights_equals_fused_kernel(pooled):
 def test_attention_of_a_word_is_a_distribution_over_regions_of_the_first_map(pooled, first):
     """If it failed, the shown attention would be of another tower, leak to missing pictures, or not sum to 1."""
     fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
-    attention = fusion(words, word_mask=word_mask, regions=regions, need_weights=True).attention
+    attention = fuse(fusion, words, word_mask=word_mask, regions=regions, need_weights=True).attention
     region_mask = regions[first][1]
     assert attention.shape == (len(WORDS), max(WORDS), region_mask.shape[1])
     expected = torch.tensor([1.0, 0.0, 1.0, 1.0])[:, None].expand(-1, max(WORDS))
@@ -152,7 +153,7 @@ def test_what_stands_in_place_of_a_missing_picture_changes_no_bit(pooled, traini
     outputs = []
     for given in (regions, other):
         torch.manual_seed(0)
-        outputs.append(fusion(words, word_mask=word_mask, regions=given, need_weights=True))
+        outputs.append(fuse(fusion, words, word_mask=word_mask, regions=given, need_weights=True))
     assert torch.equal(outputs[0].features, outputs[1].features)
     if outputs[0].attention is not None:
         assert torch.equal(outputs[0].attention, outputs[1].attention)
@@ -163,7 +164,7 @@ def test_what_stands_in_masked_regions_changes_no_bit(pooled):
     """If it failed, the padding of a post with fewer pictures than its neighbours would change its tags."""
     fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
     other = [(torch.where(mask[..., None], picture, 1e4 * torch.randn(picture.shape)), mask) for picture, mask in regions]
-    plain, changed = (fusion(words, word_mask=word_mask, regions=given).features for given in (regions, other))
+    plain, changed = (fuse(fusion, words, word_mask=word_mask, regions=given).features for given in (regions, other))
     assert torch.equal(plain, changed)
 
 
@@ -171,7 +172,7 @@ def test_what_stands_in_masked_regions_changes_no_bit(pooled):
 def test_word_without_a_picture_is_its_own_normalised_state(pooled):
     """If it failed, a post without a picture would get features from a picture that is not there."""
     fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
-    features = fusion(words, word_mask=word_mask, regions=regions).features
+    features = fuse(fusion, words, word_mask=word_mask, regions=regions).features
     alone = fusion.output(torch.cat([norm(words) for norm in fusion.norms], dim=-1))
     torch.testing.assert_close(features[1], alone[1], atol=1e-6, rtol=1e-6)
     assert all((features[row] - alone[row]).abs().max() > 1e-2 for row in (0, 2, 3))
@@ -187,7 +188,7 @@ def test_batch_without_regions_equals_batch_with_masked_ones(pooled):
         (torch.zeros_like(picture), mask) if flag else (picture[:, :0], mask[:, :0])
         for flag, (picture, mask) in zip(pooled, masked, strict=True)
     ]
-    there, gone = (fusion(words, word_mask=word_mask, regions=given, need_weights=True) for given in (masked, absent))
+    there, gone = (fuse(fusion, words, word_mask=word_mask, regions=given, need_weights=True) for given in (masked, absent))
     assert torch.equal(there.features, gone.features)
     assert there.attention is None or gone.attention.shape == (len(WORDS), max(WORDS), 0)
 
@@ -214,7 +215,7 @@ def test_dropout_acts_in_training_alone(pooled, dropout):
     fusion, (words, word_mask, regions) = make_fusion(pooled, dropout=dropout), make_inputs(pooled)
     for training in (True, False):
         fusion.train(training)
-        first, second = (fusion(words, word_mask=word_mask, regions=regions).features for _ in range(2))
+        first, second = (fuse(fusion, words, word_mask=word_mask, regions=regions).features for _ in range(2))
         assert torch.equal(first, second) != (training and dropout > 0)
 
 

@@ -2,7 +2,8 @@
 
 import json
 import warnings
-from dataclasses import fields, replace
+from dataclasses import fields
+from inspect import get_annotations
 
 import pytest
 import timm
@@ -11,16 +12,16 @@ from transformers import AutoConfig, BertConfig, PreTrainedConfig
 
 from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.assembly import build_config, train_tokenizer
-from modeling_mmner.configuration_mmner import fits_type
+from modeling_mmner.parts_mmner import fits_type, part_settings
 from modeling_mmner.recipes import load_recipe
 from tests.tiny import LABELS, TEXT, TOWER, tiny_config, tiny_model
 
 TYPES = ["PER", "LOC", "ORG", "MISC"]
 OWN_KEYS = (
     "['alignment_temperature', 'contrastive_image_share', 'contrastive_temperature', 'dropout', 'fusion', 'fusion_heads', "
-    "'id2label', 'objectives', 'sentence_vector', 'text_config', 'text_prefix_tokens', 'text_suffix_tokens', 'text_window', "
-    "'vision_towers']"
+    "'id2label', 'objectives', 'sentence_vector', 'text_config', 'text_tower', 'vision_towers']"
 )
+SETTINGS = {*get_annotations(MMNERConfig), *part_settings()}
 
 
 def test_defaults_are_those_of_mlmner():
@@ -29,8 +30,7 @@ def test_defaults_are_those_of_mlmner():
     assert config.labels == ["O"] + [f"{prefix}-{kind}" for kind in TYPES for prefix in "BI"]
     assert config.objectives == {"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01}
     assert (config.contrastive_temperature, config.contrastive_image_share) == (0.1, 0.75)
-    assert (config.fusion, config.text_window) == ("cross-modal", None)
-    assert (config.text_prefix_tokens, config.text_suffix_tokens) == (1, 1)
+    assert (config.fusion, config.text_tower) == ("cross-modal", "transformer")
     text = config.text_config
     assert (text.model_type, text.hidden_size, text.num_hidden_layers, text.vocab_size) == ("bert", 768, 12, 28996)
     (tower,) = config.vision_tower_configs()
@@ -53,10 +53,10 @@ def test_defaults_of_collaboration_are_those_of_2m_ner():
 @pytest.mark.parametrize("name", ["mlmner", "2m-ner"])
 def test_defaults_equal_the_recipe(name):
     """If it failed, the recipe and the config's defaults would be two different systems."""
-    recipe = replace(load_recipe(name), text_encoder=None, text_config={"model_type": "bert"})
-    config = MMNERConfig(fusion=recipe.fusion)
+    recipe = load_recipe(name, {"text_encoder": None, "text_config": {"model_type": "bert"}})
+    config = MMNERConfig(fusion=recipe.model.config["fusion"])
     built = build_config(recipe, MMNERProcessor(train_tokenizer([["a"]], 60), labels=config.labels, image_size=224))
-    for key in {field.name for field in fields(MMNERConfig)} - {"text_config"}:
+    for key in SETTINGS - {"text_config"}:
         assert getattr(built, key) == getattr(config, key), key
 
 
@@ -104,8 +104,16 @@ def test_override_reaches_a_loaded_config(config_class, tmp_path):
 def test_misspelt_override_is_refused(loader, tmp_path):
     """If it failed, `from_pretrained(..., dropuot=0.2)` would load the saved dropout without a word."""
     tiny_model().save_pretrained(tmp_path)
-    with pytest.raises(TypeError, match="dropuot"):
+    with pytest.raises(TypeError, match="config: unknown key 'dropuot'; did you mean 'dropout'"):
         loader.from_pretrained(tmp_path, dropuot=0.2)
+
+
+@pytest.mark.parametrize(
+    "option", ["weights_only", "use_kernels", "key_mapping", "tp_plan", "state_dict", "gguf_file", "device_map"]
+)
+def test_options_of_loading_are_no_business_of_the_config(option):
+    """Regression: the config kept a list of transformers' own options, and what was not on it stopped `pipeline`."""
+    assert MMNERConfig.from_dict(tiny_config().to_dict(), **{option: None}).fusion == "cross-modal"
 
 
 REFUSED_TYPES = {
@@ -113,8 +121,8 @@ REFUSED_TYPES = {
     "sentence_vector": ("first", "MMNERConfig sentence_vector: expected one of 'mean', 'pooler', found 'first'"),
     "alignment_temperature": (None, "MMNERConfig alignment_temperature: expected float, found None"),
     "dropout": ("0.1", "MMNERConfig dropout: expected float, found '0.1'"),
-    "text_window": (12.5, "MMNERConfig text_window: expected int or nothing, found 12.5"),
-    "text_prefix_tokens": (True, "MMNERConfig text_prefix_tokens: expected int, found True"),
+    "text_tower": ("words", "MMNERConfig text_tower: expected one of 'transformer', found 'words'"),
+    "fusion_heads": (True, "MMNERConfig fusion_heads: expected int or nothing, found True"),
     "vision_towers": ("resnet10t", "MMNERConfig vision_towers: expected list.*, found 'resnet10t'"),
     "objectives": (["crf"], r"MMNERConfig objectives: expected dict.*, found \['crf'\]"),
     "text_config": (3, "MMNERConfig text_config: expected .*, found 3"),
@@ -208,7 +216,7 @@ def test_value_out_of_range_is_refused(settings, message):
 CONFIGS = {
     "default": {},
     "tiny": {"text_config": TEXT, "vision_towers": [TOWER | {"frozen": False}], "dropout": 0.25},
-    "text only": {"fusion": "text-only", "text_window": 32, "text_suffix_tokens": 2},
+    "text only": {"fusion": "text-only", "fusion_heads": 2},
     "another encoder": {"text_config": {"model_type": "roberta", "hidden_size": 48, "num_attention_heads": 4}},
     "labels": {"id2label": dict(enumerate(LABELS))},
     "2m-ner": {"fusion": "collaboration", "sentence_vector": "pooler", "alignment_temperature": 0.25},
@@ -227,7 +235,7 @@ def test_config_is_the_same_after_saving(settings, loader, tmp_path):
         warnings.simplefilter("error")
         loaded = loader.from_pretrained(tmp_path)
     assert type(loaded) is MMNERConfig and type(loaded.text_config) is type(config.text_config)
-    own = [field.name for field in fields(MMNERConfig)]
+    own = [*SETTINGS, *(field.name for field in fields(MMNERConfig))]
     ours, theirs = config.to_dict(), loaded.to_dict()
     assert {name: ours.get(name) for name in own} == {name: theirs.get(name) for name in own}
     assert loaded.labels == config.labels and loaded.label2id == config.label2id

@@ -14,7 +14,7 @@ from dataset_scripts.reader import CorpusError
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.evaluation import PictureView, pictured_rows
 from modeling_mmner.processing_mmner import MMNERProcessor
-from modeling_mmner.recipes import Recipe
+from modeling_mmner.recipes import CorpusSettings
 from modeling_mmner.training_corpus import load_corpus
 from tests.shared_data import wordpiece_tokenizer
 from tests.small_corpora import POSTS, encoded, write_pictures, write_posts
@@ -54,7 +54,10 @@ def text_features(**more) -> datasets.Features:
 def test_built_corpus_trains_as_its_raw_files_do(tmp_path, raw):
     """If it failed, a figure would depend on whether a corpus was built first, or carry another version's hash."""
     build_dataset("conll", tmp_path / "built", **raw)
-    plain, built = load_corpus(Recipe(dataset="conll", **raw)), load_corpus(Recipe(dataset=str(tmp_path / "built")))
+    plain, built = (
+        load_corpus(CorpusSettings(dataset="conll", **raw)),
+        load_corpus(CorpusSettings(dataset=str(tmp_path / "built"))),
+    )
     assert (built.labels, built.version, built.pictures) == (plain.labels, plain.version, plain.pictures)
     assert built.version_name == plain.version_name
     for split, rows in plain.splits.items():
@@ -69,9 +72,9 @@ def test_built_corpus_trains_as_its_raw_files_do(tmp_path, raw):
 def test_version_tells_that_posts_were_taken_out(tmp_path, raw):
     """If it failed, a model card would name a version that the model was not trained on."""
     build_dataset("conll", tmp_path / "built", **raw)
-    before = load_corpus(Recipe(dataset=str(tmp_path / "built")))
+    before = load_corpus(CorpusSettings(dataset=str(tmp_path / "built")))
     remove_posts(tmp_path / "built", ["2"])
-    after = load_corpus(Recipe(dataset=str(tmp_path / "built")))
+    after = load_corpus(CorpusSettings(dataset=str(tmp_path / "built")))
     assert after.version_name.startswith(f"{before.version_name}+without-")
     assert after.splits["train"]["id"] == ["1", "3"]
 
@@ -80,7 +83,7 @@ def test_foreign_data_set_needs_tokens_and_tags_alone(tmp_path):
     """If it failed, a data set of the Hub could only be used if it had been built by this package."""
     columns = {"tokens": [["Nice"], ["so"]], "ner_tags": [[3], [0]]}
     with pytest.warns(UserWarning, match="of 2 training posts, by id or by text, 2 in the validation split, 2 in the test split"):
-        corpus = load_corpus(Recipe(dataset=saved(tmp_path / "mine", columns, text_features())))
+        corpus = load_corpus(CorpusSettings(dataset=saved(tmp_path / "mine", columns, text_features())))
     assert corpus.labels == LABELS
     assert corpus.version_name == "unverified"
     row = corpus.splits["test"][0]
@@ -102,7 +105,7 @@ def with_several_pictures(folder: Path) -> str:
 @pytest.mark.filterwarnings("ignore:mine")
 def test_posts_may_have_several_pictures(tmp_path, capsys):
     """If it failed, only the first picture would be seen, or a broken one would cost the post its good ones."""
-    corpus = load_corpus(Recipe(dataset=with_several_pictures(tmp_path / "mine")))
+    corpus = load_corpus(CorpusSettings(dataset=with_several_pictures(tmp_path / "mine")))
     assert corpus.pictures["train"] == {"present": 1, "missing": 2, "broken": 1}
     assert "kept without its broken picture: post '1': " in capsys.readouterr().out
     rows = corpus.splits["train"]
@@ -116,7 +119,7 @@ def test_posts_may_have_several_pictures(tmp_path, capsys):
 @pytest.mark.filterwarnings("ignore:mine")
 def test_views_move_all_pictures_of_a_post(tmp_path):
     """If it failed, the shuffled score would be that of posts which still see a picture of their own."""
-    rows = load_corpus(Recipe(dataset=with_several_pictures(tmp_path / "mine"))).splits["train"]
+    rows = load_corpus(CorpusSettings(dataset=with_several_pictures(tmp_path / "mine"))).splits["train"]
     assert pictured_rows(rows) == [0, 1]
     pictures = {
         mode: [len(view[index].get("images") or []) for index in range(len(view))]
@@ -129,7 +132,7 @@ def test_views_move_all_pictures_of_a_post(tmp_path):
 @pytest.mark.filterwarnings("ignore:mine")
 def test_withheld_pictures_are_gone_from_a_list_column(tmp_path):
     """If it failed, the model without pictures would be trained with them."""
-    corpus = load_corpus(Recipe(dataset=with_several_pictures(tmp_path / "mine"), use_images=False))
+    corpus = load_corpus(CorpusSettings(dataset=with_several_pictures(tmp_path / "mine"), use_images=False))
     assert "images" not in corpus.splits["train"].features
     assert corpus.pictures["train"] == {"present": 0, "missing": 4, "broken": 0}
 
@@ -150,35 +153,35 @@ def test_tags_that_cannot_be_read_are_refused(tmp_path, change, message):
     features = datasets.Features(text_features() | change)
     path = saved(tmp_path / "mine", {"tokens": [["so"]], "ner_tags": [[0]]}, features)
     with pytest.raises(CorpusError, match=message):
-        load_corpus(Recipe(dataset=path))
+        load_corpus(CorpusSettings(dataset=path))
 
 
 def test_data_set_without_a_split_is_refused(tmp_path):
     """If it failed, a model would be selected on its test split, or the run end after training."""
     path = saved(tmp_path / "mine", {"tokens": [["so"]], "ner_tags": [[0]]}, text_features(), splits=("train", "test"))
     with pytest.raises(CorpusError, match="expected the splits train, validation, test; validation not found"):
-        load_corpus(Recipe(dataset=path))
+        load_corpus(CorpusSettings(dataset=path))
 
 
 def test_data_set_without_tokens_is_refused(tmp_path):
     """If it failed, the error would come from the middle of training."""
     features = datasets.Features({"words": datasets.List(datasets.Value("string"))})
     with pytest.raises(CorpusError, match="expected the columns tokens and ner_tags, found words"):
-        load_corpus(Recipe(dataset=saved(tmp_path / "mine", {"words": [["so"]]}, features)))
+        load_corpus(CorpusSettings(dataset=saved(tmp_path / "mine", {"words": [["so"]]}, features)))
 
 
 def test_nothing_by_that_name_is_said_so(tmp_path):
     """If it failed, a mistyped folder would look like trouble with the network."""
     with pytest.raises(CorpusError, match=r"expected one of sample, .*, a folder with a corpus, or the id .*; could not load it"):
-        load_corpus(Recipe(dataset=str(tmp_path / "nothere")))
+        load_corpus(CorpusSettings(dataset=str(tmp_path / "nothere")))
 
 
 @pytest.fixture
-def leaking(tmp_path, raw) -> Recipe:
+def leaking(tmp_path, raw) -> CorpusSettings:
     """Training on one corpus and testing on another, which holds two of its training posts: one by id, one by text."""
     shared = [("1", "Paris/B-LOC is/O Paris/O"), ("9", "JORDAN/B-PER Henderson/I-PER"), ("8", "new/O")]
     other = write_posts(tmp_path / "other", POSTS | {"test": shared})
-    return Recipe(dataset="conll", **raw, test_dataset=str(other))
+    return CorpusSettings(dataset="conll", **raw, test_dataset=str(other))
 
 
 def test_training_on_posts_of_another_corpus_test_split_is_stopped(leaking):
@@ -204,7 +207,7 @@ def test_leaving_out_all_of_the_training_split_is_refused(tmp_path, raw):
     """If it failed, training would end in an error about an empty loader, or train on nothing."""
     other = write_posts(tmp_path / "other", POSTS | {"test": POSTS["train"]})
     with pytest.raises(CorpusError, match="all of its 3 posts are held-out posts too; none would be left to train on"):
-        load_corpus(Recipe(dataset="conll", **raw, test_dataset=str(other), exclude_overlap=True))
+        load_corpus(CorpusSettings(dataset="conll", **raw, test_dataset=str(other), exclude_overlap=True))
 
 
 def test_other_corpus_tags_keep_their_names(leaking):
@@ -219,13 +222,13 @@ def test_other_corpus_with_an_unknown_type_is_refused(tmp_path, raw):
     """If it failed, gold entities that the model cannot know would vanish from the score."""
     other = write_posts(tmp_path / "other", {"train": [("x", "a/O")], "valid": [("y", "a/O")], "test": [("z", "a/B-geo")]})
     with pytest.raises(CorpusError, match=r"test_dataset other: expected tags among .*, found \['B-geo'\]; rename"):
-        load_corpus(Recipe(dataset="conll", **raw, test_dataset=str(other)))
+        load_corpus(CorpusSettings(dataset="conll", **raw, test_dataset=str(other)))
 
 
 def test_overlap_inside_one_corpus_is_a_warning(tmp_path):
     """If it failed, official corpora, which have a few repeats, could not be used, or their repeats stay unknown."""
     posts = POSTS | {"test": [("6", "Paris/B-LOC is/O paris/O")]}
-    recipe = Recipe(dataset="conll", data_dir=str(write_posts(tmp_path / "raw", posts)))
+    recipe = CorpusSettings(dataset="conll", data_dir=str(write_posts(tmp_path / "raw", posts)))
     with pytest.warns(UserWarning, match="0 in the validation split, 1 in the test split; --exclude_overlap leaves them out"):
         corpus = load_corpus(recipe)
     assert corpus.overlap == {"validation": 0, "test": 1, "excluded": False}
@@ -236,7 +239,7 @@ def test_corpus_whose_splits_are_apart_warns_of_nothing(raw):
     """If it failed, the warning would be everywhere and soon be overread."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        corpus = load_corpus(Recipe(dataset="conll", **raw))
+        corpus = load_corpus(CorpusSettings(dataset="conll", **raw))
     assert corpus.overlap == {"validation": 0, "test": 0, "excluded": False}
 
 

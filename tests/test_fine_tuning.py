@@ -18,6 +18,7 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.assembly import train_tokenizer
 from modeling_mmner.callbacks import EntityCentreCallback, span_f1
 from modeling_mmner.collator import MMNERCollator
+from modeling_mmner.crf_mmner import CRF
 from modeling_mmner.fusion_mmner import Attention
 from modeling_mmner.labels_mmner import bio_labels
 from modeling_mmner.training import refresh_centres
@@ -37,14 +38,14 @@ OTHERS = {
 }
 LABEL_LAYERS = (
     "heads.crf.classifier.",
-    "crf.",
-    "objectives.boundary.classifier.",
-    "objectives.boundary.crf.",
+    "heads.crf.crf.",
+    "heads.boundary.classifier.",
+    "heads.boundary.crf.",
     "objectives.clustering.",
 )
 TOWERS = ("text_tower.", "vision_towers.")
 # What an adapter saves beside LoRA's matrices; a name stands for every module whose path ends in it.
-HEADS = ["fusion", "classifier", "crf", "boundary.text_layer", "clustering", "alignment"]
+HEADS = ["fusion", "heads.crf", "heads.boundary", "clustering", "alignment"]
 
 each_model = pytest.mark.parametrize("name", MODELS)
 
@@ -80,8 +81,8 @@ def test_other_labels_make_the_label_layers_anew_and_nothing_else(saved, name, l
     assert model.config.labels == labels and model.config.label2id == {label: index for index, label in enumerate(labels)}
     assert f"made classifiers, CRFs and entity centres anew, to be trained on {labels}" in caplog.text
     classifiers = [module for path, module in model.named_modules() if path.endswith("classifier")]
-    crfs = [module for path, module in model.named_modules() if path.endswith("crf")]
-    assert len(classifiers) == len(crfs) == 1 + ("boundary" in model.objectives)
+    crfs = [module for module in model.modules() if isinstance(module, CRF)]
+    assert len(classifiers) == len(crfs) == len(model.heads)
     assert model.heads["crf"].classifier.out_features == model.crf.num_tags == len(labels)
     for classifier in classifiers:
         assert classifier.weight.std().item() == pytest.approx((3 * classifier.in_features) ** -0.5, rel=0.3)
@@ -136,7 +137,7 @@ def test_ways_to_give_labels_agree_and_the_seed_decides(saved, way, labels):
     found = way(saved["mlmner"], dict(enumerate(labels)))
     assert differing(found.state_dict(), expected.state_dict()) == set()
     assert found.config.labels == labels and found.config.label2id == expected.config.label2id
-    assert not torch.equal(other.classifier.weight, expected.classifier.weight)
+    assert not torch.equal(other.heads["crf"].classifier.weight, expected.heads["crf"].classifier.weight)
 
 
 def test_without_leave_labels_are_renamed_where_they_fit(saved):
@@ -205,11 +206,11 @@ def test_model_learns_its_new_labels_and_keeps_them(saved, name, tmp_path):
     torch.manual_seed(0)
     model, batch = with_labels(saved[name], NEW), tiny_batch()
     clusters = "clustering" in model.objectives
-    assert not clusters or model(**batch).loss_clustering == 0
+    assert not clusters or model(**batch).losses["clustering"] == 0
     losses = train(model, batch, steps=12)
     assert losses[-1] < losses[0] / 2
-    refresh_centres(model, [batch], accelerator=Accelerator(cpu=True))
-    assert not clusters or model(**batch).loss_clustering != 0
+    refresh_centres(model, [batch], collate=lambda rows: rows[0], batch_size=1, accelerator=Accelerator(cpu=True))
+    assert not clusters or model(**batch).losses["clustering"] != 0
     model.save_pretrained(tmp_path)
     again = AutoModel.from_pretrained(tmp_path)
     assert again.config.labels == NEW and differing(again.state_dict(), model.state_dict()) == set()
@@ -273,7 +274,7 @@ def test_half_precision_finds_nearly_the_same_entities(saved, name, dtype, toler
     same = found.tags == expected.tags
     assert same[batch["word_mask"]].float().mean() > 0.9
     torch.testing.assert_close(found.span_scores[same], expected.span_scores[same], atol=tolerance, rtol=0)
-    crfs = [parameter for path, parameter in half.named_parameters() if "crf." in path]
+    crfs = [parameter for path, parameter in half.named_parameters() if ".crf." in path.removeprefix("heads.crf")]
     assert crfs and all(parameter.dtype == torch.float32 for parameter in crfs)
     half.save_pretrained(tmp_path)
     for again in (AutoModel.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path, dtype="auto")):
@@ -436,5 +437,5 @@ def test_trainer_tunes_an_adapter_with_centres(saved, tmp_path):
     best = PeftModel.from_pretrained(with_labels(saved["mlmner"], NEW), trainer.state.best_model_checkpoint).eval()
     batch = MMNERCollator(processor)(rows)
     found = best(**batch)
-    assert found.loss_clustering != 0
+    assert found.losses["clustering"] != 0
     assert_same_output(found, model.eval()(**batch))

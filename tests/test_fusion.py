@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from modeling_mmner.context_mmner import Widths
 from modeling_mmner.fusion_mmner import Attention, CrossModalFusion, TextOnlyFusion, TransformerLayer
-from tests.tiny import gradients, naive_attention, naive_layer, stir, tiny_config
+from tests.tiny import fuse, gradients, heads_of, naive_attention, naive_layer, stir, tiny_config
 
 WIDTH, CHANNELS, WORDS, REGIONS = 32, 12, (5, 2, 4, 1), (3, 0, 4, 2)
 
 
 def make_fusion(**settings) -> CrossModalFusion:
     torch.manual_seed(2)
-    fusion = CrossModalFusion(tiny_config(**settings), text_width=WIDTH, channels=[CHANNELS]).eval()
+    config = tiny_config(**settings)
+    fusion = CrossModalFusion(config, Widths(WIDTH, (CHANNELS,), heads_of(config))).eval()
     stir(fusion)
     return fusion
 
@@ -50,7 +52,7 @@ def test_cross_modal_fusion_equals_its_equations_post_by_post(need_weights):
     """If it failed, the fusion would not be MLMNER's, or a post would depend on the padding of its batch."""
     fusion = make_fusion()
     words, word_mask, regions, region_mask = make_inputs()
-    fused = fusion(words, word_mask=word_mask, regions=[(regions, region_mask)], need_weights=need_weights)
+    fused = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)], need_weights=need_weights)
     assert (fused.attention is not None) == need_weights
     for row, (length, count) in enumerate(zip(WORDS, REGIONS, strict=True)):
         expected = naive_fusion(fusion, words[row, :length], regions[row, :count])
@@ -65,7 +67,7 @@ def test_gradients_of_fusion_equal_those_of_its_equations():
     fusion = make_fusion()
     words, word_mask, regions, region_mask = make_inputs()
     parameters = list(fusion.parameters())
-    fused = fusion(words, word_mask=word_mask, regions=[(regions, region_mask)])
+    fused = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)])
     share = torch.randn(fused.features.shape)
     found = gradients((fused.features * share)[word_mask].sum(), parameters)
     naive = [
@@ -81,7 +83,7 @@ def test_attention_with_weights_equals_fused_kernel():
     fusion = make_fusion()
     words, word_mask, regions, region_mask = make_inputs()
     eager, sdpa = (
-        fusion(words, word_mask=word_mask, regions=[(regions, region_mask)], need_weights=need) for need in (True, False)
+        fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)], need_weights=need) for need in (True, False)
     )
     torch.testing.assert_close(eager.features[word_mask], sdpa.features[word_mask], atol=1e-6, rtol=1e-5)
 
@@ -90,7 +92,7 @@ def test_attention_of_a_word_is_a_distribution_over_its_own_regions():
     """If it failed, the shown attention would leak to missing pictures or to the learned row, or not sum to 1."""
     fusion = make_fusion()
     words, word_mask, regions, region_mask = make_inputs()
-    attention = fusion(words, word_mask=word_mask, regions=[(regions, region_mask)], need_weights=True).attention
+    attention = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)], need_weights=True).attention
     assert attention.shape == (len(WORDS), max(WORDS), max(REGIONS))
     expected = torch.tensor([1.0, 0.0, 1.0, 1.0])[:, None].expand(-1, max(WORDS))
     torch.testing.assert_close(attention.sum(2), expected)
@@ -102,7 +104,7 @@ def test_post_without_picture_has_no_image_view():
     """If it failed, a post without a picture would get features from a picture that is not there."""
     fusion = make_fusion()
     words, word_mask, regions, region_mask = make_inputs()
-    fused = fusion(words, word_mask=word_mask, regions=[(regions, region_mask)])
+    fused = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)])
     assert fused.image_view[1].eq(0).all() and fused.gate[1].eq(0).all()
     assert all(fused.image_view[row].ne(0).all() and fused.gate[row].gt(0).all() for row in (0, 2, 3))
 
@@ -112,8 +114,8 @@ def test_what_stands_in_masked_regions_changes_no_bit():
     fusion = make_fusion()
     words, word_mask, regions, region_mask = make_inputs()
     other = torch.where(region_mask[..., None], regions, 1e4 * torch.randn(regions.shape))
-    plain = fusion(words, word_mask=word_mask, regions=[(regions, region_mask)])
-    changed = fusion(words, word_mask=word_mask, regions=[(other, region_mask)])
+    plain = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)])
+    changed = fuse(fusion, words, word_mask=word_mask, regions=[(other, region_mask)])
     assert torch.equal(plain.features, changed.features)
 
 
@@ -122,7 +124,7 @@ def test_learned_row_learns_from_posts_without_picture_alone(pictured):
     """If it failed, the row that stands for no picture would be trained by pictures, or never."""
     fusion = make_fusion()
     words, word_mask, regions, region_mask = (tensor[:1] if pictured else tensor[1:2] for tensor in make_inputs())
-    features = fusion(words, word_mask=word_mask, regions=[(regions, region_mask)]).features
+    features = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)]).features
     (gradient,) = gradients((features * torch.randn(features.shape))[word_mask].sum(), [fusion.no_picture])
     assert bool(gradient.any()) != pictured
 
@@ -132,8 +134,8 @@ def test_batch_without_regions_equals_batch_with_masked_ones():
     fusion = make_fusion()
     words, word_mask, regions, region_mask = make_inputs()
     nothing = torch.zeros_like(region_mask)
-    masked = fusion(words, word_mask=word_mask, regions=[(regions, nothing)], need_weights=True)
-    absent = fusion(words, word_mask=word_mask, regions=[(regions[:, :0], nothing[:, :0])], need_weights=True)
+    masked = fuse(fusion, words, word_mask=word_mask, regions=[(regions, nothing)], need_weights=True)
+    absent = fuse(fusion, words, word_mask=word_mask, regions=[(regions[:, :0], nothing[:, :0])], need_weights=True)
     torch.testing.assert_close(masked.features[word_mask], absent.features[word_mask], atol=1e-6, rtol=1e-5)
     assert absent.attention.shape == (len(WORDS), max(WORDS), 0)
 
@@ -219,8 +221,8 @@ def test_width_that_the_heads_do_not_divide_is_refused():
 
 def test_text_only_fusion_leaves_the_words_alone():
     """If it failed, the text baselines would not be an encoder and a classifier."""
-    fusion = TextOnlyFusion(tiny_config(fusion="text-only"), text_width=WIDTH, channels=[])
+    fusion = TextOnlyFusion(tiny_config(fusion="text-only"), Widths(WIDTH, (), 4))
     words, word_mask = make_inputs()[:2]
-    fused = fusion(words, word_mask=word_mask, regions=[])
+    fused = fuse(fusion, words, word_mask=word_mask, regions=[])
     assert fusion.width == WIDTH and torch.equal(fused.features, words)
     assert fused.text_view is None and fused.image_view is None

@@ -1,6 +1,7 @@
 """Tests of the whole model: batches, padding, missing pictures, checkpoints, precision, gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from modeling_mmner import MMNERForTokenClassification, MMNEROutput
+from modeling_mmner.crf_mmner import CRF
 from tests.tiny import LABELS, SYSTEMS, VOCABULARY, one_post, ready_model, tiny_batch, tiny_config, tiny_model
 
 
@@ -20,6 +22,16 @@ def pad(batch: dict[str, Tensor], name: str, amount: int, value: int) -> dict[st
 
 def more_sub_tokens(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return pad(pad(batch, "input_ids", 6, 0), "attention_mask", 6, 0)
+
+
+def assert_equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Check that two outputs are the same bit by bit."""
+    assert one.keys() == other.keys()
+    for name, value in other.items():
+        if isinstance(value, dict):
+            assert_equal(one[name], value)
+        else:
+            assert torch.equal(one[name], value), name
 
 
 def more_words(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -46,8 +58,8 @@ def test_batch_equals_its_posts_one_by_one(settings):
         torch.testing.assert_close(together.span_scores[row, :length], alone.span_scores[0], atol=1e-5, rtol=1e-5)
         losses.append(alone)
     for name in {"crf", "boundary"} & model.config.objectives.keys():
-        mean = torch.stack([alone[f"loss_{name}"] for alone in losses]).mean()
-        torch.testing.assert_close(together[f"loss_{name}"], mean, atol=1e-5, rtol=1e-5)
+        mean = torch.stack([alone.losses[name] for alone in losses]).mean()
+        torch.testing.assert_close(together.losses[name], mean, atol=1e-5, rtol=1e-5)
     assert together.tags[~batch["word_mask"]].eq(-100).all() and together.span_scores[~batch["word_mask"]].eq(0).all()
 
 
@@ -62,9 +74,10 @@ def test_more_padding_changes_nothing(settings, more: Callable[[dict[str, Tensor
     logits = padded.logits[:, :words][batch["word_mask"]]
     torch.testing.assert_close(logits, trimmed.logits[batch["word_mask"]], atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(padded.span_scores[:, :words], trimmed.span_scores, atol=1e-6, rtol=1e-6)
-    for name in ["loss", *(f"loss_{task}" for task in model.config.objectives)]:
-        assert trimmed[name] != 0
-        torch.testing.assert_close(padded[name], trimmed[name], atol=1e-6, rtol=1e-6)
+    assert trimmed.losses.keys() == model.config.objectives.keys() and all(trimmed.losses.values())
+    torch.testing.assert_close(
+        {**padded.losses, "all": padded.loss}, {**trimmed.losses, "all": trimmed.loss}, atol=1e-6, rtol=1e-6
+    )
 
 
 @each_system
@@ -94,7 +107,7 @@ def test_ways_to_say_no_picture_agree(settings):
     masked = model(**texts, pixel_values=batch["pixel_values"], image_mask=torch.zeros_like(batch["image_mask"]))
     for output in (empty, unmasked, masked):
         assert torch.equal(output.logits, none.logits) and torch.equal(output.loss, none.loss)
-    assert not any(none[f"loss_{name}"] for name in {"contrastive", "alignment"} & model.config.objectives.keys())
+    assert not any(none.losses[name] for name in {"contrastive", "alignment"} & model.config.objectives.keys())
     beside = model(**batch)  # the second post has no picture, the others have
     torch.testing.assert_close(beside.logits[1], none.logits[1], atol=1e-5, rtol=1e-5)
 
@@ -194,7 +207,7 @@ def test_tuple_holds_what_the_output_holds():
     assert isinstance(output, MMNEROutput)
     for values in (model(**batch, return_dict=False), tiny_model(return_dict=False)(**batch)):
         assert isinstance(values, tuple)
-        assert all(torch.equal(value, other) for value, other in zip(values, output.to_tuple(), strict=True))
+        assert_equal(dict(zip(output, values, strict=True)), output)
     assert torch.equal(values[0], output.loss)
 
 
@@ -211,15 +224,15 @@ def test_model_is_the_same_after_saving(settings, tmp_path):
     assert [name for name in state if not torch.equal(state[name], expected[name])] == []
     assert load_file(tmp_path / "model.safetensors").keys() == expected.keys()
     before, after = model(**batch), loaded(**batch)
-    assert all(before[f"loss_{name}"] != 0 for name in model.config.objectives)
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(before.losses[name] != 0 for name in model.config.objectives)
+    assert_equal(after, before)
 
 
 MEAN, STD = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
 REPLACED = {
     "mlmner": {
-        "crf.": lambda tensor: 0 < tensor.abs().max() <= 0.1,
-        "objectives.boundary.crf.": lambda tensor: 0 < tensor.abs().max() <= 0.1,
+        "heads.crf.crf.": lambda tensor: 0 < tensor.abs().max() <= 0.1,
+        "heads.boundary.crf.": lambda tensor: 0 < tensor.abs().max() <= 0.1,
         "fusion.no_picture": lambda tensor: 0 < tensor.abs().max() < 0.2,
         "objectives.clustering.": lambda tensor: not tensor.any(),
         "vision_towers.0.mean": lambda tensor: torch.allclose(tensor.flatten(), MEAN),
@@ -265,8 +278,8 @@ def test_bfloat16_model_keeps_its_crfs_in_float32(settings, tmp_path):
     model.save_pretrained(tmp_path)
     half = MMNERForTokenClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
     precise = {name for name, parameter in half.named_parameters() if parameter.dtype == torch.float32}
-    crfs = {name for name, module in half.named_modules() if name.endswith("crf")}
-    assert crfs == {"crf"} | {f"objectives.{name}.crf" for name in model.objectives if name == "boundary"}
+    crfs = {name for name, module in half.named_modules() if isinstance(module, CRF)}
+    assert crfs == {f"heads.{name}.crf" for name in model.heads}
     assert precise == {f"{crf}.{name}" for crf in crfs for name, _ in model.crf.named_parameters()}
     assert all(torch.equal(half.get_parameter(name), model.get_parameter(name)) for name in precise)
     for name, buffer in model.named_buffers():

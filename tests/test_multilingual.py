@@ -16,7 +16,7 @@ from dataset_scripts.opening import open_corpus
 from dataset_scripts.reader import CorpusError
 from dataset_scripts.slices import parse_slice
 from modeling_mmner.metrics import evaluate_tags
-from modeling_mmner.recipes import Recipe
+from modeling_mmner.recipes import CorpusSettings
 from modeling_mmner.reports import transfer_table
 from modeling_mmner.training import PostSampler, draws_by_language
 from modeling_mmner.training_corpus import load_corpus
@@ -154,7 +154,9 @@ def test_mean_over_languages_is_no_mean_over_posts():
 
 def test_training_and_test_may_have_other_languages(languages):
     """If it failed, zero-shot transfer would be tested on the language that was trained on."""
-    recipe = Recipe(dataset="conll", data_dir=str(languages), split_slices=SLICES, languages=["fr"], test_languages=["en", "de"])
+    recipe = CorpusSettings(
+        dataset="conll", data_dir=str(languages), split_slices=SLICES, languages=["fr"], test_languages=["en", "de"]
+    )
     corpus = load_corpus(recipe)
     found = {split: set(rows["language"]) for split, rows in corpus.splits.items()}
     assert found == {"train": {"fr"}, "validation": {"fr"}, "test": {"en", "de"}}
@@ -162,7 +164,7 @@ def test_training_and_test_may_have_other_languages(languages):
 
 def test_language_that_no_post_is_in_is_refused(languages):
     """If it failed, a mistyped language beside right ones would silently be left out."""
-    recipe = Recipe(dataset="conll", data_dir=str(languages), split_slices=SLICES, languages=["fr", "it"])
+    recipe = CorpusSettings(dataset="conll", data_dir=str(languages), split_slices=SLICES, languages=["fr", "it"])
     with pytest.raises(CorpusError, match="--languages: expected some of de, en, fr, found it too"):
         load_corpus(recipe)
 
@@ -173,7 +175,7 @@ def test_test_posts_of_other_corpora_are_left_out(tmp_path, capsys):
     other = write_posts(
         tmp_path / "other", {"train": [("x", "a/O")], "valid": [("y", "a/O")], "test": [("2", "Jordan/O Henderson/O")]}
     )
-    corpus = load_corpus(Recipe(dataset="conll", data_dir=str(raw), exclude_test_of=[str(other)]))
+    corpus = load_corpus(CorpusSettings(dataset="conll", data_dir=str(raw), exclude_test_of=[str(other)]))
     assert corpus.splits["train"]["id"] == ["1", "3"]
     assert corpus.overlap["left out, test of other"] == 1
     assert "of 3 training posts, 1 are test posts of" in capsys.readouterr().out
@@ -190,13 +192,13 @@ def test_transfer_trains_on_each_language_and_tests_on_all(languages, tmp_path):
     }
     recipe = small_recipe(tmp_path, **settings, epochs=1, vocabulary_size=60)
     scores = train_accelerate.transfer(recipe)
-    output = Path(recipe.output_dir)
+    output = Path(recipe.training.output_dir)
     assert json.loads((output / "transfer.json").read_text(encoding="utf-8")) == scores
     assert {trained: set(tested) for trained, tested in scores.items()} == {"en": {"en", "fr"}, "fr": {"en", "fr"}}
     for language in ("en", "fr"):
         metrics = json.loads((output / language / "metrics.json").read_text(encoding="utf-8"))
         assert metrics["corpus"]["posts"] == {"train": 3, "validation": 2, "test": 4}
-        assert metrics["recipe"]["languages"] == [language]
+        assert metrics["recipe"]["corpus"]["languages"] == [language]
     assert [column.header for column in transfer_table(scores).columns] == ["trained on", "en", "fr"]
 
 

@@ -7,9 +7,11 @@ import torch
 import torchcrf
 from torch import Tensor
 
-from modeling_mmner.fusion_mmner import FusionOutput, Widths
+from modeling_mmner.context_mmner import Context, FusionOutput, Regions, TextStates, Widths
+from modeling_mmner.heads_mmner import BoundaryDetection
 from modeling_mmner.labels_mmner import bio_labels
-from modeling_mmner.objectives_mmner import OBJECTIVES, BoundaryDetection, Context, ContrastiveFusion, EntityClustering
+from modeling_mmner.objectives_mmner import ContrastiveFusion, EntityClustering
+from modeling_mmner.parts_mmner import objective_parts
 from tests.tiny import LABELS, gradients, naive_layer, stir, tiny_batch, tiny_config, tiny_model
 
 WIDTH = 8
@@ -26,34 +28,26 @@ def make_context(labels: list[str] = LABELS, *, width: int = WIDTH, seed: int = 
     fused = FusionOutput(torch.cat([text_view, image_view], dim=2), text_view=text_view, image_view=image_view)
     gold = torch.randint(len(labels), mask.shape, generator=generator).masked_fill(~mask, -100)
     has_picture = torch.tensor([True, False, True, True, False])
-    return Context(
-        words=words,
-        sentence=words.sum(1),
-        word_mask=mask,
-        has_picture=has_picture,
-        regions=[],
-        fused=fused,
-        emissions=torch.empty(0),
-        labels=gold,
-    )
+    regions = Regions(torch.zeros(len(mask), 1, 1), has_picture[:, None])
+    return Context(TextStates(words, mask, words.sum(1)), [regions], fused, gold)
 
 
 def make_boundary() -> BoundaryDetection:
     torch.manual_seed(1)
-    boundary = BoundaryDetection(tiny_config(dropout=0.3), Widths(32, 64, ())).eval()
+    boundary = BoundaryDetection(tiny_config(dropout=0.3), Widths(32, (), 4, 64)).eval()
     stir(boundary)
     return boundary
 
 
 def make_contrastive(**settings: float) -> ContrastiveFusion:
-    return ContrastiveFusion(tiny_config(**settings), Widths(WIDTH, 2 * WIDTH, ()))
+    return ContrastiveFusion(tiny_config(**settings), Widths(WIDTH, (), 4, 2 * WIDTH))
 
 
 def make_clustering(types: list[str], *, present: list[bool] | None = None, width: int = WIDTH) -> EntityClustering:
     """Random centres for the types that are `present`, at a distance of the features."""
     torch.manual_seed(2)
     config = tiny_config(id2label=dict(enumerate(bio_labels(types))))
-    clustering = EntityClustering(config, Widths(width, 2 * width, ()))
+    clustering = EntityClustering(config, Widths(width, (), 4, 2 * width))
     counts = torch.tensor([7.0 if there else 0.0 for there in present or [True] * len(types)])
     clustering.set_centres(counts[:, None] * torch.randn(len(types), 2 * width), counts)
     return clustering
@@ -65,8 +59,8 @@ def naive_boundary(boundary: BoundaryDetection, context: Context) -> Tensor:
     crf.start_transitions, crf.end_transitions = boundary.crf.start_transitions, boundary.crf.end_transitions
     crf.transitions = boundary.crf.transitions
     losses = []
-    for row, length in enumerate(context.word_mask.sum(1)):
-        states, _ = naive_layer(boundary.text_layer, *[context.words[row, :length]] * 2)
+    for row, length in enumerate(context.text.mask.sum(1)):
+        states, _ = naive_layer(boundary.text_layer, *[context.text.words[row, :length]] * 2)
         gold = torch.tensor([["OBI".index(LABELS[label][0]) for label in context.labels[row, :length]]])
         losses.append(-crf(boundary.classifier(states)[None], gold, mask=torch.ones_like(gold, dtype=torch.bool)))
     return torch.stack(losses).mean()
@@ -75,7 +69,7 @@ def naive_boundary(boundary: BoundaryDetection, context: Context) -> Tensor:
 def naive_contrastive(context: Context, *, share: float, temperature: float) -> Tensor:
     """Eq. 3-5 as printed, but for the leading minus of eq. 5."""
     texts, images = [], []
-    for row, length in enumerate(context.word_mask.sum(1)):
+    for row, length in enumerate(context.text.mask.sum(1)):
         if context.has_picture[row]:
             texts.append(context.fused.text_view[row, :length].mean(0))
             images.append(context.fused.image_view[row, :length].mean(0))
@@ -95,7 +89,7 @@ def naive_contrastive(context: Context, *, share: float, temperature: float) -> 
 def naive_clustering(context: Context, labels: list[str], centres: dict[str, Tensor]) -> Tensor:
     """Eq. 6-8 in the reading of their text: to the own centre, away from the others' direction."""
     losses = []
-    for features, gold, mask in zip(context.fused.features, context.labels, context.word_mask, strict=True):
+    for features, gold, mask in zip(context.fused.features, context.labels, context.text.mask, strict=True):
         for feature, label in zip(features[mask], gold[mask], strict=True):
             kind = labels[label][2:]
             if kind not in centres:
@@ -110,9 +104,9 @@ def naive_clustering(context: Context, labels: list[str], centres: dict[str, Ten
 def test_boundary_loss_equals_its_equation():
     """If it failed, boundary detection would not be its own layer, classifier and CRF over B, I and O without types."""
     boundary, context = make_boundary(), make_context(width=32)
-    loss, expected = boundary(context), naive_boundary(boundary, context)
+    loss, expected = boundary.loss(boundary(context), context), naive_boundary(boundary, context)
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
-    inputs = [context.words, *boundary.parameters()]
+    inputs = [context.text.words, *boundary.parameters()]
     torch.testing.assert_close(gradients(loss, inputs), gradients(expected, inputs), atol=1e-5, rtol=1e-4)
 
 
@@ -140,7 +134,7 @@ def test_posts_without_picture_take_no_part_in_the_contrastive_loss():
 def test_contrastive_loss_of_fewer_than_two_pictures_is_exactly_zero(pictured):
     """If it failed, a batch with one picture would add a loss with nothing to contrast with, or NaN."""
     context = make_context()
-    context.has_picture = torch.arange(len(LENGTHS)) < pictured
+    context.regions[0].mask[:, 0] = torch.arange(len(LENGTHS)) < pictured
     loss = make_contrastive()(context)
     assert loss.shape == () and loss == 0
 
@@ -148,9 +142,9 @@ def test_contrastive_loss_of_fewer_than_two_pictures_is_exactly_zero(pictured):
 def test_empty_text_with_a_picture_takes_no_part_in_the_contrastive_loss():
     """If it failed, a picture posted without a word would be contrasted with a text vector of zeros."""
     contrastive, context = make_contrastive(), make_context()
-    context.word_mask[0] = False
+    context.text.mask[0] = False
     loss = contrastive(context)
-    context.has_picture[0] = False
+    context.regions[0].mask[0] = False
     assert loss == contrastive(context) and loss > 0
 
 
@@ -201,7 +195,7 @@ def test_gradient_is_finite_at_a_centre(distance):
 def test_clustering_loss_is_zero_until_there_are_centres():
     """If it failed, the warm-up epochs would pull all entities to the origin."""
     config = tiny_config()
-    clustering = EntityClustering(config, Widths(WIDTH, 2 * WIDTH, ()))
+    clustering = EntityClustering(config, Widths(WIDTH, (), 4, 2 * WIDTH))
     assert clustering(make_context()) == 0
 
 
@@ -241,13 +235,13 @@ def test_order_of_labels_does_not_matter_to_the_objectives():
         torch.manual_seed(3)
         config, context = tiny_config(id2label=dict(enumerate(labels))), make_context(width=32)
         ids = torch.tensor([labels.index(label) for label in LABELS])
-        context.labels = ids[context.labels.clamp(min=0)].masked_fill(~context.word_mask, -100)
-        boundary = BoundaryDetection(config, Widths(32, 64, ())).eval()
-        clustering = EntityClustering(config, Widths(32, 64, ()))
+        context.labels = ids[context.labels.clamp(min=0)].masked_fill(~context.text.mask, -100)
+        boundary = BoundaryDetection(config, Widths(32, (), 4, 64)).eval()
+        clustering = EntityClustering(config, Widths(32, (), 4, 64))
         types = list(dict.fromkeys(label[2:] for label in labels if label != "O"))
         sums = torch.stack([{"PER": torch.full((64,), 0.5), "LOC": torch.arange(64.0)}[kind] for kind in types])
         clustering.set_centres(sums, torch.ones(2))
-        losses.append((boundary(context).item(), clustering(context).item()))
+        losses.append((boundary.loss(boundary(context), context).item(), clustering(context).item()))
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
@@ -277,27 +271,25 @@ def test_total_is_the_weighted_sum_of_the_tasks():
     model.objectives["clustering"].set_centres(torch.randn(2, 64), torch.ones(2))
     output = model(**batch)
     context = model.encode(**batch)
-    parts = {"crf": output.loss_crf.item()}
+    heads = {name: head.loss(head(context), context).item() for name, head in model.heads.items()}
+    parts = heads | {"crf": output.losses["crf"].item()}
     parts |= {name: objective(context).item() for name, objective in model.objectives.items()}
     assert all(part != 0 for part in parts.values())
-    assert {name: output[f"loss_{name}"].item() for name in weights} == pytest.approx(parts)
+    assert {name: loss.item() for name, loss in output.losses.items()} == pytest.approx(parts)
     assert output.loss.item() == pytest.approx(math.fsum(weights[name] * parts[name] for name in weights))
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", [name for name in objective_parts() if name != "crf"])
 def test_task_of_weight_zero_is_built_but_not_computed(name):
     """If it failed, a task that is switched off would cost time, or its weights would miss in the checkpoint."""
-    model = tiny_model(objectives=dict.fromkeys(["crf", *OBJECTIVES], 0.5) | {name: 0.0})
-    assert name in model.objectives
-    model.objectives[name].forward = None  # calling it would raise
-    output = model(**tiny_batch())
-    assert getattr(output, f"loss_{name}") is None
-    assert all(getattr(output, f"loss_{other}") is not None for other in {"crf", *OBJECTIVES} - {name})
+    model = tiny_model(objectives=dict.fromkeys(objective_parts(), 0.5) | {name: 0.0})
+    part = {**model.heads, **model.objectives}[name]
+    part.forward = None  # calling it would raise
+    assert model(**tiny_batch()).losses.keys() == objective_parts().keys() - {name}
 
 
 def test_task_that_is_not_listed_is_not_built():
     """If it failed, a text baseline would carry the weights of tasks that it never does."""
     model = tiny_model(objectives={"crf": 1.0, "boundary": 0.4})
-    assert list(model.objectives) == ["boundary"]
-    output = model(**tiny_batch())
-    assert output.loss_contrastive is None and output.loss_clustering is None and output.loss_boundary is not None
+    assert list(model.heads) == ["crf", "boundary"] and not model.objectives
+    assert model(**tiny_batch()).losses.keys() == {"crf", "boundary"}

@@ -31,8 +31,8 @@ def test_2m_ner_of_real_size_trains_a_step(tmp_path: Path) -> None:
     first = model(**batch)
     first.loss.backward()
     optimizer.step()
-    assert first.loss.isfinite() and first.loss_alignment > 0
-    torch.testing.assert_close(first.loss, 1.6 * first.loss_crf + 0.4 * first.loss_alignment)
+    assert first.loss.isfinite() and first.losses["alignment"] > 0
+    torch.testing.assert_close(first.loss, 1.6 * first.losses["crf"] + 0.4 * first.losses["alignment"])
     same = {name for name, tensor in model.vision_towers.state_dict().items() if torch.equal(tensor, before[name])}
     assert {name for name in before if name.startswith("1.")} <= same
     assert {name for name in same if name.startswith("0.")} == {"0.mean", "0.std"}

@@ -6,35 +6,36 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig, BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
+from transformers import AutoModel, BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.assembly import build_model, train_tokenizer
+from modeling_mmner.context_mmner import TextStates
 from modeling_mmner.recipes import Recipe
-from modeling_mmner.text_mmner import TextStates, TextTower
-from tests.tiny import LABELS, TEXT, TOWER, VIT, stir, tiny_batch, tiny_model
+from modeling_mmner.text_mmner import TextTower
+from tests.tiny import LABELS, TEXT, TOWER, VIT, stir, tiny_batch, tiny_config, tiny_model
 
-INPUTS = ("input_ids", "attention_mask", "word_starts", "word_mask")
 SIZES = {name: value for name, value in TEXT.items() if name not in ("model_type", "max_position_embeddings")}
 
 
-def make_tower(sentence_vector: str, *, window: int | None = None, **settings) -> TextTower:
+def make_tower(sentence_vector: str, **settings) -> TextTower:
     torch.manual_seed(1)
-    tower = TextTower(AutoConfig.for_model(**(TEXT | settings)), window=window, sentence_vector=sentence_vector).eval()
+    config = tiny_config(fusion="text-only", text_config=TEXT | settings, sentence_vector=sentence_vector)
+    tower = TextTower.named("transformer")(config).eval()
     stir(tower)
     return tower
 
 
 def read(tower: TextTower, batch: dict[str, Tensor]) -> TextStates:
-    return tower(**{name: batch[name] for name in INPUTS})
+    ids = {name: batch[name][:, None] for name in ("input_ids", "attention_mask")}
+    return tower(**ids, word_starts=batch["word_starts"], word_mask=batch["word_mask"])
 
 
-@pytest.mark.parametrize("window", [None, 12])
-def test_mean_is_that_of_the_words_of_each_text(window):
-    """If it failed, special tokens, later sub-tokens or padding would count, or a long text only in part."""
-    tower, batch = make_tower("mean", window=window), tiny_batch((5, 0, 30, 1), (0, 0, 0, 0))
+def test_mean_is_that_of_the_words_of_each_text():
+    """If it failed, special tokens, later sub-tokens or padding would count."""
+    tower, batch = make_tower("mean"), tiny_batch((5, 0, 20, 1), (0, 0, 0, 0))
     states = read(tower, batch)
-    for row, length in enumerate((5, 0, 30, 1)):
+    for row, length in enumerate((5, 0, 20, 1)):
         total = sum(states.words[row, word] for word in range(length))
         expected = total / length if length else torch.zeros(32)
         torch.testing.assert_close(states.sentence[row], expected, atol=1e-6, rtol=1e-5)
@@ -57,24 +58,11 @@ def test_pooler_is_the_encoder_s_own(kind):
     torch.testing.assert_close(read(mean, batch).words, states.words, atol=1e-6, rtol=1e-6)
 
 
-def test_pooler_of_a_long_text_is_that_of_its_first_window():
-    """If it failed, texts beyond the window would get the vector of another text or of their end."""
-    tower, batch = make_tower("pooler", window=12), tiny_batch((2, 30, 0, 9, 3), (0, 0, 0, 0, 0))
-    lengths = batch["attention_mask"].sum(1).tolist()
-    assert lengths[1] > 24 and lengths[3] > 12 and max(lengths[0], lengths[4]) <= 12
-    sentence = read(tower, batch).sentence
-    for row, length in enumerate(lengths):
-        text = batch["input_ids"][row, :length].tolist()
-        first = text if length <= 12 else text[:11] + text[-1:]  # ten sub-tokens between [CLS] and [SEP]
-        expected = tower.encoder(input_ids=torch.tensor([first])).pooler_output[0]
-        torch.testing.assert_close(sentence[row], expected, atol=1e-5, rtol=1e-5)
-
-
 @pytest.mark.parametrize("sentence_vector", ["mean", "pooler"])
 def test_sentence_vector_learns_from_the_alignment(sentence_vector):
     """If it failed, the alignment would train the pictures alone: the encoder, or its pooler, would get no gradient."""
     model = tiny_model(fusion="collaboration", sentence_vector=sentence_vector).train()
-    model(**tiny_batch()).loss_alignment.backward()
+    model(**tiny_batch()).losses["alignment"].backward()
     encoder = dict(model.text_tower.encoder.named_parameters())
     assert encoder["embeddings.word_embeddings.weight"].grad.any()
     assert [bool(parameter.grad.any()) for name, parameter in encoder.items() if "pooler" in name] == (
@@ -110,7 +98,7 @@ CHECKPOINTS = {
 
 def make_recipe(objectives: dict[str, float], **settings) -> Recipe:
     towers = [tower | {"pretrained": False} for tower in (VIT, TOWER | {"pooled": True})]
-    return Recipe(fusion="collaboration", objectives=objectives, vision_towers=towers, **settings)
+    return Recipe().with_settings(fusion="collaboration", objectives=objectives, vision_towers=towers, **settings)
 
 
 def make_processor() -> MMNERProcessor:
@@ -133,6 +121,15 @@ def test_checkpoint_with_a_trained_pooler_gives_it_to_the_alignment(make, has_po
     assert [name for name, parameter in encoder.items() if not torch.equal(parameter, saved[name])] == []
 
 
+def test_encoder_is_loaded_once(tmp_path: Path, monkeypatch):
+    """Regression: 2M-NER loaded its text encoder once to see whether it has a pooler, and once more for its weights."""
+    BertModel(BertConfig(**{name: value for name, value in TEXT.items() if name != "model_type"})).save_pretrained(tmp_path)
+    load, loaded = AutoModel.from_pretrained, []
+    monkeypatch.setattr(AutoModel, "from_pretrained", lambda name, **options: loaded.append(name) or load(name, **options))
+    build_model(make_recipe(ALIGNED, text_encoder=str(tmp_path)), make_processor())
+    assert loaded == [str(tmp_path)]
+
+
 @pytest.mark.parametrize("objectives", [ALIGNED, NOT_ALIGNED], ids=["aligned", "not aligned"])
 def test_encoder_from_scratch_has_the_mean(objectives):
     """If it failed, an encoder without pretraining would be given a pooler that nothing trained."""
@@ -148,4 +145,4 @@ def test_sentence_vector_is_the_same_after_saving(sentence_vector, tmp_path: Pat
     model.save_pretrained(tmp_path)
     loaded = MMNERForTokenClassification.from_pretrained(tmp_path)
     assert loaded.config.sentence_vector == sentence_vector
-    assert torch.equal(loaded.encode(**batch).sentence, model.encode(**batch).sentence)
+    assert torch.equal(loaded.encode(**batch).text.sentence, model.encode(**batch).text.sentence)

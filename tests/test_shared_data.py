@@ -7,7 +7,7 @@ import pytest
 
 from dataset_scripts.reader import find_picture, find_splits, read_posts
 from modeling_mmner.labels_mmner import entity_types, may_follow, tags_to_spans
-from modeling_mmner.recipes import Recipe
+from modeling_mmner.recipes import CorpusSettings
 from modeling_mmner.training_corpus import load_corpus
 from tests.shared_data import DATA, PICTURED_FILES, needs_data
 
@@ -57,7 +57,7 @@ def test_files_are_the_published_copies(path):
 @pytest.mark.parametrize("corpus", ["twitter2015", "twitter2017", "mmnerd_en"])
 def test_corpus_reports_the_published_versions(corpus):
     """If it failed, metrics.json would not say which copy of a corpus a figure belongs to."""
-    loaded = load_corpus(Recipe(dataset="conll", data_dir=str(DATA / corpus), languages=["en"]))
+    loaded = load_corpus(CorpusSettings(dataset="conll", data_dir=str(DATA / corpus), languages=["en"]))
     rows = [PUBLISHED[str(path.relative_to(DATA))] for path in find_splits(DATA / corpus).values()]
     assert list(loaded.version.values()) == [row[-1] for row in rows]
     assert list(loaded.summary()["posts"].values()) == [row[0] for row in rows]
@@ -80,9 +80,9 @@ def test_every_pictured_post_finds_its_picture(path):
     assert len(posts) == 5
 
 
-def pictured_recipe(corpus: str) -> Recipe:
+def pictured_recipe(corpus: str) -> CorpusSettings:
     folder = DATA / "tweets_with_pictures" / corpus
-    return Recipe(dataset="conll", data_dir=str(folder), image_dir=str(folder / "images"), require_images=True)
+    return CorpusSettings(dataset="conll", data_dir=str(folder), image_dir=str(folder / "images"), require_images=True)
 
 
 @pytest.mark.parametrize("corpus", ["twitter2015", "twitter2017"])

@@ -5,11 +5,10 @@ import itertools
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
 from modeling_mmner import MMNERForTokenClassification
-from modeling_mmner.text_mmner import TextTower, encoder_window, window_bounds
-from tests.tiny import TEXT, one_post, stir, tiny_batch, tiny_model
+from modeling_mmner.text_mmner import TransformerTower, encoder_window, window_of
+from tests.tiny import TEXT, one_post, stir, tiny_batch, tiny_config, tiny_model
 
 SIZES = {name: value for name, value in TEXT.items() if name not in ("model_type", "max_position_embeddings")}
 DISTILBERT = {"vocab_size": 100, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 64}
@@ -36,141 +35,117 @@ ENCODERS = {
 each_encoder = pytest.mark.parametrize("kind", ENCODERS)
 
 
-def make_tower(*, window: int | None = None, prefix: int = 1, suffix: int = 1, **settings) -> TextTower:
+def make_tower(**settings) -> TransformerTower:
     torch.manual_seed(1)
-    config = AutoConfig.for_model(**(TEXT | settings))
-    tower = TextTower(config, window=window, prefix_tokens=prefix, suffix_tokens=suffix).eval()
+    tower = TransformerTower(tiny_config(fusion="text-only", text_config=TEXT | settings)).eval()
     stir(tower)
     return tower
 
 
-def make_texts(lengths: list[int], *, prefix: int = 1, suffix: int = 1) -> tuple[list[list[int]], dict[str, Tensor]]:
-    """Texts of that many sub-tokens beside the special ones, each sub-token a word; and their batch."""
+def make_windows(counts: tuple[tuple[int, ...], ...]) -> dict[str, Tensor]:
+    """Texts whose windows have that many sub-tokens each, every other sub-token a word's first."""
     generator = torch.Generator().manual_seed(2)
-    texts = []
-    for length in lengths:
-        content = torch.randint(10, 100, (length,), generator=generator).tolist()
-        texts.append([2, 4, 5][:prefix] + content + [3, 6, 7][:suffix])
-    longest = max(map(len, texts))
-    word_mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    batch = {
-        "input_ids": torch.tensor([text + [0] * (longest - len(text)) for text in texts]),
-        "attention_mask": torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts]),
-        "word_starts": (prefix + torch.arange(max(lengths))).expand(len(texts), -1).masked_fill(~word_mask, 0),
-        "word_mask": word_mask,
+    shape = (len(counts), max(map(len, counts)), max(max(row) for row in counts))
+    mask = torch.zeros(shape, dtype=torch.long)
+    for row, sizes in enumerate(counts):
+        for window, size in enumerate(sizes):
+            mask[row, window, :size] = 1
+    places = [part.flatten().nonzero()[:, 0][::2] for part in mask]
+    longest = max(map(len, places))
+    return {
+        "input_ids": torch.randint(10, 100, shape, generator=generator) * mask,
+        "attention_mask": mask,
+        "word_starts": torch.stack([torch.nn.functional.pad(part, (0, longest - len(part))) for part in places]),
+        "word_mask": torch.arange(longest) < torch.tensor([len(part) for part in places])[:, None],
     }
-    return texts, batch
 
 
-def naive_states(tower: TextTower, text: list[int], *, window: int, prefix: int, suffix: int) -> Tensor:
-    """(n, D): each content sub-token's state, read window by window, taken where its smaller side of context is largest."""
-    content, capacity = text[prefix : len(text) - suffix], window - prefix - suffix
-    firsts = [0]
-    while firsts[-1] + capacity < len(content):  # half a window further, the last one flush with the text's end
-        firsts.append(min(firsts[-1] + capacity // 2, len(content) - capacity))
-    best: dict[int, tuple[float, Tensor]] = {}
-    for first in firsts:
-        part = content[first : first + capacity]
-        read = text[:prefix] + part + text[len(text) - suffix :]
-        states = tower.encoder(torch.tensor([read])).last_hidden_state[0, prefix:]
-        for offset in range(len(part)):
-            left = offset if first else float("inf")
-            right = len(part) - 1 - offset if first + len(part) < len(content) else float("inf")
-            if first + offset not in best or min(left, right) > best[first + offset][0]:
-                best[first + offset] = (min(left, right), states[offset])
-    return torch.stack([best[place][1] for place in range(len(content))])
+def test_states_of_words_are_those_of_their_windows():
+    """If it failed, words of long texts would get the states of other words, or of other texts."""
+    tower, counts = make_tower(), ((9, 7, 4), (5,), (8, 8))
+    batch = make_windows(counts)
+    states = tower(**batch)
+    for row, sizes in enumerate(counts):
+        naive = {}
+        for window, size in enumerate(sizes):
+            encoded = tower.encoder(batch["input_ids"][row, window, :size][None]).last_hidden_state[0]
+            naive |= {window * batch["input_ids"].shape[2] + place: state for place, state in enumerate(encoded)}
+        words = batch["word_mask"][row]
+        expected = torch.stack([naive[place] for place in batch["word_starts"][row, words].tolist()])
+        torch.testing.assert_close(states.words[row, words], expected, atol=1e-5, rtol=1e-5)
+        assert states.words[row, ~words].eq(0).all()
+        torch.testing.assert_close(states.sentence[row], expected.mean(0), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("prefix", "suffix"), [(1, 1), (0, 0), (2, 1), (0, 2)])
-@pytest.mark.parametrize("window", [12, 15])
-def test_windowed_reading_equals_a_loop_over_windows(window, prefix, suffix):
-    """If it failed, words of long texts would get the states of other words, or of windows that cut off their context."""
-    tower = make_tower(window=window, prefix=prefix, suffix=suffix)
-    lengths = [40, 3, 13, 14, 9, 23, 1]
-    texts, batch = make_texts(lengths, prefix=prefix, suffix=suffix)
-    states = tower(**batch).words
-    for row, text in enumerate(texts):
-        expected = naive_states(tower, text, window=window, prefix=prefix, suffix=suffix)
-        torch.testing.assert_close(states[row, : lengths[row]], expected, atol=1e-5, rtol=1e-5, msg=f"text {row}")
-    assert states[~batch["word_mask"]].eq(0).all()
-
-
-def test_short_text_beside_a_long_one_equals_itself_alone():
-    """If it failed, a tweet's tags would change with a long caption in its batch."""
-    tower = make_tower(window=12)
-    _, batch = make_texts([5, 40, 10])
-    beside = tower(**batch).words
-    for row, length in ((0, 5), (2, 10)):
-        alone = {name: tensor[row : row + 1, : length + 2] for name, tensor in batch.items()}
-        alone |= {name: batch[name][row : row + 1, :length] for name in ("word_starts", "word_mask")}
-        torch.testing.assert_close(beside[row, :length], tower(**alone).words[0], atol=1e-6, rtol=1e-5)
-
-
-def test_empty_text_beside_a_long_one_is_read():
-    """Regression: the plan of windows asked an empty text for its first sub-token and died with an IndexError."""
-    tower = make_tower(window=12)
-    _, batch = make_texts([0, 40])
-    _, alone = make_texts([40])
-    states = tower(**batch).words
-    assert states[0].eq(0).all()
-    torch.testing.assert_close(states[1], tower(**alone).words[0], atol=1e-6, rtol=1e-5)
-
-
-def test_text_that_fits_is_read_in_one_window():
-    """If it failed, texts at the limit would be cut in two without need, or texts beyond it reach the encoder whole."""
+def test_windows_that_a_text_does_not_have_are_not_read():
+    """If it failed, one long text in a batch would cost as many windows for each text, or attend over nothing, which is NaN."""
     seen = []
-    tower = make_tower(window=12)
+    tower = make_tower()
     tower.encoder.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    for length in (9, 10, 11):
-        tower(**make_texts([length])[1])
-    assert seen == [(1, 11), (1, 12), (2, 12)]
+    assert tower(**make_windows(((9, 7, 4), (5,), (8, 8)))).words.isfinite().all()
+    tower(**make_windows(((9,), (5,))))
+    assert seen == [(6, 9), (2, 9)]
 
 
-@pytest.mark.parametrize("capacity", [2, 3, 8, 9])
-def test_windows_cover_the_text_and_leave_context(capacity):
-    """If it failed, a word would be in no window, or be read at a window's very edge though another has its context."""
-    for length in range(1, 60):
-        windows = window_bounds(length, capacity)
-        assert all(0 <= first < last <= length and last - first <= capacity for first, last in windows)
-        for place in range(length):
-            contexts = [
-                min(place - first if first else length, last - 1 - place if last < length else length)
-                for first, last in windows
-                if first <= place < last
-            ]
-            assert max(contexts) >= (capacity // 2 - 1) // 2
+def test_pooled_output_is_that_of_the_first_window():
+    """If it failed, a long text's vector would be another text's, or that of its end."""
+    torch.manual_seed(1)
+    tower = TransformerTower(tiny_config(fusion="text-only", text_config=TEXT, sentence_vector="pooler")).eval()
+    stir(tower)
+    batch = make_windows(((9, 7, 4), (5,), (8, 8)))
+    sentence = tower(**batch).sentence
+    for row, size in enumerate((9, 5, 8)):
+        expected = tower.encoder(batch["input_ids"][row, 0, :size][None]).pooler_output[0]
+        torch.testing.assert_close(sentence[row], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_text_beside_a_long_one_equals_itself_alone():
+    """If it failed, a tweet's tags would change with a long caption in its batch."""
+    model, batch = tiny_model(), tiny_batch((5, 3), (1, 0))
+    long = {name: torch.nn.functional.pad(batch[name][:, None], (0, 0, 0, 2)) for name in ("input_ids", "attention_mask")}
+    long["attention_mask"][0, 1:, :4], long["input_ids"][0, 1:, :4] = 1, 7
+    together, alone = model(**batch | long), model(**batch)
+    torch.testing.assert_close(together.logits, alone.logits, atol=1e-5, rtol=1e-5)
+
+
+def test_longer_windows_than_the_encoder_reads_are_refused():
+    """If it failed, a processor of another encoder, or of version 0.1, would index past the position table."""
+    message = r"expected windows of at most 64 sub-tokens, .* found 65; give the processor this window: .*model_max_length=64"
+    make_tower()(**make_windows(((64,),)))
+    with pytest.raises(ValueError, match=message):
+        make_tower()(**make_windows(((65,),)))
 
 
 @each_encoder
 def test_window_is_what_the_encoder_can_read(kind):
     """If it failed, long texts would index past the position table: RoBERTa's 514 positions serve 512 sub-tokens."""
     settings, expected = ENCODERS[kind]
-    tower = TextTower(AutoConfig.for_model(kind, **settings)).eval()
-    assert encoder_window(tower.encoder) == tower.window == expected
+    tower = TransformerTower(tiny_config(fusion="text-only", text_config={"model_type": kind, **settings})).eval()
+    assert encoder_window(tower.encoder) == tower.window == window_of(tower.encoder.config) == expected
     longest = expected or 200
-    states = tower(**make_texts([longest - 2])[1]).words
-    assert states.shape == (1, longest - 2, 32) and states.isfinite().all()
+    states = tower(**make_windows(((longest,),))).words
+    assert states.shape == (1, longest // 2, 32) and states.isfinite().all()
 
 
 def test_roberta_of_514_positions_reads_512():
     """If it failed, the published RoBERTa and XLM-R models would crash at 513 sub-tokens."""
-    tower = TextTower(AutoConfig.for_model("roberta", **SIZES, max_position_embeddings=514)).eval()
+    text = {"model_type": "roberta", **SIZES, "max_position_embeddings": 514}
+    tower = TransformerTower(tiny_config(fusion="text-only", text_config=text)).eval()
     assert tower.window == 512
     longest = torch.full((1, 512), 9)
     assert tower.encoder(longest).last_hidden_state.isfinite().all()
     with pytest.raises((IndexError, RuntimeError), match="out of"):
         tower.encoder(torch.full((1, 513), 9))
-    assert tower(**make_texts([511])[1]).words.isfinite().all()
+    assert tower(**make_windows(((512,),))).words.isfinite().all()
 
 
 @each_encoder
 def test_every_encoder_runs_in_the_model_post_by_post_and_batched(kind):
     """If it failed, "any transformers encoder" would be wrong: padding, windows or special ids would be another's."""
     model = tiny_model(text_config={"model_type": kind, **ENCODERS[kind][0]})
-    batch = tiny_batch((45, 4), (1, 0))
-    assert batch["input_ids"].shape[1] > 64
+    batch = tiny_batch((25, 4), (1, 0))
     padding = batch["attention_mask"] == 0
     batch["input_ids"] = batch["input_ids"].masked_fill(padding, model.config.text_config.pad_token_id or 0)
     together = model(**batch)
@@ -187,46 +162,17 @@ def test_every_encoder_is_the_same_after_saving(kind, tmp_path):
     model = tiny_model(text_config={"model_type": kind, **ENCODERS[kind][0]})
     model.save_pretrained(tmp_path)
     loaded = MMNERForTokenClassification.from_pretrained(tmp_path)
-    batch = tiny_batch((45, 4), (1, 0))
+    batch = tiny_batch((25, 4), (1, 0))
     assert torch.equal(loaded(**batch).logits, model(**batch).logits)
-
-
-def test_two_thousand_words_get_two_thousand_tags():
-    """If it failed, long posts would lose the tags of their last words."""
-    model = tiny_model(fusion="text-only")
-    batch = tiny_batch((2000, 3), (0, 0))
-    with torch.no_grad():
-        output = model(**batch)
-    assert output.tags.shape == (2, 2000)
-    assert output.tags[0].ge(0).all() and output.tags[1].ge(0).sum() == 3
-    # The last words' states come from the last words: a change there changes them, and does not reach the first ones.
-    last = batch["input_ids"].clone()
-    last[0, int(batch["word_starts"][0, -1])] = 4
-    with torch.no_grad():
-        changed = model(**batch | {"input_ids": last}).logits
-    assert not torch.equal(changed[0, -1], output.logits[0, -1])
-    torch.testing.assert_close(changed[0, :1900], output.logits[0, :1900], atol=1e-6, rtol=1e-5)
 
 
 def test_state_of_a_word_is_that_of_its_first_sub_token():
     """If it failed, words would read the sub-token before or after their own."""
     tower, batch = make_tower(), tiny_batch()
-    states = tower(**{name: batch[name] for name in ("input_ids", "attention_mask", "word_starts", "word_mask")}).words
+    ids = {name: batch[name][:, None] for name in ("input_ids", "attention_mask")}
+    states = tower(**{name: batch[name] for name in ("word_starts", "word_mask")}, **ids).words
     encoded = tower.encoder(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
     for row, word in itertools.product(*map(range, batch["word_mask"].shape)):
         there = batch["word_mask"][row, word]
         expected = encoded[row, batch["word_starts"][row, word]] if there else torch.zeros(32)
         assert torch.equal(states[row, word], expected)
-
-
-def test_window_setting_shortens_but_never_lengthens():
-    """If it failed, a large `text_window` would index past the encoder's positions, or a small one do nothing."""
-    assert [tiny_model(text_window=window).text_tower.window for window in (None, 16, 1000)] == [64, 16, 64]
-
-
-@pytest.mark.parametrize("window", [3, 0])
-def test_window_without_room_is_refused(window):
-    """If it failed, reading would step by no sub-token and never end, or fail inside the encoder."""
-    message = f"text window: expected room for 2 special tokens and at least 2 more, found {window}"
-    with pytest.raises(ValueError, match=message):
-        make_tower(window=window)

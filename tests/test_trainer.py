@@ -1,5 +1,6 @@
 """transformers' Trainer: the same training as `train_accelerate.py`, and all that its users expect of it."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import train_accelerate
 from dataset_scripts.opening import open_corpus
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.assembly import build_model, build_processor, train_tokenizer
-from modeling_mmner.callbacks import EntityCentreCallback, span_f1
+from modeling_mmner.callbacks import EntityCentreCallback, span_f1, with_lengths
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.metrics import tag_score
 from modeling_mmner.recipes import load_recipe
@@ -82,14 +83,15 @@ def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module, tolerance:
 def train_by_our_loop(model: MMNERForTokenClassification, processor: MMNERProcessor, posts: Any) -> list[float]:
     """What `train_accelerate.py` does, with the posts in their order; returns the loss of each step."""
     accelerator = Accelerator(cpu=True)
-    loader = DataLoader(posts["train"], batch_size=BATCH, collate_fn=MMNERCollator(processor))
+    collate = MMNERCollator(processor)
+    loader = DataLoader(posts["train"], batch_size=BATCH, collate_fn=collate)
     optimizer = optimizer_for(model)
     scheduler = get_linear_schedule_with_warmup(optimizer, WARMUP_STEPS, EPOCHS * len(loader))
     wrapped, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
     losses: list[float] = []
     for epoch in range(1, EPOCHS + 1):
         if centres_due(epoch, warmup_epochs=1, refresh_epochs=2):
-            refresh_centres(model, loader, accelerator=accelerator)
+            refresh_centres(model, posts["train"], collate=collate, batch_size=BATCH, accelerator=accelerator)
         train_epoch(
             wrapped,
             loader,
@@ -161,6 +163,20 @@ def test_the_pass_for_the_centres_draws_no_random_numbers(posts, processor, tmp_
     )
     assert model.objectives["clustering"].has_centre.any()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_posts_are_grouped_by_length(posts, processor, tmp_path: Path) -> None:
+    """Regression: train_sampling_strategy="group_by_length" looked for input_ids in the rows and stopped."""
+    rows = {name: with_lengths(part) for name, part in posts.items()}
+    assert rows["train"]["length"] == [len(tokens) for tokens in posts["train"]["tokens"]]
+    options = {"train_sampling_strategy": "group_by_length", "num_train_epochs": 1}
+    trainer = make_trainer(new_model(processor), processor, rows, tmp_path, **options)
+    batches = [[int(count) for count in batch["word_mask"].sum(1)] for batch in trainer.get_train_dataloader()]
+    assert sorted(chain(*batches)) == sorted(rows["train"]["length"])
+    assert sum(max(batch) * len(batch) for batch in batches) < len(rows["train"]) * max(rows["train"]["length"])
+    trainer.train()
+    with pytest.raises(ValueError, match="input_ids"):
+        make_trainer(new_model(processor), processor, posts, tmp_path, **options).train()
 
 
 def test_best_checkpoint_is_loaded_at_the_end(posts, processor, tmp_path: Path) -> None:
@@ -252,7 +268,7 @@ def test_quickstart_by_trainer_is_as_good_as_by_script(tmp_path: Path, seed: int
     script = train_accelerate.train(recipe)["splits"]["test"]
 
     torch.manual_seed(seed)
-    corpus = load_corpus(recipe)
+    corpus, training = load_corpus(recipe.corpus), recipe.training
     processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
     model = build_model(recipe, processor)
     # The Trainer's sampler for posts of like length reads this column, in evaluation too.
@@ -262,18 +278,18 @@ def test_quickstart_by_trainer_is_as_good_as_by_script(tmp_path: Path, seed: int
     groups = parameter_groups(
         model,
         [],
-        learning_rate=recipe.learning_rate,
-        head_learning_rate=recipe.head_learning_rate,
-        weight_decay=recipe.weight_decay,
+        learning_rate=training.learning_rate,
+        head_learning_rate=training.head_learning_rate,
+        weight_decay=training.weight_decay,
     )
-    steps = recipe.epochs * -(-len(rows["train"]) // recipe.batch_size)
+    steps = training.epochs * -(-len(rows["train"]) // training.batch_size)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
             str(tmp_path / "trainer"),
-            num_train_epochs=recipe.epochs,
-            per_device_train_batch_size=recipe.batch_size,
-            warmup_steps=int(recipe.warmup_share * steps),
+            num_train_epochs=training.epochs,
+            per_device_train_batch_size=training.batch_size,
+            warmup_steps=int(training.warmup_share * steps),
             train_sampling_strategy="group_by_length",
             remove_unused_columns=False,
             eval_strategy="epoch",
@@ -289,7 +305,9 @@ def test_quickstart_by_trainer_is_as_good_as_by_script(tmp_path: Path, seed: int
         eval_dataset=rows["validation"],
         data_collator=MMNERCollator(processor),
         compute_metrics=span_f1(processor.labels),
-        callbacks=[EntityCentreCallback(warmup_epochs=recipe.centre_warmup_epochs, refresh_epochs=recipe.centre_refresh_epochs)],
+        callbacks=[
+            EntityCentreCallback(warmup_epochs=training.centre_warmup_epochs, refresh_epochs=training.centre_refresh_epochs)
+        ],
         optimizers=(torch.optim.AdamW(groups), None),
     )
     trainer.train()

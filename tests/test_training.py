@@ -1,13 +1,11 @@
 """A whole training run on a small corpus in files, and the pieces it is made of."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 
 import train_accelerate
 from dataset_scripts.sample.sample import draw_picture, generate_posts
@@ -15,7 +13,7 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.assembly import build_model, build_processor, pretrained_parts
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.evaluation import Predictor
-from modeling_mmner.recipes import Recipe, load_recipe
+from modeling_mmner.recipes import Recipe, load_recipe, parse_arguments
 from modeling_mmner.training import centres_due, parameter_groups, refresh_centres
 from modeling_mmner.training_corpus import load_corpus
 
@@ -68,7 +66,7 @@ def finished(tmp_path_factory):
 def test_run_writes_all_it_promises(finished) -> None:
     """If it failed, a run would end without one of its results."""
     recipe, metrics = finished
-    output = Path(recipe.output_dir)
+    output = Path(recipe.training.output_dir)
     for name in ("config.json", "model.safetensors", "README.md", "processor_config.json", "metrics.json", "manifest.json"):
         assert (output / "model" / name).stat().st_size > 0
     for name in ("learning_curves.png", "confusion_matrix.png"):
@@ -90,10 +88,12 @@ def test_metrics_tell_what_the_picture_is_worth(finished) -> None:
 def test_saved_model_gives_the_written_predictions(finished) -> None:
     """If it failed, the saved weights would not be those that were scored."""
     recipe, metrics = finished
-    model = MMNERForTokenClassification.from_pretrained(Path(recipe.output_dir) / "model").eval()
-    processor = MMNERProcessor.from_pretrained(Path(recipe.output_dir) / "model")
-    rows = load_corpus(recipe).splits["test"]
-    written = [json.loads(line) for line in (Path(recipe.output_dir) / "predictions.jsonl").read_text("utf-8").splitlines()]
+    model = MMNERForTokenClassification.from_pretrained(Path(recipe.training.output_dir) / "model").eval()
+    processor = MMNERProcessor.from_pretrained(Path(recipe.training.output_dir) / "model")
+    rows = load_corpus(recipe.corpus).splits["test"]
+    written = [
+        json.loads(line) for line in (Path(recipe.training.output_dir) / "predictions.jsonl").read_text("utf-8").splitlines()
+    ]
     predicted = Predictor(model, processor, Accelerator(), batch_size=5).tags(rows)
     assert [row["id"] for row in written] == rows["id"]
     assert [row["predicted"] for row in written] == predicted
@@ -103,7 +103,7 @@ def test_saved_model_gives_the_written_predictions(finished) -> None:
 def test_centres_are_saved_with_the_model(finished) -> None:
     """If it failed, training on from a checkpoint would begin without the entity centres."""
     recipe, _ = finished
-    model = MMNERForTokenClassification.from_pretrained(Path(recipe.output_dir) / "model")
+    model = MMNERForTokenClassification.from_pretrained(Path(recipe.training.output_dir) / "model")
     assert model.objectives["clustering"].has_centre.all()
     assert (model.objectives["clustering"].centres.norm(dim=1) > 0).all()
 
@@ -111,36 +111,35 @@ def test_centres_are_saved_with_the_model(finished) -> None:
 def test_same_seed_same_weights(finished, tmp_path: Path) -> None:
     """If it failed, a run could not be repeated."""
     recipe, metrics = finished
-    again = train_accelerate.train(small_recipe(Path(recipe.data_dir), output_dir=str(tmp_path)))
+    again = train_accelerate.train(small_recipe(Path(recipe.corpus.data_dir), output_dir=str(tmp_path)))
     assert [epoch["loss"] for epoch in again["history"]] == [epoch["loss"] for epoch in metrics["history"]]
 
 
-def test_command_line_trains_and_compares(finished, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_command_line_trains_and_compares(finished, tmp_path: Path, capsys) -> None:
     """If it failed, the script would not do from its options what `train` does."""
     recipe, _ = finished
     path = tmp_path / "small.yaml"
-    settings = recipe.to_dict()
-    del settings["name"], settings["base_models"]
+    settings = recipe.to_settings()
+    del settings["name"]
     path.write_text(json.dumps(settings), encoding="utf-8")
     options = ["--recipe", str(path), "--epochs", "1", "--output_dir", str(tmp_path / "out"), "--compare_without_pictures"]
-    monkeypatch.setattr(sys, "argv", ["train_accelerate.py", *options])
-    train_accelerate.main()
+    train_accelerate.main(parse_arguments(options))
     printed = capsys.readouterr().out
     assert "Test split" in printed
     alone = json.loads((tmp_path / "out" / "without_pictures" / "metrics.json").read_text(encoding="utf-8"))
-    assert alone["recipe"]["use_images"] is False
+    assert alone["recipe"]["corpus"]["use_images"] is False
     assert set(alone["splits"]["test"]["picture"]) == {"none"}
 
 
 def test_centres_equal_means_over_the_training_posts(finished) -> None:
     """If it failed, a centre would not be the mean feature of its type's gold words."""
     recipe, _ = finished
-    corpus = load_corpus(recipe)
+    corpus = load_corpus(recipe.corpus)
     processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
     torch.manual_seed(0)
     model = build_model(recipe, processor).train()
     rows = corpus.splits["train"]
-    refresh_centres(model, DataLoader(rows, batch_size=5, collate_fn=MMNERCollator(processor)), accelerator=Accelerator())
+    refresh_centres(model, rows, collate=MMNERCollator(processor), batch_size=5, accelerator=Accelerator())
     assert model.training
 
     model.eval()
@@ -157,10 +156,32 @@ def test_centres_equal_means_over_the_training_posts(finished) -> None:
     torch.testing.assert_close(model.objectives["clustering"].centres, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_centres_count_each_post_once_whatever_the_languages_shares(tmp_path, monkeypatch) -> None:
+    """Regression: with a language temperature the centres were means over the posts that were drawn, some of them twice."""
+    write_corpus(tmp_path)
+    seen = []
+    monkeypatch.setattr(train_accelerate, "refresh_centres", lambda model, posts, **options: seen.append(list(posts["id"])))
+    recipe = small_recipe(tmp_path, language_temperature=5.0, epochs=1)
+    train_accelerate.train(recipe)
+    assert seen == [list(load_corpus(recipe.corpus).splits["train"]["id"])] and len(set(seen[0])) == len(seen[0])
+
+
+def test_centres_are_the_same_for_posts_that_come_as_a_stream(finished) -> None:
+    """If it failed, the Trainer could not cluster on an iterable data set, or a stream would be read another way."""
+    recipe, _ = finished
+    corpus = load_corpus(recipe.corpus)
+    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
+    model, rows, found = build_model(recipe, processor), corpus.splits["train"], []
+    for posts in (rows, iter(rows)):
+        refresh_centres(model, posts, collate=MMNERCollator(processor), batch_size=5, accelerator=Accelerator())
+        found.append(model.objectives["clustering"].centres.clone())
+    assert torch.equal(*found) and found[0].any()
+
+
 def test_groups_hold_each_trained_parameter_once_at_its_rate(finished) -> None:
     """If it failed, a parameter would learn twice, never, or at the wrong rate."""
     recipe, _ = finished
-    corpus = load_corpus(recipe)
+    corpus = load_corpus(recipe.corpus)
     processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
     model = build_model(recipe, processor)
     model.vision_towers[0].frozen = True
@@ -178,7 +199,7 @@ def test_groups_hold_each_trained_parameter_once_at_its_rate(finished) -> None:
 def test_from_scratch_parts_are_not_called_pretrained(finished) -> None:
     """If it failed, encoders from scratch would learn at the small rate of pretrained ones."""
     recipe, _ = finished
-    corpus = load_corpus(recipe)
+    corpus = load_corpus(recipe.corpus)
     processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
     assert pretrained_parts(build_model(recipe, processor), recipe) == []
 

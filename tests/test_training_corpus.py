@@ -13,7 +13,7 @@ from dataset_scripts.reader import CorpusError
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.images_mmner import load_picture
 from modeling_mmner.processing_mmner import MMNERProcessor
-from modeling_mmner.recipes import Recipe
+from modeling_mmner.recipes import CorpusSettings
 from modeling_mmner.training_corpus import load_corpus
 from tests.shared_data import wordpiece_tokenizer
 
@@ -44,7 +44,7 @@ def folder(tmp_path):
 
 
 def recipe(folder, **settings):
-    return Recipe(**{"dataset": "conll", "data_dir": str(folder), "image_dir": str(folder / "images")} | settings)
+    return CorpusSettings(**{"dataset": "conll", "data_dir": str(folder), "image_dir": str(folder / "images")} | settings)
 
 
 def test_rows_hold_the_posts_of_the_files(folder):
@@ -189,7 +189,7 @@ def sample_cache(tmp_path_factory, monkeypatch):
 @pytest.mark.usefixtures("sample_cache")
 def test_sample_corpus_in_some_languages_is_a_part_of_the_whole():
     """If it failed, a language's posts would depend on which others are asked for."""
-    whole, part = load_corpus(Recipe()), load_corpus(Recipe(languages=["fr", "es"]))
+    whole, part = load_corpus(CorpusSettings()), load_corpus(CorpusSettings(languages=["fr", "es"]))
     assert part.labels == whole.labels
     for split, rows in part.splits.items():
         expected = [row for row in whole.splits[split].to_list() if row["language"] in ("fr", "es")]
@@ -209,7 +209,7 @@ def test_version_of_rows_depends_on_all_that_is_in_them():
 @pytest.mark.usefixtures("sample_cache")
 def test_sample_corpus_with_pictures_withheld_is_the_same_text():
     """If it failed, the model without pictures would be trained on other posts, or see pictures after all."""
-    whole, text = (load_corpus(Recipe(languages=["en"], use_images=use_images)) for use_images in (True, False))
+    whole, text = (load_corpus(CorpusSettings(languages=["en"], use_images=use_images)) for use_images in (True, False))
     for split, rows in text.splits.items():
         assert [row | {"image": None} for row in whole.splits[split].to_list()] == rows.to_list()
         assert text.pictures[split] == {"present": 0, "missing": len(rows), "broken": 0}
@@ -218,7 +218,7 @@ def test_sample_corpus_with_pictures_withheld_is_the_same_text():
 @pytest.mark.usefixtures("sample_cache")
 def test_sample_corpus_counts_its_pictures():
     """If it failed, the report would state pictures that are not there."""
-    corpus = load_corpus(Recipe(languages=["en"]))
+    corpus = load_corpus(CorpusSettings(languages=["en"]))
     for split, rows in corpus.splits.items():
         present = sum(image is not None for image in rows["image"])
         assert corpus.pictures[split] == {"present": present, "missing": len(rows) - present, "broken": 0}
@@ -228,7 +228,7 @@ def test_sample_corpus_counts_its_pictures():
 @pytest.mark.usefixtures("sample_cache")
 def test_sample_corpus_knows_the_best_that_text_alone_can_do():
     """If it failed, the report on ambiguous names would compare with the wrong chance level."""
-    corpus = load_corpus(Recipe(languages=["en"]))
+    corpus = load_corpus(CorpusSettings(languages=["en"]))
     tags = defaultdict(list)
     for row in corpus.splits["test"].to_list():
         if row["source"] == "ambiguous":
@@ -240,7 +240,7 @@ def test_sample_corpus_knows_the_best_that_text_alone_can_do():
 def test_unknown_language_of_the_sample_is_refused():
     """If it failed, a mistyped language beside a right one would silently be left out; it once was."""
     with pytest.raises(CorpusError, match="--languages: expected some of de, en, es, fr, found it, pt too"):
-        load_corpus(Recipe(languages=["en", "pt", "it"]))
+        load_corpus(CorpusSettings(languages=["en", "pt", "it"]))
 
 
 def test_options_of_raw_files_are_refused_where_there_are_none():
@@ -248,4 +248,4 @@ def test_options_of_raw_files_are_refused_where_there_are_none():
     with pytest.raises(
         CorpusError, match="dataset 'sample': expected no --data_dir and no --tag_scheme, which say how raw files"
     ):
-        load_corpus(Recipe(data_dir="corpus", tag_scheme="iob1"))
+        load_corpus(CorpusSettings(data_dir="corpus", tag_scheme="iob1"))

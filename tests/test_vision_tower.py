@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import resize
 
 from modeling_mmner import MMNERForTokenClassification, VisionTowerConfig
 from modeling_mmner.vision_mmner import VisionTower
-from tests.tiny import SYSTEMS, TOWER, VIT, stir, tiny_batch, tiny_config, tiny_model
+from tests.tiny import SYSTEMS, TOWER, VIT, see, stir, tiny_batch, tiny_config, tiny_model
 
 SMALL = {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2}
 SWIN = {"img_size": 64, "window_size": 2, "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2]}
@@ -38,9 +38,9 @@ def frozen_model(settings: dict[str, Any]) -> MMNERForTokenClassification:
 
 
 def features_of(model: MMNERForTokenClassification, batch: dict[str, Tensor]) -> list[Tensor]:
-    """(B, N, R, C) of each tower: what a cache of frozen towers' regions would hold, made picture by picture."""
+    """(B, N, M, C) of each tower: what a cache of frozen towers' regions would hold, made picture by picture."""
     pixels, mask = batch["pixel_values"].flatten(0, 1)[:, None], batch["image_mask"].flatten(0, 1)[:, None]
-    regions = [tower(pixels, image_mask=mask)[0] for tower in model.vision_towers]
+    regions = [see(tower, pixels, image_mask=mask)[0] for tower in model.vision_towers]
     return [part.unflatten(0, tuple(batch["image_mask"].shape)) for part in regions]
 
 
@@ -55,7 +55,7 @@ def test_regions_are_the_places_of_timm_s_last_map(kind):
     mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
     tower = make_tower(**settings, mean=mean, std=std)
     pixels = tiny_batch()["pixel_values"][:, :1]
-    regions, region_mask = tower(pixels, image_mask=torch.ones(3, 1, dtype=torch.bool))
+    regions, region_mask = see(tower, pixels, image_mask=torch.ones(3, 1, dtype=torch.bool))
     assert regions.shape == (3, count, tower.channels) and region_mask.shape == (3, count) and region_mask.all()
     reference = timm.create_model(settings["backbone"], num_classes=0, **settings["backbone_args"]).eval()
     reference.load_state_dict(tower.backbone.timm_model.state_dict())
@@ -125,7 +125,7 @@ def test_picture_of_another_size_is_resized_to_the_tower_s_square(size):
     picture = torch.randint(0, 256, (1, 1, 3, *size), dtype=torch.uint8)
     square = resize(picture[0] / 255, [64, 64], interpolation=InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
     expected = tower.backbone.timm_model.forward_features((square - tower.mean) / tower.std).flatten(2).transpose(1, 2)
-    regions, _ = tower(picture, image_mask=mask)
+    regions, _ = see(tower, picture, image_mask=mask)
     torch.testing.assert_close(regions, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -134,21 +134,21 @@ def test_picture_of_the_tower_s_size_is_not_resampled():
     tower, mask = make_tower(), torch.ones(1, 1, dtype=torch.bool)
     picture = torch.randint(0, 256, (1, 1, 3, 64, 64), dtype=torch.uint8)
     expected = tower.backbone.timm_model.forward_features((picture[0] / 255 - tower.mean) / tower.std)
-    assert torch.equal(tower(picture, image_mask=mask)[0], expected.flatten(2).transpose(1, 2))
+    assert torch.equal(see(tower, picture, image_mask=mask)[0], expected.flatten(2).transpose(1, 2))
 
 
 def test_each_picture_stands_in_its_own_place():
     """If it failed, a post would see its neighbour's picture, or a missing picture would not be 0."""
     tower, batch = make_tower(), tiny_batch(pictures=(1, 0, 3))
     batch["image_mask"][2] = torch.tensor([True, False, True])  # a hole: the second could not be read
-    regions, region_mask = tower(batch["pixel_values"], image_mask=batch["image_mask"])
+    regions, region_mask = see(tower, batch["pixel_values"], image_mask=batch["image_mask"])
     assert regions.shape == (3, 12, 32)
     for row in range(3):
         for place in range(3):
             part = slice(4 * place, 4 * place + 4)
             if batch["image_mask"][row, place]:
                 picture = batch["pixel_values"][row, place][None, None]
-                alone, _ = tower(picture, image_mask=torch.ones(1, 1, dtype=torch.bool))
+                alone, _ = see(tower, picture, image_mask=torch.ones(1, 1, dtype=torch.bool))
                 torch.testing.assert_close(regions[row, part], alone[0], atol=1e-5, rtol=1e-5)
                 assert region_mask[row, part].all()
             else:
@@ -160,7 +160,7 @@ def test_backbone_runs_on_existing_pictures_alone():
     tower, batch, seen = make_tower(frozen=False), tiny_batch(), []
     tower.backbone.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     tower(batch["pixel_values"], image_mask=batch["image_mask"])
-    regions, region_mask = tower(batch["pixel_values"], image_mask=torch.zeros(3, 2, dtype=torch.bool))
+    regions, region_mask = see(tower, batch["pixel_values"], image_mask=torch.zeros(3, 2, dtype=torch.bool))
     assert seen == [3]
     assert regions.shape == (3, 0, 32) and region_mask.shape == (3, 0)
 
@@ -220,8 +220,8 @@ def test_features_for_a_trained_tower_are_refused():
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        (torch.zeros(3, 2, 4, 33), r"image_features: expected \(B, N, R, 32\), found \(3, 2, 4, 33\)"),
-        (torch.zeros(3, 2, 32), r"image_features: expected \(B, N, R, 32\), found \(3, 2, 32\)"),
+        (torch.zeros(3, 2, 4, 33), r"image_features: expected \(B, N, M, 32\), found \(3, 2, 4, 33\)"),
+        (torch.zeros(3, 2, 32), r"image_features: expected \(B, N, M, 32\), found \(3, 2, 32\)"),
         ([torch.zeros(3, 2, 4, 32)] * 2, "image_features: expected one tensor for each of 1 towers, found 2"),
     ],
 )
@@ -262,7 +262,7 @@ def test_pooled_tower_gives_timm_s_own_pooled_features(kind):
     """If it failed, "average-pooled" would be another mean than the one that the backbone was pretrained with."""
     settings, _ = TOWERS[kind]
     tower, batch = make_tower(**settings, pooled=True), tiny_batch(pictures=(1, 0, 1))
-    vectors, mask = tower(batch["pixel_values"], image_mask=batch["image_mask"])
+    vectors, mask = see(tower, batch["pixel_values"], image_mask=batch["image_mask"])
     assert vectors.shape == (3, 1, tower.channels) and mask.tolist() == [[True], [False], [True]]
     reference = timm.create_model(settings["backbone"], num_classes=0, **settings["backbone_args"]).eval()
     reference.load_state_dict(tower.backbone.timm_model.state_dict())
@@ -278,9 +278,9 @@ def test_pooled_tower_averages_the_pictures_that_are_there(kind):
     settings, count = TOWERS[kind]
     tower, batch = make_tower(**settings, pooled=True), tiny_batch((5, 3, 7, 2), (1, 0, 3, 2))
     batch["image_mask"][2] = torch.tensor([True, False, True])  # a hole: the second could not be read
-    vectors, mask = tower(batch["pixel_values"], image_mask=batch["image_mask"])
+    vectors, mask = see(tower, batch["pixel_values"], image_mask=batch["image_mask"])
     whole = make_tower(**settings)
-    regions, _ = whole(batch["pixel_values"], image_mask=batch["image_mask"])
+    regions, _ = see(whole, batch["pixel_values"], image_mask=batch["image_mask"])
     for row, places in enumerate([[0], [], [0, 2], [0, 1]]):
         assert mask[row].item() == bool(places)
         if places:
@@ -297,7 +297,7 @@ def test_pooled_tower_of_a_batch_without_pictures_gives_zeros_and_does_not_run()
     tower.backbone.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     for number in (0, 2):
         pixels = torch.zeros(3, number, 3, 64, 64, dtype=torch.uint8)
-        vectors, mask = tower(pixels, image_mask=torch.zeros(3, number, dtype=torch.bool))
+        vectors, mask = see(tower, pixels, image_mask=torch.zeros(3, number, dtype=torch.bool))
         assert vectors.shape == (3, 1, 32) and vectors.eq(0).all() and mask.tolist() == [[False]] * 3
     assert seen == []
 
@@ -312,8 +312,9 @@ def test_two_towers_see_one_picture_each_at_its_size_and_in_its_normalisation():
     before = batch["pixel_values"].clone()
     regions = model.encode(**batch).regions
     assert torch.equal(batch["pixel_values"], before)
-    assert [tuple(part.shape) for part, _ in regions] == [(3, 5, 32), (3, 1, 32)]
-    for tower, settings, (found, mask) in zip(model.vision_towers, (small, large), regions, strict=True):
+    assert [tuple(part.states.shape) for part in regions] == [(3, 5, 32), (3, 1, 32)]
+    for tower, settings, part in zip(model.vision_towers, (small, large), regions, strict=True):
+        found, mask = part.states, part.mask
         size = [settings["image_size"]] * 2
         square = resize(before[:, 0] / 255, size, interpolation=InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
         channels = [(square[:, c] - settings["mean"][c]) / settings["std"][c] for c in range(3)]

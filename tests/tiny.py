@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling_mmner import MMNERConfig, MMNERForTokenClassification
+from modeling_mmner.context_mmner import FusionOutput, Regions, TextStates, masked_mean
 
 VOCABULARY = 100
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -111,6 +112,25 @@ def one_post(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:
     post = {name: batch[name][row : row + 1, :pieces] for name in ("input_ids", "attention_mask")}
     post |= {name: batch[name][row : row + 1, :words] for name in ("word_starts", "word_mask", "labels")}
     return post | {"pixel_values": batch["pixel_values"][row : row + 1, pictures], "image_mask": pictures[None, pictures]}
+
+
+def heads_of(config: MMNERConfig) -> int:
+    """The attention heads of a model's fusion."""
+    return config.fusion_heads or config.text_config.num_attention_heads
+
+
+def fuse(
+    fusion: nn.Module, words: Tensor, *, word_mask: Tensor, regions: list[tuple[Tensor, Tensor]], need_weights: bool = False
+) -> FusionOutput:
+    """What a fusion makes of words and of pairs of regions and their mask."""
+    text = TextStates(words, word_mask, masked_mean(words, word_mask))
+    return fusion(text, [Regions(*pair) for pair in regions], need_weights=need_weights)
+
+
+def see(tower: nn.Module, pixels: Tensor, *, image_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A vision tower's regions and their mask."""
+    regions = tower(pixels, image_mask=image_mask)
+    return regions.states, regions.mask
 
 
 def naive_attention(attention: nn.Module, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,25 @@
+"""A trained model, ready to be used, from a folder or the Hub."""
+
+import torch
+
+from .modeling_mmner import MMNERForTokenClassification
+from .processing_mmner import MMNERProcessor
+
+
+def load_model(model_id: str, *, device: str | None = None) -> tuple[MMNERForTokenClassification, MMNERProcessor]:
+    """A trained model, in evaluation mode on its device, and its processor.
+
+    Args:
+        model_id: a folder, or an id on the Hub.
+        device: cpu, cuda, cuda:1, mps; None: an accelerator if there is one.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: the computer has no such device.
+    """
+    model = MMNERForTokenClassification.from_pretrained(model_id).eval()
+    try:
+        model.to(device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"))
+    except (RuntimeError, AssertionError) as error:  # PyTorch raises both
+        raise ValueError(f"device {device}: expected one that this computer has; {error}") from error
+    return model, MMNERProcessor.from_pretrained(model_id)
