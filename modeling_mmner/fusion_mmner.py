@@ -153,7 +153,7 @@ class CrossModalFusion(Fusion, part="cross-modal"):
         """
         (picture,) = regions
         has_picture = picture.has_picture[:, None, None]
-        rows = self.no_picture.expand(len(text.words), 1, -1)
+        rows = self.no_picture.expand(text.words.shape[0], 1, -1)
         visual = torch.cat([rows, self.region_projection(picture.states).to(rows.dtype)], dim=1)  # V, shape: (B, 1 + R, D)
         visual_mask = torch.cat([~has_picture[:, 0], picture.mask], dim=1)
 

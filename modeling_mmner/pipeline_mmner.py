@@ -88,6 +88,7 @@ class MultimodalNERPipeline(Pipeline):
         if is_split_into_words and is_words(text):
             text = {"tokens": list(text)}
         if is_one_post(text):
+            predictor.num_workers = 0
             return next(_entities(predictor.predict([with_images(text, images)])))
         entities = _entities(predictor.predict(text if images is None else _PairedPosts(text, images)))
         # What holds its posts in memory gives a list: lists, and the arrays and columns of NumPy and pandas.

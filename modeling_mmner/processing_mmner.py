@@ -126,7 +126,7 @@ class MMNERProcessor(ProcessorMixin):
         Args:
             whole_pictures: False keeps of each picture only the square that the model sees, which saves memory.
         """
-        if isinstance(text, str) or _is_one_post(text, is_split_into_words):
+        if is_single := isinstance(text, str) or _is_one_post(text, is_split_into_words):
             text, images = [text], [images]
         texts = [self._read_text(one, number) for number, one in enumerate(text)]
         if not texts:
@@ -137,7 +137,7 @@ class MMNERProcessor(ProcessorMixin):
             found = len(images) if isinstance(images, (list, tuple)) else type(images).__name__
             raise ValueError(f"images: expected a list with an entry (or None) for each of {len(texts)} texts, found {found}")
         return [
-            post._replace(pictures=self._read_pictures(entry, number, whole=whole_pictures))
+            post._replace(pictures=self._read_pictures(entry, "" if is_single else f"text {number}: ", whole=whole_pictures))
             for number, (post, entry) in enumerate(zip(texts, images, strict=True))
         ]
 
@@ -148,13 +148,13 @@ class MMNERProcessor(ProcessorMixin):
             return _joined(text)
         raise TypeError(f"text {number}: expected a string or a list of strings, found {type(text).__name__}")
 
-    def _read_pictures(self, entry: Any, number: int, *, whole: bool) -> list[Image.Image]:
+    def _read_pictures(self, entry: Any, place: str, *, whole: bool) -> list[Image.Image]:
         """The pictures of a post, given as None, one picture or a list of them (in which None is no picture)."""
         given = [picture for picture in (entry if isinstance(entry, (list, tuple)) else [entry]) if picture is not None]
         try:
             opened = [load_picture(picture) for picture in given]
         except PictureError as error:
-            raise PictureError(f"text {number}: {error}") from error
+            raise PictureError(f"{place}{error}") from error
         size = self.image_size
         return opened if whole or size is None else [square(picture, size) for picture in opened]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from tests.shared_data import wordpiece_tokenizer
+from tests.shared_data import bpe_tokenizer
 from tests.tiny import LABELS, ready_model
 
 TEXT = "Jordan posts from San Marino !"
@@ -23,12 +23,14 @@ def encodable(text: str) -> str:
 
 
 def processor_of(*, image_size: int | None = 64) -> MMNERProcessor:
-    return MMNERProcessor(wordpiece_tokenizer(), labels=LABELS, image_size=image_size)
+    tokenizer = bpe_tokenizer()
+    tokenizer.model_max_length = 64
+    return MMNERProcessor(tokenizer, labels=LABELS, image_size=image_size)
 
 
 def marking_model(**settings) -> MMNERForTokenClassification:
     """A tiny model that, untrained as it is, takes every word for a person."""
-    model = ready_model(text={"vocab_size": len(wordpiece_tokenizer())}, **settings)
+    model = ready_model(text={"vocab_size": len(bpe_tokenizer())}, **settings)
     model.heads["crf"].classifier.bias.data[LABELS.index("B-PER")] += 50
     return model
 

@@ -41,9 +41,23 @@ SENTENCES = [
 _SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
-def wordpiece_tokenizer() -> PreTrainedTokenizerBase:
-    """The kind of BERT, and of our encoders from scratch."""
+def bpe_tokenizer() -> PreTrainedTokenizerBase:
+    """The kind of our encoders from scratch."""
     return train_tokenizer(SENTENCES, 200)
+
+
+def wordpiece_tokenizer() -> PreTrainedTokenizerBase:
+    """The kind of BERT, which `mlmner` has; its vocabulary is written down, since training it breaks ties at random."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = sorted({letter for words in SENTENCES for word in words for letter in word})
+    whole = sorted({word for words in SENTENCES[:2] for word in words} - set(letters))
+    vocabulary = [*specials, *letters, *(f"##{letter}" for letter in letters), *whole]
+    tokenizer = Tokenizer(models.WordPiece({piece: number for number, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **dict(zip(names, specials, strict=True)))
 
 
 def byte_level_tokenizer() -> PreTrainedTokenizerBase:
@@ -73,6 +87,7 @@ def encoder_tokenizer() -> PreTrainedTokenizerBase:
 
 
 TOKENIZERS = {
+    "bpe": bpe_tokenizer,
     "wordpiece": wordpiece_tokenizer,
     "byte-level": byte_level_tokenizer,
     "unigram": unigram_tokenizer,
@@ -84,9 +99,11 @@ each_tokenizer = pytest.mark.parametrize(
 
 
 @cache
-def text_processor(kind: str = "wordpiece") -> MMNERProcessor:
-    """A processor of text alone with the tokenizer of a kind; made once, so leave it as it is."""
-    return MMNERProcessor(TOKENIZERS[kind](), image_size=None)
+def text_processor(kind: str = "bpe") -> MMNERProcessor:
+    """A processor of text alone with the tokenizer of a kind, without a window; made once, so leave it as it is."""
+    tokenizer = TOKENIZERS[kind]()
+    tokenizer.model_max_length = 10**30
+    return MMNERProcessor(tokenizer, image_size=None)
 
 
 def _train(tokenizer: Tokenizer, trainer: trainers.Trainer) -> None:

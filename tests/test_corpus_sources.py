@@ -16,7 +16,7 @@ from modeling_mmner.evaluation import PictureView, pictured_rows
 from modeling_mmner.processing_mmner import MMNERProcessor
 from modeling_mmner.recipes import CorpusSettings
 from modeling_mmner.training_corpus import load_corpus
-from tests.shared_data import wordpiece_tokenizer
+from tests.shared_data import bpe_tokenizer
 from tests.small_corpora import POSTS, encoded, write_pictures, write_posts
 from tests.test_training import small_recipe, write_corpus
 
@@ -111,7 +111,7 @@ def test_posts_may_have_several_pictures(tmp_path, capsys):
     rows = corpus.splits["train"]
     assert [len(row["images"] or []) for row in rows] == [2, 1, 0, 0]
     assert rows[1]["images"][0]["bytes"] == encoded(2, "PNG")
-    processor = MMNERProcessor(wordpiece_tokenizer(), labels=corpus.labels, image_size=4)
+    processor = MMNERProcessor(bpe_tokenizer(), labels=corpus.labels, image_size=4)
     batch = MMNERCollator(processor)(rows.to_list())
     assert batch["image_mask"].tolist() == [[True, True], [True, False], [False, False], [False, False]]
 

@@ -25,7 +25,7 @@ from modeling_mmner.cli import main
 from modeling_mmner.demo import DemoPage, build_demo, examples, marked_text, place, summary, word_detail, word_sentence
 from modeling_mmner.explain import Explanation, draw_map, explain
 from tests.demo_parts import HOSTILE, TEXT, encodable, free_port, marking_model, processor_of
-from tests.shared_data import property_test, wordpiece_tokenizer
+from tests.shared_data import bpe_tokenizer, property_test
 from tests.tiny import tiny_model
 
 
@@ -314,7 +314,7 @@ def test_long_and_hostile_texts_are_not_cut(page):
 
 def test_model_of_text_alone_says_so(picture):
     """If it failed, somebody who gave a picture would believe that it was read."""
-    model = tiny_model(fusion="text-only", objectives={"crf": 1.0}, text={"vocab_size": len(wordpiece_tokenizer())})
+    model = tiny_model(fusion="text-only", objectives={"crf": 1.0}, text={"vocab_size": len(bpe_tokenizer())})
     text_page = DemoPage(model, processor_of(image_size=None))
     kept, status, *_ = text_page.find(TEXT, picture)
     assert "the picture was not looked at" in status

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from functools import cache
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from modeling_mmner.evaluation import PictureView, Predictor, evaluate_rows, gol
 from modeling_mmner.labels_mmner import bio_labels
 from modeling_mmner.metrics import evaluate_tags
 from modeling_mmner.processing_mmner import MMNERProcessor
-from tests.shared_data import property_test, wordpiece_tokenizer
+from tests.shared_data import bpe_tokenizer, property_test
 from tests.tiny import tiny_model
 
 LABELS = bio_labels(["PER", "LOC"])
@@ -27,7 +26,7 @@ TAGS = {"Paris": "B-LOC", "Texas": "I-LOC", "Jordan": "B-PER"}
 @cache
 def processor() -> MMNERProcessor:
     """One whose tokenizer knows each name as a whole."""
-    tokenizer = wordpiece_tokenizer()
+    tokenizer = bpe_tokenizer()
     tokenizer.add_tokens(list(TAGS))
     return MMNERProcessor(tokenizer, labels=LABELS, image_size=64)
 
@@ -46,6 +45,7 @@ class LookupModel(torch.nn.Module):
         self.tags = {piece: LABELS.index(tag) for piece, tag in zip(ids, TAGS.values(), strict=True)}
         self.lengths: list[int] = []
         self.shades: list[int | None] = []
+        self.device = torch.device("cpu")
 
     def forward(self, input_ids, attention_mask, word_starts, word_mask, pixel_values, image_mask):
         assert not self.training
@@ -53,11 +53,11 @@ class LookupModel(torch.nn.Module):
         pictured = image_mask.any(1)
         shades = pixel_values.flatten(1)[:, :1].tolist()
         self.shades += [shade[0] if has else None for shade, has in zip(shades, pictured.tolist(), strict=True)]
-        firsts = input_ids.gather(1, word_starts).tolist()
+        firsts = input_ids.flatten(1).gather(1, word_starts).tolist()
         tags = torch.tensor([[self.tags.get(piece, 0) for piece in row] for row in firsts])
         if self.needs_pictures:
             tags = tags * pictured[:, None]
-        return SimpleNamespace(tags=tags.masked_fill(~word_mask, -100))
+        return {"tags": tags.masked_fill(~word_mask, -100), "span_scores": torch.zeros(word_mask.shape)}
 
 
 def predictor_of(model: torch.nn.Module, batch_size: int = 3) -> Predictor:

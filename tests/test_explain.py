@@ -66,9 +66,9 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 @torch.no_grad()
 def naive_weights(model: MMNERForTokenClassification, inputs) -> torch.Tensor:
-    """Each word's attention (W, N * R) over the attended encoder's regions, head by head and without a batch."""
+    """Each word's attention (W, R) over the attended encoder's regions, head by head and without a batch."""
     context = model.encode(**inputs)
-    words, regions = context.words[0], context.regions[list(model.vision_towers).index(attended_tower(model))][0][0]
+    words, regions = context.text.words[0], context.regions[list(model.vision_towers).index(attended_tower(model))].states[0]
     if model.config.fusion == "cross-modal":
         text, _ = naive_layer(model.fusion.text_layer, words, words)
         return naive_layer(model.fusion.text_guided_image, text, model.fusion.region_projection(regions))[1]

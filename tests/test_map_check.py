@@ -231,7 +231,7 @@ def probability(model, processor, row, pictures) -> float:
     inputs = processor([row["tokens"]], images=[pictures[0]], labels=[row["ner_tags"]])
     pixels = [processor([row["tokens"]], images=[picture])["pixel_values"] for picture in pictures]
     towers = zip(model.vision_towers, pixels, strict=True)
-    features = [tower(shown, image_mask=inputs["image_mask"])[0][:, None] for tower, shown in towers]
+    features = [tower(shown, image_mask=inputs["image_mask"]).states[:, None] for tower, shown in towers]
     labels = inputs.pop("labels")
     del inputs["pixel_values"]
     outputs = model(**inputs, image_features=features)

@@ -19,15 +19,14 @@ from PIL import Image
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor, onnx_decoding, onnx_export
 from modeling_mmner.cli import main
 from modeling_mmner.crf_mmner import CRF
-from modeling_mmner.onnx_decoding import ExportedModel, TextWindows
-from modeling_mmner.text_mmner import TextTower
+from modeling_mmner.onnx_decoding import ExportedModel, existing_windows
 from tests.elsewhere import run_elsewhere
-from tests.shared_data import property_test, wordpiece_tokenizer
-from tests.tiny import LABELS, SYSTEMS, ready_model, stir, tiny_batch, tiny_config
+from tests.shared_data import SENTENCES, bpe_tokenizer, property_test
+from tests.tiny import LABELS, SYSTEMS, ready_model, stir
 
 # MLMNER reads short windows; 2M-NER is saved in half precision, and its ViT sees pictures of another size than the processor's.
 SETTINGS = {
-    "mlmner": {**SYSTEMS["mlmner"], "text_window": 16},
+    "mlmner": SYSTEMS["mlmner"],
     "2m-ner": SYSTEMS["2m-ner"],
     "text-only": {"fusion": "text-only"},
 }
@@ -67,7 +66,8 @@ def systems(tmp_path_factory):
 
 
 def save_model(folder: Path, system: str) -> Path:
-    tokenizer = wordpiece_tokenizer()
+    tokenizer = bpe_tokenizer()
+    tokenizer.model_max_length = 16 if system == "mlmner" else 64
     model = ready_model(**SETTINGS[system], text={"vocab_size": len(tokenizer), "num_hidden_layers": 1})
     if system == HALF_PRECISION:
         model.bfloat16()
@@ -76,8 +76,15 @@ def save_model(folder: Path, system: str) -> Path:
     return folder
 
 
-def batch_of(lengths: tuple[int, ...], pictures: tuple[int, ...], *, seed: int = 0) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in tiny_batch(lengths, pictures, seed=seed).items() if name != "labels"}
+def batch_of(
+    processor: MMNERProcessor, lengths: tuple[int, ...], pictures: tuple[int, ...], *, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Random words and pictures: how many each post has."""
+    random = np.random.default_rng(seed)
+    known = sorted({word for words in SENTENCES for word in words})
+    texts = [[known[number] for number in random.integers(0, len(known), length)] for length in lengths]
+    images = [list(random.integers(256, size=(count, 64, 64, 3), dtype=np.uint8)) for count in pictures]
+    return dict(processor(texts, images=images))
 
 
 def as_arrays(batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
@@ -108,7 +115,8 @@ def in_torch(model: MMNERForTokenClassification, batch: dict[str, torch.Tensor])
 )
 def test_outputs_equal_torch(systems, system, lengths, pictures):
     """If it failed, an axis of the graph would be stuck at its traced size, or the exported model say something else."""
-    exported, batch = systems(system), batch_of(lengths, pictures)
+    exported = systems(system)
+    batch = batch_of(exported.processor, lengths, pictures)
     expected, found = in_torch(exported.model, batch), exported.exported(**as_arrays(batch))
     assert found.keys() == expected.keys()
     np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-4, rtol=0)
@@ -121,18 +129,20 @@ def test_graph_takes_what_the_processor_returns(systems, system):
     """If it failed, the graph could not be used in another runtime by what its file says."""
     exported = systems(system)
     inputs = dict(exported.processor([["Paris"], ["in", "London"]], return_tensors="np"))
+    batch = {name: torch.from_numpy(array) for name, array in inputs.items()}
+    inputs |= {"input_ids": inputs["input_ids"][:, 0], "attention_mask": inputs["attention_mask"][:, 0]}
     inputs["word_windows"] = np.zeros_like(inputs["word_starts"]) + np.arange(2)[:, None]
     session = exported.exported.session
     wanted = [node.name for node in session.get_inputs()]
     (logits,) = session.run(None, {name: inputs[name] for name in wanted})
-    batch = {name: torch.from_numpy(array) for name, array in inputs.items() if name != "word_windows"}
     np.testing.assert_allclose(logits, in_torch(exported.model, batch)["logits"], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("system", ["mlmner", "2m-ner"])
 def test_pixels_of_missing_pictures_change_nothing(systems, system):
     """If it failed, whatever stands in the place of a missing picture would be seen."""
-    exported, batch = systems(system), as_arrays(batch_of((3, 5, 2), (1, 0, 2)))
+    exported = systems(system)
+    batch = as_arrays(batch_of(exported.processor, (3, 5, 2), (1, 0, 2)))
     missing = ~batch["image_mask"]
     other = batch["pixel_values"].copy()
     other[missing] = 255 - other[missing]
@@ -181,7 +191,8 @@ assert not found & {"torch", "transformers", "modeling_mmner"}
 
 def test_decoding_needs_numpy_and_onnxruntime_alone(systems, tmp_path):
     """If it failed, a server without torch could not run the exported folder."""
-    exported, batch = systems("mlmner"), as_arrays(batch_of((5, 0, 40), (1, 0, 2)))
+    exported = systems("mlmner")
+    batch = as_arrays(batch_of(exported.processor, (5, 0, 40), (1, 0, 2)))
     alone = tmp_path / "alone"
     alone.mkdir()
     shutil.copy(exported.folder / "onnx_decoding.py", alone)
@@ -285,34 +296,17 @@ def test_crf_refuses_what_does_not_fit():
 
 
 @property_test
-@given(
-    st.lists(st.integers(0, 40), min_size=1, max_size=4),
-    st.integers(4, 20),
-    st.sampled_from([(1, 1), (0, 1), (2, 0)]),
-)
-def test_windows_are_those_of_the_text_tower(lengths, size, specials):
-    """If it failed, long texts would be read in other windows than by the model, or words take the state of another."""
-    prefix, suffix = specials
-    tower = TextTower(tiny_config().text_config, window=size, prefix_tokens=prefix, suffix_tokens=suffix)
-    totals = [length + prefix + suffix for length in lengths]
-    width = max(*totals, size + 1)
-    rows, positions, source = tower._plan(totals, width)
-    places, columns = np.arange(width), np.arange(max(lengths) or 1)
-    mask = places < np.array(totals)[:, None]
-    ids = np.where(mask, 100 * np.arange(len(lengths))[:, None] + places, 0)
-    starts = np.where(columns < np.array(lengths)[:, None], prefix + columns, 0)
-    found = TextWindows(size, prefix, suffix, -1).split(ids, mask.astype(int), starts)
-
-    present = positions.numpy() >= 0
-    expected = np.where(present, 100 * rows.numpy()[:, None] + positions.numpy(), -1)
-    longest = found["input_ids"].shape[1]
-    np.testing.assert_array_equal(found["input_ids"], expected[:, :longest])
-    np.testing.assert_array_equal(found["attention_mask"], present[:, :longest])
-    assert not present[:, longest:].any()
-    for text, length in enumerate(lengths):
-        expected_places = source[text, prefix : prefix + length].numpy()
-        np.testing.assert_array_equal(found["word_windows"][text, :length], expected_places // size)
-        np.testing.assert_array_equal(found["word_starts"][text, :length], expected_places % size)
+@given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=4), size=st.integers(1, 9), seed=st.integers(0, 99))
+def test_windows_that_exist_are_picked_out(counts, size, seed):
+    """If it failed, words would take the state of another text's window, or empty windows be computed."""
+    random = np.random.default_rng(seed)
+    exists = np.arange(max(counts)) < np.array(counts)[:, None]
+    ids = np.arange(exists.size * size).reshape(*exists.shape, size)
+    starts = np.stack([random.integers(0, count * size, 5) for count in counts])
+    found = existing_windows(ids, np.repeat(exists[..., None], size, axis=2).astype(int), starts)
+    assert found["input_ids"].shape == (sum(counts), size) and found["attention_mask"].all()
+    expected = np.stack([row.ravel()[places] for row, places in zip(ids, starts, strict=True)])
+    np.testing.assert_array_equal(found["input_ids"][found["word_windows"], found["word_starts"]], expected)
 
 
 # The command

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from modeling_mmner import pipeline_mmner
-from modeling_mmner.pipeline_mmner import PostError
-from modeling_mmner.prediction import Annotator
+from modeling_mmner import prediction_mmner
+from modeling_mmner.posts_mmner import PostError
+from modeling_mmner.prediction_mmner import BatchPredictor, PostReader
 from tests.small_posts import PICTURES, POSTS, RED, ROWS, SPECKLED, TEXTS, WORDS, assert_same, by_hand, encoded, small_parts
 from tests.tiny import SYSTEMS
 
@@ -159,6 +159,7 @@ MANY = {
     "KeyDataset, pictures": lambda: (KeyDataset(as_data_set(), "text"), KeyDataset(as_data_set(), "images")),
     "sized stream": lambda: (SizedStream(),),
     "array": lambda: (np.array(ROWS, dtype=object),),
+    "array of texts, pictures": lambda: (np.array(TEXTS), PICTURES),
     "Series": lambda: (pd.Series(ROWS, index=range(100, 100 - len(ROWS), -1)),),
     "Series, pictures": lambda: (pd.Series(TEXTS, index=[6, 5, 4, 3, 2, 1, 0]), pd.Series(PICTURES, index=[1, 2, 3, 4, 5, 6, 0])),
 }
@@ -173,7 +174,7 @@ def test_every_form_of_many_posts(pipe, expected, many, batch_size) -> None:
     """
     given = many()
     found = pipe(*given, batch_size=batch_size)
-    assert isinstance(found, list) == isinstance(given[0], (list, tuple))
+    assert isinstance(found, list) == isinstance(given[0], (list, tuple, np.ndarray, pd.Series))
     assert_same(list(found), expected)
 
 
@@ -219,8 +220,9 @@ def test_order_and_batches_change_nothing(pipe) -> None:
 
 def test_pipeline_and_command_line_agree(pipe, parts) -> None:
     """If it failed, `predict` and the pipeline would find other entities in the same posts."""
-    annotated = Annotator(*parts, batch_size=3, threshold=0.1).annotate(ROWS)
-    assert_same(pipe(ROWS, batch_size=2, threshold=0.1), [row["entities"] for row in annotated])
+    model, processor = parts
+    found = BatchPredictor(model, PostReader(processor), batch_size=3, sorted_batches=4, threshold=0.1).predict(ROWS)
+    assert_same(pipe(ROWS, batch_size=2, threshold=0.1), [one.entities for one in found])
 
 
 def test_streams_are_read_no_further_than_a_batch(pipe, expected) -> None:
@@ -264,7 +266,7 @@ def test_workers_that_are_started_afresh_can_be_sent_their_work(pipe, expected, 
         def __init__(self, dataset: Any, **options: Any) -> None:
             super().__init__(pickle.loads(pickle.dumps(dataset)), **pickle.loads(pickle.dumps(options)))
 
-    monkeypatch.setattr(pipeline_mmner, "DataLoader", Sent)
+    monkeypatch.setattr(prediction_mmner, "DataLoader", Sent)
     assert_same(pipe(ROWS, batch_size=2), expected)
     assert_same(pipe(TEXTS, PICTURES, batch_size=2), expected)
 

@@ -9,10 +9,11 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import pipeline
 
-from modeling_mmner import MultimodalNERPipeline, pipeline_mmner
-from modeling_mmner.images_mmner import PictureError
+from modeling_mmner import MultimodalNERPipeline, prediction_mmner
+from modeling_mmner.images_mmner import FORMATS, PictureError
 from tests.picture_server import picture_server
 from tests.small_posts import POSTS, RED, ROWS, SPECKLED, TEXTS, assert_same, by_hand, encoded, small_parts
+from tests.test_images import POSTSCRIPT
 from tests.tiny import SYSTEMS
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -45,7 +46,7 @@ def test_options_of_a_call_are_those_of_the_pipeline_unless_given(parts, monkeyp
             loaders.append((options["batch_size"], options["num_workers"]))
             super().__init__(dataset, **options | {"num_workers": 0})
 
-    monkeypatch.setattr(pipeline_mmner, "DataLoader", Noted)
+    monkeypatch.setattr(prediction_mmner, "DataLoader", Noted)
     given = {"threshold": 0.2, "batch_size": 4, "num_workers": 2, "broken_pictures": "skip", "allow_urls": False}
     pipe = pipeline("multimodal-ner", model=model, processor=processor, **given)
     strong = [[one for one in entities if one["score"] >= 0.2] for entities in expected]
@@ -54,7 +55,7 @@ def test_options_of_a_call_are_those_of_the_pipeline_unless_given(parts, monkeyp
     assert_same(pipe(ROWS, threshold=0.0, batch_size=1, num_workers=0), expected)
     assert_same(pipe(ROWS), strong)
     assert_same([pipe(row, threshold=0) for row in ROWS], expected)
-    assert loaders == [(4, 2), (1, 0), (4, 2)]
+    assert loaders == [(4, 2), (1, 0), (4, 2)] + [(4, 0)] * len(ROWS)  # no process is started for a single post
     with pytest.raises(PictureError):
         pipe({"text": "Paris", "image": "not/there.png"}, broken_pictures="raise")
 
@@ -140,18 +141,30 @@ def test_a_pipeline_may_always_fetch(parts, server) -> None:
     assert len(server.requests) == 1
 
 
+NO_FORMAT = f"expected one of the formats {', '.join(FORMATS)}, found none of them"
 BROKEN = {
     "/not/there.png": "picture /not/there.png: expected a file, found none",
     "file:///etc/hostname": "picture file:///etc/hostname: expected a file, found none",
     "ftp://127.0.0.1/1.png": "picture ftp://127.0.0.1/1.png: expected a file, found none",
     "{server}/missing.png": "picture {server}/missing.png: expected to fetch it, found HTTP Error 404: Not Found",
-    "{server}/page.html": "picture 22 bytes: expected one of the formats",
-    "data:image/png;base64,": "picture 0 bytes: expected one of the formats",
+    "{server}/page.html": f"picture 22 bytes: {NO_FORMAT}",
+    "data:image/png;base64,": f"picture 0 bytes: {NO_FORMAT}",
     "data:image/png;base64,iVBORw": "picture data:image/png;base64,iVBORw...: expected base64, found Incorrect padding",
-    b"no picture": "picture 10 bytes: expected one of the formats",
-    3: "picture: expected a PIL image, a path, bytes, an array (H, W), (H, W, 1/3/4) or (3, H, W), or a row with 'bytes' or "
-    "'path', found int",
+    b"no picture": f"picture 10 bytes: {NO_FORMAT}",
+    POSTSCRIPT: f"picture 86 bytes: {NO_FORMAT}",
+    3: "picture: expected a PIL image, a path, bytes, an open file, an array (H, W), (H, W, 1/3/4) or (3, H, W), or a row with "
+    "'bytes' or 'path', found int",
 }
+
+
+@pytest.mark.parametrize("option", ["weights_only", "use_kernels", "key_mapping", "tp_plan", "state_dict", "gguf_file"])
+def test_options_of_loading_reach_the_model(parts, expected, tmp_path_factory, option) -> None:
+    """Regression: `model_kwargs` that AutoModel takes were refused as unknown keys of the config."""
+    folder = tmp_path_factory.mktemp("saved")
+    for part in parts:
+        part.save_pretrained(folder)
+    value = {"weights_only": True, "use_kernels": False}.get(option)
+    assert_same(pipeline("multimodal-ner", str(folder), model_kwargs={option: value}, trust_remote_code=True)(ROWS), expected)
 
 
 @pytest.mark.parametrize(("picture", "message"), BROKEN.items())

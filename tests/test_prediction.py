@@ -1,17 +1,23 @@
 """Annotating streams of posts, from Python and from the command line."""
 
 import io
+import itertools
 import json
+import re
 
 import pytest
 import torch
 from PIL import Image
 
-from modeling_mmner import MMNERProcessor
+from modeling_mmner import MMNERProcessor, MultimodalNERPipeline, processing_mmner
 from modeling_mmner.assembly import train_tokenizer
 from modeling_mmner.cli import main
+from modeling_mmner.explain import explain
 from modeling_mmner.hub import save_hub_folder
-from modeling_mmner.prediction import Annotator, PostError, json_line
+from modeling_mmner.json_lines import json_line
+from modeling_mmner.labels_mmner import tags_to_spans
+from modeling_mmner.posts_mmner import PostError
+from modeling_mmner.prediction_mmner import BatchPredictor, PostReader, Prediction
 from tests.small_metrics import make_metrics
 from tests.tiny import LABELS, tiny_config, tiny_model
 
@@ -53,11 +59,23 @@ def some_posts(picture) -> list[dict]:
     return posts
 
 
-def test_windows_and_batches_equal_one_by_one(parts, picture) -> None:
+def predict(parts, posts, **options) -> list[Prediction]:
+    """As the command does: broken pictures are left out, and some batches sorted by length."""
+    model, processor = parts
+    options = {"batch_size": 4, "sorted_batches": 3} | options
+    return list(BatchPredictor(model, PostReader(processor, broken_pictures="skip"), **options).predict(posts))
+
+
+def rows_of(predictions: list[Prediction]) -> list[dict]:
+    return [{"id": found.id, "text": found.post.text, "entities": found.entities} for found in predictions]
+
+
+@pytest.mark.parametrize("sorted_batches", [1, 3, 32])
+def test_sorting_and_batches_equal_one_by_one(parts, picture, sorted_batches) -> None:
     """If it failed, a post's entities would depend on its neighbours, or be given to another post."""
     posts = some_posts(picture)
-    together = list(Annotator(*parts, batch_size=2).annotate(posts))
-    alone = [next(Annotator(*parts, batch_size=1).annotate([post])) for post in posts]
+    together = rows_of(predict(parts, posts, batch_size=2, sorted_batches=sorted_batches))
+    alone = rows_of([predict(parts, [post])[0] for post in posts])
     assert [row["id"] for row in together] == [post["id"] for post in posts]
     assert any(row["entities"] for row in together)
     for one, other in zip(together, alone, strict=True):
@@ -72,32 +90,39 @@ def test_windows_and_batches_equal_one_by_one(parts, picture) -> None:
 def test_workers_change_nothing(parts, picture) -> None:
     """If it failed, reading pictures in other processes would change or reorder the results."""
     posts = some_posts(picture)[:9]
-    alone = list(Annotator(*parts, batch_size=4).annotate(posts))
-    assert list(Annotator(*parts, batch_size=4, num_workers=2).annotate(posts)) == alone
+    assert rows_of(predict(parts, posts, num_workers=2)) == rows_of(predict(parts, posts))
 
 
-def test_broken_picture_is_counted_and_its_post_annotated_without(parts, picture, caplog) -> None:
+def test_tags_and_entities_belong_together(parts, picture) -> None:
+    """If it failed, training would score other tags than the entities that users are given."""
+    for found in predict(parts, some_posts(picture)):
+        assert len(found.tags) == len(found.post.words)
+        spans = [(span.type, span.start) for span in tags_to_spans(found.tags)]
+        starts = [word.start for word in found.post.words]
+        assert [(one["entity_group"], starts.index(one["start"])) for one in found.entities] == spans
+
+
+def test_broken_picture_is_told_and_its_post_read_without(parts, caplog) -> None:
     """If it failed, one broken picture would end a long run, or its post would be lost."""
-    annotator = Annotator(*parts)
     text = "Jordan posts from Paris"
-    broken, without = annotator.annotate([{"id": 7, "text": text, "image": "/not/there.jpg"}, {"id": 8, "text": text}])
-    assert broken["entities"] == without["entities"]
-    assert annotator.broken_pictures == 1
-    assert "annotated without its picture: post 7: picture /not/there.jpg: expected a file, found none" in caplog.text
+    broken, without = predict(parts, [{"id": 7, "text": text, "image": "/not/there.jpg"}, {"id": 8, "text": text}])
+    assert broken.entities == without.entities and broken.error is None
+    assert broken.broken_pictures == ["picture /not/there.jpg: expected a file, found none"] and without.broken_pictures == []
+    assert "post 1 read without its picture: picture /not/there.jpg: expected a file, found none" in caplog.text
 
 
 def test_threshold_leaves_out_what_scores_less(parts, picture) -> None:
     """If it failed, the threshold would keep weak entities or drop strong ones."""
-    every = [entity for row in Annotator(*parts).annotate(some_posts(picture)) for entity in row["entities"]]
+    every = [entity for found in predict(parts, some_posts(picture)) for entity in found.entities]
     threshold = sorted(entity["score"] for entity in every)[len(every) // 2]
-    kept = [entity for row in Annotator(*parts, threshold=threshold).annotate(some_posts(picture)) for entity in row["entities"]]
+    kept = [entity for found in predict(parts, some_posts(picture), threshold=threshold) for entity in found.entities]
     assert [entity["word"] for entity in kept] == [entity["word"] for entity in every if entity["score"] >= threshold]
 
 
 @pytest.mark.parametrize(
     ("post", "message"),
     [
-        ("text", "post 2: expected an object with 'text' or 'tokens', found str"),
+        (3, "post 2: expected an object with 'text' or 'tokens', found int"),
         ({"id": 1}, r"post 2: expected either 'text' or 'tokens', found neither; its keys are \['id'\]"),
         ({"text": "a", "tokens": ["a"]}, "post 2: expected either 'text' or 'tokens', found both"),
         ({"text": 3}, "post 2: expected 'text' to be a string, found int"),
@@ -105,12 +130,51 @@ def test_threshold_leaves_out_what_scores_less(parts, picture) -> None:
     ],
     ids=["no object", "neither", "both", "text", "tokens"],
 )
-def test_bad_post_is_named_after_those_before_it_are_done(parts, post, message) -> None:
-    """If it failed, a bad post would be passed over, or take the results before it with it."""
-    results = Annotator(*parts).annotate([{"text": "Paris"}, post])
-    assert next(results)["text"] == "Paris"
-    with pytest.raises(PostError, match=message):
-        next(results)
+def test_error_of_a_bad_post_is_its_result(parts, post, message) -> None:
+    """If it failed, one bad post would end a run of thousands, be passed over, or shift the results of the others."""
+    first, bad, last = predict(parts, [{"text": "Paris"}, post, {"text": "Jordan in Paris"}])
+    assert isinstance(bad.error, PostError) and re.match(message, str(bad.error))
+    assert bad.post is None and bad.entities == [] and bad.id == (post.get("id") if isinstance(post, dict) else None)
+    assert rows_of([first, last]) == rows_of(predict(parts, [{"text": "Paris"}, {"text": "Jordan in Paris"}]))
+    assert all(found.error for found in predict(parts, [post] * 9))
+
+
+def test_broken_picture_may_be_its_post_s_error(parts) -> None:
+    """If it failed, a run that must see every picture could not tell which it did not see."""
+    model, processor = parts
+    posts = [{"text": "Paris"}, {"text": "Paris", "image": b"no picture"}]
+    good, bad = BatchPredictor(model, PostReader(processor)).predict(posts)
+    assert good.error is None and re.match("post 2: picture 10 bytes: expected one of the formats", str(bad.error))
+
+
+def test_a_stream_is_read_no_further_than_it_must(parts) -> None:
+    """If it failed, memory would grow with the stream, or its first results be late."""
+    read = []
+
+    def endless():
+        for number in itertools.count():
+            read.append(number)
+            yield {"text": "Paris " * (number % 5)}
+
+    model, processor = parts
+    stream = BatchPredictor(model, PostReader(processor), batch_size=3, sorted_batches=2).predict(endless())
+    assert [len(next(stream).tags) for _ in range(7)] == [0, 1, 2, 3, 4, 0, 1]
+    assert len(read) == 12
+
+
+def test_texts_are_split_and_pictures_opened_once(parts, picture, monkeypatch) -> None:
+    """If it failed, every post would be read twice on its way to its entities: for the model, and for its entities."""
+    splits, opened = [], []
+    split, open_file = processing_mmner.split_words, Image.open
+    monkeypatch.setattr(processing_mmner, "split_words", lambda text, rule: splits.append(text) or split(text, rule))
+    monkeypatch.setattr(Image, "open", lambda source, **options: opened.append(source) or open_file(source, **options))
+    model, processor = parts
+    texts = ["Jordan posts from Paris", "Paris today"]
+    posts = [{"text": text, "image": str(picture)} for text in texts]
+    predict(parts, posts)
+    MultimodalNERPipeline(model=model, processor=processor)(posts, batch_size=2)
+    explain(model, processor, texts[0], str(picture))
+    assert sorted(splits) == sorted([*texts, *texts, texts[0]]) and len(opened) == 5
 
 
 def test_command_line_reads_one_text(folder, picture, capsys) -> None:
@@ -128,16 +192,21 @@ def test_command_line_reads_and_writes_json_lines(folder, parts, picture, tmp_pa
     options = ["--model", str(folder), "--input", str(source), "--output", str(target), "--device", "cpu"]
     assert main(["predict", *options, "--batch_size", "8"]) == 0
     written = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
-    assert written == list(Annotator(*parts, batch_size=8).annotate(posts))
+    assert written == rows_of(predict(parts, posts, batch_size=8, sorted_batches=32))
 
 
-def test_command_line_names_the_line_that_is_no_json(folder, monkeypatch, capsys) -> None:
-    """If it failed, users would have to search a large file for one bad line, or lose the lines before it."""
-    monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "Paris"}\n{"text": \n'))
-    assert main(["predict", "--model", str(folder), "--device", "cpu"]) == 2
+def test_command_line_goes_on_after_a_bad_line(folder, monkeypatch, capsys) -> None:
+    """If it failed, users would have to search a large file for one bad line, or lose the lines behind it."""
+    lines = ['{"text": "Paris"}', '{"text": ', '{"id": 9, "tokens": "Paris"}', '{"text": "Jordan", "image": "not/there.jpg"}']
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert main(["predict", "--model", str(folder), "--device", "cpu"]) == 1
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["text"] == "Paris"
-    assert "predict: standard input:2: expected a JSON object, found" in printed.err
+    first, broken, wrong, last = map(json.loads, printed.out.splitlines())
+    assert (first["text"], last["text"]) == ("Paris", "Jordan")
+    assert broken["id"] is None and broken["error"].startswith("standard input:2: expected a JSON object, found")
+    assert wrong == {"id": 9, "error": "post 3: expected 'tokens' to be a list of strings, found 'Paris'"}
+    assert "predict: 1 pictures could not be read and were left out" in printed.err
+    assert "predict: 2 posts could not be read; their lines have an 'error' in place of entities" in printed.err
 
 
 def test_command_line_refuses_options_that_contradict(folder, capsys) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoProcessor, CanineTokenizer
 from modeling_mmner import MMNERProcessor
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.labels_mmner import Span, bio_labels, spans_to_tags
-from tests.shared_data import TOKENIZERS, each_tokenizer, property_test, text_processor, wordpiece_tokenizer
+from tests.shared_data import TOKENIZERS, bpe_tokenizer, each_tokenizer, property_test, text_processor
 
 LABELS = bio_labels(["PER", "LOC"])
 TEXTS = ["Jordan posts from Paris!", "L'Italie gagne, #Santos @Amazon", "9.30", ""]
@@ -30,7 +30,7 @@ NAMES = {"input_ids", "attention_mask", "word_starts", "word_mask", "pixel_value
 
 @pytest.fixture(scope="module")
 def processor():
-    return MMNERProcessor(wordpiece_tokenizer(), labels=LABELS, image_size=16)
+    return MMNERProcessor(bpe_tokenizer(), labels=LABELS, image_size=16)
 
 
 def assert_equal(batch, other):
@@ -41,11 +41,13 @@ def assert_equal(batch, other):
 
 
 def trimmed(batch, row):
-    """One post of a batch without padding, as a batch of its own."""
+    """One post of a batch without padding, as a batch of its own; no text has more than one window."""
+    assert batch["input_ids"].shape[1] == 1
     pieces, words = max(1, int(batch["attention_mask"][row].sum())), max(1, int(batch["word_mask"][row].sum()))
     pictures = int(batch["image_mask"][row].sum())
-    ends = {"input_ids": pieces, "attention_mask": pieces, "pixel_values": pictures, "image_mask": pictures}
-    return {name: values[row : row + 1, : ends.get(name, words)] for name, values in batch.items()}
+    ends = {"pixel_values": pictures, "image_mask": pictures}
+    post = {name: values[row : row + 1, : ends.get(name, words)] for name, values in batch.items()}
+    return post | {name: batch[name][row : row + 1, :, :pieces] for name in ("input_ids", "attention_mask")}
 
 
 # Texts and words
@@ -117,10 +119,23 @@ def test_arrays_equal_tensors(processor):
     assert_equal(arrays, processor(TEXTS, images=[RED] * 4, return_tensors=None))
 
 
+def test_labels_not_nested_are_refused(processor):
+    """Regression: labels=["O"] for the text "a" passed, each letter of each name a label."""
+    for text, labels in (("a", ["O"]), ("a b c d e", ["B-PER"]), (["a"], ["O"]), ("a", "O")):
+        with pytest.raises(ValueError, match="labels of text 0: expected a list with a label for each"):
+            processor(text, labels=labels)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, tuple, lambda ids: [np.int64(number) for number in ids]])
+def test_label_ids_may_be_arrays(processor, kind):
+    """If it failed, ids from a data set in NumPy's or torch's format would be refused."""
+    assert_equal(processor(["a b"], labels=[kind([0, 2])]), processor(["a b"], labels=[[0, 2]]))
+
+
 def test_empty_text_is_a_post_without_words(processor):
     """If it failed, an empty post in a batch would be an error or get a word."""
     batch = processor("")
-    assert batch["input_ids"].tolist() == [[processor.tokenizer.cls_token_id, processor.tokenizer.sep_token_id]]
+    assert batch["input_ids"].tolist() == [[[processor.tokenizer.cls_token_id, processor.tokenizer.sep_token_id]]]
     assert batch["word_mask"].tolist() == [[False]]
     assert_equal(batch, processor([" \n\u00a0"]))
 
@@ -129,7 +144,7 @@ def test_empty_text_is_a_post_without_words(processor):
 def test_long_text_is_not_cut_and_gives_no_warning(kind, caplog):
     """If it failed, the end of a long post would get no tags, or users be told of a limit that does not hold."""
     processor = MMNERProcessor(TOKENIZERS[kind](), image_size=None)
-    processor.tokenizer.model_max_length = 10
+    processor.tokenizer.model_max_length = 12
     transformers_logger = logging.getLogger("transformers")
     transformers_logger.addHandler(caplog.handler)
     try:
@@ -139,8 +154,8 @@ def test_long_text_is_not_cut_and_gives_no_warning(kind, caplog):
     finally:
         transformers_logger.removeHandler(caplog.handler)
     pieces = processor.tokenizer(["Paris"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
-    assert batch["input_ids"][0, 1:-1].tolist() == pieces * 2000
-    assert batch["word_starts"][0].tolist() == list(range(1, 1 + 2000 * len(pieces), len(pieces)))
+    firsts = batch["input_ids"].flatten(1).gather(1, batch["word_starts"])
+    assert batch["input_ids"].shape[2] == 12 and firsts.tolist() == [[pieces[0]] * 2000]
     assert not caplog.records
 
 
@@ -201,7 +216,7 @@ def test_a_model_of_text_alone_opens_no_picture():
         ([RED, None, None], "for each of 2 texts, found 3"),
         (RED, "for each of 2 texts, found Image"),
         ([None, "not/there.jpg"], "text 1: picture not/there.jpg: expected a file, found none"),
-        ([[RED, b"x"], None], "text 0: picture 1 bytes: expected a format that Pillow reads"),
+        ([[RED, b"x"], None], "text 0: picture 1 bytes: expected one of the formats"),
     ],
     ids=["too few", "too many", "one for all", "missing", "broken"],
 )
@@ -232,9 +247,19 @@ def test_label_names_equal_their_ids(processor):
         ([["O", -100], ["O"]], "found -100"),
         ([["O", "0"], ["O"]], "found '0'"),
         ([["O"], ["O"]], "labels of text 0: expected one for each of 2 words, found 1"),
+        (
+            ["OO", "O"],
+            r"labels of text 0: expected a list with a label for each of its 2 words, found 'OO'; .* \[\['O', \.\.\.\]\]",
+        ),
+        (
+            [0, 0],
+            "labels of text 0: expected a list with a label for each of its 2 words, found 0; labels are a list for each text",
+        ),
+        ([[True, False], ["O"]], "labels of text 0: expected one of .* found True"),
+        ([[0.0, 1.0], ["O"]], r"labels of text 0: expected one of .* found 0\.0"),
         ([["O", "O"]], "labels: expected a list for each of 2 texts, found 1"),
     ],
-    ids=["unknown name", "unknown id", "padding", "id as text", "too few words", "too few texts"],
+    ids=["unknown name", "unknown id", "padding", "id as text", "too few words", "a string for a list", "labels not nested", "bool", "float", "too few texts"],
 )
 def test_wrong_labels_are_refused(processor, labels, message):
     """If it failed, labels would silently belong to other words or types."""
@@ -250,7 +275,7 @@ def test_processors_refuse_what_they_cannot_work_with():
     with pytest.raises(ValueError, match="tokenizer: expected a fast one, which places words, found CanineTokenizer"):
         MMNERProcessor(CanineTokenizer())
     with pytest.raises(ValueError, match="labels: 'I-PER' has no 'B-PER'"):
-        MMNERProcessor(wordpiece_tokenizer(), labels=["O", "I-PER"])
+        MMNERProcessor(bpe_tokenizer(), labels=["O", "I-PER"])
 
 
 @each_tokenizer

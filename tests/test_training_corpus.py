@@ -15,7 +15,7 @@ from modeling_mmner.images_mmner import load_picture
 from modeling_mmner.processing_mmner import MMNERProcessor
 from modeling_mmner.recipes import CorpusSettings
 from modeling_mmner.training_corpus import load_corpus
-from tests.shared_data import wordpiece_tokenizer
+from tests.shared_data import bpe_tokenizer
 
 FILES = {
     "train.txt": "IMGID:a\nJordan\tB-PER\nsings\tO\n\n"
@@ -120,7 +120,7 @@ def test_without_pictures_all_posts_are_there(folder, settings):
 def test_rows_make_a_batch(folder):
     """If it failed, what a corpus gives would not be what the collator takes."""
     corpus = load_corpus(recipe(folder))
-    processor = MMNERProcessor(wordpiece_tokenizer(), labels=corpus.labels, image_size=4)
+    processor = MMNERProcessor(bpe_tokenizer(), labels=corpus.labels, image_size=4)
     batch = MMNERCollator(processor)(corpus.splits["train"].to_list())
     assert batch["labels"].tolist() == [[1, 0], [3, 4], [2, -100]]
     assert batch["image_mask"].tolist() == [[True], [False], [False]]

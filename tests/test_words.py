@@ -14,11 +14,11 @@ from modeling_mmner.labels_mmner import split_words
 from tests.shared_data import (
     CORPUS_FILES,
     DATA,
+    bpe_tokenizer,
     each_tokenizer,
     needs_data,
     property_test,
     text_processor,
-    wordpiece_tokenizer,
 )
 
 # What the corpora and the web hold: characters that tokenizers drop, sequences that must stay whole, look-alikes of markup.
@@ -131,7 +131,7 @@ def test_unknown_rule_is_refused():
     with pytest.raises(ValueError, match=message):
         split_words("a", "mmner-words-2")
     with pytest.raises(ValueError, match=message):
-        MMNERProcessor(wordpiece_tokenizer(), word_rule="mmner-words-2")
+        MMNERProcessor(bpe_tokenizer(), word_rule="mmner-words-2")
 
 
 def share_kept(path: Path) -> float:
@@ -193,7 +193,7 @@ def test_no_word_is_lost(kind, words):
     check_places(processor, [words])
     batch = processor([words], return_tensors="np")
     ids, starts = row_word_by_word(processor, words)
-    assert batch["input_ids"].tolist() == [ids]
+    assert batch["input_ids"].tolist() == [[ids]]
     assert batch["word_starts"][batch["word_mask"]].tolist() == starts
 
 
@@ -208,7 +208,7 @@ def test_a_dropped_word_stands_as_the_unknown_token(kind):
     """If it failed, a word without sub-tokens would read the state of its neighbour."""
     processor = text_processor(kind)
     batch = processor([["a", "", "a"]], return_tensors="np")
-    places = batch["input_ids"][0, batch["word_starts"][0]]
+    places = batch["input_ids"][0, 0, batch["word_starts"][0]]
     assert places[1] == processor.tokenizer.unk_token_id
     assert places[0] == places[2] != places[1]
 
