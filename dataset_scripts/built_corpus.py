@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from datasets.exceptions import DatasetGenerationError
 
+from modeling_mmner.staging import staged_folder
+
 from .archives import unpacked
 from .builder import SPLITS, CorpusBuilder, Found
 from .corpora import BUILDERS
@@ -20,7 +22,6 @@ from .data_card import render_card
 from .official import Counts
 from .opening import RECORD, make_builder
 from .reader import CorpusError
-from .staging import staged_folder
 
 BROKEN_REPORT = "broken_pictures.jsonl"
 """Lists the pictures that could not be decoded; stays local."""
@@ -52,7 +53,8 @@ def build_dataset(
         The record: what was built, and from what.
 
     Raises:
-        CorpusError: the raw files are missing, malformed or another version; the output folder is taken.
+        CorpusError: the raw files are missing, malformed or another version.
+        FileExistsError: the output folder is taken.
     """
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
         scratch = staged / "scratch"

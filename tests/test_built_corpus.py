@@ -303,7 +303,7 @@ def test_foreign_folder_is_never_replaced(tmp_path, overwrite):
     """If it failed, a slip in --output_dir would delete a user's files."""
     folder = write_posts(tmp_path / "corpus", POSTS)
     before = files_of(folder)
-    with pytest.raises(CorpusError, match="corpus: expected a new or an empty folder, found something else there"):
+    with pytest.raises(FileExistsError, match="corpus: expected a new or an empty folder, found something else there"):
         build_dataset("conll", folder, data_dir=folder, overwrite=overwrite)
     assert files_of(folder) == before
 
@@ -312,7 +312,7 @@ def test_built_data_set_is_replaced_only_when_asked(tmp_path):
     """If it failed, a data set would be lost by running a command twice, or could never be renewed."""
     built = build_small(tmp_path)
     before, corpus = files_of(built), write_posts(tmp_path / "corpus", POSTS | {"train": [("9", "new/O")]})
-    with pytest.raises(CorpusError, match="built: expected a new folder, found a built data set; --overwrite replaces it"):
+    with pytest.raises(FileExistsError, match="built: expected a new folder, found a built data set; --overwrite replaces it"):
         build_dataset("conll", built, data_dir=corpus)
     assert files_of(built) == before
     build_dataset("conll", built, data_dir=corpus, overwrite=True)

@@ -365,6 +365,6 @@ def test_export_replaces_nothing(tmp_path):
     """If it failed, exporting into the folder of a corpus would overwrite it."""
     folder = write_posts(tmp_path / "corpus", POSTS)
     before = files_of(folder)
-    with pytest.raises(CorpusError, match="corpus: expected a new or an empty folder, found something else there"):
+    with pytest.raises(FileExistsError, match="corpus: expected a new or an empty folder, found something else there"):
         export_imgid(corpus_of(train=[post()]), folder)
     assert files_of(folder) == before
