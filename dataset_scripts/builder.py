@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar
 
 import datasets
 
@@ -19,7 +19,7 @@ from modeling_mmner.labels_mmner import bio_labels
 
 from .official import OFFICIAL, Official, differences, file_hash
 from .reader import CorpusError, Post, Reading, find_picture, find_split, read_posts
-from .schemes import TagScheme
+from .reading_options import ReadingOptions, closed_sets
 from .slices import SplitSlice, parse_slice
 
 SPLITS = ("train", "validation", "test")
@@ -45,32 +45,16 @@ def corpus_features(labels: list[str]) -> datasets.Features:
 
 
 @dataclass
-class PostsConfig(datasets.BuilderConfig):
-    """How a corpus in files is read.
+class PostsConfig(ReadingOptions, datasets.BuilderConfig):
+    """How a corpus in files is read, see `ReadingOptions`, and what is asked of its pictures.
 
     Attributes:
-        data_dir: the folder with its train, valid and test files.
-        image_dir: the folder with the pictures ``<id>.jpg``; None: no post has a picture.
-        language: of every post.
-        tag_scheme: of the files.
-        rename_types: entity types to call otherwise.
-        repair_orphans: make an I- that continues nothing a B-.
-        split_slices: for a split another file or a part of it, as ``{"train": "val[:2000]"}``; of each file, where a split has
-            several.
         license: that the corpus gives; ``other``: none, or one without a name on the Hub.
-        verify: stop where the files are not the official ones; False only warns.
         broken_pictures: ``keep`` the post of a picture that cannot be decoded without it, or ``stop``.
         require_images: stop at a post without a picture file.
     """
 
-    image_dir: str | None = None
-    language: str = "unknown"
-    tag_scheme: TagScheme = "bio"
-    rename_types: Mapping[str, str] = field(default_factory=dict)
-    repair_orphans: bool = False
-    split_slices: Mapping[str, str] = field(default_factory=dict)
     license: str = "other"
-    verify: bool = True
     broken_pictures: Literal["keep", "stop"] = "keep"
     require_images: bool = False
 
@@ -91,6 +75,9 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         CITATION: BibTeX.
         KNOWN_PROBLEMS: a sentence each.
         TERMS: under which the posts and pictures may be used.
+        IS_GENERATED: whether it is made by a program, so that there are no files to read and nobody has rights in it.
+        NAMED_BY_FOLDER: whether the builder reads any corpus, so that only the folder's name tells which one.
+        NEEDS_LANGUAGE: whether nothing but the user says in which language the posts are.
         found: for each split that was generated, what was come upon.
     """
 
@@ -98,10 +85,23 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
     CITATION: ClassVar[str] = ""
     KNOWN_PROBLEMS: ClassVar[tuple[str, ...]] = ()
     TERMS: ClassVar[str]
+    IS_GENERATED: ClassVar[bool] = False
+    NAMED_BY_FOLDER: ClassVar[bool] = False
+    NEEDS_LANGUAGE: ClassVar[bool] = False
 
     def __init__(self, **kwargs: Any) -> None:
         self.found: dict[str, Found] = {}
         super().__init__(**kwargs)
+
+    @classmethod
+    def configs_in(cls, data_dir: Path) -> list[str]:
+        """The configs that a folder of files is built into by default; empty: the builder's own default."""
+        return []
+
+    @classmethod
+    def chance(cls, languages: Iterable[str]) -> dict[str, float] | None:
+        """Best F1 of text alone on the ambiguous test posts, by language and over ``all``; None where that is not known."""
+        return None
 
     def version_name(self) -> str:
         """What tells this copy of the corpus from others."""
@@ -166,13 +166,13 @@ class PostsBuilder(CorpusBuilder):
         """Compare the files with the official ones, where there are such.
 
         Raises:
-            CorpusError: a split differs, unless the config says not to verify; then it is a warning.
+            CorpusError: a split differs, unless the config says `no_verify`; then it is a warning.
         """
         files, reading = self.files(), self.reading()
         compared = (differences(files[split][0], reading, official) for split, official in self.official().items())
         if different := [difference for difference in compared if difference]:
             text = "\n".join([*different, f"this copy is version {self.version_name()!r}"])
-            if self.config.verify:
+            if not self.config.no_verify:
                 raise CorpusError(f"{text}; --no_verify takes it as another version of the corpus")
             warnings.warn(text, stacklevel=2)
 
@@ -284,10 +284,9 @@ class PostsBuilder(CorpusBuilder):
         """The config, and an id that ends in the source's hash: the cache is looked up by it, and changed files must not be
         answered with what was built of the old ones."""
         self.config, config_id = super()._create_builder_config(*args, **kwargs)
-        for name, hint in get_type_hints(PostsConfig).items():
-            value = getattr(self.config, name)
-            if get_origin(hint) is Literal and value not in get_args(hint):
-                raise CorpusError(f"{self.name} {name}: expected one of {', '.join(get_args(hint))}; found {value!r}")
+        for name, choices in closed_sets(PostsConfig):
+            if (value := getattr(self.config, name)) not in choices:
+                raise CorpusError(f"{self.name} {name}: expected one of {', '.join(choices)}; found {value!r}")
         return self.config, f"{config_id}-{self._source_hash()}"
 
     def source_files(self) -> list[Path]:

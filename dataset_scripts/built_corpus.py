@@ -13,14 +13,15 @@ from typing import Any
 import pyarrow.parquet as pq
 from datasets.exceptions import DatasetGenerationError
 
+from modeling_mmner.staging import staged_folder
+
 from .archives import unpacked
 from .builder import SPLITS, CorpusBuilder, Found
+from .corpora import BUILDERS
 from .data_card import render_card
-from .mmner.mmner import configs_in
 from .official import Counts
 from .opening import RECORD, make_builder
 from .reader import CorpusError
-from .staging import staged_folder
 
 BROKEN_REPORT = "broken_pictures.jsonl"
 """Lists the pictures that could not be decoded; stays local."""
@@ -52,13 +53,15 @@ def build_dataset(
         The record: what was built, and from what.
 
     Raises:
-        CorpusError: the raw files are missing, malformed or another version; the output folder is taken.
+        CorpusError: the raw files are missing, malformed or another version.
+        FileExistsError: the output folder is taken.
     """
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
         scratch = staged / "scratch"
         sources = {"data_dir": data_dir, "image_dir": image_dir}
         folders = {key: unpacked(path, scratch / key) for key, path in sources.items() if path is not None}
-        names = list(configs) or (configs_in(folders["data_dir"]) if name == "mmner" and data_dir is not None else []) or [""]
+        found = BUILDERS[name].configs_in(folders["data_dir"]) if "data_dir" in folders else []
+        names = list(configs) or found or [""]
         builders = [make_builder(name, config=config, cache_dir=str(scratch / "cache"), **folders, **options) for config in names]
         record = _described(builders[0])
         for builder in builders:

@@ -3,20 +3,19 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from rich.console import Console
+from .corpora import BUILDERS
+from .reader import CorpusError
+from .reading_options import ReadingOptions, closed_sets
 
-from dataset_scripts.built_corpus import build_dataset
-from dataset_scripts.contact_sheet import contact_sheet
-from dataset_scripts.editing import export_imgid, read_ids, remove_posts
-from dataset_scripts.inspection import inspect_corpus, plot_statistics, tables
-from dataset_scripts.opening import BUILDERS, Corpus, open_corpus
-from dataset_scripts.overlap import overlap_matrix
-from dataset_scripts.publishing import check_may_publish, publish
-from dataset_scripts.reader import CorpusError
-from dataset_scripts.schemes import TagScheme
+if TYPE_CHECKING:
+    from .opening import Corpus
+
+# What runs a command is imported when it runs: `datasets` alone takes a second, and --help has no need of it.
 
 _DATASET = f"one of {', '.join(BUILDERS)}, a folder with a built data set or raw files, or a Hub id"
 
@@ -44,7 +43,7 @@ def add_corpus_commands(commands: Any) -> None:
     inspect.add_argument("--config", help="config of a data set that has several")
     inspect.add_argument("--split", default="train", help="split of the contact sheet (default train)")
     inspect.add_argument("--count", type=int, default=12, help="posts on the contact sheet (default 12)")
-    inspect.add_argument("--seed", type=int, default=1, help="of the choice of posts (default 1)")
+    inspect.add_argument("--seed", type=int, default=1, help="random seed for the choice of posts (default 1)")
     _add_reading_options(inspect)
 
     overlap = commands.add_parser("overlap", help="count the posts that two corpora, or the splits of one, have in common")
@@ -67,39 +66,54 @@ def add_corpus_commands(commands: Any) -> None:
 
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     """How raw files are read; what is not given is left to the corpus's builder."""
-    files = parser.add_argument_group("raw files")
-    files.add_argument("--data_dir", help="folder or archive with train, valid and test files")
-    files.add_argument("--image_dir", help="folder or archive with the pictures <id>.jpg")
-    files.add_argument("--language", help="of all posts, where the corpus does not say it")
-    files.add_argument("--tag_scheme", choices=get_args(TagScheme), help="of the files (default bio)")
-    files.add_argument("--rename_types", type=_renamed, metavar="OLD=NEW,...", help="entity types to call otherwise")
-    files.add_argument("--repair_orphans", action="store_true", default=None, help="make an I- that continues nothing a B-")
-    files.add_argument("--no_verify", action="store_false", dest="verify", default=None, help="only warn of unofficial files")
+    group, choices = parser.add_argument_group("raw files"), dict(closed_sets(ReadingOptions))
+    hints = get_type_hints(ReadingOptions)
+    for item in fields(ReadingOptions):
+        kind: dict[str, Any] = {"choices": choices.get(item.name)}
+        if hints[item.name] is bool:
+            kind = {"action": "store_true"}
+        elif "form" in item.metadata:
+            kind = {"type": _mapping_reader(item), "metavar": f"{item.metadata['form']},..."}
+        group.add_argument(f"--{item.name}", default=None, help=item.metadata["help"], **kind)
 
 
-def _renamed(text: str) -> dict[str, str]:
-    pairs = [pair.split("=") for pair in text.split(",")]
-    if not all(len(pair) == 2 and all(pair) for pair in pairs):
-        raise argparse.ArgumentTypeError(f"expected OLD=NEW,OLD=NEW, found {text!r}")
-    return dict(pairs)
+def _mapping_reader(item: Field[Any]) -> Callable[[str], dict[str, str]]:
+    """What reads ``a=x,b=y``."""
+    form = item.metadata["form"]
+
+    def read(text: str) -> dict[str, str]:
+        pairs = [pair.split("=") for pair in text.split(",")]
+        if not all(len(pair) == 2 and all(pair) for pair in pairs):
+            raise argparse.ArgumentTypeError(f"expected {form},{form}, found {text!r}")
+        return dict(pairs)
+
+    return read
 
 
 def _given(options: argparse.Namespace, *more: str) -> dict[str, Any]:
     """The options of reading raw files that were given."""
-    names = ("data_dir", "image_dir", "language", "tag_scheme", "rename_types", "repair_orphans", "verify", *more)
+    names = (*(item.name for item in fields(ReadingOptions)), *more)
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
-def _opened(options: argparse.Namespace) -> Corpus:
+def _opened(options: argparse.Namespace) -> "Corpus":
+    from .opening import open_corpus
+
     return open_corpus(options.dataset, config=options.config, **_given(options))
 
 
 def _build(options: argparse.Namespace) -> int:
+    from .built_corpus import build_dataset
+    from .publishing import check_may_publish, publish
+
     if (options.public or options.i_have_the_rights) and not options.push:
         raise CorpusError("--public and --i_have_the_rights: expected them with --push ORG/NAME, found no --push")
     if options.push:
         check_may_publish(
-            options.push, generated=options.dataset == "sample", has_rights=options.i_have_the_rights, public=options.public
+            options.push,
+            generated=BUILDERS[options.dataset].IS_GENERATED,
+            has_rights=options.i_have_the_rights,
+            public=options.public,
         )
     record = build_dataset(
         options.dataset,
@@ -123,6 +137,11 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from .contact_sheet import contact_sheet
+    from .inspection import inspect_corpus, plot_statistics, tables
+
     corpus = _opened(options)
     if options.split not in corpus.splits:
         raise CorpusError(f"--split: expected one of {', '.join(corpus.splits)}, found {options.split!r}")
@@ -143,12 +162,17 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _overlap(options: argparse.Namespace) -> int:
+    from .opening import open_corpus
+    from .overlap import overlap_matrix
+
     found_in = open_corpus(options.found_in) if options.found_in else None
     print(json.dumps(overlap_matrix(open_corpus(options.of), found_in), indent=2, ensure_ascii=False))
     return 0
 
 
 def _remove(options: argparse.Namespace) -> int:
+    from .editing import read_ids, remove_posts
+
     removed = remove_posts(options.folder, read_ids(options.ids))
     absent = [post_id for post_id, rows in removed.items() if not rows]
     print(
@@ -160,6 +184,8 @@ def _remove(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from .editing import export_imgid
+
     export_imgid(_opened(options), options.output_dir)
     print(f"wrote train.txt, valid.txt, test.txt and images/ to {options.output_dir}")
     return 0

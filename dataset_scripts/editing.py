@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from modeling_mmner.images_mmner import pictures_of
+from modeling_mmner.staging import staged_folder
 
 from .built_corpus import BROKEN_REPORT, describe_split, read_record, shards, write_record
 from .opening import RECORD, Corpus
 from .reader import UNSAFE_ID, CorpusError
-from .staging import staged_folder
 
 _FILE_NAMES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 
@@ -107,7 +107,8 @@ def export_imgid(corpus: Corpus, output_dir: str | Path) -> None:
 
     Raises:
         CorpusError: the format cannot hold a post: its id is no file name or not the only one, a token is empty or holds a tab
-            or a line feed, it has several pictures, or another one than a post of the same id; or the output folder is taken.
+            or a line feed, it has several pictures, or another one than a post of the same id.
+        FileExistsError: the output folder is taken.
     """
     digests: dict[str, bytes | None] = {}
     with staged_folder(output_dir) as staged:

@@ -13,7 +13,6 @@ import pyarrow as pa
 from rich.table import Table
 
 from modeling_mmner.labels_mmner import entity_types, tags_to_spans
-from modeling_mmner.reports import percent
 
 from .official import Counts
 from .opening import Corpus
@@ -293,7 +292,7 @@ def _shortened(columns: Sequence[Mapping[str, int]]) -> Iterator[tuple[str, list
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{percent(share)}%"
+    return "-" if share is None else f"{share:.1%}"
 
 
 def plot_statistics(statistics: Statistics, path: str | Path) -> None:

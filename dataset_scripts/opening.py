@@ -14,21 +14,9 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 from modeling_mmner.labels_mmner import check_labels
 
 from .builder import SPLITS, CorpusBuilder, PostsBuilder
-from .conll.conll import Conll
-from .mmner.mmner import MMNER
+from .corpora import BUILDERS, FOLDER_CORPUS
 from .reader import SPLIT_NAMES, CorpusError
-from .sample.sample import Sample
 from .slices import parse_slice
-from .twitter2015.twitter2015 import Twitter2015
-from .twitter2017.twitter2017 import Twitter2017
-
-BUILDERS: dict[str, type[CorpusBuilder]] = {
-    "sample": Sample,
-    "twitter2015": Twitter2015,
-    "twitter2017": Twitter2017,
-    "mmner": MMNER,
-    "conll": Conll,
-}
 
 RECORD = "corpus.json"
 """The file of a built data set that says what it was built from; its card is rendered from it."""
@@ -70,7 +58,7 @@ def open_corpus(
         config: of a data set or builder that has several.
         data_dir, image_dir: folders of raw files and pictures. Where `dataset` is itself a folder of raw files, the pictures
             are by default those in its subfolder ``images``, if it has one.
-        options: of `PostsConfig`, for raw files.
+        options: more `ReadingOptions`, for raw files.
 
     Raises:
         CorpusError: there is no such corpus, it has not the columns or labels needed, or its files are malformed.
@@ -78,11 +66,11 @@ def open_corpus(
     given = {"data_dir": data_dir, "image_dir": image_dir, **options}
     if dataset in BUILDERS:
         builder = make_builder(dataset, config=config, **given)
-        return _raw(builder) if isinstance(builder, PostsBuilder) else _generated(builder)
+        return _generated(builder) if builder.IS_GENERATED else _raw(builder)
     folder = Path(dataset)
     if folder.is_dir() and not any(folder.rglob("*.parquet")):
         beside = folder / "images" if (folder / "images").is_dir() else None
-        return _raw(make_builder("conll", **given | {"data_dir": folder, "image_dir": image_dir or beside}))
+        return _raw(make_builder(FOLDER_CORPUS, **given | {"data_dir": folder, "image_dir": image_dir or beside}))
     slices = given.pop("split_slices", None) or {}
     _refuse_reading_options(dataset, given)
     return _built(dataset, config, slices)
@@ -95,7 +83,7 @@ def make_builder(name: str, *, config: str | None = None, cache_dir: str | None 
         CorpusError: folders or files are missing or malformed, or the corpus has no such config.
     """
     builder = BUILDERS[name]
-    if not issubclass(builder, PostsBuilder):
+    if builder.IS_GENERATED:
         _refuse_reading_options(name, options)
     known = [known.name for known in builder.BUILDER_CONFIGS]
     config = config or builder.DEFAULT_CONFIG_NAME or (known[0] if len(known) == 1 else None)
@@ -125,7 +113,7 @@ def _raw(builder: PostsBuilder) -> Corpus:
     features = builder.info.features.copy()
     features["image"] = datasets.Image(decode=False)
     splits = {split: datasets.Dataset.from_list(list(builder.rows(split)), features=features) for split in SPLITS}
-    name = Path(builder.config.data_dir).name if isinstance(builder, Conll) else builder.name
+    name = Path(builder.config.data_dir).name if builder.NAMED_BY_FOLDER else builder.name
     return Corpus(name, splits, builder.labels(), builder.version_name(), builder.file_hashes())
 
 

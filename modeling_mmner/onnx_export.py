@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from dataset_scripts.staging import staged_folder
-
 from . import onnx_decoding
 from .context_mmner import Context, Regions, TextStates, masked_mean
 from .modeling_mmner import MMNERForTokenClassification
 from .onnx_decoding import existing_windows
 from .parts_mmner import MAIN_HEAD
 from .processing_mmner import MMNERProcessor
+from .staging import staged_folder
 from .vision_mmner import VisionTower
 
 TOLERANCE = 1e-4

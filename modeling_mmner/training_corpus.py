@@ -10,10 +10,11 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from dataset_scripts.builder import SPLITS, read_ahead
-from dataset_scripts.opening import BUILDERS, Corpus, open_corpus
+from dataset_scripts.corpora import BUILDERS
+from dataset_scripts.opening import Corpus, open_corpus
 from dataset_scripts.overlap import overlapping
 from dataset_scripts.reader import CorpusError
-from dataset_scripts.sample.sample import chance_level, generate_posts
+from dataset_scripts.reading_options import ReadingOptions
 
 from .images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from .recipes import CorpusSettings
@@ -53,8 +54,7 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
         CorpusError: it cannot be opened or lacks a split; no post is in the wanted languages; a picture is missing or broken
             and they are required; training posts occur in the test split of another corpus.
     """
-    folders = {"data_dir": settings.data_dir, "image_dir": settings.image_dir}
-    opened = open_corpus(settings.dataset, config=settings.dataset_config, **folders, **_options(settings))
+    opened = open_corpus(settings.dataset, config=settings.dataset_config, **_reading_options(settings))
     corpus = TrainingCorpus(**{item.name: getattr(opened, item.name) for item in fields(Corpus)})
     if settings.test_dataset is not None:
         _take_test_split(corpus, open_corpus(settings.test_dataset))
@@ -66,22 +66,18 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     _keep_apart(corpus, settings)
     for split in SPLITS:
         corpus.splits[split], corpus.pictures[split] = _with_good_pictures(corpus.splits[split], settings, split)
-    if settings.dataset == "sample" and settings.test_dataset is None:
-        corpus.chance = _chance(sorted(set(corpus.splits["test"]["language"])))
+    if settings.dataset in BUILDERS and settings.test_dataset is None:
+        corpus.chance = BUILDERS[settings.dataset].chance(sorted(set(corpus.splits["test"]["language"])))
     return corpus
 
 
-def _options(settings: CorpusSettings) -> dict[str, Any]:
-    """How the recipe wants raw files read; what it leaves at its default is left to the corpus's builder."""
-    options = {
-        "tag_scheme": settings.tag_scheme if settings.tag_scheme != "bio" else None,
-        "rename_types": settings.rename_types or None,
-        "split_slices": settings.split_slices or None,
-        "repair_orphans": settings.repair_orphans or None,
-        "verify": False if settings.no_verify else None,
-        "language": settings.languages[0] if settings.dataset == "conll" and len(settings.languages) == 1 else None,
-    }
-    return {name: value for name, value in options.items() if value is not None}
+def _reading_options(settings: CorpusSettings) -> dict[str, Any]:
+    """How the recipe wants raw files read; a single language is that of posts which do not say theirs."""
+    known = {item.name: getattr(settings, item.name) for item in fields(ReadingOptions) if hasattr(settings, item.name)}
+    given = ReadingOptions(**known).given()
+    if settings.dataset in BUILDERS and BUILDERS[settings.dataset].NEEDS_LANGUAGE and len(settings.languages) == 1:
+        return {"language": settings.languages[0]} | given
+    return given
 
 
 def _take_test_split(corpus: TrainingCorpus, other: Corpus) -> None:
@@ -211,10 +207,3 @@ def _problem(row: dict[str, Any]) -> str | None:
     except PictureError as error:
         return str(error)
     return None
-
-
-def _chance(languages: list[str]) -> dict[str, float]:
-    """Chance level of text alone on the sample's ambiguous test posts, by language and over all."""
-    seed = BUILDERS["sample"].BUILDER_CONFIGS[0].seed
-    posts = {language: list(generate_posts(language, "test", seed)) for language in languages}
-    return {language: chance_level(rows) for language, rows in posts.items()} | {"all": chance_level(chain(*posts.values()))}

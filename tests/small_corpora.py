@@ -65,4 +65,4 @@ def write_mmner(root: Path, **folders: list[tuple[str, str]]) -> Path:
 
 def make_builder(cache: Path, kind: type[PostsBuilder], **options: object) -> PostsBuilder:
     """A builder that keeps what it builds in `cache` and, unless told otherwise, takes any copy of a corpus."""
-    return kind(cache_dir=str(cache), **{"verify": False} | options)
+    return kind(cache_dir=str(cache), **{"no_verify": True} | options)

@@ -9,7 +9,7 @@ from PIL import Image, ImageFile
 
 from dataset_scripts.builder import PostsBuilder
 from dataset_scripts.conll.conll import Conll
-from dataset_scripts.mmner.mmner import MMNER, PAIRS, configs_in
+from dataset_scripts.mmner.mmner import MMNER, PAIRS
 from dataset_scripts.reader import CorpusError
 from dataset_scripts.twitter2015.twitter2015 import Twitter2015
 from dataset_scripts.twitter2017.twitter2017 import Twitter2017
@@ -184,9 +184,9 @@ def test_folder_with_the_files_of_one_language_is_taken(make, tmp_path):
 
 def test_configs_are_those_whose_folders_are_there(tmp_path):
     """If it failed, building all configs of a download would stop at one that it does not hold, or leave one out."""
-    assert configs_in(write_mmner(tmp_path / "some", fr=[], all_lang=[], de_plus_en=[])) == ["fr", "all", "en_plus_de"]
-    assert configs_in(tmp_path / "some" / "train_valid_test_fr") == ["fr"]
-    assert configs_in(write_posts(tmp_path / "files", ending="_conll_format.txt")) == []
+    assert MMNER.configs_in(write_mmner(tmp_path / "some", fr=[], all_lang=[], de_plus_en=[])) == ["fr", "all", "en_plus_de"]
+    assert MMNER.configs_in(tmp_path / "some" / "train_valid_test_fr") == ["fr"]
+    assert MMNER.configs_in(write_posts(tmp_path / "files", ending="_conll_format.txt")) == []
 
 
 # Pictures.

@@ -54,7 +54,7 @@ def counts_in(details: dict) -> dict:
 # What is built.
 
 
-@pytest.mark.parametrize(("name", "options"), [("conll", {}), ("twitter2017", {"verify": False})])
+@pytest.mark.parametrize(("name", "options"), [("conll", {}), ("twitter2017", {"no_verify": True})])
 def test_record_has_the_counts_of_the_files(tmp_path, name, options):
     """If it failed, the card would state figures that are not those of the data."""
     folder = write_posts(tmp_path / "corpus", POSTS)
@@ -103,7 +103,7 @@ def mmner(tmp_path_factory):
     """Every config of a download with two languages, a pair and all; its released folders are beside it."""
     folder = tmp_path_factory.mktemp("mmner")
     write_mmner(folder / "released", **MMNER)
-    build_dataset("mmner", folder / "built", data_dir=folder / "released", verify=False)
+    build_dataset("mmner", folder / "built", data_dir=folder / "released", no_verify=True)
     return folder / "built"
 
 
@@ -130,7 +130,7 @@ def test_record_counts_languages_and_sources(mmner):
 def test_configs_that_are_named_are_built_alone(tmp_path):
     """If it failed, a user could not leave out a config of a large download."""
     root = write_mmner(tmp_path / "released", **MMNER)
-    record = build_dataset("mmner", tmp_path / "built", configs=["fr", "all"], data_dir=root, verify=False)
+    record = build_dataset("mmner", tmp_path / "built", configs=["fr", "all"], data_dir=root, no_verify=True)
     assert list(record["configs"]) == ["fr", "all"]
     assert {path.name for path in (tmp_path / "built").iterdir() if path.is_dir()} == {"fr", "all"}
 
@@ -303,7 +303,7 @@ def test_foreign_folder_is_never_replaced(tmp_path, overwrite):
     """If it failed, a slip in --output_dir would delete a user's files."""
     folder = write_posts(tmp_path / "corpus", POSTS)
     before = files_of(folder)
-    with pytest.raises(CorpusError, match="corpus: expected a new or an empty folder, found something else there"):
+    with pytest.raises(FileExistsError, match="corpus: expected a new or an empty folder, found something else there"):
         build_dataset("conll", folder, data_dir=folder, overwrite=overwrite)
     assert files_of(folder) == before
 
@@ -312,7 +312,7 @@ def test_built_data_set_is_replaced_only_when_asked(tmp_path):
     """If it failed, a data set would be lost by running a command twice, or could never be renewed."""
     built = build_small(tmp_path)
     before, corpus = files_of(built), write_posts(tmp_path / "corpus", POSTS | {"train": [("9", "new/O")]})
-    with pytest.raises(CorpusError, match="built: expected a new folder, found a built data set; --overwrite replaces it"):
+    with pytest.raises(FileExistsError, match="built: expected a new folder, found a built data set; --overwrite replaces it"):
         build_dataset("conll", built, data_dir=corpus)
     assert files_of(built) == before
     build_dataset("conll", built, data_dir=corpus, overwrite=True)

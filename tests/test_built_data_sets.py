@@ -79,10 +79,10 @@ def folder(tmp_path_factory):
         build_small(folder / name, image_dir=folder / "images", language="en")
     remove_posts(folder / "edited" / "built", ["1", "5", "6"])
     write_mmner(folder / "released", **MMNER)
-    build_dataset("mmner", folder / "mmner" / "built", data_dir=folder / "released", verify=False)
+    build_dataset("mmner", folder / "mmner" / "built", data_dir=folder / "released", no_verify=True)
     for name in REAL if DATA.is_dir() else ():
         raw = DATA / "tweets_with_pictures" / name
-        build_dataset(name, folder / name / "built", data_dir=raw, image_dir=raw / "images", verify=False)
+        build_dataset(name, folder / name / "built", data_dir=raw, image_dir=raw / "images", no_verify=True)
     return folder
 
 

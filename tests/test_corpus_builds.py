@@ -56,19 +56,19 @@ def test_other_copies_are_refused(make, corpus):
         r"(.*\n){2}this copy is version 'copy-[0-9a-f]{12}'; --no_verify takes it as another version of the corpus"
     )
     with pytest.raises(CorpusError, match=message):
-        make(Twitter2017, data_dir=corpus, verify=True).check_files()
+        make(Twitter2017, data_dir=corpus, no_verify=False).check_files()
 
 
 def test_other_copies_are_not_built(make, corpus, tmp_path):
     """If it failed, only whoever asks for the check would be told of another copy."""
     with pytest.raises(CorpusError, match="expected the official file, sha256 801e149e8635"):
-        make(Twitter2017, data_dir=corpus, verify=True).download_and_prepare(str(tmp_path / "built"))
+        make(Twitter2017, data_dir=corpus, no_verify=False).download_and_prepare(str(tmp_path / "built"))
 
 
 def test_other_copies_are_taken_with_a_warning(make, corpus):
     """If it failed, --no_verify would still refuse another copy, or take it silently."""
     with pytest.warns(UserWarning, match=r"expected the official file, sha256 801e149e8635; (.*\n)*this copy is version 'copy-"):
-        make(Twitter2017, data_dir=corpus, verify=False).check_files()
+        make(Twitter2017, data_dir=corpus, no_verify=True).check_files()
 
 
 def test_same_counts_with_other_content_are_another_copy(corpus):
@@ -92,7 +92,7 @@ def test_corpora_without_official_figures_are_not_checked(make, tmp_path, kind, 
     folder = root / "train_valid_test_fr" if kind is Conll else root
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        make(kind, config_name=config, data_dir=folder, verify=True).check_files()
+        make(kind, config_name=config, data_dir=folder, no_verify=False).check_files()
 
 
 def test_version_names_the_content(make, corpus, tmp_path):
@@ -279,7 +279,7 @@ each_real = pytest.mark.parametrize("name", REAL)
 
 def real_builder(name: str, cache: Path) -> PostsBuilder:
     kind, config, folder = REAL[name]
-    return make_builder(cache, kind, config_name=config, data_dir=str(DATA / folder), verify=True)
+    return make_builder(cache, kind, config_name=config, data_dir=str(DATA / folder), no_verify=False)
 
 
 @needs_data

@@ -6,7 +6,6 @@ import warnings
 import datasets
 import pytest
 
-from dataset_scripts import commands
 from modeling_mmner.cli import main
 from tests.built_corpora import POSTS, build_small, files_of, record_of, rows_of
 from tests.small_corpora import write_mmner, write_pictures, write_posts
@@ -69,7 +68,8 @@ def test_configs_are_chosen_by_commas(tmp_path):
         (["--tag_scheme", "bioes"], {"tag_scheme": "bioes"}),
         (["--rename_types", "LOC=PLACE,PER=PERSON"], {"rename_types": {"LOC": "PLACE", "PER": "PERSON"}}),
         (["--repair_orphans"], {"repair_orphans": True}),
-        (["--no_verify"], {"verify": False}),
+        (["--no_verify"], {"no_verify": True}),
+        (["--split_slices", "train=val[:9]"], {"split_slices": {"train": "val[:9]"}}),
         (["--broken_pictures", "stop"], {"broken_pictures": "stop"}),
         (["--require_images"], {"require_images": True}),
         (["--license", "cc-by-4.0"], {"license": "cc-by-4.0"}),
@@ -82,7 +82,8 @@ def test_configs_are_chosen_by_commas(tmp_path):
 def test_options_reach_the_builder_and_nothing_else_does(monkeypatch, options, given):
     """If it failed, an option would do nothing, or a default of the command would overrule one of the corpus."""
     calls = []
-    monkeypatch.setattr(commands, "build_dataset", lambda *args, **kwargs: calls.append((args, kwargs)) or {"configs": {}})
+    stub = lambda *args, **kwargs: calls.append((args, kwargs)) or {"configs": {}}  # noqa: E731
+    monkeypatch.setattr("dataset_scripts.built_corpus.build_dataset", stub)
     assert run("build-dataset", "mmner", "--data_dir", "raw", "--output_dir", "built", *options) == 0
     assert calls == [(("mmner", "built"), {"configs": [], "overwrite": False, "data_dir": "raw"} | given)]
 

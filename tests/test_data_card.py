@@ -48,7 +48,7 @@ def small(tmp_path_factory):
 def mmner(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mmner")
     write_mmner(folder / "released", en=[("1", "so/O")], fr=[("2", "oui/O")], all_lang=[("1", "so/O"), ("3", "?/O")])
-    build_dataset("mmner", folder / "built", data_dir=folder / "released", verify=False)
+    build_dataset("mmner", folder / "built", data_dir=folder / "released", no_verify=True)
     return folder / "built"
 
 
@@ -110,7 +110,7 @@ def test_size_is_that_of_the_largest_config(mmner, limit, size):
 )
 def test_licence_is_that_of_the_corpus(tmp_path, name, options, license):
     """If it failed, tweets would go to the Hub under a licence that their authors never gave."""
-    build_dataset(name, tmp_path / "built", data_dir=write_posts(tmp_path / "corpus"), verify=False, **options)
+    build_dataset(name, tmp_path / "built", data_dir=write_posts(tmp_path / "corpus"), no_verify=True, **options)
     card = card_of(tmp_path / "built")
     assert card.data.license == license
     assert f"Licence field: `{license}`. " in card.text and "must have the right to." in card.text

@@ -55,7 +55,7 @@ def test_posts_are_taken_out_of_every_config(tmp_path):
         "fr": [("1", "oui/O"), ("3", "non/O")],
         "all_lang": [("1", "so/O"), ("3", "?/O")],
     }
-    build_dataset("mmner", tmp_path / "built", data_dir=write_mmner(tmp_path / "released", **posts), verify=False)
+    build_dataset("mmner", tmp_path / "built", data_dir=write_mmner(tmp_path / "released", **posts), no_verify=True)
     before = all_rows(tmp_path / "built")
     assert remove_posts(tmp_path / "built", ["1", "7"]) == {"1": 3, "7": 3}
     assert all_rows(tmp_path / "built") == without(before, {"1", "7"})
@@ -146,7 +146,7 @@ def test_version_gets_another_name_for_other_posts(tmp_path):
 def test_config_without_the_posts_keeps_its_version(tmp_path):
     """If it failed, figures on a config that did not change could no longer be compared."""
     released = write_mmner(tmp_path / "released", en=[("1", "so/O"), ("2", "it/O")], fr=[("3", "non/O"), ("4", "oui/O")])
-    build_dataset("mmner", tmp_path / "built", data_dir=released, verify=False)
+    build_dataset("mmner", tmp_path / "built", data_dir=released, no_verify=True)
     before = record_of(tmp_path / "built")["configs"]
     remove_posts(tmp_path / "built", ["3"])
     after = record_of(tmp_path / "built")["configs"]
@@ -365,6 +365,6 @@ def test_export_replaces_nothing(tmp_path):
     """If it failed, exporting into the folder of a corpus would overwrite it."""
     folder = write_posts(tmp_path / "corpus", POSTS)
     before = files_of(folder)
-    with pytest.raises(CorpusError, match="corpus: expected a new or an empty folder, found something else there"):
+    with pytest.raises(FileExistsError, match="corpus: expected a new or an empty folder, found something else there"):
         export_imgid(corpus_of(train=[post()]), folder)
     assert files_of(folder) == before

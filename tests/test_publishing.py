@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
-from dataset_scripts import commands, publishing
+from dataset_scripts import built_corpus, publishing
 from dataset_scripts.publishing import check_may_publish, publish
 from dataset_scripts.reader import CorpusError
 from modeling_mmner.cli import main
@@ -110,9 +110,9 @@ def test_generated_posts_need_no_rights(hub):
 def test_only_the_sample_is_generated(hub, tmp_path, monkeypatch, dataset):
     """If it failed, one of the real corpora would be published without the question."""
     asked = []
-    monkeypatch.setattr(commands, "check_may_publish", lambda repo_id, **options: asked.append(options))
-    monkeypatch.setattr(commands, "build_dataset", lambda *_, **__: {"configs": {}})
-    monkeypatch.setattr(commands, "publish", lambda *_, **__: "")
+    monkeypatch.setattr(publishing, "check_may_publish", lambda repo_id, **options: asked.append(options))
+    monkeypatch.setattr(built_corpus, "build_dataset", lambda *_, **__: {"configs": {}})
+    monkeypatch.setattr(publishing, "publish", lambda *_, **__: "")
     build(tmp_path, dataset=dataset)
     assert asked == [{"generated": dataset == "sample", "has_rights": False, "public": False}]
 

@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dataset_scripts import staging
 from dataset_scripts.built_corpus import build_dataset
-from dataset_scripts.reader import CorpusError
-from dataset_scripts.staging import staged_folder
+from modeling_mmner.staging import staged_folder
 from tests.built_corpora import POSTS, files_of, rows_of
 from tests.small_corpora import encoded, write_posts
 
@@ -55,7 +53,7 @@ def dies_while_filling(target: Path) -> None:
 
 
 def dies_before_the_old_one_is_moved(target: Path) -> None:
-    staging._exchange = die
+    Path.rename = die
     replace(target)
 
 
@@ -122,7 +120,7 @@ def test_killed_replacement_loses_nothing(tmp_path, dies):
     target = fill(tmp_path / "target", OLD)
     killed(lambda: dies(target))
     with (
-        pytest.raises(CorpusError, match="found a built data set; --overwrite replaces it"),
+        pytest.raises(FileExistsError, match="found a built data set; --overwrite replaces it"),
         staged_folder(target, marker="mark"),
     ):
         pass
@@ -152,7 +150,7 @@ def test_remains_under_this_processs_number_are_cleared(tmp_path):
     target, number = tmp_path / "target", os.getpid()
     fill(tmp_path / f".target.replaced-{number}-01234567", OLD)
     fill(tmp_path / f".target.incomplete-{number}-01234567", {"part/new": b"2"})
-    with pytest.raises(CorpusError, match="found a built data set"), staged_folder(target, marker="mark"):
+    with pytest.raises(FileExistsError, match="found a built data set"), staged_folder(target, marker="mark"):
         pass
     assert files_of(tmp_path) == {f"target/{name}": content for name, content in OLD.items()}
 
@@ -181,7 +179,7 @@ def test_what_is_not_of_the_same_making_stays(tmp_path, marker, overwrite):
     """If it failed, a wrong output folder would cost a user's files."""
     target = fill(tmp_path / "target", {"thesis.txt": b"1"})
     message = "target: expected a new or an empty folder, found something else there"
-    with pytest.raises(CorpusError, match=message), staged_folder(target, marker=marker, overwrite=overwrite):
+    with pytest.raises(FileExistsError, match=message), staged_folder(target, marker=marker, overwrite=overwrite):
         pass
     assert files_of(target) == {"thesis.txt": b"1"}
 
@@ -189,7 +187,7 @@ def test_what_is_not_of_the_same_making_stays(tmp_path, marker, overwrite):
 def test_file_in_the_folders_place_stays(tmp_path):
     """If it failed, a file that has the output folder's name would be deleted."""
     (tmp_path / "target").write_bytes(b"1")
-    with pytest.raises(CorpusError, match="expected a new or an empty folder"):
+    with pytest.raises(FileExistsError, match="expected a new or an empty folder"):
         replace(tmp_path / "target")
     assert files_of(tmp_path) == {"target": b"1"}
 
@@ -205,8 +203,8 @@ SLOW_BUILD = """
 import sys, time
 from dataset_scripts import builder
 from dataset_scripts.built_corpus import build_dataset
-read = builder._read_picture
-builder._read_picture = lambda row: time.sleep(0.02) or read(row)
+load = builder.load_picture
+builder.load_picture = lambda picture: time.sleep(0.02) or load(picture)
 build_dataset("conll", sys.argv[1] + "/built", data_dir=sys.argv[1] + "/corpus", image_dir=sys.argv[1] + "/images")
 """
 

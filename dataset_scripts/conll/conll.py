@@ -12,6 +12,7 @@ class Conll(PostsBuilder):
 
     BUILDER_CONFIGS = [PostsConfig(name="default")]
     TYPES = ()
+    NAMED_BY_FOLDER = NEEDS_LANGUAGE = True
     TERMS = "The terms are those of the corpus that this data set was built from. Whoever publishes it must have the right to."
 
     def folders(self) -> list[Path]:

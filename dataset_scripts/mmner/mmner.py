@@ -41,6 +41,13 @@ class MMNER(PostsBuilder):
         "to hold those files against.",
     )
 
+    @classmethod
+    def configs_in(cls, data_dir: Path) -> list[str]:
+        """The configs whose folders are in `data_dir`, or whose folder it is; none where its files do not say whose they are."""
+        found = {path.name for path in (data_dir, *data_dir.iterdir()) if path.is_dir()}
+        names = [config.name for config in cls.BUILDER_CONFIGS]
+        return [name for name in names if any(f"{_FOLDER}{folder}" in found for folder in _folder_names(name))]
+
     def folders(self) -> list[Path]:
         """The config's released folder in `data_dir`, or that folder itself; for one language also another with split files."""
         [root] = super().folders()
@@ -89,14 +96,6 @@ class MMNER(PostsBuilder):
             for path in paths
             for post in read_posts(path, self.reading())
         }
-
-
-def configs_in(data_dir: str | Path) -> list[str]:
-    """The configs whose folders are in `data_dir`, or whose folder it is; none where its files do not say whose they are."""
-    root = Path(data_dir)
-    found = {path.name for path in (root, *root.iterdir()) if path.is_dir()}
-    names = [config.name for config in MMNER.BUILDER_CONFIGS]
-    return [name for name in names if any(f"{_FOLDER}{folder}" in found for folder in _folder_names(name))]
 
 
 def _folder_names(config: str) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import datasets
@@ -43,11 +44,18 @@ class Sample(CorpusBuilder):
     BUILDER_CONFIG_CLASS = SampleConfig
     BUILDER_CONFIGS = [SampleConfig(name="all"), *(SampleConfig(name=code, languages=(code,)) for code in LANGUAGES)]
     DEFAULT_CONFIG_NAME = "all"
+    IS_GENERATED = True
     TERMS = "Everything in it is generated, under the Apache License 2.0."
     KNOWN_PROBLEMS = (
         "Synthetic and small: a score on it shows that a system works and uses its pictures, and is no evidence of quality on "
         "real posts.",
     )
+
+    @classmethod
+    def chance(cls, languages: Iterable[str]) -> dict[str, float]:
+        """Chance level of text alone on the ambiguous test posts, by language and over ``all``."""
+        posts = {language: list(generate_posts(language, "test", SampleConfig.seed)) for language in languages}
+        return {name: chance_level(of_one) for name, of_one in posts.items()} | {"all": chance_level(chain(*posts.values()))}
 
     def version_name(self) -> str:
         """The builder's version and the seed, which decide everything."""

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .reader import CorpusError
-
 
 @contextmanager
 def staged_folder(target: str | Path, *, marker: str | None = None, overwrite: bool = False) -> Iterator[Path]:
@@ -21,16 +19,16 @@ def staged_folder(target: str | Path, *, marker: str | None = None, overwrite: b
         overwrite: replace such a folder.
 
     Raises:
-        CorpusError: `target` is there and may not be replaced.
+        FileExistsError: `target` is there and may not be replaced.
     """
     target = Path(target).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     _recover(target)
     if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
         if marker is None or not (target / marker).is_file():
-            raise CorpusError(f"{target}: expected a new or an empty folder, found something else there")
+            raise FileExistsError(f"{target}: expected a new or an empty folder, found something else there")
         if not overwrite:
-            raise CorpusError(f"{target}: expected a new folder, found a built data set; --overwrite replaces it")
+            raise FileExistsError(f"{target}: expected a new folder, found a built data set; --overwrite replaces it")
     staged = _beside(target, "incomplete")
     staged.mkdir()
     try:

@@ -1,0 +1,59 @@
+"""How a corpus in files is read: the one list of options for builders, commands and recipes. It imports nothing heavy."""
+
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .schemes import TagScheme
+
+
+def _option(default: Any, help_text: str, **more: str) -> Any:
+    """A dataclass field with its help for the command line."""
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"help": help_text, **more})
+    return field(default=default, metadata={"help": help_text, **more})
+
+
+@dataclass
+class ReadingOptions:
+    """How a corpus in files is read.
+
+    Attributes:
+        data_dir: the folder with its train, valid and test files.
+        image_dir: the folder with the pictures ``<id>.jpg``; None: no post has a picture.
+        language: of every post.
+        tag_scheme: of the files.
+        rename_types: entity types to call otherwise.
+        repair_orphans: make an I- that continues nothing a B-.
+        split_slices: for a split another file or a part of it, as ``{"train": "val[:2000]"}``; of each file, where a split has
+            several.
+        no_verify: only warn where the files are not the official ones; otherwise that is an error.
+    """
+
+    data_dir: str | None = _option(None, "folder with train, valid and test files (build-dataset: or an archive of one)")
+    image_dir: str | None = _option(None, "folder with the pictures <id>.jpg of --data_dir (build-dataset: or an archive of one)")
+    language: str = _option("unknown", "language of all posts, where the corpus does not say it")
+    tag_scheme: TagScheme = _option("bio", "tag scheme of the files (default bio)")
+    rename_types: dict[str, str] = _option({}, "entity types of the files to call otherwise", form="OLD=NEW")
+    repair_orphans: bool = _option(False, "make an I- tag that continues nothing a B-; otherwise it stays")
+    split_slices: dict[str, str] = _option(
+        {}, "parts to take, as train=train[:4000],validation=val[2000:]; of each language's file", form="SPLIT=PART"
+    )
+    no_verify: bool = _option(False, "take files that are not the official ones, with a warning")
+
+    def given(self) -> dict[str, Any]:
+        """The options that differ from their defaults; the others are left to the corpus's builder, which may have its own."""
+        values = ((item, getattr(self, item.name)) for item in fields(ReadingOptions))
+        return {item.name: value for item, value in values if value != default_of(item)}
+
+
+def default_of(item: Field[Any]) -> Any:
+    """The default of a dataclass's field."""
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def closed_sets(kind: type) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """The fields of a dataclass that take one of a few values, each with these values."""
+    for name, hint in get_type_hints(kind).items():
+        if get_origin(hint) is Literal:
+            yield name, get_args(hint)
