@@ -98,7 +98,7 @@ def test_space_of_a_hub_model_holds_its_name_alone(tmp_path, monkeypatch):
     folder = write_space("org/mlmner", tmp_path)
     assert front_matter(folder)["models"] == ["org/mlmner"]
     assert front_matter(folder)["license"] == "other"
-    assert "build_demo(*load_model('org/mlmner'), name='org/mlmner')" in (folder / "app.py").read_text()
+    assert "build_demo(*load_model('org/mlmner'), name='org/mlmner', examples=examples())" in (folder / "app.py").read_text()
     assert not (folder / "model").exists()
 
 

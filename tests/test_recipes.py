@@ -117,9 +117,9 @@ def test_quickstart_is_the_default_recipe():
     assert parse_arguments([]) == load_recipe("quickstart")
 
 
-_TEXTS = ("dataset", "dataset_config", "data_dir", "image_dir", "test_dataset", "text_encoder", "output_dir")
+_TEXTS = ("dataset", "dataset_config", "data_dir", "image_dir", "language", "test_dataset", "text_encoder", "output_dir")
 _FIELDS = [item for section in (CorpusSettings, ModelSettings, TrainingSettings) for item in fields(section)]
-_KEYS = {name: setting for name, setting in model_keys().items()}
+_KEYS = model_keys()
 OPTIONS: dict[str, tuple[str, object]] = {
     **{item.name: ("3", 3) for item in _FIELDS if item.type is int},
     **{item.name: ("0.25", 0.25) for item in _FIELDS if item.type is float},
