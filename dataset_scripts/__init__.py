@@ -1,1 +1,1 @@
-"""Corpora: a builder for each, one reader for all of them, and what is done with the data sets they make."""
+"""Corpora: a builder for each, one reader for all of them, and the commands for built data sets."""

@@ -18,7 +18,7 @@ from modeling_mmner.images_mmner import PictureError, load_picture
 from modeling_mmner.labels_mmner import bio_labels
 
 from .official import OFFICIAL, Official, differences, file_hash
-from .reader import CorpusError, Post, Reading, find_picture, find_split, read_posts
+from .reader import CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
 from .reading_options import ReadingOptions, closed_sets
 from .slices import SplitSlice, parse_slice
 
@@ -60,8 +60,8 @@ class PostsConfig(ReadingOptions, datasets.BuilderConfig):
 
 
 @dataclass
-class Found:
-    """What building or loading a split came upon: notes on reading, posts without a picture file, broken pictures."""
+class SplitReport:
+    """What reading a split has shown: notes on reading, posts without a picture file, broken pictures."""
 
     notes: Counter[str] = field(default_factory=Counter)
     missing: int = 0
@@ -69,7 +69,7 @@ class Found:
 
 
 class CorpusBuilder(datasets.GeneratorBasedBuilder):
-    """Base of all builders: what a data card says of a corpus, and what was come upon in building it.
+    """Base of all builders: what a data card says of a corpus, and what reading its files has shown.
 
     Attributes:
         CITATION: BibTeX.
@@ -78,7 +78,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         IS_GENERATED: whether it is made by a program, so that there are no files to read and nobody has rights in it.
         NAMED_BY_FOLDER: whether the builder reads any corpus, so that only the folder's name tells which one.
         NEEDS_LANGUAGE: whether nothing but the user says in which language the posts are.
-        found: for each split that was generated, what was come upon.
+        reports: what reading each split has shown, by split; empty until it was read.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -90,7 +90,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
     NEEDS_LANGUAGE: ClassVar[bool] = False
 
     def __init__(self, **kwargs: Any) -> None:
-        self.found: dict[str, Found] = {}
+        self.reports: dict[str, SplitReport] = {}
         super().__init__(**kwargs)
 
     @classmethod
@@ -104,7 +104,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         return None
 
     def version_name(self) -> str:
-        """What tells this copy of the corpus from others."""
+        """A name for this copy of the corpus, which no other copy has."""
         raise NotImplementedError
 
     def file_hashes(self) -> dict[str, str]:
@@ -189,15 +189,15 @@ class PostsBuilder(CorpusBuilder):
         config = self.config
         return Reading(config.tag_scheme, config.rename_types, config.repair_orphans)
 
-    def id_of(self, post: Post, path: Path) -> str:
+    def id_of(self, post: TaggedPost, path: Path) -> str:
         """The id of a post of a file."""
         return post.id
 
-    def language_of(self, post: Post, path: Path) -> str:
+    def language_of(self, post: TaggedPost, path: Path) -> str:
         """The language of a post of a file."""
         return self.config.language
 
-    def source_of(self, post: Post) -> str:
+    def source_of(self, post: TaggedPost) -> str:
         """Where a post comes from."""
         return self.name
 
@@ -208,7 +208,7 @@ class PostsBuilder(CorpusBuilder):
             CorpusError: a file is malformed, has an unknown tag, or a picture is missing and required.
         """
         reading, labels = self.reading(), {label: i for i, label in enumerate(self.labels())}
-        found = self.found[split] = Found(notes=reading.notes)
+        report = self.reports[split] = SplitReport(notes=reading.notes)
         for path, post in self._posts(split, reading):
             if unknown := sorted(set(post.tags) - set(labels)):
                 hint = "; if it is another name for one of them, say --rename_types OLD=NEW"
@@ -217,23 +217,23 @@ class PostsBuilder(CorpusBuilder):
                 "id": self.id_of(post, path),
                 "tokens": post.tokens,
                 "ner_tags": [labels[tag] for tag in post.tags],
-                "image": self._picture(post, found, f"{path}:{post.line}"),
+                "image": self._picture(post, report, f"{path}:{post.line}"),
                 "language": self.language_of(post, path),
                 "source": self.source_of(post),
             }
 
-    def _posts(self, split: str, reading: Reading) -> Iterator[tuple[Path, Post]]:
+    def _posts(self, split: str, reading: Reading) -> Iterator[tuple[Path, TaggedPost]]:
         """The split's posts, each with its file."""
         wanted = self._slice(split).posts
         for path in self.files()[split]:
             posts = islice(read_posts(path, reading), wanted.start, wanted.stop, wanted.step)
             yield from ((path, post) for post in posts)
 
-    def _picture(self, post: Post, found: Found, place: str) -> dict[str, Any] | None:
+    def _picture(self, post: TaggedPost, report: SplitReport, place: str) -> dict[str, Any] | None:
         picture = None if self.config.image_dir is None else find_picture(self.config.image_dir, post.id)
         if picture is not None:
             return {"bytes": None, "path": str(picture)}
-        found.missing += 1
+        report.missing += 1
         if self.config.require_images:
             raise CorpusError(
                 f"{place}: expected the picture {post.id}.jpg in {self.config.image_dir}, found none; without "
@@ -253,7 +253,7 @@ class PostsBuilder(CorpusBuilder):
                     hint = "with --broken_pictures keep such posts are kept without their picture"
                     raise CorpusError(f"post {row['id']!r}: {problem}; {hint}")
                 name = Path(row["image"]["path"]).name
-                self.found[split].broken.append({"split": split, "id": row["id"], "file": name, "problem": problem})
+                self.reports[split].broken.append({"split": split, "id": row["id"], "file": name, "problem": problem})
             yield row | {"image": picture}
 
     def _info(self) -> datasets.DatasetInfo:

@@ -16,9 +16,9 @@ from datasets.exceptions import DatasetGenerationError
 from modeling_mmner.staging import staged_folder
 
 from .archives import unpacked
-from .builder import SPLITS, CorpusBuilder, Found
+from .builder import SPLITS, CorpusBuilder, SplitReport
 from .corpora import BUILDERS
-from .data_card import render_card
+from .data_card import render_data_card
 from .official import Counts
 from .opening import RECORD, make_builder
 from .reader import CorpusError
@@ -71,8 +71,8 @@ def build_dataset(
         broken = [
             {"config": builder.config.name} | problem
             for builder in builders
-            for found in builder.found.values()
-            for problem in found.broken
+            for report in builder.reports.values()
+            for problem in report.broken
         ]
         shutil.rmtree(scratch, ignore_errors=True)
         write_record(staged, record)
@@ -85,7 +85,7 @@ def build_dataset(
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write the record of a built data set, and the card that follows from it."""
     (folder / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
-    (folder / "README.md").write_text(render_card(record), encoding="utf-8")
+    (folder / "README.md").write_text(render_data_card(record), encoding="utf-8")
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
@@ -131,14 +131,14 @@ def _build_config(builder: CorpusBuilder, scratch: Path, target: Path) -> dict[s
         for number, path in enumerate(files):
             path.rename(target / shard_name(split, number, len(files)))
         details = describe_split(target, split, builder.labels(), builder.info.splits[split].num_bytes)
-        found = builder.found.get(split, Found(missing=details["pictures"]["missing"]))
+        report = builder.reports.get(split, SplitReport(missing=details["pictures"]["missing"]))
         details["pictures"] |= {
-            "missing": found.missing,
-            "broken": len(found.broken),
-            "broken_ids": [problem["id"] for problem in found.broken],
+            "missing": report.missing,
+            "broken": len(report.broken),
+            "broken_ids": [problem["id"] for problem in report.broken],
         }
         hashes = {"sha256": builder.file_hashes()[split]} if split in builder.file_hashes() else {}
-        splits[split] = hashes | details | {"notes": dict(found.notes)}
+        splits[split] = hashes | details | {"notes": dict(report.notes)}
     return {"version": builder.version_name(), "splits": splits}
 
 

@@ -15,7 +15,7 @@ from .sample.texts import generate_posts
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def render_card(record: dict[str, Any]) -> str:
+def render_data_card(record: dict[str, Any]) -> str:
     """The data card of a built data set: YAML front matter with configs and columns for the Hub, and Markdown."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     template = resources.files("dataset_scripts").joinpath("card.md.jinja").read_text(encoding="utf-8")

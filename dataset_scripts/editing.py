@@ -1,4 +1,4 @@
-"""What is done with a data set after it was built: posts taken out of it, and the way back to files."""
+"""Changes to a built data set: posts removed from it, and its export to IMGID files."""
 
 import hashlib
 import json

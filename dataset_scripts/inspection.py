@@ -1,4 +1,4 @@
-"""What a corpus holds, in figures: counts, lengths, pictures, and how many entities of its test were there to learn."""
+"""Statistics of a corpus: counts, lengths of posts, pictures, and how many entities of a split occur in the training split."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ _SEEN_COLOURS = {
 
 
 def inspect_corpus(corpus: Corpus) -> Statistics:
-    """Statistics of every split, ready for JSON. Shares are fractions in 0..1, and None where there is nothing to share.
+    """Statistics of every split, ready for JSON. Shares are fractions in 0..1, or None where the whole is 0.
 
     Returns:
         ``name``, ``version_name``, ``version``, ``types`` in label order, and ``splits``; for each split
@@ -61,19 +61,19 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
           Entities are read leniently (see `tags_to_spans`), so an orphan I- begins one here.
     """
     types = entity_types(corpus.labels)
-    found = {split: _scan(rows, corpus.labels) for split, rows in corpus.splits.items()}
+    found = {split: _figures_of(rows, corpus.labels) for split, rows in corpus.splits.items()}
     known = found["train"].types_of_surfaces() if "train" in found else None
-    splits = {split: scan.statistics(types) for split, scan in found.items()}
-    for split, scan in found.items():
+    splits = {split: figures.statistics(types) for split, figures in found.items()}
+    for split, figures in found.items():
         if split != "train":
-            splits[split]["seen"] = None if known is None else _seen(scan.surfaces, known, types)
+            splits[split]["seen"] = None if known is None else _seen(figures.surfaces, known, types)
     about = {"name": corpus.name, "version_name": corpus.version_name, "version": dict(corpus.version)}
     return {**about, "types": types, "splits": splits}
 
 
 @dataclass
-class _Scan:
-    """What one walk over a split collects; `surfaces` counts entities by (casefolded words, type)."""
+class _SplitFigures:
+    """The counts of one split; `surfaces` counts entities by (casefolded words, type)."""
 
     counts: Counts = field(default_factory=Counts)
     lengths: list[int] = field(default_factory=list)
@@ -91,7 +91,7 @@ class _Scan:
         return types
 
     def statistics(self, types: Sequence[str]) -> Statistics:
-        """All but ``seen``, which takes two splits."""
+        """The statistics of `inspect_corpus` without ``seen``, which compares two splits."""
         posts, missing = self.counts.posts, self.pictures[0]
         return {
             "posts": posts,
@@ -110,20 +110,20 @@ class _Scan:
         }
 
 
-def _scan(rows: datasets.Dataset, labels: Sequence[str]) -> _Scan:
-    scan = _Scan()
+def _figures_of(rows: datasets.Dataset, labels: Sequence[str]) -> _SplitFigures:
+    figures = _SplitFigures()
     for batch in _batches(rows, ["tokens", "ner_tags", "language", "source", "image", "images"]):
-        scan.pictures.update(_pictures_in(batch).tolist())
-        for column, counter in (("language", scan.languages), ("source", scan.sources)):
+        figures.pictures.update(_pictures_in(batch).tolist())
+        for column, counter in (("language", figures.languages), ("source", figures.sources)):
             counter.update("unknown" if value is None else str(value) for value in batch[column].to_pylist())
         for tokens, ids in zip(batch["tokens"].to_pylist(), batch["ner_tags"].to_pylist(), strict=True):
             tags = [labels[number] for number in ids]
             spans = tags_to_spans(tags)
-            scan.counts.add(tags)
-            scan.lengths.append(len(tokens))
-            scan.without_entity += not spans
-            scan.surfaces.update((" ".join(tokens[span.start : span.end]).casefold(), span.type) for span in spans)
-    return scan
+            figures.counts.add(tags)
+            figures.lengths.append(len(tokens))
+            figures.without_entity += not spans
+            figures.surfaces.update((" ".join(tokens[span.start : span.end]).casefold(), span.type) for span in spans)
+    return figures
 
 
 def picture_numbers(rows: datasets.Dataset) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Figures of the official copies of the corpora, counted in the released files, and the comparison of a user's copy with them."""
+"""Counts and hashes of the official copies of the corpora, and the comparison of a user's copy with them."""
 
 import hashlib
 from collections import Counter

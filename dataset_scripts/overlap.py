@@ -72,7 +72,7 @@ def split_overlap(
     Raises:
         CorpusError: a tag id has no name.
     """
-    return _overlap(_Posts(of, of_labels), _Posts(found_in, found_in_labels))
+    return _overlap(_SplitIndex(of, of_labels), _SplitIndex(found_in, found_in_labels))
 
 
 def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]:
@@ -85,11 +85,11 @@ def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]
         ``of`` and ``found_in``, each with name, version_name and the version of each split; and ``pairs``, a list of
         ``{"found_in": split, "of": split}`` with the counts of `Overlap`, all of `found_in`'s first split first. Ready for JSON.
     """
-    posts_of = {split: _Posts(rows, of.labels) for split, rows in of.splits.items()}
+    posts_of = {split: _SplitIndex(rows, of.labels) for split, rows in of.splits.items()}
     if found_in is None:
         pairs = list(combinations(posts_of.items(), 2))
     else:
-        posts_there = {split: _Posts(rows, found_in.labels) for split, rows in found_in.splits.items()}
+        posts_there = {split: _SplitIndex(rows, found_in.labels) for split, rows in found_in.splits.items()}
         pairs = list(product(posts_there.items(), posts_of.items()))
     return {
         "of": _identity(of),
@@ -106,11 +106,11 @@ def overlapping(train: datasets.Dataset, *held_out: datasets.Dataset) -> list[in
 
     Without them no post of `train` is in a held-out split, nor one of those in `train`.
     """
-    posts = _Posts(train)
-    return sorted({meeting.position for rows in held_out for meeting in _meetings(posts, _Posts(rows)) if meeting.is_same_post})
+    posts = _SplitIndex(train)
+    return sorted({post.position for rows in held_out for post in _shared_posts(posts, _SplitIndex(rows)) if post.is_same_post})
 
 
-class _Posts:
+class _SplitIndex:
     """A split's posts by id and by text; their tokens are read again only where an id has two texts.
 
     Attributes:
@@ -141,7 +141,7 @@ class _Posts:
         return [_triples(tokens) for tokens in self.rows[positions]["tokens"]]
 
 
-class _Meeting(NamedTuple):
+class _SharedPost(NamedTuple):
     """A post whose id or text is in another split.
 
     Attributes:
@@ -161,17 +161,17 @@ class _Meeting(NamedTuple):
         return bool(self.same_text or self.same_id)
 
 
-def _meetings(posts: _Posts, there: _Posts) -> Iterator[_Meeting]:
+def _shared_posts(posts: _SplitIndex, there: _SplitIndex) -> Iterator[_SharedPost]:
     """The posts whose id or text is in the other split."""
     alike = _alike(posts, there)
     for position, (name, text) in enumerate(zip(posts.ids, posts.texts, strict=True)):
         same_text, with_id = there.with_text.get(text, []), there.with_id.get(name, [])
         if same_text or with_id:
             same_id = [other for other in with_id if there.texts[other] == text or (position, other) in alike]
-            yield _Meeting(position, same_text, same_id, bool(with_id) and not same_id)
+            yield _SharedPost(position, same_text, same_id, bool(with_id) and not same_id)
 
 
-def _alike(posts: _Posts, there: _Posts) -> set[tuple[int, int]]:
+def _alike(posts: _SplitIndex, there: _SplitIndex) -> set[tuple[int, int]]:
     """The pairs of positions of one id whose texts are not the same, but alike; read a part at a time to keep memory flat."""
     pairs = (
         (position, other)
@@ -188,29 +188,29 @@ def _alike(posts: _Posts, there: _Posts) -> set[tuple[int, int]]:
     return found
 
 
-def _overlap(posts: _Posts, there: _Posts) -> Overlap:
-    meetings = list(_meetings(posts, there))
+def _overlap(posts: _SplitIndex, there: _SplitIndex) -> Overlap:
+    shared = list(_shared_posts(posts, there))
     return Overlap(
         posts=len(posts.ids),
-        by_id=sum(bool(meeting.same_id) for meeting in meetings),
-        by_text=sum(bool(meeting.same_text) for meeting in meetings),
-        either=sum(meeting.is_same_post for meeting in meetings),
-        same_id_other_tokens=sum(_has_other_tokens(meeting, posts, there) for meeting in meetings),
-        same_id_other_post=sum(meeting.id_alone for meeting in meetings),
-        conflicting_tags=sum(_has_other_tags(meeting, posts, there) for meeting in meetings),
+        by_id=sum(bool(post.same_id) for post in shared),
+        by_text=sum(bool(post.same_text) for post in shared),
+        either=sum(post.is_same_post for post in shared),
+        same_id_other_tokens=sum(_has_other_tokens(post, posts, there) for post in shared),
+        same_id_other_post=sum(post.id_alone for post in shared),
+        conflicting_tags=sum(_has_other_tags(post, posts, there) for post in shared),
     )
 
 
-def _has_other_tokens(meeting: _Meeting, posts: _Posts, there: _Posts) -> bool:
+def _has_other_tokens(post: _SharedPost, posts: _SplitIndex, there: _SplitIndex) -> bool:
     """Whether the post is there by id, but no post of that id has its tokens."""
-    own = posts.texts[meeting.position], posts.lengths[meeting.position]
-    return bool(meeting.same_id) and own not in [(there.texts[other], there.lengths[other]) for other in meeting.same_id]
+    own = posts.texts[post.position], posts.lengths[post.position]
+    return bool(post.same_id) and own not in [(there.texts[other], there.lengths[other]) for other in post.same_id]
 
 
-def _has_other_tags(meeting: _Meeting, posts: _Posts, there: _Posts) -> bool:
+def _has_other_tags(post: _SharedPost, posts: _SplitIndex, there: _SplitIndex) -> bool:
     """Whether a post of the same tokens has other tags; where the tokens are cut otherwise, tags cannot be compared."""
-    length, tags = posts.lengths[meeting.position], posts.tags[meeting.position]
-    return any(there.lengths[other] == length and there.tags[other] != tags for other in meeting.same_text)
+    length, tags = posts.lengths[post.position], posts.tags[post.position]
+    return any(there.lengths[other] == length and there.tags[other] != tags for other in post.same_text)
 
 
 def _positions(keys: Iterable[Hashable]) -> dict[Hashable, list[int]]:

@@ -1,4 +1,4 @@
-"""A built data set -> the Hub, and who may put it there."""
+"""Uploads a built data set to the Hub, after a check that the user may."""
 
 from pathlib import Path
 

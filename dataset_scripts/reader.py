@@ -6,7 +6,7 @@ Two formats, told apart by the first line that is not empty:
 - indexed: ``index<TAB>token<TAB>tag`` lines, an empty line after each sentence; posts are numbered, they have no picture.
 
 Tokens may be U+00A0 and the like, so lines end at a line feed and fields at a tab, nowhere else; only a line that holds no tab
-may have single spaces in their place. Whatever is read otherwise than it stands is counted, see `Reading.notes`.
+may have single spaces in their place. Every change made in reading (types renamed, line ends) is counted in `Reading.notes`.
 """
 
 import re
@@ -32,7 +32,7 @@ class CorpusError(ValueError):
 
 
 @dataclass
-class Post:
+class TaggedPost:
     """A tagged post: its id, its tokens, a BIO tag for each, and the line on which it begins (from 1).
 
     `is_numbered` says that the file has no ids, and that this one was made of the file's name and a number.
@@ -53,7 +53,7 @@ class Reading:
         scheme: the tag scheme of the files; posts always come out in BIO.
         rename_types: entity types to call otherwise.
         repair_orphans: make the first tag of an entity that begins with I- a B-; otherwise such tags stay as they are.
-        notes: how often each thing was read otherwise than it stands in the files.
+        notes: how often each kind of change was made in reading.
     """
 
     scheme: TagScheme = "bio"
@@ -109,7 +109,7 @@ def holds_splits(folder: Path) -> bool:
     return any((folder / name).is_file() for name in names)
 
 
-def read_posts(path: str | Path, reading: Reading | None = None) -> Iterator[Post]:
+def read_posts(path: str | Path, reading: Reading | None = None) -> Iterator[TaggedPost]:
     """The posts of a file in order, one at a time.
 
     Args:
@@ -123,7 +123,7 @@ def read_posts(path: str | Path, reading: Reading | None = None) -> Iterator[Pos
         yield from parse_posts(file, str(path), reading)
 
 
-def parse_posts(file: Iterable[bytes], name: str, reading: Reading | None = None) -> Iterator[Post]:
+def parse_posts(file: Iterable[bytes], name: str, reading: Reading | None = None) -> Iterator[TaggedPost]:
     """The posts of an open file.
 
     Args:
@@ -150,9 +150,9 @@ def parse_posts(file: Iterable[bytes], name: str, reading: Reading | None = None
         raise CorpusError(f"{name}: expected at least one post, found none")
 
 
-def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[Post]:
+def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[TaggedPost]:
     """Posts with their tags as they stand; a post ends at an empty line, an IMGID post also where the next begins."""
-    post: Post | None = None
+    post: TaggedPost | None = None
     has_ids: bool | None = None
     count = 0
     for number, line in _lines(file, name, reading):
@@ -168,7 +168,7 @@ def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[Post]
                 raise CorpusError(f"{name}:{number}: expected index<TAB>token<TAB>tag as before, found the post mark {line!r}")
             if post is not None:
                 yield post
-            post = Post(line.removeprefix(_POST_MARK), number)
+            post = TaggedPost(line.removeprefix(_POST_MARK), number)
             continue
         fields = _fields(line, 2 if has_ids else 3, f"{name}:{number}", reading)
         if post is None:
@@ -177,7 +177,7 @@ def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[Post]
                     f"{name}:{number}: expected a line {_POST_MARK}<id> before a post's first token, found {line!r}"
                 )
             count += 1
-            post = Post(f"{Path(name).stem}-{count}", number, is_numbered=True)
+            post = TaggedPost(f"{Path(name).stem}-{count}", number, is_numbered=True)
         post.tokens.append(fields[0])
         post.tags.append(fields[1])
     if post is not None:

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all."""
+"""Output folders that appear only when they are complete."""
 
 import os
 import shutil

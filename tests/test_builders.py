@@ -81,7 +81,7 @@ def test_twitter2015_calls_its_other_names_misc(make, tmp_path):
     [row] = builder.rows("train")
     assert [builder.labels()[tag] for tag in row["ner_tags"]] == ["B-MISC", "I-MISC"]
     assert (row["language"], row["source"]) == ("en", "tweet")
-    assert builder.found["train"].notes == {"tags renamed from OTHER to MISC": 2}
+    assert builder.reports["train"].notes == {"tags renamed from OTHER to MISC": 2}
 
 
 def test_unknown_type_is_refused_with_a_hint(make, tmp_path):
@@ -107,7 +107,7 @@ def test_orphans_are_repaired_when_asked(make, tmp_path):
     builder = make(Conll, data_dir=corpus, repair_orphans=True)
     [row] = builder.rows("train")
     assert [builder.labels()[tag] for tag in row["ner_tags"]] == ["B-LOC", "I-LOC", "B-PER"]
-    assert builder.found["train"].notes == {"orphan I- tags made B-": 2}
+    assert builder.reports["train"].notes == {"orphan I- tags made B-": 2}
 
 
 def test_missing_data_dir_is_named(make):
@@ -200,7 +200,7 @@ def test_missing_pictures_are_counted(make, corpus, images, has_folder, missing)
     builder = make(Conll, data_dir=corpus, **{"image_dir": str(images)} if has_folder else {})
     for split in missing:
         list(builder.rows(split))
-    assert {split: found.missing for split, found in builder.found.items()} == missing
+    assert {split: found.missing for split, found in builder.reports.items()} == missing
 
 
 def test_required_picture_that_is_missing_stops(make, corpus, images):
@@ -226,10 +226,10 @@ def test_post_of_a_broken_picture_is_kept_and_listed(make, corpus, images, conte
     builder = make(Conll, data_dir=corpus, image_dir=str(images))
     rows = list(builder.checked_rows("train"))
     assert [row["image"] for row in rows] == [{"bytes": encoded(1, "JPEG"), "path": "1.jpg"}, None, None]
-    [broken] = builder.found["train"].broken
+    [broken] = builder.reports["train"].broken
     assert {name: broken[name] for name in ("split", "id", "file")} == {"split": "train", "id": "2", "file": "2.jpg"}
     assert re.search(problem, broken["problem"])
-    assert builder.found["train"].missing == 1
+    assert builder.reports["train"].missing == 1
 
 
 @each_broken

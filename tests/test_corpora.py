@@ -58,11 +58,7 @@ def test_each_option_is_listed_once(item):
     add_corpus_commands(parser.add_subparsers())
     [default] = [default_of(other) for other in fields(PostsConfig) if other.name == item.name]
     assert default == default_of(item) and item.metadata["help"]
-    for command in (
-        ["build-dataset", "conll", "--output_dir", "x"],
-        ["inspect", "x"],
-        ["export-imgid", "x", "--output_dir", "x"],
-    ):
+    for command in ("build-dataset conll --output_dir x", "inspect x", "export-imgid x --output_dir x"):
         assert getattr(parser.parse_args(command.split()), item.name) is None
 
 

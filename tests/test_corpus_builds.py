@@ -188,7 +188,7 @@ def test_what_was_found_is_kept_of_each_split(make, corpus, images):
     (images / "4.jpg").write_bytes(b"no picture")
     builder = make(Conll, data_dir=corpus, image_dir=str(images))
     builder.download_and_prepare()
-    found = {split: (found.missing, [broken["file"] for broken in found.broken]) for split, found in builder.found.items()}
+    found = {split: (found.missing, [broken["file"] for broken in found.broken]) for split, found in builder.reports.items()}
     assert found == {"train": (1, []), "validation": (1, ["4.jpg"]), "test": (1, [])}
 
 

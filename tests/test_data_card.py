@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from dataset_scripts.built_corpus import build_dataset
-from dataset_scripts.data_card import render_card
+from dataset_scripts.data_card import render_data_card
 from dataset_scripts.sample.texts import generate_posts
 from tests.built_corpora import build_small, built_sample, files_of, record_of, rows_of
 from tests.small_corpora import write_mmner, write_pictures, write_posts
@@ -101,7 +101,7 @@ def test_size_is_that_of_the_largest_config(mmner, limit, size):
     """If it failed, the Hub would list the data set under a wrong size."""
     record = record_of(mmner)
     record["configs"]["all"]["splits"]["train"]["posts"] = limit - 4
-    assert f"size_categories:\n- {size}\n" in render_card(record)
+    assert f"size_categories:\n- {size}\n" in render_data_card(record)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset_scripts.built_corpus import build_dataset, shards
-from dataset_scripts.data_card import render_card
+from dataset_scripts.data_card import render_data_card
 from dataset_scripts.editing import export_imgid, read_ids, remove_posts
 from dataset_scripts.opening import Corpus, open_corpus
 from dataset_scripts.reader import CorpusError, find_picture, read_posts
@@ -97,7 +97,7 @@ def test_card_follows_the_record(tmp_path):
     built = build_small(tmp_path)
     remove_posts(built, ["1", "5"])
     card = (built / "README.md").read_text(encoding="utf-8")
-    assert card == render_card(record_of(built))
+    assert card == render_data_card(record_of(built))
     assert "| default | train | posts taken out | 1 |" in card
     info = DatasetCard(card).data.dataset_info
     assert {split["name"]: split["num_examples"] for split in info["splits"]} == {"train": 2, "validation": 1, "test": 3}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_scripts.reader import CorpusError, Post, Reading, find_picture, find_splits, parse_posts, read_posts
+from dataset_scripts.reader import CorpusError, Reading, TaggedPost, find_picture, find_splits, parse_posts, read_posts
 from tests.shared_data import property_test
 
 IMGID = "IMGID:1\nParis\tB-LOC\n!\tO\n\nIMGID:2\nJordan\tB-PER\nHenderson\tI-PER\n\n"
@@ -34,7 +34,7 @@ def written(tmp_path):
     return write
 
 
-def parsed(content: str | bytes, reading: Reading | None = None) -> list[Post]:
+def parsed(content: str | bytes, reading: Reading | None = None) -> list[TaggedPost]:
     """The posts of a file called train.txt with this content."""
     data = content if isinstance(content, bytes) else content.encode("utf-8")
     return list(parse_posts(io.BytesIO(data), "train.txt", reading))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dataset_scripts.reader import CorpusError, Post, Reading, parse_posts
+from dataset_scripts.reader import CorpusError, Reading, TaggedPost, parse_posts
 
 IMGID = (
     "IMGID:17_06_1\nParis\tB-LOC\n\u00a0\tO\n!\tO\n\n"
@@ -107,11 +107,11 @@ def mutated(generator: random.Random) -> bytes:
     return data
 
 
-def parsed(data: bytes, reading: Reading) -> list[Post]:
+def parsed(data: bytes, reading: Reading) -> list[TaggedPost]:
     return list(parse_posts(io.BytesIO(data), "train.txt", reading))
 
 
-def check_posts(posts: list[Post], repaired: bool) -> None:
+def check_posts(posts: list[TaggedPost], repaired: bool) -> None:
     """Each post has a safe id of its own, tokens, and a BIO tag for each of them."""
     ids = [post.id for post in posts]
     assert posts
@@ -126,7 +126,7 @@ def check_posts(posts: list[Post], repaired: bool) -> None:
             assert all(tag[0] != "I" or before[place][2:] == tag[2:] for place, tag in enumerate(post.tags))
 
 
-def check_written(posts: list[Post]) -> None:
+def check_written(posts: list[TaggedPost]) -> None:
     """Posts written in the released form and, without their ids, in the indexed one are read as the same."""
     blocks = [list(zip(post.tokens, post.tags, strict=True)) for post in posts]
     with_ids = "".join(

@@ -15,7 +15,7 @@ from dataset_scripts.sample.drawing import SIDE, SUBJECTS, draw, encode_png
 from dataset_scripts.sample.examples import examples
 from dataset_scripts.sample.languages import LANGUAGES
 from dataset_scripts.sample.sample import Sample, draw_picture
-from dataset_scripts.sample.texts import ROUNDS, TAGS, Post, ambiguous_groups, chance_level, generate_posts
+from dataset_scripts.sample.texts import ROUNDS, TAGS, GeneratedPost, ambiguous_groups, chance_level, generate_posts
 
 SEED = 1
 POSTS = {(language, split): list(generate_posts(language, split, SEED)) for language in LANGUAGES for split in ROUNDS}
@@ -23,7 +23,7 @@ each_part = pytest.mark.parametrize(("language", "split"), POSTS)
 each_language = pytest.mark.parametrize("language", LANGUAGES)
 
 
-def groups_of(posts: list[Post]) -> dict[tuple[str, ...], list[Post]]:
+def groups_of(posts: list[GeneratedPost]) -> dict[tuple[str, ...], list[GeneratedPost]]:
     groups = defaultdict(list)
     for post in posts:
         if post.source == "ambiguous":
@@ -31,7 +31,7 @@ def groups_of(posts: list[Post]) -> dict[tuple[str, ...], list[Post]]:
     return groups
 
 
-def entity_types(post: Post) -> set[str]:
+def entity_types(post: GeneratedPost) -> set[str]:
     return {tag[2:] for tag in post.tags if tag != "O"}
 
 
@@ -44,7 +44,7 @@ def test_same_seed_gives_same_posts_and_another_seed_others(language, split):
 
 def test_posts_do_not_change_unnoticed():
     """If it failed, this platform or this change would give other posts for seed 1: the latter needs a new VERSION."""
-    text = "\n".join(repr(post) for posts in POSTS.values() for post in posts)
+    text = "\n".join(repr(post).removeprefix("Generated") for posts in POSTS.values() for post in posts)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "15cc3f7129d99e5c"
 
 

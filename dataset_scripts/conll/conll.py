@@ -4,7 +4,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..builder import PostsBuilder, PostsConfig
-from ..reader import Post, holds_splits
+from ..reader import TaggedPost, holds_splits
 
 
 class Conll(PostsBuilder):
@@ -19,11 +19,11 @@ class Conll(PostsBuilder):
         """The folder with the split files; or, where it holds none itself, those of its subfolders that do."""
         return self._language_folders or super().folders()
 
-    def id_of(self, post: Post, path: Path) -> str:
+    def id_of(self, post: TaggedPost, path: Path) -> str:
         """The post's id; numbers, which each language's file has, with the language before them."""
         return f"{path.parent.name}-{post.id}" if post.is_numbered and self._language_folders else post.id
 
-    def language_of(self, post: Post, path: Path) -> str:
+    def language_of(self, post: TaggedPost, path: Path) -> str:
         """The name of the language's folder, else the config's language."""
         return path.parent.name if self._language_folders else self.config.language
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..builder import PostsBuilder, PostsConfig
 from ..official import OFFICIAL, Official
-from ..reader import CorpusError, Post, find_splits, read_posts
+from ..reader import CorpusError, TaggedPost, find_splits, read_posts
 
 LANGUAGES = ("en", "fr", "de", "es")
 PAIRS = {f"{first}_plus_{second}": (first, second) for first, second in combinations(LANGUAGES, 2)}
@@ -64,13 +64,13 @@ class MMNER(PostsBuilder):
         """Known for English alone."""
         return OFFICIAL.get(f"mmner/{self.config.name}", {})
 
-    def language_of(self, post: Post, path: Path) -> str:
+    def language_of(self, post: TaggedPost, path: Path) -> str:
         """The config's language; in a mixture, that of the language folder which holds the same post, else ``unknown``."""
         if self.config.name in LANGUAGES:
             return self.config.language
         return self._languages_of_posts.get(_fingerprint(post), "unknown")
 
-    def source_of(self, post: Post) -> str:
+    def source_of(self, post: TaggedPost) -> str:
         """``caption`` (of a picture on the web) if the id holds ``---``, else ``tweet``."""
         return "caption" if "---" in post.id else "tweet"
 
@@ -105,6 +105,6 @@ def _folder_names(config: str) -> list[str]:
     return [config, "_plus_".join(reversed(PAIRS[config]))] if config in PAIRS else [config]
 
 
-def _fingerprint(post: Post) -> bytes:
+def _fingerprint(post: TaggedPost) -> bytes:
     """Of a post's id and tokens; an id alone may occur in several languages."""
     return hashlib.blake2b(repr((post.id, post.tokens)).encode("utf-8", "surrogatepass"), digest_size=16).digest()

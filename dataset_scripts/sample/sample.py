@@ -13,9 +13,9 @@ import datasets
 from ..builder import CorpusBuilder, corpus_features
 from .drawing import draw, encode_png
 from .languages import LANGUAGES
-from .texts import ROUNDS, TAGS, Post, Split, chance_level, generate_posts
+from .texts import ROUNDS, TAGS, GeneratedPost, Split, chance_level, generate_posts
 
-__all__ = ["Post", "Sample", "SampleConfig", "chance_level", "draw_picture", "generate_posts"]
+__all__ = ["GeneratedPost", "Sample", "SampleConfig", "chance_level", "draw_picture", "generate_posts"]
 
 VERSION = datasets.Version("1.0.0")
 """Part of the cache key: a change of the corpus needs a new version, or old caches go on being read."""
@@ -30,7 +30,7 @@ class SampleConfig(datasets.BuilderConfig):
     seed: int = 1
 
 
-def draw_picture(post: Post, seed: int) -> bytes | None:
+def draw_picture(post: GeneratedPost, seed: int) -> bytes | None:
     """The picture of `post` as a PNG file, or None if it has none; equal arguments give equal bytes."""
     if post.picture is None:
         return None

@@ -33,7 +33,7 @@ _HANDLES = ("nightowl", "lemon_tree", "blue_pixel", "its_me", "daily_bits", "clo
 
 
 @dataclass(frozen=True)
-class Post:
+class GeneratedPost:
     """One post. `tags` has one member of `TAGS` per token; `picture` is the kind to draw, or None for no picture."""
 
     id: str
@@ -53,7 +53,7 @@ class Group:
     types: tuple[EntityType, ...]
 
 
-def generate_posts(language: str, split: Split, seed: int) -> Iterator[Post]:
+def generate_posts(language: str, split: Split, seed: int) -> Iterator[GeneratedPost]:
     """The posts of a split in their final order, in which no post follows another one of the same tokens.
 
     Equal arguments give equal posts everywhere, whatever the Python hash seed.
@@ -73,7 +73,7 @@ def generate_posts(language: str, split: Split, seed: int) -> Iterator[Post]:
     while any(first[0] == second[0] for first, second in itertools.pairwise(drafts)):
         rng.shuffle(drafts)
     for number, draft in enumerate(drafts, start=1):
-        yield Post(f"{language}-{split}-{number:04d}", *draft, language)
+        yield GeneratedPost(f"{language}-{split}-{number:04d}", *draft, language)
 
 
 def ambiguous_groups(language: str, split: Split, seed: int) -> list[Group]:
@@ -95,7 +95,7 @@ def ambiguous_groups(language: str, split: Split, seed: int) -> list[Group]:
     return groups
 
 
-def chance_level(posts: Iterable[Post]) -> float:
+def chance_level(posts: Iterable[GeneratedPost]) -> float:
     """The share of ambiguous posts, 0 to 1, that a reader of the text alone gets right at best.
 
     Posts of a group have the same tokens and different tags, so one answer for all is right for exactly one of them:

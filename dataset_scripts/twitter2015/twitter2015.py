@@ -1,7 +1,7 @@
 """Builder of Twitter-2015 from its released files train.txt, valid.txt, test.txt and a folder of pictures."""
 
 from ..builder import PostsBuilder, PostsConfig
-from ..reader import Post
+from ..reader import TaggedPost
 
 
 class Twitter2015(PostsBuilder):
@@ -24,6 +24,6 @@ class Twitter2015(PostsBuilder):
         "One token is a no-break space; programs that strip lines lose it and shift the tags.",
     )
 
-    def source_of(self, post: Post) -> str:
+    def source_of(self, post: TaggedPost) -> str:
         """All posts are tweets."""
         return "tweet"

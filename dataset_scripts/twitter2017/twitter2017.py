@@ -1,7 +1,7 @@
 """Builder of Twitter-2017 from its released files train.txt, valid.txt, test.txt and a folder of pictures."""
 
 from ..builder import PostsBuilder, PostsConfig
-from ..reader import Post
+from ..reader import TaggedPost
 
 
 class Twitter2017(PostsBuilder):
@@ -20,6 +20,6 @@ class Twitter2017(PostsBuilder):
         "split, by id), some with other tokens or tags: do not test here what was trained there.",
     )
 
-    def source_of(self, post: Post) -> str:
+    def source_of(self, post: TaggedPost) -> str:
         """All posts are tweets."""
         return "tweet"
