@@ -13,8 +13,10 @@ import json
 import platform
 import sys
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -33,12 +35,18 @@ from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.json_lines import json_line
 from modeling_mmner.metrics import SpanF1
+from modeling_mmner.model_card import render_untrained_card
 from modeling_mmner.reports import picture_worth, plot_confusion, plot_learning_curves, results_table, transfer_table
+from modeling_mmner.run_metrics import RunMetrics, Score
 from modeling_mmner.terms import derived_licence, terms_of
 from modeling_mmner.training import PostSampler, centres_due, parameter_groups, refresh_centres, resolve_precision, train_epoch
 from modeling_mmner.training_corpus import TrainingCorpus, load_corpus
 
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
+
+
+class RunError(ValueError):
+    """A run that would fail after its training; the text says what to change."""
 
 
 def main(recipe: Recipe) -> None:
@@ -57,7 +65,7 @@ def main(recipe: Recipe) -> None:
     console.print(f"Model folder, metrics, predictions and plots are in {recipe.training.output_dir}/")
 
 
-def transfer(recipe: Recipe) -> dict[str, dict[str, Any]]:
+def transfer(recipe: Recipe) -> dict[str, dict[str, Score]]:
     """Train on each language alone and test on each; returns, and writes to transfer.json, the scores by both."""
     if len(recipe.corpus.languages) < 2:
         raise CorpusError(f"--transfer: expected two --languages or more, found {recipe.corpus.languages}")
@@ -66,14 +74,16 @@ def transfer(recipe: Recipe) -> dict[str, dict[str, Any]]:
         alone = recipe.with_settings(
             languages=[language], test_languages=recipe.corpus.languages, output_dir=f"{recipe.training.output_dir}/{language}"
         )
-        scores[language] = train(alone)["splits"]["test"]["by_language"]
-    (Path(recipe.training.output_dir) / "transfer.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
+        scores[language] = train(alone).splits.test.by_language
+    plain = {trained: {tested: asdict(score) for tested, score in row.items()} for trained, row in scores.items()}
+    (Path(recipe.training.output_dir) / "transfer.json").write_text(json.dumps(plain, indent=2), encoding="utf-8")
     return scores
 
 
-def train(recipe: Recipe) -> dict[str, Any]:
+def train(recipe: Recipe) -> RunMetrics:
     """Train and test one model; returns what metrics.json holds."""
     started = time.perf_counter()
+    check_run(recipe)
     accelerator = Accelerator(
         mixed_precision=resolve_precision(recipe.training.mixed_precision),
         gradient_accumulation_steps=recipe.training.accumulation,
@@ -97,26 +107,48 @@ def train(recipe: Recipe) -> dict[str, Any]:
     predictor = Predictor(model, processor, accelerator, recipe.training.batch_size, recipe.training.num_workers)
     splits, predicted = score_splits(recipe, corpus, predictor)
     terms = terms_of(recipe)
-    metrics = {
-        "recipe": recipe.with_settings(mixed_precision=accelerator.mixed_precision).to_dict(),
-        "terms": terms,
-        "license": derived_licence(row["terms"] for row in terms),
-        "seed": recipe.training.seed,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "corpus": corpus.summary(),
-        "model": {
-            "parameters": model.num_parameters(),
-            "trained_parameters": model.num_parameters(only_trainable=True),
-        },
-        "history": history,
-        "selected_epoch": selected["epoch"],
-        "timing": {"training_seconds": training_seconds, "total_seconds": time.perf_counter() - started},
-        "splits": splits,
-    }
+    metrics = RunMetrics.from_dict(
+        {
+            "recipe": recipe.with_settings(mixed_precision=accelerator.mixed_precision).to_dict(),
+            "terms": terms,
+            "license": derived_licence(row["terms"] for row in terms),
+            "seed": recipe.training.seed,
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+            "corpus": asdict(corpus.summary()),
+            "model": {
+                "parameters": model.num_parameters(),
+                "trained_parameters": model.num_parameters(only_trainable=True),
+            },
+            "history": history,
+            "selected_epoch": selected["epoch"],
+            "timing": {"training_seconds": training_seconds, "total_seconds": time.perf_counter() - started},
+            "splits": splits,
+        }
+    )
     if accelerator.is_main_process:
         write_results(recipe, corpus, predictor, metrics, predicted)
     accelerator.end_training()
     return metrics
+
+
+def check_run(recipe: Recipe) -> None:
+    """Check before the first step what would otherwise fail after the last: the card's fields and the output folder.
+
+    Raises:
+        RunError: no card can be made of the recipe, or nothing can be written to its output folder.
+    """
+    try:
+        render_untrained_card(recipe)
+    except Exception as error:  # whatever it is, after training it would cost more
+        raise RunError(f"recipe {recipe.name:.80}: expected settings that a card can be made of; {error}") from error
+    output = Path(recipe.training.output_dir)
+    try:
+        for folder in (output, output / "model"):
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=folder):
+                pass
+    except OSError as error:
+        raise RunError(f"--output_dir {output!s:.300}: expected a folder that can be made and written, found {error}") from error
 
 
 def fit(recipe: Recipe, corpus: TrainingCorpus, processor: Any, model: Any, accelerator: Accelerator) -> tuple[list[Any], Any]:
@@ -212,25 +244,24 @@ def score_splits(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor) -
 
 
 def write_results(
-    recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, metrics: dict[str, Any], predicted: list[list[str]]
+    recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, metrics: RunMetrics, predicted: list[list[str]]
 ) -> None:
-    """Write metrics.json, predictions.jsonl, the model folder and the plots to the output folder, dearest first."""
+    """Write the model folder, metrics.json, predictions.jsonl and the plots to the output folder, dearest first."""
     output = Path(recipe.training.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    save_hub_folder(predictor.model, predictor.processor, folder=output / "model", metrics=metrics)
+    (output / "metrics.json").write_text(metrics.to_json(), encoding="utf-8")
     rows = corpus.splits["test"]
     rows = rows.remove_columns([column for column in ("ner_tags", *PICTURE_COLUMNS) if column in rows.features])
     gold = gold_tags(corpus.splits["test"], corpus.labels)
     with (output / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for row, right, found in zip(rows, gold, predicted, strict=True):
             file.write(json_line(row | {"gold": right, "predicted": found}) + "\n")
-    save_hub_folder(predictor.model, predictor.processor, folder=output / "model", metrics=metrics)
-    plot_learning_curves(metrics["history"], output / "learning_curves.png", selected_epoch=metrics["selected_epoch"])
+    plot_learning_curves(metrics.history, output / "learning_curves.png", selected_epoch=metrics.selected_epoch)
     plot_confusion(gold, predicted, output / "confusion_matrix.png")
 
 
 if __name__ == "__main__":
     try:
         main(recipe)
-    except CorpusError as error:
+    except (CorpusError, RunError) as error:
         raise SystemExit(f"train_accelerate.py: {error}") from None

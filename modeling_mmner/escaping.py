@@ -3,7 +3,8 @@
 import html
 import re
 
-_MARKDOWN = re.compile(r"([\\`*_\[\]|~])")
+# An underscore between letters is one; elsewhere it may begin or end emphasis.
+_MARKDOWN = re.compile(r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))")
 
 
 def one_line(text: object) -> str:
@@ -14,7 +15,7 @@ def one_line(text: object) -> str:
 def markdown_text(text: object) -> str:
     """As plain text anywhere in Markdown, a table's cell included."""
     escaped = _MARKDOWN.sub(r"\\\1", html.escape(one_line(text), quote=False))
-    return re.sub(r"^([#+>-]|\d+[.)])", r"\\\1", escaped)
+    return re.sub(r"^(?:(?=[#+=-])|\d+(?=[.)](?:\s|$)))", r"\g<0>\\", escaped)
 
 
 def code_span(text: object) -> str:

@@ -6,7 +6,8 @@ in the context, in training and in prediction alike.
 Notation: B batch, W words, L labels of a head, D text width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,24 @@ class Head(ModelPart):
     def label_layers(self) -> list[nn.Module]:
         """Its modules that depend on the labels, to be made anew for other ones."""
         return [self.classifier, self.crf]
+
+
+def check_reading(heads: Mapping[str, Head]) -> None:
+    """Check that each head can run after those that it reads.
+
+    Raises:
+        ValueError: a head reads one that the model does not have, or two read each other.
+    """
+    for name, head in heads.items():
+        if missing := [other for other in head.reads if other not in heads]:
+            raise ValueError(
+                f"objectives: head {name!r} reads the emissions of {missing}, expected them among the objectives, found "
+                f"{list(heads)}; a weight of 0 builds a head without training it for its own sake"
+            )
+    try:
+        TopologicalSorter({name: head.reads for name, head in heads.items()}).prepare()
+    except CycleError as error:
+        raise ValueError(f"heads: expected an order of need, found heads that read each other: {error.args[1]}") from error
 
 
 class Tagging(Head, part="crf"):

@@ -16,37 +16,34 @@ from typing import Any, TypeVar
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import validate_repo_id
 
-from .model_card import default_revision, render_card, without_folders
+from .model_card import default_revision, render_model_card, without_folders
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor
+from .run_metrics import RunMetrics
 
 CARD, METRICS, MANIFEST = "README.md", "metrics.json", "manifest.json"
 Answer = TypeVar("Answer")
 
 
 def save_hub_folder(
-    model: MMNERForTokenClassification, processor: MMNERProcessor, *, folder: str | Path, metrics: dict[str, Any]
+    model: MMNERForTokenClassification, processor: MMNERProcessor, *, folder: str | Path, metrics: RunMetrics
 ) -> None:
     """Write config, weights, code, processor, metrics, model card and manifest.
 
-    `from_pretrained(folder, trust_remote_code=True)` needs no more. Other files in the folder are left alone, but for weights,
-    which might be loaded in the place of these.
+    `from_pretrained(folder, trust_remote_code=True)` needs no more. Weights and processor are written first, so that no mistake
+    in a card loses them. Other files in the folder are left alone, but for weights, which might be loaded in the place of these.
 
     Args:
-        metrics: what training writes as metrics.json; it goes into the folder without the paths on the author's disk.
+        metrics: of the run; they go into the folder without the paths on the author's disk.
 
     Raises:
-        ValueError: no card can be made of the metrics, see `render_card`.
+        ValueError: no card can be made of the metrics, see `render_model_card`; the model is saved all the same.
     """
     folder = Path(folder)
-    metrics = without_folders(metrics)
-    card = render_card(metrics)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".saving-") as staged:
         model.save_pretrained(staged)
         processor.save_pretrained(staged)
-        (Path(staged) / METRICS).write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        (Path(staged) / CARD).write_text(card, encoding="utf-8")
         saved = _files(Path(staged))
         hashes = {name: _sha256(path) for name, path in saved.items()}
         for old in folder.glob("*.safetensors*"):
@@ -54,12 +51,16 @@ def save_hub_folder(
         for name, path in saved.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             path.replace(folder / name)
+    metrics = without_folders(metrics)
+    for name, text in ((METRICS, metrics.to_json()), (CARD, render_model_card(metrics))):
+        (folder / name).write_text(text, encoding="utf-8")
+        hashes[name] = _sha256(folder / name)
     # Last, so that a save which was interrupted is found out.
     (folder / MANIFEST).write_text(_manifest(metrics, hashes), encoding="utf-8")
 
 
-def _manifest(metrics: dict[str, Any], hashes: dict[str, str]) -> str:
-    return json.dumps({"mmner": metrics["versions"]["mmner"], "files": dict(sorted(hashes.items()))}, indent=2) + "\n"
+def _manifest(metrics: RunMetrics, hashes: dict[str, str]) -> str:
+    return json.dumps({"mmner": metrics.versions["mmner"], "files": dict(sorted(hashes.items()))}, indent=2) + "\n"
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -88,7 +89,7 @@ class Upload:
     revision: str
     files: dict[str, bytes | Path]
     left_out: list[str]
-    metrics: dict[str, Any]
+    metrics: RunMetrics
 
     def describe(self, *, public: bool) -> str:
         """What goes where, under which terms, for reading."""
@@ -96,8 +97,8 @@ class Upload:
         lines = [
             f"repository: {self.repo_id} ({'public' if public else 'private'})",
             f"revision: main, tag {self.revision}",
-            f"licence: {self.metrics['license']}, from the terms of",
-            *("  {part} {name}: {terms}  {remark}".format(**row).rstrip() for row in self.metrics["terms"]),
+            f"licence: {self.metrics.license}, from the terms of",
+            *("  {part} {name}: {terms}  {remark}".format(**row).rstrip() for row in self.metrics.terms),
             "files:",
             *(f"  {name}: {size:,} bytes" for name, size in sizes.items()),
             f"  {len(sizes)} files, {sum(sizes.values()):,} bytes",
@@ -127,10 +128,10 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
             f"{folder}: expected the files that were saved with the model. {differences}. Put the saved files back, or save the "
             "model again, as training does"
         )
-    metrics = json.loads(found[METRICS].read_text(encoding="utf-8"))
+    metrics = RunMetrics.from_file(found[METRICS])
     revision = revision or default_revision(metrics)
     _check_names(repo_id, revision)
-    card = render_card(metrics, repo_id=repo_id, revision=revision).encode()
+    card = render_model_card(metrics, repo_id=repo_id, revision=revision).encode()
     manifest[CARD] = hashlib.sha256(card).hexdigest()
     files = {name: found[name] for name in manifest} | {CARD: card, MANIFEST: _manifest(metrics, manifest).encode()}
     left_out = [name for name in found if name not in files]
@@ -178,7 +179,7 @@ def push(upload: Upload, *, public: bool = False) -> str:
     else:
         _ask(upload, "making the repository", api.create_repo, target, private=not public)
     operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=part) for name, part in upload.files.items()]
-    message = f"{upload.metrics['recipe']['name']} {upload.revision}, trained with mmner {upload.metrics['versions']['mmner']}"
+    message = f"{upload.metrics.recipe['name']} {upload.revision}, trained with mmner {upload.metrics.versions['mmner']}"
     commit = _ask(upload, "uploading the files", api.create_commit, target, operations, commit_message=message)
     doing = "setting the tag (the files are there: the same command again only sets the tag)"
     _ask(upload, doing, api.create_tag, target, tag=upload.revision, revision=commit.oid)

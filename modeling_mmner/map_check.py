@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 from .explain import attended_tower, explain
 from .images_mmner import load_picture, pictures_of
 from .labels_mmner import OUTSIDE, Span, tags_to_spans
+from .metrics import bootstrap_interval
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor
 
@@ -87,9 +88,8 @@ class MapCheck:
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
     """The mean of values (P,), one a post, and the ends of its 95% bootstrap interval over posts."""
-    draws = np.random.default_rng(0).multinomial(len(values), np.full(len(values), 1 / len(values)), size=_RESAMPLES)
-    low, high = np.quantile(draws @ values / len(values), (0.025, 0.975))
-    return float(values.mean()), float(low), float(high)
+    low, high = bootstrap_interval(values[:, None], lambda sums: sums[:, 0] / len(values), resamples=_RESAMPLES, seed=0)
+    return float(values.mean()), low, high
 
 
 def check_maps(

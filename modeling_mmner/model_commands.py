@@ -142,8 +142,10 @@ def _cards(options: argparse.Namespace) -> int:
     from importlib import resources
 
     from .model_card import write_cards
+    from .training_corpus import known_corpora
 
-    for path in write_cards(options.output_dir or str(resources.files("model_cards")), metrics=options.metrics):
+    folder = options.output_dir or str(resources.files("model_cards"))
+    for path in write_cards(folder, known_corpora(), metrics=options.metrics):
         print(path)
     return 0
 

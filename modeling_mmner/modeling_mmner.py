@@ -18,7 +18,7 @@ from .configuration_mmner import MMNERConfig
 from .context_mmner import Context, Regions, Widths
 from .crf_mmner import CRF
 from .fusion_mmner import Fusion
-from .heads_mmner import Head
+from .heads_mmner import Head, check_reading
 from .objectives_mmner import Objective
 from .parts_mmner import HEADS, MAIN_HEAD
 from .text_mmner import TextTower
@@ -97,7 +97,7 @@ class MMNERPreTrainedModel(PreTrainedModel):
         Towers and fusion are then those of the checkpoint, and what depends on the labels is made anew, even where its size is
         the same: the classifiers, the CRFs and the entity centres.
         """
-        kwargs.setdefault("key_mapping", _RENAMED)
+        kwargs["key_mapping"] = _RENAMED | (kwargs.get("key_mapping") or {})
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         # Weights given as a state dict have no labels to compare, and an adapter brings its own layers.
@@ -169,6 +169,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         widths = replace(widths, features=self.fusion.width)
         heads = {name: Head.named(name)(config, widths) for name in config.objectives if name in HEADS}
         others = {name: Objective.named(name)(config, widths) for name in config.objectives if name not in HEADS}
+        check_reading(heads)
         self.heads = cast(Mapping[str, Head], nn.ModuleDict(heads))
         self.objectives = cast(Mapping[str, Objective], nn.ModuleDict(others))
         self.post_init()

@@ -15,11 +15,11 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 import yaml
 
-from dataset_scripts.corpora import BUILDERS
+from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
 from dataset_scripts.reading_options import ReadingOptions, option
 
 from .parts_mmner import COMMON_SETTINGS, FUSIONS, Setting, describe_type, fits_type, part_settings
-from .terms import check_terms
+from .terms import check_terms, exists
 
 _TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 
@@ -44,6 +44,11 @@ class CorpusSettings(ReadingOptions):
     def __post_init__(self) -> None:
         _check_types(self)
         _check_positive(self, "language_temperature")
+
+    @property
+    def source(self) -> str:
+        """What tells which corpus it is: its name, or the folder of files that have no name."""
+        return self.data_dir if self.dataset == FOLDER_CORPUS and self.data_dir else self.dataset
 
 
 @dataclass
@@ -217,7 +222,7 @@ class Recipe:
         """Hub ids of the pretrained towers; those that come from a local path are left out."""
         towers = [tower.backbone for tower in self.model.towers if tower.pretrained and not tower.checkpoint]
         names = [name for name in (self.model.text_encoder, *towers) if name is not None]
-        return [name for name in names if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists()]
+        return [name for name in names if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not exists(name)]
 
 
 def recipe_names() -> list[str]:

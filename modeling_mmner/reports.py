@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from .labels_mmner import tags_to_spans
+from .run_metrics import RunMetrics, Score, SplitScores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Metrics = dict[str, Any]
 History = Sequence[dict[str, Any]]
 
 MISSED, SPURIOUS = "missed", "spurious"
@@ -170,7 +171,7 @@ def plot_confusion(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
     figure.savefig(path, format="png", dpi=150)
 
 
-def results_table(runs: dict[str, Metrics]) -> Table:
+def results_table(runs: dict[str, RunMetrics]) -> Table:
     """Test scores in percent, a row for each run (by name) and each kind of picture that it was tested with.
 
     A picture is ``true`` (the post's own), ``shuffled`` (another post's) or ``none``.
@@ -178,37 +179,37 @@ def results_table(runs: dict[str, Metrics]) -> Table:
     Raises:
         ValueError: a score is no fraction in 0..1.
     """
-    modes = {name: metrics["splits"]["test"]["picture"] for name, metrics in runs.items()}
+    modes = {name: metrics.splits.test.picture for name, metrics in runs.items()}
     rows = [(name, mode, block) for name in runs for mode, block in modes[name].items()]
-    sources = list(dict.fromkeys(source for _, _, block in rows for source in block["by_source"]))
+    sources = list(dict.fromkeys(source for _, _, block in rows for source in block.by_source))
     table = Table(title="Test split, percent")
     for heading in ("run", "picture"):
         table.add_column(heading)
-    for heading in ("P", "R", "F1", "strict F1", *(f"F1 {source}" for source in sources)):
+    for heading in ("P", "R", "F1", "strict F1", *(f"F1 {escape(source)}" for source in sources)):
         table.add_column(heading, justify="right")
     for position, (name, mode, block) in enumerate(rows):
-        overall, by_source = block["overall"], block["by_source"]
-        scores = [overall["precision"], overall["recall"], overall["f1"], block["strict"]["f1"]]
+        overall, by_source = block.overall, block.by_source
+        scores = [overall.precision, overall.recall, overall.f1, block.strict.f1]
         cells = [percent(score) for score in scores]
-        cells += [percent(by_source[source]["f1"]) if source in by_source else "-" for source in sources]
+        cells += [percent(by_source[source].f1) if source in by_source else "-" for source in sources]
         ends_run = position + 1 < len(rows) and rows[position + 1][0] != name
-        table.add_row(name, mode, *cells, end_section=ends_run)
+        table.add_row(escape(name), mode, *cells, end_section=ends_run)
     return table
 
 
-def transfer_table(scores: dict[str, dict[str, Any]]) -> Table:
+def transfer_table(scores: dict[str, dict[str, Score]]) -> Table:
     """Test F1 in percent by the language trained on (rows) and the language tested on (columns)."""
     tested = list(next(iter(scores.values())))
     table = Table(title="Test F1 of each language, by the language trained on")
     table.add_column("trained on")
     for language in tested:
-        table.add_column(language, justify="right")
+        table.add_column(escape(language), justify="right")
     for trained, by_language in scores.items():
-        table.add_row(trained, *(percent(by_language[language]["f1"]) for language in tested))
+        table.add_row(escape(trained), *(percent(by_language[language].f1) for language in tested))
     return table
 
 
-def picture_worth(with_pictures: Metrics, without_pictures: Metrics) -> str:
+def picture_worth(with_pictures: RunMetrics, without_pictures: RunMetrics) -> str:
     """What the picture did on ambiguous names in the test split: a line per language, and one over several languages.
 
     "Clearly" means that the 95% intervals do not overlap.
@@ -220,10 +221,10 @@ def picture_worth(with_pictures: Metrics, without_pictures: Metrics) -> str:
     Returns:
         The lines; empty where no post is of source ``ambiguous``.
     """
-    own = with_pictures["splits"]["test"]["picture"]
-    text_alone = dict(_ambiguous_scores(without_pictures["splits"]["test"]))
+    own = with_pictures.splits.test.picture
+    text_alone = dict(_ambiguous_scores(without_pictures.splits.test))
     shuffled = dict(_ambiguous_scores(own["shuffled"])) if "shuffled" in own else {}
-    chances = with_pictures["corpus"]["chance"] or {}
+    chances = with_pictures.corpus.chance or {}
     return "\n".join(
         f"On ambiguous names ({'all languages' if language == 'all' else language}) "
         + _sentence(text_alone[language], score, shuffled=shuffled.get(language), chance=chances.get(language))
@@ -231,26 +232,24 @@ def picture_worth(with_pictures: Metrics, without_pictures: Metrics) -> str:
     )
 
 
-def _ambiguous_scores(block: Metrics) -> Iterator[tuple[str, Metrics]]:
+def _ambiguous_scores(block: SplitScores) -> Iterator[tuple[str, Score]]:
     """(language, score) of the ambiguous posts, and ("all", score) where there are several languages."""
     by_language = {
-        key.removesuffix("/ambiguous"): score
-        for key, score in block["by_language_and_source"].items()
-        if key.endswith("/ambiguous")
+        key.removesuffix("/ambiguous"): score for key, score in block.by_language_and_source.items() if key.endswith("/ambiguous")
     }
     yield from by_language.items()
     if len(by_language) > 1:
-        yield "all", block["by_source"]["ambiguous"]
+        yield "all", block.by_source["ambiguous"]
 
 
-def _sentence(text_alone: Metrics, pictured: Metrics, *, shuffled: Metrics | None, chance: float | None) -> str:
+def _sentence(text_alone: Score, pictured: Score, *, shuffled: Score | None, chance: float | None) -> str:
     """The scores of one language in words, and what they say of the picture."""
-    interval = "-".join(map(percent, text_alone["confidence_interval"]))
+    interval = "-".join(map(percent, text_alone.confidence_interval))
     of_chance = "" if chance is None else f", chance {percent(chance)}: {_against_chance(text_alone, chance)}"
-    text = f"text alone reaches {percent(text_alone['f1'])} F1 (95% interval {interval}{of_chance})"
-    text += f"; with its picture the model reaches {percent(pictured['f1'])}"
+    text = f"text alone reaches {percent(text_alone.f1)} F1 (95% interval {interval}{of_chance})"
+    text += f"; with its picture the model reaches {percent(pictured.f1)}"
     if shuffled is not None:
-        text += f", with another post's picture {percent(shuffled['f1'])}"
+        text += f", with another post's picture {percent(shuffled.f1)}"
     difference = _clear_difference(pictured, text_alone)
     if difference < 0:
         return f"{text}: the pictures clearly do harm."
@@ -261,14 +260,14 @@ def _sentence(text_alone: Metrics, pictured: Metrics, *, shuffled: Metrics | Non
     return f"{text}: a clear gain from the pictures."
 
 
-def _against_chance(score: Metrics, chance: float) -> str:
-    low, high = score["confidence_interval"]
+def _against_chance(score: Score, chance: float) -> str:
+    low, high = score.confidence_interval
     if low > chance:
         return "above chance, so the words give some of it away"
     return "below chance" if high < chance else "no better than chance"
 
 
-def _clear_difference(score: Metrics, other: Metrics) -> int:
+def _clear_difference(score: Score, other: Score) -> int:
     """1 or -1 where the 95% interval of `score` lies above or below that of `other`, 0 where they overlap."""
-    (low, high), (other_low, other_high) = score["confidence_interval"], other["confidence_interval"]
+    (low, high), (other_low, other_high) = score.confidence_interval, other.confidence_interval
     return int(low > other_high) - int(high < other_low)

@@ -53,7 +53,7 @@ def terms_of(recipe: "Recipe") -> list[dict[str, str]]:
     given, of which the rows show only the last name.
     """
     corpus, encoder = recipe.corpus, recipe.model.text_encoder
-    used = {corpus.dataset: ("corpus", corpus.data_dir if corpus.dataset == "conll" and corpus.data_dir else corpus.dataset, "")}
+    used = {corpus.dataset: ("corpus", corpus.source, "")}
     if encoder is not None:
         used[encoder] = ("text encoder", encoder, "")
     for tower in (tower for tower in recipe.model.towers if tower.has_weights):
@@ -62,15 +62,23 @@ def terms_of(recipe: "Recipe") -> list[dict[str, str]]:
         else:
             used[tower.backbone] = ("picture encoder", tower.backbone, _remark(tower.model_name))
     return [
-        {"part": part, "name": told_name(name), "terms": recipe.terms.get(key, "unknown"), "remark": remark}
+        {"part": part, "name": public_name(name), "terms": recipe.terms.get(key, "unknown"), "remark": remark}
         for key, (part, name, remark) in used.items()
     ]
 
 
-def told_name(name: str) -> str:
+def public_name(name: str) -> str:
     """A Hub id or another name as it is; of a path on the author's disk only the last name."""
-    is_path = Path(name).is_absolute() or name.startswith(("./", "../", "~")) or Path(name).exists()
+    is_path = name.startswith(("/", "./", "../", "~")) or Path(name).is_absolute() or exists(name)
     return Path(name).absolute().name if is_path else name
+
+
+def exists(name: str) -> bool:
+    """Whether there is a file or folder of this name; a name that no file can have is none."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # too long for the file system, or with a NUL byte
+        return False
 
 
 def _remark(backbone: str) -> str:

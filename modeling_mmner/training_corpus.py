@@ -14,9 +14,12 @@ from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.opening import Corpus, open_corpus
 from dataset_scripts.overlap import overlapping
 from dataset_scripts.reader import CorpusError
+from dataset_scripts.sample.languages import LANGUAGES
+from dataset_scripts.sample.texts import generate_posts
 
 from .images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
-from .recipes import CorpusSettings
+from .recipes import CorpusSettings, load_recipe, recipe_names
+from .run_metrics import CorpusSummary, PictureCounts
 
 
 @dataclass
@@ -27,23 +30,46 @@ class TrainingCorpus(Corpus):
         pictures: for each split the number of posts whose picture is present, missing or broken.
         overlap: how many training posts occur in the validation and the test split, and whether they were left out.
         chance: best F1 of text alone on the ambiguous posts by language and over ``all``, where that is known.
+        facts: see `facts_of`.
     """
 
     pictures: dict[str, dict[str, int]] = field(default_factory=dict)
     overlap: dict[str, Any] = field(default_factory=dict)
     chance: dict[str, float] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
 
-    def summary(self) -> dict[str, Any]:
-        """What metrics.json says of the corpus."""
-        return {
-            "name": self.name,
-            "version_name": self.version_name,
-            "version": self.version,
-            "posts": {split: len(rows) for split, rows in self.splits.items()},
-            "pictures": self.pictures,
-            "overlap": self.overlap,
-            "chance": self.chance,
-        }
+    def summary(self) -> CorpusSummary:
+        """What the run's metrics say of the corpus."""
+        return CorpusSummary(
+            name=self.name,
+            version_name=self.version_name,
+            version=self.version,
+            posts={split: len(rows) for split, rows in self.splits.items()},
+            pictures={split: PictureCounts(**counts) for split, counts in self.pictures.items()},
+            overlap=self.overlap,
+            chance=self.chance,
+            **self.facts,
+        )
+
+
+def facts_of(settings: CorpusSettings) -> dict[str, Any]:
+    """What is known of a corpus without opening it: its `citation`, whether it `is_generated`, and `examples` for a widget, a
+    generated sentence in each of its languages: real posts belong to their authors."""
+    builder = BUILDERS.get(settings.dataset)
+    examples = []
+    for language in (language for language in settings.languages if language in LANGUAGES):
+        posts = (post.tokens for post in generate_posts(language, "test", 1) if len(set(post.tags)) > 3)
+        tokens = next(tokens for tokens in posts if all(token.isalpha() for token in tokens))
+        examples.append({"text": " ".join(tokens), "example_title": f"generated post ({language})"})
+    if builder is None:
+        return {"examples": examples}
+    return {"citation": builder.CITATION, "is_generated": builder.IS_GENERATED, "examples": examples}
+
+
+def known_corpora() -> dict[str, CorpusSummary]:
+    """What is known of the corpora of the package's recipes without opening them, by name."""
+    corpora = [load_recipe(name).corpus for name in recipe_names()]
+    return {corpus.dataset: CorpusSummary(corpus.dataset, "", {}, {}, {}, {}, **facts_of(corpus)) for corpus in corpora}
 
 
 def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
@@ -55,6 +81,7 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     """
     opened = open_corpus(settings.dataset, config=settings.dataset_config, **_reading_options(settings))
     corpus = TrainingCorpus(**{item.name: getattr(opened, item.name) for item in fields(Corpus)})
+    corpus.facts = facts_of(settings)
     if settings.test_dataset is not None:
         _take_test_split(corpus, open_corpus(settings.test_dataset))
     if missing := [split for split in SPLITS if split not in corpus.splits]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from modeling_mmner import MMNERProcessor
 from modeling_mmner.assembly import train_tokenizer
 from modeling_mmner.hub import save_hub_folder
-from tests.small_metrics import make_metrics
+from tests.small_metrics import run_metrics
 from tests.tiny import LABELS, ready_model
 
 _SYSTEMS = {"quickstart": {}, "bert-crf": {"fusion": "text-only", "objectives": {"crf": 1.0}}}
@@ -16,5 +16,5 @@ def save_small(folder: Path, *, recipe: str = "quickstart") -> Path:
     tokenizer = train_tokenizer([["Jordan", "posts", "from", "Paris"]], 100)
     model = ready_model(**_SYSTEMS[recipe], text={"vocab_size": len(tokenizer)})
     processor = MMNERProcessor(tokenizer, labels=LABELS, image_size=64 if recipe == "quickstart" else None)
-    save_hub_folder(model, processor, folder=folder, metrics=make_metrics(recipe))
+    save_hub_folder(model, processor, folder=folder, metrics=run_metrics(recipe))
     return folder

@@ -4,8 +4,11 @@ import copy
 import itertools
 from typing import Any
 
+from modeling_mmner.model_card import render_model_card
 from modeling_mmner.recipes import load_recipe
+from modeling_mmner.run_metrics import RunMetrics
 from modeling_mmner.terms import derived_licence, terms_of
+from modeling_mmner.training_corpus import facts_of
 
 SPLITS = ("train", "validation", "test")
 
@@ -22,16 +25,27 @@ def score_block(scores: "itertools.count[int]") -> dict[str, Any]:
     return {"overall": score(), "strict": score()} | {kind: {name: score() for name in names} for kind, names in kinds.items()}
 
 
+def run_metrics(recipe: str = "quickstart", **settings: Any) -> RunMetrics:
+    """`make_metrics`, typed."""
+    return RunMetrics.from_dict(make_metrics(recipe, **settings))
+
+
+def card_of(metrics: dict[str, Any], **options: Any) -> str:
+    """The model card of metrics."""
+    return render_model_card(RunMetrics.from_dict(metrics), **options)
+
+
 def make_metrics(recipe: str = "quickstart", **settings: Any) -> dict[str, Any]:
     """What a run of a recipe writes as metrics.json; `settings` replace some of its recipe's."""
     scores = itertools.count(101)
     validation, test, shuffled, none = (score_block(scores) for _ in range(4))
     raw_text = score_block(scores)["overall"]
     modes = {"true": copy.deepcopy(test), "shuffled": shuffled, "none": none}
-    derived = {"base_models": ["google-bert/bert-base-cased"], "languages": ["en", "fr"]}
+    base_models = settings.pop("base_models", ["google-bert/bert-base-cased"])
+    wanted = load_recipe(recipe).with_settings(**{"languages": ["en", "fr"]} | settings)
     terms = terms_of(load_recipe(recipe))
     return {
-        "recipe": load_recipe(recipe).to_dict() | derived | settings,
+        "recipe": wanted.to_dict() | {"base_models": base_models},
         "terms": terms,
         "license": derived_licence(row["terms"] for row in terms),
         "seed": 17,
@@ -44,6 +58,7 @@ def make_metrics(recipe: str = "quickstart", **settings: Any) -> dict[str, Any]:
             "posts": dict(zip(SPLITS, (1601, 301, 302), strict=True)),
             "pictures": {split: {"present": 1001, "missing": 602, "broken": 3} for split in SPLITS},
             "chance": {"en": 0.9911, "all": 0.9922},
+            **facts_of(wanted.corpus),
         },
         "model": {"parameters": 1234567, "trained_parameters": 1200000},
         "history": [],

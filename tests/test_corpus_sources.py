@@ -250,7 +250,7 @@ def test_whole_run_on_a_built_data_set(tmp_path, monkeypatch):
     record = build_dataset("conll", tmp_path / "built", **raw, language="en")
     settings = {"dataset": str(tmp_path / "built"), "data_dir": None, "image_dir": None}
     recipe = small_recipe(tmp_path, **settings, epochs=1, output_dir=str(tmp_path / "out"))
-    metrics = train_accelerate.train(recipe)
+    metrics = train_accelerate.train(recipe).to_dict()
     config = record["configs"]["default"]
     assert metrics["corpus"]["version_name"] == config["version"]
     assert metrics["corpus"]["version"] == {split: details["sha256"] for split, details in config["splits"].items()}

@@ -10,7 +10,7 @@ from PIL import Image
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor, MultimodalNERPipeline
 from modeling_mmner.hub import save_hub_folder
 from tests.elsewhere import TEXTS, assert_says_as, load_elsewhere, run_elsewhere, small_system
-from tests.small_metrics import make_metrics
+from tests.small_metrics import run_metrics
 from tests.small_posts import assert_same
 from tests.tiny import SYSTEMS
 
@@ -36,7 +36,7 @@ def published(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     Image.linear_gradient("L").save(folder / "picture.png")
     for name in SYSTEMS:
-        save_hub_folder(*small_system(name), folder=folder / name, metrics=make_metrics())
+        save_hub_folder(*small_system(name), folder=folder / name, metrics=run_metrics())
         repository = folder / "cache" / f"models--org--{name}"
         shutil.copytree(folder / name, repository / "snapshots" / ("0" * 40))
         (repository / "refs").mkdir()

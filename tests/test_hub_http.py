@@ -28,7 +28,7 @@ from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.hub import save_hub_folder
 from tests.built_corpora import build_small, built_sample, files_of
 from tests.elsewhere import TEXTS, assert_same, assert_says_as, load_elsewhere, run_elsewhere, small_system
-from tests.small_metrics import make_metrics
+from tests.small_metrics import run_metrics
 from tests.test_built_data_sets import LOADED as LOADED_ROWS
 from tests.tiny import SYSTEMS
 
@@ -74,7 +74,7 @@ def hub(tmp_path_factory) -> Iterator[Hub]:
     folder = tmp_path_factory.mktemp("hub")
     Image.linear_gradient("L").save(folder / "picture.png")
     for name in SYSTEMS:
-        save_hub_folder(*small_system(name), folder=folder / "served" / "models" / "org" / name, metrics=make_metrics())
+        save_hub_folder(*small_system(name), folder=folder / "served" / "models" / "org" / name, metrics=run_metrics())
     (folder / "small").mkdir()
     build_small(folder / "small")
     shutil.copytree(built_sample(), folder / "sample")

@@ -69,7 +69,7 @@ def test_own_parts_train_and_come_back(own_recipe, tmp_path):
     write_corpus(tmp_path)
     folders = {"data_dir": str(tmp_path), "image_dir": str(tmp_path / "images"), "output_dir": str(tmp_path / "out")}
     recipe = load_recipe(str(own_recipe), TINY | folders)
-    metrics = train_accelerate.train(recipe)
+    metrics = train_accelerate.train(recipe).to_dict()
     assert metrics["history"][0]["loss_short-features"] > 0
     assert metrics["history"][0].keys() >= {"loss", "loss_crf"}
     model = MMNERForTokenClassification.from_pretrained(tmp_path / "out" / "model").eval()

@@ -148,6 +148,22 @@ def test_a_head_runs_after_those_that_it_reads(reading, calls, weight, labelled)
     assert output.losses is None if not labelled else output.losses.keys() == ({"crf", "boundary"} if weight else {"crf"})
 
 
+def test_heads_that_cannot_run_are_refused(reading, monkeypatch):
+    """If it failed, a head without what it reads would end in a KeyError, two that read each other in a loop."""
+    with pytest.raises(ValueError, match=r"head 'crf' reads the emissions of \['boundary'\], expected them among the objectives"):
+        model_of(crf=1.0)
+    monkeypatch.setattr(BoundaryDetection, "reads", ("crf",))
+    with pytest.raises(ValueError, match="expected an order of need, found heads that read each other"):
+        model_of(crf=1.0, boundary=0.4)
+
+
+def test_a_head_may_read_an_earlier_one(calls, monkeypatch):
+    """If it failed, only the main head could read another's emissions."""
+    monkeypatch.setattr(BoundaryDetection, "reads", ("crf",))
+    model_of(crf=1.0, boundary=0.4)(**tiny_batch())
+    assert calls == ["crf", "boundary"]
+
+
 def test_a_head_that_another_reads_learns_from_its_loss(reading):
     """If it failed, the boundary head would not be trained through the emissions that it lends."""
     model = model_of(crf=1.0, boundary=0.0).train()

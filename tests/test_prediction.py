@@ -18,7 +18,7 @@ from modeling_mmner.json_lines import json_line
 from modeling_mmner.labels_mmner import tags_to_spans
 from modeling_mmner.posts_mmner import PostError
 from modeling_mmner.prediction_mmner import BatchPredictor, PostReader, Prediction
-from tests.small_metrics import make_metrics
+from tests.small_metrics import run_metrics
 from tests.tiny import LABELS, tiny_config, tiny_model
 
 WORDS = ["Jordan", "posts", "from", "Paris", "today", "and", "tomorrow"]
@@ -35,7 +35,7 @@ def parts():
 @pytest.fixture(scope="module")
 def folder(parts, tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    save_hub_folder(*parts, folder=path, metrics=make_metrics())
+    save_hub_folder(*parts, folder=path, metrics=run_metrics())
     return path
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 from transformers import AutoConfig
@@ -14,9 +15,8 @@ from transformers import AutoConfig
 from modeling_mmner import MMNERConfig, MMNERForTokenClassification, hub
 from modeling_mmner.cli import main
 from modeling_mmner.hub import plan_upload, push, save_hub_folder
-from modeling_mmner.model_card import render_card
 from tests.saved import save_small
-from tests.small_metrics import make_metrics
+from tests.small_metrics import card_of, make_metrics, run_metrics
 from tests.tiny import TEXT, TOWER, ready_model
 
 PACKAGE = Path(hub.__file__).parent
@@ -78,6 +78,13 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+class Citation:
+    """What a card cannot be made of."""
+
+    def __str__(self) -> str:
+        raise ValueError("no such citation")
+
+
 def pushed(folder: Path, *options: str) -> int:
     return main(["push", "--model", str(folder), "--repo_id", "org/name", *options])
 
@@ -97,8 +104,8 @@ def test_manifest_has_the_hash_of_every_other_file(saved):
 def test_card_and_metrics_of_the_folder_agree(saved):
     """If it failed, nobody could hold the card on the Hub against the metrics beside it."""
     metrics = json.loads((saved / "metrics.json").read_text("utf-8"))
-    assert (saved / "README.md").read_text("utf-8") == render_card(metrics)
-    assert metrics["splits"] == make_metrics()["splits"]
+    assert (saved / "README.md").read_text("utf-8") == card_of(metrics)
+    assert metrics["splits"] == run_metrics().to_dict()["splits"]
 
 
 def test_saving_again_replaces_the_model_and_takes_nothing_else_up(folder):
@@ -108,21 +115,23 @@ def test_saving_again_replaces_the_model_and_takes_nothing_else_up(folder):
     before = plan_upload(folder, repo_id="org/name").files.keys()
     model = MMNERForTokenClassification.from_pretrained(folder)
     processor = SimpleNamespace(save_pretrained=lambda target: None)
-    save_hub_folder(model, processor, folder=folder, metrics=make_metrics())
+    save_hub_folder(model, processor, folder=folder, metrics=run_metrics())
     assert (folder / "notes.txt").read_text() == "private" and not (folder / "model-00001-of-00002.safetensors").exists()
     plan = plan_upload(folder, repo_id="org/name")
     assert "notes.txt" in plan.left_out and plan.files.keys() < before
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_metrics_that_make_no_card_leave_the_folder_alone(folder):
-    """If it failed, a slip in the metrics would cost the model that was saved before."""
-    before = plan_upload(folder, repo_id="org/name")
-    metrics = make_metrics()
-    del metrics["timing"]
-    with pytest.raises(ValueError, match="expected 'timing', found none"):
-        save_hub_folder(ready_model(), None, folder=folder, metrics=metrics)  # type: ignore[arg-type]
-    assert plan_upload(folder, repo_id="org/name") == before
+def test_metrics_that_make_no_card_cost_no_weights(tmp_path):
+    """If it failed, a slip in a name would throw away a training of days; and a folder without its card might be pushed."""
+    model, metrics = ready_model(), run_metrics()
+    metrics.corpus.citation = Citation()  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="no such citation"):
+        save_hub_folder(model, SimpleNamespace(save_pretrained=lambda target: None), folder=tmp_path, metrics=metrics)
+    again = MMNERForTokenClassification.from_pretrained(tmp_path)
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    with pytest.raises(ValueError, match=r"expected manifest\.json"):
+        plan_upload(tmp_path, repo_id="org/name")
 
 
 def test_path_of_the_text_encoder_stays_private(tmp_path):
@@ -131,7 +140,7 @@ def test_path_of_the_text_encoder_stays_private(tmp_path):
     encoder._name_or_path = str(tmp_path / "somebody" / "encoder")
     model = MMNERForTokenClassification(MMNERConfig(text_config=encoder, vision_towers=[TOWER]))
     processor = SimpleNamespace(save_pretrained=lambda target: None)
-    save_hub_folder(model, processor, folder=tmp_path / "model", metrics=make_metrics(output_dir=str(tmp_path / "somebody")))
+    save_hub_folder(model, processor, folder=tmp_path / "model", metrics=run_metrics(output_dir=str(tmp_path / "somebody")))
     texts = [path.read_text("utf-8") for path in (tmp_path / "model").iterdir() if path.suffix in (".json", ".md")]
     assert len(texts) == 4 and not any(str(tmp_path) in text for text in texts)
 
@@ -178,7 +187,7 @@ def test_uploaded_card_and_manifest_are_made_for_their_place(saved):
     """If it failed, the card on the Hub would name another model, or the manifest there would not fit its files."""
     files = plan_upload(saved, repo_id="org/name", revision="v7").files
     card, manifest = files["README.md"], json.loads(files["manifest.json"])
-    assert card.decode() == render_card(make_metrics(), repo_id="org/name", revision="v7")
+    assert card.decode() == card_of(make_metrics(), repo_id="org/name", revision="v7")
     contents = {name: part if isinstance(part, bytes) else part.read_bytes() for name, part in files.items()}
     assert manifest["files"] == {name: sha256(part) for name, part in contents.items() if name != "manifest.json"}
     assert contents.keys() == {path.name for path in saved.iterdir()}
@@ -222,13 +231,13 @@ def test_missing_files_are_refused_and_all_named(folder, online, capsys):
 
 def test_figure_typed_into_card_and_manifest_does_not_get_to_the_hub(folder):
     """If it failed, whoever renews the manifest by hand could publish a score that was never measured."""
-    card = (folder / "README.md").read_text("utf-8").replace("| **overall** |", "| **overall** | 99.9 |")
+    card = (folder / "README.md").read_text("utf-8").replace("| overall |", "| overall | 99.9 |")
     (folder / "README.md").write_text(card, encoding="utf-8")
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     manifest["files"]["README.md"] = sha256(card.encode())
     (folder / "manifest.json").write_text(json.dumps(manifest))
     uploaded = plan_upload(folder, repo_id="org/name").files["README.md"]
-    assert "99.9" in card and uploaded == render_card(make_metrics(), repo_id="org/name").encode()
+    assert "99.9" in card and uploaded == card_of(make_metrics(), repo_id="org/name").encode()
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"files": []}', '{"files": {}}', '{"files": {"config.json": "0"}}'])

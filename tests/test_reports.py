@@ -16,6 +16,8 @@ from modeling_mmner.reports import (
     results_table,
     span_confusion,
 )
+from modeling_mmner.run_metrics import RunMetrics
+from tests.small_metrics import make_metrics
 
 HISTORY = [
     {"epoch": 1, "loss": 9.0, "loss_crf": 8.0, "validation_f1": 0.5, "validation_strict_f1": 0.4, "seconds": 1.0},
@@ -36,16 +38,20 @@ def block(f1: float, **ambiguous: float) -> dict:
     return {
         "overall": score(f1),
         "strict": score(f1 - 0.01),
+        "by_type": {},
+        "by_language": {},
         "by_source": {"plain": score(0.99)} | ({"ambiguous": score(next(iter(ambiguous.values())))} if ambiguous else {}),
         "by_language_and_source": {"en/plain": score(0.99)}
         | {f"{language}/ambiguous": score(f1) for language, f1 in ambiguous.items()},
     }
 
 
-def metrics(*, chance: dict | None = None, **modes: dict) -> dict:
+def metrics(*, chance: dict | None = None, **modes: dict) -> RunMetrics:
     """Metrics with the given test block for each kind of picture, first the kind that the run was trained with."""
-    test = next(iter(modes.values())) | {"picture": modes}
-    return {"corpus": {"chance": chance}, "splits": {"test": test}}
+    run = make_metrics()
+    run["splits"]["test"] = next(iter(modes.values())) | {"picture": modes, "raw_text": score(0.5)}
+    run["corpus"]["chance"] = chance
+    return RunMetrics.from_dict(run)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_corpus_reports_the_published_versions(corpus):
     loaded = load_corpus(CorpusSettings(dataset="conll", data_dir=str(DATA / corpus), languages=["en"]))
     rows = [PUBLISHED[str(path.relative_to(DATA))] for path in find_splits(DATA / corpus).values()]
     assert list(loaded.version.values()) == [row[-1] for row in rows]
-    assert list(loaded.summary()["posts"].values()) == [row[0] for row in rows]
+    assert list(loaded.summary().posts.values()) == [row[0] for row in rows]
     miscellaneous = "OTHER" if corpus == "twitter2015" else "MISC"
     assert set(entity_types(loaded.labels)) == {"PER", "LOC", "ORG", miscellaneous}
 

@@ -5,7 +5,7 @@ import timm
 
 from dataset_scripts.opening import BUILDERS, make_builder
 from modeling_mmner.recipes import load_recipe, parse_arguments, recipe_names
-from modeling_mmner.terms import derived_licence, terms_of, told_name
+from modeling_mmner.terms import derived_licence, public_name, terms_of
 
 
 def declared(recipe) -> dict[str, str]:
@@ -123,7 +123,7 @@ def test_only_paths_lose_their_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "built" / "mine").mkdir(parents=True)
     names = ["google-bert/bert-base-cased", "sample", "built/mine", "./a/b", "~/a/b", str(tmp_path / "c")]
-    assert [told_name(name) for name in names] == ["google-bert/bert-base-cased", "sample", "mine", "b", "b", "c"]
+    assert [public_name(name) for name in names] == ["google-bert/bert-base-cased", "sample", "mine", "b", "b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,7 @@ def test_checkpoint_is_a_whole_model_folder(posts, processor, tmp_path: Path) ->
 def test_quickstart_by_trainer_is_as_good_as_by_script(tmp_path: Path, seed: int) -> None:
     """If it failed, one of the two ways would train worse by more than a shuffling of the posts explains. Prints both figures."""
     recipe = load_recipe("quickstart", {"seed": seed, "output_dir": str(tmp_path), "compare_without_pictures": False})
-    script = train_accelerate.train(recipe)["splits"]["test"]
+    script = train_accelerate.train(recipe).to_dict()["splits"]["test"]
 
     torch.manual_seed(seed)
     corpus, training = load_corpus(recipe.corpus), recipe.training

@@ -60,7 +60,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     write_corpus(folder)
     recipe = small_recipe(folder)
-    return recipe, train_accelerate.train(recipe)
+    return recipe, train_accelerate.train(recipe).to_dict()
 
 
 def test_run_writes_all_it_promises(finished) -> None:
@@ -112,7 +112,7 @@ def test_same_seed_same_weights(finished, tmp_path: Path) -> None:
     """If it failed, a run could not be repeated."""
     recipe, metrics = finished
     again = train_accelerate.train(small_recipe(Path(recipe.corpus.data_dir), output_dir=str(tmp_path)))
-    assert [epoch["loss"] for epoch in again["history"]] == [epoch["loss"] for epoch in metrics["history"]]
+    assert [epoch["loss"] for epoch in again.history] == [epoch["loss"] for epoch in metrics["history"]]
 
 
 def test_command_line_trains_and_compares(finished, tmp_path: Path, capsys) -> None:
