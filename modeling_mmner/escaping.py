@@ -14,7 +14,8 @@ def one_line(text: object) -> str:
 def markdown_text(text: object) -> str:
     """As plain text anywhere in Markdown, a table's cell included."""
     escaped = _MARKDOWN.sub(r"\\\1", html.escape(one_line(text), quote=False))
-    return re.sub(r"^([#+>-]|\d+[.)])", r"\\\1", escaped)
+    escaped = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", escaped)
+    return re.sub(r"^([#+>-])", r"\\\1", escaped)
 
 
 def code_span(text: object) -> str:
