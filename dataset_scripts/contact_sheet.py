@@ -8,7 +8,6 @@ from typing import Any
 
 import datasets
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from modeling_mmner.images_mmner import PictureError, load_picture, pictures_of
 from modeling_mmner.labels_mmner import OUTSIDE, entity_types, tags_to_spans
@@ -52,11 +51,11 @@ def contact_sheet(
     page = environment.from_string(template).render(
         title=title or "Posts",
         total=len(rows),
-        types=[Markup(marked_words([name], [Mark(0, 1, name, "")])) for name in entity_types(labels)],
+        types=[marked_words([name], [Mark(0, 1, name, "")]) for name in entity_types(labels)],
         posts=[_card(post, labels) for post in posts],
         has_pictures=any(map(pictures_of, posts)),
-        style=Markup(STYLE),
-        dark_colours=Markup(DARK_COLOURS),
+        style=STYLE,
+        dark_colours=DARK_COLOURS,
     )
     # What UTF-8 cannot encode, halves of surrogate pairs, becomes a question mark.
     Path(path).write_text(page, encoding="utf-8", errors="replace")
@@ -86,7 +85,7 @@ def _card(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
         "about": [str(part) for part in (language, row.get("source"), number) if part],
         "language": "" if language == "unknown" else language,
         "pictures": [_thumbnail(picture) for picture in pictures[:_MAX_PICTURES]],
-        "text": Markup(marked_words(row["tokens"], marks)),
+        "text": marked_words(row["tokens"], marks),
     }
 
 
