@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from .schemes import TagScheme
 
 
-def _option(default: Any, help_text: str, **more: str) -> Any:
+def option(default: Any, help_text: str, **more: str) -> Any:
     """A dataclass field with its help for the command line."""
-    if isinstance(default, dict):
-        return field(default_factory=dict, metadata={"help": help_text, **more})
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help_text, **more})
     return field(default=default, metadata={"help": help_text, **more})
 
 
@@ -30,16 +30,16 @@ class ReadingOptions:
         no_verify: only warn where the files are not the official ones; otherwise that is an error.
     """
 
-    data_dir: str | None = _option(None, "folder with train, valid and test files (build-dataset: or an archive of one)")
-    image_dir: str | None = _option(None, "folder with the pictures <id>.jpg of --data_dir (build-dataset: or an archive of one)")
-    language: str = _option("unknown", "language of all posts, where the corpus does not say it")
-    tag_scheme: TagScheme = _option("bio", "tag scheme of the files (default bio)")
-    rename_types: dict[str, str] = _option({}, "entity types of the files to call otherwise", form="OLD=NEW")
-    repair_orphans: bool = _option(False, "make an I- tag that continues nothing a B-; otherwise it stays")
-    split_slices: dict[str, str] = _option(
+    data_dir: str | None = option(None, "folder with train, valid and test files (build-dataset: or an archive of one)")
+    image_dir: str | None = option(None, "folder with the pictures <id>.jpg of --data_dir (build-dataset: or an archive of one)")
+    language: str = option("unknown", "language of all posts, where the corpus does not say it")
+    tag_scheme: TagScheme = option("bio", "tag scheme of the files (default bio)")
+    rename_types: dict[str, str] = option({}, "entity types of the files to call otherwise", form="OLD=NEW")
+    repair_orphans: bool = option(False, "make an I- tag that continues nothing a B-; otherwise it stays")
+    split_slices: dict[str, str] = option(
         {}, "parts to take, as train=train[:4000],validation=val[2000:]; of each language's file", form="SPLIT=PART"
     )
-    no_verify: bool = _option(False, "take files that are not the official ones, with a warning")
+    no_verify: bool = option(False, "take files that are not the official ones, with a warning")
 
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults; the others are left to the corpus's builder, which may have its own."""

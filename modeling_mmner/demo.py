@@ -8,18 +8,14 @@ import base64
 import html
 import io
 import logging
-import random
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 import numpy as np
 from PIL import Image, ImageOps
-
-from dataset_scripts.sample.drawing import PictureKind, draw
-from dataset_scripts.sample.texts import ambiguous_groups
 
 from .explain import Explanation, draw_map, explain
 from .images_mmner import PictureError
@@ -40,40 +36,9 @@ MAX_FILE_SIZE = "20mb"
 _DRAWN_SIDE = 512
 _KEPT_SECONDS = 3600
 _NAMED = 10
-_EXAMPLE_SEED = 1
-# One pair of types a language, so that each example is a name of another kind.
-_EXAMPLE_TYPES: dict[str, tuple[PictureKind, PictureKind]] = {
-    "en": ("PER", "LOC"),
-    "fr": ("LOC", "ORG"),
-    "de": ("ORG", "MISC"),
-    "es": ("PER", "MISC"),
-}
-_DRAWINGS: dict[str, str] = {"PER": "a person", "LOC": "a place", "ORG": "an organisation", "MISC": "a thing"}
 # Of the usual types; another type has the hue that its name gives.
 _HUES = {"PER": 215, "LOC": 145, "ORG": 35, "MISC": 290}
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Example:
-    """A text and a picture to try; `alt` says in words what is drawn."""
-
-    language: str
-    text: str
-    picture: Image.Image
-    alt: str
-
-
-def examples() -> list[Example]:
-    """Generated posts in four languages, in pairs of one text with two pictures that give its name another type."""
-    found = []
-    for language, types in _EXAMPLE_TYPES.items():
-        group = next(group for group in ambiguous_groups(language, "test", _EXAMPLE_SEED) if group.types == types)
-        text = group.sentence.replace("{NAME}", group.name)
-        for kind in types:
-            picture = draw(kind, random.Random(f"{text}:{kind}"))
-            found.append(Example(language, text, picture, f"a drawing of {_DRAWINGS[kind]}"))
-    return found
 
 
 # What the page shows
@@ -241,13 +206,14 @@ class DemoPage:
     Args:
         model: in evaluation mode, on its device.
         processor: its processor.
+        examples: see `build_demo`.
     """
 
-    def __init__(self, model: MMNERForTokenClassification, processor: MMNERProcessor) -> None:
+    def __init__(self, model: MMNERForTokenClassification, processor: MMNERProcessor, examples: Sequence[Any] = ()) -> None:
         self.model = model
         self.processor = processor
         self.reads_pictures = processor.image_size is not None
-        self.examples = examples()
+        self.examples = examples
 
     def find(self, text: str, picture: str | None) -> tuple[Explanation | None, str, str, str]:
         """The explanation to keep for the session, and the HTML of status, text and detail."""
@@ -287,15 +253,18 @@ class DemoPage:
         return example.text, example.picture
 
 
-def build_demo(model: MMNERForTokenClassification, processor: MMNERProcessor, *, name: str) -> gr.Blocks:
+def build_demo(
+    model: MMNERForTokenClassification, processor: MMNERProcessor, *, name: str, examples: Sequence[Any] = ()
+) -> gr.Blocks:
     """The page of a model.
 
     Args:
         model: in evaluation mode, on its device.
         processor: its processor.
         name: of the model, as the page shall call it.
+        examples: posts to try, each with its `language` (a code), `text`, `picture`, and `alt`, which says what is drawn.
     """
-    page = DemoPage(model, processor)
+    page = DemoPage(model, processor, examples)
     # Without analytics Gradio asks no server for anything; uploaded pictures are deleted after an hour.
     with gr.Blocks(title=f"{name}: entities of posts", analytics_enabled=False, delete_cache=(600, _KEPT_SECONDS)) as demo:
         gr.HTML(_introduction(name), elem_classes="mmner")
@@ -406,10 +375,10 @@ def _introduction(name: str) -> str:
     )
 
 
-def _example_list(shown: Sequence[Example]) -> str:
+def _example_list(shown: Sequence[Any]) -> str:
     items = [
-        f'<li><button type="button" data-index="{number}"><img src="{_data_uri(example.picture)}" alt="{example.alt}">'
-        f'<span lang="{example.language}">{_escaped(example.text)}</span></button></li>'
+        f'<li><button type="button" data-index="{number}"><img src="{_data_uri(example.picture)}" alt="{_escaped(example.alt)}">'
+        f'<span lang="{_escaped(example.language)}">{_escaped(example.text)}</span></button></li>'
         for number, example in enumerate(shown)
     ]
     return (

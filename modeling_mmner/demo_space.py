@@ -34,10 +34,11 @@ _APP = '''"""The demo page of a model; README.md says of which."""
 
 from pathlib import Path
 
+from dataset_scripts.sample.examples import examples
 from modeling_mmner.demo import build_demo, launch
 from modeling_mmner.loading import load_model
 
-demo = build_demo(*load_model({model}), name={name!r})
+demo = build_demo(*load_model({model}), name={name!r}, examples=examples())
 
 if __name__ == "__main__":
     launch(demo)

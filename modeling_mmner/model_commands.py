@@ -112,9 +112,12 @@ def _demo(options: argparse.Namespace) -> int:
         folder = write_space(options.model, options.space)
         print(f"wrote {folder}; `hf upload ORG/NAME {folder} --repo-type space` puts it on the Hub")
         return 0
+    from dataset_scripts.sample.examples import examples
+
     from .loading import load_model
 
-    demo = build_demo(*load_model(options.model, device=options.device), name=model_name(options.model))
+    parts = load_model(options.model, device=options.device)
+    demo = build_demo(*parts, name=model_name(options.model), examples=examples())
     try:
         launch(demo, host=options.host, port=options.port)
     except OSError as error:

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 import yaml
 
-from dataset_scripts.schemes import TagScheme
+from dataset_scripts.corpora import BUILDERS
+from dataset_scripts.reading_options import ReadingOptions, option
 
 from .parts_mmner import COMMON_SETTINGS, FUSIONS, Setting, describe_type, fits_type, part_settings
 from .terms import check_terms
@@ -23,38 +24,20 @@ from .terms import check_terms
 _TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 
 
-def _setting(default: Any, help_text: str) -> Any:
-    """A dataclass field with its help for the command line."""
-    if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help_text})
-    return field(default=default, metadata={"help": help_text})
-
-
 @dataclass
-class CorpusSettings:
+class CorpusSettings(ReadingOptions):
     """What is trained and tested on. Raises TypeError for a value of another type, ValueError for one out of range."""
 
-    dataset: str = _setting(
-        "sample", "sample, twitter2015, twitter2017, mmner, conll (the last four: files in --data_dir), a folder, or a Hub id"
-    )
-    dataset_config: str | None = _setting(None, "config of a data set that has several, as mmner's en or all")
-    data_dir: str | None = _setting(None, "folder with train, valid and test files")
-    image_dir: str | None = _setting(None, "folder with the pictures <id>.jpg of --data_dir")
-    test_dataset: str | None = _setting(None, "folder or Hub id of another corpus, whose test split is tested on")
-    split_slices: dict[str, str] = _setting(
-        {}, "parts to take, as train=train[:4000],validation=val[2000:]; of each language's file"
-    )
-    exclude_test_of: list[str] = _setting([], "folders or Hub ids of corpora whose test posts are left out of training")
-    exclude_overlap: bool = _setting(False, "leave training posts out that occur in the validation or test split")
-    tag_scheme: TagScheme = _setting("bio", "of the files")
-    rename_types: dict[str, str] = _setting({}, "entity types of the files to call otherwise, as OLD=NEW,OLD=NEW")
-    repair_orphans: bool = _setting(False, "make an I- tag that continues nothing a B-; otherwise it stays")
-    no_verify: bool = _setting(False, "take files that are not the official ones, with a warning")
-    require_images: bool = _setting(False, "make a missing or broken picture an error")
-    use_images: bool = _setting(True, "false withholds every picture, in training and evaluation")
-    languages: list[str] = _setting([], "languages to take; of files that do not say theirs (conll), their language")
-    test_languages: list[str] = _setting([], "languages of the test split, where they are others than those of training")
-    language_temperature: float = _setting(
+    dataset: str = option("sample", f"{', '.join(BUILDERS)} (all but sample: files in --data_dir), a folder, or a Hub id")
+    dataset_config: str | None = option(None, "config of a data set that has several, as mmner's en or all")
+    test_dataset: str | None = option(None, "folder or Hub id of another corpus, whose test split is tested on")
+    exclude_test_of: list[str] = option([], "folders or Hub ids of corpora whose test posts are left out of training")
+    exclude_overlap: bool = option(False, "leave training posts out that occur in the validation or test split")
+    require_images: bool = option(False, "make a missing or broken picture an error")
+    use_images: bool = option(True, "false withholds every picture, in training and evaluation")
+    languages: list[str] = option([], "languages to take; a single one is also that of posts which do not say theirs")
+    test_languages: list[str] = option([], "languages of the test split, where they are others than those of training")
+    language_temperature: float = option(
         1.0, "a language of n posts is drawn in proportion to n^(1/temperature); 1: as many as it has, large: all alike"
     )
 
@@ -122,9 +105,9 @@ class ModelSettings:
         config: keys of `MMNERConfig`, see `model_keys`.
     """
 
-    text_encoder: str | None = _setting(None, "model id or folder of the text encoder; none trains text_config from scratch")
-    vocabulary_size: int = _setting(6000, "sub-tokens of the tokenizer trained for a text encoder from scratch")
-    vision_towers: list[TowerSettings] | None = _setting(
+    text_encoder: str | None = option(None, "model id or folder of the text encoder; none trains text_config from scratch")
+    vocabulary_size: int = option(6000, "sub-tokens of the tokenizer trained for a text encoder from scratch")
+    vision_towers: list[TowerSettings] | None = option(
         None,
         "picture encoders: backbone, frozen, pooled, image_size, backbone_args, pretrained, checkpoint; none: the fusion's own",
     )
@@ -157,22 +140,22 @@ class ModelSettings:
 class TrainingSettings:
     """How the model is trained. Raises TypeError for a value of another type, ValueError for one out of range."""
 
-    epochs: int = _setting(10, "passes over the training split")
-    batch_size: int = _setting(32, "posts a step and process")
-    accumulation: int = _setting(1, "batches a step")
-    learning_rate: float = _setting(3e-5, "of the pretrained towers")
-    head_learning_rate: float = _setting(3e-4, "of all that is not a pretrained tower")
-    weight_decay: float = _setting(0.01, "on matrices, not on biases and norms")
-    warmup_share: float = _setting(0.1, "share of the steps in which the learning rate rises")
-    max_grad_norm: float = _setting(1.0, "clip the gradient's norm")
-    centre_warmup_epochs: int = _setting(2, "epochs before the first entity centres (clustering)")
-    centre_refresh_epochs: int = _setting(2, "epochs between refreshes of the centres")
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = _setting("auto", "auto: bf16 where the device is fast at it")
-    seed: int = _setting(1, "random seed")
-    num_workers: int = _setting(0, "processes that prepare batches")
-    output_dir: str = _setting("outputs", "folder of the run's results")
-    compare_without_pictures: bool = _setting(False, "train the same model without pictures as well, and compare")
-    transfer: bool = _setting(False, "train on each language alone, test on each (zero-shot transfer)")
+    epochs: int = option(10, "passes over the training split")
+    batch_size: int = option(32, "posts a step and process")
+    accumulation: int = option(1, "batches a step")
+    learning_rate: float = option(3e-5, "of the pretrained towers")
+    head_learning_rate: float = option(3e-4, "of all that is not a pretrained tower")
+    weight_decay: float = option(0.01, "on matrices, not on biases and norms")
+    warmup_share: float = option(0.1, "share of the steps in which the learning rate rises")
+    max_grad_norm: float = option(1.0, "clip the gradient's norm")
+    centre_warmup_epochs: int = option(2, "epochs before the first entity centres (clustering)")
+    centre_refresh_epochs: int = option(2, "epochs between refreshes of the centres")
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device is fast at it")
+    seed: int = option(1, "random seed")
+    num_workers: int = option(0, "processes that prepare batches")
+    output_dir: str = option("outputs", "folder of the run's results")
+    compare_without_pictures: bool = option(False, "train the same model without pictures as well, and compare")
+    transfer: bool = option(False, "train on each language alone, test on each (zero-shot transfer)")
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -196,7 +179,7 @@ class Recipe:
 
     name: str = "mlmner"
     description: str = ""
-    terms: dict[str, str] = _setting(
+    terms: dict[str, str] = option(
         {}, "licences of corpora and pretrained encoders, as NAME=LICENCE,PATH=LICENCE; none: published without one"
     )
     corpus: CorpusSettings = field(default_factory=CorpusSettings)

@@ -14,7 +14,6 @@ from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.opening import Corpus, open_corpus
 from dataset_scripts.overlap import overlapping
 from dataset_scripts.reader import CorpusError
-from dataset_scripts.reading_options import ReadingOptions
 
 from .images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from .recipes import CorpusSettings
@@ -73,11 +72,9 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
 
 def _reading_options(settings: CorpusSettings) -> dict[str, Any]:
     """How the recipe wants raw files read; a single language is that of posts which do not say theirs."""
-    known = {item.name: getattr(settings, item.name) for item in fields(ReadingOptions) if hasattr(settings, item.name)}
-    given = ReadingOptions(**known).given()
     if settings.dataset in BUILDERS and BUILDERS[settings.dataset].NEEDS_LANGUAGE and len(settings.languages) == 1:
-        return {"language": settings.languages[0]} | given
-    return given
+        return {"language": settings.languages[0]} | settings.given()
+    return settings.given()
 
 
 def _take_test_split(corpus: TrainingCorpus, other: Corpus) -> None:

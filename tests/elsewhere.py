@@ -1,11 +1,14 @@
 """What small models say in this process, and other processes, without the package, that must say the same."""
 
+import atexit
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -69,6 +72,53 @@ def small_system(name: str, *, seed: int = 0) -> tuple[MMNERForTokenClassificati
     return model, MMNERProcessor(tokenizer, labels=LABELS, image_size=64)
 
 
+# Loads once what every script needs and what reads nothing of its environment, and forks for each script.
+LOADER = """
+import json, os, sys, traceback
+import PIL.Image, httpx, numpy, regex, safetensors.torch, tokenizers, torch, torchvision, tqdm, yaml
+
+for line in sys.stdin:
+    job = json.loads(line)
+    if child := os.fork():
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+        continue
+    code = 1
+    try:
+        for number, path in ((0, os.devnull), (1, job["stdout"]), (2, job["stderr"])):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+        os.chdir(job["folder"])
+        os.environ.clear()
+        os.environ.update(job["environment"])
+        sys.argv, sys.path[0] = ["-c", *job["arguments"]], ""
+        exec(compile(job["script"], "<script>", "exec"), {"__name__": "__main__"})
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+"""
+
+
+@cache
+def loader() -> subprocess.Popen[str]:
+    """The one process that runs the scripts of the whole test run."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", LOADER], env=clean_environment(), **pipes)
+    atexit.register(process.kill)
+    return process
+
+
+def clean_environment(**added: Any) -> dict[str, str]:
+    """The environment without what steers transformers and the Hub, and with `added`."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHONPATH"))}
+    return kept | {"OMP_NUM_THREADS": "1"} | {key: str(value) for key, value in added.items()}
+
+
 def run_elsewhere(
     script: str,
     *arguments: object,
@@ -78,16 +128,24 @@ def run_elsewhere(
     **environment: Any,
 ) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, which starts in `folder`, has its caches there and cannot import `blocked`."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHONPATH"))}
-    added = {"HF_HOME": folder / "home", "HF_HUB_DISABLE_TELEMETRY": 1, "OMP_NUM_THREADS": 1} | environment
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKED.format(blocked=tuple(blocked)) + script, *map(str, arguments)],
-        cwd=folder,
-        env=kept | {key: str(value) for key, value in added.items()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = BLOCKED.format(blocked=tuple(blocked)) + script
+    environment = clean_environment(**{"HF_HOME": folder / "home", "HF_HUB_DISABLE_TELEMETRY": 1} | environment)
+    if "torch" in blocked or "PYTHONPATH" in environment:  # for which the loader's own state is no good
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    else:
+        with TemporaryDirectory() as outputs:
+            places = {name: str(Path(outputs) / name) for name in ("stdout", "stderr")}
+            job = {
+                "script": script,
+                "arguments": [*map(str, arguments)],
+                "folder": str(folder),
+                "environment": environment,
+            } | places
+            print(json.dumps(job), file=loader().stdin, flush=True)
+            code = int(loader().stdout.readline())
+            said = {name: Path(place).read_text(encoding="utf-8") for name, place in places.items()}
+            done = subprocess.CompletedProcess(script, code, **said)
     assert not check or done.returncode == 0, done.stderr[-2000:]
     return done
 

@@ -44,7 +44,7 @@ def test_checkpointed_step_is_the_plain_one_in_less_memory(case):
 
 
 REPEATED = {
-    "mlmner": ["fusion.text_layer.attention", "fusion.text_guided_image.attention", "objectives.boundary.text_layer.attention"],
+    "mlmner": ["fusion.text_layer.attention", "fusion.text_guided_image.attention", "heads.boundary.text_layer.attention"],
     "2m-ner": ["vision_towers.0.backbone.timm_model.blocks.0.attn"],
 }
 

@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dataset_scripts.sample.examples import examples
 from dataset_scripts.sample.languages import LANGUAGES
 from modeling_mmner import demo, split_words
 from modeling_mmner.cli import main
-from modeling_mmner.demo import DemoPage, build_demo, examples, marked_text, place, summary, word_detail, word_sentence
+from modeling_mmner.demo import DemoPage, build_demo, marked_text, place, summary, word_detail, word_sentence
 from modeling_mmner.explain import Explanation, draw_map, explain
 from tests.demo_parts import HOSTILE, TEXT, encodable, free_port, marking_model, processor_of
 from tests.shared_data import bpe_tokenizer, property_test
@@ -222,7 +223,7 @@ def test_examples_are_pairs_that_only_the_picture_tells_apart():
 
 @pytest.fixture(scope="module")
 def page() -> DemoPage:
-    return DemoPage(marking_model(), processor_of())
+    return DemoPage(marking_model(), processor_of(), examples())
 
 
 @pytest.fixture
@@ -335,7 +336,7 @@ def test_missing_gradio_is_named_with_its_remedy(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def served():
     """The address of a page that this process serves."""
-    blocks = build_demo(marking_model(), processor_of(), name="tiny")
+    blocks = build_demo(marking_model(), processor_of(), name="tiny", examples=examples())
     blocks.launch(server_name="127.0.0.1", server_port=free_port(), prevent_thread_lock=True, quiet=True)
     yield blocks.local_url
     blocks.close()

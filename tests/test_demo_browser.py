@@ -17,8 +17,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from dataset_scripts.sample.examples import examples
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.demo import BROKEN_PICTURE, EMPTY_TEXT, examples
+from modeling_mmner.demo import BROKEN_PICTURE, EMPTY_TEXT
 from modeling_mmner.explain import explain
 from tests.demo_parts import HOSTILE, TEXT, answer, encodable, free_port, marking_model, processor_of
 

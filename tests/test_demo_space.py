@@ -13,6 +13,7 @@ from pathlib import Path
 import gradio
 import pytest
 import yaml
+from huggingface_hub import metadata_load
 
 from modeling_mmner.cli import main
 from modeling_mmner.demo_space import card_data, model_name, write_space
@@ -55,7 +56,7 @@ def test_impossible_options_are_answered_in_one_line(saved, capsys):
 
 
 def front_matter(folder: Path) -> dict:
-    return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    return metadata_load(folder / "README.md")
 
 
 def test_space_says_what_it_needs(saved, tmp_path, capsys):
@@ -87,10 +88,8 @@ def test_a_model_s_name_is_never_code(saved, tmp_path):
     program, expected = ((folder / "app.py").read_text() for folder in (hostile, plain))
     assert ast.dump(ast.parse(program)) == ast.dump(ast.parse(expected)).replace("'tiny'", repr(HOSTILE_NAME))
     assert front_matter(hostile).keys() == front_matter(plain).keys() and front_matter(hostile)["license"] == "cc-by-4.0"
-    body = (hostile / "README.md").read_text().split("---\n", 2)[2]
-    assert "<script>" not in body and len(body.splitlines()) == len(
-        (plain / "README.md").read_text().split("---\n", 2)[2].splitlines()
-    )
+    pages = [re.split(r"^---$", (folder / "README.md").read_text(), flags=re.MULTILINE)[2] for folder in (hostile, plain)]
+    assert "<script>" not in pages[0] and len(pages[0].splitlines()) == len(pages[1].splitlines())
 
 
 def test_space_of_a_hub_model_holds_its_name_alone(tmp_path, monkeypatch):
@@ -99,7 +98,7 @@ def test_space_of_a_hub_model_holds_its_name_alone(tmp_path, monkeypatch):
     folder = write_space("org/mlmner", tmp_path)
     assert front_matter(folder)["models"] == ["org/mlmner"]
     assert front_matter(folder)["license"] == "other"
-    assert "build_demo(*load_model('org/mlmner'), name='org/mlmner')" in (folder / "app.py").read_text()
+    assert "build_demo(*load_model('org/mlmner'), name='org/mlmner', examples=examples())" in (folder / "app.py").read_text()
     assert not (folder / "model").exists()
 
 

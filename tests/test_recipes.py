@@ -1,13 +1,26 @@
 """Tests of recipes: what wins over what, what is refused, and that the packaged ones name parts that fit together."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import yaml
 
 import modeling_mmner.recipes
 from modeling_mmner import MMNERConfig
-from modeling_mmner.recipes import Recipe, load_recipe, parse_arguments, recipe_from_settings, recipe_names
+from modeling_mmner.parts_mmner import part_settings
+from modeling_mmner.recipes import (
+    CorpusSettings,
+    ModelSettings,
+    Recipe,
+    TowerSettings,
+    TrainingSettings,
+    load_recipe,
+    model_keys,
+    parse_arguments,
+    recipe_from_settings,
+    recipe_names,
+    section_of,
+)
 
 
 @pytest.fixture
@@ -20,6 +33,22 @@ def written(tmp_path):
         return str(path)
 
     return write
+
+
+def in_sections(settings):
+    """Settings as a recipe's file has them."""
+    sections = {"corpus": {}, "model": {}, "training": {}}
+    for name, value in settings.items():
+        place = sections[section_of(name)] if section_of(name) else sections
+        place[name] = value
+    return sections
+
+
+def value_of(recipe, name):
+    """A setting of a recipe, wherever it is."""
+    section = section_of(name)
+    part = recipe if section is None else getattr(recipe, section)
+    return part.config[name] if section == "model" and name in part.config else getattr(part, name)
 
 
 def refused(arguments, capsys):
@@ -35,15 +64,52 @@ def refused(arguments, capsys):
 
 def test_command_line_wins_over_recipe_and_recipe_over_default(written):
     """If it failed, a run would not be trained with what its user asked for."""
-    path = written({"epochs": 3, "seed": 5})
-    recipe = parse_arguments(["--recipe", path, "--epochs", "7"])
-    assert (recipe.epochs, recipe.seed, recipe.batch_size) == (7, 5, Recipe().batch_size)
+    path = written({"training": {"epochs": 3, "seed": 5}})
+    training = parse_arguments(["--recipe", path, "--epochs", "7"]).training
+    assert (training.epochs, training.seed, training.batch_size) == (7, 5, TrainingSettings().batch_size)
+
+
+def test_a_fusion_alone_is_its_system(written):
+    """Regression: a recipe with only `fusion: cross-modal` trained the tagging alone, not MLMNER's four objectives."""
+    for fusion, objectives in {
+        "cross-modal": {"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01},
+        "collaboration": {"crf": 1.6, "alignment": 0.4},
+        "text-only": {"crf": 1.0},
+    }.items():
+        recipe = load_recipe(written({"model": {"fusion": fusion}}))
+        assert MMNERConfig(**recipe.model.config).objectives == recipe.to_dict()["model"]["objectives"] == objectives
+        assert len(recipe.model.towers) == len(MMNERConfig(fusion=fusion).vision_towers)
+    recipe = parse_arguments(["--recipe", written({"model": {"fusion": "cross-modal"}}), "--objectives", "clustering=0"])
+    assert MMNERConfig(**recipe.model.config).objectives == {"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.0}
+
+
+def test_what_a_recipe_says_of_the_model_reaches_the_config_unread(written):
+    """If it failed, a new part's setting would have to be named in the recipe's code, too."""
+    values = {name: setting.default for name, setting in part_settings().items()} | {"fusion_heads": 2, "dropout": 0.25}
+    recipe = load_recipe(written({"model": values}))
+    assert recipe.model.config == values
+    config = MMNERConfig(**recipe.model.config)
+    assert all(getattr(config, name) == value for name, value in values.items())
 
 
 def test_an_option_that_is_not_given_changes_nothing(written):
     """If it failed, the command line's own defaults would override the recipe."""
-    settings = {"name": "mine", "epochs": 3, "use_images": False, "languages": ["fr"], "objectives": {"crf": 0.5}}
-    assert parse_arguments(["--recipe", written(settings)]) == Recipe(**settings)
+    settings = in_sections({"epochs": 3, "use_images": False, "languages": ["fr"], "objectives": {"crf": 0.5}})
+    recipe = parse_arguments(["--recipe", written(settings)])
+    assert recipe == Recipe(
+        name="mine",
+        corpus=CorpusSettings(use_images=False, languages=["fr"]),
+        model=ModelSettings(config={"objectives": {"crf": 0.5}}),
+        training=TrainingSettings(epochs=3),
+    )
+
+
+def test_settings_of_a_recipe_are_those_of_its_file():
+    """If it failed, a recipe that was written down could not be read again."""
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert recipe_from_settings(recipe.to_settings(), source="again") == recipe.with_settings() == recipe
+        assert recipe.with_settings(objectives={"crf": 2.0}, epochs=1).to_settings()["model"]["objectives"] == {"crf": 2.0}
 
 
 def test_quickstart_is_the_default_recipe():
@@ -51,11 +117,14 @@ def test_quickstart_is_the_default_recipe():
     assert parse_arguments([]) == load_recipe("quickstart")
 
 
-_TEXTS = ("dataset", "dataset_config", "data_dir", "image_dir", "test_dataset", "text_encoder", "output_dir")
+_TEXTS = ("dataset", "dataset_config", "data_dir", "image_dir", "language", "test_dataset", "text_encoder", "output_dir")
+_FIELDS = [item for section in (CorpusSettings, ModelSettings, TrainingSettings) for item in fields(section)]
+_KEYS = model_keys()
 OPTIONS: dict[str, tuple[str, object]] = {
-    **{item.name: ("3", 3) for item in fields(Recipe) if item.type is int},
-    **{item.name: ("0.25", 0.25) for item in fields(Recipe) if item.type is float},
-    **{item.name: (str(not item.default).lower(), not item.default) for item in fields(Recipe) if item.type is bool},
+    **{item.name: ("3", 3) for item in _FIELDS if item.type is int},
+    **{item.name: ("0.25", 0.25) for item in _FIELDS if item.type is float},
+    **{item.name: (str(not item.default).lower(), not item.default) for item in _FIELDS if item.type is bool},
+    **{name: ("0.25", 0.25) for name, setting in _KEYS.items() if setting.type is float},
     **dict.fromkeys(_TEXTS, ("a/b c", "a/b c")),
     "tag_scheme": ("iob1", "iob1"),
     "terms": ("org/mine=mit,x=none", load_recipe("bert-crf").terms | {"org/mine": "mit", "x": "none"}),
@@ -63,9 +132,11 @@ OPTIONS: dict[str, tuple[str, object]] = {
     **dict.fromkeys(("languages", "test_languages", "exclude_test_of"), ("fr,de", ["fr", "de"])),
     "split_slices": ("train=val[:20],test=test[::2]", {"train": "val[:20]", "test": "test[::2]"}),
     "text_config": ("{model_type: bert}", {"model_type": "bert"}),
-    "vision_towers": ("[{backbone: a}]", [{"backbone": "a"}]),
+    "text_tower": ("transformer", "transformer"),
+    "vision_towers": ("[{backbone: a}]", [TowerSettings("a")]),
     "fusion": ("cross-modal", "cross-modal"),
     "fusion_heads": ("2", 2),
+    "sentence_vector": ("pooler", "pooler"),
     "objectives": ("crf=2,boundary=0.5", {"crf": 2.0, "boundary": 0.5}),
     "mixed_precision": ("bf16", "bf16"),
 }
@@ -73,42 +144,43 @@ OPTIONS: dict[str, tuple[str, object]] = {
 
 def test_options_here_are_all_settings():
     """If it failed, a setting was added and the next test does not try its option."""
-    assert set(OPTIONS) == {item.name for item in fields(Recipe)} - {"name", "description"}
+    assert set(OPTIONS) == {item.name for item in _FIELDS} - {"config"} | set(_KEYS) | {"terms"}
 
 
 @pytest.mark.parametrize(("name", "text", "value"), [(name, *pair) for name, pair in OPTIONS.items()])
 def test_every_setting_is_an_option(name, text, value):
     """If it failed, a setting could not be changed from the command line, or would arrive as another type."""
-    found = getattr(parse_arguments(["--recipe", "bert-crf", f"--{name}", text]), name)
+    found = value_of(parse_arguments(["--recipe", "bert-crf", f"--{name}", text]), name)
     assert (found, type(found)) == (value, type(value))
 
 
 @pytest.mark.parametrize("name", ["text_encoder", "data_dir", "image_dir", "fusion_heads"])
 def test_none_on_the_command_line_is_nothing(name, written):
     """If it failed, what a recipe sets could not be taken back; --fusion_heads none, as its help says, once was an error."""
-    path = written({name: 4 if name == "fusion_heads" else "x"})
-    assert getattr(parse_arguments(["--recipe", path, f"--{name}", "none"]), name) is None
+    path = written(in_sections({name: 4 if name == "fusion_heads" else "x"}))
+    assert value_of(parse_arguments(["--recipe", path, f"--{name}", "none"]), name) is None
 
 
 def test_objectives_are_merged_by_name():
     """If it failed, switching one objective off would drop the others, the main task among them."""
     recipe = parse_arguments(["--recipe", "mlmner", "--objectives", "clustering=0,boundary=0.9"])
-    assert recipe.objectives == {"crf": 1.0, "boundary": 0.9, "contrastive": 0.5, "clustering": 0.0}
+    assert recipe.model.config["objectives"] == {"crf": 1.0, "boundary": 0.9, "contrastive": 0.5, "clustering": 0.0}
     assert load_recipe("mlmner", {"objectives": {"clustering": 0, "boundary": 0.9}}) == recipe
 
 
 def test_text_config_is_merged_by_key():
     """If it failed, a smaller encoder from scratch would lose its type."""
     recipe = parse_arguments(["--text_config", "{hidden_size: 64}"])
-    assert recipe.text_config == load_recipe("quickstart").text_config | {"hidden_size": 64}
+    assert recipe.model.config["text_config"] == load_recipe("quickstart").model.config["text_config"] | {"hidden_size": 64}
 
 
 def test_recipes_share_nothing():
     """If it failed, changing one recipe would change the next that is made."""
-    Recipe().objectives["crf"] = 9.0
-    load_recipe("mlmner").vision_towers[0]["frozen"] = False
-    assert Recipe().objectives == {"crf": 1.0}
-    assert load_recipe("mlmner").vision_towers[0]["frozen"] is True
+    for recipe in (Recipe(), load_recipe("mlmner")):
+        recipe.model.towers[0].frozen = False
+        recipe.model.config.setdefault("objectives", {})["crf"] = 9.0
+    assert Recipe().model.config == {} and Recipe().model.towers[0].frozen
+    assert load_recipe("mlmner").model.config["objectives"]["crf"] == 1.0 and load_recipe("mlmner").model.towers[0].frozen
 
 
 # Towers
@@ -116,17 +188,24 @@ def test_recipes_share_nothing():
 
 def test_vision_flags_change_one_key_of_each_tower():
     """If it failed, another backbone would lose the tower's other settings, or a checkpoint be ignored."""
-    [tower] = load_recipe("mlmner").vision_towers
+    [tower] = load_recipe("mlmner").model.towers
     arguments = ["--recipe", "mlmner", "--vision_backbone", "tf_efficientnet_lite0", "--vision_checkpoint", "w.safetensors"]
     changed = {"backbone": "tf_efficientnet_lite0", "checkpoint": "w.safetensors"}
-    assert parse_arguments(arguments).vision_towers == [tower | changed]
+    assert parse_arguments(arguments).model.towers == [replace(tower, **changed)]
 
 
 def test_vision_flags_of_two_towers_are_in_order(written):
     """If it failed, two towers would get each other's backbones."""
-    path = written({"vision_towers": [{"backbone": "a", "image_size": 32}, {"backbone": "b"}]})
+    path = written({"model": {"vision_towers": [{"backbone": "a", "image_size": 32}, {"backbone": "b"}]}})
     recipe = parse_arguments(["--recipe", path, "--vision_backbone", "c,d"])
-    assert recipe.vision_towers == [{"backbone": "c", "image_size": 32}, {"backbone": "d"}]
+    assert recipe.model.towers == [TowerSettings("c", image_size=32), TowerSettings("d")]
+
+
+def test_one_rule_says_which_towers_come_with_weights():
+    """If it failed, a tower would learn at one rate, be named among the base models, and have its terms told, by three rules."""
+    towers = [TowerSettings("a"), TowerSettings("a", pretrained=False), TowerSettings("a", pretrained=False, checkpoint="w")]
+    assert [tower.has_weights for tower in towers] == [True, False, True]
+    assert TowerSettings("timm/resnet152.tv_in1k").model_name == TowerSettings("hf-hub:timm/resnet152.tv_in1k").model_name
 
 
 @pytest.mark.parametrize(("recipe", "value", "number"), [("mlmner", "a,b", 1), ("bert-crf", "a", 0)])
@@ -142,8 +221,12 @@ def test_vision_flags_of_another_number_of_towers_are_refused(recipe, value, num
 
 def test_unknown_key_in_a_file_is_refused(written):
     """If it failed, a misspelt setting in a recipe would do nothing."""
-    with pytest.raises(ValueError, match=r"mine\.yaml': unknown keys \['epoch'\]; expected some of \['name', .*'epochs'"):
-        load_recipe(written({"epoch": 3}))
+    with pytest.raises(
+        ValueError, match=r"mine\.yaml', section 'training': unknown keys \['epoch'\]; expected some of .*'epochs'"
+    ):
+        load_recipe(written({"training": {"epoch": 3}}))
+    with pytest.raises(ValueError, match=r"mine\.yaml': unknown keys \['epochs'\]; .*'epochs' belongs to the section 'training'"):
+        load_recipe(written({"epochs": 3}))
 
 
 def test_unknown_key_in_code_is_refused():
@@ -166,20 +249,27 @@ def test_unknown_option_is_refused(option, capsys):
         ("", r"mine\.yaml: expected a mapping of settings, found NoneType"),
         ("- epochs\n", r"mine\.yaml: expected a mapping of settings, found list"),
         ("epochs: [", r"mine\.yaml: expected YAML; while parsing"),
-        ("epochs: three", "recipe epochs: expected int, found 'three'"),
-        ("epochs: true", "recipe epochs: expected int, found True"),
-        ("use_images: 1", "recipe use_images: expected bool, found 1"),
-        ("learning_rate: fast", "recipe learning_rate: expected float, found 'fast'"),
-        ("languages: en", "recipe languages: expected list.*, found 'en'"),
-        ("objectives: {crf: high}", "recipe objectives: expected dict.*, found {'crf': 'high'}"),
-        ("vision_towers: null", "recipe vision_towers: expected list.*, found None"),
-        ("vision_towers: [resnet]", r"recipe vision_towers: expected list.*, found \['resnet'\]"),
-        ("vision_towers: [{size: 3}]", r"recipe vision_towers: unknown keys \['size'\]; expected some of \['backbone'"),
-        ("tag_scheme: iob2", "recipe tag_scheme: expected one of 'bio', 'iob1', 'bioes', found 'iob2'"),
-        ("fusion: [umt]", r"recipe fusion: expected one of .* found \['umt'\]"),
-        ("epochs: 0", "recipe epochs: expected at least 1, found 0"),
-        ("batch_size: -1", "recipe batch_size: expected at least 1, found -1"),
-        ("data_dir: 3", "recipe data_dir: expected str or nothing, found 3"),
+        ("training: fast", "section 'training': expected a mapping of settings, found 'fast'"),
+        ("training: {epochs: three}", "recipe epochs: expected int, found 'three'"),
+        ("training: {epochs: true}", "recipe epochs: expected int, found True"),
+        ("corpus: {use_images: 1}", "recipe use_images: expected bool, found 1"),
+        ("training: {learning_rate: fast}", "recipe learning_rate: expected float, found 'fast'"),
+        ("corpus: {languages: en}", "recipe languages: expected list.*, found 'en'"),
+        ("model: {objectives: {crf: high}}", "recipe objectives: expected dict.*, found {'crf': 'high'}"),
+        ("model: {vision_towers: resnet}", "recipe vision_towers: expected list.*, found 'resnet'"),
+        ("model: {vision_towers: [resnet]}", r"recipe vision_towers: expected list.*, found \['resnet'\]"),
+        ("model: {vision_towers: [{size: 3}]}", r"recipe vision_towers: unknown keys \['size'\]; expected some of \['backbone'"),
+        (
+            "model: {vision_towers: [{pooled: true}]}",
+            r"vision_towers: expected 'backbone', the name of a timm model, found \['pooled'\]",
+        ),
+        ("model: {vision_towers: [{backbone: 3}]}", "recipe vision_towers backbone: expected str, found 3"),
+        ("corpus: {tag_scheme: iob2}", "recipe tag_scheme: expected one of 'bio', 'iob1', 'bioes', found 'iob2'"),
+        ("model: {fusion: [umt]}", r"recipe fusion: expected one of .* found \['umt'\]"),
+        ("model: {contrastive_temperature: 0}", "contrastive_temperature: expected > 0, found 0"),
+        ("training: {epochs: 0}", "recipe epochs: expected at least 1, found 0"),
+        ("training: {batch_size: -1}", "recipe batch_size: expected at least 1, found -1"),
+        ("corpus: {data_dir: 3}", "recipe data_dir: expected str or nothing, found 3"),
         ("terms: {org/mine: Apache 2}", "recipe terms, org/mine: expected a licence as the Hub spells it .* found 'Apache 2'"),
         ("license: mit", r"unknown keys \['license'\]; expected some of .*'terms'"),
     ],
@@ -213,7 +303,7 @@ def test_wrong_options_are_refused_in_one_line(arguments, message, capsys):
 @pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("3E5", 3e5), ("-2e+1", -20.0), ("2.0e-3", 2e-3), ("1", 1)])
 def test_numbers_as_people_write_them_are_numbers(written, text, value):
     """If it failed, 1e-4 in a recipe would be an error, since YAML takes it for a string."""
-    assert load_recipe(written(f"weight_decay: {text}")).weight_decay == value
+    assert load_recipe(written(f"training: {{weight_decay: {text}}}")).training.weight_decay == value
 
 
 # The packaged recipes
@@ -231,39 +321,41 @@ def test_packaged_recipe_names_parts_that_fit_together(name):
     """If it failed, a packaged recipe would fail when its model is made."""
     recipe = load_recipe(name)
     assert recipe.name == name and recipe.description
-    known = ("backbone", "backbone_args", "frozen", "image_size", "pooled")
-    towers = [{key: tower[key] for key in known if key in tower} for tower in recipe.vision_towers]
-    config = MMNERConfig(fusion=recipe.fusion, objectives=recipe.objectives, vision_towers=towers, dropout=recipe.dropout)
-    assert config.objectives == recipe.objectives
-    assert (recipe.text_encoder is None) == bool(recipe.text_config)
+    towers = [{"backbone": tower.backbone, "pooled": tower.pooled} for tower in recipe.model.towers]
+    config = MMNERConfig(**recipe.model.config | {"vision_towers": towers})
+    assert config.objectives == recipe.to_dict()["model"]["objectives"]
+    assert (recipe.model.text_encoder is None) == ("text_config" in recipe.model.config)
 
 
 def test_mlmner_recipe_has_the_papers_settings():
     """If it failed, the recipe of this name would not be the system of the paper (tables 1 and 2)."""
     recipe = load_recipe("mlmner")
-    assert recipe.objectives == {"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01}
-    assert (recipe.contrastive_temperature, recipe.contrastive_image_share, recipe.batch_size) == (0.1, 0.75, 32)
-    assert recipe.text_encoder == "google-bert/bert-base-cased"
-    assert recipe.vision_towers[0]["backbone"] == "timm/resnet152.tv_in1k"
+    config, (tower,) = recipe.model.config, recipe.model.towers
+    assert config["objectives"] == {"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01}
+    assert (config["contrastive_temperature"], config["contrastive_image_share"]) == (0.1, 0.75)
+    assert recipe.training.batch_size == 32
+    assert recipe.model.text_encoder == "google-bert/bert-base-cased"
+    assert tower.backbone == "timm/resnet152.tv_in1k"
 
 
 def test_2m_ner_recipe_has_the_papers_settings():
     """If it failed, the recipe of this name would not be the system of the paper."""
     recipe = load_recipe("2m-ner")
-    assert recipe.objectives == {"crf": pytest.approx(2 * 0.8), "alignment": pytest.approx(2 * (1 - 0.8))}
-    assert (recipe.alignment_temperature, recipe.batch_size, recipe.epochs) == (0.5, 32, 8)
-    assert recipe.learning_rate == recipe.head_learning_rate == 5e-5  # Adam, linear decay, no warm-up
-    assert (recipe.warmup_share, recipe.weight_decay) == (0.0, 0.0)
-    assert recipe.text_encoder == "google-bert/bert-base-multilingual-cased"
-    assert recipe.languages == ["en", "fr", "de", "es"]
-    vit, resnet = recipe.vision_towers
-    assert (vit["backbone"], vit["frozen"]) == ("timm/vit_base_patch32_clip_224.openai", False)
-    assert (resnet["backbone"], resnet["frozen"], resnet["pooled"]) == ("timm/resnet152.tv_in1k", True, True)
+    config, training = recipe.model.config, recipe.training
+    assert config["objectives"] == {"crf": pytest.approx(2 * 0.8), "alignment": pytest.approx(2 * (1 - 0.8))}
+    assert (config["alignment_temperature"], training.batch_size, training.epochs) == (0.5, 32, 8)
+    assert training.learning_rate == training.head_learning_rate == 5e-5  # Adam, linear decay, no warm-up
+    assert (training.warmup_share, training.weight_decay) == (0.0, 0.0)
+    assert recipe.model.text_encoder == "google-bert/bert-base-multilingual-cased"
+    assert recipe.corpus.languages == ["en", "fr", "de", "es"]
+    vit, resnet = recipe.model.towers
+    assert (vit.backbone, vit.frozen) == ("timm/vit_base_patch32_clip_224.openai", False)
+    assert (resnet.backbone, resnet.frozen, resnet.pooled) == ("timm/resnet152.tv_in1k", True, True)
 
 
 @pytest.mark.parametrize("name", ["quickstart", "2m-ner-quickstart"])
 def test_quickstarts_need_no_download(name):
     """If it failed, the first command that a user tries would need a network."""
     recipe = load_recipe(name)
-    assert recipe.text_encoder is None and recipe.dataset == "sample"
-    assert all(tower["pretrained"] is False for tower in recipe.vision_towers)
+    assert recipe.model.text_encoder is None and recipe.corpus.dataset == "sample"
+    assert not any(tower.has_weights for tower in recipe.model.towers)
