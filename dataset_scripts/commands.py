@@ -39,7 +39,7 @@ def add_corpus_commands(commands: Any) -> None:
     inspect = commands.add_parser("inspect", help="print what a corpus holds, and draw it")
     inspect.set_defaults(command=_inspect)
     inspect.add_argument("dataset", help=_DATASET)
-    inspect.add_argument("--output_dir", help="folder for statistics.json, statistics.png and contact_sheet.png")
+    inspect.add_argument("--output_dir", help="folder for statistics.json, statistics.png and contact_sheet.html")
     inspect.add_argument("--config", help="config of a data set that has several")
     inspect.add_argument("--split", default="train", help="split of the contact sheet (default train)")
     inspect.add_argument("--count", type=int, default=12, help="posts on the contact sheet (default 12)")
@@ -155,9 +155,9 @@ def _inspect(options: argparse.Namespace) -> int:
         (folder / "statistics.json").write_text(json.dumps(statistics, indent=2, ensure_ascii=False), encoding="utf-8")
         plot_statistics(statistics, folder / "statistics.png")
         rows = corpus.splits[options.split]
-        title = f"{corpus.name}, {options.split}:"
-        contact_sheet(rows, corpus.labels, folder / "contact_sheet.png", count=options.count, seed=options.seed, title=title)
-        console.print(f"statistics.json, statistics.png and contact_sheet.png are in {folder}/")
+        title = f"{corpus.name}, {options.split}"
+        contact_sheet(rows, corpus.labels, folder / "contact_sheet.html", count=options.count, seed=options.seed, title=title)
+        console.print(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
     return 0
 
 

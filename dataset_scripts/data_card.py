@@ -1,5 +1,6 @@
 """Data cards: the record of a built data set -> its README.md on the Hub. Every count in it comes from the record."""
 
+import re
 from importlib import resources
 from typing import Any
 
@@ -9,6 +10,8 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 from jinja2 import Environment, StrictUndefined
 
+from modeling_mmner.escaping import code_block, code_span, markdown_text, one_line
+
 from .builder import corpus_features
 from .sample.texts import generate_posts
 
@@ -17,16 +20,41 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 def render_data_card(record: dict[str, Any]) -> str:
     """The data card of a built data set: YAML front matter with configs and columns for the Hub, and Markdown."""
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     template = resources.files("dataset_scripts").joinpath("card.md.jinja").read_text(encoding="utf-8")
     example = next(generate_posts("en", "test", 1))  # never one of a real corpus, whose posts are their authors'
-    return environment.from_string(template).render(
-        front_matter=_front_matter(record).to_yaml(),
-        record=record,
-        types=list(dict.fromkeys(label[2:] for label in record["labels"] if label != "O")),
-        labels=ClassLabel(names=record["labels"]).names,
-        example=example,
+    return (
+        _environment()
+        .from_string(template)
+        .render(
+            front_matter=_front_matter(record).to_yaml().strip(),
+            record=record,
+            types=list(dict.fromkeys(label[2:] for label in record["labels"] if label != "O")),
+            labels=ClassLabel(names=record["labels"]).names,
+            example=example,
+        )
     )
+
+
+class _Verbatim(str):
+    """What stands in the card as it is."""
+
+
+def _environment() -> Environment:
+    """Whatever a template puts into a card is escaped as Markdown, but for what a filter has made safe in another way."""
+    environment = Environment(
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=lambda value: value if isinstance(value, _Verbatim) else markdown_text(value),
+    )
+    environment.filters |= {
+        "verbatim": _Verbatim,
+        "code_span": lambda text: _Verbatim(code_span(text)),
+        "code_block": lambda text, language: _Verbatim(code_block(text, language)),
+        "paragraphs": lambda text: _Verbatim("\n\n".join(map(markdown_text, re.split(r"\n\s*\n", text.strip())))),
+    }
+    return environment
 
 
 def _front_matter(record: dict[str, Any]) -> DatasetCardData:
@@ -34,13 +62,13 @@ def _front_matter(record: dict[str, Any]) -> DatasetCardData:
     languages = dict.fromkeys(language for details in splits for language in details["languages"])
     most = max(sum(details["posts"] for details in config["splits"].values()) for config in record["configs"].values())
     data = DatasetCardData(
-        language=[language for language in languages if language != "unknown"] or None,
-        license=record["license"],
+        language=[one_line(language) for language in languages if language != "unknown"] or None,
+        license=one_line(record["license"]),
         task_categories=["token-classification"],
         task_ids=["named-entity-recognition"],
         size_categories=[next((size for limit, size in _SIZES if most < limit), "1M<n<10M")],
         tags=["multimodal", "ner", "mmner", "mner"],
-        pretty_name=record["name"],
+        pretty_name=one_line(record["name"]),
     )
     features = corpus_features(record["labels"])
     infos, configs = DatasetInfosDict(), MetadataConfigs()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 import pyarrow as pa
+from rich.markup import escape
 from rich.table import Table
 
 from modeling_mmner.labels_mmner import entity_types, tags_to_spans
@@ -199,11 +200,16 @@ def tables(statistics: Statistics) -> list[Table]:
 
 
 def _table(title: str, headings: Sequence[str], *, text_columns: int = 1) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for position, heading in enumerate(headings):
         is_text = position < text_columns
-        table.add_column(heading, justify="left" if is_text else "right", overflow="fold", no_wrap=is_text)
+        table.add_column(escape(heading), justify="left" if is_text else "right", overflow="fold", no_wrap=is_text)
     return table
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    """Add a row in which square brackets are no markup."""
+    table.add_row(*map(escape, cells))
 
 
 def _splits_table(statistics: Statistics) -> Table:
@@ -212,7 +218,7 @@ def _splits_table(statistics: Statistics) -> Table:
     for split, found in statistics["splits"].items():
         numbers = (found["posts"], found["tokens"], sum(found["entities"].values()), found["orphans"])
         shares = (_share(found["posts_without_entity"], found["posts"]), found["pictures"]["missing_share"])
-        table.add_row(split, *(f"{number:,}" for number in numbers), *map(_percent, shares))
+        _add_row(table, split, *(f"{number:,}" for number in numbers), *map(_percent, shares))
     return table
 
 
@@ -221,7 +227,7 @@ def _lengths_table(statistics: Statistics) -> Table:
     table = _table("Tokens per post", ["split", *headings.values()])
     for split, found in statistics["splits"].items():
         figures = [found["tokens_per_post"][key] for key in headings]
-        table.add_row(split, *("-" if figure is None else f"{round(figure, 1):,}" for figure in figures))
+        _add_row(table, split, *("-" if figure is None else f"{round(figure, 1):,}" for figure in figures))
     return table
 
 
@@ -231,7 +237,7 @@ def _types_table(statistics: Statistics) -> Table:
     for entity_type in statistics["types"]:
         numbers = [(found["entities"][entity_type], sum(found["entities"].values())) for found in splits.values()]
         cells = [cell for number, total in numbers for cell in (f"{number:,}", _percent(_share(number, total)))]
-        table.add_row(entity_type, *cells)
+        _add_row(table, entity_type, *cells)
     return table
 
 
@@ -248,7 +254,7 @@ def _seen_tables(statistics: Statistics) -> list[Table]:
             shares = [_share(found[kind], found["entities"]) for kind in ("seen", "as_several_types", "as_another_type")]
             surfaces_seen = _share(found["surfaces_seen"], found["surfaces"])
             cells = [f"{found['entities']:,}", *map(_percent, shares), f"{found['surfaces']:,}", _percent(surfaces_seen)]
-            table.add_row("" if position else split, name, *cells)
+            _add_row(table, "" if position else split, name, *cells)
     return [table]
 
 
@@ -274,7 +280,7 @@ def _posts_table(statistics: Statistics) -> Table:
     for name, columns in blocks.items():
         table.add_section()
         for position, (value, numbers) in enumerate(_shortened(columns)):
-            table.add_row("" if position else name, value, *(f"{number:,}" for number in numbers))
+            _add_row(table, "" if position else name, value, *(f"{number:,}" for number in numbers))
     return table
 
 
@@ -315,7 +321,7 @@ def plot_statistics(statistics: Statistics, path: str | Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y" if axes is lengths else "x", color="#e4e7eb", linewidth=0.8)
         axes.set_axisbelow(True)
-    figure.suptitle(f"{statistics['name']}, version {statistics['version_name']}", x=0.01, ha="left")
+    figure.suptitle(f"{statistics['name']}, version {statistics['version_name']}", x=0.01, ha="left", parse_math=False)
     figure.savefig(path, format="png", dpi=150)
 
 
@@ -404,5 +410,5 @@ def _put_legend(axes: "Axes") -> None:
 
 def _name_types(axes: "Axes", names: Sequence[str]) -> None:
     """The types from top to bottom."""
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -1,40 +1,14 @@
-"""Tests of the corpora by name, of the options of reading them, and of what importing either loads."""
+"""Tests of the corpora by name, and of the options of reading them."""
 
 import argparse
-import subprocess
-import sys
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
-import dataset_scripts
 from dataset_scripts.builder import CorpusBuilder, PostsBuilder, PostsConfig
 from dataset_scripts.commands import add_corpus_commands
 from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
 from dataset_scripts.reading_options import ReadingOptions, default_of
-
-ROOT = Path(dataset_scripts.__file__).parent
-HEAVY = ("torch", "transformers", "datasets", "pyarrow", "matplotlib", "rich", "numpy", "PIL")
-
-
-def loaded_by(*modules: str) -> set[str]:
-    """What a new Python has of the heavy packages once it has imported some modules."""
-    code = f"import sys, {', '.join(modules)}; print(*[name for name in {HEAVY} if name in sys.modules])"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
-
-
-def test_names_options_and_commands_load_nothing_heavy():
-    """If it failed, --help and reading a tag scheme would take seconds; they did, for `datasets` and torch."""
-    light = ("schemes", "reader", "reading_options", "corpora", "commands", "slices", "sample.texts")
-    assert loaded_by(*(f"dataset_scripts.{name}" for name in light)) <= {"PIL", "numpy"}
-    assert loaded_by("dataset_scripts.schemes", "dataset_scripts.commands") == set()
-
-
-def test_no_file_about_corpora_loads_torch():
-    """If it failed, building and looking at corpora would wait for a deep-learning framework that they have no use for."""
-    files = [path.relative_to(ROOT).with_suffix("") for path in ROOT.rglob("*.py") if path.stem != "__init__"]
-    assert not {"torch", "transformers"} & loaded_by(*(".".join(["dataset_scripts", *path.parts]) for path in files))
 
 
 def test_each_name_has_its_builder():

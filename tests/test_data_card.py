@@ -2,10 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub import DatasetCard
+from datasets import load_dataset
+from huggingface_hub import DatasetCard, RepoCard
+from markdown_it import MarkdownIt
 
 from dataset_scripts.built_corpus import build_dataset
 from dataset_scripts.data_card import render_data_card
@@ -19,7 +22,7 @@ SECRET = {
     "valid": [("qx3", "Zqamazu/B-ORG")],
     "test": [("qx4", "Zqeuru/B-MISC zqmeo/O")],
 }
-NOTES = "What was read otherwise than it stands in the files"
+NOTES = "What was changed in reading the files"
 EXPECTED_TABLE = """\
 Config `default`, version `{version}`:
 
@@ -187,3 +190,58 @@ def test_nothing_that_is_published_tells_a_local_path(tmp_path):
     assert not [name for name, content in published.items() if b"home-of-somebody" in content or b"scratch" in content]
     images = pq.read_table(built / "default" / "train-00000-of-00001.parquet")["image"].to_pylist()
     assert [image and image["path"] for image in images] == ["1.jpg", None, None]
+
+
+HOSTILE = (
+    "</td><script>alert(1)</script>",
+    "en\n---\nlicense: mit",
+    "```\n| a | b |\n\n# Free to use\n\n<img src=x>",
+    "[here](javascript:alert(1)) ![](http://example.org/seen.png)",
+    "*a*_b_ `c` {{ 7 * 7 }} {% raw %} &lt;b&gt;",
+)
+
+
+def hostile(value: Any, text: str) -> Any:
+    """A record in which every text that a corpus or a user can decide is another one."""
+    if isinstance(value, dict):
+        names = {key: text if key in ("fr", "conll") else key for key in value}
+        return {names[key]: item if key == "labels" else hostile(item, text) for key, item in value.items()}
+    if isinstance(value, list):
+        return [hostile(item, text) for item in value]
+    return text if isinstance(value, str) else value
+
+
+def outline(markdown: str) -> list[tuple[str, int]]:
+    """The blocks of a text, each cell of a table among them, then how much raw HTML and how many links and pictures it has."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
+    blocks = [(token.type + token.tag, 0) for token in tokens if token.type not in ("inline", "text")]
+    inner = [child.type for token in tokens for child in token.children or []]
+    return blocks + [(kind, inner.count(kind)) for kind in ("html_inline", "link_open", "image")]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_corpus_says_stays_text(small, text):
+    """If it failed, a corpus's names could put a licence, a script or a picture that counts readers on its page on the Hub."""
+    record = record_of(small)
+    record["configs"]["default"]["splits"]["train"]["notes"] = {"conll": 1}
+    record |= {"citation": "conll", "known_problems": ["conll"]}
+    other = hostile(record, text) | {"description": text.replace("\n\n", "\n")}
+    plain, found = (RepoCard(render_data_card(one)) for one in (record, other))
+    assert outline(found.text) == outline(plain.text)
+    assert "html_block" not in dict(outline(found.text)) and [number for _, number in outline(found.text)[-3:]] == [0, 0, 0]
+    data = found.data.to_dict()
+    assert list(data) == list(plain.data.to_dict())
+    one_line = re.sub(r"\s+", " ", text)
+    assert (data["license"], data["language"], data["pretty_name"]) == (one_line, [one_line], one_line)
+
+
+def test_hostile_corpus_is_built_and_loads(tmp_path):
+    """If it failed, a type's name could break the card's table, or the data set's features."""
+    posts = {split: [(split, "Paris/B-<td><script>alert(1)")] for split in ("train", "valid", "test")}
+    build_dataset("conll", tmp_path / "built", data_dir=write_posts(tmp_path / "corpus", posts), language=HOSTILE[1])
+    card = card_of(tmp_path / "built")
+    assert "html_block" not in dict(outline(card.text)) and dict(outline(card.text))["html_inline"] == 0
+    names = (
+        load_dataset(str(tmp_path / "built"), cache_dir=str(tmp_path / "cache"), split="test").features["ner_tags"].feature.names
+    )
+    assert names == record_of(tmp_path / "built")["labels"] and "<script>" in names[1]

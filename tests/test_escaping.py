@@ -64,7 +64,7 @@ def test_code_block_ends_at_its_end(text):
 
 def test_ordinary_names_are_as_they_were():
     """If it failed, every card would look odd for the sake of hostile ones."""
-    assert markdown_text("0.1.0") == "0.1.0"
+    assert markdown_text("0.1.0") == "0.1.0" and markdown_text("1. item") == r"1\. item"
     assert markdown_text("MLMNER (Li et al. 2022), 4 types") == "MLMNER (Li et al. 2022), 4 types"
     assert code_span("google-bert/bert-base-cased") == "`google-bert/bert-base-cased`"
     assert code_block("@article{x}", "bibtex") == "```bibtex\n@article{x}\n```"

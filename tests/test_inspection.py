@@ -322,3 +322,14 @@ def test_plot_refuses_a_corpus_without_splits(tmp_path):
     """If it failed, an empty picture would be saved."""
     with pytest.raises(ValueError, match="expected at least one split, found none"):
         plot_statistics(inspect_corpus(corpus_of()), tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("name", ["[/red] [bold]x[/bold]", "$\\frac{$", "$a$ \\$b"])
+def test_names_are_neither_markup_nor_mathematics(saved_figures, tmp_path, name):
+    """If it failed, a type with a bracket or a dollar would end the command in an error of rich or Matplotlib, or be lost."""
+    found = inspect_corpus(corpus_of(train=[post("Word/B-product-software", source=name)]))
+    hostile = json.loads(json.dumps(found).replace('"product-software"', json.dumps(name))) | {"name": name}
+    output = printed(hostile)
+    assert f" {name} " in output and f"\n{name}, version official" in f"\n{output}" and output.count(name) == 3
+    plot_statistics(hostile, tmp_path / "plot.png")
+    assert saved_figures[-1].axes[0].get_yticklabels()[2].get_text() == name

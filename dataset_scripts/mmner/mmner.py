@@ -18,7 +18,7 @@ _FOLDER = "train_valid_test_"
 class MMNER(PostsBuilder):
     """Tweets and web captions with their pictures in English, French, German and Spanish.
 
-    Tagged with persons, places, organisations and other names. One config a language, ``all``, and one for each pair.
+    Tagged with persons, places, organisations and other names. One config for each language, one for all, and one for each pair.
     """
 
     BUILDER_CONFIGS = [
