@@ -4,11 +4,7 @@ Needs the extra `demo`. `build_demo` makes the page, `launch` serves it; what th
 `Explanation` alone, which know nothing of the page.
 """
 
-import base64
-import html
-import io
 import logging
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +15,7 @@ from PIL import Image, ImageOps
 
 from .explain import Explanation, draw_map, explain
 from .images_mmner import PictureError
+from .marks import DARK_COLOURS, STYLE, Mark, data_uri, escaped, marked_words
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor
 
@@ -36,8 +33,6 @@ MAX_FILE_SIZE = "20mb"
 _DRAWN_SIDE = 512
 _KEPT_SECONDS = 3600
 _NAMED = 10
-# Of the usual types; another type has the hue that its name gives.
-_HUES = {"PER": 215, "LOC": 145, "ORG": 35, "MISC": 290}
 _logger = logging.getLogger(__name__)
 
 
@@ -52,23 +47,23 @@ def marked_text(explanation: Explanation, *, chosen: int | None = None) -> str:
     Args:
         chosen: number of the word that is chosen.
     """
-    text, position, parts = explanation.text, 0, []
-    starts = {entity["start"]: entity for entity in explanation.entities}
-    ends = {entity["end"]: entity for entity in explanation.entities}
-    for number, word in enumerate(explanation.words):
-        parts.append(_escaped(text[position : word.start]))
-        if word.start in starts:
-            parts.append(f'<mark style="--hue:{_hue(starts[word.start]["entity_group"])}">')
+    words, text = explanation.words, explanation.text
+    starts = {word.start: number for number, word in enumerate(words)}
+    ends = {word.end: number + 1 for number, word in enumerate(words)}
+    marks = [
+        Mark(starts[entity["start"]], ends[entity["end"]], entity["entity_group"], _type_and_score(entity))
+        for entity in explanation.entities
+    ]
+    edges = [0, *(edge for word in words for edge in (word.start, word.end)), len(text)]
+    gaps = [text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
+
+    def button(number: int, word: str) -> str:
         pressed = "true" if number == chosen else "false"
-        parts.append(
-            f'<span role="button" tabindex="0" data-index="{number}" aria-pressed="{pressed}">{_escaped(word.text)}</span>'
-        )
-        if word.end in ends:
-            parts.append(f'<span class="type">{_escaped(_type_and_score(ends[word.end]))}</span></mark>')
-        position = word.end
-    parts.append(_escaped(text[position:]))
+        return f'<span role="button" tabindex="0" data-index="{number}" aria-pressed="{pressed}">{word}</span>'
+
+    marked = marked_words([word.text for word in words], marks, gaps=gaps, wrap=button)
     # The language of a user's text is not known, which an empty `lang` says.
-    return f'<p class="text" dir="auto" lang="">{"".join(parts)}</p>'
+    return f'<p class="text" dir="auto" lang="">{marked}</p>'
 
 
 def summary(explanation: Explanation) -> str:
@@ -76,19 +71,19 @@ def summary(explanation: Explanation) -> str:
     entities = explanation.entities
     if not entities:
         return "No entity found in this text."
-    named = [f"{_escaped(entity['word'])} ({_escaped(_type_and_score(entity))})" for entity in entities[:_NAMED]]
+    named = [f"{escaped(entity['word'])} ({escaped(_type_and_score(entity))})" for entity in entities[:_NAMED]]
     more = [f"and {len(entities) - _NAMED} more"] if len(entities) > _NAMED else []
     return f"{len(entities)} {'entity' if len(entities) == 1 else 'entities'} found: {', '.join(named + more)}."
 
 
 def word_detail(explanation: Explanation, number: int, *, reads_pictures: bool = True) -> str:
     """What is known of one word as HTML: its heat map over the picture, where there is one, and `word_sentence`."""
-    sentence = _escaped(word_sentence(explanation, number, reads_pictures=reads_pictures))
+    sentence = escaped(word_sentence(explanation, number, reads_pictures=reads_pictures))
     if explanation.maps is None or not explanation.pictures:
         return f"<p>{sentence}</p>"
     drawn = draw_map(explanation.pictures[0], explanation.maps[number, 0])
-    alt = f"Heat map over the picture for the word {_escaped(explanation.words[number].text)}"
-    return f'<figure><img src="{_data_uri(drawn)}" alt="{alt}"><figcaption>{sentence}</figcaption></figure>'
+    alt = f"Heat map over the picture for the word {escaped(explanation.words[number].text)}"
+    return f'<figure><img src="{data_uri(drawn)}" alt="{alt}"><figcaption>{sentence}</figcaption></figure>'
 
 
 def word_sentence(explanation: Explanation, number: int, *, reads_pictures: bool = True) -> str:
@@ -135,22 +130,6 @@ def _type_and_score(entity: dict[str, Any]) -> str:
     return f"{entity['entity_group']} {entity['score']:.2f}"
 
 
-def _hue(entity_type: str) -> int:
-    """The hue in 0..359 of a type's colour, the same on every page."""
-    return _HUES.get(entity_type, zlib.crc32(entity_type.encode()) % 360)
-
-
-def _escaped(text: str) -> str:
-    """As HTML text or the value of an attribute, encodable as UTF-8."""
-    return html.escape(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-
-
-def _data_uri(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
 # The page
 
 
@@ -172,23 +151,19 @@ element.addEventListener('keydown', event => {
 """
 # On a narrow screen the examples are far below the result.
 _SHOW_TEXT = "() => document.querySelector('.text')?.scrollIntoView({block: 'nearest'})"
-_STYLE = """
+_STYLE = (
+    f"{STYLE}.dark .mmner {{ {DARK_COLOURS} }}\n"
+    + """
 :focus-visible { outline: 3px solid #1d4ed8 !important; outline-offset: 2px; }
 .dark :focus-visible { outline-color: #93c5fd !important; }
 .mmner p, .mmner figcaption { margin: 0.5rem 0; }
 .mmner .error { border-left: 4px solid #c62828; padding-left: 0.75rem; font-weight: 600; }
 .dark .mmner .error { border-left-color: #ff8a80; }
-.mmner .text { font-size: 1.25rem; line-height: 2.2; white-space: pre-wrap; overflow-wrap: anywhere;
-    max-height: 24rem; overflow-y: auto; padding: 0 5px; scroll-margin: 8rem; }
+.mmner .text { font-size: 1.25rem; line-height: 2.2; max-height: 24rem; padding: 0 5px; scroll-margin: 8rem; }
 .mmner .text [role=button] { cursor: pointer; border-radius: 4px; padding: 2px 1px; text-decoration: underline dotted 1px;
     text-underline-offset: 5px; }
 .mmner .text [role=button]:hover { text-decoration-style: solid; }
 .mmner .text [aria-pressed=true] { outline: 2px solid currentColor; outline-offset: 1px; text-decoration: none; }
-.mmner mark { background: hsl(var(--hue) 85% 88%); color: #111; border-radius: 6px; padding: 3px 5px; }
-.mmner mark .type { background: hsl(var(--hue) 70% 24%); color: #fff; margin: 0 4px; padding: 1px 5px;
-    border-radius: 4px; font-size: 0.8rem; font-weight: 700; white-space: nowrap; unicode-bidi: isolate; }
-.dark .mmner mark { background: hsl(var(--hue) 45% 24%); color: #fff; }
-.dark .mmner mark .type { background: hsl(var(--hue) 80% 85%); color: #111; }
 .mmner figure { margin: 0; }
 .mmner figure img { width: 100%; max-width: 20rem; border-radius: 8px; }
 .mmner ul { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 0.5rem; margin: 0; padding: 0;
@@ -198,6 +173,7 @@ _STYLE = """
 .mmner ul button:hover { text-decoration: underline; }
 .mmner ul img { width: 56px; height: 56px; border-radius: 5px; }
 """
+)
 
 
 class DemoPage:
@@ -369,7 +345,7 @@ def _introduction(name: str) -> str:
     return (
         "<h1>Named entities of posts with pictures</h1>"
         "<p>Marks the people, places, organisations and other named things in a text, and reads its picture to tell what a name "
-        f"stands for. The model is <strong>{_escaped(name)}</strong>. What it finds are suggestions, each with a score between "
+        f"stands for. The model is <strong>{escaped(name)}</strong>. What it finds are suggestions, each with a score between "
         "0 and 1: they can be wrong, and the map of where a word looks need not show what decided. Not for surveillance, and not "
         "for finding out who somebody in a picture is.</p>"
     )
@@ -377,8 +353,8 @@ def _introduction(name: str) -> str:
 
 def _example_list(shown: Sequence[Any]) -> str:
     items = [
-        f'<li><button type="button" data-index="{number}"><img src="{_data_uri(example.picture)}" alt="{_escaped(example.alt)}">'
-        f'<span lang="{_escaped(example.language)}">{_escaped(example.text)}</span></button></li>'
+        f'<li><button type="button" data-index="{number}"><img src="{data_uri(example.picture)}" alt="{escaped(example.alt)}">'
+        f'<span lang="{escaped(example.language)}">{escaped(example.text)}</span></button></li>'
         for number, example in enumerate(shown)
     ]
     return (
