@@ -161,8 +161,9 @@ def plot_confusion(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color="white" if is_dark else _INK)
     axes.axhline(count - 0.5, color=_MUTED, linewidth=1)
     axes.axvline(count - 0.5, color=_MUTED, linewidth=1)
-    axes.set_xticks(range(count + 1), [*types, MISSED])
-    axes.set_yticks(range(count + 1), [*types, SPURIOUS])
+    names = [f"{name:.20}" for name in types]
+    axes.set_xticks(range(count + 1), [*names, MISSED], parse_math=False)
+    axes.set_yticks(range(count + 1), [*names, SPURIOUS], parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_color(_MUTED)
     axes.set_xlabel("predicted")

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, RepoCard
-from markdown_it import MarkdownIt
 
 from dataset_scripts.built_corpus import build_dataset
 from dataset_scripts.data_card import render_data_card
 from dataset_scripts.sample.texts import generate_posts
 from tests.built_corpora import build_small, built_sample, files_of, record_of, rows_of
+from tests.outlines import outline
 from tests.small_corpora import write_mmner, write_pictures, write_posts
 
 # Tokens that no text of a card would hold by chance.
@@ -209,14 +209,6 @@ def hostile(value: Any, text: str) -> Any:
     if isinstance(value, list):
         return [hostile(item, text) for item in value]
     return text if isinstance(value, str) else value
-
-
-def outline(markdown: str) -> list[tuple[str, int]]:
-    """The blocks of a text, each cell of a table among them, then how much raw HTML and how many links and pictures it has."""
-    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
-    blocks = [(token.type + token.tag, 0) for token in tokens if token.type not in ("inline", "text")]
-    inner = [child.type for token in tokens for child in token.children or []]
-    return blocks + [(kind, inner.count(kind)) for kind in ("html_inline", "link_open", "image")]
 
 
 @pytest.mark.parametrize("text", HOSTILE)

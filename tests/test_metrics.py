@@ -1,5 +1,7 @@
 """Tests of the scores: against seqeval, and of their groups and intervals."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -185,6 +187,16 @@ def test_interval_equals_a_bootstrap_written_as_a_loop():
     draws = [counts[generator.integers(0, 60, 60)].sum(0) for _ in range(4000)]
     low, high = np.quantile([2 * correct / (predicted + gold) for correct, predicted, gold in draws], [0.025, 0.975])
     assert count_score(counts)["confidence_interval"] == pytest.approx([low, high], abs=0.01)
+
+
+def test_interval_of_a_large_split_fits_into_memory():
+    """Regression: the draws of all resamples at once took gigabytes for a split of 500,000 posts."""
+    counts = random_counts(20_000)
+    tracemalloc.start()
+    count_score(counts)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * counts.nbytes  # each post's draws of 1000 resamples are 333 times that
 
 
 def test_interval_covers_the_truth_about_nineteen_times_of_twenty():

@@ -1,11 +1,13 @@
 """Tests of the reports: plots, confusion counts, the table of results and the words about the picture."""
 
+import io
 import random
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from rich.console import Console
 from seqeval.metrics.sequence_labeling import get_entities
 
 from modeling_mmner.reports import (
@@ -148,6 +150,17 @@ def test_confusion_plot_of_nothing_is_refused(tmp_path):
     """If it failed, tags without entities would end in an error of the plotting library."""
     with pytest.raises(ValueError, match="tags: expected an entity in gold or predicted, found none"):
         plot_confusion([["O"]], [["O"]], tmp_path / "x.png")
+
+
+def test_names_are_neither_mathematics_nor_markup(tmp_path):
+    """If it failed, a type's or a recipe's name could stop a run after its training."""
+    tags = [[f"B-{name}" for name in (r"$\frac{$", "[/red]", "x" * 300)]]
+    plot_confusion(tags, tags, tmp_path / "confusion.png")
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert max(picture.size) < 1500
+    console = Console(width=120, file=io.StringIO())
+    console.print(results_table({"[/red] run": metrics(none=block(0.45))}))
+    assert "[/red] run" in console.file.getvalue()
 
 
 def test_results_table_has_a_row_for_each_run_and_kind_of_picture():

@@ -210,6 +210,31 @@ def test_centre_schedule() -> None:
     assert due == [3, 6]
 
 
+@pytest.mark.parametrize("place", ["output", "output/model"])
+def test_output_folder_that_cannot_be_is_refused_before_training(tmp_path, monkeypatch, place):
+    """If it failed, a run would train for hours and then find that it cannot save."""
+    monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
+    recipe = small_recipe(tmp_path)
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("a file")
+    message = rf"--output_dir {recipe.training.output_dir}: expected a folder that can be made and written, found .*exists"
+    with pytest.raises(train_accelerate.RunError, match=message):
+        train_accelerate.train(recipe)
+
+
+def test_recipe_that_makes_no_card_is_refused_before_training(tmp_path, monkeypatch):
+    """If it failed, a name that the Hub's card refuses would be found out after the training."""
+    monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
+
+    def refuse(recipe: Recipe) -> str:
+        raise ValueError("no such licence")
+
+    monkeypatch.setattr(train_accelerate, "render_untrained_card", refuse)
+    message = "recipe quickstart: expected settings that a card can be made of; no such licence"
+    with pytest.raises(train_accelerate.RunError, match=message):
+        train_accelerate.train(small_recipe(tmp_path))
+
+
 @pytest.mark.slow
 def test_model_of_real_size_trains_a_step(tmp_path: Path) -> None:
     """If it failed, BERT-base with ResNet-152 would not train, or not survive saving."""
