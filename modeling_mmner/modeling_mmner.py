@@ -232,12 +232,11 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         for name in self._wanted_heads(with_losses=labels is not None):
             self.run_head(name, context)
         losses = {} if labels is None else self._losses(context)
-        weighted = [self.config.objectives[name] * part for name, part in losses.items()]
         emissions = context.emissions[MAIN_HEAD]
         tags, span_scores = (None, None) if self.training else self._decode(emissions, context.text.mask)
         # All at once: an output's keys are in the order in which they were set, and the loss must come first in a tuple.
         output = MMNEROutput(
-            loss=torch.stack(weighted).sum() if weighted else None,
+            loss=torch.stack([self.config.objectives[name] * part for name, part in losses.items()]).sum() if losses else None,
             losses=losses or None,
             logits=emissions,
             tags=tags,
@@ -245,8 +244,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             gate=context.fused.gate if output_gate else None,
             attentions=context.fused.attention,
         )
-        use_dict = self.config.return_dict if return_dict is None else return_dict
-        return output if use_dict else output.to_tuple()
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def encode(
         self,
