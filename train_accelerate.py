@@ -97,7 +97,7 @@ def train(recipe: Recipe) -> RunMetrics:
     corpus = load_corpus(recipe.corpus)
     processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
     model = build_model(recipe, processor).to(accelerator.device)
-    accelerator.print(f"{recipe.name}: {model.num_parameters():,} parameters, {corpus.summary()}")
+    accelerator.print(f"{recipe.name}: {model.num_parameters():,} parameters; {corpus.summary().describe()}")
 
     history, best_state = fit(recipe, corpus, processor, model, accelerator)
     model.load_state_dict(best_state)

@@ -12,7 +12,7 @@ output = Path("outputs/quickstart")
 metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
 alone = json.loads((output / "without_pictures" / "metrics.json").read_text(encoding="utf-8"))
 failures = []
-for language in metrics["recipe"]["languages"]:
+for language in metrics["recipe"]["corpus"]["languages"]:
     group = f"{language}/ambiguous"
     f1 = metrics["splits"]["test"]["by_language_and_source"][group]["f1"]
     low, high = alone["splits"]["test"]["by_language_and_source"][group]["confidence_interval"]

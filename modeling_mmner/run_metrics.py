@@ -89,6 +89,13 @@ class CorpusSummary:
     is_generated: bool = False
     examples: list[dict[str, str]] = field(default_factory=list)
 
+    def describe(self) -> str:
+        """In a line: name, version and the posts of each split, with how many of them have a picture."""
+        splits = (
+            f"{count:,} {split} posts ({self.pictures[split].present:,} with a picture)" for split, count in self.posts.items()
+        )
+        return f"corpus {self.name} {self.version_name}: {', '.join(splits)}"
+
 
 @dataclass
 class ModelSize:

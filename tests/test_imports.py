@@ -110,12 +110,12 @@ HEAVY = {"torch", "transformers", "timm", "datasets", "pandas", "pyarrow", "rich
 def heavy():
     return sorted(HEAVY & sys.modules.keys())
 for name, arguments in json.loads(sys.argv[1]):
-    started, sys.argv = time.perf_counter(), [name, *arguments]
+    started, sys.argv = time.process_time(), [name, *arguments]
     try:
         (runpy.run_path if name.endswith(".py") else runpy.run_module)(name, run_name="__main__")
     except SystemExit as stop:
         assert not stop.code, name
-    found[name] = [heavy(), time.perf_counter() - started]
+    found[name] = [heavy(), time.process_time() - started]
 import modeling_mmner, dataset_scripts.schemes, dataset_scripts.commands
 found["packages"] = [heavy(), 0]
 print(json.dumps(found), file=sys.stderr)
