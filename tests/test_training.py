@@ -125,7 +125,7 @@ def test_command_line_trains_and_compares(finished, tmp_path: Path, capsys) -> N
     options = ["--recipe", str(path), "--epochs", "1", "--output_dir", str(tmp_path / "out"), "--compare_without_pictures"]
     train_accelerate.main(parse_arguments(options))
     printed = capsys.readouterr().out
-    assert "Test split" in printed and "corpus folder: " in printed
+    assert "Test split" in printed and "epoch 1: loss" in printed
     alone = json.loads((tmp_path / "out" / "without_pictures" / "metrics.json").read_text(encoding="utf-8"))
     assert alone["recipe"]["corpus"]["use_images"] is False
     assert set(alone["splits"]["test"]["picture"]) == {"none"}
