@@ -1,8 +1,8 @@
 """Follow the README to the letter: run every Python block, and every command that works on what the quickstart has made.
 
 Each block runs in a process of its own, in the order of the README, without the Hub. Of the command blocks those lines run that
-name `outputs/`, the folder of the quickstart, but for the demo, which serves until it is stopped. A block that begins with the name
-of a file of the package is one to add to that file; `tests/test_own_parts.py` does so.
+name `outputs/`, the folder of the quickstart, but for the demo, which serves until it is stopped. A block that begins with the
+name of a file of the package is one to add to that file; `tests/test_own_parts.py` does so.
 """
 
 import os
