@@ -9,15 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import train_accelerate
-from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.context_mmner import TextStates
 from modeling_mmner.fusion_mmner import Fusion
 from modeling_mmner.objectives_mmner import Objective
-from modeling_mmner.parts_mmner import FUSIONS, LOSSES
+from modeling_mmner.parts_mmner import FUSIONS, LOSSES, TEXT_TOWERS, Part
 from modeling_mmner.recipes import load_recipe
+from modeling_mmner.text_mmner import TextTower, TransformerTower
 from tests.elsewhere import run_elsewhere
 from tests.test_training import TEXT, write_corpus
+from tests.tiny import ready_model, tiny_batch
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -82,6 +86,33 @@ def test_own_parts_train_and_come_back(own_recipe, tmp_path):
         load_recipe(str(own_recipe), {"feature_limit": -1.0})
     with pytest.raises(ValueError, match="objectives: 'contrastive' needs the fusion 'cross-modal', found 'concatenation'"):
         type(model.config)(**model.config.to_dict() | {"objectives": {"crf": 1.0, "contrastive": 1.0}})
+
+
+def test_text_tower_of_ones_own(monkeypatch, tmp_path):
+    """If it failed, a text tower would need more than its class and its row, as the README says it does."""
+    for registry in (TextTower.classes, TEXT_TOWERS):
+        monkeypatch.setitem(registry, "convolved", None)
+    TEXT_TOWERS["convolved"] = Part("sees neighbours once more", gives=("sentence",))
+
+    class Convolved(TransformerTower, part="convolved"):
+        def __init__(self, config: MMNERConfig) -> None:
+            super().__init__(config)
+            self.convolution = torch.nn.Conv1d(self.width, self.width, 3, padding=1)
+
+        def forward(self, *arguments: torch.Tensor, **places: torch.Tensor) -> TextStates:
+            text = super().forward(*arguments, **places)
+            words = self.convolution(text.words.mT).mT.masked_fill(~text.mask[..., None], 0.0)
+            return TextStates(words, text.mask, text.sentence)
+
+    model = ready_model(text_tower="convolved")
+    inputs = {name: tensor for name, tensor in tiny_batch().items() if name != "labels"}
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        found = model(**inputs).logits
+        again = MMNERForTokenClassification.from_pretrained(tmp_path).eval()
+        assert torch.equal(again(**inputs).logits, found)
+        model.text_tower.convolution.weight.zero_()
+        assert not torch.equal(model(**inputs).logits, found)
 
 
 LOADED = """
