@@ -117,6 +117,7 @@ def test_text_tower_of_ones_own(monkeypatch, tmp_path):
 
 LOADED = """
 import json, sys
+import torch
 from transformers import AutoModel, AutoProcessor
 model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).eval()
 processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
