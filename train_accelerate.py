@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from transformers import get_linear_schedule_with_warmup
 
 from dataset_scripts.reader import CorpusError
-from modeling_mmner.assembly import build_model, build_processor, pretrained_parts
+from modeling_mmner.assembly import build_model, build_processor, check_model, pretrained_parts
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.evaluation import Predictor, evaluate_rows, gold_tags, picture_scores, raw_text_score
 from modeling_mmner.hub import save_hub_folder
@@ -56,13 +56,13 @@ def main(recipe: Recipe) -> None:
         console.print(transfer_table(transfer(recipe)))
         return
     runs = {recipe.name: train(recipe)}
-    if recipe.training.compare_without_pictures and recipe.corpus.use_images:
+    if recipe.training.compare_without_pictures and recipe.corpus.use_images and recipe.model.towers:
         alone = recipe.with_settings(use_images=False, output_dir=str(Path(recipe.training.output_dir) / "without_pictures"))
         runs[f"{recipe.name}, no pictures"] = train(alone)
     console.print(results_table(runs))
     if len(runs) == 2:
-        console.print(picture_worth(*runs.values()))
-    console.print(f"Model folder, metrics, predictions and plots are in {recipe.training.output_dir}/")
+        console.print(picture_worth(*runs.values()), markup=False, emoji=False, highlight=False)
+    print(f"Model folder, metrics, predictions and plots are in {recipe.training.output_dir}/")
 
 
 def transfer(recipe: Recipe) -> dict[str, dict[str, Score]]:
@@ -132,13 +132,17 @@ def train(recipe: Recipe) -> RunMetrics:
 
 
 def check_run(recipe: Recipe) -> None:
-    """Check before the first step what would otherwise fail after the last: the card's fields and the output folder.
+    """Check before the first step what would fail later: the parts, the card's fields and the output folder.
 
     Raises:
-        RunError: no card can be made of the recipe, or nothing can be written to its output folder.
+        RunError: the parts do not fit together, no card can be made of the recipe, or its output folder cannot be written.
     """
     try:
-        render_untrained_card(recipe)
+        check_model(recipe)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"recipe {recipe.name:.80}: {error}") from error
+    try:
+        render_untrained_card(recipe).encode()
     except Exception as error:  # whatever it is, after training it would cost more
         raise RunError(f"recipe {recipe.name:.80}: expected settings that a card can be made of; {error}") from error
     output = Path(recipe.training.output_dir)

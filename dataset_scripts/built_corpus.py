@@ -29,6 +29,8 @@ BROKEN_REPORT = "broken_pictures.jsonl"
 PUBLISHED = ("README.md", RECORD, "*/*.parquet")
 """The files of a built data set that belong on the Hub."""
 
+_ESCAPED = "backslashreplace"  # half a surrogate pair is then written as JSON escapes it
+
 
 def build_dataset(
     name: str,
@@ -77,14 +79,15 @@ def build_dataset(
         shutil.rmtree(scratch, ignore_errors=True)
         write_record(staged, record)
         (staged / BROKEN_REPORT).write_text(
-            "".join(json.dumps(problem, ensure_ascii=False) + "\n" for problem in broken), encoding="utf-8"
+            "".join(json.dumps(problem, ensure_ascii=False) + "\n" for problem in broken), encoding="utf-8", errors=_ESCAPED
         )
     return record
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write the record of a built data set, and the card that follows from it."""
-    (folder / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
+    text = json.dumps(record, indent=2, ensure_ascii=False)
+    (folder / RECORD).write_text(text, encoding="utf-8", errors=_ESCAPED)
     (folder / "README.md").write_text(render_data_card(record), encoding="utf-8")
 
 

@@ -157,7 +157,7 @@ def _inspect(options: argparse.Namespace) -> int:
         rows = corpus.splits[options.split]
         title = f"{corpus.name}, {options.split}"
         contact_sheet(rows, corpus.labels, folder / "contact_sheet.html", count=options.count, seed=options.seed, title=title)
-        console.print(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
+        print(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
     return 0
 
 

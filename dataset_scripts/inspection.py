@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 import pyarrow as pa
-from rich.markup import escape
 from rich.table import Table
 
+from modeling_mmner.escaping import terminal_text
 from modeling_mmner.labels_mmner import entity_types, tags_to_spans
 
 from .official import Counts
@@ -200,16 +200,16 @@ def tables(statistics: Statistics) -> list[Table]:
 
 
 def _table(title: str, headings: Sequence[str], *, text_columns: int = 1) -> Table:
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=terminal_text(title), title_justify="left")
     for position, heading in enumerate(headings):
         is_text = position < text_columns
-        table.add_column(escape(heading), justify="left" if is_text else "right", overflow="fold", no_wrap=is_text)
+        table.add_column(terminal_text(heading), justify="left" if is_text else "right", overflow="fold", no_wrap=is_text)
     return table
 
 
 def _add_row(table: Table, *cells: str) -> None:
-    """Add a row in which square brackets are no markup."""
-    table.add_row(*map(escape, cells))
+    """Add a row of plain text."""
+    table.add_row(*map(terminal_text, cells))
 
 
 def _splits_table(statistics: Statistics) -> Table:

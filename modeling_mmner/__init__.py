@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .pipeline_mmner import MultimodalNERPipeline as MultimodalNERPipeline
     from .processing_mmner import MMNERProcessor as MMNERProcessor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "MMNERConfig": "configuration_mmner",

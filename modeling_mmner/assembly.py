@@ -78,7 +78,21 @@ def _text_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrain
     if recipe.model.text_encoder is not None:
         return AutoConfig.from_pretrained(recipe.model.text_encoder)
     vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    return AutoConfig.for_model(**recipe.model.config.get("text_config", {}), **vocabulary)
+    return AutoConfig.for_model(**recipe.model.config.get("text_config", {}) | vocabulary)
+
+
+def check_model(recipe: Recipe) -> None:
+    """Check that the recipe's parts fit together, before anything is read or downloaded.
+
+    Raises:
+        ValueError: they do not, or no text encoder is named.
+        TypeError: a setting is of another type.
+    """
+    config = dict(recipe.model.config)
+    if recipe.model.text_encoder is None and "model_type" not in config.get("text_config", {}):
+        raise ValueError("text_encoder: expected a model id or folder, or a text_config with its model_type, found neither")
+    config.pop("text_config", None)
+    MMNERConfig(**config, vision_towers=[{"backbone": tower.model_name} for tower in recipe.model.towers])
 
 
 def build_model(recipe: Recipe, processor: MMNERProcessor) -> MMNERForTokenClassification:
@@ -87,8 +101,11 @@ def build_model(recipe: Recipe, processor: MMNERProcessor) -> MMNERForTokenClass
     The pretrained weights are put in after the model is made, since a model's own initialisation would wipe them.
     """
     encoder, has_pooler = None, False
-    if recipe.model.text_encoder is not None:
-        encoder, has_pooler = _pretrained_encoder(recipe.model.text_encoder, with_pooler=_reads_sentence(recipe))
+    if (name := recipe.model.text_encoder) is not None:
+        asked = recipe.model.config.get("sentence_vector") == "pooler"
+        encoder, has_pooler = _pretrained_encoder(name, with_pooler=asked or _reads_sentence(recipe))
+        if asked and not has_pooler:
+            raise ValueError(f"sentence_vector: expected a text encoder with a trained pooler, found none in {name}; use 'mean'")
     config = build_config(recipe, processor, sentence_vector="pooler" if has_pooler else "mean")
     model = MMNERForTokenClassification(config)
     if encoder is not None:

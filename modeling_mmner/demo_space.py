@@ -104,7 +104,7 @@ def write_space(model: str, folder: str | Path) -> Path:
 def model_name(model: str) -> str:
     """What to call a model: a Hub id is its own name, a folder has that of its card or else of the folder."""
     folder = Path(model)
-    return (card_data(model).model_name or folder.resolve().name) if folder.is_dir() else model
+    return str(card_data(model).model_name or folder.resolve().name) if folder.is_dir() else model
 
 
 def card_data(model: str) -> ModelCardData:

@@ -1,26 +1,49 @@
-"""What others say, written into Markdown so that it stays text: it opens no tag, ends no block and starts no new line."""
+"""What others say, written into Markdown or a terminal so that it stays text: no tag, no block, no new line, no command."""
 
 import html
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 # An underscore between letters is one; elsewhere it may begin or end emphasis.
-_MARKDOWN = re.compile(r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))")
+_MARKDOWN = re.compile(r"([`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))")
+# A backslash before a bracket, and dollars, begin mathematics on the Hub, whatever stands before them.
+_MATHEMATICS = str.maketrans({"\\": "&#92;", "$": "&#36;"})
+
+
+def encodable(text: object) -> str:
+    """The text with U+FFFD for what UTF-8 cannot encode, as half an emoji or a byte of a file name."""
+    return str(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def one_line(text: object) -> str:
     """The text on one line: every run of white space and control characters is a space."""
-    return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", str(text)).strip()
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", encodable(text)).strip()
+
+
+def terminal_text(text: object) -> "Text":
+    """As text in rich's tables and titles, which read strings as markup and emoji."""
+    from rich.text import Text  # dear, and cards have no need of it
+
+    return Text(one_line(text))
 
 
 def markdown_text(text: object) -> str:
     """As plain text anywhere in Markdown, a table's cell included."""
-    escaped = _MARKDOWN.sub(r"\\\1", html.escape(one_line(text), quote=False))
+    escaped = _MARKDOWN.sub(r"\\\1", html.escape(one_line(text), quote=False).translate(_MATHEMATICS))
     return re.sub(r"^(?:(?=[#+=-])|\d+(?=[.)](?:\s|$)))", r"\g<0>\\", escaped)
 
 
 def code_span(text: object) -> str:
-    """As a code span, a table's cell included: its backticks are more than any run of them in the text."""
-    line = one_line(text).replace("|", "\\|")
+    """As a code span, a table's cell included: its backticks are more than any run of them in the text.
+
+    A pipe would end a cell even there, and readers differ in what a backslash before it is: such text is an HTML element.
+    """
+    line = one_line(text)
+    if "|" in line:
+        return f"<code>{''.join(char if char.isalnum() or char == ' ' else f'&#{ord(char)};' for char in line)}</code>"
     fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
     space = " " if line.startswith("`") or line.endswith("`") or not line else ""
     return f"{fence}{space}{line}{space}{fence}"
@@ -28,6 +51,6 @@ def code_span(text: object) -> str:
 
 def code_block(text: object, language: str = "") -> str:
     """As a fenced block, whose fence is longer than any in the text."""
-    content = str(text)
+    content = encodable(text)
     fence = "`" * max(3, max(map(len, re.findall("`+", content)), default=0) + 1)
     return f"{fence}{language}\n{content}\n{fence}"

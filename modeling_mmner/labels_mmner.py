@@ -40,7 +40,8 @@ def check_labels(labels: Sequence[str]) -> None:
     """Check that `labels` is a BIO tag set.
 
     Raises:
-        ValueError: a label occurs twice, has no B-/I- prefix, ``O`` is missing, or an ``I-x`` has no ``B-x``.
+        ValueError: a label occurs twice, has no B-/I- prefix, a tab, a line break or a space at its end; ``O`` is missing, or all
+            there is; an ``I-x`` has no ``B-x``.
     """
     if len(set(labels)) != len(labels):
         twice = sorted({label for label in labels if list(labels).count(label) > 1})
@@ -51,8 +52,12 @@ def check_labels(labels: Sequence[str]) -> None:
         prefix, _, entity_type = label.partition("-")
         if label != OUTSIDE and (prefix not in ("B", "I") or not entity_type):
             raise ValueError(f"labels: expected 'O', 'B-<type>' or 'I-<type>', found {label!r}; convert the tags to BIO first")
+        if entity_type != entity_type.strip() or any(char.isspace() and char != " " for char in entity_type):
+            raise ValueError(f"labels: expected types without tabs, line breaks or spaces at their ends, found {label!r}")
         if prefix == "I" and f"B-{entity_type}" not in labels:
             raise ValueError(f"labels: {label!r} has no 'B-{entity_type}'; a BIO entity begins with B-, so add that label")
+    if len(labels) == 1:
+        raise ValueError(f"labels: expected an entity type or more beside {OUTSIDE!r}, found none")
 
 
 def bio_labels(types: Iterable[str]) -> list[str]:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from .escaping import encodable
+
 STYLE = """
 .mmner { --mark: 85% 88%; --mark-ink: #111; --type: 70% 24%; --type-ink: #fff; }
 .mmner .text { white-space: pre-wrap; overflow-wrap: anywhere; overflow-y: auto; line-height: 2; }
@@ -42,7 +44,7 @@ def hue(entity_type: str) -> int:
 
 def escaped(text: object) -> str:
     """As HTML text or the value of an attribute. What UTF-8 cannot encode (half an emoji) stands as U+FFFD."""
-    return html.escape(str(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return html.escape(encodable(text))
 
 
 def marked_words(

@@ -186,13 +186,12 @@ def without_folders(metrics: RunMetrics) -> RunMetrics:
 
     What is a path is asked of the disk, so ask where the run was made.
     """
-    recipe = {key: _without_paths(value) for key, value in metrics.recipe.items() if key != "terms"}
-    return replace(metrics, recipe=recipe)
+    return replace(metrics, recipe=_without_paths(metrics.recipe))
 
 
 def _without_paths(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_paths(item) for key, item in value.items()}
+        return {public_name(key): _without_paths(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_paths(item) for item in value]
     return public_name(value) if isinstance(value, str) else value

@@ -26,7 +26,7 @@ class Range(NamedTuple):
 
 POSITIVE = Range("> 0", lambda value: value > 0)
 SHARE = Range("0..1", lambda value: 0 <= value <= 1)
-DROPOUT = Range("a share in 0..1", lambda value: 0 <= value < 1)
+DROPOUT = Range("a share >= 0 and < 1", lambda value: 0 <= value < 1)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class FusionPart(Part):
 
 
 _HEADS = Setting(int | None, None, "attention heads of the fusion; none takes the text encoder's", POSITIVE)
-_CLIP_VIT = {
+_RESNET: dict[str, Any] = {"backbone": "resnet152.tv_in1k"}
+_CLIP_VIT: dict[str, Any] = {
     "backbone": "vit_base_patch32_clip_224.openai",
     "mean": [0.48145466, 0.4578275, 0.40821073],
     "std": [0.26862954, 0.26130258, 0.27577711],
@@ -124,7 +125,7 @@ FUSIONS: dict[str, FusionPart] = {
         fewest_towers=1,
         most_towers=1,
         default_objectives={"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01},
-        default_towers=({},),
+        default_towers=(_RESNET,),
     ),
     "collaboration": FusionPart(
         "2M-NER's multimodal collaboration",
@@ -133,7 +134,7 @@ FUSIONS: dict[str, FusionPart] = {
         settings={"fusion_heads": _HEADS},
         fewest_towers=1,
         default_objectives={"crf": 1.6, "alignment": 0.4},
-        default_towers=(_CLIP_VIT, {"pooled": True}),
+        default_towers=(_CLIP_VIT, _RESNET | {"pooled": True}),
     ),
     "text-only": FusionPart("no picture", most_towers=0),
 }
@@ -166,7 +167,7 @@ LOSSES: dict[str, Part] = {
 COMMON_SETTINGS: dict[str, Setting] = {
     "text_tower": Setting(str, "transformer", "how words are read", table=TEXT_TOWERS),
     "fusion": Setting(str, "cross-modal", "how pictures enter the words' features", table=FUSIONS),
-    "dropout": Setting(float, 0.1, "share in 0..1", DROPOUT),
+    "dropout": Setting(float, 0.1, "share >= 0 and < 1", DROPOUT),
     "objectives": Setting(dict[str, float] | None, None, "loss weights, as name=weight,name=weight; others are kept"),
 }
 

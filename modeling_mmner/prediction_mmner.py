@@ -117,7 +117,7 @@ class BatchPredictor:
         if self.sorted_batches == 1:
             yield from self._predict(posts)
             return
-        stream, first = iter(posts), 1
+        stream, first = _each(posts), 1
         while chunk := list(islice(stream, self.batch_size * self.sorted_batches)):
             order = sorted(range(len(chunk)), key=lambda index: _length(chunk[index]))
             numbers = [first + index for index in order]
@@ -176,10 +176,7 @@ class _IndexedPosts(Dataset[Prediction]):
         return len(self.posts)
 
     def __getitem__(self, index: int) -> Prediction:
-        try:
-            given = post_at(self.posts, index)
-        except PostError as error:  # of posts that are put together as they are asked for
-            given = error
+        given = post_at(self.posts, index)
         return self.read(given, number=self.numbers[index] if self.numbers else index + 1)
 
 
@@ -201,8 +198,16 @@ def is_indexed(posts: Any) -> bool:
 
 
 def post_at(posts: Any, index: int) -> Any:
-    """The post at a position; a pandas Series by itself is read by its labels."""
-    return getattr(posts, "iloc", posts)[index]
+    """The post at a position, or its error; a pandas Series by itself is read by its labels."""
+    try:
+        return getattr(posts, "iloc", posts)[index]
+    except PostError as error:  # of posts that are put together as they are asked for
+        return error
+
+
+def _each(posts: Any) -> Iterator[Any]:
+    """Posts one after the other."""
+    return (post_at(posts, index) for index in range(len(posts))) if is_indexed(posts) else iter(posts)
 
 
 def _length(given: Any) -> int:

@@ -122,23 +122,21 @@ class ModelSettings:
         known_keys = model_keys()
         for name, value in self.config.items():
             known_keys[name].check(name, value, owner="recipe")
-        if self.vision_towers is None:
-            default = FUSIONS[self.config.get("fusion", COMMON_SETTINGS["fusion"].default)].default_towers
-            known = {item.name for item in fields(TowerSettings)}
-            self.vision_towers = [
-                TowerSettings(**({"backbone": "resnet152.tv_in1k"} | {k: v for k, v in tower.items() if k in known}))
-                for tower in default
-            ]
-        if not isinstance(self.vision_towers, list) or not all(isinstance(t, (dict, TowerSettings)) for t in self.vision_towers):
-            raise TypeError(f"recipe vision_towers: expected list of mappings, found {self.vision_towers!r}")
-        self.vision_towers = [TowerSettings.from_settings(tower) for tower in self.vision_towers]
+        if (towers := self.vision_towers) is not None:
+            if not isinstance(towers, list) or not all(isinstance(tower, (dict, TowerSettings)) for tower in towers):
+                raise TypeError(f"recipe vision_towers: expected list of mappings, found {towers!r}")
+            self.vision_towers = [TowerSettings.from_settings(tower) for tower in towers]
         _check_types(self)
         _check_at_least_one(self, "vocabulary_size")
 
     @property
     def towers(self) -> list[TowerSettings]:
-        """The picture encoders."""
-        return self.vision_towers or []
+        """The picture encoders, those of the fusion where none are given."""
+        if self.vision_towers is not None:
+            return self.vision_towers
+        known = {item.name for item in fields(TowerSettings)}  # timm tells the rest
+        default = FUSIONS[self.config.get("fusion", COMMON_SETTINGS["fusion"].default)].default_towers
+        return [TowerSettings(**{key: tower[key] for key in tower.keys() & known}) for tower in default]
 
 
 @dataclass
@@ -166,6 +164,9 @@ class TrainingSettings:
         _check_types(self)
         _check_at_least_one(self, "epochs", "batch_size", "accumulation", "centre_refresh_epochs")
         _check_positive(self, "learning_rate", "head_learning_rate", "max_grad_norm")
+        for name in ("weight_decay", "centre_warmup_epochs", "seed", "num_workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"recipe {name}: expected a number >= 0, found {getattr(self, name)}")
         if not 0 <= self.warmup_share <= 1:
             raise ValueError(f"recipe warmup_share: expected a share in 0..1, found {self.warmup_share}")
 
@@ -212,10 +213,11 @@ class Recipe:
         return settings
 
     def to_dict(self) -> dict[str, Any]:
-        """`to_settings` with the fusion and objectives in force, and the Hub ids of the models that training starts from."""
+        """`to_settings` with fusion, objectives and towers in force, and the Hub ids of the models that training starts from."""
         settings = self.to_settings()
         fusion = settings["model"].setdefault("fusion", COMMON_SETTINGS["fusion"].default)
-        settings["model"].setdefault("objectives", dict(FUSIONS[fusion].default_objectives))
+        settings["model"]["objectives"] = settings["model"].get("objectives") or dict(FUSIONS[fusion].default_objectives)
+        settings["model"]["vision_towers"] = [asdict(tower) for tower in self.model.towers]
         return settings | {"base_models": self.base_models()}
 
     def base_models(self) -> list[str]:
@@ -286,13 +288,16 @@ def _updated(settings: dict[str, Any], overrides: Mapping[str, Any], source: str
         if section is None and key not in {"name", "description", "terms"}:
             raise ValueError(f"{source}: unknown keys {[key]}; expected some of {_all_keys()}")
         place = settings if section is None else settings.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise TypeError(f"{source}, section {section!r}: expected a mapping of settings, found {place!r}")
         before = place.get(key)
         if before is None and key == "objectives":
             fusion = overrides.get("fusion", place.get("fusion", COMMON_SETTINGS["fusion"].default))
             before = dict(FUSIONS[fusion].default_objectives) if fusion in list(FUSIONS) else None
         place[key] = before | value if merge and isinstance(value, dict) and isinstance(before, dict) else value
     if flags:
-        settings.setdefault("model", {})["vision_towers"] = _flagged_towers(settings["model"], flags, source)
+        model = settings.setdefault("model", {})
+        model["vision_towers"] = _flagged_towers(model, flags, source)
     return settings
 
 
@@ -303,7 +308,7 @@ def _flagged_towers(model: dict[str, Any], flags: dict[str, Any], source: str) -
         values = str(value).split(",")
         if len(values) != len(towers):
             raise ValueError(f"{source}: expected {len(towers)} values of vision_{key}, one per vision tower, found {value!r}")
-        changes: list[dict[str, Any]] = [{key: item} for item in values]
+        changes: list[dict[str, Any]] = [{key: item} if item else {} for item in values]  # nothing: as it was
         towers = [replace(tower, **change) for tower, change in zip(towers, changes, strict=True)]
     return towers
 
@@ -332,6 +337,8 @@ def recipe_from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
         if unknown := sorted(set(given) - set(hints)):
             raise ValueError(f"{source}, section {section!r}: unknown keys {unknown}; expected some of {list(hints)}")
         given = {key: _number(value) if hints[key] is float else value for key, value in given.items()}
+        if isinstance(weights := given.get("objectives"), dict):
+            given["objectives"] = {name: _number(weight) for name, weight in weights.items()}
         if kind is ModelSettings:
             ours = {item.name for item in fields(kind)}
             config = {key: value for key, value in given.items() if key not in ours}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
 
+from .escaping import terminal_text
 from .labels_mmner import tags_to_spans
 from .run_metrics import RunMetrics, Score, SplitScores
 
@@ -86,7 +86,8 @@ def _draw_losses(axes: "Axes", history: History) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
     axes.set_title("Training losses", loc="left")
     axes.set_ylabel("loss")
-    axes.legend(frameon=False)
+    for text in axes.legend(frameon=False).get_texts():
+        text.set_parse_math(False)
 
 
 def _draw_scores(axes: "Axes", history: History, selected_epoch: int) -> None:
@@ -184,17 +185,17 @@ def results_table(runs: dict[str, RunMetrics]) -> Table:
     rows = [(name, mode, block) for name in runs for mode, block in modes[name].items()]
     sources = list(dict.fromkeys(source for _, _, block in rows for source in block.by_source))
     table = Table(title="Test split, percent")
-    for heading in ("run", "picture"):
-        table.add_column(heading)
-    for heading in ("P", "R", "F1", "strict F1", *(f"F1 {escape(source)}" for source in sources)):
-        table.add_column(heading, justify="right")
+    table.add_column("run")
+    table.add_column("picture")
+    for heading in ("P", "R", "F1", "strict F1", *(f"F1 {source}" for source in sources)):
+        table.add_column(terminal_text(heading), justify="right")
     for position, (name, mode, block) in enumerate(rows):
         overall, by_source = block.overall, block.by_source
         scores = [overall.precision, overall.recall, overall.f1, block.strict.f1]
         cells = [percent(score) for score in scores]
         cells += [percent(by_source[source].f1) if source in by_source else "-" for source in sources]
         ends_run = position + 1 < len(rows) and rows[position + 1][0] != name
-        table.add_row(escape(name), mode, *cells, end_section=ends_run)
+        table.add_row(terminal_text(name), mode, *cells, end_section=ends_run)
     return table
 
 
@@ -204,9 +205,9 @@ def transfer_table(scores: dict[str, dict[str, Score]]) -> Table:
     table = Table(title="Test F1 of each language, by the language trained on")
     table.add_column("trained on")
     for language in tested:
-        table.add_column(escape(language), justify="right")
+        table.add_column(terminal_text(language), justify="right")
     for trained, by_language in scores.items():
-        table.add_row(escape(trained), *(percent(by_language[language].f1) for language in tested))
+        table.add_row(terminal_text(trained), *(percent(by_language[language].f1) for language in tested))
     return table
 
 
@@ -220,9 +221,11 @@ def picture_worth(with_pictures: RunMetrics, without_pictures: RunMetrics) -> st
         without_pictures: metrics of the same recipe trained and tested without pictures.
 
     Returns:
-        The lines; empty where no post is of source ``ambiguous``.
+        The lines; empty where no post is of source ``ambiguous``, or none has a picture.
     """
     own = with_pictures.splits.test.picture
+    if "true" not in own:
+        return ""
     text_alone = dict(_ambiguous_scores(without_pictures.splits.test))
     shuffled = dict(_ambiguous_scores(own["shuffled"])) if "shuffled" in own else {}
     chances = with_pictures.corpus.chance or {}

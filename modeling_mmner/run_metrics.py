@@ -5,6 +5,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from .parts_mmner import describe_type, fits_type
+
 
 @dataclass
 class Score:
@@ -83,7 +85,7 @@ class CorpusSummary:
     version: dict[str, str]
     posts: dict[str, int]
     pictures: dict[str, PictureCounts]
-    overlap: dict[str, Any]
+    overlap: dict[str, int | bool]
     chance: dict[str, float] | None = None
     citation: str = ""
     is_generated: bool = False
@@ -179,6 +181,8 @@ def _read(hint: Any, value: Any, place: str) -> Any:
                     f"{sorted(value)}. Make the card from the metrics.json of a finished training run of this version of mmner"
                 )
         return hint(**found)  # type: ignore[operator]
-    if get_origin(hint) is dict and is_dataclass(kind := get_args(hint)[1]):
+    if get_origin(hint) is dict and is_dataclass(kind := get_args(hint)[1]) and isinstance(value, dict):
         return {key: _read(kind, item, f"{place}.{key}") for key, item in value.items()}
+    if not fits_type(value, hint):
+        raise ValueError(f"metrics: expected {place!r} to be {describe_type(hint)}, found {value!r:.80}")
     return value

@@ -73,7 +73,8 @@ class PostSampler(Sampler[int]):
 
 def draws_by_language(sizes: Counter[str], *, temperature: float) -> dict[str, int]:
     """How many draws of an epoch each language gets, in proportion to n^(1 / temperature); as many as there are posts."""
-    weights = {language: size ** (1 / temperature) for language, size in sizes.items()}
+    largest = max(sizes.values())  # in whose share the others are told, lest a power overflow
+    weights = {language: (size / largest) ** (1 / temperature) for language, size in sizes.items()}
     shares = {language: sizes.total() * weight / sum(weights.values()) for language, weight in weights.items()}
     draws = {language: int(share) for language, share in shares.items()}
     by_remainder = sorted(shares, key=lambda language: draws[language] - shares[language])

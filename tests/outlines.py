@@ -10,10 +10,12 @@ def tokens_of(markdown: str) -> list[Token]:
 
 
 def outline(markdown: str) -> list[tuple[str, int]]:
-    """The blocks of a text, each cell of a table among them, then how much raw HTML and how many links and pictures it has."""
+    """The blocks of a text, each cell of a table among them, then how much raw HTML (but for code spans) and how many
+    links and pictures it has."""
     tokens = tokens_of(markdown)
     blocks = [(token.type + token.tag, 0) for token in tokens if token.type not in ("inline", "text")]
-    inner = [child.type for token in tokens for child in token.children or []]
+    children = [child for token in tokens for child in token.children or []]
+    inner = [child.type for child in children if child.content not in ("<code>", "</code>")]
     return blocks + [(kind, inner.count(kind)) for kind in ("html_inline", "link_open", "image")]
 
 

@@ -196,7 +196,7 @@ REFUSED_VALUES = {
         {"fusion": "collaboration", "vision_towers": []},
         "vision_towers: fusion 'collaboration' reads 1 or more, found 0",
     ),
-    "dropout": ({"dropout": 1.0}, r"dropout: expected a share in 0\.\.1, found 1.0"),
+    "dropout": ({"dropout": 1.0}, r"dropout: expected a share >= 0 and < 1, found 1.0"),
     "temperature": ({"contrastive_temperature": 0.0}, "contrastive_temperature: expected > 0, found 0.0"),
     "alignment temperature": ({"alignment_temperature": 0.0}, r"alignment_temperature: expected > 0, found 0\.0"),
     "negative temperature": ({"alignment_temperature": -0.5}, r"alignment_temperature: expected > 0, found -0\.5"),

@@ -110,6 +110,14 @@ def test_names_and_licences_are_those_of_the_card(saved, tmp_path):
     assert (card_data(str(saved)).license, card_data(str(bare)).license) == ("cc-by-4.0", None)
 
 
+def test_name_that_is_no_text_is_written_as_text(saved, tmp_path):
+    """If it failed, a card that calls its model 2024 would stop the Space."""
+    folder = shutil.copytree(saved, tmp_path / "numbered")
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(card.replace("name: tiny", "name: 2024"))
+    assert model_name(str(folder)) == "2024"
+
+
 def test_space_is_not_written_over_anything(saved, tmp_path):
     """If it failed, a mistyped folder would be filled with a Space, or a model copied into itself without end."""
     (tmp_path / "mine.txt").write_text("mine")

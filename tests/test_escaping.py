@@ -1,5 +1,6 @@
 """Tests of escaping: whatever a stranger says stays text in Markdown."""
 
+import html
 import re
 
 import pytest
@@ -47,10 +48,13 @@ def test_a_cell_stays_a_cell(escape, text):
 def test_code_span_ends_at_its_end(text):
     """If it failed, what follows the backtick inside a name would be read as Markdown or HTML."""
     span = code_span(text)
+    if "|" in text:  # an HTML element, which says the same
+        assert re.fullmatch(r"<code>[^<>|`\\]*</code>", span) and html.unescape(span[6:-7]) == one_line(text)
+        return
     fence = re.match("`+", span).group()
     inner = span[len(fence) : -len(fence)]
     assert span.endswith(fence) and fence not in re.findall("`+", inner)
-    assert inner.strip() == one_line(text).replace("|", "\\|").strip()
+    assert inner.strip() == one_line(text).strip()
 
 
 @given(text=texts)

@@ -156,7 +156,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a gap": ({"id2label": {0: "O", 2: "B-A"}}, r"expected the ids 0\.\.1, found \[0, 2\]"),
     "number alone": ({"num_labels": 3}, "expected 'O' among them, found .*LABEL_0"),
     "objective": ({"objectives": {"crf": 1.0, "nerf": 1.0}}, "expected names among .* found 'nerf'"),
-    "dropout": ({"dropout": 1.5}, r"dropout: expected a share in 0\.\.1, found 1.5"),
+    "dropout": ({"dropout": 1.5}, r"dropout: expected a share >= 0 and < 1, found 1.5"),
 }
 
 

@@ -129,9 +129,25 @@ def test_boundary_labels_drop_the_type_alone():
         (["O", "S-PER"], r"found 'S-PER'; convert the tags to BIO first"),
         (["O", "PER"], r"expected 'O', 'B-<type>' or 'I-<type>', found 'PER'"),
         (["O", "B-"], r"found 'B-'; convert"),
+        (["O"], "labels: expected an entity type or more beside 'O', found none"),
+        (["O", "B-a\nb"], r"types without tabs, line breaks or spaces at their ends, found 'B-a\\nb'"),
+        (["O", "B-a\tb"], r"types without tabs, line breaks or spaces at their ends, found 'B-a\\tb'"),
+        (["O", "B- PER"], r"types without tabs, line breaks or spaces at their ends, found 'B- PER'"),
         (["O", "I-PER"], r"'I-PER' has no 'B-PER'; a BIO entity begins with B-, so add that label"),
     ],
-    ids=["twice", "no O", "none at all", "another scheme", "no prefix", "no type", "I without B"],
+    ids=[
+        "twice",
+        "no O",
+        "none",
+        "another scheme",
+        "no prefix",
+        "no type",
+        "O alone",
+        "line break",
+        "tab",
+        "space",
+        "I without B",
+    ],
 )
 def test_label_lists_that_are_no_tag_set_are_refused(labels, message):
     """If it failed, a model would be built on labels that it cannot decode."""

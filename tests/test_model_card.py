@@ -225,6 +225,27 @@ def test_scores_that_are_no_fractions_are_refused():
         card_of(metrics)
 
 
+@pytest.mark.parametrize(
+    ("place", "wrong", "message"),
+    [
+        ("corpus.overlap", ["<img>"], "expected 'corpus.overlap' to be dict"),
+        ("versions", "<script>", "expected 'versions' to be dict.*, found '<script>'"),
+        ("seed", "1", "expected 'seed' to be int, found '1'"),
+        ("corpus.posts", {"test": "many"}, "expected 'corpus.posts' to be dict"),
+    ],
+)
+def test_metrics_of_another_type_are_refused(place, wrong, message):
+    """If it failed, a hand-made metrics.json could bring anything into a card."""
+    metrics = make_metrics()
+    *path, key = place.split(".")
+    part = metrics
+    for name in path:
+        part = part[name]
+    part[key] = wrong
+    with pytest.raises(ValueError, match=f"^metrics: {message}"):
+        card_of(metrics)
+
+
 def test_card_of_several_languages_has_their_scores():
     """If it failed, the Hub would show one figure for four languages."""
     metrics = make_metrics("2m-ner-quickstart")

@@ -116,6 +116,11 @@ def test_draws_are_in_proportion(sizes, temperature):
         assert abs(drawn - sum(sizes.values()) * weights[language] / sum(weights.values())) <= 1
 
 
+def test_smallest_temperatures_do_not_overflow():
+    """If it failed, a temperature near 0, which asks for the largest language alone, would end in an OverflowError."""
+    assert draws_by_language(Counter(en=400, fr=300), temperature=1e-3) == {"en": 700, "fr": 0}
+
+
 def sampler(temperature: float, seed: int = 1) -> PostSampler:
     """Over 40 English, 10 French and 5 German posts of different lengths."""
     languages = ["en"] * 40 + ["fr"] * 10 + ["de"] * 5
@@ -202,7 +207,7 @@ def test_transfer_trains_on_each_language_and_tests_on_all(languages, tmp_path):
         metrics = json.loads((output / language / "metrics.json").read_text(encoding="utf-8"))
         assert metrics["corpus"]["posts"] == {"train": 3, "validation": 2, "test": 4}
         assert metrics["recipe"]["corpus"]["languages"] == [language]
-    assert [column.header for column in transfer_table(scores).columns] == ["trained on", "en", "fr"]
+    assert [str(column.header) for column in transfer_table(scores).columns] == ["trained on", "en", "fr"]
 
 
 def test_transfer_needs_two_languages(tmp_path):

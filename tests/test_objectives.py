@@ -199,6 +199,14 @@ def test_clustering_loss_is_zero_until_there_are_centres():
     assert clustering(make_context()) == 0
 
 
+def test_loss_of_nothing_has_gradients_of_zero():
+    """If it failed, a batch without entities would end a run that trains on this loss alone: no gradient to go back."""
+    clustering, context = make_clustering(["PER", "LOC"]), make_context()
+    context.labels = context.labels.clamp(max=0)
+    clustering(context).backward()
+    assert torch.equal(context.fused.text_view.grad, torch.zeros_like(context.fused.text_view))
+
+
 def test_clustering_loss_of_a_batch_without_entities_is_exactly_zero():
     """If it failed, a batch of O tags alone would give the mean of nothing, NaN."""
     clustering, context = make_clustering(["PER", "LOC"]), make_context()

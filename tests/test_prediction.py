@@ -147,6 +147,21 @@ def test_broken_picture_may_be_its_post_s_error(parts) -> None:
     assert good.error is None and re.match("post 2: picture 10 bytes: expected one of the formats", str(bad.error))
 
 
+@pytest.mark.parametrize("sorted_batches", [1, 3])
+def test_post_that_cannot_be_put_together_is_its_own_error(parts, sorted_batches) -> None:
+    """If it failed, a row that its data set cannot make would stop the rows that were sorted with it."""
+
+    class Rows(list):
+        def __getitem__(self, index):
+            row = super().__getitem__(index)
+            if row is None:
+                raise PostError("row 1: expected a picture that can be read")
+            return row
+
+    _, bad, last = predict(parts, Rows([{"text": "Jordan in Paris"}, None, {"text": "Paris"}]), sorted_batches=sorted_batches)
+    assert str(bad.error) == "row 1: expected a picture that can be read" and last.error is None and len(last.tags) == 1
+
+
 def test_a_stream_is_read_no_further_than_it_must(parts) -> None:
     """If it failed, memory would grow with the stream, or its first results be late."""
     read = []

@@ -7,7 +7,7 @@ import yaml
 
 import modeling_mmner.recipes
 from modeling_mmner import MMNERConfig
-from modeling_mmner.parts_mmner import part_settings
+from modeling_mmner.parts_mmner import FUSIONS, part_settings
 from modeling_mmner.recipes import (
     CorpusSettings,
     ModelSettings,
@@ -271,6 +271,10 @@ def test_unknown_option_is_refused(option, capsys):
         ("training: {batch_size: -1}", "recipe batch_size: expected at least 1, found -1"),
         ("corpus: {data_dir: 3}", "recipe data_dir: expected str or nothing, found 3"),
         ("terms: {org/mine: Apache 2}", "recipe terms, org/mine: expected a licence as the Hub spells it .* found 'Apache 2'"),
+        ("training: {weight_decay: -0.1}", "recipe weight_decay: expected a number >= 0, found -0.1"),
+        ("training: {centre_warmup_epochs: -1}", "recipe centre_warmup_epochs: expected a number >= 0, found -1"),
+        ("training: {seed: -1}", "recipe seed: expected a number >= 0, found -1"),
+        ("training: {num_workers: -2}", "recipe num_workers: expected a number >= 0, found -2"),
         ("license: mit", r"unknown keys \['license'\]; expected some of .*'terms'"),
     ],
 )
@@ -300,10 +304,47 @@ def test_wrong_options_are_refused_in_one_line(arguments, message, capsys):
     assert "\n" not in text
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("3E5", 3e5), ("-2e+1", -20.0), ("2.0e-3", 2e-3), ("1", 1)])
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("3E5", 3e5), ("2e+1", 20.0), ("2.0e-3", 2e-3), ("1", 1)])
 def test_numbers_as_people_write_them_are_numbers(written, text, value):
     """If it failed, 1e-4 in a recipe would be an error, since YAML takes it for a string."""
     assert load_recipe(written(f"training: {{weight_decay: {text}}}")).training.weight_decay == value
+
+
+def test_flag_of_a_tower_changes_the_towers_of_the_fusion(written):
+    """If it failed, a recipe that leaves the towers to its fusion could not be given a backbone on the command line."""
+    sparse = written("model: {fusion: cross-modal, text_encoder: org/bert}")
+    recipe = load_recipe(sparse, {"vision_backbone": "resnet50", "vision_checkpoint": ""})
+    (default,) = load_recipe(sparse).model.towers
+    assert recipe.model.towers == [replace(default, backbone="resnet50")]
+
+
+def test_section_without_settings_is_refused_by_name(written):
+    """If it failed, `training:` with all its lines commented out would end in a trace."""
+    empty = written("training:\n  # epochs: 3\n")
+    for overrides in ({}, {"epochs": 3}):
+        with pytest.raises(TypeError, match="section 'training': expected a mapping of settings, found None"):
+            load_recipe(empty, overrides)
+
+
+def test_towers_follow_the_fusion_until_they_are_given():
+    """If it failed, another fusion on top of a recipe would be built with the towers of the first."""
+    recipe = Recipe().with_settings(fusion="collaboration")
+    assert [tower.backbone for tower in recipe.model.towers] == [
+        tower["backbone"] for tower in FUSIONS["collaboration"].default_towers
+    ]
+    assert recipe.with_settings(fusion="text-only").model.towers == []
+    assert len(recipe.to_dict()["model"]["vision_towers"]) == 2
+
+
+def test_objectives_of_null_are_those_of_the_fusion(written):
+    """If it failed, `objectives: null` would train nothing, or end in a trace when the card is made."""
+    recipe = load_recipe(written("model: {fusion: cross-modal, objectives: null}"))
+    assert recipe.to_dict()["model"]["objectives"] == FUSIONS["cross-modal"].default_objectives
+
+
+def test_weights_of_objectives_are_numbers_as_people_write_them(written):
+    """If it failed, `crf: 1e-2` would be refused where `learning_rate: 1e-2` is read."""
+    assert load_recipe(written("model: {objectives: {crf: 1e-2}}")).model.config["objectives"] == {"crf": 0.01}
 
 
 # The packaged recipes

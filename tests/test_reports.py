@@ -163,12 +163,22 @@ def test_names_are_neither_mathematics_nor_markup(tmp_path):
     assert "[/red] run" in console.file.getvalue()
 
 
+@pytest.mark.parametrize("name", [":smiley: run", "\x1b[31mred", "half \ud83d", "two\nlines"])
+def test_names_neither_command_nor_break_the_terminal(name):
+    """If it failed, a name could colour or move the terminal, turn into an emoji, or stop the table for want of an encoding."""
+    console = Console(width=120, file=io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    console.print(results_table({name: metrics(none=block(0.45))}))
+    console.file.seek(0)
+    shown = console.file.read()
+    assert "\x1b" not in shown and (name in shown) == (name == ":smiley: run")
+
+
 def test_results_table_has_a_row_for_each_run_and_kind_of_picture():
     """If it failed, scores would stand in the wrong row, or a run would be missing."""
     modes = {"true": block(0.9, en=0.95), "shuffled": block(0.6, en=0.42), "none": block(0.5, en=0.41)}
     runs = {"with": metrics(**modes), "without": metrics(none=block(0.45))}
     table = results_table(runs)
-    columns = [[column.header, *column.cells] for column in table.columns]
+    columns = [[str(cell) for cell in (column.header, *column.cells)] for column in table.columns]
     assert list(zip(*columns, strict=True)) == [
         ("run", "picture", "P", "R", "F1", "strict F1", "F1 plain", "F1 ambiguous"),
         ("with", "true", "90.0", "90.0", "90.0", "89.0", "99.0", "95.0"),
@@ -231,6 +241,11 @@ def test_picture_worth_speaks_of_each_language_and_of_all():
     ]
     assert "chance 40.0" in lines[0] and lines[0].endswith("the model reaches 95.0: a clear gain from the pictures.")
     assert "chance 50.0" in lines[1] and lines[1].endswith("the model reaches 45.0: no clear gain from the pictures.")
+
+
+def test_picture_worth_of_a_corpus_without_pictures_is_nothing():
+    """Regression: a run on posts without pictures, compared with itself, ended in a KeyError after its training."""
+    assert picture_worth(metrics(none=block(0.5, en=0.4)), metrics(none=block(0.5, en=0.4))) == ""
 
 
 def test_picture_worth_without_chance_level_or_ambiguous_names():

@@ -121,6 +121,23 @@ def test_checkpoint_with_a_trained_pooler_gives_it_to_the_alignment(make, has_po
     assert [name for name, parameter in encoder.items() if not torch.equal(parameter, saved[name])] == []
 
 
+def test_pooler_that_a_recipe_asks_for_is_loaded_or_refused(tmp_path: Path):
+    """If it failed, `sentence_vector: pooler` would be a mean, or a pooler that nothing trained."""
+    torch.manual_seed(3)
+    config = BertConfig(**{name: value for name, value in TEXT.items() if name != "model_type"})
+    BertModel(config).save_pretrained(tmp_path / "with")
+    BertForMaskedLM(config).save_pretrained(tmp_path / "without")
+
+    def build(name: str) -> MMNERForTokenClassification:
+        asked = make_recipe(NOT_ALIGNED, text_encoder=str(tmp_path / name), sentence_vector="pooler")
+        return build_model(asked, make_processor())
+
+    saved = load_file(tmp_path / "with" / "model.safetensors")
+    torch.testing.assert_close(build("with").text_tower.encoder.pooler.dense.weight, saved["pooler.dense.weight"])
+    with pytest.raises(ValueError, match=r"sentence_vector: .* with a trained pooler, found none in .*without"):
+        build("without")
+
+
 def test_encoder_is_loaded_once(tmp_path: Path, monkeypatch):
     """Regression: 2M-NER loaded its text encoder once to see whether it has a pooler, and once more for its weights."""
     BertModel(BertConfig(**{name: value for name, value in TEXT.items() if name != "model_type"})).save_pretrained(tmp_path)

@@ -235,6 +235,24 @@ def test_recipe_that_makes_no_card_is_refused_before_training(tmp_path, monkeypa
         train_accelerate.train(small_recipe(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objectives": {"crf": 1.0, "clusterin": 1.0}}, "clusterin"),
+        ({"fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0, "contrastive": 1.0}}, "contrastive"),
+        (
+            {"text_encoder": None, "text_config": {"hidden_size": 8}},
+            "text_encoder: expected a model id or folder, or a text_config",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_before_training(tmp_path, monkeypatch, settings, message):
+    """If it failed, a misspelt objective would be found out after the corpus was downloaded and read."""
+    monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
+    with pytest.raises(train_accelerate.RunError, match=rf"recipe quickstart: .*{message}"):
+        train_accelerate.train(small_recipe(tmp_path).with_settings(**settings))
+
+
 @pytest.mark.slow
 def test_model_of_real_size_trains_a_step(tmp_path: Path) -> None:
     """If it failed, BERT-base with ResNet-152 would not train, or not survive saving."""
