@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -58,8 +59,16 @@ def _unpack_tar(path: Path, into: Path) -> None:
             _check_name(path, member.name)
             if not (member.isfile() or member.isdir()):
                 raise CorpusError(f"{path}: expected files and folders, found a link or a device at {member.name!r}")
-            archive.extract(member, into, filter="data")
+            _write_member(archive, member, into / member.name)
         _check_end(archive)
+
+
+def _write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    """Write a file or folder with nothing of its owner and rights; `extract(filter="data")` is not in every Python 3.11."""
+    (target if member.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
+    if (source := archive.extractfile(member)) is not None:
+        with source, target.open("wb") as file:
+            shutil.copyfileobj(source, file)
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
