@@ -17,10 +17,11 @@ from transformers import (
 
 from .configuration_mmner import MMNERConfig
 from .modeling_mmner import MMNERForTokenClassification
-from .parts_mmner import FUSIONS, objective_parts
+from .parts_mmner import FUSIONS, needs_of
 from .processing_mmner import MMNERProcessor
 from .recipes import Recipe, TowerSettings
 from .text_mmner import window_of, without_pooler
+from .word_vocabulary import load_vectors, make_word_tokenizer, word_vocabulary
 
 
 def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[str]]) -> MMNERProcessor:
@@ -32,14 +33,18 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
         posts: tokens of the training posts, on which the tokenizer of an encoder from scratch is trained.
     """
     settings = recipe.model
-    if settings.text_encoder is not None:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(settings.text_encoder, add_prefix_space=True)
+    if not settings.text_tower.has_encoder:
+        tokenizer = make_word_tokenizer(posts, size=settings.vocabulary_size, vectors=settings.word_vectors)
+    elif settings.text_encoder is not None:
+        tokenizer = AutoTokenizer.from_pretrained(settings.text_encoder, add_prefix_space=True)
     else:
         tokenizer = train_tokenizer(posts, settings.vocabulary_size)
-    if (window := window_of(_text_config(recipe, tokenizer))) is not None:
+    text_config = _text_config(recipe, tokenizer)
+    if text_config is not None and (window := window_of(text_config)) is not None:
         tokenizer.model_max_length = min(window, tokenizer.model_max_length)
     sizes = [_tower_config(tower)["image_size"] for tower in settings.towers]
-    return MMNERProcessor(tokenizer, labels=labels, image_size=max(sizes, default=None))
+    word_bytes = settings.word_bytes if settings.text_tower.reads_characters else None
+    return MMNERProcessor(tokenizer, labels=labels, image_size=max(sizes, default=None), word_bytes=word_bytes)
 
 
 def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrainedTokenizerBase:
@@ -68,13 +73,16 @@ def build_config(recipe: Recipe, processor: MMNERProcessor, *, sentence_vector: 
     """
     own = {
         "text_config": _text_config(recipe, processor.tokenizer),
+        "word_vocabulary": None if recipe.model.text_tower.has_encoder else word_vocabulary(processor.tokenizer),
         "vision_towers": [_tower_config(tower) for tower in recipe.model.towers],
         "id2label": dict(enumerate(processor.labels)),
     }
     return MMNERConfig(**{"sentence_vector": sentence_vector} | recipe.model.config | own)
 
 
-def _text_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+def _text_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig | None:
+    if not recipe.model.text_tower.has_encoder:
+        return None
     if recipe.model.text_encoder is not None:
         return AutoConfig.from_pretrained(recipe.model.text_encoder)
     vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
@@ -89,9 +97,12 @@ def check_model(recipe: Recipe) -> None:
         TypeError: a setting is of another type.
     """
     config = dict(recipe.model.config)
-    if recipe.model.text_encoder is None and "model_type" not in config.get("text_config", {}):
+    if not recipe.model.text_tower.has_encoder:
+        config["word_vocabulary"] = {"size": 2, "unknown": 1, "rare": 2}  # of no word yet
+    elif recipe.model.text_encoder is None and "model_type" not in config.get("text_config", {}):
         raise ValueError("text_encoder: expected a model id or folder, or a text_config with its model_type, found neither")
-    config.pop("text_config", None)
+    else:
+        config.pop("text_config", None)
     MMNERConfig(**config, vision_towers=[{"backbone": tower.model_name} for tower in recipe.model.towers])
 
 
@@ -112,17 +123,20 @@ def build_model(recipe: Recipe, processor: MMNERProcessor) -> MMNERForTokenClass
         wanted = model.text_tower.encoder.state_dict().keys()
         weights = {name: tensor for name, tensor in encoder.state_dict().items() if name in wanted}
         model.text_tower.encoder.load_state_dict(weights)
+    if (vectors := recipe.model.word_vectors) is not None:
+        load_vectors(model.text_tower.encoder, processor.tokenizer, vectors)
     for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True):
         if settings.has_weights:
-            tower.backbone.timm_model.load_state_dict(_pretrained_backbone(settings).state_dict())
+            wanted = tower.backbone.timm_model.state_dict().keys()
+            weights = _pretrained_backbone(settings).state_dict()
+            tower.backbone.timm_model.load_state_dict({name: tensor for name, tensor in weights.items() if name in wanted})
     return model
 
 
 def _reads_sentence(recipe: Recipe) -> bool:
     """Whether a part of the recipe's model reads the vector of the whole text."""
-    fusion = FUSIONS[recipe.model.config.get("fusion", MMNERConfig.fusion)]
-    known, named = objective_parts(), recipe.model.config.get("objectives") or fusion.default_objectives
-    return any("sentence" in part.needs for part in (fusion, *(known[name] for name in named if name in known)))
+    fusion = recipe.model.config.get("fusion", MMNERConfig.fusion)
+    return "sentence" in needs_of(fusion, recipe.model.config.get("objectives") or FUSIONS[fusion].default_objectives)
 
 
 def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Module, bool]:

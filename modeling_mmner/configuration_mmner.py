@@ -18,6 +18,7 @@ from .parts_mmner import (
     TEXT_TOWERS,
     describe_type,
     fits_type,
+    needs_of,
     objective_parts,
     part_settings,
 )
@@ -73,7 +74,9 @@ class MMNERConfig(PreTrainedConfig):
     (``contrastive_temperature``), with the table's default.
 
     Attributes:
-        text_config: config (or its dict) of any transformers text encoder.
+        text_config: config (or its dict) of any transformers text encoder; None for a text tower that has none.
+        word_vocabulary: for text towers of words, the ids of their tokenizer: ``size``, how many; ``unknown``, the unknown one;
+            ``rare``, from which on words are rare ones, which training makes unknown at random.
         text_tower: which text tower reads the words.
         vision_towers: a `VisionTowerConfig` dict for each picture encoder; empty for models of text alone.
         fusion: how pictures enter the words' features.
@@ -87,11 +90,12 @@ class MMNERConfig(PreTrainedConfig):
     """
 
     model_type = "mmner"
-    sub_configs_defaults = {"text_config": SubConfigSpec(AutoConfig, "bert", {"vocab_size": 28996})}
+    sub_configs_defaults = {"text_config": SubConfigSpec(AutoConfig, "bert", optional=True)}
     keys_to_ignore_at_inference = ["losses", "span_scores", "gate", "attentions"]
 
     # None asks for the default, which depends on other keys; `__post_init__` fills it in.
-    text_config: PreTrainedConfig = None  # type: ignore[assignment]
+    text_config: PreTrainedConfig | None = None
+    word_vocabulary: dict[str, int] | None = None
     text_tower: str = COMMON_SETTINGS["text_tower"].default
     vision_towers: list[dict[str, Any]] = None  # type: ignore[assignment]
     fusion: str = COMMON_SETTINGS["fusion"].default
@@ -111,6 +115,8 @@ class MMNERConfig(PreTrainedConfig):
         for name in ("text_tower", "fusion"):
             COMMON_SETTINGS[name].check(name, getattr(self, name))
         fusion = FUSIONS[self.fusion]
+        if self.text_config is None and TEXT_TOWERS[self.text_tower].has_encoder:
+            self.text_config = {"model_type": "bert", "vocab_size": 28996}  # type: ignore[assignment]
         if self.vision_towers is None:
             self.vision_towers = deepcopy([dict(tower) for tower in fusion.default_towers])
         if self.objectives is None:
@@ -121,12 +127,14 @@ class MMNERConfig(PreTrainedConfig):
         for name, setting in ({"dropout": COMMON_SETTINGS["dropout"]} | own).items():
             setting.check(name, getattr(self, name))
         self.vision_towers = [_tower_dict(tower) for tower in self.vision_towers]
-        self.text_config.dtype = None  # the model's dtype counts, not that of the weights the encoder came from
-        self.text_config._name_or_path = ""  # may be a path on the author's disk
+        if self.text_config is not None:
+            self.text_config.dtype = None  # the model's dtype counts, not that of the weights the encoder came from
+            self.text_config._name_or_path = ""  # may be a path on the author's disk
         if sorted(self.id2label) != list(range(len(self.id2label))):
             raise ValueError(f"id2label: expected the ids 0..{len(self.id2label) - 1}, found {sorted(self.id2label)}")
         check_labels(self.labels)
         self.label2id = {label: index for index, label in self.id2label.items()}
+        self._check_text_tower()
         self._check_parts()
 
     @property
@@ -138,10 +146,26 @@ class MMNERConfig(PreTrainedConfig):
         """The picture encoders' configs, typed."""
         return [VisionTowerConfig(**tower) for tower in self.vision_towers]
 
+    def reads(self, need: str) -> bool:
+        """Whether the fusion or an objective reads this of other parts, as ``sentence``."""
+        return need in needs_of(self.fusion, self.objectives)
+
+    def _check_text_tower(self) -> None:
+        """Check that the text tower is described by what it is made of: a transformers encoder or a vocabulary of words."""
+        place, has_encoder = f"with the text tower {self.text_tower!r}", TEXT_TOWERS[self.text_tower].has_encoder
+        if not has_encoder and self.text_config is not None:
+            raise ValueError(f"text_config: expected none {place}, which has no transformers encoder, found {self.text_config}")
+        if has_encoder and self.word_vocabulary is not None:
+            raise ValueError(f"word_vocabulary: expected none {place}, which reads sub-tokens, found {self.word_vocabulary}")
+        if not has_encoder and set(self.word_vocabulary or {}) != {"size", "unknown", "rare"}:
+            raise ValueError(f"word_vocabulary: expected size, unknown and rare {place}, found {self.word_vocabulary}")
+
     def _check_parts(self) -> None:
         """Check the objectives, and whether all that the parts need is there."""
         fusion, known = FUSIONS[self.fusion], objective_parts()
         given = {*fusion.offered, *TEXT_TOWERS[self.text_tower].gives}
+        if missing := set(fusion.needs) - given:
+            raise ValueError(f"fusion: {self.fusion!r} needs a text tower that gives {missing}, found {self.text_tower!r}")
         for name, weight in self.objectives.items():
             if name not in known:
                 raise ValueError(f"objectives: expected names among {list(known)}, found {name!r}")

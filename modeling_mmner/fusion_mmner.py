@@ -216,3 +216,123 @@ class CollaborationFusion(Fusion, part="collaboration"):
                 weights = torch.where(has_picture, found[..., 1:], 0) if need else weights
             views.append(norm(words + torch.where(has_picture, self.dropout(attended), 0)))
         return FusionOutput(features=self.output(torch.cat(views, dim=-1)), attention=weights)
+
+
+class GVATTFusion(Fusion, part="gvatt"):
+    """GVATT's attention and modulation (Lu et al. 2018): the whole text attends over the picture, once a post.
+
+    Q the text's sentence vector: P = tanh(W_t Q);  P_i = tanh(W_v v_i);  a = softmax_i(w . (P + P_i) + b);  c = sum_i a_i v_i.
+    For each word h: b_v = sigmoid(W h + U c + b);  b_w = sigmoid(W' h + U' c + b');  m = tanh(W" h + U" c + b");
+    F = b_w * h + b_v * m. Without a picture F = h.
+
+    The paper joins the matrix of the P_i and the vector P by a sum, read as one of each P_i and P. As printed, P is the same for
+    each i and the softmax cancels it. The v_i are the picture encoder's regions after a linear layer to the words' width, ours.
+    """
+
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
+        super().__init__(config, widths)
+        width = self.width = widths.text
+        self.region_projection = nn.Linear(widths.channels[0], width)
+        self.text_query = nn.Linear(width, width, bias=False)
+        self.region_key = nn.Linear(width, width, bias=False)
+        self.region_score = nn.Linear(width, 1)
+        self.word_gate, self.picture_gate, self.mixture = (nn.Linear(2 * width, width) for _ in range(3))
+
+    def forward(self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False) -> FusionOutput:
+        """Fuse words and the regions of one picture encoder.
+
+        Args:
+            need_weights: whether to return the text's attention over the regions, the same for each word.
+        """
+        (picture,) = regions
+        words, has_picture = text.words, picture.has_picture[:, None, None]
+        visual = self.region_projection(picture.states.to(words.dtype))  # v, shape: (B, R, D)
+        query = torch.tanh(self.text_query(text.sentence))[:, None]  # P, shape: (B, 1, D)
+        scores = self.region_score(query + torch.tanh(self.region_key(visual)))  # shape: (B, R, 1)
+        weights = masked_softmax(scores.mT, picture.mask[:, None])  # a, shape: (B, 1, R)
+        seen = (weights.to(visual.dtype) @ visual).expand_as(words)  # c, shape: (B, W, D)
+        both = torch.cat([words, seen], dim=-1)
+        gate = torch.sigmoid(self.picture_gate(both))  # b_v, shape: (B, W, D)
+        modulated = torch.sigmoid(self.word_gate(both)) * words + gate * torch.tanh(self.mixture(both))
+        return FusionOutput(
+            features=torch.where(has_picture, modulated.to(words.dtype), words),
+            gate=torch.where(has_picture, gate, 0),
+            attention=weights.expand(-1, words.shape[1], -1) if need_weights else None,
+        )
+
+
+class AdaCANFusion(Fusion, part="adacan"):
+    """AdaCAN's co-attention, fusion gate and filtration gate (Zhang et al. 2018); [h; 0] without a picture.
+
+    V = tanh(W_I v + b), of width D.
+    Visual attention of word t: z_i = tanh([W_v V_i; W_h h_t + b]);  a = softmax_i(w . z_i + b);  u_t = sum_i a_i V_i.
+    Textual attention: z'_j = tanh([W_x h_j; W_u u_t + b]);  b = softmax_j(w' . z'_j + b');  x_t = sum_j b_j h_j.
+    Fusion: p = tanh(W_p u_t + b);  q = tanh(W_q x_t + b);  g = sigmoid(w_g . [p; q]);  m = g p + (1 - g) q.
+    Filtration: s = sigmoid(w_s . [W_sh h_t; W_sm m + b]);  r = s tanh(W_r m + b);  F = [h_t; r].
+
+    Both gates are scalars, as printed; the authors' program has vectors. All maps are D wide, which the paper leaves open. As
+    printed, a and b are the same for each word, see `CoAttention`; the filtration gate is what tells words apart.
+    """
+
+    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
+        super().__init__(config, widths)
+        width, self.width = widths.text, 2 * widths.text
+        self.region_projection = nn.Linear(widths.channels[0], width)
+        self.visual_attention, self.textual_attention = CoAttention(width), CoAttention(width)
+        self.picture_map, self.text_map, self.filtered_map = (nn.Linear(width, width) for _ in range(3))
+        self.fusion_gate = nn.Linear(2 * width, 1, bias=False)
+        self.word_filter, self.mixture_filter = nn.Linear(width, width, bias=False), nn.Linear(width, width)
+        self.filtration_gate = nn.Linear(2 * width, 1, bias=False)
+
+    def forward(self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False) -> FusionOutput:
+        """Fuse words and the regions of one picture encoder.
+
+        Args:
+            need_weights: whether to return each word's attention over the regions.
+        """
+        (picture,) = regions
+        words, has_picture = text.words, picture.has_picture[:, None, None]
+        visual = torch.tanh(self.region_projection(picture.states.to(words.dtype)))  # V, shape: (B, R, D)
+        seen, weights = self.visual_attention(words, visual, mask=picture.mask)  # u, shape: (B, W, D)
+        read, _ = self.textual_attention(seen, words, mask=text.mask)  # x, shape: (B, W, D)
+        picture_view, text_view = torch.tanh(self.picture_map(seen)), torch.tanh(self.text_map(read))  # p and q
+        gate = torch.sigmoid(self.fusion_gate(torch.cat([picture_view, text_view], dim=-1)))  # g, shape: (B, W, 1)
+        mixed = gate * picture_view + (1 - gate) * text_view  # m
+        filtered = torch.tanh(torch.cat([self.word_filter(words), self.mixture_filter(mixed)], dim=-1))
+        let_through = torch.sigmoid(self.filtration_gate(filtered))  # s, shape: (B, W, 1)
+        kept = torch.where(has_picture, let_through * torch.tanh(self.filtered_map(mixed)), 0).to(words.dtype)  # r
+        return FusionOutput(
+            features=torch.cat([words, kept], dim=-1),
+            gate=torch.where(has_picture, let_through, 0).expand_as(words),
+            attention=weights if need_weights else None,
+        )
+
+
+class CoAttention(nn.Module):
+    """AdaCAN's attention: ``a = softmax_k(w . tanh([W c_k; W' q + b]) + b')``, and the mean of the context under a.
+
+    Since tanh works on each half alone, w . tanh([x; y]) is w_1 . tanh(x) + w_2 . tanh(y). So the query's half is the same for
+    each k and the softmax cancels it: as printed, each query has the same attention.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.context_map, self.query_map = nn.Linear(width, width, bias=False), nn.Linear(width, width)
+        self.context_score, self.query_score = nn.Linear(width, 1, bias=False), nn.Linear(width, 1)
+
+    def forward(self, query: Tensor, context: Tensor, *, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend from `query` (B, Q, D) over `context` (B, K, D), K >= 0, where `mask` (B, K) is True.
+
+        Returns:
+            (B, Q, D) and the weights (B, Q, K); 0 where `mask` is True nowhere.
+        """
+        of_query = self.query_score(torch.tanh(self.query_map(query)))  # shape: (B, Q, 1)
+        of_context = self.context_score(torch.tanh(self.context_map(context)))  # shape: (B, K, 1)
+        weights = masked_softmax(of_query + of_context.mT, mask[:, None])
+        return weights.to(context.dtype) @ context, weights
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax in float32 over the last axis where `mask` is True; 0 elsewhere, and throughout where it is True nowhere."""
+    scores = scores.float().masked_fill(~mask, torch.finfo(torch.float32).min)
+    return torch.where(mask, scores.softmax(-1), 0)

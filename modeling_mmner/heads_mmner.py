@@ -11,6 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 
 import torch
 from torch import Tensor, nn
+from transformers import initialization
 
 from .configuration_mmner import MMNERConfig
 from .context_mmner import Context, ModelPart, Widths
@@ -77,11 +78,33 @@ def check_reading(heads: Mapping[str, Head]) -> None:
 
 
 class Tagging(Head, part="crf"):
-    """The main task: typed labels from the fused features (Li et al. 2022, eq. 11-12)."""
+    """The main task: typed labels from the fused features (Li et al. 2022, eq. 11-12).
+
+    With a ``boundary_share`` s > 0 its emissions are ``(1 - s) * e + s * e_boundary @ C``, where C converts those of boundary
+    detection, see `boundary_conversion` (Yu et al. 2020, UMT, where s = 0.5).
+    """
+
+    conversion: Tensor
 
     def __init__(self, config: MMNERConfig, widths: Widths) -> None:
         super().__init__(config, widths)
         self.add_classifier(config.labels, width=widths.features, dropout=config.dropout)
+        self.labels, self.boundary_share = config.labels, config.boundary_share
+        if self.boundary_share:
+            self.reads = ("boundary",)
+        self.register_buffer("conversion", boundary_conversion(self.labels), persistent=False)
+
+    def initialise(self) -> None:
+        """Write the conversion, which is no weight and not saved."""
+        initialization.copy_(self.conversion, boundary_conversion(self.labels))
+
+    def forward(self, context: Context) -> Tensor:
+        """Emissions (B, W, L) float32."""
+        emissions = super().forward(context)
+        if not self.boundary_share:
+            return emissions
+        converted = context.emissions["boundary"] @ self.conversion.float()  # a bfloat16 model's is bfloat16
+        return (1 - self.boundary_share) * emissions + self.boundary_share * converted
 
     def states(self, context: Context) -> Tensor:
         """The fused features."""
@@ -90,6 +113,15 @@ class Tagging(Head, part="crf"):
     def gold(self, context: Context) -> Tensor:
         """The labels as they are."""
         return context.gold()
+
+
+def boundary_conversion(labels: Sequence[str]) -> Tensor:
+    """(3, L): the share of each boundary label's emission (O, B, I) in that of each typed one (Yu et al. 2020).
+
+    O's goes to O, B's and I's evenly to the typed B- and I- labels.
+    """
+    untyped = [boundary_label(label) for label in labels]
+    return torch.tensor([[(name == other) / max(untyped.count(name), 1) for other in untyped] for name in BOUNDARY_LABELS])
 
 
 class BoundaryDetection(Head, part="boundary"):

@@ -1,7 +1,7 @@
 """`MMNERForTokenClassification`: the parts wired together. The maths is in the modules of the parts.
 
-Notation: B batch, K windows of a text, S sub-tokens of a window, W words, L labels, N pictures a post, M regions of a picture,
-R = N * M regions of a post, C vision channels.
+Notation: B batch, K windows of a text, S sub-tokens of a window, W words, Y bytes of a word, L labels, N pictures a post, M
+regions of a picture, R = N * M regions of a post, C vision channels.
 """
 
 import os
@@ -20,7 +20,7 @@ from .crf_mmner import CRF
 from .fusion_mmner import Fusion
 from .heads_mmner import Head, check_reading
 from .objectives_mmner import Objective
-from .parts_mmner import HEADS, MAIN_HEAD
+from .parts_mmner import HEADS, MAIN_HEAD, TEXT_TOWERS
 from .text_mmner import TextTower
 from .vision_mmner import VisionTower
 
@@ -180,10 +180,10 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         return self.heads[MAIN_HEAD].crf
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.text_tower.encoder.get_input_embeddings()
+        return self.text_tower.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.text_tower.encoder.set_input_embeddings(value)
+        self.text_tower.set_input_embeddings(value)
 
     def forward(
         self,
@@ -192,6 +192,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         *,
         word_starts: Tensor | None = None,
         word_mask: Tensor | None = None,
+        character_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_mask: Tensor | None = None,
         image_features: Tensor | Sequence[Tensor] | None = None,
@@ -204,17 +205,15 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
 
         Args:
             input_ids, attention_mask: (B, K, S) the windows of each text, padded on the right; or (B, S), one window each.
-            word_starts: (B, W) index in 0..K*S-1 of each word's first sub-token, in the windows laid side by side.
-            word_mask: (B, W) bool, words first and padding after, W > 0.
-            pixel_values: (B, N, 3, H, W) uint8; N may be 0.
-            image_mask: (B, N) bool, True where there is a picture; without it all are there.
+            word_starts, word_mask: (B, W) index in 0..K*S-1 of each word's first sub-token; bool, words first, W > 0.
+            character_ids: (B, W, Y) the bytes of each word, plus 1, padded with 0, where the text tower reads characters.
+            pixel_values, image_mask: (B, N, 3, H, W) uint8; (B, N) bool, without which all are there. N may be 0.
             image_features: (B, N, M, C) in place of a frozen tower's pixels; with several towers, one tensor each.
             labels: (B, W) label ids, padded with -100.
             output_attentions, output_gate: whether to return the words' attention over the regions and their gate.
 
         Raises:
-            ValueError: no word placement, pixels of the wrong type, pixels and features at once, features for a tower that is
-                trained, labels out of range; no labels in training.
+            ValueError: inputs that are missing, of the wrong type or out of range; pixels beside features; no labels in training.
         """
         if labels is None and self.training and torch.is_grad_enabled():
             raise ValueError(_NO_LABELS)
@@ -223,6 +222,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             attention_mask,
             word_starts=word_starts,
             word_mask=word_mask,
+            character_ids=character_ids,
             pixel_values=pixel_values,
             image_mask=image_mask,
             image_features=image_features,
@@ -233,14 +233,14 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             self.run_head(name, context)
         losses = {} if labels is None else self._losses(context)
         emissions = context.emissions[MAIN_HEAD]
-        tags, span_scores = (None, None) if self.training else self._decode(emissions, context.text.mask)
+        tags, scores = (None, None) if self.training else self._decode(emissions, context.text.mask)
         # All at once: an output's keys are in the order in which they were set, and the loss must come first in a tuple.
         output = MMNEROutput(
             loss=torch.stack([self.config.objectives[name] * part for name, part in losses.items()]).sum() if losses else None,
             losses=losses or None,
             logits=emissions,
             tags=tags,
-            span_scores=span_scores,
+            span_scores=scores,
             gate=context.fused.gate if output_gate else None,
             attentions=context.fused.attention,
         )
@@ -253,6 +253,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         *,
         word_starts: Tensor | None = None,
         word_mask: Tensor | None = None,
+        character_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_mask: Tensor | None = None,
         image_features: Tensor | Sequence[Tensor] | None = None,
@@ -271,7 +272,15 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         if input_ids.dim() == 2:
             input_ids, attention_mask = input_ids[:, None], attention_mask[:, None]
-        text = self.text_tower(input_ids, attention_mask, word_starts=word_starts, word_mask=word_mask)
+        words = {"word_starts": word_starts, "word_mask": word_mask}
+        if TEXT_TOWERS[self.config.text_tower].reads_characters:
+            if character_ids is None:
+                raise ValueError(
+                    f"forward: expected character_ids (B, W, Y), which text tower {self.config.text_tower!r} reads, found none; "
+                    "make the inputs with the model's own MMNERProcessor"
+                )
+            words["character_ids"] = character_ids
+        text = self.text_tower(input_ids, attention_mask, **words)
         regions = self._regions(len(word_mask), pixel_values, image_mask, image_features)
         return Context(text, regions, self.fusion(text, regions, need_weights=need_weights), labels)
 

@@ -3,12 +3,13 @@
 Notation: B texts, W words, L labels, S sub-tokens, V windows of texts, N pictures a post, M regions of a picture, C channels.
 """
 
+import copy
 import json
 import shutil
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from .onnx_decoding import existing_windows
 from .parts_mmner import MAIN_HEAD
 from .processing_mmner import MMNERProcessor
 from .staging import staged_folder
+from .text_mmner import BiLSTM, WordTower
 from .vision_mmner import VisionTower
 
 TOLERANCE = 1e-4
@@ -62,6 +64,7 @@ class Emissions(nn.Module):
         word_windows: Tensor,
         word_starts: Tensor,
         word_mask: Tensor,
+        character_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_mask: Tensor | None = None,
     ) -> Tensor:
@@ -71,18 +74,63 @@ class Emissions(nn.Module):
             input_ids, attention_mask: (V, S) the windows of all texts, S at most the encoder's window.
             word_windows, word_starts: (B, W) row and column of each word's first sub-token in `input_ids`.
             word_mask: (B, W) bool.
+            character_ids: (B, W, Y), for text towers that read characters.
             pixel_values, image_mask: (B, N, 3, H, W) uint8 and (B, N) bool, for models with vision towers; N may be 0.
         """
         model = self.model
-        encoded = model.text_tower.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        words = encoded.last_hidden_state[word_windows, word_starts].masked_fill(~word_mask[..., None], 0.0)
-        text = TextStates(words, word_mask, masked_mean(words, word_mask))
+        if isinstance(model.text_tower, WordTower):
+            ids = input_ids[word_windows, word_starts]
+            text = model.text_tower.read_words(ids, word_mask=word_mask, character_ids=character_ids)
+        else:
+            encoded = model.text_tower.encoder(input_ids=input_ids, attention_mask=attention_mask)
+            words = encoded.last_hidden_state[word_windows, word_starts].masked_fill(~word_mask[..., None], 0.0)
+            text = TextStates(words, word_mask, masked_mean(words, word_mask))
         regions = []
         if pixel_values is not None and image_mask is not None:
             regions = [_regions(tower, pixel_values, image_mask) for tower in model.vision_towers]
         context = Context(text, regions, model.fusion(text, regions))
         model.run_head(MAIN_HEAD, context)
         return context.emissions[MAIN_HEAD]
+
+
+class _GraphBiLSTM(nn.Module):
+    """`BiLSTM` as the one operator that ONNX has for it; torch's exporter would unroll it over a fixed number of steps."""
+
+    def __init__(self, bilstm: BiLSTM) -> None:
+        super().__init__()
+        self.lstm = bilstm.lstm
+
+    def forward(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """As `BiLSTM.forward`."""
+        hidden, (batch, steps, _) = self.lstm.hidden_size, inputs.shape
+        named = dict(self.lstm.named_parameters())
+        of_inputs, of_states = (torch.stack([_gates(named[f"weight_{kind}_l0{way}"]) for way in _WAYS]) for kind in ("ih", "hh"))
+        biases = [torch.cat([_gates(named[f"bias_{kind}_l0{way}"]) for kind in ("ih", "hh")]) for way in _WAYS]
+        states, last, _ = torch.onnx.ops.symbolic_multi_out(
+            "LSTM",
+            (inputs.transpose(0, 1), of_inputs, of_states, torch.stack(biases), mask.sum(1).to(torch.int32)),
+            {"hidden_size": hidden, "direction": "bidirectional"},
+            dtypes=(inputs.dtype,) * 3,
+            shapes=((steps, 2, batch, hidden), (2, batch, hidden), (2, batch, hidden)),
+            version=14,
+        )
+        return states.permute(2, 0, 1, 3).flatten(2), last.transpose(0, 1).flatten(1)
+
+
+_WAYS = ("", "_reverse")  # what torch adds to the names of a direction's weights
+
+
+def _gates(weight: Tensor) -> Tensor:
+    """The gates of an LSTM in ONNX's order: input, output, forget, cell; torch has output last."""
+    into, forget, cell, out = weight.chunk(4)
+    return torch.cat([into, out, forget, cell])
+
+
+def _with_graph_lstms(module: nn.Module) -> nn.Module:
+    """Put `_GraphBiLSTM` in place of each `BiLSTM` in a module."""
+    for name, child in module.named_children():
+        setattr(module, name, _GraphBiLSTM(child) if isinstance(child, BiLSTM) else _with_graph_lstms(child))
+    return module
 
 
 def _regions(tower: VisionTower, pixel_values: Tensor, image_mask: Tensor) -> Regions:
@@ -132,13 +180,15 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
     inputs = posts | existing_windows(posts["input_ids"], posts["attention_mask"], posts["word_starts"])
     texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
     sub_tokens = Dim("sub_tokens", max=processor.window)
-    axes = {
+    axes: dict[str, tuple[Any, ...]] = {
         "input_ids": (rows, sub_tokens),
         "attention_mask": (rows, sub_tokens),
         "word_windows": (texts, words),
         "word_starts": (texts, words),
         "word_mask": (texts, words),
     }
+    if "character_ids" in inputs:
+        axes["character_ids"] = (texts, words, Dim("characters"))
     if model.vision_towers:
         axes |= {"pixel_values": (texts, pictures), "image_mask": (texts, pictures)}
     tensors = {name: torch.from_numpy(inputs[name]) for name in axes}
@@ -148,10 +198,14 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             # Not in one step: `torch.onnx.export` itself would silently fix an axis whose length the model takes by `len`.
-            program = torch.export.export(Emissions(model), (), tensors, dynamic_shapes=shapes)
+            traced = _with_graph_lstms(Emissions(copy.deepcopy(model)))
+            program = torch.export.export(traced, (), tensors, dynamic_shapes=shapes)
             graph = torch.onnx.export(program, output_names=["emissions"], verbose=False)
     except Exception as error:  # torch raises errors of many kinds that have no base of their own
-        parts = ", ".join([model.config.text_config.model_type, *(tower["backbone"] for tower in model.config.vision_towers)])
+        text = model.config.text_config
+        parts = ", ".join(
+            [text.model_type if text else model.config.text_tower, *(tower["backbone"] for tower in model.config.vision_towers)]
+        )
         reason = str(error).partition("\n")[0]
         raise ValueError(f"expected a model of which torch can make a graph, found one with {parts}: {reason}") from error
     assert graph is not None  # as it is only where a file is named

@@ -11,7 +11,7 @@ What parts give and need, by name:
 - ``views``: those features in two halves, of the text and of the picture.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -25,6 +25,7 @@ class Range(NamedTuple):
 
 
 POSITIVE = Range("> 0", lambda value: value > 0)
+EVEN = Range("an even number > 0", lambda value: value > 0 and value % 2 == 0)
 SHARE = Range("0..1", lambda value: 0 <= value <= 1)
 DROPOUT = Range("a share >= 0 and < 1", lambda value: 0 <= value < 1)
 
@@ -75,6 +76,20 @@ class Part:
 
 
 @dataclass(frozen=True)
+class TextTowerPart(Part):
+    """The row of a text tower.
+
+    Attributes:
+        has_encoder: whether it holds the transformers encoder that `MMNERConfig.text_config` describes. One that has none reads
+            words, by the vocabulary of `MMNERConfig.word_vocabulary`.
+        reads_characters: whether the processor makes the bytes of each word for it.
+    """
+
+    has_encoder: bool = True
+    reads_characters: bool = False
+
+
+@dataclass(frozen=True)
 class FusionPart(Part):
     """The row of a fusion.
 
@@ -95,8 +110,13 @@ class FusionPart(Part):
         return (*self.gives, *({"regions"} & set(self.needs)))
 
 
+_WORD_SETTINGS: dict[str, Setting] = {
+    "word_width": Setting(int, 100, "width of a word's embedding", POSITIVE),
+    "word_lstm_width": Setting(int, 200, "width of a word's state, both directions of the BiLSTM together", EVEN),
+}
 _HEADS = Setting(int | None, None, "attention heads of the fusion; none takes the text encoder's", POSITIVE)
 _RESNET: dict[str, Any] = {"backbone": "resnet152.tv_in1k"}
+_VGG: dict[str, Any] = {"backbone": "vgg16.tv_in1k"}
 _CLIP_VIT: dict[str, Any] = {
     "backbone": "vit_base_patch32_clip_224.openai",
     "mean": [0.48145466, 0.4578275, 0.40821073],
@@ -104,8 +124,8 @@ _CLIP_VIT: dict[str, Any] = {
     "frozen": False,
 }
 
-TEXT_TOWERS: dict[str, Part] = {
-    "transformer": Part(
+TEXT_TOWERS: dict[str, TextTowerPart] = {
+    "transformer": TextTowerPart(
         "any transformers encoder",
         gives=("sentence",),
         settings={
@@ -113,6 +133,26 @@ TEXT_TOWERS: dict[str, Part] = {
                 Literal["mean", "pooler"], "mean", "vector of a text: mean of its word states, or the encoder's trained pooler"
             )
         },
+    ),
+    "bilstm": TextTowerPart("word embeddings and a BiLSTM", gives=("sentence",), settings=_WORD_SETTINGS, has_encoder=False),
+    "cnn-bilstm": TextTowerPart(
+        "word embeddings, each joined by a CNN over the word's characters, and a BiLSTM",
+        gives=("sentence",),
+        settings=_WORD_SETTINGS
+        | {
+            "character_cnn_width": Setting(int, 30, "width of a character's embedding in the character CNN", POSITIVE),
+            "character_filters": Setting(int, 30, "filters of the character CNN", POSITIVE),
+        },
+        has_encoder=False,
+        reads_characters=True,
+    ),
+    "hbilstm": TextTowerPart(
+        "word embeddings, each joined by a BiLSTM over the word's characters, and a BiLSTM",
+        gives=("sentence",),
+        settings=_WORD_SETTINGS
+        | {"character_lstm_width": Setting(int, 25, "width of a character and of its state, each way", POSITIVE)},
+        has_encoder=False,
+        reads_characters=True,
     ),
 }
 
@@ -136,6 +176,22 @@ FUSIONS: dict[str, FusionPart] = {
         default_objectives={"crf": 1.6, "alignment": 0.4},
         default_towers=(_CLIP_VIT, _RESNET | {"pooled": True}),
     ),
+    "gvatt": FusionPart(
+        "GVATT's attention of the whole text over the picture, with a gate for words and picture",
+        needs=("sentence", "regions"),
+        gives=("fused",),
+        fewest_towers=1,
+        most_towers=1,
+        default_towers=(_RESNET,),
+    ),
+    "adacan": FusionPart(
+        "AdaCAN's co-attention of each word and the picture, with fusion and filtration gates",
+        needs=("regions",),
+        gives=("fused",),
+        fewest_towers=1,
+        most_towers=1,
+        default_towers=(_VGG,),
+    ),
     "text-only": FusionPart("no picture", most_towers=0),
 }
 
@@ -143,7 +199,12 @@ MAIN_HEAD = "crf"
 """The head whose emissions are the model's logits, and whose tags it gives."""
 
 HEADS: dict[str, Part] = {
-    MAIN_HEAD: Part("tagging by a CRF"),
+    MAIN_HEAD: Part(
+        "tagging by a CRF",
+        settings={
+            "boundary_share": Setting(float, 0.0, "share of the converted boundary emissions in those of the tagging", SHARE)
+        },
+    ),
     "boundary": Part("entity boundary detection by a CRF of its own"),
 }
 
@@ -175,6 +236,13 @@ COMMON_SETTINGS: dict[str, Setting] = {
 def objective_parts() -> dict[str, Part]:
     """All that may have a weight in `MMNERConfig.objectives`: the heads and the losses, in the order of their sum."""
     return HEADS | LOSSES
+
+
+def needs_of(fusion: str, objectives: Iterable[str]) -> set[str]:
+    """What the fusion and the objectives of these names read of other parts; unknown names need nothing."""
+    known = objective_parts()
+    rows = [FUSIONS[fusion], *(known[name] for name in objectives if name in known)]
+    return {need for row in rows for need in row.needs}
 
 
 def part_settings() -> dict[str, Setting]:

@@ -1,6 +1,6 @@
 """`MMNERProcessor`: texts and pictures -> tensors, and the model's outputs -> entities.
 
-Notation: B batch, K windows of a text, S sub-tokens of a window, W words, N pictures a post.
+Notation: B batch, K windows of a text, S sub-tokens of a window, W words, Y bytes of a word, N pictures a post.
 """
 
 import operator
@@ -15,7 +15,7 @@ from .configuration_mmner import MMNERConfig
 from .images_mmner import PictureError, load_picture, square, square_pixels
 from .labels_mmner import IGNORED, Word, check_labels, check_word_rule, split_words, tags_to_spans
 
-_SETTINGS = frozenset(["labels", "image_size", "word_rule"])
+_SETTINGS = frozenset(["labels", "image_size", "word_rule", "word_bytes"])
 _NO_LIMIT = 10**9  # transformers says "no limit" by a huge `model_max_length`
 
 
@@ -41,6 +41,8 @@ class MMNERProcessor(ProcessorMixin):
         image_size: height and width in pixels of the square the pictures leave in; None for a model of text alone, whose
             pictures are not even opened.
         word_rule: name of the rule that splits raw text, see `split_words`.
+        word_bytes: for text towers that read characters, how many bytes of a word at most, > 0; a longer word is cut at its
+            end for them, and for them alone. None makes no characters.
 
     Raises:
         ValueError: the tokenizer is not a fast one, or its window has no room for two sub-tokens; the labels are no BIO tag set;
@@ -53,15 +55,19 @@ class MMNERProcessor(ProcessorMixin):
         labels: Sequence[str] = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC"),
         image_size: int | None = 224,
         word_rule: str = "mmner-words-1",
+        word_bytes: int | None = None,
     ) -> None:
         super().__init__(tokenizer)
         if not tokenizer.is_fast:
             raise ValueError(f"tokenizer: expected a fast one, which places words, found {type(tokenizer).__name__}")
         check_labels(labels)
         check_word_rule(word_rule)
+        if word_bytes is not None and word_bytes < 1:
+            raise ValueError(f"word_bytes: expected a number > 0, or None for no characters, found {word_bytes}")
         self.labels = list(labels)
         self.image_size = image_size
         self.word_rule = word_rule
+        self.word_bytes = word_bytes
         self._prefix, self._suffix = special_tokens(tokenizer)
         special = len(self._prefix) + len(self._suffix)
         if self.window is not None and self.window < special + 2:
@@ -85,7 +91,8 @@ class MMNERProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """What `__call__` returns."""
-        return ["input_ids", "attention_mask", "word_starts", "word_mask", "pixel_values", "image_mask"]
+        characters = [] if self.word_bytes is None else ["character_ids"]
+        return ["input_ids", "attention_mask", "word_starts", "word_mask", *characters, "pixel_values", "image_mask"]
 
     def __call__(
         self,
@@ -169,14 +176,18 @@ class MMNERProcessor(ProcessorMixin):
         Returns:
             input_ids, attention_mask (B, K, S) int64, the windows of each text; of a text with fewer than K the last ones are
             empty. word_starts (B, W) int64, the index in 0..K*S-1 of each word's first sub-token in its text's windows laid side
-            by side, and word_mask (B, W) bool. pixel_values (B, N, 3, H, W) uint8 and image_mask (B, N) bool. With labels, labels
+            by side, and word_mask (B, W) bool. With `word_bytes`, character_ids (B, W, Y) int64, each word's bytes in UTF-8,
+            plus 1, padded with 0. pixel_values (B, N, 3, H, W) uint8 and image_mask (B, N) bool. With labels, labels
             (B, W) int64 padded with -100.
 
         Raises:
             ValueError: labels that do not fit the posts.
         """
         words = [[word.text for word in post.words] for post in posts]
-        data = self._place_words(words) | self._pixel_arrays(posts)
+        data = self._place_words(words)
+        if self.word_bytes is not None:
+            data["character_ids"] = self._character_array(words, most=self.word_bytes)
+        data |= self._pixel_arrays(posts)
         if labels is not None:
             data["labels"] = self._label_array(labels, words)
         return BatchFeature(data, tensor_type=return_tensors)
@@ -239,6 +250,8 @@ class MMNERProcessor(ProcessorMixin):
             for word in range(len(words)):
                 starts.append(len(ids))
                 ids += pieces.get(word) or [unknown]
+            if not (ids or self._prefix or self._suffix):
+                ids = [unknown]  # an empty text is there, too
             texts.append(self._windows(ids, np.array(starts, dtype=np.int64)))
         most = max(len(rows) for rows, _, _ in texts)
         longest = max(len(row) for rows, _, _ in texts for row in rows)
@@ -283,6 +296,16 @@ class MMNERProcessor(ProcessorMixin):
                 if word is not None:
                     pieces[index].setdefault(word, []).append(piece)
         return pieces
+
+    def _character_array(self, posts: list[list[str]], *, most: int) -> np.ndarray:
+        """(B, W, Y) character ids of posts given as words, at most so many a word."""
+        spelt = [[np.frombuffer(_encodable(word[:most]).encode()[:most], np.uint8) for word in words] for words in posts]
+        longest = max((len(word) for words in spelt for word in words), default=0)
+        ids = np.zeros((len(posts), max(1, *map(len, posts)), max(1, longest)), np.int64)
+        for row, words in enumerate(spelt):
+            for place, word in enumerate(words):
+                ids[row, place, : len(word)] = word.astype(np.int64) + 1
+        return ids
 
     def _pixel_arrays(self, posts: Sequence[Post]) -> dict[str, np.ndarray]:
         """pixel_values and image_mask of posts."""

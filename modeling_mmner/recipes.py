@@ -18,7 +18,7 @@ import yaml
 from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
 from dataset_scripts.reading_options import ReadingOptions, option
 
-from .parts_mmner import COMMON_SETTINGS, FUSIONS, Setting, describe_type, fits_type, part_settings
+from .parts_mmner import COMMON_SETTINGS, FUSIONS, TEXT_TOWERS, Setting, TextTowerPart, describe_type, fits_type, part_settings
 from .terms import check_terms, exists
 
 _TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
@@ -111,7 +111,11 @@ class ModelSettings:
     """
 
     text_encoder: str | None = option(None, "model id or folder of the text encoder; none trains text_config from scratch")
-    vocabulary_size: int = option(6000, "sub-tokens of the tokenizer trained for a text encoder from scratch")
+    vocabulary_size: int = option(
+        6000, "sub-tokens of the tokenizer of a text encoder from scratch; words of a text tower of words"
+    )
+    word_vectors: str | None = option(None, "file of word vectors in GloVe's format, from which a text tower of words starts")
+    word_bytes: int = option(64, "bytes of a word that a text tower of characters reads, at most")
     vision_towers: list[TowerSettings] | None = option(
         None,
         "picture encoders: backbone, frozen, pooled, image_size, backbone_args, pretrained, checkpoint; none: the fusion's own",
@@ -127,7 +131,19 @@ class ModelSettings:
                 raise TypeError(f"recipe vision_towers: expected list of mappings, found {towers!r}")
             self.vision_towers = [TowerSettings.from_settings(tower) for tower in towers]
         _check_types(self)
-        _check_at_least_one(self, "vocabulary_size")
+        _check_at_least_one(self, "vocabulary_size", "word_bytes")
+        text_tower = self.text_tower
+        if self.text_encoder is not None and not text_tower.has_encoder:
+            raise ValueError(f"recipe text_encoder: expected none with a text tower of words, found {self.text_encoder!r}")
+        if self.word_vectors is not None and text_tower.has_encoder:
+            raise ValueError(
+                f"recipe word_vectors: expected a text tower of words, found a transformers encoder and {self.word_vectors!r}"
+            )
+
+    @property
+    def text_tower(self) -> TextTowerPart:
+        """The row of the text tower."""
+        return TEXT_TOWERS[self.config.get("text_tower", COMMON_SETTINGS["text_tower"].default)]
 
     @property
     def towers(self) -> list[TowerSettings]:

@@ -1,6 +1,6 @@
-"""Text towers: sub-tokens in, one vector per word and one per text out.
+"""Text towers: sub-tokens or words in, one vector per word and one per text out.
 
-Notation: B batch, K windows of a text, S sub-tokens of a window, W words, D width.
+Notation: B batch, K windows of a text, S sub-tokens of a window, W words, Y bytes of a word, D width.
 """
 
 import inspect
@@ -8,18 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedConfig
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from transformers import AutoModel, PreTrainedConfig, initialization
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .configuration_mmner import MMNERConfig
 from .context_mmner import ModelPart, TextStates, masked_mean
+
+CHARACTER_IDS = 257  # the bytes, and 0 for padding
 
 
 class TextTower(ModelPart):
     """A text tower: `forward` takes what the processor makes of texts and returns `TextStates`.
 
     Attributes:
-        encoder: the module that may come with pretrained weights.
+        encoder: the module whose embeddings are those of the model, and which may come with pretrained weights.
         width: D.
         heads: attention heads that suit the width, the default of the fusion's.
     """
@@ -30,6 +33,14 @@ class TextTower(ModelPart):
 
     def __init__(self, config: MMNERConfig) -> None:
         super().__init__()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's input embeddings."""
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put others in their place."""
+        self.encoder.set_input_embeddings(value)
 
 
 class TransformerTower(TextTower, part="transformer"):
@@ -45,6 +56,7 @@ class TransformerTower(TextTower, part="transformer"):
     def __init__(self, config: MMNERConfig) -> None:
         super().__init__(config)
         text = config.text_config
+        assert text is not None  # the config sees to it
         self.has_pooler = config.sentence_vector == "pooler"
         self.encoder = AutoModel.from_config(text, **({} if self.has_pooler else without_pooler(text)))
         if self.has_pooler and getattr(self.encoder, "pooler", None) is None:
@@ -83,6 +95,181 @@ class TransformerTower(TextTower, part="transformer"):
             return TextStates(words, word_mask, masked_mean(words, word_mask))
         first = exists.sum(1).cumsum(0) - exists.sum(1)  # of each text's windows among all that exist; shape: (B,)
         return TextStates(words, word_mask, encoded.pooler_output[first])
+
+
+class BiLSTM(nn.Module):
+    """A bidirectional LSTM over sequences of different lengths, each read as if it were alone.
+
+    Args:
+        width: of the inputs.
+        hidden: of the states, each way.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(width, hidden, batch_first=True, bidirectional=True)
+
+    def forward(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """States of all steps, and the last ones.
+
+        Args:
+            inputs: (N, T, width), T > 0.
+            mask: (N, T) bool, steps first and padding after.
+
+        Returns:
+            (N, T, 2 * hidden), 0 where `mask` is False; and (N, 2 * hidden) the last state forwards and the last backwards, 0 of
+            an empty sequence.
+        """
+        exists = mask.any(1)
+        states = inputs.new_zeros(*mask.shape, 2 * self.lstm.hidden_size)
+        last = inputs.new_zeros(len(mask), 2 * self.lstm.hidden_size)
+        if bool(exists.any()):
+            lengths = mask[exists].sum(1).cpu()
+            packed = pack_padded_sequence(inputs[exists], lengths, batch_first=True, enforce_sorted=False)
+            packed_states, (hidden, _) = self.lstm(packed)
+            padded, _ = pad_packed_sequence(packed_states, batch_first=True, total_length=mask.shape[1])
+            states[exists], last[exists] = padded.to(states.dtype), hidden.transpose(0, 1).flatten(1).to(last.dtype)
+        return states, last
+
+
+class WordTower(TextTower, part="bilstm"):
+    """Word embeddings -> dropout -> BiLSTM (Huang et al. 2015); dropout after it is the tagging head's.
+
+    In training a rare word is read as the unknown word with probability 0.5, which is how the unknown word learns its vector
+    (Lample et al. 2016). The vector of a text is the last state forwards and the last backwards of a second BiLSTM over the same
+    inputs (Lu et al. 2018), made where a part reads it; elsewhere it is the mean of the word states.
+    """
+
+    rare_dropout = 0.5
+
+    def __init__(self, config: MMNERConfig) -> None:
+        super().__init__(config)
+        vocabulary: dict[str, int] = config.word_vocabulary or {}
+        self.unknown, self.rare = vocabulary["unknown"], vocabulary["rare"]
+        self.encoder = nn.Embedding(vocabulary["size"], config.word_width)
+        self.characters = self.character_part(config)
+        self.dropout = nn.Dropout(config.dropout)
+        width = config.word_width + (0 if self.characters is None else self.characters.width)
+        self.bilstm = BiLSTM(width, config.word_lstm_width // 2)
+        self.sentence = BiLSTM(width, config.word_lstm_width // 2) if config.reads("sentence") else None
+        self.width = config.word_lstm_width
+        self.heads = max(heads for heads in range(1, 9) if self.width % heads == 0)
+
+    def character_part(self, config: MMNERConfig) -> "CharacterCNN | CharacterBiLSTM | None":
+        """What reads the characters of each word."""
+        return None
+
+    def initialise(self) -> None:
+        """Draw the embeddings as Ma and Hovy (2016)."""
+        _draw_embeddings(self.encoder)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings."""
+        return self.encoder
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put others in their place."""
+        self.encoder = value
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        word_starts: Tensor,
+        word_mask: Tensor,
+        character_ids: Tensor | None = None,
+    ) -> TextStates:
+        """States of the words and of the text.
+
+        Args:
+            input_ids, attention_mask: (B, K, S) ids of the words.
+            word_starts: (B, W) index in 0..K*S-1 of each word's id.
+            word_mask: (B, W) bool.
+            character_ids: (B, W, Y) the bytes of each word, plus 1, padded with 0.
+        """
+        ids = input_ids.flatten(1).gather(1, word_starts.masked_fill(~word_mask, 0))
+        return self.read_words(ids, word_mask=word_mask, character_ids=character_ids)
+
+    def read_words(self, ids: Tensor, *, word_mask: Tensor, character_ids: Tensor | None) -> TextStates:
+        """As `forward`, of the words' ids (B, W)."""
+        if self.training:
+            forgotten = (ids >= self.rare) & (torch.rand(ids.shape, device=ids.device) < self.rare_dropout)
+            ids = ids.masked_fill(forgotten, self.unknown)
+        inputs = self.encoder(ids)
+        if self.characters is not None and character_ids is not None:
+            spelt = self.characters(character_ids.flatten(0, 1)).unflatten(0, ids.shape)
+            inputs = torch.cat([inputs, spelt.to(inputs.dtype)], dim=-1)
+        inputs = self.dropout(inputs).masked_fill(~word_mask[..., None], 0.0)
+        words, _ = self.bilstm(inputs, word_mask)
+        sentence = masked_mean(words, word_mask) if self.sentence is None else self.sentence(inputs, word_mask)[1]
+        return TextStates(words, word_mask, sentence)
+
+
+class CNNWordTower(WordTower, part="cnn-bilstm"):
+    """`WordTower` whose word embeddings are joined by a character CNN (Ma and Hovy 2016)."""
+
+    def character_part(self, config: MMNERConfig) -> "CharacterCNN":
+        return CharacterCNN(config.character_cnn_width, config.character_filters, dropout=config.dropout)
+
+
+class HierarchicalWordTower(WordTower, part="hbilstm"):
+    """`WordTower` whose word embeddings are joined by a character BiLSTM (Lample et al. 2016)."""
+
+    def character_part(self, config: MMNERConfig) -> "CharacterBiLSTM":
+        return CharacterBiLSTM(config.character_lstm_width)
+
+
+class CharacterCNN(nn.Module):
+    """Character embeddings -> dropout -> convolution over three of them -> maximum over the word (Ma and Hovy 2016).
+
+    A character is a byte of UTF-8.
+    """
+
+    def __init__(self, width: int, filters: int, *, dropout: float) -> None:
+        super().__init__()
+        self.width = filters
+        self.embeddings = nn.Embedding(CHARACTER_IDS, width)
+        self.dropout = nn.Dropout(dropout)
+        self.convolution = nn.Conv1d(width, filters, 3, padding=1)
+
+    def initialise(self) -> None:
+        """Draw embeddings and filters as Ma and Hovy (2016)."""
+        _draw_embeddings(self.embeddings)
+        initialization.xavier_uniform_(self.convolution.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(N, Y) ids, 0 after a word's end -> (N, filters); 0 of a word without characters."""
+        mask = (ids > 0)[:, None]  # shape: (N, 1, Y)
+        embedded = self.dropout(self.embeddings(ids)).mT.masked_fill(~mask, 0.0)
+        filtered = self.convolution(embedded)  # shape: (N, filters, Y)
+        greatest = filtered.masked_fill(~mask, torch.finfo(filtered.dtype).min).amax(-1)
+        return greatest.masked_fill(~mask.any(-1), 0.0)
+
+
+class CharacterBiLSTM(nn.Module):
+    """Character embeddings -> BiLSTM: the last state of each direction (Lample et al. 2016). A character is a byte of UTF-8."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = 2 * width
+        self.embeddings = nn.Embedding(CHARACTER_IDS, width)
+        self.bilstm = BiLSTM(width, width)
+
+    def initialise(self) -> None:
+        """Draw the embeddings."""
+        _draw_embeddings(self.embeddings)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(N, Y) ids, 0 after a word's end -> (N, 2 * width); 0 of a word without characters."""
+        _, last = self.bilstm(self.embeddings(ids), ids > 0)
+        return last
+
+
+def _draw_embeddings(embeddings: nn.Embedding) -> None:
+    """Uniform within the root of 3 / width, so of variance 1 / width."""
+    limit = (3 / embeddings.embedding_dim) ** 0.5
+    initialization.uniform_(embeddings.weight, -limit, limit)
 
 
 def words_of(states: Tensor, *, word_starts: Tensor, word_mask: Tensor) -> Tensor:

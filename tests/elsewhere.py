@@ -15,8 +15,7 @@ import torch
 from PIL import Image
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor, MultimodalNERPipeline
-from modeling_mmner.assembly import train_tokenizer
-from tests.tiny import LABELS, SYSTEMS, ready_model
+from tests.tiny import SYSTEMS, parts_of
 
 TEXTS = ["Jordan posts from Paris", "nothing to see"]
 PACKAGES = ("modeling_mmner", "dataset_scripts")
@@ -67,9 +66,7 @@ torch.save(results, target)
 
 def small_system(name: str, *, seed: int = 0) -> tuple[MMNERForTokenClassification, MMNERProcessor]:
     """One of `SYSTEMS` with a tokenizer for `TEXTS`."""
-    tokenizer = train_tokenizer([text.split() for text in TEXTS], 100)
-    model = ready_model(**SYSTEMS[name], text={"vocab_size": len(tokenizer)}, seed=seed)
-    return model, MMNERProcessor(tokenizer, labels=LABELS, image_size=64)
+    return parts_of(SYSTEMS[name], posts=[text.split() for text in TEXTS], seed=seed)
 
 
 # Loads once what every script needs and what reads nothing of its environment, and forks for each script.

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.assembly import train_tokenizer
-from tests.tiny import LABELS, ready_model
+from tests.tiny import parts_of
 
 WORDS = ["Jordan", "posts", "from", "Paris", "today", "and", "tomorrow"]
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
@@ -33,9 +32,7 @@ Parts = tuple[MMNERForTokenClassification, MMNERProcessor]
 
 def small_parts(**settings: Any) -> Parts:
     """A tiny model that finds entities in random words, and its processor."""
-    tokenizer = train_tokenizer([WORDS], 100)
-    model = ready_model(**settings, text={"vocab_size": len(tokenizer)})
-    return model, MMNERProcessor(tokenizer, labels=LABELS, image_size=64 if model.config.vision_towers else None)
+    return parts_of(settings, posts=[WORDS])
 
 
 def by_hand(parts: Parts, text: str | list[str], pictures: list[Any]) -> Entities:

@@ -14,12 +14,13 @@ from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProces
 from modeling_mmner.assembly import build_config, train_tokenizer
 from modeling_mmner.parts_mmner import fits_type, part_settings
 from modeling_mmner.recipes import load_recipe
-from tests.tiny import LABELS, TEXT, TOWER, tiny_config, tiny_model
+from tests.tiny import LABELS, TEXT, TOWER, WORDS, tiny_config, tiny_model
 
 TYPES = ["PER", "LOC", "ORG", "MISC"]
 OWN_KEYS = (
-    "['alignment_temperature', 'contrastive_image_share', 'contrastive_temperature', 'dropout', 'fusion', 'fusion_heads', "
-    "'id2label', 'objectives', 'sentence_vector', 'text_config', 'text_tower', 'vision_towers']"
+    "['alignment_temperature', 'boundary_share', 'character_cnn_width', 'character_filters', 'character_lstm_width', "
+    "'contrastive_image_share', 'contrastive_temperature', 'dropout', 'fusion', 'fusion_heads', 'id2label', 'objectives', "
+    "'sentence_vector', 'text_config', 'text_tower', 'vision_towers', 'word_lstm_width', 'word_vocabulary', 'word_width']"
 )
 SETTINGS = {*get_annotations(MMNERConfig), *part_settings()}
 
@@ -117,11 +118,17 @@ def test_options_of_loading_are_no_business_of_the_config(option):
 
 
 REFUSED_TYPES = {
-    "fusion": ("late", "MMNERConfig fusion: expected one of 'cross-modal', 'collaboration', 'text-only', found 'late'"),
+    "fusion": (
+        "late",
+        "MMNERConfig fusion: expected one of 'cross-modal', .* 'text-only', found 'late'",
+    ),
     "sentence_vector": ("first", "MMNERConfig sentence_vector: expected one of 'mean', 'pooler', found 'first'"),
     "alignment_temperature": (None, "MMNERConfig alignment_temperature: expected float, found None"),
     "dropout": ("0.1", "MMNERConfig dropout: expected float, found '0.1'"),
-    "text_tower": ("words", "MMNERConfig text_tower: expected one of 'transformer', found 'words'"),
+    "text_tower": (
+        "words",
+        "MMNERConfig text_tower: expected one of 'transformer', 'bilstm', .*, found 'words'",
+    ),
     "fusion_heads": (True, "MMNERConfig fusion_heads: expected int or nothing, found True"),
     "vision_towers": ("resnet10t", "MMNERConfig vision_towers: expected list.*, found 'resnet10t'"),
     "objectives": (["crf"], r"MMNERConfig objectives: expected dict.*, found \['crf'\]"),
@@ -180,11 +187,11 @@ REFUSED_VALUES = {
     ),
     "nothing to align": (
         {"fusion": "text-only", "objectives": {"crf": 1, "alignment": 1}},
-        "objectives: 'alignment' needs the fusion 'cross-modal' or 'collaboration', found 'text-only'",
+        "objectives: 'alignment' needs the fusion 'cross-modal' or 'collaboration' or 'gvatt' or 'adacan', found 'text-only'",
     ),
     "nothing to cluster": (
         {"fusion": "text-only", "objectives": {"crf": 1, "clustering": 0}},
-        "objectives: 'clustering' needs the fusion 'cross-modal' or 'collaboration', found 'text-only'",
+        "objectives: 'clustering' needs the fusion 'cross-modal' or 'collaboration' or 'gvatt' or 'adacan', found 'text-only'",
     ),
     "tower too many": (
         {"fusion": "text-only", "vision_towers": [TOWER]},
@@ -202,6 +209,20 @@ REFUSED_VALUES = {
     "negative temperature": ({"alignment_temperature": -0.5}, r"alignment_temperature: expected > 0, found -0\.5"),
     "share": ({"contrastive_image_share": 1.5}, r"contrastive_image_share: expected 0\.\.1, found 1.5"),
     "image size": ({"vision_towers": [TOWER | {"image_size": 0}]}, "vision tower image_size: expected pixels > 0, found 0"),
+    "odd width": ({"text_tower": "bilstm", "word_lstm_width": 31}, "word_lstm_width: expected an even number > 0, found 31"),
+    "no vocabulary": (
+        {"text_tower": "bilstm", "word_vocabulary": {"size": 5}},
+        "word_vocabulary: expected size, unknown and rare with the text tower 'bilstm', found {'size': 5}",
+    ),
+    "an encoder too many": (
+        {"text_tower": "hbilstm", "text_config": TEXT},
+        "text_config: expected none with the text tower 'hbilstm', which has no transformers encoder, found BertConfig",
+    ),
+    "a vocabulary too many": (
+        {"word_vocabulary": WORDS["word_vocabulary"]},
+        "word_vocabulary: expected none with the text tower 'transformer', which reads sub-tokens, found {'size': 100",
+    ),
+    "boundaries too many": ({"boundary_share": 1.5}, r"boundary_share: expected 0\.\.1, found 1.5"),
     "mean": ({"vision_towers": [TOWER | {"mean": [0.5]}]}, "vision tower mean: expected 3 values, one per RGB channel"),
 }
 

@@ -111,7 +111,7 @@ def test_posts_without_entities_score_nothing():
 
 def test_different_numbers_of_posts_are_refused():
     """If it failed, predictions of another split would be scored as far as they go."""
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="predicted: expected 4, one for each post, found 3"):
         evaluate_tags(GOLD, PREDICTED[:3])
 
 

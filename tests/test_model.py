@@ -1,5 +1,6 @@
 """Tests of the whole model: batches, padding, missing pictures, checkpoints, precision, gradients."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,14 +36,17 @@ def assert_equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
 
 
 def more_words(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    return pad(pad(pad(batch, "word_starts", 4, 0), "word_mask", 4, False), "labels", 4, -100)
+    batch = pad(pad(pad(batch, "word_starts", 4, 0), "word_mask", 4, False), "labels", 4, -100)
+    return pad(batch, "character_ids", 4, 0)
 
 
 def more_pictures(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return pad(pad(batch, "pixel_values", 2, 99), "image_mask", 2, False)
 
 
+PICTURED = {name: settings for name, settings in SYSTEMS.items() if settings.get("fusion") != "text-only"}
 each_system = pytest.mark.parametrize("settings", SYSTEMS.values(), ids=SYSTEMS)
+each_pictured_system = pytest.mark.parametrize("settings", PICTURED.values(), ids=PICTURED)
 
 
 @each_system
@@ -119,7 +123,7 @@ def test_pixels_without_a_mask_are_all_there():
     assert torch.equal(model(**without).logits, model(**batch).logits)
 
 
-@each_system
+@each_pictured_system
 def test_two_pictures_both_matter_in_either_order(settings):
     """If it failed, a post's second picture would be ignored, or their order would decide on entities."""
     model, batch = tiny_model(**settings), tiny_batch((6,), (2,))
@@ -167,7 +171,9 @@ def test_tags_and_scores_are_those_of_the_crf_over_the_logits(settings):
     tags = model.crf.decode_batch(output.logits, mask=batch["word_mask"])
     assert torch.equal(output.tags, tags)
     assert torch.equal(output.span_scores, model.crf.span_scores(output.logits, tags, mask=batch["word_mask"]))
-    assert torch.equal(output.logits, model.heads["crf"].classifier(model.encode(**batch).fused.features))
+    context = model.encode(**batch)
+    model.run_head("crf", context)
+    assert torch.equal(output.logits, context.emissions["crf"])
 
 
 def test_training_decodes_nothing():
@@ -185,13 +191,13 @@ def test_without_labels_there_is_no_loss():
     assert torch.equal(output.logits, with_labels.logits) and torch.equal(output.tags, with_labels.tags)
 
 
-@each_system
+@each_pictured_system
 def test_gate_and_attention_come_on_request(settings):
     """If it failed, the two would be missing when asked for, of another shape, or fill memory when not."""
     model, batch = tiny_model(**settings), tiny_batch(pictures=(1, 0, 2))
     plain, asked = model(**batch), model(**batch, output_attentions=True, output_gate=True)
     assert plain.gate is None and plain.attentions is None
-    regions, gate = {"cross-modal": (4, (3, 7, 32)), "collaboration": (5, None)}[model.config.fusion]
+    regions, gate = (5, None) if model.config.fusion == "collaboration" else (4, (3, 7, 32))
     assert asked.attentions.shape == (3, 7, 2 * regions)
     assert (asked.gate is None) == (gate is None) and (gate is None or asked.gate.shape == gate)
     weights = batch["image_mask"][:, None].expand(-1, 7, -1).repeat_interleave(regions, dim=2)
@@ -225,7 +231,9 @@ def test_model_is_the_same_after_saving(settings, tmp_path):
     assert load_file(tmp_path / "model.safetensors").keys() == expected.keys()
     before, after = model(**batch), loaded(**batch)
     assert all(before.losses[name] != 0 for name in model.config.objectives)
-    assert_equal(after, before)
+    # Not to the last bit: a product of few rows is summed in another order where the weights lie elsewhere in memory.
+    torch.testing.assert_close({**after, "losses": None}, {**before, "losses": None}, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(after.losses, before.losses, atol=1e-6, rtol=1e-6)
 
 
 MEAN, STD = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
@@ -310,9 +318,11 @@ def test_gradient_reaches_every_trained_parameter(settings):
     named = dict(model.named_parameters())
     assert [name for name, parameter in named.items() if parameter.grad is None] == []
     assert [name for name, parameter in named.items() if not parameter.grad.isfinite().all()] == []
-    # Softmax does not see what is added to all scores of a query: the bias of a key has no gradient but rounding.
+    # Softmax does not see what is added to all scores of a query: the bias of a key has no gradient but rounding, nor has what
+    # GVATT and AdaCAN make of the query.
     silent = {name for name, parameter in named.items() if parameter.grad.abs().max() < 1e-7}
-    assert [name for name in silent if not name.endswith(".key.bias")] == []
+    cancelled = r"\.key\.bias|\.query_(map|score)\.|fusion\.(text_query\.|region_score\.bias)|text_tower\.sentence\."
+    assert [name for name in silent if not re.search(cancelled, name)] == []
 
 
 @each_system
@@ -323,7 +333,8 @@ def test_model_learns_a_batch_by_heart(settings):
     batch = tiny_batch()
     batch["labels"] = torch.tensor([[1, 2, 0, 0, 3, 0, 0], [0, 1, 0, 0, 0, 0, 0], [3, 4, 4, 0, 1, 0, 0]])
     batch["labels"] = batch["labels"].masked_fill(~batch["word_mask"], -100)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    has_encoder = model.config.text_config is not None
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3 if has_encoder else 3e-2)
     for _ in range(40):
         optimizer.zero_grad()
         model(**batch).loss.backward()

@@ -16,7 +16,7 @@ from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProces
 from modeling_mmner.context_mmner import TextStates
 from modeling_mmner.fusion_mmner import Fusion
 from modeling_mmner.objectives_mmner import Objective
-from modeling_mmner.parts_mmner import FUSIONS, LOSSES, TEXT_TOWERS, Part
+from modeling_mmner.parts_mmner import FUSIONS, LOSSES, TEXT_TOWERS, TextTowerPart
 from modeling_mmner.recipes import load_recipe
 from modeling_mmner.text_mmner import TextTower, TransformerTower
 from tests.elsewhere import run_elsewhere
@@ -92,7 +92,7 @@ def test_text_tower_of_ones_own(monkeypatch, tmp_path):
     """If it failed, a text tower would need more than its class and its row, as the README says it does."""
     for registry in (TextTower.classes, TEXT_TOWERS):
         monkeypatch.setitem(registry, "convolved", None)
-    TEXT_TOWERS["convolved"] = Part("sees neighbours once more", gives=("sentence",))
+    TEXT_TOWERS["convolved"] = TextTowerPart("sees neighbours once more", gives=("sentence",))
 
     class Convolved(TransformerTower, part="convolved"):
         def __init__(self, config: MMNERConfig) -> None:

@@ -7,6 +7,7 @@ import yaml
 
 import modeling_mmner.recipes
 from modeling_mmner import MMNERConfig
+from modeling_mmner.assembly import check_model
 from modeling_mmner.parts_mmner import FUSIONS, part_settings
 from modeling_mmner.recipes import (
     CorpusSettings,
@@ -117,7 +118,17 @@ def test_quickstart_is_the_default_recipe():
     assert parse_arguments([]) == load_recipe("quickstart")
 
 
-_TEXTS = ("dataset", "dataset_config", "data_dir", "image_dir", "language", "test_dataset", "text_encoder", "output_dir")
+_TEXTS = (
+    "dataset",
+    "dataset_config",
+    "data_dir",
+    "image_dir",
+    "language",
+    "test_dataset",
+    "text_encoder",
+    "output_dir",
+    "word_vectors",
+)
 _FIELDS = [item for section in (CorpusSettings, ModelSettings, TrainingSettings) for item in fields(section)]
 _KEYS = model_keys()
 OPTIONS: dict[str, tuple[str, object]] = {
@@ -133,6 +144,7 @@ OPTIONS: dict[str, tuple[str, object]] = {
     "split_slices": ("train=val[:20],test=test[::2]", {"train": "val[:20]", "test": "test[::2]"}),
     "text_config": ("{model_type: bert}", {"model_type": "bert"}),
     "text_tower": ("transformer", "transformer"),
+    **{name: ("6", 6) for name, setting in _KEYS.items() if setting.type is int},
     "vision_towers": ("[{backbone: a}]", [TowerSettings("a")]),
     "fusion": ("cross-modal", "cross-modal"),
     "fusion_heads": ("2", 2),
@@ -140,6 +152,14 @@ OPTIONS: dict[str, tuple[str, object]] = {
     "objectives": ("crf=2,boundary=0.5", {"crf": 2.0, "boundary": 0.5}),
     "mixed_precision": ("bf16", "bf16"),
 }
+
+
+def test_words_and_encoders_exclude_each_other():
+    """If it failed, an encoder or a file of vectors that is asked for would be left unread without a word."""
+    with pytest.raises(ValueError, match="recipe text_encoder: expected none with a text tower of words, found 'a/b'"):
+        load_recipe("bilstm-crf", {"text_encoder": "a/b"})
+    with pytest.raises(ValueError, match=r"word_vectors: expected a text tower of words, found .* 'a\.txt'"):
+        load_recipe("mlmner", {"word_vectors": "a.txt"})
 
 
 def test_options_here_are_all_settings():
@@ -150,7 +170,8 @@ def test_options_here_are_all_settings():
 @pytest.mark.parametrize(("name", "text", "value"), [(name, *pair) for name, pair in OPTIONS.items()])
 def test_every_setting_is_an_option(name, text, value):
     """If it failed, a setting could not be changed from the command line, or would arrive as another type."""
-    found = value_of(parse_arguments(["--recipe", "bert-crf", f"--{name}", text]), name)
+    base = "bilstm-crf" if name == "word_vectors" else "bert-crf"
+    found = value_of(parse_arguments(["--recipe", base, f"--{name}", text]), name)
     assert (found, type(found)) == (value, type(value))
 
 
@@ -362,10 +383,9 @@ def test_packaged_recipe_names_parts_that_fit_together(name):
     """If it failed, a packaged recipe would fail when its model is made."""
     recipe = load_recipe(name)
     assert recipe.name == name and recipe.description
-    towers = [{"backbone": tower.backbone, "pooled": tower.pooled} for tower in recipe.model.towers]
-    config = MMNERConfig(**recipe.model.config | {"vision_towers": towers})
-    assert config.objectives == recipe.to_dict()["model"]["objectives"]
-    assert (recipe.model.text_encoder is None) == ("text_config" in recipe.model.config)
+    check_model(recipe)
+    needs_encoder = recipe.model.text_tower.has_encoder
+    assert ((recipe.model.text_encoder is not None) + ("text_config" in recipe.model.config)) == needs_encoder
 
 
 def test_mlmner_recipe_has_the_papers_settings():

@@ -5,8 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modeling_mmner import MMNERConfig, MMNERForTokenClassification
+from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.assembly import train_tokenizer
 from modeling_mmner.context_mmner import FusionOutput, Regions, TextStates, masked_mean
+from modeling_mmner.parts_mmner import TEXT_TOWERS
+from modeling_mmner.word_vocabulary import make_word_tokenizer, word_vocabulary
 
 VOCABULARY = 100
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -30,11 +33,24 @@ TOWERS: dict[str, list[dict[str, Any]]] = {
     "text-only": [],
     "cross-modal": [TOWER],
     "collaboration": [VIT, TOWER | {"pooled": True}],
+    "gvatt": [TOWER],
+    "adacan": [TOWER],
+}
+# What stands in place of a text config for text towers of words.
+WORDS: dict[str, Any] = {
+    "text_config": None,
+    "word_vocabulary": {"size": VOCABULARY, "unknown": 1, "rare": VOCABULARY},
+    "word_width": 12,
+    "word_lstm_width": 32,
 }
 # Settings of each system, for tests that all of them must pass.
 SYSTEMS: dict[str, dict[str, Any]] = {
     "mlmner": {"fusion": "cross-modal"},
     "2m-ner": {"fusion": "collaboration", "sentence_vector": "pooler"},
+    "umt": {"objectives": {"crf": 1.0, "boundary": 0.5}, "boundary_share": 0.5},
+    "gvatt": {"fusion": "gvatt", "text_tower": "hbilstm"},
+    "adacan": {"fusion": "adacan", "text_tower": "cnn-bilstm"},
+    "bilstm": {"fusion": "text-only", "text_tower": "bilstm"},
 }
 
 
@@ -42,6 +58,8 @@ def tiny_config(*, text: dict[str, Any] | None = None, tower: dict[str, Any] | N
     """A config of MLMNER in small, or of another fusion's system; `text` and `tower` (each one) change single keys."""
     settings.setdefault("vision_towers", [one | (tower or {}) for one in TOWERS[settings.get("fusion", "cross-modal")]])
     settings.setdefault("id2label", dict(enumerate(LABELS)))
+    if not TEXT_TOWERS[settings.get("text_tower", "transformer")].has_encoder:
+        settings = WORDS | settings
     settings.setdefault("text_config", TEXT | (text or {}))
     return MMNERConfig(**settings)
 
@@ -101,6 +119,8 @@ def tiny_batch(
         batch["attention_mask"][row, :total] = 1
         batch["word_starts"][row, : len(counts)] = 1 + counts.cumsum(0) - counts
     labels = draw(0, len(LABELS), *batch["word_mask"].shape)
+    spelt = draw(1, 10, *batch["word_mask"].shape)[..., None] * batch["word_mask"][..., None] > torch.arange(9)
+    batch["character_ids"] = draw(1, 257, *spelt.shape).masked_fill(~spelt, 0)
     batch["labels"] = labels.masked_fill(~batch["word_mask"], -100)
     return batch
 
@@ -110,12 +130,13 @@ def one_post(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:
     words, pieces = int(batch["word_mask"][row].sum()), int(batch["attention_mask"][row].sum())
     pictures = batch["image_mask"][row]
     post = {name: batch[name][row : row + 1, :pieces] for name in ("input_ids", "attention_mask")}
-    post |= {name: batch[name][row : row + 1, :words] for name in ("word_starts", "word_mask", "labels")}
+    post |= {name: batch[name][row : row + 1, :words] for name in ("word_starts", "word_mask", "labels", "character_ids")}
     return post | {"pixel_values": batch["pixel_values"][row : row + 1, pictures], "image_mask": pictures[None, pictures]}
 
 
 def heads_of(config: MMNERConfig) -> int:
     """The attention heads of a model's fusion."""
+    assert config.text_config is not None
     return config.fusion_heads or config.text_config.num_attention_heads
 
 
@@ -156,3 +177,15 @@ def gradients(loss: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     """The gradient of `loss` for each input, 0 where it does not depend on it."""
     found = torch.autograd.grad(loss, inputs, allow_unused=True)
     return [torch.zeros_like(tensor) if gradient is None else gradient for tensor, gradient in zip(inputs, found, strict=True)]
+
+
+def parts_of(
+    settings: dict[str, Any], *, posts: list[list[str]], seed: int = 0
+) -> tuple[MMNERForTokenClassification, MMNERProcessor]:
+    """A tiny model of some settings with a processor whose vocabulary is that of posts."""
+    row = TEXT_TOWERS[settings.get("text_tower", "transformer")]
+    tokenizer = train_tokenizer(posts, 100) if row.has_encoder else make_word_tokenizer(posts, size=100)
+    sizes = {"text": {"vocab_size": len(tokenizer)}} if row.has_encoder else {"word_vocabulary": word_vocabulary(tokenizer)}
+    model = ready_model(**settings, **sizes, seed=seed)
+    image_size, word_bytes = 64 if model.config.vision_towers else None, 12 if row.reads_characters else None
+    return model, MMNERProcessor(tokenizer, labels=LABELS, image_size=image_size, word_bytes=word_bytes)
