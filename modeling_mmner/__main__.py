@@ -2,4 +2,5 @@
 
 from .cli import main
 
-raise SystemExit(main())
+if __name__ == "__main__":  # a process of `reproduce` reads this file, too
+    raise SystemExit(main())

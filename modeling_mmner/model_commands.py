@@ -6,6 +6,9 @@ Each command imports what it needs when it runs: the extras `onnx` and `demo` ar
 import argparse
 from typing import Any
 
+from .paper_tables import TABLES
+from .recipes import add_setting_options, setting_names
+
 
 def add_model_commands(commands: Any) -> None:
     """Add the commands for trained models to the command line's subparsers."""
@@ -13,6 +16,7 @@ def add_model_commands(commands: Any) -> None:
     _add_export(commands)
     _add_demo(commands)
     _add_explanations(commands)
+    _add_reproduction(commands)
 
 
 def _add_model_option(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +90,26 @@ def _add_explanations(commands: Any) -> None:
     _add_model_option(check)
     check.add_argument("--posts", type=int, default=200, help="posts of the test split to use (default 200)")
     check.add_argument("--seed", type=int, default=1, help="random seed for the choice of posts and regions (default 1)")
+
+
+def _add_reproduction(commands: Any) -> None:
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="train every row of a paper's table, and write the table",
+        description="Trains every row of a table with every seed, on one corpus, with one budget and one metric, and writes "
+        "results.json, results.md (the paper's figures beside ours) and results.png. What is there already is not run again. "
+        "Options of the sections below are for all rows; a row passes over those of parts that it has not.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    reproduce.set_defaults(command=_reproduce)
+    contents = "; ".join(f"{name}: {table.source}" for name, table in TABLES.items())
+    reproduce.add_argument("table", choices=list(TABLES), help=contents)
+    reproduce.add_argument("--seeds", type=_numbers, default=[1], metavar="N,N,...", help="random seeds of each row (default 1)")
+    reproduce.add_argument("--encoders", metavar="RECIPE", default=None, help="take text and picture encoders from this recipe")
+    reproduce.add_argument("--dry_run", action="store_true", default=False, help="only say what it will take")
+    reproduce.add_argument("--keep_models", action="store_true", default=False, help="keep the trained models, too")
+    add_setting_options(reproduce)
 
 
 def _numbers(text: str) -> list[int]:
@@ -190,3 +214,29 @@ def _check_maps(options: argparse.Namespace) -> int:
     Console(width=None if sys.stdout.isatty() else 120).print(cost_table(check))
     print(verdict(check))
     return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from .reproduce import make_runs, plan, preflight
+    from .table_report import collect, markdown, write_table
+
+    settings = {name: value for name, value in vars(options).items() if name in setting_names()}
+    if "seed" in settings:
+        raise ValueError("--seed: expected --seeds, the seeds of all rows")
+    folder = Path(settings.pop("output_dir", f"outputs/{options.table}"))
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    runs = plan(options.table, settings, seeds=options.seeds, encoders=options.encoders, folder=folder)
+    preflight(runs, say)
+    if options.dry_run:
+        return 0
+    errors = make_runs(runs, say, keep_models=options.keep_models)
+    results = collect(TABLES[options.table], runs, errors)
+    write_table(results, folder)
+    print(markdown(results))
+    print(f"results.json, results.md and results.png are in {folder}/")
+    return int(bool(errors))

@@ -21,7 +21,7 @@ from dataset_scripts.reading_options import ReadingOptions, option
 from .parts_mmner import COMMON_SETTINGS, FUSIONS, TEXT_TOWERS, Setting, TextTowerPart, describe_type, fits_type, part_settings
 from .terms import check_terms, exists
 
-_TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
+TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 
 
 @dataclass
@@ -296,9 +296,9 @@ def section_of(key: str) -> str | None:
 def _updated(settings: dict[str, Any], overrides: Mapping[str, Any], source: str, *, merge: bool) -> dict[str, Any]:
     """Settings in sections, with overrides by their plain names on top; mappings are merged key by key where wanted."""
     settings = {key: dict(value) if key in SECTIONS and isinstance(value, dict) else value for key, value in settings.items()}
-    flags = {_TOWER_FLAGS[key]: value for key, value in overrides.items() if key in _TOWER_FLAGS}
+    flags = {TOWER_FLAGS[key]: value for key, value in overrides.items() if key in TOWER_FLAGS}
     for key, value in overrides.items():
-        if key in _TOWER_FLAGS:
+        if key in TOWER_FLAGS:
             continue
         section = section_of(key)
         if section is None and key not in {"name", "description", "terms"}:
@@ -396,21 +396,31 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
         description="Train a multimodal NER system from a recipe.", argument_default=argparse.SUPPRESS, allow_abbrev=False
     )
     parser.add_argument("--recipe", default="quickstart", help=f"one of {', '.join(recipe_names())}, or a YAML file")
+    add_setting_options(parser)
+    options = vars(parser.parse_args(arguments))
+    try:
+        return load_recipe(options.pop("recipe"), options)
+    except (TypeError, ValueError) as error:
+        parser.error(str(error))
+
+
+def add_setting_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for every setting of a recipe to a parser that suppresses what is not given."""
     _add_option(parser, "terms", dict[str, str], next(item for item in fields(Recipe) if item.name == "terms").metadata["help"])
     for section, kind in SECTIONS.items():
         group = parser.add_argument_group(section)
         helps = {item.name: item.metadata.get("help", "") for item in fields(kind)}
         if section == "model":
             helps |= {name: setting.help for name, setting in model_keys().items()}
-            for flag, key in _TOWER_FLAGS.items():
+            for flag, key in TOWER_FLAGS.items():
                 group.add_argument(f"--{flag}", metavar="VALUE", help=f"{key} of the vision tower (several: separated by commas)")
         for name, hint in _settings_of(section).items():
             _add_option(group, name, hint, helps[name])
-    options = vars(parser.parse_args(arguments))
-    try:
-        return load_recipe(options.pop("recipe"), options)
-    except (TypeError, ValueError) as error:
-        parser.error(str(error))
+
+
+def setting_names() -> list[str]:
+    """The names of all options of `add_setting_options`."""
+    return ["terms", *TOWER_FLAGS, *_all_keys()]
 
 
 def _add_option(group: Any, name: str, hint: Any, help_text: str) -> None:

@@ -1,0 +1,256 @@
+"""Runs the rows of a paper's table: a timed step of each first, then each row with each seed, in a process of its own.
+
+A run is made in a folder whose name begins with a dot and gets its own name when it is whole; so a run that was cut off starts
+anew the next time, and one that is whole is not run again.
+"""
+
+import json
+import os
+import resource
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+from .paper_tables import TABLES, Row, row_recipe
+from .recipes import Recipe
+from .run_metrics import RunMetrics
+
+LOG = "train.log"
+"""In a run's folder: what its training printed."""
+
+_GIB = 2**30
+_EVALUATIONS = 6
+"""Passes over held-out posts at a run's end: both splits, raw text, shuffled pictures and none, and one to spare."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row of a table with a random seed.
+
+    Attributes:
+        row: of the table.
+        seed: of the run.
+        recipe: what is trained; its output folder is that of the run.
+    """
+
+    row: Row
+    seed: int
+    recipe: Recipe
+
+    @property
+    def folder(self) -> Path:
+        """Where its results are once it is whole."""
+        return Path(self.recipe.training.output_dir)
+
+    def metrics(self) -> RunMetrics | None:
+        """Its metrics, None where it is not whole.
+
+        Raises:
+            ValueError: its folder holds a run with other settings.
+        """
+        if not self.folder.is_dir():
+            return None
+        metrics = RunMetrics.from_file(self.folder / "metrics.json")
+        expected, found = _compared(self.recipe.to_dict()), _compared(metrics.recipe)
+        differing = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
+        if differing:
+            told = ", ".join(f"{key} {expected.get(key)!r:.60} here and {found.get(key)!r:.60} there" for key in differing)
+            raise ValueError(
+                f"{self.folder}: expected a run with these settings, found another one's: {told}; name another --output_dir, or "
+                "remove that folder"
+            )
+        return metrics
+
+    def predictions(self) -> tuple[list[list[str]], list[list[str]]]:
+        """The gold and the predicted tags of its test split."""
+        with (self.folder / "predictions.jsonl").open(encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        return [row["gold"] for row in rows], [row["predicted"] for row in rows]
+
+
+def _compared(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe that must be equal for two runs to be the same."""
+    settings = {key: value for section in ("corpus", "model", "training") for key, value in recipe[section].items()}
+    settings = json.loads(json.dumps(settings))
+    return {key: value for key, value in settings.items() if key not in ("output_dir", "mixed_precision", "num_workers")}
+
+
+def plan(name: str, settings: Mapping[str, Any], *, seeds: Sequence[int], encoders: str | None, folder: Path) -> list[Run]:
+    """The runs of a table, row by row.
+
+    Args:
+        name: of the table, see `TABLES`.
+        settings, encoders: see `row_recipe`.
+        seeds: random seeds of each row.
+        folder: the results' folder.
+    """
+    runs = []
+    for row in TABLES[name].rows:
+        recipe = row_recipe(row, settings, encoders=encoders)
+        for seed in seeds:
+            place = folder / row.name.replace(" ", "-") / f"seed-{seed}"
+            runs.append(Run(row, seed, recipe.with_settings(seed=seed, output_dir=str(place))))
+    return runs
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a timed step says of a row.
+
+    Attributes:
+        parameters: of its model.
+        step_seconds: of one training step.
+        memory: most bytes that the process had.
+        run_seconds: what a whole run will take at that rate.
+        posts: of each split.
+        pictures: how many of each split's posts have a picture.
+    """
+
+    parameters: int
+    step_seconds: float
+    memory: int
+    run_seconds: float
+    posts: dict[str, int]
+    pictures: dict[str, int]
+
+
+def estimate(recipe: Recipe) -> Estimate:
+    """Build a recipe's model, train two steps of it and time the second."""
+    import torch
+    from accelerate import Accelerator
+
+    from .assembly import build_model, build_processor
+    from .collator import MMNERCollator
+    from .training import resolve_precision
+    from .training_corpus import load_corpus
+
+    accelerator = Accelerator(mixed_precision=resolve_precision(recipe.training.mixed_precision))
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it has its say when the run is made
+        corpus = load_corpus(recipe.corpus)
+    summary, rows, size = corpus.summary(), corpus.splits["train"], recipe.training.batch_size
+    processor = build_processor(recipe, labels=corpus.labels, posts=rows["tokens"])
+    model = build_model(recipe, processor).to(accelerator.device).train()
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], fused=True)
+    collate = MMNERCollator(processor)
+    for first in (0, size):
+        started = time.perf_counter()
+        batch = collate([rows[index % len(rows)] for index in range(first, first + size)])
+        with accelerator.autocast():
+            loss = model(**{name: tensor.to(accelerator.device) for name, tensor in batch.items()}).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds = time.perf_counter() - started
+    steps = {split: -(-count // size) for split, count in summary.posts.items()}
+    passes = recipe.training.epochs * (steps["train"] + steps["validation"] / 3) + _EVALUATIONS * steps["test"] / 3
+    memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_memory()
+    present = {split: counts.present for split, counts in summary.pictures.items()}
+    return Estimate(model.num_parameters(), seconds, memory, seconds * passes, summary.posts, present)
+
+
+def train_run(recipe: Recipe, *, keep_model: bool) -> None:
+    """Train a recipe in a folder beside its own, which then becomes its own."""
+    from train_accelerate import train
+
+    folder = Path(recipe.training.output_dir)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with (partial / LOG).open("w", encoding="utf-8") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        train(recipe.with_settings(output_dir=str(partial)))
+        sys.stdout.flush()
+    if not keep_model:
+        shutil.rmtree(partial / "model")
+    partial.rename(folder)
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What a function returns, run in a new process, which ends with this one.
+
+    Raises:
+        RowError: what the function raised, or that its process ended without a word.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
+        try:
+            return pool.submit(function, *arguments, **options).result()
+        except BrokenProcessPool as error:
+            raise RowError("its process was ended, as by a lack of memory") from error
+        except Exception as error:  # whatever a row runs into, the others go on
+            raise RowError(f"{type(error).__name__}: {error}") from error
+
+
+class RowError(RuntimeError):
+    """Why a row has no result."""
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _peak_memory() -> int:
+    """Most bytes that this process had so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def preflight(runs: Sequence[Run], report: Callable[[str], None]) -> None:
+    """Time a step of each row that has a run to make, and say what the whole will take and whether all is there."""
+    seconds, count = 0.0, 0
+    waiting: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.metrics() is None:
+            waiting.setdefault(run.row.name, []).append(run)
+    for name, left in waiting.items():
+        try:
+            found: Estimate = in_own_process(estimate, left[0].recipe)
+        except RowError as error:
+            report(f"{name}: cannot run; {error}")
+            continue
+        seconds, count = seconds + len(left) * found.run_seconds, count + len(left)
+        pictures = ", ".join(f"{split} {found.pictures[split]:,} of {count:,}" for split, count in found.posts.items())
+        read = f"posts with a picture: {pictures}" if left[0].recipe.model.towers else "reads no pictures"
+        report(
+            f"{name}: {found.parameters:,} parameters, {found.step_seconds:.2f} s a step, {found.memory / _GIB:.1f} GiB, about "
+            f"{len(left)} x {found.run_seconds / 60:.1f} min; {read}"
+        )
+    report(f"in all about {seconds / 60:.0f} min for {count} of {len(runs)} runs")
+
+
+def make_runs(runs: Iterable[Run], report: Callable[[str], None], *, keep_models: bool = False) -> dict[tuple[str, int], str]:
+    """Make the runs that are not there; returns, by row and seed, why some of them are not there now."""
+    errors = {}
+    for run in runs:
+        place, started = f"{run.row.name}, seed {run.seed}", time.perf_counter()
+        if run.metrics() is not None:
+            report(f"{place}: there already")
+            continue
+        try:
+            in_own_process(train_run, run.recipe, keep_model=keep_models)
+        except RowError as error:
+            errors[run.row.name, run.seed] = str(error)
+            report(f"{place}: failed; {error}")
+            continue
+        metrics = run.metrics()
+        assert metrics is not None
+        f1, minutes = metrics.splits.test.overall.f1, (time.perf_counter() - started) / 60
+        report(f"{place}: test F1 {100 * f1:.1f}, {minutes:.1f} min")
+    return errors
