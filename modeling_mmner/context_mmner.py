@@ -15,8 +15,8 @@ from torch import Tensor, nn
 class ModelPart(nn.Module):
     """A part that has a row in `parts_mmner`: ``class Mine(Fusion, part="mine")`` makes it known under the row's name.
 
-    A part whose parameters or buffers PyTorch does not initialise as it wants has a method ``initialise()``, which writes them
-    by `transformers.initialization`.
+    A module whose own parameters or buffers PyTorch does not initialise as it wants has a method ``initialise()``, which writes
+    them by `transformers.initialization`.
     """
 
     classes: ClassVar[dict[str, type[Any]]]

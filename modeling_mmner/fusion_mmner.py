@@ -298,7 +298,7 @@ class AdaCANFusion(Fusion, part="adacan"):
         picture_view, text_view = torch.tanh(self.picture_map(seen)), torch.tanh(self.text_map(read))  # p and q
         gate = torch.sigmoid(self.fusion_gate(torch.cat([picture_view, text_view], dim=-1)))  # g, shape: (B, W, 1)
         mixed = gate * picture_view + (1 - gate) * text_view  # m
-        filtered = torch.tanh(torch.cat([self.word_filter(words), self.mixture_filter(mixed)], dim=-1))
+        filtered = torch.cat([self.word_filter(words), self.mixture_filter(mixed)], dim=-1)
         let_through = torch.sigmoid(self.filtration_gate(filtered))  # s, shape: (B, W, 1)
         kept = torch.where(has_picture, let_through * torch.tanh(self.filtered_map(mixed)), 0).to(words.dtype)  # r
         return FusionOutput(

@@ -84,9 +84,9 @@ class MMNERPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, (nn.Linear, nn.Conv1d)):
             # BERT's 0.02 at BERT's width; in a narrower model that constant would drown the picture in the residual.
-            initialization.normal_(module.weight, std=(3 * module.in_features) ** -0.5)
+            initialization.normal_(module.weight, std=(3 * module.weight[0].numel()) ** -0.5)
         elif callable(initialise := getattr(module, "initialise", None)):
             initialise()
 

@@ -97,6 +97,15 @@ class TransformerTower(TextTower, part="transformer"):
         return TextStates(words, word_mask, encoded.pooler_output[first])
 
 
+class Embeddings(nn.Embedding):
+    """Embeddings that start as those of Ma and Hovy (2016): uniform within the root of 3 / width, so of variance 1 / width."""
+
+    def initialise(self) -> None:
+        """Draw them."""
+        limit = (3 / self.embedding_dim) ** 0.5
+        initialization.uniform_(self.weight, -limit, limit)
+
+
 class BiLSTM(nn.Module):
     """A bidirectional LSTM over sequences of different lengths, each read as if it were alone.
 
@@ -146,7 +155,7 @@ class WordTower(TextTower, part="bilstm"):
         super().__init__(config)
         vocabulary: dict[str, int] = config.word_vocabulary or {}
         self.unknown, self.rare = vocabulary["unknown"], vocabulary["rare"]
-        self.encoder = nn.Embedding(vocabulary["size"], config.word_width)
+        self.encoder = Embeddings(vocabulary["size"], config.word_width)
         self.characters = self.character_part(config)
         self.dropout = nn.Dropout(config.dropout)
         width = config.word_width + (0 if self.characters is None else self.characters.width)
@@ -158,10 +167,6 @@ class WordTower(TextTower, part="bilstm"):
     def character_part(self, config: MMNERConfig) -> "CharacterCNN | CharacterBiLSTM | None":
         """What reads the characters of each word."""
         return None
-
-    def initialise(self) -> None:
-        """Draw the embeddings as Ma and Hovy (2016)."""
-        _draw_embeddings(self.encoder)
 
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings."""
@@ -229,14 +234,9 @@ class CharacterCNN(nn.Module):
     def __init__(self, width: int, filters: int, *, dropout: float) -> None:
         super().__init__()
         self.width = filters
-        self.embeddings = nn.Embedding(CHARACTER_IDS, width)
+        self.embeddings = Embeddings(CHARACTER_IDS, width)
         self.dropout = nn.Dropout(dropout)
         self.convolution = nn.Conv1d(width, filters, 3, padding=1)
-
-    def initialise(self) -> None:
-        """Draw embeddings and filters as Ma and Hovy (2016)."""
-        _draw_embeddings(self.embeddings)
-        initialization.xavier_uniform_(self.convolution.weight)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N, Y) ids, 0 after a word's end -> (N, filters); 0 of a word without characters."""
@@ -253,23 +253,13 @@ class CharacterBiLSTM(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = 2 * width
-        self.embeddings = nn.Embedding(CHARACTER_IDS, width)
+        self.embeddings = Embeddings(CHARACTER_IDS, width)
         self.bilstm = BiLSTM(width, width)
-
-    def initialise(self) -> None:
-        """Draw the embeddings."""
-        _draw_embeddings(self.embeddings)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N, Y) ids, 0 after a word's end -> (N, 2 * width); 0 of a word without characters."""
         _, last = self.bilstm(self.embeddings(ids), ids > 0)
         return last
-
-
-def _draw_embeddings(embeddings: nn.Embedding) -> None:
-    """Uniform within the root of 3 / width, so of variance 1 / width."""
-    limit = (3 / embeddings.embedding_dim) ** 0.5
-    initialization.uniform_(embeddings.weight, -limit, limit)
 
 
 def words_of(states: Tensor, *, word_starts: Tensor, word_mask: Tensor) -> Tensor:

@@ -27,16 +27,18 @@ def make_word_tokenizer(posts: Iterable[list[str]], *, size: int, vectors: str |
     """
     in_file = [] if vectors is None else [word for word, _ in islice(read_vectors(vectors), size)]
     lower = bool(in_file) and all(word == word.lower() for word in in_file)
-    counts = Counter(word.lower() if lower else word for post in posts for word in post)
+    spelling = normalizers.Lowercase()  # not Python's, which writes the last letter of Greek words in another way
+    counts = Counter(spelling.normalize_str(word) if lower else word for post in posts for word in post)
     by_frequency = sorted(counts, key=lambda word: (-counts[word], word))
     words = [word for word in dict.fromkeys([*by_frequency, *in_file]) if word not in (PADDING, UNKNOWN)]
     words = sorted(words[: max(size - 2, 0)], key=lambda word: counts[word] == 1)
     ids = {word: number for number, word in enumerate([PADDING, UNKNOWN, *words])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     if lower:
-        tokenizer.normalizer = normalizers.Lowercase()
+        tokenizer.normalizer = spelling
     rare = len(ids) - sum(counts[word] == 1 for word in words)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PADDING, unk_token=UNKNOWN, rare_words_from=rare)
+    names = {"pad_token": PADDING, "unk_token": UNKNOWN, "split_special_tokens": True}  # no word is cut where it holds one
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, rare_words_from=rare)
 
 
 def word_vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

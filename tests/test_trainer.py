@@ -20,6 +20,7 @@ from modeling_mmner.metrics import tag_score
 from modeling_mmner.recipes import load_recipe
 from modeling_mmner.training import centres_due, parameter_groups, refresh_centres, train_epoch
 from modeling_mmner.training_corpus import load_corpus
+from modeling_mmner.word_vocabulary import make_word_tokenizer, word_vocabulary
 from tests.tiny import tiny_model
 
 SETTINGS = {"learning_rate": 1e-3, "head_learning_rate": 3e-3, "weight_decay": 0.01}
@@ -248,6 +249,23 @@ def test_what_would_replace_the_crf_loss_is_refused(posts, processor, tmp_path: 
         trainer.compute_loss_func = lambda outputs, labels, num_items_in_batch: outputs.logits.sum()
     with pytest.raises(ValueError, match=f"expected labels .* in training, found none.*{how}"):
         trainer.train()
+
+
+def test_model_of_words_trains_and_is_saved_whole(posts, tmp_path: Path) -> None:
+    """If it failed, the Trainer's users could not train a system of words: its characters would get lost on the way."""
+    labels = posts["train"].features["ner_tags"].feature.names
+    tokenizer = make_word_tokenizer(posts["train"]["tokens"], size=200)
+    processor = MMNERProcessor(tokenizer, labels=labels, image_size=64, word_bytes=12)
+    settings = {"word_vocabulary": word_vocabulary(tokenizer), "id2label": dict(enumerate(labels)), "dropout": 0.0}
+    model = tiny_model(text_tower="hbilstm", fusion="gvatt", **settings)
+    trainer = make_trainer(model, processor, posts, tmp_path, centres=False, save_strategy="epoch")
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < 0.9 * losses[0]
+    checkpoint = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    again, read = MMNERForTokenClassification.from_pretrained(checkpoint).eval(), MMNERProcessor.from_pretrained(checkpoint)
+    inputs = read([list(posts["train"][0]["tokens"])])
+    torch.testing.assert_close(again(**inputs).logits, model.eval()(**inputs).logits, atol=1e-6, rtol=1e-6)
 
 
 def test_checkpoint_is_a_whole_model_folder(posts, processor, tmp_path: Path) -> None:
