@@ -179,6 +179,10 @@ class MMNERConfig(PreTrainedConfig):
         self.objectives = {name: self.objectives[name] for name in known if name in self.objectives}
         if MAIN_HEAD not in self.objectives:
             raise ValueError(f"objectives: expected {MAIN_HEAD!r}, the main task, found {list(self.objectives)}")
+        for name, setting in part_settings().items():
+            if setting.reads is not None and getattr(self, name) and setting.reads not in self.objectives:
+                listed = list(self.objectives)
+                raise ValueError(f"{name}: expected {setting.reads!r}, which it reads, among the objectives, found {listed}")
         if not any(self.objectives.values()):
             raise ValueError(f"objectives: expected a weight > 0 for at least one, found {self.objectives}")
         fewest, most, found = fusion.fewest_towers, fusion.most_towers, len(self.vision_towers)

@@ -270,8 +270,8 @@ class AdaCANFusion(Fusion, part="adacan"):
     Fusion: p = tanh(W_p u_t + b);  q = tanh(W_q x_t + b);  g = sigmoid(w_g . [p; q]);  m = g p + (1 - g) q.
     Filtration: s = sigmoid(w_s . [W_sh h_t; W_sm m + b]);  r = s tanh(W_r m + b);  F = [h_t; r].
 
-    Both gates are scalars, as printed; the authors' program has vectors. All maps are D wide, which the paper leaves open. As
-    printed, a and b are the same for each word, see `CoAttention`; the filtration gate is what tells words apart.
+    Both gates are scalars, as printed; the authors' program departs from the printed formulas. All maps are D wide, which the
+    paper leaves open. As printed, a and b are the same for each word, see `CoAttention`; the filtration gate tells words apart.
     """
 
     def __init__(self, config: MMNERConfig, widths: Widths) -> None:

@@ -40,6 +40,7 @@ class Setting:
         help: what it is, in a few words.
         range: the values that it may have; None: all of its type. A None that the type allows is in every range.
         table: the table whose names it may have.
+        reads: the objective that must be listed where the setting is not 0.
     """
 
     type: Any
@@ -47,6 +48,7 @@ class Setting:
     help: str
     range: Range | None = None
     table: "Mapping[str, Part] | None" = None
+    reads: str | None = None
 
     def check(self, name: str, value: Any, *, owner: str = "MMNERConfig") -> None:
         """Raises TypeError for a value of another type or no name of the table, ValueError for one out of range."""
@@ -202,7 +204,9 @@ HEADS: dict[str, Part] = {
     MAIN_HEAD: Part(
         "tagging by a CRF",
         settings={
-            "boundary_share": Setting(float, 0.0, "share of the converted boundary emissions in those of the tagging", SHARE)
+            "boundary_share": Setting(
+                float, 0.0, "share of the converted boundary emissions in those of the tagging", SHARE, reads="boundary"
+            )
         },
     ),
     "boundary": Part("entity boundary detection by a CRF of its own"),

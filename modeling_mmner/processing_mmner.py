@@ -299,7 +299,8 @@ class MMNERProcessor(ProcessorMixin):
 
     def _character_array(self, posts: list[list[str]], *, most: int) -> np.ndarray:
         """(B, W, Y) character ids of posts given as words, at most so many a word."""
-        spelt = [[np.frombuffer(_encodable(word[:most]).encode()[:most], np.uint8) for word in words] for words in posts]
+        # One character more than bytes: the last may be a surrogate that belongs to the next.
+        spelt = [[np.frombuffer(_encodable(word[: most + 1]).encode()[:most], np.uint8) for word in words] for words in posts]
         longest = max((len(word) for words in spelt for word in words), default=0)
         ids = np.zeros((len(posts), max(1, *map(len, posts)), max(1, longest)), np.int64)
         for row, words in enumerate(spelt):

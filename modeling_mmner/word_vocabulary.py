@@ -78,7 +78,7 @@ def read_vectors(path: str) -> Iterator[tuple[str, np.ndarray]]:
     if not Path(path).is_file():
         raise ValueError(f"word_vectors: expected a file of word vectors, found none at {path}")
     width = None
-    with open(path, encoding="utf-8", newline="\n") as file:
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, 1):
             fields = line.rstrip("\r\n").rstrip(" ").split(" ")
             if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
@@ -95,3 +95,5 @@ def read_vectors(path: str) -> Iterator[tuple[str, np.ndarray]]:
                     f"word_vectors {path}, line {number}: expected a word and {width or 'its'} numbers, found {line!r:.80}"
                 )
             yield word, vector
+    if width is None:
+        raise ValueError(f"word_vectors {path}: expected a word and its numbers on each line, found an empty file")

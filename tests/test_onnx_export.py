@@ -22,13 +22,16 @@ from modeling_mmner.crf_mmner import CRF
 from modeling_mmner.onnx_decoding import ExportedModel, existing_windows
 from tests.elsewhere import run_elsewhere
 from tests.shared_data import SENTENCES, bpe_tokenizer, property_test
-from tests.tiny import LABELS, SYSTEMS, ready_model, stir
+from tests.tiny import LABELS, SYSTEMS, parts_of, ready_model, stir
 
 # MLMNER reads short windows; 2M-NER is saved in half precision, and its ViT sees pictures of another size than the processor's.
+# GVATT reads characters by a BiLSTM and has a second one over the words, AdaCAN reads characters by a CNN; neither has windows.
 SETTINGS = {
     "mlmner": SYSTEMS["mlmner"],
     "2m-ner": SYSTEMS["2m-ner"],
     "text-only": {"fusion": "text-only"},
+    "gvatt": SYSTEMS["gvatt"],
+    "adacan": SYSTEMS["adacan"],
 }
 HALF_PRECISION = "2m-ner"
 each_system = pytest.mark.parametrize("system", SETTINGS)
@@ -66,6 +69,10 @@ def systems(tmp_path_factory):
 
 
 def save_model(folder: Path, system: str) -> Path:
+    if "text_tower" in SETTINGS[system]:
+        for part in parts_of(SETTINGS[system], posts=SENTENCES, seed=1):
+            part.save_pretrained(folder)
+        return folder
     tokenizer = bpe_tokenizer()
     tokenizer.model_max_length = 16 if system == "mlmner" else 64
     model = ready_model(**SETTINGS[system], text={"vocab_size": len(tokenizer), "num_hidden_layers": 1})
@@ -138,7 +145,7 @@ def test_graph_takes_what_the_processor_returns(systems, system):
     np.testing.assert_allclose(logits, in_torch(exported.model, batch)["logits"], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("system", ["mlmner", "2m-ner"])
+@pytest.mark.parametrize("system", ["mlmner", "2m-ner", "gvatt", "adacan"])
 def test_pixels_of_missing_pictures_change_nothing(systems, system):
     """If it failed, whatever stands in the place of a missing picture would be seen."""
     exported = systems(system)
@@ -149,6 +156,17 @@ def test_pixels_of_missing_pictures_change_nothing(systems, system):
     assert not np.array_equal(other, batch["pixel_values"])
     found = exported.exported(**batch | {"pixel_values": other})
     np.testing.assert_array_equal(found["logits"], exported.exported(**batch)["logits"])
+
+
+@pytest.mark.parametrize("system", ["gvatt", "adacan"])
+@pytest.mark.parametrize("texts", [[["", "Paris", "😀" * 40, "El niño"], [], ["", ""]], [["", ""], []]], ids=["some", "none"])
+def test_words_without_characters_equal_torch(systems, system, texts):
+    """If it failed, a word without a byte would be read as the word before it, or be a number out of nowhere."""
+    exported = systems(system)
+    batch = dict(exported.processor(texts))
+    assert batch["character_ids"].flatten(1).any() == any(map(any, texts))
+    found, expected = exported.exported(**as_arrays(batch)), in_torch(exported.model, batch)
+    np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-4, rtol=0)
 
 
 @each_system

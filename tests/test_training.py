@@ -240,6 +240,7 @@ def test_recipe_that_makes_no_card_is_refused_before_training(tmp_path, monkeypa
     [
         ({"objectives": {"crf": 1.0, "clusterin": 1.0}}, "clusterin"),
         ({"fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0, "contrastive": 1.0}}, "contrastive"),
+        ({"objectives": {"crf": 1.0}, "boundary_share": 0.5}, "boundary_share: expected 'boundary'"),
         (
             {"text_encoder": None, "text_config": {"hidden_size": 8}},
             "text_encoder: expected a model id or folder, or a text_config",

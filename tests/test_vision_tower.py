@@ -5,13 +5,15 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from modeling_mmner import MMNERForTokenClassification, VisionTowerConfig
+from modeling_mmner.assembly import build_model, build_processor
+from modeling_mmner.recipes import load_recipe
 from modeling_mmner.vision_mmner import VisionTower
-from tests.tiny import SYSTEMS, TOWER, VIT, see, stir, tiny_batch, tiny_config, tiny_model
+from tests.tiny import LABELS, SYSTEMS, TOWER, VIT, see, stir, tiny_batch, tiny_config, tiny_model
 
 SMALL = {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2}
 SWIN = {"img_size": 64, "window_size": 2, "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2]}
@@ -346,3 +348,56 @@ def test_picture_of_another_size_is_read_in_half_precision(tmp_path):
     batch = tiny_batch(size=48)
     expected = MMNERForTokenClassification.from_pretrained(tmp_path)(**batch).logits
     torch.testing.assert_close(half(**batch).logits, expected, atol=0.05, rtol=0.05)
+
+
+# VGG, whose layers after the last map hold most of its weights; `mlp_ratio` makes them small here
+
+VGG: dict[str, Any] = {"backbone": "vgg11", "backbone_args": {"mlp_ratio": 0.001}, "image_size": 64}
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_tower_of_vgg_ends_with_its_last_map(size):
+    """If it failed, AdaCAN's picture encoder would carry 400 MB that nothing reads, or its regions be read elsewhere."""
+    torch.manual_seed(1)
+    tower = VisionTower(VisionTowerConfig(**VGG | {"image_size": size})).eval()
+    timm_model = tower.backbone.timm_model
+    assert isinstance(timm_model.pre_logits, nn.Identity) and isinstance(timm_model.features[-1], nn.MaxPool2d)
+    assert all(name.startswith("features.") for name in timm_model.state_dict())
+    pixels = torch.randint(0, 256, (2, 1, 3, size, size), dtype=torch.uint8)
+    regions, mask = see(tower, pixels, image_mask=torch.tensor([[True], [False]]))
+    side = size // 32
+    assert (
+        regions.shape == (2, side * side, 512)
+        and tower.channels == 512
+        and mask.tolist() == [[True] * side**2, [False] * side**2]
+    )
+    expected = timm_model.features((pixels[0] / 255 - tower.mean) / tower.std)[0]
+    for place in range(side * side):
+        torch.testing.assert_close(regions[0, place], expected[:, place // side, place % side], atol=1e-5, rtol=1e-5)
+    assert regions[0].std() > 0.01
+
+
+def test_weights_of_a_whole_vgg_are_loaded_into_its_tower(tmp_path):
+    """If it failed, pretrained weights, which have the layers that the tower leaves out, would be refused or not be loaded."""
+    torch.manual_seed(2)
+    whole = timm.create_model("vgg11", num_classes=1000, **VGG["backbone_args"]).eval()
+    saved = whole.state_dict()
+    assert {"pre_logits.fc1.weight", "head.fc.weight"} < saved.keys()
+    torch.save(saved, tmp_path / "vgg.pth")
+    settings = {"vision_towers": [VGG], "vision_checkpoint": str(tmp_path / "vgg.pth")}
+    recipe = load_recipe("adacan-cnn-bilstm-crf", settings)
+    processor = build_processor(recipe, labels=LABELS, posts=[["Jordan", "posts"]])
+    model = build_model(recipe, processor).eval()
+    (tower,) = model.vision_towers
+    found = tower.backbone.timm_model.state_dict()
+    assert found.keys() == {name for name in saved if name.startswith("features.")}
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in found.items())
+    assert tower.config.backbone == "vgg11.tv_in1k" and processor.image_size == 64
+    batch = tiny_batch(pictures=(1, 0, 1)) | {"input_ids": torch.ones(3, 20, dtype=torch.long)}
+    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    states = model.encode(**batch).regions[0].states
+    expected = whole.forward_features((batch["pixel_values"][2] / 255 - tower.mean) / tower.std)
+    torch.testing.assert_close(states[2], expected[0].flatten(1).T, atol=1e-4, rtol=1e-4)
+    model.save_pretrained(tmp_path / "model")
+    loaded = MMNERForTokenClassification.from_pretrained(tmp_path / "model")
+    assert torch.equal(loaded(**batch).logits, model(**batch).logits)
