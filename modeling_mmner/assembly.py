@@ -17,11 +17,11 @@ from transformers import (
 
 from .configuration_mmner import MMNERConfig
 from .modeling_mmner import MMNERForTokenClassification
-from .parts_mmner import FUSIONS, needs_of
+from .parts_mmner import FUSIONS, needs_of, part_settings
 from .processing_mmner import MMNERProcessor
 from .recipes import Recipe, TowerSettings
 from .text_mmner import window_of, without_pooler
-from .word_vocabulary import load_vectors, make_word_tokenizer, word_vocabulary
+from .word_vocabulary import check_vectors, load_vectors, make_word_tokenizer, word_vocabulary
 
 
 def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[str]]) -> MMNERProcessor:
@@ -97,6 +97,8 @@ def check_model(recipe: Recipe) -> None:
         TypeError: a setting is of another type.
     """
     config = dict(recipe.model.config)
+    if (vectors := recipe.model.word_vectors) is not None:
+        check_vectors(vectors, width=config.get("word_width", part_settings()["word_width"].default))
     if not recipe.model.text_tower.has_encoder:
         config["word_vocabulary"] = {"size": 2, "unknown": 1, "rare": 2}  # of no word yet
     elif recipe.model.text_encoder is None and "model_type" not in config.get("text_config", {}):

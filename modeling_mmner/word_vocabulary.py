@@ -56,15 +56,25 @@ def load_vectors(embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerBase, p
     """
     ids, width = tokenizer.get_vocab(), embeddings.embedding_dim
     found = set()
+    check_vectors(path, width=width)
     for word, vector in read_vectors(path):
-        if len(vector) != width:
-            raise ValueError(
-                f"word_vectors {path}: expected vectors of word_width {width}, found {len(vector)}; set word_width to it"
-            )
         if (number := ids.get(word)) is not None and number not in found:
             embeddings.weight[number] = torch.from_numpy(vector)
             found.add(number)
     return len(found)
+
+
+def check_vectors(path: str, *, width: int) -> None:
+    """Check by its first line that a file has vectors of a width.
+
+    Raises:
+        ValueError: they are of another one; see `read_vectors`.
+    """
+    _, vector = next(read_vectors(path))
+    if len(vector) != width:
+        raise ValueError(
+            f"word_vectors {path}: expected vectors of word_width {width}, found {len(vector)}; set word_width to it"
+        )
 
 
 def read_vectors(path: str) -> Iterator[tuple[str, np.ndarray]]:

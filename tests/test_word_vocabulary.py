@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.assembly import build_model, build_processor
+from modeling_mmner.assembly import build_model, build_processor, check_model
 from modeling_mmner.recipes import load_recipe, parse_arguments
 from modeling_mmner.word_vocabulary import PADDING, UNKNOWN, load_vectors, make_word_tokenizer, read_vectors, word_vocabulary
 from tests.shared_data import bpe_tokenizer, property_test
@@ -217,6 +217,15 @@ def test_missing_file_is_named(tmp_path):
             make_word_tokenizer(POSTS, size=9, vectors=str(path))
 
 
+@pytest.mark.parametrize("content", [b"", b"\x80\x00\xff\x12 \x93\xfe \x00"], ids=["empty", "binary"])
+def test_file_that_is_no_text_of_vectors_is_named(tmp_path, content):
+    """If it failed, word2vec's binary file would end in an error without its path, or an empty one pass."""
+    path = tmp_path / "vectors.bin"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^word_vectors {path}.*: expected a word and .* numbers"):
+        vectors_of(str(path))
+
+
 def test_each_vector_gets_to_its_word_s_row(written):
     """If it failed, words would start from other words' vectors."""
     path = written("nowhere 9 9 9\nParis 1 2 3\nJordan -4 5.5 6e-1\nNew York 7 8 9\nParis 0 0 0\n")
@@ -249,6 +258,14 @@ def build(*arguments: str) -> tuple[MMNERForTokenClassification, MMNERProcessor]
     recipe = parse_arguments([*arguments, *settings])
     processor = build_processor(recipe, labels=LABELS, posts=POSTS)
     return build_model(recipe, processor), processor
+
+
+def test_vectors_are_checked_before_the_corpus_is_read(written):
+    """If it failed, a file of another width would be found out after the corpus was downloaded and read."""
+    recipe = parse_arguments(["--recipe", "bilstm-crf", "--word_vectors", written(VECTORS), "--word_width", "4"])
+    with pytest.raises(ValueError, match="expected vectors of word_width 4, found 3; set word_width to it"):
+        check_model(recipe)
+    check_model(recipe.with_settings(word_width=3))
 
 
 def test_recipe_starts_from_the_vectors(written):
