@@ -34,10 +34,10 @@ from modeling_mmner.evaluation import Predictor, evaluate_rows, gold_tags, pictu
 from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.json_lines import json_line
-from modeling_mmner.metrics import SpanF1
 from modeling_mmner.model_card import render_untrained_card
 from modeling_mmner.reports import picture_worth, plot_confusion, plot_learning_curves, results_table, transfer_table
 from modeling_mmner.run_metrics import RunMetrics, Score
+from modeling_mmner.span_f1.span_f1 import SpanF1
 from modeling_mmner.terms import derived_licence, terms_of
 from modeling_mmner.training import PostSampler, centres_due, parameter_groups, refresh_centres, resolve_precision, train_epoch
 from modeling_mmner.training_corpus import TrainingCorpus, load_corpus

@@ -8,7 +8,7 @@ from datasets import Dataset
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .labels_mmner import IGNORED
-from .metrics import SpanF1
+from .span_f1.span_f1 import SpanF1
 from .training import centres_due, refresh_centres
 
 

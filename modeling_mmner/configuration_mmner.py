@@ -154,7 +154,9 @@ class MMNERConfig(PreTrainedConfig):
         """Check that the text tower is described by what it is made of: a transformers encoder or a vocabulary of words."""
         place, has_encoder = f"with the text tower {self.text_tower!r}", TEXT_TOWERS[self.text_tower].has_encoder
         if not has_encoder and self.text_config is not None:
-            raise ValueError(f"text_config: expected none {place}, which has no transformers encoder, found {self.text_config}")
+            raise ValueError(
+                f"text_config: expected none {place}, which has no transformers encoder, found {type(self.text_config).__name__}"
+            )
         if has_encoder and self.word_vocabulary is not None:
             raise ValueError(f"word_vocabulary: expected none {place}, which reads sub-tokens, found {self.word_vocabulary}")
         if not has_encoder and set(self.word_vocabulary or {}) != {"size", "unknown", "rare"}:

@@ -15,10 +15,11 @@ from dataset_scripts.inspection import picture_numbers
 
 from .images_mmner import PICTURE_COLUMNS
 from .labels_mmner import tags_to_spans
-from .metrics import count_score, evaluate_tags, span_counts
 from .modeling_mmner import MMNERForTokenClassification
 from .prediction_mmner import BatchPredictor, PostReader
 from .processing_mmner import MMNERProcessor, Post
+from .span_f1.span_f1 import count_score, evaluate_tags
+from .span_f1.spans import span_counts
 
 PictureMode = Literal["true", "shuffled", "none"]
 

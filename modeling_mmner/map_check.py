@@ -32,9 +32,9 @@ from tqdm.auto import tqdm
 from .explain import attended_tower, explain
 from .images_mmner import load_picture, pictures_of
 from .labels_mmner import OUTSIDE, Span, tags_to_spans
-from .metrics import bootstrap_interval
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor
+from .span_f1.confidence import bootstrap_interval
 
 MOST, RANDOM, LEAST, OTHER_POST, OTHER_WORDS = "most attended", "random", "least attended", "another post's", "other words'"
 CHOICES = (MOST, RANDOM, LEAST, OTHER_POST, OTHER_WORDS)

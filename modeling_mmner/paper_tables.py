@@ -76,9 +76,9 @@ TABLES: dict[str, PaperTable] = {
     ),
 }
 
-# Settings of parts that not every row has, and that rows without them pass over.
-_OF_ENCODERS = frozenset(["text_encoder", "text_config", "sentence_vector"])
-_OF_WORDS = frozenset(["word_vectors", "word_bytes", "word_width", "word_lstm_width"])
+# What only some rows can take, and the others pass over.
+_OF_ENCODERS = frozenset(["text_encoder", "text_config"])
+_OF_WORDS = frozenset(["word_vectors"])
 _OF_TOWERS = frozenset(["vision_towers", *TOWER_FLAGS])
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from .escaping import markdown_text
-from .metrics import paired_randomisation, tag_counts
 from .paper_tables import PaperTable, Row
 from .reproduce import Run
 from .run_metrics import RunMetrics
+from .span_f1.confidence import paired_randomisation
+from .span_f1.spans import tag_counts
 
 MODES = ("true", "shuffled", "none")
 AMBIGUOUS = "ambiguous"
@@ -150,7 +151,7 @@ def plot(results: Mapping[str, Any], path: str | Path) -> None:
     axes = figure.subplots()
     for height, row in enumerate(rows):
         if row["reported"]:
-            axes.plot(row["reported"]["f1"], height, "o", mfc="white", mec="#8a94a0", label="paper" if not height else None)
+            axes.plot(row["reported"]["f1"], height, "o", mfc="white", mec="#8a94a0")
         if row["mean"]:
             spread = 100 * (row["deviation"] or {"f1": 0.0})["f1"]
             axes.errorbar(100 * row["mean"]["f1"], height, xerr=spread, fmt="o", color="#1f2933", capsize=3)

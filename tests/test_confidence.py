@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling_mmner.labels_mmner import tags_to_spans
-from modeling_mmner.metrics import SpanF1, bootstrap_interval, calibration, count_score, paired_randomisation, tag_counts
+from modeling_mmner.span_f1.confidence import bootstrap_interval, calibration, paired_randomisation
+from modeling_mmner.span_f1.span_f1 import SpanF1, count_score
+from modeling_mmner.span_f1.spans import tag_counts
 from tests.shared_data import property_test
 from tests.test_span_f1 import random_posts
 

@@ -14,8 +14,8 @@ from PIL import Image
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.evaluation import PictureView, Predictor, evaluate_rows, gold_tags, picture_scores, raw_text_score
 from modeling_mmner.labels_mmner import bio_labels
-from modeling_mmner.metrics import evaluate_tags
 from modeling_mmner.processing_mmner import MMNERProcessor
+from modeling_mmner.span_f1.span_f1 import evaluate_tags
 from tests.shared_data import bpe_tokenizer, property_test
 from tests.tiny import tiny_model
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
+from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 
 from modeling_mmner.labels_mmner import Span, bio_labels, tags_to_spans
-from modeling_mmner.metrics import SpanF1, count_score, evaluate_tags, span_counts, tag_score
+from modeling_mmner.span_f1.span_f1 import SpanF1, count_score, evaluate_tags, tag_score
+from modeling_mmner.span_f1.spans import span_counts
 from tests.shared_data import property_test
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")  # seqeval's, where nothing is found
@@ -35,33 +36,6 @@ def seqeval_scores(gold, predicted, **options):
 
 def ours(score):
     return [score["precision"], score["recall"], score["f1"]]
-
-
-@property_test
-@given(gold_and_predicted())
-def test_lenient_scores_are_seqevals(case):
-    """If it failed, our main figure would not be the one that the field reports."""
-    assert ours(evaluate_tags(*case)["overall"]) == pytest.approx(seqeval_scores(*case))
-
-
-@property_test
-@given(gold_and_predicted())
-def test_strict_scores_are_seqevals(case):
-    """If it failed, the strict figure would count entities that begin with I-, or lose some that are right."""
-    expected = seqeval_scores(*case, mode="strict", scheme=IOB2)
-    assert ours(evaluate_tags(*case)["strict"]) == pytest.approx(expected)
-
-
-@property_test
-@given(gold_and_predicted())
-def test_scores_by_type_are_seqevals(case):
-    """If it failed, a type's score would hold entities of another."""
-    report = classification_report(*case, output_dict=True, zero_division=0)
-    by_type = evaluate_tags(*case)["by_type"]
-    assert set(by_type) == set(report) - {"micro avg", "macro avg", "weighted avg"}
-    for name, score in by_type.items():
-        assert ours(score) == pytest.approx([report[name][key] for key in ("precision", "recall", "f1-score")])
-        assert score["number"] == report[name]["support"]
 
 
 @property_test

@@ -16,9 +16,9 @@ from dataset_scripts.built_corpus import build_dataset
 from dataset_scripts.opening import open_corpus
 from dataset_scripts.reader import CorpusError
 from dataset_scripts.slices import parse_slice
-from modeling_mmner.metrics import evaluate_tags
 from modeling_mmner.recipes import CorpusSettings
 from modeling_mmner.reports import transfer_table
+from modeling_mmner.span_f1.span_f1 import evaluate_tags
 from modeling_mmner.training import PostSampler, draws_by_language
 from modeling_mmner.training_corpus import load_corpus
 from tests.shared_data import property_test

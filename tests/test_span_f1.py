@@ -16,18 +16,9 @@ from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
 
 from modeling_mmner.labels_mmner import bio_labels, tags_to_spans
-from modeling_mmner.metrics import (
-    SpanF1,
-    calibration,
-    count_score,
-    evaluate_tags,
-    paired_randomisation,
-    span_counts,
-    surface_groups,
-    tag_score,
-    training_surfaces,
-)
-from modeling_mmner.span_f1.spans import read_spans
+from modeling_mmner.span_f1.confidence import calibration, paired_randomisation
+from modeling_mmner.span_f1.span_f1 import SpanF1, count_score, evaluate_tags, tag_score
+from modeling_mmner.span_f1.spans import read_spans, span_counts, surface_groups, training_surfaces
 from tests.elsewhere import run_elsewhere
 from tests.shared_data import property_test
 

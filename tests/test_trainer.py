@@ -16,8 +16,8 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.assembly import build_model, build_processor, train_tokenizer
 from modeling_mmner.callbacks import EntityCentreCallback, span_f1, with_lengths
 from modeling_mmner.collator import MMNERCollator
-from modeling_mmner.metrics import tag_score
 from modeling_mmner.recipes import load_recipe
+from modeling_mmner.span_f1.span_f1 import tag_score
 from modeling_mmner.training import centres_due, parameter_groups, refresh_centres, train_epoch
 from modeling_mmner.training_corpus import load_corpus
 from modeling_mmner.word_vocabulary import make_word_tokenizer, word_vocabulary
