@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .escaping import markdown_text
+from .escaping import markdown_text, one_line
 from .paper_tables import PaperTable, Row
 from .reproduce import Run
 from .run_metrics import RunMetrics
@@ -156,7 +156,8 @@ def plot(results: Mapping[str, Any], path: str | Path) -> None:
             spread = 100 * (row["deviation"] or {"f1": 0.0})["f1"]
             axes.errorbar(100 * row["mean"]["f1"], height, xerr=spread, fmt="o", color="#1f2933", capsize=3)
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
-    axes.set_xlabel("test F1; hollow: the paper's")
+    where = "no corpus" if results["corpus"] is None else one_line(results["corpus"]["name"])
+    axes.set_xlabel(f"test F1 on {where:.40}; hollow: {results['source']}", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
     figure.savefig(path, format="png", dpi=150)
