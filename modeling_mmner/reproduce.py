@@ -1,4 +1,4 @@
-"""Runs the rows of a paper's table: a timed step of each first, then each row with each seed, in a process of its own.
+"""Runs the rows of a paper's table: timed steps of each first, then each row with each seed, in a process of its own.
 
 A run is made in a folder whose name begins with a dot and gets its own name when it is whole; so a run that was cut off starts
 anew the next time, and one that is whole is not run again.
@@ -105,7 +105,7 @@ def plan(name: str, settings: Mapping[str, Any], *, seeds: Sequence[int], encode
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a timed step says of a row.
+    """What timed steps say of a row.
 
     Attributes:
         parameters: of its model.
@@ -215,7 +215,7 @@ def _peak_memory() -> int:
 
 
 def preflight(runs: Sequence[Run], report: Callable[[str], None]) -> None:
-    """Time a step of each row that has a run to make, and say what the whole will take and whether all is there."""
+    """Time steps of each row that has a run to make, and say what the whole will take and whether all is there."""
     seconds, count = 0.0, 0
     waiting: dict[str, list[Run]] = {}
     for run in runs:
