@@ -274,7 +274,9 @@ def test_half_precision_finds_nearly_the_same_entities(saved, name, dtype, toler
     assert expected.span_scores.gt(0).sum() >= 3
     same = found.tags == expected.tags
     assert same[batch["word_mask"]].float().mean() > 0.9
-    torch.testing.assert_close(found.span_scores[same], expected.span_scores[same], atol=tolerance, rtol=0)
+    alike = same.all(1)  # posts with the same entities: a score is that of a whole entity, whose end may have moved
+    assert alike.any()
+    torch.testing.assert_close(found.span_scores[alike], expected.span_scores[alike], atol=tolerance, rtol=0)
     crfs = [parameter for path, parameter in half.named_parameters() if ".crf." in path.removeprefix("heads.crf")]
     assert crfs and all(parameter.dtype == torch.float32 for parameter in crfs)
     half.save_pretrained(tmp_path)
