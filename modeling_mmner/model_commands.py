@@ -107,6 +107,14 @@ def _add_reproduction(commands: Any) -> None:
     reproduce.add_argument("table", choices=list(TABLES), help=contents)
     reproduce.add_argument("--seeds", type=_numbers, default=[1], metavar="N,N,...", help="random seeds of each row (default 1)")
     reproduce.add_argument("--encoders", metavar="RECIPE", default=None, help="take text and picture encoders from this recipe")
+    reproduce.add_argument(
+        "--jobs",
+        type=int,
+        choices=range(1, 65),
+        default=1,
+        metavar="N",
+        help="runs at a time, 1 to 64 (default 1); they share the cores",
+    )
     reproduce.add_argument("--dry_run", action="store_true", default=False, help="only say what it will take")
     reproduce.add_argument("--keep_models", action="store_true", default=False, help="keep the trained models, too")
     add_setting_options(reproduce)
@@ -231,10 +239,10 @@ def _reproduce(options: argparse.Namespace) -> int:
         print(line, flush=True)
 
     runs = plan(options.table, settings, seeds=options.seeds, encoders=options.encoders, folder=folder)
-    preflight(runs, say)
+    preflight(runs, say, jobs=options.jobs)
     if options.dry_run:
         return 0
-    errors = make_runs(runs, say, keep_models=options.keep_models)
+    errors = make_runs(runs, say, keep_models=options.keep_models, jobs=options.jobs)
     results = collect(TABLES[options.table], runs, errors)
     write_table(results, folder)
     print(markdown(results))

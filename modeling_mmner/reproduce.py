@@ -11,8 +11,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -178,13 +178,16 @@ def train_run(recipe: Recipe, *, keep_model: bool) -> None:
     partial.rename(folder)
 
 
-def in_own_process(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def in_own_process(function: Callable[..., Any], *arguments: Any, jobs: int = 1, **options: Any) -> Any:
     """What a function returns, run in a new process, which ends with this one.
+
+    Args:
+        jobs: how many such processes share the processor; each gets its share of the threads.
 
     Raises:
         RowError: what the function raised, or that its process ended without a word.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin, initargs=(jobs,)) as pool:
         try:
             return pool.submit(function, *arguments, **options).result()
         except BrokenProcessPool as error:
@@ -197,7 +200,10 @@ class RowError(RuntimeError):
     """Why a row has no result."""
 
 
-def _end_with_parent() -> None:
+def _begin(jobs: int) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
     parent = parent_process()
 
     def watch() -> None:
@@ -214,8 +220,12 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def preflight(runs: Sequence[Run], report: Callable[[str], None]) -> None:
-    """Time steps of each row that has a run to make, and say what the whole will take and whether all is there."""
+def preflight(runs: Sequence[Run], report: Callable[[str], None], *, jobs: int = 1) -> None:
+    """Time steps of each row that has a run to make, and say what the whole will take and whether all is there.
+
+    Args:
+        jobs: runs at a time, see `make_runs`.
+    """
     seconds, count = 0.0, 0
     waiting: dict[str, list[Run]] = {}
     for run in runs:
@@ -223,7 +233,7 @@ def preflight(runs: Sequence[Run], report: Callable[[str], None]) -> None:
             waiting.setdefault(run.row.name, []).append(run)
     for name, left in waiting.items():
         try:
-            found: Estimate = in_own_process(estimate, left[0].recipe)
+            found: Estimate = in_own_process(estimate, left[0].recipe, jobs=jobs)
         except RowError as error:
             report(f"{name}: cannot run; {error}")
             continue
@@ -234,25 +244,35 @@ def preflight(runs: Sequence[Run], report: Callable[[str], None]) -> None:
             f"{name}: {found.parameters:,} parameters, {found.step_seconds:.2f} s a step, {found.memory / _GIB:.1f} GiB, about "
             f"{len(left)} x {found.run_seconds / 60:.1f} min; {read}"
         )
-    report(f"in all about {seconds / 60:.0f} min for {count} of {len(runs)} runs")
+    together = "" if jobs == 1 else f", {jobs} at a time"
+    report(f"in all about {seconds / 60 / jobs:.0f} min for {count} of {len(runs)} runs{together}")
 
 
-def make_runs(runs: Iterable[Run], report: Callable[[str], None], *, keep_models: bool = False) -> dict[tuple[str, int], str]:
-    """Make the runs that are not there; returns, by row and seed, why some of them are not there now."""
-    errors = {}
-    for run in runs:
-        place, started = f"{run.row.name}, seed {run.seed}", time.perf_counter()
-        if run.metrics() is not None:
-            report(f"{place}: there already")
-            continue
-        try:
-            in_own_process(train_run, run.recipe, keep_model=keep_models)
-        except RowError as error:
-            errors[run.row.name, run.seed] = str(error)
-            report(f"{place}: failed; {error}")
-            continue
-        metrics = run.metrics()
-        assert metrics is not None
-        f1, minutes = metrics.splits.test.overall.f1, (time.perf_counter() - started) / 60
-        report(f"{place}: test F1 {100 * f1:.1f}, {minutes:.1f} min")
-    return errors
+def make_runs(
+    runs: Sequence[Run], report: Callable[[str], None], *, keep_models: bool = False, jobs: int = 1
+) -> dict[tuple[str, int], str]:
+    """Make the runs that are not there; returns, by row and seed, why some of them are not there now.
+
+    Args:
+        jobs: runs at a time; small models on a processor of many cores gain by it.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        found = pool.map(lambda run: _make_run(run, report, keep_models=keep_models, jobs=jobs), runs)
+        return {(run.row.name, run.seed): error for run, error in zip(runs, found, strict=True) if error}
+
+
+def _make_run(run: Run, report: Callable[[str], None], *, keep_models: bool, jobs: int) -> str | None:
+    place, started = f"{run.row.name}, seed {run.seed}", time.perf_counter()
+    if run.metrics() is not None:
+        report(f"{place}: there already")
+        return None
+    try:
+        in_own_process(train_run, run.recipe, keep_model=keep_models, jobs=jobs)
+    except RowError as error:
+        report(f"{place}: failed; {error}")
+        return str(error)
+    metrics = run.metrics()
+    assert metrics is not None
+    f1, minutes = metrics.splits.test.overall.f1, (time.perf_counter() - started) / 60
+    report(f"{place}: test F1 {100 * f1:.1f}, {minutes:.1f} min")
+    return None

@@ -5,9 +5,11 @@ import shutil
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
+from threading import Barrier
 from typing import Any
 
 import pytest
+import torch
 from markdown_it import MarkdownIt
 from PIL import Image
 
@@ -91,7 +93,7 @@ def fake_train(recipe: Recipe, *, keep_model: bool, f1: float = 0.5) -> None:
     (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def in_this_process(function: Any, *arguments: Any, **options: Any) -> Any:
+def in_this_process(function: Any, *arguments: Any, jobs: int = 1, **options: Any) -> Any:
     try:
         return function(*arguments, **options)
     except Exception as error:
@@ -129,6 +131,30 @@ def test_what_is_there_is_not_run_again(trained, tmp_path):
     wanted = ("mlmner-without-both", "mlmner-without-contrastive", "mlmner-without-clustering", "mlmner")
     assert trained == list(product(wanted, (1, 2)))
     assert said[3] == "without both, seed 1: there already" and "without both, seed 1: test F1 60.0" in said[0]
+
+
+def test_jobs_run_at_the_same_time(monkeypatch, tmp_path):
+    """If it failed, `--jobs` would leave cores idle, or run more at a time than was asked for."""
+    both, running, most = Barrier(2, timeout=20), [], []
+
+    def train(recipe: Recipe, *, keep_model: bool) -> None:
+        running.append(recipe)
+        most.append(len(running))
+        both.wait()
+        running.remove(recipe)
+        fake_train(recipe, keep_model=keep_model)
+
+    monkeypatch.setattr(reproduce, "train_run", train)
+    monkeypatch.setattr(reproduce, "in_own_process", in_this_process)
+    said: list[str] = []
+    assert make_runs(table4_runs(tmp_path), said.append, jobs=2) == {}
+    assert len(said) == 8 and max(most) == 2
+
+
+def test_jobs_share_the_threads():
+    """If it failed, each of two jobs would start as many threads as there are cores, and both would crawl."""
+    alone, shared, least = (reproduce.in_own_process(torch.get_num_threads, jobs=jobs) for jobs in (1, 2, 99))
+    assert (shared, least) == (max(1, alone // 2), 1)
 
 
 @pytest.mark.parametrize("settings", [{"epochs": 4}, {"dataset": "twitter2015"}, {"objectives": {"boundary": 0.9}}])
