@@ -30,12 +30,19 @@ from transformers import get_linear_schedule_with_warmup
 from dataset_scripts.reader import CorpusError
 from modeling_mmner.assembly import build_model, build_processor, check_model, pretrained_parts
 from modeling_mmner.collator import MMNERCollator
-from modeling_mmner.evaluation import Predictor, evaluate_rows, gold_tags, picture_scores, raw_text_score
+from modeling_mmner.evaluation import Predictor, context_scores, evaluate_rows, gold_tags, picture_scores, raw_text_score
 from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.json_lines import json_line
 from modeling_mmner.model_card import render_untrained_card
-from modeling_mmner.reports import picture_worth, plot_confusion, plot_learning_curves, results_table, transfer_table
+from modeling_mmner.reports import (
+    context_worth,
+    picture_worth,
+    plot_confusion,
+    plot_learning_curves,
+    results_table,
+    transfer_table,
+)
 from modeling_mmner.run_metrics import RunMetrics, Score
 from modeling_mmner.span_f1.span_f1 import SpanF1
 from modeling_mmner.terms import derived_licence, terms_of
@@ -62,6 +69,8 @@ def main(recipe: Recipe) -> None:
     console.print(results_table(runs))
     if len(runs) == 2:
         console.print(picture_worth(*runs.values()), markup=False, emoji=False, highlight=False)
+    if worth := context_worth(runs[recipe.name]):
+        console.print(worth, markup=False, emoji=False, highlight=False)
     print(f"Model folder, metrics, predictions and plots are in {recipe.training.output_dir}/")
 
 
@@ -96,6 +105,7 @@ def train(recipe: Recipe) -> RunMetrics:
     set_seed(recipe.training.seed)
     corpus = load_corpus(recipe.corpus)
     processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
+    corpus.count_contexts(processor)
     model = build_model(recipe, processor).to(accelerator.device)
     accelerator.print(f"{recipe.name}: {model.num_parameters():,} parameters; {corpus.summary().describe()}")
 
@@ -235,14 +245,16 @@ def score_splits(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor) -
     """Scores of the validation and the test split, and the test split's predicted tags."""
     validation, test = corpus.splits["validation"], corpus.splits["test"]
     predicted = predictor.tags(test)
-    own = evaluate_rows(predicted, test, corpus.labels)
+    worth = {
+        "picture": picture_scores(predictor, test, predicted, seed=recipe.training.seed),
+        "context": context_scores(predictor, test, predicted, seed=recipe.training.seed),
+    }
     scores = {
         "validation": evaluate_rows(predictor.tags(validation), validation, corpus.labels),
-        "test": own
-        | {
-            "raw_text": raw_text_score(predictor, test),
-            "picture": picture_scores(predictor, test, own, seed=recipe.training.seed),
-        },
+        "test": evaluate_rows(predicted, test, corpus.labels)
+        | {"raw_text": raw_text_score(predictor, test)}
+        | {what: found["scores"] for what, found in worth.items()}
+        | {"p_values": {what: found["p_values"] for what, found in worth.items()}},
     }
     return scores, predicted
 

@@ -44,7 +44,13 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
         tokenizer.model_max_length = min(window, tokenizer.model_max_length)
     sizes = [_tower_config(tower)["image_size"] for tower in settings.towers]
     word_bytes = settings.word_bytes if settings.text_tower.reads_characters else None
-    return MMNERProcessor(tokenizer, labels=labels, image_size=max(sizes, default=None), word_bytes=word_bytes)
+    return MMNERProcessor(
+        tokenizer,
+        labels=labels,
+        image_size=max(sizes, default=None),
+        word_bytes=word_bytes,
+        context_window=settings.context_window if recipe.corpus.context is not None else None,
+    )
 
 
 def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrainedTokenizerBase:
@@ -59,7 +65,9 @@ def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrai
     trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, special_tokens=specials, show_progress=False)
     tokenizer.train_from_iterator((word for post in posts for word in post), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[(name, specials.index(name)) for name in ("[CLS]", "[SEP]")]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, specials.index(name)) for name in ("[CLS]", "[SEP]")],
     )
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **dict(zip(names, specials, strict=True)))

@@ -12,18 +12,21 @@ from .processing_mmner import MMNERProcessor
 
 @dataclass
 class MMNERCollator:
-    """Makes a batch of rows with `tokens`, and optionally `image` or `images` and `ner_tags`; pads to the batch's longest.
+    """Makes a batch of rows with `tokens`, and optionally `image` or `images`, a context and `ner_tags`; pads to the longest.
 
     Attributes:
-        processor: places the words and reads the pictures.
+        processor: places the words, reads the pictures, and the contexts where it has a `context_window`.
         use_images: False leaves every picture out.
+        context_column: the column of the contexts; None leaves every context out.
     """
 
     processor: MMNERProcessor
     use_images: bool = True
+    context_column: str | None = "context"
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """See `MMNERProcessor.__call__` for the tensors and their shapes."""
         images = [pictures_of(row) for row in rows] if self.use_images else None
         labels = [row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None
-        return dict(self.processor([row["tokens"] for row in rows], images=images, labels=labels))
+        context = [row.get(self.context_column) for row in rows] if self.context_column is not None else None
+        return dict(self.processor([row["tokens"] for row in rows], images=images, context=context, labels=labels))

@@ -136,6 +136,7 @@ def _type_and_score(entity: dict[str, Any]) -> str:
 # `${value}`, never `{{value}}`: Gradio makes a program of what the latter fills in, and a visitor's text would run.
 _STATUS = '<div role="status" aria-live="polite">${value}</div>'
 _WORDS = '<div role="group" aria-label="The text word by word; choose a word to see where in the picture it looks">${value}</div>'
+_ABOUT = "What somebody wrote about the post or its picture"
 _NOTHING_YET = "<p>The text will stand here with its entities marked.</p>"
 _CHOOSE = """
 const choose = (event, selector) => {
@@ -191,12 +192,12 @@ class DemoPage:
         self.reads_pictures = processor.image_size is not None
         self.examples = examples
 
-    def find(self, text: str, picture: str | None) -> tuple[Explanation | None, str, str, str]:
+    def find(self, text: str, picture: str | None, context: str = "") -> tuple[Explanation | None, str, str, str]:
         """The explanation to keep for the session, and the HTML of status, text and detail."""
         if not text.strip():
             return _failed(EMPTY_TEXT)
         try:
-            explanation = explain(self.model, self.processor, text, images=picture or None)
+            explanation = explain(self.model, self.processor, text, images=picture or None, context=context or None)
             # The model has seen the picture in full; to draw maps over it, a copy of the size shown will do.
             side = (_DRAWN_SIDE, _DRAWN_SIDE)
             explanation = replace(explanation, pictures=[ImageOps.contain(one, side) for one in explanation.pictures])
@@ -258,6 +259,9 @@ def build_demo(
                 )
                 # Gradio would open the file before a handler sees it, and show its own error, with a path, for a broken one.
                 picture.preprocess = _file_of  # type: ignore[method-assign]
+                inputs: list[Any] = [text, picture]
+                if processor.context_window is not None:
+                    inputs.append(gr.Textbox(label="Context (optional)", lines=1, max_lines=6, placeholder=_ABOUT))
                 button = gr.Button("Find entities", variant="primary")
             with gr.Column():
                 explanation = gr.State(time_to_live=_KEPT_SECONDS)
@@ -268,7 +272,7 @@ def build_demo(
 
         finding: dict[str, Any] = {
             "fn": page.find,
-            "inputs": [text, picture],
+            "inputs": inputs,
             "outputs": [explanation, status, words, detail],
             "concurrency_id": "model",
             "concurrency_limit": 1,

@@ -1,4 +1,4 @@
-"""Predicting whole splits and scoring them: with the posts' own pictures, with shuffled ones, and with none."""
+"""Predicting whole splits and scoring them: with the posts' own pictures and contexts, with shuffled ones, and with none."""
 
 import random
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
 
+from dataset_scripts.contexts import CONTEXT
 from dataset_scripts.inspection import picture_numbers
 
 from .images_mmner import PICTURE_COLUMNS
@@ -18,34 +19,39 @@ from .labels_mmner import tags_to_spans
 from .modeling_mmner import MMNERForTokenClassification
 from .prediction_mmner import BatchPredictor, PostReader
 from .processing_mmner import MMNERProcessor, Post
+from .span_f1.confidence import paired_randomisation
 from .span_f1.span_f1 import count_score, evaluate_tags
-from .span_f1.spans import span_counts
+from .span_f1.spans import span_counts, tag_counts
 
-PictureMode = Literal["true", "shuffled", "none"]
+Shown = Literal["picture", "context"]
+Mode = Literal["true", "shuffled", "none"]
+_COLUMNS: dict[str, tuple[str, ...]] = {"picture": PICTURE_COLUMNS, "context": (CONTEXT,)}
 
 
 @dataclass
-class PictureView:
-    """Rows of a data set with their own pictures, each with another post's, or with none.
+class ShownRows:
+    """Rows of a data set with their own pictures or contexts, each with another post's, or with none.
 
-    Shuffling moves the pictures round among the posts that have one, by a random cycle: none keeps its own.
+    Shuffling moves them round among the posts that have one, by a random cycle: none keeps its own.
 
     Attributes:
-        rows: the data set, with a column `image` or `images`.
-        mode: which pictures to show.
+        rows: the data set, with a column `image` or `images`, or a column `context`.
+        mode: which ones to show.
         seed: of the shuffling.
+        what: pictures or contexts.
     """
 
     rows: Dataset
-    mode: PictureMode
+    mode: Mode
     seed: int = 0
+    what: Shown = "picture"
 
     def __post_init__(self) -> None:
         self._donor: dict[int, int] = {}
         if self.mode == "shuffled":
-            pictured = pictured_rows(self.rows)
-            random.Random(self.seed).shuffle(pictured)
-            self._donor = dict(zip(pictured, pictured[1:] + pictured[:1], strict=True))
+            having = rows_with(self.what, self.rows)
+            random.Random(self.seed).shuffle(having)
+            self._donor = dict(zip(having, having[1:] + having[:1], strict=True))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,13 +61,16 @@ class PictureView:
             return self.rows[index]
         row = self.rows[index]
         shown = self.rows[self._donor[index]] if index in self._donor else row
-        columns = [column for column in PICTURE_COLUMNS if column in row]
+        columns = [column for column in _COLUMNS[self.what] if column in row]
         return row | {column: None if self.mode == "none" else shown[column] for column in columns}
 
 
-def pictured_rows(rows: Dataset) -> list[int]:
-    """The indices of the rows that have a picture."""
-    return np.flatnonzero(picture_numbers(rows)).tolist()
+def rows_with(what: Shown, rows: Dataset) -> list[int]:
+    """The indices of the rows that have a picture, or a context."""
+    if what == "picture":
+        return np.flatnonzero(picture_numbers(rows)).tolist()
+    contexts = list(rows[CONTEXT]) if CONTEXT in rows.features else []
+    return [index for index, context in enumerate(contexts) if context]
 
 
 @dataclass
@@ -82,7 +91,7 @@ class Predictor:
     batch_size: int = 32
     num_workers: int = 0
 
-    def tags(self, rows: Dataset | PictureView) -> list[list[str]]:
+    def tags(self, rows: Dataset | ShownRows) -> list[list[str]]:
         """The predicted BIO tags of each row, one a word."""
         lengths = [len(tokens) for tokens in rows["tokens"]]
         order = sorted(range(len(rows)), key=lengths.__getitem__)
@@ -113,20 +122,34 @@ def evaluate_rows(predicted: Sequence[Sequence[str]], rows: Dataset, labels: Seq
     return evaluate_tags(gold_tags(rows, labels), predicted, languages=rows["language"], sources=rows["source"])
 
 
-def picture_scores(predictor: Predictor, rows: Dataset, own: dict[str, Any], *, seed: int) -> dict[str, Any]:
-    """Scores by what the posts were shown: their ``true`` pictures (`own`), ``shuffled`` ones, or ``none``.
+def picture_scores(predictor: Predictor, rows: Dataset, own: Sequence[Sequence[str]], *, seed: int) -> dict[str, Any]:
+    """What the pictures are worth, see `_scores_by_mode`: where rows or model have none, only ``none``, which is `own`."""
+    if predictor.model.vision_towers and rows_with("picture", rows):
+        return _scores_by_mode("picture", predictor, rows, own, seed=seed)
+    return {"scores": {"none": evaluate_rows(own, rows, predictor.processor.labels)}, "p_values": {}}
 
-    Where rows or model have no picture, `own` is what ``none`` gives, and nothing else is there.
-    """
-    pictured = len(pictured_rows(rows))
-    if not (predictor.model.vision_towers and pictured):
-        return {"none": own}
-    scores = {"true": own}
-    modes: list[PictureMode] = ["shuffled", "none"] if pictured > 1 else ["none"]
+
+def context_scores(predictor: Predictor, rows: Dataset, own: Sequence[Sequence[str]], *, seed: int) -> dict[str, Any]:
+    """What the contexts are worth, see `_scores_by_mode`: where rows or model have none, nothing."""
+    if predictor.processor.context_window is not None and rows_with("context", rows):
+        return _scores_by_mode("context", predictor, rows, own, seed=seed)
+    return {"scores": {}, "p_values": {}}
+
+
+def _scores_by_mode(
+    what: Shown, predictor: Predictor, rows: Dataset, own: Sequence[Sequence[str]], *, seed: int
+) -> dict[str, Any]:
+    """Scores by what the posts were shown: their ``true`` pictures or contexts (`own` are the tags found then), ``shuffled`` ones
+    (where more than one post has one), or ``none``; and for the latter two the p-value of the difference in F1 to the first."""
+    labels = predictor.processor.labels
+    gold = gold_tags(rows, labels)
+    scores, p_values = {"true": evaluate_rows(own, rows, labels)}, {}
+    modes: list[Mode] = ["shuffled", "none"] if len(rows_with(what, rows)) > 1 else ["none"]
     for mode in modes:
-        predicted = predictor.tags(PictureView(rows, mode, seed))
-        scores[mode] = evaluate_rows(predicted, rows, predictor.processor.labels)
-    return scores
+        predicted = predictor.tags(ShownRows(rows, mode, seed, what))
+        scores[mode] = evaluate_rows(predicted, rows, labels)
+        p_values[mode] = paired_randomisation(tag_counts(gold, own), tag_counts(gold, predicted))
+    return {"scores": scores, "p_values": p_values}
 
 
 def raw_text_score(predictor: Predictor, rows: Dataset) -> dict[str, Any]:

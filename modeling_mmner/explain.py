@@ -77,7 +77,12 @@ class Explanation:
 
 
 def explain(
-    model: MMNERForTokenClassification, processor: MMNERProcessor, text: str | Sequence[str], images: Any = None
+    model: MMNERForTokenClassification,
+    processor: MMNERProcessor,
+    text: str | Sequence[str],
+    images: Any = None,
+    *,
+    context: str | Sequence[str] | None = None,
 ) -> Explanation:
     """Find the entities of one post, and what the model looked at for each word.
 
@@ -86,6 +91,7 @@ def explain(
         processor: its processor.
         text: a raw text, or the words of one post.
         images: a picture, a list of them, or None (see `load_picture` for the kinds).
+        context: a text about the post, or several; for models that read contexts.
 
     Raises:
         ValueError: the model is in training mode; the regions are not a square grid.
@@ -97,7 +103,7 @@ def explain(
     is_words = not isinstance(text, str)
     if is_words and not all(isinstance(word, str) for word in text):
         raise TypeError("explain: expected one text or the words of one post, found several posts; explain them one by one")
-    (post,) = processor.read(text, images, is_split_into_words=is_words)
+    (post,) = processor.read(text, images, context=context, is_split_into_words=is_words)
     with inference_mode():
         outputs = model(**processor.encode([post]).to(model.device), output_attentions=True, output_gate=True)
     (entities,) = processor.post_process_entities(outputs, [post])

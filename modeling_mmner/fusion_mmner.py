@@ -272,17 +272,18 @@ class AdaCANFusion(Fusion, part="adacan"):
 
     Both gates are scalars, as printed; the authors' program departs from the printed formulas. All maps are D wide, which the
     paper leaves open. As printed, a and b are the same for each word, see `CoAttention`; the filtration gate tells words apart.
+    The maps start as `GlorotLinear`: the picture reaches F through four of them, one after the other.
     """
 
     def __init__(self, config: MMNERConfig, widths: Widths) -> None:
         super().__init__(config, widths)
         width, self.width = widths.text, 2 * widths.text
-        self.region_projection = nn.Linear(widths.channels[0], width)
+        self.region_projection = GlorotLinear(widths.channels[0], width)
         self.visual_attention, self.textual_attention = CoAttention(width), CoAttention(width)
-        self.picture_map, self.text_map, self.filtered_map = (nn.Linear(width, width) for _ in range(3))
-        self.fusion_gate = nn.Linear(2 * width, 1, bias=False)
-        self.word_filter, self.mixture_filter = nn.Linear(width, width, bias=False), nn.Linear(width, width)
-        self.filtration_gate = nn.Linear(2 * width, 1, bias=False)
+        self.picture_map, self.text_map, self.filtered_map = (GlorotLinear(width, width) for _ in range(3))
+        self.fusion_gate = GlorotLinear(2 * width, 1, bias=False)
+        self.word_filter, self.mixture_filter = GlorotLinear(width, width, bias=False), GlorotLinear(width, width)
+        self.filtration_gate = GlorotLinear(2 * width, 1, bias=False)
 
     def forward(self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False) -> FusionOutput:
         """Fuse words and the regions of one picture encoder.
@@ -317,8 +318,8 @@ class CoAttention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.context_map, self.query_map = nn.Linear(width, width, bias=False), nn.Linear(width, width)
-        self.context_score, self.query_score = nn.Linear(width, 1, bias=False), nn.Linear(width, 1)
+        self.context_map, self.query_map = GlorotLinear(width, width, bias=False), GlorotLinear(width, width)
+        self.context_score, self.query_score = GlorotLinear(width, 1, bias=False), GlorotLinear(width, 1)
 
     def forward(self, query: Tensor, context: Tensor, *, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Attend from `query` (B, Q, D) over `context` (B, K, D), K >= 0, where `mask` (B, K) is True.
@@ -330,6 +331,16 @@ class CoAttention(nn.Module):
         of_context = self.context_score(torch.tanh(self.context_map(context)))  # shape: (B, K, 1)
         weights = masked_softmax(of_query + of_context.mT, mask[:, None])
         return weights.to(context.dtype) @ context, weights
+
+
+class GlorotLinear(nn.Linear):
+    """A linear layer that starts as Glorot and Bengio (2010) start one before tanh: of variance 2 / (inputs + outputs)."""
+
+    def initialise(self) -> None:
+        """Draw its weights, and set its bias to 0."""
+        initialization.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            initialization.zeros_(self.bias)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:

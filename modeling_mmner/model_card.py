@@ -19,7 +19,7 @@ from .run_metrics import CorpusSummary, RunMetrics
 from .terms import derived_licence, public_name, terms_of
 
 # Not in the card's table of settings: what it says elsewhere, and folders of the author's own disk.
-_NOT_IN_TABLE = ("languages", "seed", "data_dir", "image_dir", "output_dir")
+_NOT_IN_TABLE = ("languages", "seed", "data_dir", "image_dir", "output_dir", "context_file")
 
 
 def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revision: str | None = None) -> str:
@@ -108,6 +108,7 @@ def _render(
         is_placeholder=is_placeholder,
         settings={key: value for part in sections for key, value in recipe[part].items() if key not in _NOT_IN_TABLE},
         reads_pictures=recipe["corpus"]["use_images"] and bool(recipe["model"]["vision_towers"]),
+        reads_context=recipe["corpus"].get("context") is not None,
         corpus=corpus,
         is_trained=metrics is not None,
         metrics=metrics,
@@ -172,6 +173,7 @@ def _training_command(recipe: Recipe, *, needs_files: bool) -> str:
     command = f"python train_accelerate.py --recipe {shlex.quote(one_line(recipe.name))}"
     if needs_files:
         command += f" --data_dir {shlex.quote(dataset)}"
+        command += f" --context_file {shlex.quote(f'{dataset}_contexts')}" if recipe.corpus.context is not None else ""
         command += f" --image_dir {shlex.quote(f'{dataset}_images')}" if recipe.model.towers else ""
     return command
 

@@ -77,6 +77,7 @@ def _add_explanations(commands: Any) -> None:
     _add_model_option(explain)
     explain.add_argument("--text", required=True, help="the post's text")
     explain.add_argument("--image", required=True, nargs="+", metavar="FILE", help="its pictures, drawn side by side")
+    explain.add_argument("--context", nargs="+", metavar="TEXT", help="texts about the post, for models that read contexts")
     explain.add_argument("--output_dir", required=True, help="folder for explanation.json and <number>_<word>.png")
     explain.add_argument("--words", type=_numbers, metavar="N,N,...", help="numbers of the words to draw, from 1 (default: all)")
 
@@ -195,7 +196,7 @@ def _explain(options: argparse.Namespace) -> int:
     from .explain import explain, save_explanation
     from .loading import load_model
 
-    explanation = explain(*load_model(options.model), options.text, options.image)
+    explanation = explain(*load_model(options.model), options.text, options.image, context=options.context)
     numbers = options.words or range(1, len(explanation.words) + 1)
     save_explanation(explanation, options.output_dir, words=numbers)
     for number in numbers:

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForTokenClassification, PreTrainedM
 from transformers.utils import ModelOutput, logging
 
 from .configuration_mmner import MMNERConfig
-from .context_mmner import Context, Regions, Widths
+from .context_mmner import Context, Regions, TextStates, Widths
 from .crf_mmner import CRF
 from .fusion_mmner import Fusion
 from .heads_mmner import Head, check_reading
@@ -84,11 +84,11 @@ class MMNERPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, (nn.Linear, nn.Conv1d)):
+        if callable(initialise := getattr(module, "initialise", None)):
+            initialise()
+        elif isinstance(module, (nn.Linear, nn.Conv1d)):
             # BERT's 0.02 at BERT's width; in a narrower model that constant would drown the picture in the residual.
             initialization.normal_(module.weight, std=(3 * module.weight[0].numel()) ** -0.5)
-        elif callable(initialise := getattr(module, "initialise", None)):
-            initialise()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -192,6 +192,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         *,
         word_starts: Tensor | None = None,
         word_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         character_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_mask: Tensor | None = None,
@@ -206,6 +207,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         Args:
             input_ids, attention_mask: (B, K, S) the windows of each text, padded on the right; or (B, S), one window each.
             word_starts, word_mask: (B, W) index in 0..K*S-1 of each word's first sub-token; bool, words first, W > 0.
+            token_type_ids: (B, K, S) 1 for sub-tokens of the text's context, 0 for the text's own; without it, no context.
             character_ids: (B, W, Y) the bytes of each word, plus 1, padded with 0, where the text tower reads characters.
             pixel_values, image_mask: (B, N, 3, H, W) uint8; (B, N) bool, without which all are there. N may be 0.
             image_features: (B, N, M, C) in place of a frozen tower's pixels; with several towers, one tensor each.
@@ -217,15 +219,13 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         """
         if labels is None and self.training and torch.is_grad_enabled():
             raise ValueError(_NO_LABELS)
+        words = {"word_starts": word_starts, "word_mask": word_mask, "token_type_ids": token_type_ids}
+        pictures = {"pixel_values": pixel_values, "image_mask": image_mask, "image_features": image_features}
         context = self.encode(
             input_ids,
             attention_mask,
-            word_starts=word_starts,
-            word_mask=word_mask,
+            **cast(Any, words | pictures),
             character_ids=character_ids,
-            pixel_values=pixel_values,
-            image_mask=image_mask,
-            image_features=image_features,
             labels=labels,
             need_weights=bool(self.config.output_attentions if output_attentions is None else output_attentions),
         )
@@ -253,6 +253,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         *,
         word_starts: Tensor | None = None,
         word_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         character_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_mask: Tensor | None = None,
@@ -267,22 +268,39 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 "its inputs with MMNERProcessor. The stock token-classification pipeline cannot place words; use "
                 "pipeline('multimodal-ner', ...) or processor(...), model(...), processor.post_process_entities(...)"
             )
-        word_mask = word_mask.bool()
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        if input_ids.dim() == 2:
-            input_ids, attention_mask = input_ids[:, None], attention_mask[:, None]
-        words = {"word_starts": word_starts, "word_mask": word_mask}
-        if TEXT_TOWERS[self.config.text_tower].reads_characters:
-            if character_ids is None:
-                raise ValueError(
-                    f"forward: expected character_ids (B, W, Y), which text tower {self.config.text_tower!r} reads, found none; "
-                    "make the inputs with the model's own MMNERProcessor"
-                )
-            words["character_ids"] = character_ids
-        text = self.text_tower(input_ids, attention_mask, **words)
+        words = {"word_starts": word_starts, "word_mask": word_mask.bool()}
+        text = self._read_text(input_ids, attention_mask, words, token_type_ids=token_type_ids, character_ids=character_ids)
         regions = self._regions(len(word_mask), pixel_values, image_mask, image_features)
         return Context(text, regions, self.fusion(text, regions, need_weights=need_weights), labels)
+
+    def _read_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        words: dict[str, Tensor],
+        *,
+        token_type_ids: Tensor | None,
+        character_ids: Tensor | None,
+    ) -> TextStates:
+        """The text tower's states, from those of the inputs that it reads."""
+        name, row = self.config.text_tower, TEXT_TOWERS[self.config.text_tower]
+        windows = [input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask]
+        if token_type_ids is not None:
+            if not row.has_encoder:
+                raise ValueError(f"forward: expected no token_type_ids with text tower {name!r}, which reads no context")
+            windows.append(token_type_ids)
+        if input_ids.dim() == 2:
+            windows = [tensor[:, None] for tensor in windows]
+        if token_type_ids is not None:
+            words["token_type_ids"] = windows.pop()
+        if row.reads_characters:
+            if character_ids is None:
+                raise ValueError(
+                    f"forward: expected character_ids (B, W, Y), which text tower {name!r} reads, found none; make the inputs "
+                    "with the model's own MMNERProcessor"
+                )
+            words["character_ids"] = character_ids
+        return self.text_tower(*windows, **words)
 
     def _regions(
         self,

@@ -15,7 +15,7 @@ Notation: B texts, W words, L labels, K windows of a text, S sub-tokens of a win
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,24 +134,23 @@ class CRF:
         return np.where(mask[..., None], emissions, 0).astype(np.float32)
 
 
-def existing_windows(input_ids: np.ndarray, attention_mask: np.ndarray, word_starts: np.ndarray) -> dict[str, np.ndarray]:
+def existing_windows(windows: Mapping[str, np.ndarray], word_starts: np.ndarray) -> dict[str, np.ndarray]:
     """The windows of a batch without the empty ones, as the graph reads them.
 
     Args:
-        input_ids, attention_mask: (B, K, S).
+        windows: input_ids, attention_mask and, of models that read contexts, token_type_ids, (B, K, S).
         word_starts: (B, W) index in 0..K*S-1 in each text's windows laid side by side.
 
     Returns:
-        input_ids and attention_mask (V, S); word_windows in 0..V-1 and word_starts in 0..S-1, (B, W), the row and column of each
-        word's first sub-token.
+        the former as (V, S); word_windows in 0..V-1 and word_starts in 0..S-1, (B, W), the row and column of each word's first
+        sub-token.
     """
-    exists = attention_mask.any(-1)  # shape: (B, K)
+    exists = windows["attention_mask"].any(-1)  # shape: (B, K)
     numbers = exists.cumsum().reshape(exists.shape) - 1
-    windows, places = np.divmod(word_starts, input_ids.shape[-1])
-    rows = np.take_along_axis(numbers, windows, axis=1)
+    columns, places = np.divmod(word_starts, windows["attention_mask"].shape[-1])
+    rows = np.take_along_axis(numbers, columns, axis=1)
     return {
-        "input_ids": input_ids[exists],
-        "attention_mask": attention_mask[exists],
+        **{name: values[exists] for name, values in windows.items()},
         "word_windows": rows.astype(np.int64),
         "word_starts": places.astype(np.int64),
     }
@@ -176,7 +175,8 @@ class ExportedModel:
         *,
         word_starts: np.ndarray,
         word_mask: np.ndarray,
-        **pictures: np.ndarray,
+        token_type_ids: np.ndarray | None = None,
+        **others: np.ndarray,
     ) -> dict[str, np.ndarray]:
         """Emissions, tags and span scores, as the model's output in torch.
 
@@ -184,15 +184,18 @@ class ExportedModel:
             input_ids, attention_mask: (B, K, S) the windows of each text, as the processor makes them.
             word_starts: (B, W) index in 0..K*S-1 of each word's first sub-token.
             word_mask: (B, W) bool, words first and padding after, W > 0.
-            pictures: ``pixel_values`` (B, N, 3, H, W) uint8 and ``image_mask`` (B, N) bool; N may be 0. Models of text alone pass
-                over them.
+            token_type_ids: (B, K, S), for models that read contexts.
+            others: ``pixel_values`` (B, N, 3, H, W) uint8 and ``image_mask`` (B, N) bool; N may be 0. Models of text alone pass
+                over them. ``character_ids`` (B, W, Y) for those that read characters.
 
         Returns:
             ``logits`` (B, W, L) float32, ``tags`` (B, W) int64 and ``span_scores`` (B, W) float32.
         """
         words = np.asarray(word_mask)
-        inputs = existing_windows(*map(np.asarray, (input_ids, attention_mask, word_starts)))
-        inputs |= {"word_mask": words} | {name: np.asarray(values) for name, values in pictures.items()}
+        windows = {"input_ids": input_ids, "attention_mask": attention_mask}
+        windows |= {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        inputs = existing_windows({name: np.asarray(values) for name, values in windows.items()}, np.asarray(word_starts))
+        inputs |= {"word_mask": words} | {name: np.asarray(values) for name, values in others.items()}
         wanted = {node.name for node in self.session.get_inputs()}
         (logits,) = self.session.run(None, {name: values for name, values in inputs.items() if name in wanted})
         tags = self.crf.decode_batch(logits, mask=words)

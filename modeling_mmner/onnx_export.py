@@ -64,6 +64,7 @@ class Emissions(nn.Module):
         word_windows: Tensor,
         word_starts: Tensor,
         word_mask: Tensor,
+        token_type_ids: Tensor | None = None,
         character_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_mask: Tensor | None = None,
@@ -74,6 +75,7 @@ class Emissions(nn.Module):
             input_ids, attention_mask: (V, S) the windows of all texts, S at most the encoder's window.
             word_windows, word_starts: (B, W) row and column of each word's first sub-token in `input_ids`.
             word_mask: (B, W) bool.
+            token_type_ids: (V, S), for encoders that know types and processors that read contexts.
             character_ids: (B, W, Y), for text towers that read characters.
             pixel_values, image_mask: (B, N, 3, H, W) uint8 and (B, N) bool, for models with vision towers; N may be 0.
         """
@@ -82,7 +84,8 @@ class Emissions(nn.Module):
             ids = input_ids[word_windows, word_starts]
             text = model.text_tower.read_words(ids, word_mask=word_mask, character_ids=character_ids)
         else:
-            encoded = model.text_tower.encoder(input_ids=input_ids, attention_mask=attention_mask)
+            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+            encoded = model.text_tower.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
             words = encoded.last_hidden_state[word_windows, word_starts].masked_fill(~word_mask[..., None], 0.0)
             text = TextStates(words, word_mask, masked_mean(words, word_mask))
         regions = []
@@ -177,7 +180,10 @@ def export_onnx(model_id: str, output_dir: str | Path) -> ExportReport:
 def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> torch.onnx.ONNXProgram:
     """The graph of the emissions, whose every axis but those of a picture may be of any size."""
     posts = _inputs(processor, _TRACED)
-    inputs = posts | existing_windows(posts["input_ids"], posts["attention_mask"], posts["word_starts"])
+    windows: dict[str, np.ndarray] = {
+        name: posts[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in posts
+    }
+    inputs = posts | existing_windows(windows, posts["word_starts"])
     texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
     sub_tokens = Dim("sub_tokens", max=processor.window)
     axes: dict[str, tuple[Any, ...]] = {
@@ -187,6 +193,8 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
         "word_starts": (texts, words),
         "word_mask": (texts, words),
     }
+    if "token_type_ids" in inputs and model.text_tower.has_types:
+        axes["token_type_ids"] = (rows, sub_tokens)
     if "character_ids" in inputs:
         axes["character_ids"] = (texts, words, Dim("characters"))
     if model.vision_towers:
@@ -242,4 +250,6 @@ def _inputs(processor: MMNERProcessor, posts: list[tuple[str, int]]) -> dict[str
     """The model's inputs for texts with a number of made-up pictures each."""
     random, size = np.random.default_rng(0), processor.image_size or 1
     pictures = [list(random.integers(256, size=(count, size, size, 3), dtype=np.uint8)) for _, count in posts]
-    return dict(processor([text for text, _ in posts], images=pictures, return_tensors="np"))
+    texts = [text for text, _ in posts]
+    contexts = [text if count % 2 else None for text, count in posts]  # read by processors that read any
+    return dict(processor(texts, images=pictures, context=contexts, return_tensors="np"))

@@ -77,7 +77,7 @@ TABLES: dict[str, PaperTable] = {
 }
 
 # What only some rows can take, and the others pass over.
-_OF_ENCODERS = frozenset(["text_encoder", "text_config"])
+_OF_ENCODERS = frozenset(["text_encoder", "text_config", "context", "context_file", "context_writer", "context_window"])
 _OF_WORDS = frozenset(["word_vectors"])
 _OF_TOWERS = frozenset(["vision_towers", *TOWER_FLAGS])
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForTokenClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 
-from .posts_mmner import is_one_post, is_words, with_images
+from .posts_mmner import is_one_post, is_words, with_beside
 from .prediction_mmner import BatchPredictor, BrokenPictures, PostReader, Prediction, is_indexed, post_at
 
 
@@ -20,8 +20,8 @@ class MultimodalNERPipeline(Pipeline):
     A post is
 
     - a text;
-    - ``{"text": ...}`` or ``{"tokens": [...]}``, with ``"image": ...`` or ``"images": [...]`` where it has pictures, as the rows
-      of a data set are;
+    - ``{"text": ...}`` or ``{"tokens": [...]}``, with ``"image": ...`` or ``"images": [...]`` where it has pictures, and
+      ``"context": ...``, a text or several about it, as the rows of a data set are;
     - a list of words, inside a list of posts;
     - a chat, as transformers' own multimodal pipelines take it: ``[{"role": "user", "content": [{"type": "image", "image": ...},
       {"type": "text", "text": ...}]}]``. Its user's texts, joined by line ends, are the text.
@@ -53,6 +53,7 @@ class MultimodalNERPipeline(Pipeline):
         text: Any,
         images: Any = None,
         *,
+        context: Any = None,
         is_split_into_words: bool = False,
         num_workers: int | None = None,
         batch_size: int | None = None,
@@ -63,6 +64,8 @@ class MultimodalNERPipeline(Pipeline):
         Args:
             text: a post, a list of posts, or an iterable of them.
             images: the pictures of one text; of many posts as many entries, each a picture, a list of them or None.
+            context: the context of one text, a string or a list of strings; of many posts as many entries, or None. Only models
+                that were trained with contexts read them.
             is_split_into_words: True takes a list of strings for the words of one post, False for as many texts.
             num_workers: processes that read pictures; default 0, this one. A stream is read by one at most.
             batch_size: posts a batch; default 1.
@@ -89,8 +92,9 @@ class MultimodalNERPipeline(Pipeline):
             text = {"tokens": list(text)}
         if is_one_post(text):
             predictor.num_workers = 0
-            return next(_entities(predictor.predict([with_images(text, images)])))
-        entities = _entities(predictor.predict(text if images is None else _PairedPosts(text, images)))
+            return next(_entities(predictor.predict([with_beside(text, images, context)])))
+        beside = {name: given for name, given in (("images", images), ("context", context)) if given is not None}
+        entities = _entities(predictor.predict(_PairedPosts(text, **beside) if beside else text))
         # What holds its posts in memory gives a list: lists, and the arrays and columns of NumPy and pandas.
         return list(entities) if isinstance(text, (list, tuple)) or hasattr(text, "tolist") else entities
 
@@ -141,19 +145,21 @@ def _entities(predictions: Iterator[Prediction]) -> Iterator[list[dict[str, Any]
 
 
 class _PairedPosts(Dataset[Any]):
-    """Posts with the pictures given beside them."""
+    """Posts with the pictures and contexts given beside them."""
 
-    def __init__(self, posts: Any, images: Any) -> None:
-        if not (is_indexed(posts) and is_indexed(images) and len(posts) == len(images)):
-            found = [len(each) if is_indexed(each) else f"a {type(each).__name__}" for each in (images, posts)]
-            raise ValueError(f"images: expected an entry (or None) for each of the posts, found {found[0]} for {found[1]}")
-        self.posts, self.images = posts, images
+    def __init__(self, posts: Any, **beside: Any) -> None:
+        for name, given in beside.items():
+            if not (is_indexed(posts) and is_indexed(given) and len(posts) == len(given)):
+                found = [len(each) if is_indexed(each) else f"a {type(each).__name__}" for each in (given, posts)]
+                raise ValueError(f"{name}: expected an entry (or None) for each of the posts, found {found[0]} for {found[1]}")
+        self.posts, self.beside = posts, {"images": None, "context": None} | beside
 
     def __len__(self) -> int:
         return len(self.posts)
 
     def __getitem__(self, index: int) -> Any:
-        return with_images(post_at(self.posts, index), post_at(self.images, index), number=index + 1)
+        entries = {name: None if given is None else post_at(given, index) for name, given in self.beside.items()}
+        return with_beside(post_at(self.posts, index), **entries, number=index + 1)
 
 
 if __package__ == "modeling_mmner":  # as remote code it is found by the custom_pipelines of a saved config

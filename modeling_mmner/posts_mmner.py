@@ -1,4 +1,4 @@
-"""The forms in which a post may be given -> a row ``{"text" or "tokens", "images"}``, and its pictures' contents."""
+"""The forms in which a post may be given -> a row ``{"text" or "tokens", "images", "context"}``, and its pictures' contents."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -106,14 +106,32 @@ def is_words(post: Any) -> bool:
     return isinstance(post, (list, tuple)) and all(isinstance(word, str) for word in post)
 
 
-def with_images(post: Any, images: Any, number: int = 1) -> Any:
-    """A post with the pictures given beside it."""
-    if images is None:
+def with_beside(post: Any, images: Any, context: Any, number: int = 1) -> Any:
+    """A post with the pictures and the context given beside it."""
+    if images is None and context is None:
         return post
-    row = checked_post(as_row(post, number), number)
-    if pictures_of(row):
-        raise PostError(f"post {number}: expected its pictures in the post or in images, found both")
-    return row | {"image": None, "images": images if isinstance(images, (list, tuple)) else [images]}
+    row = dict(checked_post(as_row(post, number), number))
+    if images is not None:
+        if pictures_of(row):
+            raise PostError(f"post {number}: expected its pictures in the post or in images, found both")
+        row |= {"image": None, "images": images if isinstance(images, (list, tuple)) else [images]}
+    if context is not None:
+        if row.get("context"):
+            raise PostError(f"post {number}: expected its context in the post or in context, found both")
+        row["context"] = context
+    return row
+
+
+def context_of(post: Mapping[str, Any], number: int) -> Any:
+    """The context of a post: a string, a list of strings, or None.
+
+    Raises:
+        PostError: it is something else.
+    """
+    context = post.get("context")
+    if context is None or isinstance(context, str) or is_words(context):
+        return context
+    raise PostError(f"post {number}: expected 'context' to be a string or a list of strings, found {context!r:.80}")
 
 
 def is_one_post(given: Any) -> bool:

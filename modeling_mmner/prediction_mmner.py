@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .images_mmner import PictureError, load_picture, pictures_of
 from .labels_mmner import IGNORED
-from .posts_mmner import PostError, as_row, checked_post, fetched
+from .posts_mmner import PostError, as_row, checked_post, context_of, fetched
 from .processing_mmner import MMNERProcessor, Post
 
 BrokenPictures = Literal["raise", "skip"]
@@ -66,7 +66,8 @@ class PostReader:
             row = checked_post(as_row(given, number), number)
             pictures = self._pictures(row, number, read.broken_pictures)
             text = row["text"] if row.get("text") is not None else row["tokens"]
-            (read.post,) = self.processor.read([text], [pictures], whole_pictures=False)
+            context = context_of(row, number) if self.processor.context_window is not None else None
+            (read.post,) = self.processor.read([text], [pictures], context=[context], whole_pictures=False)
         except (PostError, PictureError) as error:
             read.error = error
         return read

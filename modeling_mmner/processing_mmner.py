@@ -1,4 +1,4 @@
-"""`MMNERProcessor`: texts and pictures -> tensors, and the model's outputs -> entities.
+"""`MMNERProcessor`: texts, contexts and pictures -> tensors, and the model's outputs -> entities.
 
 Notation: B batch, K windows of a text, S sub-tokens of a window, W words, Y bytes of a word, N pictures a post.
 """
@@ -14,17 +14,18 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, P
 from .configuration_mmner import MMNERConfig
 from .images_mmner import PictureError, load_picture, square, square_pixels
 from .labels_mmner import IGNORED, Word, check_labels, check_word_rule, split_words, tags_to_spans
+from .windows_mmner import TextWindows, WindowLayout
 
-_SETTINGS = frozenset(["labels", "image_size", "word_rule", "word_bytes"])
-_NO_LIMIT = 10**9  # transformers says "no limit" by a huge `model_max_length`
+_SETTINGS = frozenset(["labels", "image_size", "word_rule", "word_bytes", "context_window"])
 
 
 class Post(NamedTuple):
-    """A post as the model reads it: its text, the words that its tags belong to, and its pictures, opened, as RGB."""
+    """A post as the model reads it: its text, the words that its tags belong to, its pictures, opened, as RGB, its context."""
 
     text: str
     words: list[Word]
     pictures: Sequence[Image.Image] = ()
+    context: str = ""
 
 
 class MMNERProcessor(ProcessorMixin):
@@ -32,7 +33,8 @@ class MMNERProcessor(ProcessorMixin):
 
     Every word gets a place: one that the tokenizer drops (zero-width, private use, a control character) stands as the unknown
     token. Texts are never cut: one that is longer than the encoder's window, the tokenizer's `model_max_length`, is laid out in
-    windows that overlap by half, and each word is read in the window in which it has most context. This is ours; the papers cut.
+    windows that overlap by half, see `WindowLayout`. This is ours; the papers cut.
+    A context, what somebody wrote about the post or its picture, follows the text in the same window; it is read, never tagged.
     Pictures leave as uint8, since each vision tower normalises its own.
 
     Args:
@@ -43,10 +45,11 @@ class MMNERProcessor(ProcessorMixin):
         word_rule: name of the rule that splits raw text, see `split_words`.
         word_bytes: for text towers that read characters, how many bytes of a word at most, > 0; a longer word is cut at its
             end for them, and for them alone. None makes no characters.
+        context_window: for models that read contexts, how many sub-tokens of one at most, > 0. None reads no contexts.
 
     Raises:
         ValueError: the tokenizer is not a fast one, or its window has no room for two sub-tokens; the labels are no BIO tag set;
-            the rule is unknown.
+            the rule is unknown; `word_bytes` or `context_window` is out of its range.
     """
 
     def __init__(
@@ -56,33 +59,31 @@ class MMNERProcessor(ProcessorMixin):
         image_size: int | None = 224,
         word_rule: str = "mmner-words-1",
         word_bytes: int | None = None,
+        context_window: int | None = None,
     ) -> None:
         super().__init__(tokenizer)
         if not tokenizer.is_fast:
             raise ValueError(f"tokenizer: expected a fast one, which places words, found {type(tokenizer).__name__}")
         check_labels(labels)
         check_word_rule(word_rule)
-        if word_bytes is not None and word_bytes < 1:
-            raise ValueError(f"word_bytes: expected a number > 0, or None for no characters, found {word_bytes}")
+        for name, value, nothing in (("word_bytes", word_bytes, "characters"), ("context_window", context_window, "contexts")):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected a number > 0, or None for no {nothing}, found {value}")
         self.labels = list(labels)
         self.image_size = image_size
         self.word_rule = word_rule
         self.word_bytes = word_bytes
-        self._prefix, self._suffix = special_tokens(tokenizer)
-        special = len(self._prefix) + len(self._suffix)
-        if self.window is not None and self.window < special + 2:
-            raise ValueError(
-                f"tokenizer model_max_length: expected room for {special} special tokens and at least 2 more, found {self.window}"
-            )
+        self.context_window = context_window
+        self._layout = WindowLayout(tokenizer, context_window=context_window)
 
     @property
     def window(self) -> int | None:
         """Longest input of the text encoder in sub-tokens, special tokens included; None: no limit."""
-        return self.tokenizer.model_max_length if self.tokenizer.model_max_length < _NO_LIMIT else None
+        return self._layout.window
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As transformers'; ``labels=...``, ``image_size=...`` or ``word_rule=...`` take the place of what was saved."""
+        """As transformers'; ``labels=...``, ``context_window=...`` and the like take the place of what was saved."""
         # Apart from the others, which transformers hands on to the tokenizer and that to the model's config.
         settings = {name: kwargs.pop(name) for name in _SETTINGS & kwargs.keys()}
         saved = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -91,14 +92,16 @@ class MMNERProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """What `__call__` returns."""
+        types = [] if self.context_window is None else ["token_type_ids"]
         characters = [] if self.word_bytes is None else ["character_ids"]
-        return ["input_ids", "attention_mask", "word_starts", "word_mask", *characters, "pixel_values", "image_mask"]
+        return ["input_ids", "attention_mask", *types, "word_starts", "word_mask", *characters, "pixel_values", "image_mask"]
 
     def __call__(
         self,
         text: str | Sequence[str] | Sequence[Sequence[str]],
         images: Any = None,
         *,
+        context: Any = None,
         labels: Sequence[Sequence[str | int]] | None = None,
         is_split_into_words: bool | None = None,
         return_tensors: str | None = "pt",
@@ -109,6 +112,8 @@ class MMNERProcessor(ProcessorMixin):
             text: a raw text, a list of raw texts, or a list of word lists. With ``is_split_into_words=True`` a flat list of
                 strings is the words of one post.
             images: for each text a picture, a list of them, or None (see `load_picture` for the kinds); None: no pictures.
+            context: for each text a string, a list of strings, which are joined by spaces, or None; None: no contexts. Read where
+                the processor has a `context_window`.
             labels: for each text its words' labels, as names or ids.
             return_tensors: "pt", "np", or None for arrays as they are.
 
@@ -116,37 +121,47 @@ class MMNERProcessor(ProcessorMixin):
             see `encode`.
 
         Raises:
-            TypeError: `text` is none of the above.
-            ValueError: numbers of texts, pictures or labels differ; labels that are not a list for each text, or an unknown
-                one; a picture that cannot be read.
+            TypeError: `text` or `context` is none of the above.
+            ValueError: numbers of texts, pictures, contexts or labels differ; labels that are not a list for each text, or an
+                unknown one; a picture that cannot be read.
         """
-        posts = self.read(text, images, is_split_into_words=is_split_into_words, whole_pictures=False)
+        posts = self.read(text, images, context=context, is_split_into_words=is_split_into_words, whole_pictures=False)
         return self.encode(posts, labels=labels, return_tensors=return_tensors)
 
     def read(
-        self, text: Any, images: Any = None, *, is_split_into_words: bool | None = None, whole_pictures: bool = True
+        self,
+        text: Any,
+        images: Any = None,
+        *,
+        context: Any = None,
+        is_split_into_words: bool | None = None,
+        whole_pictures: bool = True,
     ) -> list[Post]:
-        """Posts from texts and pictures, as `__call__` takes them: raw texts split into words by the processor's rule, pictures
-        opened (not those of a model of text alone). What is read once can be encoded, and its entities named, without reading
-        it again.
+        """Posts from texts, pictures and contexts, as `__call__` takes them: raw texts split into words by the processor's rule,
+        pictures opened (not those of a model of text alone). What is read once can be encoded, and its entities named, without
+        reading it again.
 
         Args:
             whole_pictures: False keeps of each picture only the square that the model sees, which saves memory.
         """
         if is_single := isinstance(text, str) or _is_one_post(text, is_split_into_words):
-            text, images = [text], [images]
-        texts = [self._read_text(one, number) for number, one in enumerate(text)]
-        if not texts:
+            text, images, context = [text], [images], [context]
+        posts = [self._read_text(one, number) for number, one in enumerate(text)]
+        if not posts:
             raise ValueError("text: expected at least one text, found none")
-        if self.image_size is None or images is None:
-            return texts
-        if not isinstance(images, (list, tuple)) or len(images) != len(texts):
-            found = len(images) if isinstance(images, (list, tuple)) else type(images).__name__
-            raise ValueError(f"images: expected a list with an entry (or None) for each of {len(texts)} texts, found {found}")
-        return [
-            post._replace(pictures=self._read_pictures(entry, "" if is_single else f"text {number}: ", whole=whole_pictures))
-            for number, (post, entry) in enumerate(zip(texts, images, strict=True))
-        ]
+
+        def place(number: int) -> str:
+            return "" if is_single else f"text {number}: "
+
+        if self.context_window is not None and context is not None:
+            _check_entries("context", context, len(posts))
+            texts = [_read_context(entry, place(number)) for number, entry in enumerate(context)]
+            posts = [post._replace(context=one) for post, one in zip(posts, texts, strict=True)]
+        if self.image_size is not None and images is not None:
+            _check_entries("images", images, len(posts))
+            pictures = [self._read_pictures(entry, place(number), whole=whole_pictures) for number, entry in enumerate(images)]
+            posts = [post._replace(pictures=opened) for post, opened in zip(posts, pictures, strict=True)]
+        return posts
 
     def _read_text(self, text: Any, number: int) -> Post:
         if isinstance(text, str):
@@ -175,16 +190,16 @@ class MMNERProcessor(ProcessorMixin):
 
         Returns:
             input_ids, attention_mask (B, K, S) int64, the windows of each text; of a text with fewer than K the last ones are
-            empty. word_starts (B, W) int64, the index in 0..K*S-1 of each word's first sub-token in its text's windows laid side
-            by side, and word_mask (B, W) bool. With `word_bytes`, character_ids (B, W, Y) int64, each word's bytes in UTF-8,
-            plus 1, padded with 0. pixel_values (B, N, 3, H, W) uint8 and image_mask (B, N) bool. With labels, labels
-            (B, W) int64 padded with -100.
+            empty. With `context_window`, token_type_ids (B, K, S) int64, 1 for the context, 0 for the text. word_starts (B, W)
+            int64, the index in 0..K*S-1 of each word's first sub-token in its text's windows laid side by side, and word_mask
+            (B, W) bool. With `word_bytes`, character_ids (B, W, Y) int64, each word's bytes in UTF-8, plus 1, padded with 0.
+            pixel_values (B, N, 3, H, W) uint8 and image_mask (B, N) bool. With labels, labels (B, W) int64 padded with -100.
 
         Raises:
             ValueError: labels that do not fit the posts.
         """
         words = [[word.text for word in post.words] for post in posts]
-        data = self._place_words(words)
+        data = self._placed(words, self.lay_out(posts))
         if self.word_bytes is not None:
             data["character_ids"] = self._character_array(words, most=self.word_bytes)
         data |= self._pixel_arrays(posts)
@@ -238,44 +253,59 @@ class MMNERProcessor(ProcessorMixin):
             )
         return entities
 
-    def _place_words(self, posts: list[list[str]]) -> dict[str, np.ndarray]:
-        """input_ids, attention_mask, word_starts and word_mask of posts given as words."""
+    def lay_out(self, posts: Sequence[Post]) -> list[TextWindows]:
+        """The windows of each post."""
         unknown = self.tokenizer.unk_token_id
         if unknown is None:
             unknown = self.tokenizer.mask_token_id if self.tokenizer.mask_token_id is not None else 0
         texts = []
-        for words, pieces in zip(posts, self._pieces(posts), strict=True):
+        words = [[word.text for word in post.words] for post in posts]
+        for post, pieces, context in zip(posts, self._pieces(words), self._context_pieces(posts), strict=True):
             ids: list[int] = []
             starts = []
-            for word in range(len(words)):
+            for word in range(len(post.words)):
                 starts.append(len(ids))
                 ids += pieces.get(word) or [unknown]
-            if not (ids or self._prefix or self._suffix):
+            if not (ids or self._layout.before or self._layout.after):
                 ids = [unknown]  # an empty text is there, too
-            texts.append(self._windows(ids, np.array(starts, dtype=np.int64)))
-        most = max(len(rows) for rows, _, _ in texts)
-        longest = max(len(row) for rows, _, _ in texts for row in rows)
-        shape = (len(texts), most, longest)
+            texts.append(self._layout.lay_out(ids, np.array(starts, dtype=np.int64), context))
+        return texts
+
+    def _placed(self, posts: list[list[str]], texts: Sequence[TextWindows]) -> dict[str, np.ndarray]:
+        """input_ids, attention_mask, token_type_ids, word_starts and word_mask of posts given as words and their windows."""
+        longest = max(len(row) for text in texts for row in text.rows)
+        shape = (len(texts), max(len(text.rows) for text in texts), longest)
         input_ids, attention_mask = np.full(shape, self.tokenizer.pad_token_id or 0, np.int64), np.zeros(shape, np.int64)
-        for text, (rows, _, _) in enumerate(texts):
-            for number, row in enumerate(rows):
-                input_ids[text, number, : len(row)] = row
-                attention_mask[text, number, : len(row)] = 1
+        token_type_ids = np.zeros(shape, np.int64)
+        for number, text in enumerate(texts):
+            for window, (row, types) in enumerate(zip(text.rows, text.types, strict=True)):
+                input_ids[number, window, : len(row)] = row
+                attention_mask[number, window, : len(row)] = 1
+                token_type_ids[number, window, : len(row)] = types
         return {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
-            "word_starts": _padded([(windows * longest + places).tolist() for _, windows, places in texts], 0),
+            **({} if self.context_window is None else {"token_type_ids": token_type_ids}),
+            "word_starts": _padded([(text.word_windows * longest + text.word_places).tolist() for text in texts], 0),
             "word_mask": _padded([[1] * len(words) for words in posts], 0).astype(bool),
         }
 
-    def _windows(self, ids: list[int], starts: np.ndarray) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
-        """A text's windows, each with its special tokens; and for each word, whose first sub-token `starts` (W,) tells, the
-        window in which it is read and the place of that sub-token in it, both (W,)."""
-        capacity = len(ids) if self.window is None else self.window - len(self._prefix) - len(self._suffix)
-        firsts = window_starts(len(ids), capacity)
-        rows = [[*self._prefix, *ids[first : first + capacity], *self._suffix] for first in firsts.tolist()]
-        windows = best_windows(starts, firsts, length=len(ids), capacity=capacity)
-        return rows, windows, starts - firsts[windows] + len(self._prefix)
+    def _context_pieces(self, posts: Sequence[Post]) -> list[list[int]]:
+        """For each post the sub-token ids of its context."""
+        pieces: list[list[int]] = [[] for _ in posts]
+        filled = [index for index, post in enumerate(posts) if post.context]
+        if not filled or self.context_window is None:
+            return pieces
+        encoded = self.tokenizer(
+            [_encodable(posts[index].context) for index in filled],
+            add_special_tokens=False,
+            truncation=False,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        for index, ids in zip(filled, encoded["input_ids"], strict=True):
+            pieces[index] = list(ids)
+        return pieces
 
     def _pieces(self, posts: list[list[str]]) -> list[dict[int, list[int]]]:
         """For each post, the sub-token ids of each word by its index; a word that the tokenizer drops is missing."""
@@ -348,37 +378,19 @@ class MMNERProcessor(ProcessorMixin):
         return number
 
 
-def window_starts(length: int, capacity: int) -> np.ndarray:
-    """Where the windows over `length` sub-tokens begin, at most `capacity` > 1 each: half a window apart, the last one flush with
-    the text's end."""
-    if length <= capacity:
-        return np.zeros(1, dtype=np.int64)
-    return np.array([*range(0, length - capacity, max(1, capacity // 2)), length - capacity])
+def _check_entries(name: str, given: Any, count: int) -> None:
+    """Raises ValueError where it is no list with an entry for each text."""
+    if not isinstance(given, (list, tuple)) or len(given) != count:
+        found = len(given) if isinstance(given, (list, tuple)) else type(given).__name__
+        raise ValueError(f"{name}: expected a list with an entry (or None) for each of {count} texts, found {found}")
 
 
-def best_windows(places: np.ndarray, firsts: np.ndarray, *, length: int, capacity: int) -> np.ndarray:
-    """For each place (W,) in 0..length-1 the number of the window in which the nearer border is farthest.
-
-    The text's own borders cost no context, so they count as far away. Of equals it is the first.
-    """
-    last = np.searchsorted(firsts, places, side="right") - 1
-    candidates = np.maximum(last[:, None] + np.arange(-3, 1), 0)  # no place is in more than four windows; shape: (W, 4)
-    first = firsts[candidates]
-    left = np.where(first == 0, length, places[:, None] - first)
-    right = np.where(first + capacity >= length, length, first + capacity - 1 - places[:, None])
-    is_inside = places[:, None] < first + capacity
-    chosen = np.where(is_inside, np.minimum(left, right), -1).argmax(1)
-    return candidates[np.arange(len(places)), chosen]
-
-
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The special tokens that a tokenizer puts before and after a text."""
-    encoded = tokenizer(["a"], is_split_into_words=True)
-    ids, words = encoded["input_ids"], encoded.word_ids()
-    content = [place for place, word in enumerate(words) if word is not None]
-    if not content:
-        raise ValueError(f"tokenizer {tokenizer.name_or_path!r}: expected it to give 'a' a token, found {ids}")
-    return list(ids[: content[0]]), list(ids[content[-1] + 1 :])
+def _read_context(entry: Any, place: str) -> str:
+    """The context of a post, given as None, a string or a list of strings."""
+    texts = [] if entry is None else [entry] if isinstance(entry, str) else entry
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{place}context: expected a string, a list of strings or None, found {entry!r:.80}")
+    return " ".join(stripped for text in texts if (stripped := text.strip()))
 
 
 def _is_one_post(text: Any, is_split_into_words: bool | None) -> bool:

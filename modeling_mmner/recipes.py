@@ -21,6 +21,8 @@ from dataset_scripts.reading_options import ReadingOptions, option
 from .parts_mmner import COMMON_SETTINGS, FUSIONS, TEXT_TOWERS, Setting, TextTowerPart, describe_type, fits_type, part_settings
 from .terms import check_terms, exists
 
+PEOPLE = "people"
+"""The writer of contexts that no model wrote."""
 TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 
 
@@ -35,6 +37,12 @@ class CorpusSettings(ReadingOptions):
     exclude_overlap: bool = option(False, "leave training posts out that occur in the validation or test split")
     require_images: bool = option(False, "make a missing or broken picture an error")
     use_images: bool = option(True, "false withholds every picture, in training and evaluation")
+    context: str | None = option(
+        None,
+        "column of the corpus, or field of --context_file, with a text about each post that is read beside it; none: no contexts",
+    )
+    context_file: list[str] = option([], "files of JSON lines (or folders of them) with the posts' id and the field --context")
+    context_writer: str | None = option(None, "who wrote the contexts: people, or the name of a model; for the card")
     languages: list[str] = option([], "languages to take; a single one is also that of posts which do not say theirs")
     test_languages: list[str] = option([], "languages of the test split, where they are others than those of training")
     language_temperature: float = option(
@@ -44,6 +52,8 @@ class CorpusSettings(ReadingOptions):
     def __post_init__(self) -> None:
         _check_types(self)
         _check_positive(self, "language_temperature")
+        if self.context_file and self.context is None:
+            raise ValueError("recipe context: expected the field of context_file that is read, found none; --context FIELD")
 
     @property
     def source(self) -> str:
@@ -116,6 +126,7 @@ class ModelSettings:
     )
     word_vectors: str | None = option(None, "file of word vectors in GloVe's format, from which a text tower of words starts")
     word_bytes: int = option(64, "bytes of a word that a text tower of characters reads, at most")
+    context_window: int = option(64, "sub-tokens of a context, at most; what a text leaves of the encoder's window may be less")
     vision_towers: list[TowerSettings] | None = option(
         None,
         "picture encoders: backbone, frozen, pooled, image_size, backbone_args, pretrained, checkpoint; none: the fusion's own",
@@ -131,7 +142,7 @@ class ModelSettings:
                 raise TypeError(f"recipe vision_towers: expected list of mappings, found {towers!r}")
             self.vision_towers = [TowerSettings.from_settings(tower) for tower in towers]
         _check_types(self)
-        _check_at_least_one(self, "vocabulary_size", "word_bytes")
+        _check_at_least_one(self, "vocabulary_size", "word_bytes", "context_window")
         text_tower = self.text_tower
         if self.text_encoder is not None and not text_tower.has_encoder:
             raise ValueError(f"recipe text_encoder: expected none with a text tower of words, found {self.text_encoder!r}")
@@ -211,6 +222,10 @@ class Recipe:
     def __post_init__(self) -> None:
         _check_types(self)
         check_terms(self.terms)
+        if self.corpus.context is not None and not self.model.text_tower.has_encoder:
+            raise ValueError(
+                f"recipe context: expected none with a text tower of words, which reads none, found {self.corpus.context!r}"
+            )
 
     def with_settings(self, **settings: Any) -> "Recipe":
         """The recipe with other values of some settings, whatever their section.

@@ -174,29 +174,40 @@ def plot_confusion(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
 
 
 def results_table(runs: dict[str, RunMetrics]) -> Table:
-    """Test scores in percent, a row for each run (by name) and each kind of picture that it was tested with.
+    """Test scores in percent, a row for each run (by name) and each kind of picture and context that it was tested with.
 
-    A picture is ``true`` (the post's own), ``shuffled`` (another post's) or ``none``.
+    Pictures and contexts are ``true`` (the post's own), ``shuffled`` (another post's) or ``none``.
 
     Raises:
         ValueError: a score is no fraction in 0..1.
     """
-    modes = {name: metrics.splits.test.picture for name, metrics in runs.items()}
-    rows = [(name, mode, block) for name in runs for mode, block in modes[name].items()]
-    sources = list(dict.fromkeys(source for _, _, block in rows for source in block.by_source))
+    rows = [(name, *row) for name, metrics in runs.items() for row in _tested_with(metrics)]
+    has_contexts = any(context is not None for _, _, context, _ in rows)
+    sources = list(dict.fromkeys(source for *_, block in rows for source in block.by_source))
     table = Table(title="Test split, percent")
-    table.add_column("run")
-    table.add_column("picture")
+    for heading in ("run", "picture", *(["context"] if has_contexts else [])):
+        table.add_column(heading)
     for heading in ("P", "R", "F1", "strict F1", *(f"F1 {source}" for source in sources)):
         table.add_column(terminal_text(heading), justify="right")
-    for position, (name, mode, block) in enumerate(rows):
+    for position, (name, picture, context, block) in enumerate(rows):
         overall, by_source = block.overall, block.by_source
         scores = [overall.precision, overall.recall, overall.f1, block.strict.f1]
-        cells = [percent(score) for score in scores]
+        cells = [picture, *([context or "none"] if has_contexts else []), *(percent(score) for score in scores)]
         cells += [percent(by_source[source].f1) if source in by_source else "-" for source in sources]
         ends_run = position + 1 < len(rows) and rows[position + 1][0] != name
-        table.add_row(terminal_text(name), mode, *cells, end_section=ends_run)
+        table.add_row(terminal_text(name), *cells, end_section=ends_run)
     return table
+
+
+def _tested_with(metrics: RunMetrics) -> Iterator[tuple[str, str | None, SplitScores]]:
+    """What a run's test posts were shown, pictures and contexts, with the scores; its own first. No contexts: None."""
+    test = metrics.splits.test
+    own = "true" if test.context else None
+    for mode, block in test.picture.items():
+        yield mode, own, block
+    for mode, block in test.context.items():
+        if mode != "true":
+            yield next(iter(test.picture)), mode, block
 
 
 def transfer_table(scores: dict[str, dict[str, Score]]) -> Table:
@@ -233,6 +244,33 @@ def picture_worth(with_pictures: RunMetrics, without_pictures: RunMetrics) -> st
         f"On ambiguous names ({'all languages' if language == 'all' else language}) "
         + _sentence(text_alone[language], score, shuffled=shuffled.get(language), chance=chances.get(language))
         for language, score in _ambiguous_scores(own["true"])
+    )
+
+
+def context_worth(metrics: RunMetrics) -> str:
+    """What the contexts of the test split did for a model that reads them, in words; empty where there are none.
+
+    "Clearly" means that the p-value of the difference is below 0.05.
+    """
+    test = metrics.splits.test
+    if "none" not in test.context:
+        return ""
+    own, p_values = test.overall.f1, test.p_values["context"]
+    told = {"shuffled": "another post's", "none": "none"}
+    others = [
+        f"with {told[mode]} {percent(block.overall.f1)} (p = {p_values[mode]:.4f})"
+        for mode, block in test.context.items()
+        if mode in told
+    ]
+    verdicts = [
+        f"{'clearly better' if gain > 0 else 'clearly worse'} than {told[mode]}"
+        if p_values[mode] < 0.05
+        else f"no clear difference to {told[mode]}"
+        for mode, gain in ((mode, own - block.overall.f1) for mode, block in test.context.items() if mode in told)
+    ]
+    return (
+        f"With each post's own context the model reaches {percent(own)} F1, {', '.join(others)}: {', '.join(verdicts)}. What a "
+        "model reaches that never had one takes a run without --context."
     )
 
 

@@ -39,12 +39,17 @@ class TestScores(SplitScores):
     Attributes:
         raw_text: of entities found when the words are joined and split again.
         picture: by what the posts were shown: ``true``, ``shuffled`` or ``none``.
+        context: the same of their contexts; empty where the model reads none.
+        p_values: of the difference in F1 to ``true``, for ``picture`` and ``context`` by mode; by paired approximate
+            randomisation over the posts.
     """
 
     __test__ = False  # no test, whatever pytest makes of the name
 
     raw_text: Score = field(kw_only=True)
     picture: dict[str, SplitScores] = field(kw_only=True)
+    context: dict[str, SplitScores] = field(kw_only=True, default_factory=dict)
+    p_values: dict[str, dict[str, float]] = field(kw_only=True, default_factory=dict)
 
 
 @dataclass
@@ -65,6 +70,15 @@ class PictureCounts:
 
 
 @dataclass
+class ContextCounts:
+    """How many posts of a split have a context, how many have none, and how many contexts had to be cut."""
+
+    present: int
+    missing: int
+    cut: int
+
+
+@dataclass
 class CorpusSummary:
     """What the run's corpus was.
 
@@ -78,6 +92,8 @@ class CorpusSummary:
         citation: BibTeX.
         is_generated: whether its posts are generated.
         examples: generated posts for the widget on the Hub, each with ``text`` and ``example_title``.
+        contexts: of each split; empty where the model reads none.
+        context_writer: who wrote them, people or a model; empty where nobody has said.
     """
 
     name: str
@@ -90,13 +106,21 @@ class CorpusSummary:
     citation: str = ""
     is_generated: bool = False
     examples: list[dict[str, str]] = field(default_factory=list)
+    contexts: dict[str, ContextCounts] = field(default_factory=dict)
+    context_writer: str = ""
 
     def describe(self) -> str:
         """In a line: name, version and the posts of each split, with how many of them have a picture."""
         splits = (
-            f"{count:,} {split} posts ({self.pictures[split].present:,} with a picture)" for split, count in self.posts.items()
+            f"{count:,} {split} posts ({self.pictures[split].present:,} with a picture{self._contexts(split)})"
+            for split, count in self.posts.items()
         )
         return f"corpus {self.name} {self.version_name}: {', '.join(splits)}"
+
+    def _contexts(self, split: str) -> str:
+        if (counts := self.contexts.get(split)) is None:
+            return ""
+        return f", {counts.present:,} with a context, of which {counts.cut:,} are cut"
 
 
 @dataclass

@@ -48,14 +48,17 @@ def check_terms(declared: Mapping[str, str]) -> None:
 def terms_of(recipe: "Recipe") -> list[dict[str, str]]:
     """The terms of what a run of the recipe uses: a row ``{"part", "name", "terms", "remark"}`` for each thing.
 
-    Used are the training corpus, the text encoder and the picture encoders that come with weights. Each is looked up in the
-    recipe's `terms` under the value of its own setting: a corpus's name (``conll`` for files), a Hub id, or the path as it was
-    given, of which the rows show only the last name.
+    Used are the training corpus, its contexts, the text encoder and the picture encoders that come with weights. Each is looked
+    up in the recipe's `terms` under the value of its own setting: a corpus's name (``conll`` for files), the contexts' writer
+    (``contexts`` where nobody has said), a Hub id, or the path as it was given, of which the rows show only the last name.
     """
     corpus, encoder = recipe.corpus, recipe.model.text_encoder
     used = {corpus.dataset: ("corpus", corpus.source, "")}
     if encoder is not None:
         used[encoder] = ("text encoder", encoder, "")
+    if corpus.context is not None:
+        writer = corpus.context_writer or "contexts"
+        used[writer] = ("contexts", writer, "")
     for tower in (tower for tower in recipe.model.towers if tower.has_weights):
         if tower.checkpoint is not None:
             used[tower.checkpoint] = ("picture encoder", tower.checkpoint, f"weights of {tower.backbone} from a file")
@@ -76,7 +79,7 @@ def public_name(name: str) -> str:
 def exists(name: str) -> bool:
     """Whether there is a file or folder of this name; a name that no file can have is none."""
     try:
-        return Path(name).exists()
+        return name != "" and Path(name).exists()
     except (OSError, ValueError):  # too long for the file system, or with a NUL byte
         return False
 

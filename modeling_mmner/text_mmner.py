@@ -63,15 +63,25 @@ class TransformerTower(TextTower, part="transformer"):
             raise ValueError(f"sentence_vector: expected an encoder with a pooler, found none in {text.model_type}; use 'mean'")
         self.width, self.heads = text.hidden_size, text.num_attention_heads
         self.window = encoder_window(self.encoder)
+        self.has_types = has_token_types(self.encoder)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, *, word_starts: Tensor, word_mask: Tensor) -> TextStates:
-        """States of the words and of the text.
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        word_starts: Tensor,
+        word_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+    ) -> TextStates:
+        """States of the words and of the text. A context is read with it, and none of it is a word.
 
         Args:
             input_ids: (B, K, S) each text's windows with their special tokens, padded on the right.
             attention_mask: (B, K, S), 1 for sub-tokens; a text with fewer than K windows has rows of 0.
             word_starts: (B, W) index in 0..K*S-1 of each word's first sub-token, in the windows laid side by side.
             word_mask: (B, W) bool.
+            token_type_ids: (B, K, S) 1 for sub-tokens of the context; for encoders that know types.
 
         Raises:
             ValueError: a window is longer than the encoder can read.
@@ -82,12 +92,15 @@ class TransformerTower(TextTower, part="transformer"):
                 f"{input_ids.shape[-1]}; give the processor this window: "
                 f"AutoProcessor.from_pretrained(..., model_max_length={self.window}), and save it again"
             )
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None and self.has_types:
+            inputs["token_type_ids"] = token_type_ids
         exists = attention_mask.any(-1)  # shape: (B, K)
         if bool(exists.all()):
-            encoded = self.encoder(input_ids=input_ids.flatten(0, 1), attention_mask=attention_mask.flatten(0, 1))
+            encoded = self.encoder(**{name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
             states = encoded.last_hidden_state.unflatten(0, exists.shape)  # shape: (B, K, S, D)
         else:
-            encoded = self.encoder(input_ids=input_ids[exists], attention_mask=attention_mask[exists])
+            encoded = self.encoder(**{name: tensor[exists] for name, tensor in inputs.items()})
             states = encoded.last_hidden_state.new_zeros(*input_ids.shape, self.width)
             states[exists] = encoded.last_hidden_state
         words = words_of(states.flatten(1, 2), word_starts=word_starts, word_mask=word_mask)
@@ -278,6 +291,12 @@ def encoder_window(encoder: nn.Module) -> int | None:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
     return limit if limit is not None and limit > 0 else None
+
+
+def has_token_types(encoder: nn.Module) -> bool:
+    """Whether an encoder tells a text's sub-tokens from a second one's by a type."""
+    types: int | None = getattr(encoder.config, "type_vocab_size", None)
+    return (types or 0) > 1 and "token_type_ids" in inspect.signature(encoder.forward).parameters
 
 
 def window_of(config: PreTrainedConfig) -> int | None:

@@ -10,6 +10,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from dataset_scripts.builder import SPLITS, read_ahead
+from dataset_scripts.contexts import CONTEXT, with_contexts
 from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.opening import Corpus, open_corpus
 from dataset_scripts.overlap import overlapping
@@ -18,8 +19,9 @@ from dataset_scripts.sample.languages import LANGUAGES
 from dataset_scripts.sample.texts import generate_posts
 
 from .images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
-from .recipes import CorpusSettings, load_recipe, recipe_names
-from .run_metrics import CorpusSummary, PictureCounts
+from .processing_mmner import MMNERProcessor
+from .recipes import PEOPLE, CorpusSettings, load_recipe, recipe_names
+from .run_metrics import ContextCounts, CorpusSummary, PictureCounts
 
 
 @dataclass
@@ -31,12 +33,14 @@ class TrainingCorpus(Corpus):
         overlap: how many training posts occur in the validation and the test split, and whether they were left out.
         chance: best F1 of text alone on the ambiguous posts by language and over ``all``, where that is known.
         facts: see `facts_of`.
+        contexts: see `count_contexts`; empty where none are read.
     """
 
     pictures: dict[str, dict[str, int]] = field(default_factory=dict)
     overlap: dict[str, Any] = field(default_factory=dict)
     chance: dict[str, float] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    contexts: dict[str, ContextCounts] = field(default_factory=dict)
 
     def summary(self) -> CorpusSummary:
         """What the run's metrics say of the corpus."""
@@ -48,8 +52,20 @@ class TrainingCorpus(Corpus):
             pictures={split: PictureCounts(**counts) for split, counts in self.pictures.items()},
             overlap=self.overlap,
             chance=self.chance,
+            contexts=self.contexts,
             **self.facts,
         )
+
+    def count_contexts(self, processor: MMNERProcessor) -> None:
+        """Count the contexts of each split as a processor lays them out; those that it cuts have lost their end."""
+        for split, rows in self.splits.items() if processor.context_window is not None else ():
+            present, cut = 0, 0
+            for first in range(0, len(rows), 1000):
+                chosen = rows[first : first + 1000]
+                posts = processor.read(chosen["tokens"], context=chosen[CONTEXT])
+                present += sum(bool(post.context) for post in posts)
+                cut += sum(text.context_cut > 0 for text in processor.lay_out(posts))
+            self.contexts[split] = ContextCounts(present, len(rows) - present, cut)
 
 
 def facts_of(settings: CorpusSettings) -> dict[str, Any]:
@@ -61,9 +77,8 @@ def facts_of(settings: CorpusSettings) -> dict[str, Any]:
         posts = (post.tokens for post in generate_posts(language, "test", 1) if len(set(post.tags)) > 3)
         tokens = next(tokens for tokens in posts if all(token.isalpha() for token in tokens))
         examples.append({"text": " ".join(tokens), "example_title": f"generated post ({language})"})
-    if builder is None:
-        return {"examples": examples}
-    return {"citation": builder.CITATION, "is_generated": builder.IS_GENERATED, "examples": examples}
+    own = {} if builder is None else {"citation": builder.CITATION, "is_generated": builder.IS_GENERATED}
+    return own | {"examples": examples, "context_writer": settings.context_writer or ""}
 
 
 def known_corpora() -> dict[str, CorpusSummary]:
@@ -88,6 +103,9 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
         place = f"dataset {settings.dataset!r}"
         raise CorpusError(f"{place}: expected the splits {', '.join(SPLITS)}; {', '.join(missing)} not found")
     corpus.splits = _in_languages({split: corpus.splits[split] for split in SPLITS}, settings)
+    if settings.context is not None:
+        corpus.splits = with_contexts(corpus.splits, settings.context, settings.context_file)
+        _warn_of_writer(settings.context_writer)
     _leave_out_test_posts(corpus, settings)
     _keep_apart(corpus, settings)
     for split in SPLITS:
@@ -172,6 +190,13 @@ def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
         raise CorpusError(f"{what}; --exclude_overlap leaves them out of training")
     else:
         warnings.warn(f"{what}; --exclude_overlap leaves them out of training", stacklevel=3)
+
+
+def _warn_of_writer(writer: str | None) -> None:
+    """Say that a model which wrote contexts may have learnt from the very posts that are tested on."""
+    if writer != PEOPLE:
+        who = f"{writer:.80}, which" if writer else "somebody (--context_writer says who); a model"
+        warnings.warn(f"contexts were written by {who} may have seen the test posts and their entities", stacklevel=3)
 
 
 def _without_rows(train: Dataset, left_out: Collection[int]) -> Dataset:

@@ -22,10 +22,10 @@ def encodable(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def processor_of(*, image_size: int | None = 64) -> MMNERProcessor:
+def processor_of(*, image_size: int | None = 64, context_window: int | None = None) -> MMNERProcessor:
     tokenizer = bpe_tokenizer()
     tokenizer.model_max_length = 64
-    return MMNERProcessor(tokenizer, labels=LABELS, image_size=image_size)
+    return MMNERProcessor(tokenizer, labels=LABELS, image_size=image_size, context_window=context_window)
 
 
 def marking_model(**settings) -> MMNERForTokenClassification:

@@ -12,7 +12,7 @@ from dataset_scripts.built_corpus import build_dataset
 from dataset_scripts.editing import remove_posts
 from dataset_scripts.reader import CorpusError
 from modeling_mmner.collator import MMNERCollator
-from modeling_mmner.evaluation import PictureView, pictured_rows
+from modeling_mmner.evaluation import ShownRows, rows_with
 from modeling_mmner.processing_mmner import MMNERProcessor
 from modeling_mmner.recipes import CorpusSettings
 from modeling_mmner.training_corpus import load_corpus
@@ -120,11 +120,11 @@ def test_posts_may_have_several_pictures(tmp_path, capsys):
 def test_views_move_all_pictures_of_a_post(tmp_path):
     """If it failed, the shuffled score would be that of posts which still see a picture of their own."""
     rows = load_corpus(CorpusSettings(dataset=with_several_pictures(tmp_path / "mine"))).splits["train"]
-    assert pictured_rows(rows) == [0, 1]
+    assert rows_with("picture", rows) == [0, 1]
     pictures = {
         mode: [len(view[index].get("images") or []) for index in range(len(view))]
         for mode in ("true", "shuffled", "none")
-        for view in [PictureView(rows, mode)]
+        for view in [ShownRows(rows, mode)]
     }
     assert pictures == {"true": [2, 1, 0, 0], "shuffled": [1, 2, 0, 0], "none": [0, 0, 0, 0]}
 

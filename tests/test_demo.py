@@ -249,6 +249,23 @@ def test_page_shows_what_the_model_says(page, picture):
     assert len(expected.entities) == 6
 
 
+def test_page_of_a_model_that_reads_contexts_asks_for_one(page, picture):
+    """If it failed, a visitor could not give a context, or it would not reach the model."""
+    reading = DemoPage(page.model, processor_of(context_window=8), examples())
+    kept, *_ = reading.find(TEXT, picture, "Paris in London")
+    expected = explain(page.model, reading.processor, TEXT, images=Image.open(picture), context="Paris in London")
+    assert np.array_equal(kept.gate, expected.gate) and not np.allclose(kept.gate, page.find(TEXT, picture)[0].gate, atol=1e-6)
+    boxes = [
+        [
+            part["props"]["label"]
+            for part in build_demo(page.model, each, name="x").config["components"]
+            if part["type"] == "textbox"
+        ]
+        for each in (page.processor, reading.processor)
+    ]
+    assert boxes == [["Text"], ["Text", "Context (optional)"]]
+
+
 def test_choosing_a_word_does_not_run_the_model(page, picture, monkeypatch):
     """If it failed, each click on a word would cost a run of the model."""
     kept, *_ = page.find(TEXT, picture)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from modeling_mmner.collator import MMNERCollator
-from modeling_mmner.evaluation import PictureView, Predictor, evaluate_rows, gold_tags, picture_scores, raw_text_score
+from modeling_mmner.evaluation import Predictor, ShownRows, evaluate_rows, gold_tags, picture_scores, raw_text_score
 from modeling_mmner.labels_mmner import bio_labels
 from modeling_mmner.processing_mmner import MMNERProcessor
 from modeling_mmner.span_f1.span_f1 import evaluate_tags
@@ -96,7 +96,7 @@ def test_shuffled_pictures_are_all_there_and_none_at_home(pictured, seed):
     """If it failed, shuffling would drop or double pictures, leave some in place, or give one to a post without."""
     images = [f"{index}" if has else None for index, has in enumerate(pictured)]
     rows = Dataset.from_dict({"id": list(range(len(images))), "image": images})
-    view = PictureView(rows, "shuffled", seed)
+    view = ShownRows(rows, "shuffled", seed)
     shown = [view[index]["image"] for index in range(len(view))]
     assert Counter(shown) == Counter(images)
     assert [image is None for image in shown] == [image is None for image in images]
@@ -108,7 +108,7 @@ def test_views_change_the_picture_alone():
     """If it failed, a mode would be scored on other posts, or true and none not be what they say."""
     rows = Dataset.from_dict({"id": [0, 1, 2], "tokens": [["a"], ["b"], ["c"]], "image": ["x", None, "y"]})
     for mode, images in {"true": ["x", None, "y"], "none": [None] * 3, "shuffled": ["y", None, "x"]}.items():
-        view = PictureView(rows, mode)
+        view = ShownRows(rows, mode)
         expected = [row | {"image": image} for row, image in zip(rows, images, strict=True)]
         assert [view[index] for index in range(3)] == expected
 
@@ -116,9 +116,7 @@ def test_views_change_the_picture_alone():
 def test_equal_seeds_shuffle_equally():
     """If it failed, the shuffled score would change from one run to the next, or the seed do nothing."""
     rows = Dataset.from_dict({"image": [str(index) for index in range(50)]})
-    shown = [
-        [view[index]["image"] for index in range(50)] for view in (PictureView(rows, "shuffled", seed) for seed in (1, 1, 2))
-    ]
+    shown = [[view[index]["image"] for index in range(50)] for view in (ShownRows(rows, "shuffled", seed) for seed in (1, 1, 2))]
     assert shown[0] == shown[1] != shown[2]
 
 
@@ -156,7 +154,7 @@ def test_predictor_shows_the_pictures_of_the_view(grey):
     shown = {}
     for mode in ("true", "shuffled", "none"):
         model = LookupModel()
-        predictor_of(model).tags(PictureView(rows, mode))
+        predictor_of(model).tags(ShownRows(rows, mode))
         shown[mode] = model.shades
     assert shown == {"true": [10, None, 90], "shuffled": [90, None, 10], "none": [None] * 3}
 
@@ -176,27 +174,29 @@ def test_scores_of_rows_are_those_of_their_tags():
 def test_picture_scores_tell_what_the_pictures_were_worth(grey):
     """If it failed, the report would say that a model reads its pictures when it does not, or the reverse."""
     rows = rows_of([["Paris"], ["Jordan"], ["a"]], [grey(10), grey(20), None])
-    own = {"overall": {"f1": 1.0}}
-    scores = picture_scores(predictor_of(LookupModel(needs_pictures=True)), rows, own, seed=1)
-    assert scores["true"] is own
-    assert [scores[mode]["overall"]["f1"] for mode in ("shuffled", "none")] == [1.0, 0.0]
+    own = gold_tags(rows, LABELS)
+    found = picture_scores(predictor_of(LookupModel(needs_pictures=True)), rows, own, seed=1)
+    assert [found["scores"][mode]["overall"]["f1"] for mode in ("true", "shuffled", "none")] == [1.0, 1.0, 0.0]
+    assert found["p_values"]["shuffled"] == 1.0 and found["p_values"].keys() == {"shuffled", "none"}
 
 
 def test_picture_scores_are_those_that_the_rows_allow(grey):
     """If it failed, a corpus without pictures would be reported as if it had some; one picture cannot be shuffled."""
-    own = {"overall": {"f1": 1.0}}
     kinds = {}
     for number in (0, 1, 2):
         images = [grey(10 * index) if index < number else None for index in range(3)]
-        kinds[number] = list(picture_scores(predictor_of(LookupModel()), rows_of([["a"]] * 3, images), own, seed=1))
+        rows = rows_of([["a"]] * 3, images)
+        kinds[number] = list(picture_scores(predictor_of(LookupModel()), rows, gold_tags(rows, LABELS), seed=1)["scores"])
     assert kinds == {0: ["none"], 1: ["true", "none"], 2: ["true", "shuffled", "none"]}
 
 
 def test_picture_scores_of_a_model_of_text_alone_are_one(grey):
     """If it failed, a model without pictures would be evaluated three times for the same figure."""
-    model, own = LookupModel(), {"overall": {"f1": 1.0}}
+    model, rows = LookupModel(), rows_of([["a"]] * 2, [grey(1), grey(2)])
     model.vision_towers = []
-    assert picture_scores(predictor_of(model), rows_of([["a"]] * 2, [grey(1), grey(2)]), own, seed=1) == {"none": own}
+    own = gold_tags(rows, LABELS)
+    found = picture_scores(predictor_of(model), rows, own, seed=1)
+    assert found == {"scores": {"none": evaluate_rows(own, rows, LABELS)}, "p_values": {}}
     assert model.lengths == []
 
 

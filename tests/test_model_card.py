@@ -358,9 +358,10 @@ def test_command_of_an_untrained_card_trains_its_recipe(name):
     """If it failed, the command that the card gives would not run, or train something else."""
     [command] = re.findall(r"python train_accelerate\.py (.*)", untrained_card(name))
     recipe, packaged = parse_arguments(command.split()), load_recipe(name)
-    folders = {"data_dir": recipe.corpus.data_dir, "image_dir": recipe.corpus.image_dir}
+    folders = {key: getattr(recipe.corpus, key) for key in ("data_dir", "image_dir", "context_file")}
     assert recipe == packaged.with_settings(**folders)
     assert (recipe.corpus.data_dir is None) == (recipe.corpus.dataset == "sample")
+    assert bool(recipe.corpus.context_file) == (recipe.corpus.context is not None)
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -25,11 +25,13 @@ from tests.shared_data import SENTENCES, bpe_tokenizer, property_test
 from tests.tiny import LABELS, SYSTEMS, parts_of, ready_model, stir
 
 # MLMNER reads short windows; 2M-NER is saved in half precision, and its ViT sees pictures of another size than the processor's.
+# A model that reads contexts is MLMNER in longer windows.
 # GVATT reads characters by a BiLSTM and has a second one over the words, AdaCAN reads characters by a CNN; neither has windows.
 SETTINGS = {
     "mlmner": SYSTEMS["mlmner"],
     "2m-ner": SYSTEMS["2m-ner"],
     "text-only": {"fusion": "text-only"},
+    "context": {"fusion": "cross-modal"},
     "gvatt": SYSTEMS["gvatt"],
     "adacan": SYSTEMS["adacan"],
 }
@@ -79,7 +81,8 @@ def save_model(folder: Path, system: str) -> Path:
     if system == HALF_PRECISION:
         model.bfloat16()
     model.save_pretrained(folder)
-    MMNERProcessor(tokenizer, labels=LABELS, image_size=64 if model.vision_towers else None).save_pretrained(folder)
+    image_size, context_window = 64 if model.vision_towers else None, 8 if system == "context" else None
+    MMNERProcessor(tokenizer, labels=LABELS, image_size=image_size, context_window=context_window).save_pretrained(folder)
     return folder
 
 
@@ -91,7 +94,8 @@ def batch_of(
     known = sorted({word for words in SENTENCES for word in words})
     texts = [[known[number] for number in random.integers(0, len(known), length)] for length in lengths]
     images = [list(random.integers(256, size=(count, 64, 64, 3), dtype=np.uint8)) for count in pictures]
-    return dict(processor(texts, images=images))
+    contexts = [" ".join(known[: number % 9]) for number in range(len(lengths))]
+    return dict(processor(texts, images=images, context=contexts))
 
 
 def as_arrays(batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
@@ -137,7 +141,8 @@ def test_graph_takes_what_the_processor_returns(systems, system):
     exported = systems(system)
     inputs = dict(exported.processor([["Paris"], ["in", "London"]], return_tensors="np"))
     batch = {name: torch.from_numpy(array) for name, array in inputs.items()}
-    inputs |= {"input_ids": inputs["input_ids"][:, 0], "attention_mask": inputs["attention_mask"][:, 0]}
+    windows = {"input_ids", "attention_mask", "token_type_ids"} & inputs.keys()
+    inputs |= {name: inputs[name][:, 0] for name in windows}
     inputs["word_windows"] = np.zeros_like(inputs["word_starts"]) + np.arange(2)[:, None]
     session = exported.exported.session
     wanted = [node.name for node in session.get_inputs()]
@@ -321,7 +326,7 @@ def test_windows_that_exist_are_picked_out(counts, size, seed):
     exists = np.arange(max(counts)) < np.array(counts)[:, None]
     ids = np.arange(exists.size * size).reshape(*exists.shape, size)
     starts = np.stack([random.integers(0, count * size, 5) for count in counts])
-    found = existing_windows(ids, np.repeat(exists[..., None], size, axis=2).astype(int), starts)
+    found = existing_windows({"input_ids": ids, "attention_mask": np.repeat(exists[..., None], size, axis=2).astype(int)}, starts)
     assert found["input_ids"].shape == (sum(counts), size) and found["attention_mask"].all()
     expected = np.stack([row.ravel()[places] for row, places in zip(ids, starts, strict=True)])
     np.testing.assert_array_equal(found["input_ids"][found["word_windows"], found["word_starts"]], expected)

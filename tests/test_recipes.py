@@ -128,6 +128,8 @@ _TEXTS = (
     "text_encoder",
     "output_dir",
     "word_vectors",
+    "context",
+    "context_writer",
 )
 _FIELDS = [item for section in (CorpusSettings, ModelSettings, TrainingSettings) for item in fields(section)]
 _KEYS = model_keys()
@@ -140,7 +142,7 @@ OPTIONS: dict[str, tuple[str, object]] = {
     "tag_scheme": ("iob1", "iob1"),
     "terms": ("org/mine=mit,x=none", load_recipe("bert-crf").terms | {"org/mine": "mit", "x": "none"}),
     "rename_types": ("OTHER=MISC,x=y", {"OTHER": "MISC", "x": "y"}),
-    **dict.fromkeys(("languages", "test_languages", "exclude_test_of"), ("fr,de", ["fr", "de"])),
+    **dict.fromkeys(("languages", "test_languages", "exclude_test_of", "context_file"), ("fr,de", ["fr", "de"])),
     "split_slices": ("train=val[:20],test=test[::2]", {"train": "val[:20]", "test": "test[::2]"}),
     "text_config": ("{model_type: bert}", {"model_type": "bert"}),
     "text_tower": ("transformer", "transformer"),
@@ -170,7 +172,7 @@ def test_options_here_are_all_settings():
 @pytest.mark.parametrize(("name", "text", "value"), [(name, *pair) for name, pair in OPTIONS.items()])
 def test_every_setting_is_an_option(name, text, value):
     """If it failed, a setting could not be changed from the command line, or would arrive as another type."""
-    base = "bilstm-crf" if name == "word_vectors" else "bert-crf"
+    base = {"word_vectors": "bilstm-crf", "context_file": "bert-crf-context"}.get(name, "bert-crf")
     found = value_of(parse_arguments(["--recipe", base, f"--{name}", text]), name)
     assert (found, type(found)) == (value, type(value))
 

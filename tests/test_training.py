@@ -1,6 +1,8 @@
 """A whole training run on a small corpus in files, and the pieces it is made of."""
 
 import json
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from modeling_mmner.assembly import build_model, build_processor, pretrained_par
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.evaluation import Predictor
 from modeling_mmner.recipes import Recipe, load_recipe, parse_arguments
+from modeling_mmner.reports import context_worth, results_table
 from modeling_mmner.training import centres_due, parameter_groups, refresh_centres
 from modeling_mmner.training_corpus import load_corpus
 
@@ -284,3 +287,77 @@ def test_model_of_real_size_trains_a_step(tmp_path: Path) -> None:
     assert ours.attentions.shape == (2, 10, 49)
     assert torch.equal(ours.tags, theirs.tags)
     torch.testing.assert_close(model(**batch).logits, theirs.logits, atol=0, rtol=0)
+
+
+# Contexts
+
+
+@pytest.fixture(scope="module")
+def with_contexts(tmp_path_factory):
+    """A finished run on posts whose one name only their context tells to be a person or a place."""
+    folder = tmp_path_factory.mktemp("contexts")
+    contexts = []
+    for split, numbers in (("train", range(160)), ("valid", range(160, 184)), ("test", range(184, 208))):
+        lines = []
+        for number in numbers:
+            kind = random.Random(number).choice(("PER", "LOC"))
+            words = ["Jordan", "is", "great", *str(number)]
+            tags = [f"B-{kind}", *["O"] * (len(words) - 1)]
+            lines += [f"IMGID:{split}{number}", *(f"{word}\t{tag}" for word, tag in zip(words, tags, strict=True)), ""]
+            about = {"PER": "a man who plays", "LOC": "the river at night"}[kind]
+            contexts.append({"id": f"{split}{number}", "about": about if number % 12 > 1 else None})
+        (folder / f"{split}.txt").write_text("\n".join(lines), encoding="utf-8")
+    text = "".join(json.dumps(context) + "\n" for context in contexts)
+    (folder / "contexts.jsonl").write_text(text, encoding="utf-8")
+    recipe = small_recipe(
+        folder,
+        fusion="text-only",
+        vision_towers=[],
+        objectives={"crf": 1.0},
+        image_dir=None,
+        context="about",
+        context_file=[str(folder / "contexts.jsonl")],
+        context_writer="people",
+        context_window=3,
+        epochs=12,
+        head_learning_rate=3e-3,
+        exclude_overlap=False,
+    )
+    return recipe, train_accelerate.train(recipe)
+
+
+def test_run_tells_what_the_contexts_are_worth(with_contexts) -> None:
+    """If it failed, a model would not learn from contexts, or its gain would be shown without what it comes from."""
+    _, metrics = with_contexts
+    test = metrics.splits.test
+    scores = {mode: block.overall.f1 for mode, block in test.context.items()}
+    assert list(scores) == ["true", "shuffled", "none"] and scores["true"] == test.overall.f1
+    assert scores["true"] > 0.85 > 0.7 > max(scores["shuffled"], scores["none"])
+    assert test.p_values["context"].keys() == {"shuffled", "none"} and max(test.p_values["context"].values()) < 0.05
+    assert test.p_values["picture"] == {} and list(test.picture) == ["none"]
+    counts = metrics.corpus.contexts["test"]
+    assert (counts.present, counts.missing) == (20, 4) and counts.cut == 20
+    assert "(0 with a picture, 20 with a context, of which 20 are cut)" in metrics.corpus.describe()
+
+
+def test_context_results_are_in_table_words_and_card(with_contexts) -> None:
+    """If it failed, a reader of the results would have to take the contexts' gain on trust."""
+    recipe, metrics = with_contexts
+    table = results_table({"run": metrics})
+    assert [column.header for column in table.columns][:3] == ["run", "picture", "context"]
+    assert list(table.columns[2].cells) == ["true", "shuffled", "none"] and set(table.columns[1].cells) == {"none"}
+    words = context_worth(metrics)
+    assert "clearly better than another post's, clearly better than none" in words
+    card = (Path(recipe.training.output_dir) / "model" / "README.md").read_text(encoding="utf-8")
+    assert "Contexts, written by people:" in card and "| test | 20 | 4 | 20 |" in card
+    rows = [line for line in card.splitlines() if line.startswith(("| true |", "| shuffled |", "| none |"))]
+    assert len(rows) == 3 and rows[0].endswith("| - |")
+    assert "| contexts | `people` |" in card
+
+
+def test_contexts_of_an_unnamed_writer_are_warned_of(with_contexts) -> None:
+    """If it failed, a model that has seen the test posts could write the contexts, and no reader would think of it."""
+    recipe, _ = with_contexts
+    for writer, words in (("", "by somebody (--context_writer says who); a model may have"), ("m/x", "by m/x, which may have")):
+        with pytest.warns(UserWarning, match=re.escape(f"contexts were written {words} seen the test posts")):
+            load_corpus(recipe.with_settings(context_writer=writer).corpus)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling_mmner import MMNERProcessor
-from modeling_mmner.processing_mmner import best_windows, special_tokens, window_starts
+from modeling_mmner.windows_mmner import best_windows, special_tokens, window_starts
 from tests.shared_data import TOKENIZERS, bpe_tokenizer, each_tokenizer, property_test
 from tests.tiny import LABELS, tiny_model
 

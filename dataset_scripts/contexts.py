@@ -1,0 +1,103 @@
+"""Contexts: a text about each post or its picture, from a column of the corpus or from files of their own."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from .reader import CorpusError
+
+CONTEXT = "context"
+"""The column in which rows have their context: a string, a list of strings, or None."""
+
+
+def with_contexts(splits: dict[str, datasets.Dataset], field: str, files: Sequence[str] = ()) -> dict[str, datasets.Dataset]:
+    """The splits with their contexts in the column `CONTEXT`.
+
+    Args:
+        field: of the files' objects; without files, the column of the corpus.
+        files: see `read_contexts`. A post that they do not name has no context.
+
+    Raises:
+        CorpusError: no split has the column, or it holds no texts; a file cannot be read; the files name no post of the corpus.
+    """
+    if not files:
+        return {split: _from_column(rows, field, split) for split, rows in splits.items()}
+    contexts = read_contexts(files, field)
+    found = {split: [contexts.get(post) for post in rows["id"]] for split, rows in splits.items()}
+    if not any(context for column in found.values() for context in column):
+        ours, theirs = next(iter(splits.values()))["id"][0], next(iter(contexts), None)
+        raise CorpusError(
+            f"--context_file: expected contexts of the corpus's posts by their ids, such as {ours!r}, found none of them; "
+            f"the first id in {files[0]} is {theirs!r}"
+        )
+    return {split: _with_column(rows, found[split]) for split, rows in splits.items()}
+
+
+def read_contexts(files: Sequence[str], field: str) -> dict[str, str]:
+    """The contexts in files of JSON lines, each an object with ``id`` and `field`, by the posts' ids.
+
+    Args:
+        files: files, or folders whose ``*.jsonl`` are read.
+
+    Raises:
+        CorpusError: a file is missing or has a line that is no such object, or two lines of one id that differ.
+    """
+    contexts: dict[str, str] = {}
+    for path in [path for name in files for path in _paths(name)]:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                post, context = _entry(line, field, f"{path}, line {number}")
+                if contexts.setdefault(post, context) != context:
+                    raise CorpusError(f"{path}, line {number}: expected one context for a post, found another of {post!r}")
+    return contexts
+
+
+def _paths(name: str) -> list[Path]:
+    path = Path(name)
+    paths = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not paths or not all(each.is_file() for each in paths):
+        raise CorpusError(f"--context_file {name}: expected a file of JSON lines, or a folder with *.jsonl files, found none")
+    return paths
+
+
+def _entry(line: str, field: str, place: str) -> tuple[str, str]:
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise CorpusError(f"{place}: expected an object with 'id' and {field!r}, found no JSON ({error})") from error
+    if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get(field), (str, type(None))):
+        found = sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
+        raise CorpusError(f"{place}: expected an object with 'id' and a string {field!r}, found {found!s:.200}")
+    if field not in entry:
+        raise CorpusError(f"{place}: expected a field {field!r} (--context names it), found {sorted(map(str, entry))!s:.200}")
+    return str(entry["id"]), entry[field] or ""
+
+
+def _from_column(rows: datasets.Dataset, field: str, split: str) -> datasets.Dataset:
+    if field not in rows.features:
+        raise CorpusError(
+            f"--context: expected a column {field!r} in the {split} split, found {', '.join(rows.features)}; contexts in a file "
+            "of their own are given by --context_file"
+        )
+    contexts = list(rows[field])
+    wrong = next((context for context in contexts if not _is_context(context)), None)
+    if wrong is not None:
+        raise CorpusError(f"--context: expected texts, or lists of them, in the column {field!r}, found {wrong!r:.80}")
+    return rows if field == CONTEXT else _with_column(rows, contexts)
+
+
+def _is_context(value: Any) -> bool:
+    return value is None or isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+
+
+def _with_column(rows: datasets.Dataset, contexts: list[Any]) -> datasets.Dataset:
+    rows = rows.remove_columns(CONTEXT) if CONTEXT in rows.features else rows
+    kind: Any = datasets.Value("string")
+    if any(isinstance(context, list) for context in contexts):
+        kind, contexts = datasets.List(kind), [[context] if isinstance(context, str) else context for context in contexts]
+    return rows.add_column(CONTEXT, contexts, feature=kind)
