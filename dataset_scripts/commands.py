@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import Field, fields
+from dataclasses import Field, asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -70,7 +70,9 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     hints = get_type_hints(ReadingOptions)
     for item in fields(ReadingOptions):
         kind: dict[str, Any] = {"choices": choices.get(item.name)}
-        if hints[item.name] is bool:
+        if hints[item.name] is int:
+            kind = {"type": int}
+        elif hints[item.name] is bool:
             kind = {"action": "store_true"}
         elif "form" in item.metadata:
             kind = {"type": _mapping_reader(item), "metavar": f"{item.metadata['form']},..."}
@@ -139,6 +141,9 @@ def _build(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from modeling_mmner.escaping import one_line
+    from modeling_mmner.json_lines import json_line
+
     from .contact_sheet import contact_sheet
     from .inspection import inspect_corpus, plot_statistics, tables
 
@@ -149,6 +154,8 @@ def _inspect(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     for table in tables(statistics):
         console.print(table)
+    for line in corpus.reading_report():
+        print(one_line(line))
     if options.output_dir:
         folder = Path(options.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,6 +163,9 @@ def _inspect(options: argparse.Namespace) -> int:
         plot_statistics(statistics, folder / "statistics.png")
         rows = corpus.splits[options.split]
         title = f"{corpus.name}, {options.split}"
+        if corpus.left_out:
+            lines = [json_line(asdict(span)) + "\n" for span in corpus.left_out]
+            (folder / "spans_left_out.jsonl").write_text("".join(lines), encoding="utf-8")
         contact_sheet(rows, corpus.labels, folder / "contact_sheet.html", count=options.count, seed=options.seed, title=title)
         print(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
     return 0

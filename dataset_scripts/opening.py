@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 from huggingface_hub import hf_hub_download
@@ -13,11 +13,16 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 
 from modeling_mmner.labels_mmner import check_labels
 
+from .annotations import LeftOut
 from .builder import SPLITS, CorpusBuilder, PostsBuilder
 from .corpora import BUILDERS, FOLDER_CORPUS
-from .reader import SPLIT_NAMES, CorpusError
+from .own_data import OwnPosts, file_hash_of, read_own, read_posts, tables_of
+from .reader import SPLIT_NAMES, CorpusError, holds_splits
+from .reading_options import ReadingOptions
+from .records import dataset_records, record_files
 from .slices import parse_slice
 
+_OF_RECORDS = ("columns", "tag_scheme", "rename_types", "repair_orphans", "language", "image_dir")
 RECORD = "corpus.json"
 """The file of a built data set that says what it was built from; its card is rendered from it."""
 
@@ -33,6 +38,8 @@ class Corpus:
         labels: the BIO label names in id order.
         version_name: ``official``, or what else tells this copy from others.
         version: for each split 12 hex digits of the SHA-256 of the file that it comes from, or of its rows.
+        left_out: spans of people's own files that are no entities of the corpus, since they are no whole words.
+        notes: what else was found in reading such files, counted.
     """
 
     name: str
@@ -40,6 +47,16 @@ class Corpus:
     labels: list[str]
     version_name: str
     version: dict[str, str]
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def reading_report(self, *, most: int = 5) -> list[str]:
+        """What was found in reading people's own files, a line each: the notes, and of the spans left out the first `most`."""
+        lines = [f"{self.name}: {note}: {number}" for note, number in self.notes.items()]
+        if self.left_out:
+            lines.append(f"{self.name}: spans left out, since they are no whole words or overlap: {len(self.left_out)}")
+        lines += [f"  {one.place}: {one.label} {one.start}-{one.end} {one.text!r} {one.reason}" for one in self.left_out[:most]]
+        return lines + (["  ..."] if len(self.left_out) > most else [])
 
 
 def open_corpus(
@@ -54,7 +71,7 @@ def open_corpus(
 
     Args:
         dataset: ``sample``; the name of a builder, for the files in `data_dir`; a folder with a built data set or with raw
-            split files; or a Hub id.
+            split files; a file of posts or a folder of such files, see `records` and `annotations`; or a Hub id.
         config: of a data set or builder that has several.
         data_dir, image_dir: folders of raw files and pictures. Where `dataset` is itself a folder of raw files, the pictures
             are by default those in its subfolder ``images``, if it has one.
@@ -68,12 +85,16 @@ def open_corpus(
         builder = make_builder(dataset, config=config, **given)
         return _generated(builder) if builder.IS_GENERATED else _raw(builder)
     folder = Path(dataset)
+    own = folder.is_file() or (folder.is_dir() and not any(folder.rglob("*.parquet")) and not holds_splits(folder))
+    if own and record_files(folder):
+        return _own(folder, **given)
     if folder.is_dir() and not any(folder.rglob("*.parquet")):
         beside = folder / "images" if (folder / "images").is_dir() else None
         return _raw(make_builder(FOLDER_CORPUS, **given | {"data_dir": folder, "image_dir": image_dir or beside}))
     slices = given.pop("split_slices", None) or {}
+    converted = {key: given.pop(key) for key in _OF_RECORDS if given.get(key) is not None}
     _refuse_reading_options(dataset, given)
-    return _built(dataset, config, slices)
+    return _built(dataset, config, slices, ReadingOptions(**cast(dict[str, Any], converted)))
 
 
 def make_builder(name: str, *, config: str | None = None, cache_dir: str | None = None, **options: Any) -> Any:
@@ -117,13 +138,36 @@ def _raw(builder: PostsBuilder) -> Corpus:
     return Corpus(name, splits, builder.labels(), builder.version_name(), builder.file_hashes())
 
 
-def _built(dataset: str, config: str | None, slices: Mapping[str, str]) -> Corpus:
+def _own(path: Path, **given: Any) -> Corpus:
+    """Posts in people's own files; the pictures of a folder are by default those in its subfolder ``images``, too."""
+    refused = {key: given.pop(key, None) for key in ("data_dir", "split_slices", "no_verify")}
+    _refuse_reading_options(str(path), refused)
+    known: dict[str, Any] = {key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value}
+    options = ReadingOptions(**known)
+    posts, read = read_own(path, options)
+    ratio = f"+{options.split_ratio}, seed {options.split_seed}" if list(record_files(path)) == ["all"] else ""
+    return _converted(path.stem if path.is_file() else path.name, posts, read, suffix=ratio)
+
+
+def _converted(name: str, posts: dict[str, list[dict[str, Any]]], read: OwnPosts, *, suffix: str = "") -> Corpus:
+    """The corpus of posts that were read from records."""
+    splits, labels = tables_of(posts)
+    version = {split: file_hash_of(rows) for split, rows in posts.items()}
+    whole = file_hash_of(read.posts)
+    return Corpus(name, splits, labels, f"copy-{whole}{suffix}", version, read.left_out, dict(read.notes))
+
+
+def _built(dataset: str, config: str | None, slices: Mapping[str, str], options: ReadingOptions) -> Corpus:
     """A data set that `datasets` loads, from a folder or from the Hub."""
     try:
         found = datasets.load_dataset(dataset, config)
     except (ValueError, OSError, RuntimeError) as error:
         what = f"one of {', '.join(BUILDERS)}, a folder with a corpus, or the id of a data set on the Hub"
         raise CorpusError(f"dataset {dataset!r}, config {config!r}: expected {what}; could not load it: {error}") from error
+    if options.columns:
+        found = datasets.DatasetDict({name: _renamed(rows, options.columns, dataset) for name, rows in found.items()})
+    if not all(_is_ready(rows) for rows in found.values()):
+        return _from_records(dataset, found, slices, options)
     splits, origin = {}, {}
     for split in SPLITS:
         wanted = parse_slice(slices.get(split, split))
@@ -145,6 +189,41 @@ def _built(dataset: str, config: str | None, slices: Mapping[str, str]) -> Corpu
     version = {split: hashes.get(origin[split]) or row_hash(rows) for split, rows in splits.items()}
     version_name = "".join([record.get("version", "unverified"), *(f"+{split}={part}" for split, part in slices.items())])
     return Corpus(record.get("name", Path(dataset).name), splits, labels, version_name, version)
+
+
+def _is_ready(rows: datasets.Dataset) -> bool:
+    """Whether tags have ids with names, or nothing else is there that tags could be made of."""
+    tags = rows.features.get("ner_tags")
+    kind = getattr(tags, "feature", None)
+    return isinstance(kind, datasets.ClassLabel) or not (
+        "text" in rows.features or (isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string"))
+    )
+
+
+def _renamed(rows: datasets.Dataset, columns: Mapping[str, str], dataset: str) -> datasets.Dataset:
+    """The rows with our names for their columns."""
+    if missing := sorted(set(columns.values()) - set(rows.features)):
+        raise CorpusError(f"dataset {dataset!r}, --columns: expected columns among {', '.join(rows.features)}, found {missing}")
+    rows = rows.remove_columns([ours for ours, theirs in columns.items() if ours in rows.features and ours != theirs])
+    return rows.rename_columns({theirs: ours for ours, theirs in columns.items()})
+
+
+def _from_records(
+    dataset: str, found: Mapping[str, datasets.Dataset], slices: Mapping[str, str], options: ReadingOptions
+) -> Corpus:
+    """A data set whose tags have no ids yet, or which has texts with spans."""
+    read, posts = OwnPosts(), {}
+    for split in SPLITS:
+        wanted = parse_slice(slices.get(split, split))
+        known = next((names for names in SPLIT_NAMES.values() if wanted.name in names), (wanted.name,))
+        for rows in [found[name] for name in known if name in found][:1]:
+            first = len(read.posts)
+            records = ((f"{dataset}, {split}, row {number}", record) for number, record in dataset_records(rows))
+            read_posts(records, read, options, folder=None, source=Path(dataset).name)
+            posts[split] = read.posts[first:][wanted.posts]
+    if not posts:
+        raise CorpusError(f"dataset {dataset!r}: expected splits among {', '.join(SPLITS)}, found {', '.join(found)}")
+    return _converted(Path(dataset).name, posts, read)
 
 
 def _record(dataset: str, config: str | None) -> dict[str, Any]:

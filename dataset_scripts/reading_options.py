@@ -28,6 +28,8 @@ class ReadingOptions:
         split_slices: for a split another file or a part of it, as ``{"train": "val[:2000]"}``; of each file, where a split has
             several.
         no_verify: only warn where the files are not the official ones; otherwise that is an error.
+        columns: of people's own files and data sets, what our columns are called in them, as ``{"tokens": "words"}``.
+        split_ratio, split_seed: how posts that come in one file are split, see `split_by_ratio`.
     """
 
     data_dir: str | None = option(None, "folder with train, valid and test files (build-dataset: or an archive of one)")
@@ -40,6 +42,13 @@ class ReadingOptions:
         {}, "parts to take, as train=train[:4000],validation=val[2000:]; of each language's file", form="SPLIT=PART"
     )
     no_verify: bool = option(False, "take files that are not the official ones, with a warning")
+    columns: dict[str, str] = option(
+        {}, "what our columns are called in your files, as tokens=words,ner_tags=labels,image=photo", form="OURS=THEIRS"
+    )
+    split_ratio: str = option(
+        "80,10,10", "shares of train, validation and test where all posts are in one file (default 80,10,10)"
+    )
+    split_seed: int = option(1, "random seed of that split (default 1)")
 
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults; the others are left to the corpus's builder, which may have its own."""

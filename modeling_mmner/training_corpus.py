@@ -18,6 +18,7 @@ from dataset_scripts.reader import CorpusError
 from dataset_scripts.sample.languages import LANGUAGES
 from dataset_scripts.sample.texts import generate_posts
 
+from .escaping import one_line
 from .images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from .processing_mmner import MMNERProcessor
 from .recipes import PEOPLE, CorpusSettings, load_recipe, recipe_names
@@ -97,6 +98,8 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     opened = open_corpus(settings.dataset, config=settings.dataset_config, **_reading_options(settings))
     corpus = TrainingCorpus(**{item.name: getattr(opened, item.name) for item in fields(Corpus)})
     corpus.facts = facts_of(settings)
+    for line in corpus.reading_report():
+        print(one_line(line))
     if settings.test_dataset is not None:
         _take_test_split(corpus, open_corpus(settings.test_dataset))
     if missing := [split for split in SPLITS if split not in corpus.splits]:

@@ -130,6 +130,7 @@ _TEXTS = (
     "word_vectors",
     "context",
     "context_writer",
+    "split_ratio",
 )
 _FIELDS = [item for section in (CorpusSettings, ModelSettings, TrainingSettings) for item in fields(section)]
 _KEYS = model_keys()
@@ -142,6 +143,7 @@ OPTIONS: dict[str, tuple[str, object]] = {
     "tag_scheme": ("iob1", "iob1"),
     "terms": ("org/mine=mit,x=none", load_recipe("bert-crf").terms | {"org/mine": "mit", "x": "none"}),
     "rename_types": ("OTHER=MISC,x=y", {"OTHER": "MISC", "x": "y"}),
+    "columns": ("tokens=words,image=photo", {"tokens": "words", "image": "photo"}),
     **dict.fromkeys(("languages", "test_languages", "exclude_test_of", "context_file"), ("fr,de", ["fr", "de"])),
     "split_slices": ("train=val[:20],test=test[::2]", {"train": "val[:20]", "test": "test[::2]"}),
     "text_config": ("{model_type: bert}", {"model_type": "bert"}),

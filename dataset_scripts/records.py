@@ -1,0 +1,139 @@
+"""Records of people's own files: JSON lines, JSON, CSV, TSV and Parquet."""
+
+import ast
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .reader import SPLIT_NAMES, CorpusError
+
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_LISTS = ("tokens", "ner_tags", "spans", "entities", "ents", "label", "labels")
+_CELL_LIMIT = 10**7  # characters; Python's own limit is below the length of a long article with its spans
+
+
+def record_files(path: Path) -> dict[str, Path]:
+    """The files of records at a path by their splits: of a folder with split files each; else the one file, as ``all``.
+
+    Empty: there are none.
+
+    Raises:
+        CorpusError: the folder has several such files that are not called as splits, or several for a split.
+    """
+    if path.is_file():
+        return {"all": path} if path.suffix in ENDINGS else {}
+    files = [file for file in sorted(path.glob("*")) if file.suffix in ENDINGS and file.is_file()]
+    named = {split: [file for file in files if file.stem in names] for split, names in SPLIT_NAMES.items()}
+    if any(named.values()):
+        if several := next((found for found in named.values() if len(found) > 1), None):
+            raise CorpusError(f"{path}: expected one file for each split, found {', '.join(file.name for file in several)}")
+        return {split: found[0] for split, found in named.items() if found}
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:10])
+        raise CorpusError(f"{path}: expected train, validation and test files, or a single file, found {names}")
+    return {"all": files[0]} if files else {}
+
+
+def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any]]:
+    """The records of a file, each with its place for errors.
+
+    Args:
+        columns: what our columns are called in the file.
+
+    Raises:
+        CorpusError: the file cannot be read.
+    """
+    readers = {".jsonl": _json_lines, ".json": _json_array, ".parquet": _parquet}
+    missing = set(columns.values())
+    try:
+        for number, record in readers.get(path.suffix, _table)(path):
+            missing -= _keys(record)
+            yield f"{path.name}:{number}", renamed(record, columns)
+        if missing:
+            raise CorpusError(f"{path}: --columns: expected {sorted(missing)} among the columns, found them in no post")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: expected UTF-8, found {error}; convert the file first") from error
+    except (OSError, csv.Error, ValueError) as error:
+        raise error if isinstance(error, CorpusError) else CorpusError(f"{path}: cannot be read; {error}") from error
+
+
+def _keys(record: Any) -> set[str]:
+    """The keys of an object, and those of a task's data."""
+    return (
+        {*record, *(_keys(record["data"]) if isinstance(record.get("data"), dict) else ())} if isinstance(record, dict) else set()
+    )
+
+
+def renamed(record: Any, columns: dict[str, str]) -> Any:
+    """The record with our names for its columns, where it is an object; for a task of Label Studio, those of its data."""
+    if not isinstance(record, dict):
+        return record
+    if isinstance(record.get("data"), dict):
+        return record | {"data": renamed(record["data"], columns)}
+    found = {ours: record[theirs] for ours, theirs in columns.items() if theirs in record}
+    return {key: value for key, value in record.items() if key not in columns.values()} | found
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, _parsed(line, f"{path}, line {number}")
+
+
+def _json_array(path: Path) -> Iterator[tuple[int, Any]]:
+    content = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
+    if not isinstance(content, list):
+        raise CorpusError(f"{path}: expected a JSON array of posts, found {type(content).__name__}")
+    yield from enumerate(content, start=1)
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise CorpusError(f"{place}: expected JSON, found {text.strip()[:80]!r} ({error})") from error
+
+
+def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(_CELL_LIMIT)
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        for number, row in enumerate(csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ","), start=1):
+            yield number, {str(key): None if value == "" else value for key, value in row.items()}
+
+
+def cell_list(value: Any, key: str) -> Any:
+    """The list that a table's cell stands for: JSON, what Python prints of a list, or, of words and tags, separated by spaces."""
+    if not isinstance(value, str) or key not in _LISTS:
+        return value
+    if value.lstrip().startswith("["):
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                return parse(value)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+    return value.split() if key in ("tokens", "ner_tags") else value
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    import datasets
+
+    yield from dataset_records(datasets.Dataset.from_parquet(str(path)))
+
+
+def dataset_records(rows: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a data set, tag ids by their names, pictures not decoded."""
+    import datasets
+
+    names = {}
+    for column, feature in rows.features.items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(column, datasets.Image(decode=False))
+        elif isinstance(getattr(feature, "feature", None), datasets.Image):
+            rows = rows.cast_column(column, datasets.List(datasets.Image(decode=False)))
+        elif isinstance(label := getattr(feature, "feature", None), datasets.ClassLabel):
+            names[column] = label.names
+    for number, row in enumerate(rows):
+        yield number, row | {column: [labels[tag] for tag in row[column] or []] for column, labels in names.items()}

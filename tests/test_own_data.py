@@ -1,0 +1,475 @@
+"""Tests of data as people have it: each tool's file, from spans to word tags and back, against the spans that were annotated."""
+
+import csv
+import json
+import random
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import train_accelerate
+from dataset_scripts.annotations import CharacterSpan, read_annotation, words_and_tags
+from dataset_scripts.opening import Corpus, open_corpus
+from dataset_scripts.reader import CorpusError
+from dataset_scripts.splitting import parse_ratio, split_by_ratio
+from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.cli import main
+from modeling_mmner.labels_mmner import split_words, tags_to_spans
+from modeling_mmner.pipeline_mmner import MultimodalNERPipeline
+from modeling_mmner.recipes import load_recipe
+from tests.shared_data import property_test
+from tests.test_training import TEXT
+
+Annotated = tuple[str, list[tuple[int, int, str]]]
+
+NAMES = {"PER": ["Jordan", "Anna Müller", "José"], "LOC": ["San Marino", "Zürich", "l'Aquila"], "ORG": ["Café 9.30"]}
+PATTERNS = ["{} was here, really", "Did you see {} and {}?", "\U0001f600 from {}!", "nothing to see", "«{}» – {}, {}"]
+
+
+def annotated_texts(count: int, *, seed: int = 0) -> list[Annotated]:
+    """Texts, each with its entities as (first character, one past the last, type); all fall on word borders."""
+    draw, texts = random.Random(seed), []
+    for number in range(count):
+        text, spans = "", []
+        for part in PATTERNS[number % len(PATTERNS)].split("{}"):
+            text += part
+            if text.count("\0") < PATTERNS[number % len(PATTERNS)].count("{}"):
+                label = draw.choice(list(NAMES))
+                name = draw.choice(NAMES[label])
+                spans.append((len(text.replace("\0", "")), len(text.replace("\0", "")) + len(name), label))
+                text += name + "\0"
+        texts.append((f"{text.replace(chr(0), '')} {number}", spans))
+    return texts
+
+
+TEXTS = annotated_texts(40)
+
+
+def units(text: str, place: int) -> int:
+    """The place in UTF-16 units, as a browser counts."""
+    return len(text[:place].encode("utf-16-le")) // 2
+
+
+# Ten tools, each as its export looks
+
+
+def json_lines(path: Path, records: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def plain(folder: Path) -> Path:
+    records = [
+        {"text": text, "spans": [{"start": start, "end": end, "label": label} for start, end, label in spans]}
+        for text, spans in TEXTS
+    ]
+    return json_lines(folder / "plain.jsonl", records)
+
+
+def doccano(folder: Path) -> Path:
+    records = [
+        {"id": 7 * number, "text": text, "label": [list(span) for span in spans]} for number, (text, spans) in enumerate(TEXTS)
+    ]
+    return json_lines(folder / "doccano.jsonl", records)
+
+
+def doccano_relations(folder: Path) -> Path:
+    records = []
+    for number, (text, spans) in enumerate(TEXTS):
+        entities = [
+            {"id": place, "label": label, "start_offset": start, "end_offset": end}
+            for place, (start, end, label) in enumerate(spans)
+        ]
+        records.append({"id": number, "text": text, "entities": entities, "relations": [], "Comments": []})
+    return json_lines(folder / "doccano_relations.jsonl", records)
+
+
+def prodigy(folder: Path) -> Path:
+    records = []
+    for text, spans in TEXTS:
+        tokens = [
+            {"text": word.text, "start": word.start, "end": word.end, "id": place} for place, word in enumerate(split_words(text))
+        ]
+        marked = [{"start": start, "end": end, "token_start": 0, "token_end": 0, "label": label} for start, end, label in spans]
+        records.append({"text": text, "_input_hash": 1, "tokens": tokens, "spans": marked, "answer": "accept"})
+    return json_lines(folder / "prodigy.jsonl", [*records, {"text": "no Jordan", "spans": [], "answer": "reject"}])
+
+
+def spacy_training(folder: Path) -> Path:
+    records = [[text, {"entities": [list(span) for span in spans]}] for text, spans in TEXTS]
+    path = folder / "spacy.json"
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+def spacy_docs(folder: Path) -> Path:
+    records = [
+        {
+            "text": text,
+            "ents": [{"start": start, "end": end, "label": label} for start, end, label in spans],
+            "tokens": [{"id": 0, "start": 0, "end": 1}],
+        }
+        for text, spans in TEXTS
+    ]
+    return json_lines(folder / "docs.jsonl", records)
+
+
+def label_studio(folder: Path) -> Path:
+    tasks = []
+    for number, (text, spans) in enumerate(TEXTS):
+        result = [
+            {
+                "value": {"start": units(text, start), "end": units(text, end), "text": text[start:end], "labels": [label]},
+                "id": "x",
+                "from_name": "label",
+                "to_name": "text",
+                "type": "labels",
+            }
+            for start, end, label in spans
+        ]
+        done = [{"id": 1, "was_cancelled": True, "result": []}, {"id": 2, "was_cancelled": False, "result": result}]
+        tasks.append({"id": number, "data": {"text": text, "image": "/data/upload/1/a.png"}, "annotations": done})
+    path = folder / "label_studio.json"
+    path.write_text(
+        json.dumps([*tasks, {"id": 99, "data": {"text": "skipped"}, "annotations": [{"was_cancelled": True}]}]), encoding="utf-8"
+    )
+    return path
+
+
+def label_studio_min(folder: Path) -> Path:
+    records = []
+    for number, (text, spans) in enumerate(TEXTS):
+        label = [
+            {"start": units(text, start), "end": units(text, end), "text": text[start:end], "labels": [kind]}
+            for start, end, kind in spans
+        ]
+        records.append({"text": text, "id": number, "label": label, "annotator": 1, "annotation_id": 3})
+    path = folder / "label_studio_min.json"
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+def table_of_spans(folder: Path) -> Path:
+    path = folder / "spans.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["text", "entities"])
+        writer.writeheader()
+        for number, (text, spans) in enumerate(TEXTS):
+            entities = [{"start": start, "end": end, "label": label} for start, end, label in spans]
+            writer.writerow({"text": text, "entities": json.dumps(entities) if number % 2 else repr(entities)})
+    return path
+
+
+def parquet(folder: Path) -> Path:
+    records = [
+        {"text": text, "spans": [{"start": s, "end": e, "label": label} for s, e, label in spans]} for text, spans in TEXTS
+    ]
+    path = folder / "spans.parquet"
+    datasets.Dataset.from_list(records).to_parquet(path)
+    return path
+
+
+TOOLS: dict[str, Callable[[Path], Path]] = {
+    write.__name__: write
+    for write in (
+        plain,
+        doccano,
+        doccano_relations,
+        prodigy,
+        spacy_training,
+        spacy_docs,
+        label_studio,
+        label_studio_min,
+        table_of_spans,
+        parquet,
+    )
+}
+
+
+def found_spans(corpus: Corpus) -> dict[str, list[tuple[int, int, str]]]:
+    """The entities of a corpus's posts as characters of their texts, by the number that ends each text."""
+    by_number = {text.rpartition(" ")[2]: text for text, _ in TEXTS}
+    found = {}
+    for rows in corpus.splits.values():
+        for row in rows:
+            text = by_number[row["tokens"][-1]]
+            words = split_words(text)
+            assert [word.text for word in words] == row["tokens"]
+            spans = tags_to_spans([corpus.labels[tag] for tag in row["ner_tags"]])
+            found[row["tokens"][-1]] = [(words[span.start].start, words[span.end - 1].end, span.type) for span in spans]
+    return found
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_spans_of_each_tool_come_back_exactly(tool, tmp_path):
+    """If it failed, the entities of a tool's export would be lost or moved on their way into the corpus."""
+    corpus = open_corpus(str(TOOLS[tool](tmp_path)))
+    assert found_spans(corpus) == {text.rpartition(" ")[2]: spans for text, spans in TEXTS}
+    assert corpus.left_out == [] and set(corpus.splits) == {"train", "validation", "test"}
+    assert sorted(len(rows) for rows in corpus.splits.values()) == [4, 4, 32]
+    assert set(corpus.labels) == {"O", *(f"{prefix}-{label}" for prefix in "BI" for label in NAMES)}
+
+
+@pytest.mark.parametrize("tool", ["prodigy", "label_studio"])
+def test_rejected_posts_are_counted(tool, tmp_path):
+    """If it failed, posts that an annotator has thrown out would be trained on as posts without entities."""
+    corpus = open_corpus(str(TOOLS[tool](tmp_path)))
+    assert corpus.notes["posts that their annotator rejected or skipped"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", TOOLS)
+def test_file_to_a_trained_model_and_back_to_offsets(tool, tmp_path):
+    """If it failed, a user's file could be opened, but no model trained on it that says where in a text its entities are."""
+    overrides = {
+        "dataset": str(TOOLS[tool](tmp_path)),
+        "languages": [],
+        "fusion": "text-only",
+        "vision_towers": [],
+        "objectives": {"crf": 1.0},
+        "text_config": TEXT,
+        "vocabulary_size": 300,
+        "epochs": 60,
+        "batch_size": 8,
+        "head_learning_rate": 3e-3,
+        "compare_without_pictures": False,
+        "output_dir": str(tmp_path / "run"),
+    }
+    train_accelerate.train(load_recipe("quickstart", overrides))
+    folder = tmp_path / "run" / "model"
+    pipe = MultimodalNERPipeline(
+        model=MMNERForTokenClassification.from_pretrained(folder), processor=MMNERProcessor.from_pretrained(folder)
+    )
+    wanted = [{(start, end, label) for start, end, label in spans} for _, spans in TEXTS]
+    found = [{(one["start"], one["end"], one["entity_group"]) for one in pipe(text)} for text, _ in TEXTS]
+    assert sum(len(right & mine) for right, mine in zip(wanted, found, strict=True)) > 0.8 * sum(map(len, wanted))
+    assert all(text[one["start"] : one["end"]] == one["word"] for text, _ in TEXTS for one in pipe(text))
+
+
+# Spans that are no words
+
+
+@pytest.mark.parametrize(
+    ("spans", "kept", "reasons"),
+    [
+        ([(0, 6, "PER")], ["B-PER", "O", "O", "O", "O"], []),
+        ([(0, 5, "PER")], ["O"] * 5, ["does not begin and end where words do"]),
+        ([(0, 7, "PER")], ["O"] * 5, ["does not begin and end where words do"]),
+        ([(10, 20, "LOC"), (14, 20, "ORG")], ["O", "O", "B-LOC", "I-LOC", "O"], ["overlaps another span"]),
+        ([(3, 3, "PER")], ["O"] * 5, ["is empty or not within the text's 21 characters"]),
+        ([(-6, 6, "PER"), (10, 99, "LOC")], ["O"] * 5, ["is empty or not within the text's 21 characters"] * 2),
+        ([(0, 6, "PER", "Jordon")], ["O"] * 5, ["has another text than the tool says, 'Jordon'"]),
+    ],
+)
+def test_what_is_no_word_is_left_out_and_told(spans, kept, reasons):
+    """If it failed, a span would be moved to the next word without a word, or lost."""
+    words, tags, left_out = words_and_tags("Jordan in San Marino.", [CharacterSpan(*span) for span in spans], "file:3")
+    assert words == ["Jordan", "in", "San", "Marino", "."] and tags == kept
+    assert [one.reason for one in left_out] == reasons and all(one.place == "file:3" for one in left_out)
+
+
+@given(text=st.text(max_size=40), data=st.data())
+@property_test
+def test_every_span_is_a_tag_or_left_out(text, data):
+    """If it failed, some text would make a span vanish."""
+    place = st.integers(-2, len(text) + 2)
+    spans = [CharacterSpan(*data.draw(st.tuples(place, place)), "X") for _ in range(data.draw(st.integers(0, 4)))]
+    _, tags, left_out = words_and_tags(text, spans, "x")
+    assert tags.count("B-X") + len(left_out) == len(spans)
+
+
+def test_left_out_spans_are_listed(tmp_path, capsys):
+    """If it failed, somebody would train on fewer entities than annotated and never know."""
+    records = [
+        {"text": f"Jordan {number}", "spans": [{"start": 0, "end": 6 - number % 2, "label": "PER"}]} for number in range(20)
+    ]
+    path = json_lines(tmp_path / "posts.jsonl", records)
+    assert main(["inspect", str(path), "--output_dir", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "posts: spans left out, since they are no whole words or overlap: 10" in said
+    assert "posts.jsonl:2: PER 0-5 'Jorda' does not begin and end where words do" in said
+    listed = [json.loads(line) for line in (tmp_path / "out" / "spans_left_out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(listed) == 10 and listed[0]["start"] == 0 and listed[0]["end"] == 5
+
+
+# Words with tags, columns, pictures
+
+
+def tagged(count: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"words": ["Jordan", str(number)], "labels": ["B-PER", "O"]} | more for number in range(count)]
+
+
+def test_columns_have_other_names(tmp_path):
+    """If it failed, a file would have to be written anew because its columns are called otherwise."""
+    path = json_lines(tmp_path / "posts.jsonl", tagged(20, photo=None, lang="de", about="a text"))
+    columns = {"tokens": "words", "ner_tags": "labels", "image": "photo", "language": "lang"}
+    corpus = open_corpus(str(path), columns=columns)
+    row = corpus.splits["train"][0]
+    assert row["tokens"][0] == "Jordan" and row["language"] == "de" and row["about"] == "a text" and row["image"] is None
+    assert corpus.labels == ["O", "B-PER", "I-PER"]
+    with pytest.raises(
+        CorpusError, match=r"posts.jsonl: --columns: expected \['foto'\] among the columns, found them in no post"
+    ):
+        open_corpus(str(path), columns=columns | {"image": "foto"})
+
+
+def test_cells_of_a_table_are_lists(tmp_path):
+    """If it failed, words in a table's cell would be one long word."""
+    path = tmp_path / "posts.tsv"
+    rows = ["tokens\tner_tags", *(f"Jordan {number}\tB-PER O" for number in range(10))]
+    rows += [f'"[""San Marino"", ""{number}""]"\t"[\'B-LOC\', \'O\']"' for number in range(10)]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    corpus = open_corpus(str(path))
+    tokens = {row["tokens"][0] for rows in corpus.splits.values() for row in rows}
+    assert tokens == {"Jordan", "San Marino"}
+
+
+@pytest.mark.parametrize("scheme", ["bioes", "iob1"])
+def test_tags_of_other_schemes_become_bio(tmp_path, scheme):
+    """If it failed, own files would have to be in BIO, which tools do not all write."""
+    tags = {"bioes": ["B-LOC", "E-LOC", "S-PER"], "iob1": ["I-LOC", "I-LOC", "I-PER"]}[scheme]
+    path = json_lines(tmp_path / "posts.jsonl", [{"tokens": ["San", "Marino", f"x{n}"], "ner_tags": tags} for n in range(10)])
+    corpus = open_corpus(str(path), tag_scheme=scheme, rename_types={"PER": "PERSON"})
+    assert [corpus.labels[tag] for tag in corpus.splits["train"][0]["ner_tags"]] == ["B-LOC", "I-LOC", "B-PERSON"]
+
+
+def test_folder_of_split_files(tmp_path):
+    """If it failed, somebody's own splits would be mixed."""
+    for name, count in (("train", 6), ("dev", 3), ("test", 2)):
+        json_lines(tmp_path / f"{name}.jsonl", [{"tokens": [name, str(n)], "ner_tags": ["B-X", "O"]} for n in range(count)])
+    corpus = open_corpus(str(tmp_path))
+    assert {split: len(rows) for split, rows in corpus.splits.items()} == {"train": 6, "validation": 3, "test": 2}
+    assert {row["tokens"][0] for row in corpus.splits["validation"]} == {"dev"}
+
+
+def test_posts_say_their_split(tmp_path):
+    """If it failed, a column with the split would be passed over, and posts be drawn into other ones."""
+    names = ["train", "train", "valid", "test"]
+    path = json_lines(tmp_path / "a.jsonl", [{"tokens": [name], "ner_tags": ["B-X"], "split": name} for name in names])
+    corpus = open_corpus(str(path))
+    assert {split: [row["tokens"][0] for row in rows] for split, rows in corpus.splits.items()} == {
+        "train": ["train", "train"],
+        "validation": ["valid"],
+        "test": ["test"],
+    }
+
+
+def test_pictures_are_found_and_none_outside(tmp_path):
+    """If it failed, pictures would be lost, or a file from a stranger could name any file of the computer."""
+    inside, elsewhere = tmp_path / "data", tmp_path / "pictures"
+    for folder in (inside / "img", elsewhere):
+        folder.mkdir(parents=True)
+    for path in (inside / "img" / "a.png", elsewhere / "b.png", tmp_path / "secret.png"):
+        Image.new("L", (8, 8), len(path.name)).save(path)
+    given = [
+        "img/a.png",
+        "/data/upload/7/b.png",
+        "../secret.png",
+        str(tmp_path / "secret.png"),
+        "https://example.org/b.png",
+        None,
+    ]
+    posts = [{"tokens": [f"w{number % 6}x{number}"], "ner_tags": ["B-X"], "image": given[number % 6]} for number in range(60)]
+    path = json_lines(inside / "posts.jsonl", posts)
+    corpus = open_corpus(str(path), image_dir=str(elsewhere))
+    found = {}
+    for rows in corpus.splits.values():
+        for row in rows:
+            image = row["image"]
+            found.setdefault(int(row["tokens"][0][1]), set()).add(image and Path(image["path"]).name)
+    assert found == {0: {"a.png"}, 1: {"b.png"}, 2: {None}, 3: {None}, 4: {"b.png"}, 5: {None}}
+    assert sum(number for note, number in corpus.notes.items() if note.startswith("pictures left out")) == 20
+
+
+def test_data_set_with_tags_by_name(tmp_path):
+    """If it failed, a data set of the Hub whose tags are strings would be refused."""
+    rows = datasets.Dataset.from_list([{"words": ["Jordan", str(n)], "tags": ["B-PER", "O"]} for n in range(8)])
+    for split in ("train", "validation", "test"):
+        rows.to_parquet(tmp_path / f"{split}.parquet")
+    corpus = open_corpus(str(tmp_path), columns={"tokens": "words", "ner_tags": "tags"})
+    assert corpus.labels == ["O", "B-PER", "I-PER"] and len(corpus.splits["test"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{"words": ["a"]}], "posts.jsonl:1: expected 'tokens' and 'ner_tags', or 'text' and 'spans'"),
+        ([{"tokens": ["a"], "ner_tags": ["O", "O"]}], "posts.jsonl:1: expected a tag for each of 1 words in 'ner_tags', found 2"),
+        (
+            [{"tokens": ["a"], "ner_tags": [3]}],
+            "posts.jsonl:1: expected tags O, B-<type>, I-<type>, found 3; names in place of ids",
+        ),
+        ([{"tokens": ["a"], "ner_tags": ["S-X"]}], "found 'S-X'; --tag_scheme says that a file is in IOB1 or BIOES"),
+        ([{"text": "a", "spans": [{"start": 0, "label": "X"}]}], "expected spans with 'start', 'end' and one 'label', found"),
+        ([{"text": "a", "spans": [{"start": 0, "end": 1, "labels": ["X", "Y"]}]}], "expected spans with 'start', 'end' and one"),
+        (
+            [{"tokens": ["a"], "ner_tags": ["B-X"], "split": "other"}],
+            "expected a split among train, validation, test, found 'other'",
+        ),
+        (["text"], "posts.jsonl:1: expected an object with"),
+        ([{"tokens": ["a"], "ner_tags": ["O"]}] * 20, "--split_ratio: expected posts for each split, found none for"),
+        ([{"tokens": [str(n)], "ner_tags": ["O"]} for n in range(20)], "expected posts with entities, found none in 20 posts"),
+        ([], "posts.jsonl: expected annotated posts, found none"),
+    ],
+)
+def test_errors_name_file_and_row(tmp_path, records, message):
+    """If it failed, somebody would look for a mistake in a file of thousands of rows."""
+    path = json_lines(tmp_path / "posts.jsonl", records)
+    with pytest.raises(CorpusError) as caught:
+        open_corpus(str(path))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["posts.jsonl", "posts.json", "posts.csv", "posts.parquet"])
+def test_broken_files_are_errors_in_words(tmp_path, name):
+    """If it failed, a broken file would end in a traceback."""
+    (tmp_path / name).write_bytes(b"\xff\xfe{broken")
+    with pytest.raises(CorpusError, match=name):
+        open_corpus(str(tmp_path / name))
+
+
+def test_unknown_record_is_bounded():
+    """If it failed, an error would print a whole book."""
+    with pytest.raises(CorpusError) as caught:
+        read_annotation({"x" * 10**6: 1} | {str(number): "y" * 1000 for number in range(1000)}, "place")
+    assert len(str(caught.value)) < 1000
+
+
+# Splits
+
+
+@given(keys=st.lists(st.lists(st.integers(0, 30), max_size=3), min_size=1, max_size=60), seed=st.integers(0, 5))
+@property_test
+def test_no_key_is_in_two_splits(keys, seed):
+    """If it failed, the same text or picture would be trained and tested on."""
+    splits = split_by_ratio(keys, (80, 0, 0), seed=seed)
+    assert splits["train"] == list(range(len(keys)))
+    try:
+        splits = split_by_ratio(keys, (60, 20, 20), seed=seed)
+    except CorpusError:
+        return
+    assert sorted(chain.from_iterable(splits.values())) == list(range(len(keys)))
+    owners: dict[int, set[str]] = {}
+    for split, numbers in splits.items():
+        for key in {key for number in numbers for key in keys[number]}:
+            owners.setdefault(key, set()).add(split)
+    assert all(len(splits_of) == 1 for splits_of in owners.values())
+    assert splits == split_by_ratio(keys, (60, 20, 20), seed=seed)
+
+
+def test_split_is_by_ratio_and_seed():
+    """If it failed, shares would be others than asked for, or each run have another test split."""
+    keys = [[number] for number in range(1000)]
+    splits = split_by_ratio(keys, parse_ratio("70,10,20"), seed=1)
+    assert {split: len(numbers) for split, numbers in splits.items()} == {"train": 700, "validation": 100, "test": 200}
+    assert splits != split_by_ratio(keys, (70, 10, 20), seed=2)
+    for wrong in ("80,20", "a,b,c", "0,50,50", "80,10,-10"):
+        with pytest.raises(CorpusError, match="--split_ratio: expected three whole numbers as 80,10,10"):
+            parse_ratio(wrong)
