@@ -2,7 +2,8 @@
 
 Two formats, told apart by the first line that is not empty:
 
-- IMGID: a line ``IMGID:<id>``, then ``token<TAB>tag`` lines, an empty line after each post;
+- IMGID: a line ``IMGID:<id>``, then ``token<TAB>tag`` lines, an empty line after each post; GMNER is in it, and FMNERG, whose
+  third column, with finer types, is not read;
 - indexed: ``index<TAB>token<TAB>tag`` lines, an empty line after each sentence; posts are numbered, they have no picture.
 
 Tokens may be U+00A0 and the like, so lines end at a line feed and fields at a tab, nowhere else; only a line that holds no tab
@@ -209,6 +210,9 @@ def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, s
     if len(values) == 1 and line.count(" ") == count - 1:
         reading.notes["spaces read as tabs"] += count - 1
         values = line.split(" ")
+    if count == 2 and len(values) == 3 and _prefix(values[1]) == _prefix(values[2]) in ("O", *PREFIXES[reading.scheme]):
+        reading.notes["tags of finer types, in a third column, not read"] += values[2] != "O"
+        values = values[:2]
     if len(values) != count:
         form = "token<TAB>tag" if count == 2 else f"index<TAB>token<TAB>tag (or {_POST_MARK}<id> before the first token)"
         raise CorpusError(f"{place}: expected {form}, found {len(values)} columns in {line!r:.200}")
@@ -223,6 +227,10 @@ def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, s
         hint = "; if the file is in BIOES, say --tag_scheme bioes" if is_bioes else ""
         raise CorpusError(f"{place}: expected a tag O, {forms}, found {tag!r:.80}{hint}")
     return token, tag
+
+
+def _prefix(tag: str) -> str:
+    return tag.partition("-")[0]
 
 
 def find_picture(image_dir: str | Path, post_id: str) -> Path | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dataset_scripts.builder import corpus_features
 from dataset_scripts.opening import Corpus, open_corpus
 from dataset_scripts.overlap import Overlap, overlap_matrix, overlapping, split_overlap
-from dataset_scripts.reader import CorpusError, read_posts
+from dataset_scripts.reader import CorpusError, Reading, read_posts
 from modeling_mmner.labels_mmner import bio_labels
 from tests.shared_data import DATA, needs_data, property_test
 
@@ -381,3 +381,28 @@ def test_numbered_sentences_of_two_languages_are_not_the_same():
         rows.append(split(*posts[:3000]))
     found = overlap(*rows)
     assert (found.posts, found.by_id, found.same_id_other_post) == (3000, 0, 3000)
+
+
+@pytest.mark.parametrize("fine", [False, True], ids=["GMNER", "FMNERG"])
+def test_posts_of_grounded_corpora_are_found(tmp_path, fine):
+    """If it failed, GMNER's or FMNERG's train files, which hold test posts of Twitter-2017, could not be held against it."""
+    posts = {
+        "O_1": [("Ted", "B-PER", "B-politician"), ("Cruz", "I-PER", "I-politician"), ("speaks", "O", "O")],
+        "O_2": [("Bill", "B-PER", "B-athlete")],
+    }
+    folders = {}
+    for name, known, columns in (("train of it", ["O_1", "O_2"], 3 if fine else 2), ("twitter", ["O_1"], 2)):
+        folders[name] = folder = tmp_path / name
+        folder.mkdir()
+        for split in ("train", "dev", "test"):
+            blocks = [[f"IMGID:{post}", *("\t".join(fields[:columns]) for fields in posts[post])] for post in known]
+            (folder / f"{split}.txt").write_text("\n\n".join("\n".join(block) for block in blocks) + "\n", encoding="utf-8")
+    grounded, twitter = (open_corpus(str(folder)) for folder in folders.values())
+    assert grounded.labels == ["O", "B-PER", "I-PER"]
+    pairs = overlap_matrix(twitter, grounded)["pairs"]
+    [shared] = [pair for pair in pairs if (pair["found_in"], pair["of"]) == ("train", "test")]
+    assert (shared["posts"], shared["by_id"], shared["by_text"], shared["either"]) == (1, 1, 1, 1)
+    assert overlapping(grounded.splits["train"], twitter.splits["test"]) == [0]
+    reading = Reading()
+    list(read_posts(folders["train of it"] / "train.txt", reading))
+    assert reading.notes == ({"tags of finer types, in a third column, not read": 3} if fine else {})

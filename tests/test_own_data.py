@@ -3,6 +3,8 @@
 import csv
 import json
 import random
+import re
+from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -473,3 +475,38 @@ def test_split_is_by_ratio_and_seed():
     for wrong in ("80,20", "a,b,c", "0,50,50", "80,10,-10"):
         with pytest.raises(CorpusError, match="--split_ratio: expected three whole numbers as 80,10,10"):
             parse_ratio(wrong)
+
+
+# The README's page
+
+
+def readme_files() -> dict[str, str]:
+    """The files that the README's page on one's own data shows, by their names."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    page = re.search(r"^### Your data in five minutes$(.*?)^### ", text, re.MULTILINE | re.DOTALL)[1]
+    return dict(re.findall(r"^\*\*[^\n]*`([\w.]+)`:\n\n```\w+\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("name", readme_files())
+def test_file_of_the_readme_is_a_corpus(tmp_path, name):
+    """If it failed, the README would show a form that the package does not read."""
+    (tmp_path / name).write_text(readme_files()[name], encoding="utf-8")
+    columns = {"tokens": "words", "ner_tags": "labels"} if name == "table.csv" else {}
+    corpus = open_corpus(str(tmp_path / name), columns=columns)
+    posts = [row for rows in corpus.splits.values() for row in rows]
+    entities = Counter(
+        (" ".join(row["tokens"][span.start : span.end]), span.type)
+        for row in posts
+        for span in tags_to_spans([corpus.labels[tag] for tag in row["ner_tags"]])
+    )
+    rejected = corpus.notes.get("posts that their annotator rejected or skipped", 0)
+    assert len(posts) + rejected == 8 and all(corpus.splits.values()) and corpus.left_out == []
+    wanted = {("Jordan", "PER"): 1 - rejected, ("Lima", "LOC"): 3, ("Anna", "PER"): 2, ("Ben", "PER"): 2, ("Jordan", "LOC"): 1}
+    assert +entities == +Counter(wanted)
+
+
+def test_readme_has_a_file_of_each_form():
+    """If it failed, the page would have lost a form, and the test above with it."""
+    assert set(readme_files()) == {
+        *("words.jsonl", "spans.jsonl", "table.csv", "doccano.jsonl", "prodigy.jsonl", "spacy.json", "label_studio.json")
+    }
