@@ -29,8 +29,9 @@ def collect(table: PaperTable, runs: Sequence[Run], errors: Mapping[tuple[str, i
     Returns:
         What results.json holds: ``source``, ``versions``, ``corpus`` and ``rows``; each row has its ``runs`` by seed, ``mean``
         and ``deviation`` (over seeds, of a sample; None of one) of precision, recall and F1 in 0..1, ``picture`` (mean F1 by what
-        the posts were shown), ``ambiguous`` (the same over ambiguous names, where the corpus has them), and ``p_value`` against
-        the row above (None where the two have not the same posts and seeds).
+        the posts were shown), ``ambiguous`` (the same over ambiguous names, where the corpus has them), ``context`` (mean F1 by
+        the contexts that the posts were shown, where the system reads any), and ``p_value`` against the row above (None where the
+        two have not the same posts and seeds).
     """
     rows, above = [], None
     some: RunMetrics | None = None
@@ -64,7 +65,7 @@ def _row(
         "runs": runs,
         "mean": {name: mean(run[name] for run in whole) for name in names} if whole else None,
         "deviation": {name: stdev(run[name] for run in whole) for name in names} if len(whole) > 1 else None,
-        **{kind: _means([run[kind] for run in whole]) for kind in ("picture", AMBIGUOUS)},
+        **{kind: _means([run[kind] for run in whole]) for kind in ("picture", AMBIGUOUS, "context")},
     }
 
 
@@ -80,6 +81,7 @@ def _run(seed: int, metrics: RunMetrics) -> dict[str, Any]:
         "minutes": metrics.timing.total_seconds / 60,
         "by_language": {name: score.f1 for name, score in test.by_language.items()},
         "picture": {mode: block.overall.f1 for mode, block in test.picture.items()},
+        "context": {mode: block.overall.f1 for mode, block in test.context.items()},
         AMBIGUOUS: {mode: block.by_source[AMBIGUOUS].f1 for mode, block in test.picture.items() if AMBIGUOUS in block.by_source},
     }
 
@@ -103,12 +105,11 @@ def p_value(above: Mapping[int, Run], below: Mapping[int, Run]) -> float | None:
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The table in Markdown, in percent, with a line for each row that failed and an explanation of the columns."""
-    pictured = any(row["picture"].keys() - {"none"} for row in results["rows"])
-    ambiguous = any(row[AMBIGUOUS] for row in results["rows"])
+    titles = {"picture": "pictures", AMBIGUOUS: "pictures, ambiguous names", "context": "contexts"}
+    shown = {group for row in results["rows"] for group in titles if row[group].keys() - ({"none"} if group == "picture" else ())}
+    groups = [group for group in titles if group in shown]
     headings = ["system", "paper P / R / F1", "P", "R", "F1", "p"]
-    groups = (["picture"] if pictured else []) + ([AMBIGUOUS] if ambiguous else [])
-    titles = {"picture": "F1 true / shuffled / none", AMBIGUOUS: "ambiguous names, true / shuffled / none"}
-    headings += [titles[group] for group in groups]
+    headings += [f"{titles[group]}: true / shuffled / none" for group in groups]
     lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
     lines += ["| " + " | ".join(_cells(row, groups)) + " |" for row in results["rows"]]
     failed = [(row["name"], run) for row in results["rows"] for run in row["runs"] if run.get("error")]
@@ -134,11 +135,12 @@ def _legend(results: Mapping[str, Any]) -> str:
     where = "no corpus" if corpus is None else f"{markdown_text(corpus['name'])} {markdown_text(corpus['version_name'])}"
     counts = "" if corpus is None else f" ({', '.join(f'{count:,} {split}' for split, count in corpus['posts'].items())} posts)"
     seeds = sorted({run["seed"] for row in results["rows"] for run in row["runs"]})
+    of_seeds = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean and deviation over the seeds {', '.join(map(str, seeds))}"
     return (
-        f"Test split of {where}{counts}, in percent, mean and deviation over the seeds {', '.join(map(str, seeds))}. Paper: what "
+        f"Test split of {where}{counts}, in percent, {of_seeds}. Paper: what "
         f"{markdown_text(results['source'])} reports; the two compare only where corpus, encoders and pictures are the same. p: "
-        "of the difference of F1 to the row above, paired approximate randomisation over posts. True, shuffled, none: the posts' "
-        "own pictures, each another post's, no pictures."
+        "of the difference of F1 to the row above, paired approximate randomisation over posts. True, shuffled, none: F1 with "
+        "the posts' own pictures (or contexts), with another post's, with none."
     )
 
 
