@@ -36,8 +36,8 @@ def with_contexts(splits: dict[str, datasets.Dataset], field: str, files: Sequen
     return {split: _with_column(rows, found[split]) for split, rows in splits.items()}
 
 
-def read_contexts(files: Sequence[str], field: str) -> dict[str, str]:
-    """The contexts in files of JSON lines, each an object with ``id`` and `field`, by the posts' ids.
+def read_contexts(files: Sequence[str], field: str) -> dict[str, Any]:
+    """The contexts in files of JSON lines, each an object with ``id`` and `field`, a text or a list of texts, by the posts' ids.
 
     Args:
         files: files, or folders whose ``*.jsonl`` are read.
@@ -45,7 +45,7 @@ def read_contexts(files: Sequence[str], field: str) -> dict[str, str]:
     Raises:
         CorpusError: a file is missing or has a line that is no such object, or two lines of one id that differ.
     """
-    contexts: dict[str, str] = {}
+    contexts: dict[str, Any] = {}
     for path in [path for name in files for path in _paths(name)]:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
@@ -65,14 +65,14 @@ def _paths(name: str) -> list[Path]:
     return paths
 
 
-def _entry(line: str, field: str, place: str) -> tuple[str, str]:
+def _entry(line: str, field: str, place: str) -> tuple[str, Any]:
     try:
         entry = json.loads(line)
     except ValueError as error:
         raise CorpusError(f"{place}: expected an object with 'id' and {field!r}, found no JSON ({error})") from error
-    if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get(field), (str, type(None))):
+    if not isinstance(entry, dict) or "id" not in entry or not _is_context(entry.get(field)):
         found = sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
-        raise CorpusError(f"{place}: expected an object with 'id' and a string {field!r}, found {found!s:.200}")
+        raise CorpusError(f"{place}: expected an object with 'id' and a text {field!r}, or a list of texts, found {found!s:.200}")
     if field not in entry:
         raise CorpusError(f"{place}: expected a field {field!r} (--context names it), found {sorted(map(str, entry))!s:.200}")
     return str(entry["id"]), entry[field] or ""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dataset_scripts.contexts import CONTEXT, read_contexts, with_contexts
 from dataset_scripts.reader import CorpusError
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.cli import main
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.pipeline_mmner import MultimodalNERPipeline
 from modeling_mmner.posts_mmner import PostError
@@ -187,6 +188,29 @@ def test_same_from_processor_collator_and_pipeline(model):
     assert pipe({"tokens": words, "context": [context]}, batch_size=2) == expected
 
 
+def test_predict_reads_contexts_of_its_lines(model, tmp_path):
+    """If it failed, the command line could not give a model the contexts that it was trained with."""
+    model.save_pretrained(tmp_path)
+    processor_of().save_pretrained(tmp_path)
+    posts = [{"tokens": SENTENCES[0], "context": "Paris in London"}, {"tokens": SENTENCES[0]}, {"text": "a", "context": 7}]
+    write_lines(tmp_path / "posts.jsonl", posts)
+    command = [
+        "predict",
+        "--model",
+        str(tmp_path),
+        "--input",
+        str(tmp_path / "posts.jsonl"),
+        "--output",
+        str(tmp_path / "out.jsonl"),
+    ]
+    main(command)
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    pipe = MultimodalNERPipeline(model=model, processor=processor_of())
+    for line, post in zip(found[:2], posts, strict=False):
+        assert [entity["word"] for entity in line["entities"]] == [entity["word"] for entity in pipe(post)]
+    assert "post 3: expected 'context' to be a string or a list of strings, found 7" in found[2]["error"]
+
+
 def test_saved_equals_loaded_and_remote_code(model, tmp_path):
     """If it failed, a model from the Hub would not read contexts as the trained one."""
     processor = processor_of()
@@ -271,6 +295,7 @@ def test_contexts_come_from_files_by_id(tmp_path):
     write_lines(tmp_path / "a.jsonl", [{"id": "2", "caption": "two", "other": 1}, {"id": 3, "caption": None}])
     write_lines(tmp_path / "b.jsonl", [{"id": "9", "caption": "nine"}, {"id": "2", "caption": "two"}])
     files = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+    assert read_contexts([write_lines(tmp_path / "lists.txt", [{"id": 1, "x": ["a", "b"]}])], "x") == {"1": ["a", "b"]}
     for named in (files, [str(tmp_path)]):
         found = with_contexts({"train": rows_of(), "test": rows_of(context=["x", "y", "z"])}, "caption", named)
         assert [list(rows[CONTEXT]) for rows in found.values()] == [[None, "two", ""]] * 2
@@ -287,10 +312,13 @@ def test_contexts_come_from_a_column():
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ('{"id": "1", "caption": "a"}\n[]', "line 2: expected an object with 'id' and a string 'caption', found list"),
+        (
+            '{"id": "1", "caption": "a"}\n[]',
+            "line 2: expected an object with 'id' and a text 'caption', or a list of texts, found list",
+        ),
         ('{"id": "1"}', "line 1: expected a field 'caption' (--context names it), found ['id']"),
         ("{", "line 1: expected an object with 'id' and 'caption', found no JSON"),
-        ('{"id": "1", "caption": 3}', "line 1: expected an object with 'id' and a string 'caption'"),
+        ('{"id": "1", "caption": 3}', "line 1: expected an object with 'id' and a text 'caption'"),
         (
             '{"id": "1", "caption": "a"}\n{"id": "1", "caption": "b"}',
             "line 2: expected one context for a post, found another",
