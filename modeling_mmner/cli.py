@@ -34,13 +34,16 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser(
         "predict",
         help="find the entities of a text or of JSON lines",
-        description="Find the entities of one text (--text, --image), or of JSON lines {id, text | tokens, image} read from "
-        "--input or the standard input; writes JSON lines {id, text, entities}, and {id, error} for a post that cannot be read.",
+        description="Find the entities of one text (--text, --image), or of JSON lines {id, text | tokens, image, context} read "
+        "from --input or the standard input; writes JSON lines {id, text, entities}, and {id, error} for a post that cannot be read.",
     )
     predict.set_defaults(command=_predict)
     predict.add_argument("--model", required=True, help="folder or Hub id of a trained model")
     predict.add_argument("--text", help="one text")
     predict.add_argument("--image", nargs="+", default=[], metavar="FILE", help="the pictures of --text")
+    predict.add_argument(
+        "--context", nargs="+", default=[], metavar="TEXT", help="texts about --text, for models that read contexts"
+    )
     predict.add_argument("--input", metavar="FILE", help="JSON lines to read; default: standard input")
     predict.add_argument("--output", metavar="FILE", help="file to write; default: standard output")
     predict.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
@@ -54,19 +57,22 @@ def _predict(options: argparse.Namespace) -> int:
     """Write a line for each post; the status is 1 where one of them could not be read."""
     if options.text is not None and options.input is not None:
         raise ValueError("expected --text or --input, found both")
-    if options.text is None and options.image:
-        raise ValueError("expected --text with --image; JSON lines name their own pictures under 'image'")
+    for name in ("image", "context"):
+        if options.text is None and getattr(options, name):
+            raise ValueError(f"expected --text with --{name}; JSON lines have their own under {name!r}")
     from .json_lines import json_line, read_json_lines
     from .loading import load_model
     from .prediction_mmner import BatchPredictor, PostReader
 
     model, processor = load_model(options.model, device=options.device)
+    if options.context and processor.context_window is None:
+        raise ValueError(f"--context: expected a model that was trained with contexts, found {options.model}, which reads none")
     reader = PostReader(processor, broken_pictures="skip")
     sizes = {"batch_size": options.batch_size, "num_workers": options.num_workers, "sorted_batches": SORTED_BATCHES}
     predictor = BatchPredictor(model, reader, threshold=options.threshold, **sizes)
     failed = broken = 0
     with ExitStack() as files:
-        posts: Iterable[Any] = [{"text": options.text, "images": options.image}]
+        posts: Iterable[Any] = [{"text": options.text, "images": options.image, "context": options.context}]
         if options.text is None:
             source = files.enter_context(open(options.input, encoding="utf-8")) if options.input else sys.stdin
             posts = read_json_lines(source, options.input or "standard input")

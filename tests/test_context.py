@@ -188,7 +188,7 @@ def test_same_from_processor_collator_and_pipeline(model):
     assert pipe({"tokens": words, "context": [context]}, batch_size=2) == expected
 
 
-def test_predict_reads_contexts_of_its_lines(model, tmp_path):
+def test_predict_reads_contexts(model, tmp_path, capsys):
     """If it failed, the command line could not give a model the contexts that it was trained with."""
     model.save_pretrained(tmp_path)
     processor_of().save_pretrained(tmp_path)
@@ -209,6 +209,14 @@ def test_predict_reads_contexts_of_its_lines(model, tmp_path):
     for line, post in zip(found[:2], posts, strict=False):
         assert [entity["word"] for entity in line["entities"]] == [entity["word"] for entity in pipe(post)]
     assert "post 3: expected 'context' to be a string or a list of strings, found 7" in found[2]["error"]
+    capsys.readouterr()
+    assert main(["predict", "--model", str(tmp_path), "--text", " ".join(SENTENCES[0]), "--context", "Paris", "in London"]) == 0
+    assert json.loads(capsys.readouterr().out)["entities"] == found[0]["entities"]
+    assert main(["predict", "--model", str(tmp_path), "--context", "Paris"]) == 2
+    assert "expected --text with --context; JSON lines have their own under 'context'" in capsys.readouterr().err
+    processor_of(None).save_pretrained(tmp_path)
+    assert main(["predict", "--model", str(tmp_path), "--text", "a", "--context", "Paris"]) == 2
+    assert "--context: expected a model that was trained with contexts" in capsys.readouterr().err
 
 
 def test_saved_equals_loaded_and_remote_code(model, tmp_path):
