@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         "predict",
         help="find the entities of a text or of JSON lines",
         description="Find the entities of one text (--text, --image), or of JSON lines {id, text | tokens, image, context} read "
-        "from --input or the standard input; writes JSON lines {id, text, entities}, and {id, error} for one that cannot be read.",
+        "from --input or the standard input; writes JSON lines {id, text, entities}, and {id, error} if it cannot be read.",
     )
     predict.set_defaults(command=_predict)
     predict.add_argument("--model", required=True, help="folder or Hub id of a trained model")
