@@ -22,7 +22,8 @@ from .reading_options import ReadingOptions
 from .records import dataset_records, record_files
 from .slices import parse_slice
 
-_OF_RECORDS = ("columns", "tag_scheme", "rename_types", "repair_orphans", "language", "image_dir")
+_OF_OWN_FILES = ("columns", "split_ratio", "split_seed")
+_OF_TAGS = ("tag_scheme", "rename_types", "repair_orphans", "language")
 RECORD = "corpus.json"
 """The file of a built data set that says what it was built from; its card is rendered from it."""
 
@@ -84,17 +85,14 @@ def open_corpus(
     if dataset in BUILDERS:
         builder = make_builder(dataset, config=config, **given)
         return _generated(builder) if builder.IS_GENERATED else _raw(builder)
-    folder = Path(dataset)
-    own = folder.is_file() or (folder.is_dir() and not any(folder.rglob("*.parquet")) and not holds_splits(folder))
-    if own and record_files(folder):
-        return _own(folder, **given)
-    if folder.is_dir() and not any(folder.rglob("*.parquet")):
-        beside = folder / "images" if (folder / "images").is_dir() else None
-        return _raw(make_builder(FOLDER_CORPUS, **given | {"data_dir": folder, "image_dir": image_dir or beside}))
-    slices = given.pop("split_slices", None) or {}
-    converted = {key: given.pop(key) for key in _OF_RECORDS if given.get(key) is not None}
-    _refuse_reading_options(dataset, given)
-    return _built(dataset, config, slices, ReadingOptions(**cast(dict[str, Any], converted)))
+    path = Path(dataset)
+    is_built = path.is_dir() and any(path.rglob("*.parquet"))
+    if path.is_file() or (path.is_dir() and not is_built and not holds_splits(path) and record_files(path)):
+        return _own(path, **given)
+    if path.is_dir() and not is_built:
+        beside = path / "images" if (path / "images").is_dir() else None
+        return _raw(make_builder(FOLDER_CORPUS, **given | {"data_dir": path, "image_dir": image_dir or beside}))
+    return _built(dataset, config, **given)
 
 
 def make_builder(name: str, *, config: str | None = None, cache_dir: str | None = None, **options: Any) -> Any:
@@ -104,8 +102,7 @@ def make_builder(name: str, *, config: str | None = None, cache_dir: str | None 
         CorpusError: folders or files are missing or malformed, or the corpus has no such config.
     """
     builder = BUILDERS[name]
-    if builder.IS_GENERATED:
-        _refuse_reading_options(name, options)
+    _refuse(name, options if builder.IS_GENERATED else {key: options.get(key) for key in _OF_OWN_FILES})
     known = [known.name for known in builder.BUILDER_CONFIGS]
     config = config or builder.DEFAULT_CONFIG_NAME or (known[0] if len(known) == 1 else None)
     if config not in known:
@@ -116,10 +113,11 @@ def make_builder(name: str, *, config: str | None = None, cache_dir: str | None 
     return builder(config_name=config, cache_dir=cache_dir, **given)
 
 
-def _refuse_reading_options(name: str, options: dict[str, Any]) -> None:
-    """A corpus that is not in raw files has no use for them: whoever gives them expects something else."""
+def _refuse(name: str, options: Mapping[str, Any]) -> None:
+    """Options of reading that a corpus has no use for: whoever gives them expects something else."""
     if given := [f"--{key}" for key, value in options.items() if value is not None]:
-        raise CorpusError(f"dataset {name!r}: expected no {' and no '.join(given)}, which say how raw files are read; found them")
+        kind = "other files" if set(options) <= set(_OF_OWN_FILES) else "raw files"
+        raise CorpusError(f"dataset {name!r}: expected no {' and no '.join(given)}, which say how {kind} are read; found them")
 
 
 def _generated(builder: CorpusBuilder) -> Corpus:
@@ -140,8 +138,7 @@ def _raw(builder: PostsBuilder) -> Corpus:
 
 def _own(path: Path, **given: Any) -> Corpus:
     """Posts in people's own files; the pictures of a folder are by default those in its subfolder ``images``, too."""
-    refused = {key: given.pop(key, None) for key in ("data_dir", "split_slices", "no_verify")}
-    _refuse_reading_options(str(path), refused)
+    _refuse(str(path), {key: given.pop(key, None) for key in ("data_dir", "split_slices", "no_verify")})
     known: dict[str, Any] = {key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value}
     options = ReadingOptions(**known)
     posts, read = read_own(path, options)
@@ -157,17 +154,21 @@ def _converted(name: str, posts: dict[str, list[dict[str, Any]]], read: OwnPosts
     return Corpus(name, splits, labels, f"copy-{whole}{suffix}", version, read.left_out, dict(read.notes))
 
 
-def _built(dataset: str, config: str | None, slices: Mapping[str, str], options: ReadingOptions) -> Corpus:
+def _built(dataset: str, config: str | None, **given: Any) -> Corpus:
     """A data set that `datasets` loads, from a folder or from the Hub."""
+    slices = given.pop("split_slices", None) or {}
+    columns: dict[str, str] = given.pop("columns", None) or {}
+    of_tags = {key: given.pop(key) for key in _OF_TAGS if given.get(key) is not None}
+    _refuse(dataset, given)
     try:
         found = datasets.load_dataset(dataset, config)
     except (ValueError, OSError, RuntimeError) as error:
         what = f"one of {', '.join(BUILDERS)}, a folder with a corpus, or the id of a data set on the Hub"
         raise CorpusError(f"dataset {dataset!r}, config {config!r}: expected {what}; could not load it: {error}") from error
-    if options.columns:
-        found = datasets.DatasetDict({name: _renamed(rows, options.columns, dataset) for name, rows in found.items()})
+    found = datasets.DatasetDict({name: _renamed(rows, columns, dataset) for name, rows in found.items()})
     if not all(_is_ready(rows) for rows in found.values()):
-        return _from_records(dataset, found, slices, options)
+        return _from_records(dataset, found, slices, ReadingOptions(**cast(dict[str, Any], of_tags)))
+    _refuse(dataset, of_tags)
     splits, origin = {}, {}
     for split in SPLITS:
         wanted = parse_slice(slices.get(split, split))

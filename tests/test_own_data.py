@@ -6,7 +6,6 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import train_accelerate
 from dataset_scripts.annotations import CharacterSpan, read_annotation, words_and_tags
 from dataset_scripts.opening import Corpus, open_corpus
 from dataset_scripts.reader import CorpusError
-from dataset_scripts.splitting import parse_ratio, split_by_ratio
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.cli import main
 from modeling_mmner.labels_mmner import split_words, tags_to_spans
@@ -399,6 +397,22 @@ def test_data_set_with_tags_by_name(tmp_path):
     assert corpus.labels == ["O", "B-PER", "I-PER"] and len(corpus.splits["test"]) == 8
 
 
+def test_options_that_a_corpus_does_not_read_are_refused(tmp_path):
+    """If it failed, somebody's --split_ratio or --tag_scheme would be passed over without a word."""
+    path = plain(tmp_path)
+    with pytest.raises(CorpusError, match="expected no --split_slices, which say how raw files are read"):
+        open_corpus(str(path), split_slices={"train": "train[:3]"})
+    with pytest.raises(CorpusError, match="expected no --split_ratio, which say how other files are read"):
+        open_corpus("twitter2017", data_dir=tmp_path, split_ratio="60,20,20")
+    built = tmp_path / "built"
+    tags = datasets.List(datasets.ClassLabel(names=["O", "B-X"]))
+    features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": tags})
+    built.mkdir()
+    datasets.Dataset.from_list([{"tokens": ["a"], "ner_tags": [1]}], features=features).to_parquet(built / "train.parquet")
+    with pytest.raises(CorpusError, match="expected no --tag_scheme, which say how raw files are read"):
+        open_corpus(str(built), tag_scheme="bioes")
+
+
 @pytest.mark.parametrize(
     ("records", "message"),
     [
@@ -442,39 +456,6 @@ def test_unknown_record_is_bounded():
     with pytest.raises(CorpusError) as caught:
         read_annotation({"x" * 10**6: 1} | {str(number): "y" * 1000 for number in range(1000)}, "place")
     assert len(str(caught.value)) < 1000
-
-
-# Splits
-
-
-@given(keys=st.lists(st.lists(st.integers(0, 30), max_size=3), min_size=1, max_size=60), seed=st.integers(0, 5))
-@property_test
-def test_no_key_is_in_two_splits(keys, seed):
-    """If it failed, the same text or picture would be trained and tested on."""
-    splits = split_by_ratio(keys, (80, 0, 0), seed=seed)
-    assert splits["train"] == list(range(len(keys)))
-    try:
-        splits = split_by_ratio(keys, (60, 20, 20), seed=seed)
-    except CorpusError:
-        return
-    assert sorted(chain.from_iterable(splits.values())) == list(range(len(keys)))
-    owners: dict[int, set[str]] = {}
-    for split, numbers in splits.items():
-        for key in {key for number in numbers for key in keys[number]}:
-            owners.setdefault(key, set()).add(split)
-    assert all(len(splits_of) == 1 for splits_of in owners.values())
-    assert splits == split_by_ratio(keys, (60, 20, 20), seed=seed)
-
-
-def test_split_is_by_ratio_and_seed():
-    """If it failed, shares would be others than asked for, or each run have another test split."""
-    keys = [[number] for number in range(1000)]
-    splits = split_by_ratio(keys, parse_ratio("70,10,20"), seed=1)
-    assert {split: len(numbers) for split, numbers in splits.items()} == {"train": 700, "validation": 100, "test": 200}
-    assert splits != split_by_ratio(keys, (70, 10, 20), seed=2)
-    for wrong in ("80,20", "a,b,c", "0,50,50", "80,10,-10"):
-        with pytest.raises(CorpusError, match="--split_ratio: expected three whole numbers as 80,10,10"):
-            parse_ratio(wrong)
 
 
 # The README's page
