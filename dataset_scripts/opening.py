@@ -16,7 +16,7 @@ from modeling_mmner.labels_mmner import check_labels
 from .annotations import LeftOut
 from .builder import SPLITS, CorpusBuilder, PostsBuilder
 from .corpora import BUILDERS, FOLDER_CORPUS
-from .own_data import OwnPosts, file_hash_of, read_own, read_posts, tables_of
+from .own_data import OwnPosts, hash_of_posts, read_own, read_posts, tables_of
 from .reader import SPLIT_NAMES, CorpusError, holds_splits
 from .reading_options import ReadingOptions
 from .records import dataset_records, record_files
@@ -149,8 +149,8 @@ def _own(path: Path, **given: Any) -> Corpus:
 def _converted(name: str, posts: dict[str, list[dict[str, Any]]], read: OwnPosts, *, suffix: str = "") -> Corpus:
     """The corpus of posts that were read from records."""
     splits, labels = tables_of(posts)
-    version = {split: file_hash_of(rows) for split, rows in posts.items()}
-    whole = file_hash_of(read.posts)
+    version = {split: hash_of_posts(rows) for split, rows in posts.items()}
+    whole = hash_of_posts(read.posts)
     return Corpus(name, splits, labels, f"copy-{whole}{suffix}", version, read.left_out, dict(read.notes))
 
 

@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +146,18 @@ def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, list[int]]:
 def _keys(post: dict[str, Any]) -> Iterator[Hashable]:
     """What two splits must not have in common: a post's text and its pictures."""
     yield "text", unicodedata.normalize("NFKC", " ".join(post["tokens"])).casefold()
-    for picture in post["images"]:
-        content = picture["bytes"]
-        yield "picture", Path(picture["path"]).read_bytes() if content is None else content
+    yield from (("picture", _hash_of(picture)) for picture in post["images"])
+
+
+def _hash_of(picture: dict[str, Any]) -> bytes:
+    """Of a picture's content."""
+    content = picture["bytes"]
+    return _hash_of_file(picture["path"]) if content is None else hashlib.sha256(content).digest()
+
+
+@cache
+def _hash_of_file(path: str) -> bytes:
+    return hashlib.sha256(Path(path).read_bytes()).digest()
 
 
 def _pictures(record: Any, options: ReadingOptions, folder: Path | None, notes: Counter[str]) -> list[dict[str, Any]]:
@@ -230,9 +240,10 @@ def tables_of(splits: dict[str, list[dict[str, Any]]]) -> tuple[dict[str, datase
     return tables, labels
 
 
-def file_hash_of(posts: list[dict[str, Any]]) -> str:
-    """The first 12 hex digits of the SHA-256 of posts, their pictures by their paths or bytes."""
+def hash_of_posts(posts: list[dict[str, Any]]) -> str:
+    """The first 12 hex digits of the SHA-256 of posts and their pictures, wherever these lie."""
     digest = hashlib.sha256()
     for post in posts:
-        digest.update(repr(sorted(post.items())).encode("utf-8", "surrogatepass"))
+        content = post | {"images": [_hash_of(picture) for picture in post["images"]]}
+        digest.update(repr(sorted(content.items())).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:12]

@@ -384,6 +384,10 @@ def test_pictures_are_found_and_none_outside(tmp_path):
         for row in rows:
             image = row["image"]
             found.setdefault(int(row["tokens"][0][1]), set()).add(image and Path(image["path"]).name)
+    moved = tmp_path / "moved"
+    inside.rename(moved)
+    again = open_corpus(str(moved / "posts.jsonl"), image_dir=str(elsewhere))
+    assert (again.version_name, again.version) == (corpus.version_name, corpus.version)
     assert found == {0: {"a.png"}, 1: {"b.png"}, 2: {None}, 3: {None}, 4: {"b.png"}, 5: {None}}
     assert sum(number for note, number in corpus.notes.items() if note.startswith("pictures left out")) == 20
 
