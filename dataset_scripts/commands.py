@@ -34,7 +34,7 @@ def add_corpus_commands(commands: Any) -> None:
     build.add_argument("--push", metavar="ORG/NAME", help="put the data set on the Hub, private")
     build.add_argument("--public", action="store_true", help="with --push: for everybody to see")
     build.add_argument("--i_have_the_rights", action="store_true", help="with --push: to the posts and pictures")
-    _add_reading_options(build)
+    add_reading_options(build)
 
     inspect = commands.add_parser("inspect", help="print what a corpus holds, and draw it")
     inspect.set_defaults(command=_inspect)
@@ -44,7 +44,7 @@ def add_corpus_commands(commands: Any) -> None:
     inspect.add_argument("--split", default="train", help="split of the contact sheet (default train)")
     inspect.add_argument("--count", type=int, default=12, help="posts on the contact sheet (default 12)")
     inspect.add_argument("--seed", type=int, default=1, help="random seed for the choice of posts (default 1)")
-    _add_reading_options(inspect)
+    add_reading_options(inspect)
 
     overlap = commands.add_parser("overlap", help="count the posts that two corpora, or the splits of one, have in common")
     overlap.set_defaults(command=_overlap)
@@ -61,11 +61,11 @@ def add_corpus_commands(commands: Any) -> None:
     export.add_argument("dataset", help=_DATASET)
     export.add_argument("--output_dir", required=True, help="folder to make")
     export.add_argument("--config", help="config of a data set that has several")
-    _add_reading_options(export)
+    add_reading_options(export)
 
 
-def _add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """How raw files are read; what is not given is left to the corpus's builder."""
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of how files are read; what is not given is left to the corpus's builder."""
     group, choices = parser.add_argument_group("raw files"), dict(closed_sets(ReadingOptions))
     hints = get_type_hints(ReadingOptions)
     for item in fields(ReadingOptions):
@@ -98,7 +98,8 @@ def _given(options: argparse.Namespace, *more: str) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
-def _opened(options: argparse.Namespace) -> "Corpus":
+def opened_corpus(options: argparse.Namespace) -> "Corpus":
+    """The corpus that a command's options name."""
     from .opening import open_corpus
 
     return open_corpus(options.dataset, config=options.config, **_given(options))
@@ -147,7 +148,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from .contact_sheet import contact_sheet
     from .inspection import inspect_corpus, plot_statistics, tables
 
-    corpus = _opened(options)
+    corpus = opened_corpus(options)
     if options.split not in corpus.splits:
         raise CorpusError(f"--split: expected one of {', '.join(corpus.splits)}, found {options.split!r}")
     statistics = inspect_corpus(corpus)
@@ -196,6 +197,6 @@ def _remove(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from .editing import export_imgid
 
-    export_imgid(_opened(options), options.output_dir)
+    export_imgid(opened_corpus(options), options.output_dir)
     print(f"wrote train.txt, valid.txt, test.txt and images/ to {options.output_dir}")
     return 0

@@ -1,5 +1,7 @@
 """A trained model, ready to be used, from a folder or the Hub."""
 
+from typing import Any
+
 import torch
 
 from .modeling_mmner import MMNERForTokenClassification
@@ -18,8 +20,17 @@ def load_model(model_id: str, *, device: str | None = None) -> tuple[MMNERForTok
         ValueError: the computer has no such device.
     """
     model = MMNERForTokenClassification.from_pretrained(model_id).eval()
+    to_device(model, device)
+    return model, MMNERProcessor.from_pretrained(model_id)
+
+
+def to_device(model: Any, device: str | None) -> None:
+    """Put a model on a device; None: an accelerator if there is one.
+
+    Raises:
+        ValueError: the computer has no such device.
+    """
     try:
         model.to(device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"))
     except (RuntimeError, AssertionError) as error:  # PyTorch raises both
         raise ValueError(f"device {device}: expected one that this computer has; {error}") from error
-    return model, MMNERProcessor.from_pretrained(model_id)

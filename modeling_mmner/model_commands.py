@@ -1,10 +1,12 @@
-"""The commands for a trained model: push it, export it, look into it, try it on a page.
+"""The commands for a trained model: push it, export it, look into it, try it on a page; and those that serve training.
 
 Each command imports what it needs when it runs: the extras `onnx` and `demo` are not always installed.
 """
 
 import argparse
 from typing import Any
+
+from dataset_scripts.commands import add_reading_options, opened_corpus
 
 from .paper_tables import TABLES
 from .recipes import add_setting_options, setting_names
@@ -17,6 +19,7 @@ def add_model_commands(commands: Any) -> None:
     _add_demo(commands)
     _add_explanations(commands)
     _add_reproduction(commands)
+    _add_captions(commands)
 
 
 def _add_model_option(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +122,37 @@ def _add_reproduction(commands: Any) -> None:
     reproduce.add_argument("--dry_run", action="store_true", default=False, help="only say what it will take")
     reproduce.add_argument("--keep_models", action="store_true", default=False, help="keep the trained models, too")
     add_setting_options(reproduce)
+
+
+def _add_captions(commands: Any) -> None:
+    caption = commands.add_parser(
+        "caption",
+        help="describe the pictures of a corpus, as contexts for training",
+        description="Writes what a model of transformers says of a corpus's pictures, each described once, as JSON lines that "
+        "training reads with `--context caption --context_file FILE`. A file that is not whole is gone on with.",
+        allow_abbrev=False,
+    )
+    caption.set_defaults(command=_caption)
+    caption.add_argument("dataset", help="the corpus, named as for `inspect`")
+    caption.add_argument(
+        "--model",
+        required=True,
+        help="folder or Hub id of an image-to-text or image-text-to-text model; code of its own is not run",
+    )
+    caption.add_argument("--output_file", required=True, metavar="FILE", help="file of JSON lines to write or to go on with")
+    caption.add_argument("--config", help="config of a data set that has several")
+    caption.add_argument("--splits", metavar="SPLIT,...", help="splits to describe (default: all)")
+    caption.add_argument("--prompt", metavar="TEXT", help="what a model that chats is asked, or how captions of others begin")
+    caption.add_argument("--batch_size", type=_positive, default=8, help="pictures a batch (default 8)")
+    caption.add_argument("--max_new_tokens", type=_positive, default=40, help="length of a picture's caption (default 40)")
+    caption.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
+    add_reading_options(caption)
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a number from 1, found {text!r}")
+    return int(text)
 
 
 def _numbers(text: str) -> list[int]:
@@ -249,3 +283,22 @@ def _reproduce(options: argparse.Namespace) -> int:
     print(markdown(results))
     print(f"results.json, results.md and results.png are in {folder}/")
     return int(bool(errors))
+
+
+def _caption(options: argparse.Namespace) -> int:
+    from .captioning import Captioner, CaptionFile, caption_corpus
+
+    made_by = {name: getattr(options, name) for name in ("model", "prompt", "max_new_tokens")}
+    file = CaptionFile(options.output_file, made_by)
+    splits = opened_corpus(options).splits
+    chosen = options.splits.split(",") if options.splits else list(splits)
+    if unknown := [name for name in chosen if name not in splits]:
+        raise ValueError(f"--splits: expected some of {','.join(splits)}, found {','.join(unknown)}")
+    settings = {name: getattr(options, name) for name in ("prompt", "max_new_tokens", "device")}
+    captioner = Captioner(options.model, **settings)
+    counts = caption_corpus({name: splits[name] for name in chosen}, captioner, file, batch_size=options.batch_size)
+    print(f"{file.path}: {len(file.posts)} posts with a caption, {counts.new} of them new; {counts.pictures} pictures described")
+    print(f"without a caption: {counts.without} posts that have no picture, {len(counts.broken)} whose picture is broken")
+    if counts.broken:
+        print(f"the first broken one is that of {counts.broken[0]}")
+    return 0
