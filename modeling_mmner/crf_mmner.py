@@ -6,10 +6,11 @@ Notation: B batch, W words, L labels. A state dict of `torchcrf.CRF` loads into 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import initialization
 
 from .labels_mmner import IGNORED, boundary_label, may_follow
+from .lattice_mmner import TagScores, posterior
 
 try:
     from torchcrf import CRF as TorchCRF
@@ -18,6 +19,10 @@ except ImportError as error:
         "mmner needs the package that provides the module 'torchcrf': run `pip install pytorch-crf` "
         "(the package called 'torchcrf' is another one)"
     ) from error
+
+
+_NEVER = -1e4
+"""The logarithm that stands for a probability of 0, so that sums of it can be subtracted."""
 
 
 class CRF(TorchCRF):
@@ -90,10 +95,9 @@ class CRF(TorchCRF):
         stay = torch.arange(self.num_tags, device=emissions.device).expand(len(emissions), -1)
         score = start + emissions[:, 0]  # shape: (B, L)
         pointers = []
-        for word in range(1, emissions.shape[1]):
+        for emitted, present in zip(emissions.unbind(1)[1:], mask[..., None].unbind(1)[1:], strict=True):
             best, pointer = (score[:, :, None] + transitions).max(1)  # shape: (B, L) each
-            present = mask[:, word, None]
-            score = torch.where(present, best + emissions[:, word], score)
+            score = torch.where(present, best + emitted, score)
             pointers.append(torch.where(present, pointer, stay))
         tags = [(score + end).argmax(1, keepdim=True)]  # shape: (B, 1)
         for pointer in reversed(pointers):
@@ -112,11 +116,8 @@ class CRF(TorchCRF):
             (B, W, L) float32 in 0..1, rows of words sum to 1; 0 where `mask` is False.
         """
         emissions = _precise(self._checked(emissions, mask))
-        parameters = self._scores(barred=True, dtype=emissions.dtype)
-        forward = self._forward_scores(emissions, mask, parameters)
-        backward = self._backward_scores(emissions, mask, parameters)
-        log_partition = self._log_partition(forward, mask, parameters)
-        return (forward + backward - log_partition[:, None, None]).exp().masked_fill(~mask[..., None], 0.0).float()
+        found = posterior(emissions, mask, self._scores(barred=True, dtype=emissions.dtype))
+        return found.marginals.masked_fill(~mask[..., None], 0.0).float()
 
     @torch.no_grad()
     def span_scores(self, emissions: Tensor, tags: Tensor, *, mask: Tensor) -> Tensor:
@@ -131,40 +132,36 @@ class CRF(TorchCRF):
             (B, W) float32 in 0..1 at the first word of each span, 0 elsewhere.
         """
         emissions = _precise(self._checked(emissions, mask))
-        parameters = self._scores(barred=True, dtype=emissions.dtype)
-        _, transitions, end = parameters
-        forward = self._forward_scores(emissions, mask, parameters)
-        backward = self._backward_scores(emissions, mask, parameters)
-        log_partition = self._log_partition(forward, mask, parameters)
+        scores = self._scores(barred=True, dtype=emissions.dtype)
+        found = posterior(emissions, mask, scores)
         tags = tags.masked_fill(~mask, 0)
-
         inside = ~torch.tensor(self._start_allowed, device=emissions.device)  # the I- labels; shape: (L,)
-        leaving = transitions.masked_fill(inside, -torch.inf)  # from any label to the labels that continue nothing
-        present = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], dim=1)  # is there a next word?
-        rest = torch.zeros_like(log_partition)  # log sum over all that may follow the span's word, its own tags fixed
-        scores = []
-        for word in reversed(range(emissions.shape[1])):
-            tag = tags[:, word]
-            if word + 1 < emissions.shape[1]:
-                following = tags[:, word + 1]
-                ahead = emissions[:, word + 1] + backward[:, word + 1]  # shape: (B, L)
-                closes = (leaving[tag] + ahead).logsumexp(1)
-                continues = transitions[tag, following] + emissions[:, word + 1].gather(1, following[:, None])[:, 0] + rest
-                rest = torch.where(inside[following], continues, closes)
-            rest = torch.where(present[:, word], rest, end[tag])
-            scores.append(forward[:, word].gather(1, tag[:, None])[:, 0] + rest - log_partition)
+        continues = inside[tags] & mask  # (B, W): the word goes on with the span of the word before it
+        # The probabilities to move on from each word but the last: to the next one's tag, and to a label that continues nothing.
+        moves = (scores.moves[tags[:, :-1]] + found.ahead[:, 1:]).log_softmax(-1)  # shape: (B, W - 1, L)
+        to_next = moves.gather(2, tags[:, 1:, None])[..., 0]
+        closing = moves.masked_fill(inside, -torch.inf).logsumexp(-1).masked_fill(~mask[:, 1:], 0.0)
+        onwards = torch.where(continues[:, 1:], to_next, closing)
+        # A span has those from its first word up to the next word that does not continue it, where `stops` is.
+        summed = nn.functional.pad(onwards.clamp(min=_NEVER).cumsum(1), (1, 1), mode="constant")
+        summed[:, -1] = summed[:, -2]  # nothing follows the last word
+        places = torch.arange(mask.shape[1], device=mask.device)
+        stops = torch.where(continues, mask.shape[1], places)[:, 1:]
+        stops = nn.functional.pad(stops, (0, 1), value=mask.shape[1]).flip(1).cummin(1).values.flip(1)  # shape: (B, W)
+        path = summed.gather(1, stops) - summed[:, :-1]
+        first = found.marginals.gather(2, tags[..., None])[..., 0]
         starts = mask & torch.tensor(self._begins, device=tags.device)[tags]
-        return torch.stack(scores[::-1], dim=1).exp().clamp(max=1.0).masked_fill(~starts, 0.0).float()
+        return (first * path.exp()).clamp(max=1.0).masked_fill(~starts, 0.0).float()
 
-    def _scores(self, *, barred: bool, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
-        """Start (L,), transition (L, L) and end (L,) scores, illegal ones at -inf when `barred`."""
+    def _scores(self, *, barred: bool, dtype: torch.dtype = torch.float32) -> TagScores:
+        """The scores of labels and moves, illegal ones at -inf when `barred`."""
         start, transitions = self.start_transitions.to(dtype), self.transitions.to(dtype)
         if barred:
             start = start.masked_fill(~torch.tensor(self._start_allowed, device=start.device), -torch.inf)
             transitions = transitions.masked_fill(~torch.tensor(self._allowed, device=start.device), -torch.inf)
-        return start, transitions, self.end_transitions.to(dtype)
+        return TagScores(start, transitions, self.end_transitions.to(dtype))
 
-    def _forward_scores(self, emissions: Tensor, mask: Tensor, parameters: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _forward_scores(self, emissions: Tensor, mask: Tensor, parameters: TagScores) -> Tensor:
         """(B, W, L): log sum over all paths that end with a label at a word; past a text's end its last word's."""
         start, transitions, _ = parameters
         scores = [start + emissions[:, 0]]
@@ -173,20 +170,11 @@ class CRF(TorchCRF):
             scores.append(torch.where(mask[:, word, None], step, scores[-1]))
         return torch.stack(scores, dim=1)
 
-    def _backward_scores(self, emissions: Tensor, mask: Tensor, parameters: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """(B, W, L): log sum over all that may follow a label at a word, the end included."""
-        _, transitions, end = parameters
-        scores = [end.expand(len(emissions), -1)]
-        for word in reversed(range(1, emissions.shape[1])):
-            step = (transitions + (emissions[:, word] + scores[-1])[:, None, :]).logsumexp(2)  # shape: (B, L)
-            scores.append(torch.where(mask[:, word, None], step, scores[-1]))
-        return torch.stack(scores[::-1], dim=1)
-
-    def _log_partition(self, forward: Tensor, mask: Tensor, parameters: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _log_partition(self, forward: Tensor, mask: Tensor, parameters: TagScores) -> Tensor:
         """(B,): log of the sum over all paths. `forward` carries each text's last word to the batch's last."""
         return (forward[:, -1] + parameters[2]).logsumexp(1)
 
-    def _path_score(self, emissions: Tensor, tags: Tensor, mask: Tensor, parameters: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _path_score(self, emissions: Tensor, tags: Tensor, mask: Tensor, parameters: TagScores) -> Tensor:
         """(B,): the score of the given tags."""
         start, transitions, end = parameters
         emitted = emissions.gather(2, tags[..., None])[..., 0].masked_fill(~mask, 0.0).sum(1)

@@ -411,9 +411,7 @@ def test_errors_of_the_model_name_it(saved, corpus, tmp_path, capsys):
         part.save_pretrained(tmp_path / "half")
     assert "found one without a tokenizer" in refused(capsys, *common, tmp_path / "half")
     assert "--prompt: expected none with" in refused(capsys, *common, saved("encoder_decoder"), "--prompt", "a dog")
-    assert "device cuda:77: expected one that this computer has" in refused(
-        capsys, *common, saved("blip"), "--device", "cuda:77"
-    )
+    assert "device cuda:77: expected one that this computer has" in refused(capsys, *common, saved("blip"), "--device", "cuda:77")
 
 
 def test_prompt_without_its_picture_is_refused(saved, corpus, tmp_path, capsys):
