@@ -101,10 +101,12 @@ def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
     texts = [value for value in (record["data"].get("text"), *record["data"].values()) if isinstance(value, str)]
     if not texts:
         raise CorpusError(f"{place}: expected a text in 'data', found {sorted(map(str, record['data']))!s:.200}")
-    done = next((one for one in record["annotations"] if not one.get("was_cancelled")), None)
-    if done is None:
+    results = [one.get("result") for one in record["annotations"] if isinstance(one, Mapping) and not one.get("was_cancelled")]
+    if not results:
         return None
-    spans = [_span(item["value"], place) for item in done.get("result", []) if item.get("type") == "labels"]
+    if not isinstance(results[0], list) or not all(isinstance(item, Mapping) for item in results[0]):
+        raise CorpusError(f"{place}: expected a list of objects as the annotation's 'result', found {results[0]!r:.80}")
+    spans = [_span(item.get("value"), place) for item in results[0] if item.get("type") == "labels"]
     return Annotation(text=texts[0], spans=spans, record={"id": record.get("id"), **record["data"]})
 
 
@@ -123,7 +125,7 @@ def _span(item: Any, place: str) -> CharacterSpan:
 
 
 def _is_place(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value)
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
 
 
 def words_and_tags(text: str, spans: Sequence[CharacterSpan], place: str) -> tuple[list[str], list[str], list[LeftOut]]:
