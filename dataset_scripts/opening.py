@@ -16,7 +16,7 @@ from modeling_mmner.labels_mmner import check_labels
 from .annotations import LeftOut
 from .builder import SPLITS, CorpusBuilder, PostsBuilder
 from .corpora import BUILDERS, FOLDER_CORPUS
-from .own_data import OwnPosts, hash_of_posts, read_own, read_posts, tables_of
+from .own_data import OwnPosts, add_posts, hash_of_posts, read_own, tables_of
 from .reader import SPLIT_NAMES, CorpusError, holds_splits
 from .reading_options import ReadingOptions
 from .records import dataset_records, record_files
@@ -220,7 +220,7 @@ def _from_records(
         for rows in [found[name] for name in known if name in found][:1]:
             first = len(read.posts)
             records = ((f"{dataset}, {split}, row {number}", record) for number, record in dataset_records(rows))
-            read_posts(records, read, options, folder=None, source=Path(dataset).name)
+            add_posts(records, read, options, folder=None, source=Path(dataset).name)
             posts[split] = read.posts[first:][wanted.posts]
     if not posts:
         raise CorpusError(f"dataset {dataset!r}: expected splits among {', '.join(SPLITS)}, found {', '.join(found)}")

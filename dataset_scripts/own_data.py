@@ -59,7 +59,7 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, list[dict[s
     read, found = OwnPosts(), {}
     for split, file in files.items():
         first = len(read.posts)
-        read_posts(
+        add_posts(
             read_records(file, options.columns), read, options, folder=base, source=file.stem if split == "all" else base.name
         )
         found[split] = list(range(first, len(read.posts)))
@@ -70,7 +70,7 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, list[dict[s
     return {split: [read.posts[number] for number in numbers] for split, numbers in found.items()}, read
 
 
-def read_posts(
+def add_posts(
     records: Iterable[tuple[str, Any]], read: OwnPosts, options: ReadingOptions, *, folder: Path | None, source: str
 ) -> None:
     """Add the posts of records, each given with its place, to those that were read.
