@@ -85,6 +85,8 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
             raise CorpusError(f"{place}: expected a tag for each of {len(words)} words in 'ner_tags', found {found}")
         return Annotation(list(words), list(tags), record=record)
     spans = next((record[key] for key in _SPAN_KEYS if record.get(key) is not None), None)
+    if spans is None and "annotation_id" in record:  # Label Studio's JSON_MIN leaves out what nobody has marked
+        spans = []
     if not isinstance(record.get("text"), str) or not isinstance(spans, (list, tuple)):
         keys = ", ".join(f"{key!s:.40}" for key in list(record)[:20])
         raise CorpusError(f"{place}: expected {_FORMS}, found {keys}; --columns OURS=THEIRS says what is called otherwise")
@@ -98,16 +100,18 @@ def is_words(value: Any) -> bool:
 
 def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
     """The first annotation that was not cancelled of a task of Label Studio."""
-    texts = [value for value in (record["data"].get("text"), *record["data"].values()) if isinstance(value, str)]
-    if not texts:
-        raise CorpusError(f"{place}: expected a text in 'data', found {sorted(map(str, record['data']))!s:.200}")
+    data = record["data"]
+    texts = [data["text"]] if "text" in data else [value for value in data.values() if isinstance(value, str)]
+    if len(texts) != 1 or not isinstance(texts[0], str):
+        found = sorted(map(str, data))
+        raise CorpusError(f"{place}: expected one text in 'data', found {found!s:.200}; --columns text=KEY says which it is")
     results = [one.get("result") for one in record["annotations"] if isinstance(one, Mapping) and not one.get("was_cancelled")]
     if not results:
         return None
     if not isinstance(results[0], list) or not all(isinstance(item, Mapping) for item in results[0]):
         raise CorpusError(f"{place}: expected a list of objects as the annotation's 'result', found {results[0]!r:.80}")
     spans = [_span(item.get("value"), place) for item in results[0] if item.get("type") == "labels"]
-    return Annotation(text=texts[0], spans=spans, record={"id": record.get("id"), **record["data"]})
+    return Annotation(text=texts[0], spans=spans, record={"id": record.get("id"), **data})
 
 
 def _span(item: Any, place: str) -> CharacterSpan:

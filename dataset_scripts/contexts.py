@@ -1,13 +1,16 @@
 """Contexts: a text about each post or its picture, from a column of the corpus or from files of their own."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from modeling_mmner.escaping import encodable
+
+from .annotations import is_words
 from .reader import CorpusError
+from .records import read_json_lines
 
 CONTEXT = "context"
 """The column in which rows have their context: a string, a list of strings, or None."""
@@ -21,12 +24,14 @@ def with_contexts(splits: dict[str, datasets.Dataset], field: str, files: Sequen
         files: see `read_contexts`. A post that they do not name has no context.
 
     Raises:
-        CorpusError: no split has the column, or it holds no texts; a file cannot be read; the files name no post of the corpus.
+        CorpusError: a split has not the column, or it holds no texts; a file cannot be read; the files name no post of the
+            corpus; two posts of one id have other words.
     """
     if not files:
         return {split: _from_column(rows, field, split) for split, rows in splits.items()}
     contexts = read_contexts(files, field)
-    found = {split: [contexts.get(post) for post in rows["id"]] for split, rows in splits.items()}
+    _check_ids(splits)
+    found = {split: [contexts.get(str(post)) for post in rows["id"]] for split, rows in splits.items()}
     if not any(context for column in found.values() for context in column):
         ours, theirs = next(iter(splits.values()))["id"][0], next(iter(contexts), None)
         raise CorpusError(
@@ -47,14 +52,23 @@ def read_contexts(files: Sequence[str], field: str) -> dict[str, Any]:
     """
     contexts: dict[str, Any] = {}
     for path in [path for name in files for path in _paths(name)]:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                post, context = _entry(line, field, f"{path}, line {number}")
-                if contexts.setdefault(post, context) != context:
-                    raise CorpusError(f"{path}, line {number}: expected one context for a post, found another of {post!r}")
+        for number, entry in read_json_lines(path):
+            post, context = _entry(entry, field, f"{path}, line {number}")
+            if contexts.setdefault(post, context) != context:
+                raise CorpusError(f"{path}, line {number}: expected one context for a post, found another of {post!r}")
     return contexts
+
+
+def _check_ids(splits: dict[str, datasets.Dataset]) -> None:
+    """Contexts are found by id, so an id must stand for one post."""
+    words: dict[str, Any] = {}
+    for split, rows in splits.items():
+        for post, tokens in zip(rows["id"], rows["tokens"], strict=True):
+            if words.setdefault(str(post), tokens) != tokens:
+                raise CorpusError(
+                    f"--context_file: expected an id of its own for each post, found {post!r} for several, one of them in the "
+                    f"{split} split; give the posts ids, or the contexts in a column of the corpus"
+                )
 
 
 def _paths(name: str) -> list[Path]:
@@ -65,17 +79,14 @@ def _paths(name: str) -> list[Path]:
     return paths
 
 
-def _entry(line: str, field: str, place: str) -> tuple[str, Any]:
-    try:
-        entry = json.loads(line)
-    except ValueError as error:
-        raise CorpusError(f"{place}: expected an object with 'id' and {field!r}, found no JSON ({error})") from error
+def _entry(entry: Any, field: str, place: str) -> tuple[str, Any]:
     if not isinstance(entry, dict) or "id" not in entry or not _is_context(entry.get(field)):
         found = sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
         raise CorpusError(f"{place}: expected an object with 'id' and a text {field!r}, or a list of texts, found {found!s:.200}")
     if field not in entry:
         raise CorpusError(f"{place}: expected a field {field!r} (--context names it), found {sorted(map(str, entry))!s:.200}")
-    return str(entry["id"]), entry[field] or ""
+    context = entry[field] or ""
+    return str(entry["id"]), encodable(context) if isinstance(context, str) else [encodable(text) for text in context]
 
 
 def _from_column(rows: datasets.Dataset, field: str, split: str) -> datasets.Dataset:
@@ -92,7 +103,7 @@ def _from_column(rows: datasets.Dataset, field: str, split: str) -> datasets.Dat
 
 
 def _is_context(value: Any) -> bool:
-    return value is None or isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+    return value is None or isinstance(value, str) or is_words(value)
 
 
 def _with_column(rows: datasets.Dataset, contexts: list[Any]) -> datasets.Dataset:

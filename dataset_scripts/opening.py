@@ -86,13 +86,23 @@ def open_corpus(
         builder = make_builder(dataset, config=config, **given)
         return _generated(builder) if builder.IS_GENERATED else _raw(builder)
     path = Path(dataset)
-    is_built = path.is_dir() and any(path.rglob("*.parquet"))
-    if path.is_file() or (path.is_dir() and not is_built and not holds_splits(path) and record_files(path)):
+    is_built = path.is_dir() and _is_built(path)
+    is_own = path.is_file() or (path.is_dir() and not is_built and not holds_splits(path) and bool(record_files(path)))
+    if is_own:
+        if config is not None:
+            raise CorpusError(f"dataset {dataset!r}: expected no --config, which data sets have, found {config!r}")
         return _own(path, **given)
     if path.is_dir() and not is_built:
         beside = path / "images" if (path / "images").is_dir() else None
         return _raw(make_builder(FOLDER_CORPUS, **given | {"data_dir": path, "image_dir": image_dir or beside}))
     return _built(dataset, config, **given)
+
+
+def _is_built(folder: Path) -> bool:
+    """Whether a folder is a data set as `build-dataset` or the Hub lays it out, not files that somebody has put there."""
+    if (folder / RECORD).is_file() or any(folder.glob("*-of-*.parquet")):
+        return True
+    return not (holds_splits(folder) or record_files(folder)) and any(folder.rglob("*.parquet"))
 
 
 def make_builder(name: str, *, config: str | None = None, cache_dir: str | None = None, **options: Any) -> Any:
@@ -139,7 +149,9 @@ def _raw(builder: PostsBuilder) -> Corpus:
 def _own(path: Path, **given: Any) -> Corpus:
     """Posts in people's own files; the pictures of a folder are by default those in its subfolder ``images``, too."""
     _refuse(str(path), {key: given.pop(key, None) for key in ("data_dir", "split_slices", "no_verify")})
-    known: dict[str, Any] = {key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value}
+    known: dict[str, Any] = {
+        key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
+    }
     options = ReadingOptions(**known)
     posts, read = read_own(path, options)
     ratio = f"+{options.split_ratio}, seed {options.split_seed}" if list(record_files(path)) == ["all"] else ""

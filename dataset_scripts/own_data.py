@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 
+from modeling_mmner.escaping import encodable
 from modeling_mmner.images_mmner import is_url
 from modeling_mmner.labels_mmner import bio_labels
 
@@ -94,12 +95,16 @@ def add_posts(
             read.left_out += left_out
         own = annotation.record
         pictures = _pictures(own, options, folder, read.notes)
-        texts = {str(key): value for key, value in own.items() if key not in _OWN and (isinstance(value, str) or is_words(value))}
+        texts = {
+            str(key): encodable(value) if isinstance(value, str) else [encodable(text) for text in value]
+            for key, value in own.items()
+            if key not in _OWN and (isinstance(value, str) or is_words(value))
+        }
         read.posts.append(
             texts
             | {
                 "id": str(own["id"]) if own.get("id") is not None else f"{source}-{len(read.posts) + 1}",
-                "tokens": words,
+                "tokens": [encodable(word) for word in words],
                 "ner_tags": tags,
                 "images": pictures,
                 "language": str(own.get("language") or options.language),
@@ -140,7 +145,9 @@ def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, list[int]]:
         return {
             split: [number for number, own in enumerate(read.splits) if own == split] for split in SPLITS if split in read.splits
         }
-    return split_by_ratio([list(_keys(post)) for post in read.posts], parse_ratio(options.split_ratio), seed=options.split_seed)
+    keys = [list(_keys(post)) for post in read.posts]
+    found = split_by_ratio(keys, parse_ratio(options.split_ratio), seed=options.split_seed)
+    return {split: numbers for split, numbers in found.items() if numbers}
 
 
 def _keys(post: dict[str, Any]) -> Iterator[Hashable]:
@@ -226,11 +233,12 @@ def tables_of(splits: dict[str, list[dict[str, Any]]]) -> tuple[dict[str, datase
     for post in posts:
         for key in post.keys() - set(_OWN):
             kinds.setdefault(key, set()).add(isinstance(post[key], str))
-    for key, is_text in sorted(kinds.items()):
-        if len(is_text) == 1:
-            features[key] = datasets.Value("string") if is_text == {True} else datasets.List(datasets.Value("string"))
+    lists = {key for key, is_text in kinds.items() if False in is_text}
+    for key in sorted(kinds):
+        features[key] = datasets.List(datasets.Value("string")) if key in lists else datasets.Value("string")
 
     def row(post: dict[str, Any]) -> dict[str, Any]:
+        post = post | {key: [post[key]] for key in lists & post.keys() if isinstance(post[key], str)}
         tags = {"ner_tags": [ids[tag] for tag in post["ner_tags"]], "image": next(iter(post["images"]), None)}
         return {key: (post | tags).get(key) for key in features}
 

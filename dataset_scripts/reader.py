@@ -211,7 +211,8 @@ def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, s
         reading.notes["spaces read as tabs"] += count - 1
         values = line.split(" ")
     if count == 2 and len(values) == 3 and _prefix(values[1]) == _prefix(values[2]) in ("O", *PREFIXES[reading.scheme]):
-        reading.notes["tags of finer types, in a third column, not read"] += values[2] != "O"
+        if values[2] != "O":
+            reading.notes["tags of finer types, in a third column, not read"] += 1
         values = values[:2]
     if len(values) != count:
         form = "token<TAB>tag" if count == 2 else f"index<TAB>token<TAB>tag (or {_POST_MARK}<id> before the first token)"

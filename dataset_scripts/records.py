@@ -10,7 +10,7 @@ from typing import Any
 from .reader import SPLIT_NAMES, CorpusError
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-_LISTS = ("tokens", "ner_tags", "spans", "entities", "ents", "label", "labels")
+_LISTS = ("tokens", "ner_tags", "spans", "entities", "ents", "label", "labels", "images")
 _CELL_LIMIT = 10**7  # characters; Python's own limit is below the length of a long article with its spans
 
 
@@ -20,10 +20,12 @@ def record_files(path: Path) -> dict[str, Path]:
     Empty: there are none.
 
     Raises:
-        CorpusError: the folder has several such files that are not called as splits, or several for a split.
+        CorpusError: the file is of another kind; the folder has several that are not called as splits, or several for a split.
     """
     if path.is_file():
-        return {"all": path} if path.suffix in ENDINGS else {}
+        if path.suffix not in ENDINGS:
+            raise CorpusError(f"{path}: expected a file whose name ends in {', '.join(ENDINGS)}, or a folder, found another")
+        return {"all": path}
     files = [file for file in sorted(path.glob("*")) if file.suffix in ENDINGS and file.is_file()]
     named = {split: [file for file in files if file.stem in names] for split, names in SPLIT_NAMES.items()}
     if any(named.values()):
@@ -45,7 +47,7 @@ def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any
     Raises:
         CorpusError: the file cannot be read.
     """
-    readers = {".jsonl": _json_lines, ".json": _json_array, ".parquet": _parquet}
+    readers = {".jsonl": read_json_lines, ".json": _json_array, ".parquet": _parquet}
     missing = set(columns.values())
     try:
         for number, record in readers.get(path.suffix, _table)(path):
@@ -76,11 +78,19 @@ def renamed(record: Any, columns: dict[str, str]) -> Any:
     return {key: value for key, value in record.items() if key not in columns.values()} | found
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield number, _parsed(line, f"{path}, line {number}")
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """What stands on each line of a file that is not empty, with the line's number.
+
+    Raises:
+        CorpusError: the file is not in UTF-8, or a line is no JSON.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, _parsed(line, f"{path}, line {number}")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: expected UTF-8, found {error}; convert the file first") from error
 
 
 def _json_array(path: Path) -> Iterator[tuple[int, Any]]:

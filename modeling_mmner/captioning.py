@@ -157,11 +157,16 @@ class CaptionFile:
         *lines, rest = (self.path.read_bytes() if self.path.exists() else b"").split(b"\n")
         for number, line in enumerate(lines, start=1):
             self._read(line, number)
-        if rest:
-            if rest[: len(_BEGINNING)] != _BEGINNING[: len(rest)]:
-                raise self._foreign(rest, len(lines) + 1)
-            with self.path.open("ab") as file:
+        if not rest:
+            return
+        with self.path.open("ab") as file:
+            if _is_json(rest):  # all but its line feed is there
+                self._read(rest, len(lines) + 1)
+                file.write(b"\n")
+            elif rest[: len(_BEGINNING)] == _BEGINNING[: len(rest)]:
                 file.truncate(file.tell() - len(rest))
+            else:
+                raise self._foreign(rest, len(lines) + 1)
 
     def _read(self, line: bytes, number: int) -> None:
         try:
@@ -195,6 +200,14 @@ class CaptionFile:
         with self.path.open("ab") as file:
             file.write("".join(lines).encode())
         self.posts |= posts
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 @dataclass

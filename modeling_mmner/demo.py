@@ -224,10 +224,10 @@ class DemoPage:
             _logger.exception("the demo page could not draw the map of a word")
             return gr.skip(), _error(UNEXPECTED)
 
-    def show_example(self, event: gr.SelectData) -> tuple[str, Image.Image]:
-        """The text and the picture of the example that the event names."""
+    def show_example(self, event: gr.SelectData) -> tuple[Any, ...]:
+        """The text and the picture of the example that the event names, and, where the page asks for one, no context."""
         example = self.examples[int(event.index) % len(self.examples)]
-        return example.text, example.picture
+        return (example.text, example.picture, *([""] if self.processor.context_window is not None else []))
 
 
 def build_demo(
@@ -279,7 +279,7 @@ def build_demo(
             "api_visibility": "private",
         }
         gr.on([button.click, text.submit], **finding)
-        shown = chooser.select(page.show_example, None, [text, picture], api_visibility="private", show_progress="hidden")
+        shown = chooser.select(page.show_example, None, inputs, api_visibility="private", show_progress="hidden")
         shown.then(**finding).then(None, js=_SHOW_TEXT, api_visibility="private")
         words.select(
             page.choose,

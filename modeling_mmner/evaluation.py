@@ -70,7 +70,7 @@ def rows_with(what: Shown, rows: Dataset) -> list[int]:
     if what == "picture":
         return np.flatnonzero(picture_numbers(rows)).tolist()
     contexts = list(rows[CONTEXT]) if CONTEXT in rows.features else []
-    return [index for index, context in enumerate(contexts) if context]
+    return [index for index, context in enumerate(contexts) if context and "".join(context).strip()]
 
 
 @dataclass

@@ -188,7 +188,8 @@ def without_folders(metrics: RunMetrics) -> RunMetrics:
 
     What is a path is asked of the disk, so ask where the run was made.
     """
-    return replace(metrics, recipe=_without_paths(metrics.recipe))
+    corpus = replace(metrics.corpus, context_writer=public_name(metrics.corpus.context_writer))
+    return replace(metrics, recipe=_without_paths(metrics.recipe), corpus=corpus)
 
 
 def _without_paths(value: Any) -> Any:

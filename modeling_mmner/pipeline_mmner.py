@@ -112,7 +112,7 @@ class MultimodalNERPipeline(Pipeline):
         if options:
             raise TypeError(
                 f"multimodal-ner: unknown options {sorted(options)}; expected some of allow_urls, batch_size, broken_pictures, "
-                "num_workers, threshold, timeout; in a call also images, is_split_into_words"
+                "num_workers, threshold, timeout; in a call also context, images, is_split_into_words"
             )
         if reading.get("broken_pictures", "raise") not in get_args(BrokenPictures):
             raise ValueError(f"broken_pictures: expected 'raise' or 'skip', found {reading['broken_pictures']!r}")

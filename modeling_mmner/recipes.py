@@ -52,8 +52,10 @@ class CorpusSettings(ReadingOptions):
     def __post_init__(self) -> None:
         _check_types(self)
         _check_positive(self, "language_temperature")
-        if self.context_file and self.context is None:
-            raise ValueError("recipe context: expected the field of context_file that is read, found none; --context FIELD")
+        if self.context == "" or (self.context_file and self.context is None):
+            raise ValueError(
+                f"recipe context: expected the column, or field of context_file, that is read, found {self.context!r} (--context)"
+            )
 
     @property
     def source(self) -> str:

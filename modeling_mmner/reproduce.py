@@ -154,7 +154,8 @@ def estimate(recipe: Recipe) -> Estimate:
         times.append(time.perf_counter() - started)
     seconds = min(times)  # the first ones allocate, and another program may get in the way of one
     steps = {split: -(-count // size) for split, count in summary.posts.items()}
-    passes = recipe.training.epochs * (steps["train"] + steps["validation"] / 3) + _EVALUATIONS * steps["test"] / 3
+    evaluations = _EVALUATIONS + (2 if recipe.corpus.context is not None else 0)
+    passes = recipe.training.epochs * (steps["train"] + steps["validation"] / 3) + evaluations * steps["test"] / 3
     memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_memory()
     present = {split: counts.present for split, counts in summary.pictures.items()}
     return Estimate(model.num_parameters(), seconds, memory, seconds * passes, summary.posts, present)

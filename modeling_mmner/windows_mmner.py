@@ -71,7 +71,8 @@ class WindowLayout:
         first, second = ([place for place, text in enumerate(texts) if text == wanted] for wanted in (0, 1))
         if ids[: first[0]] == self.before and (between := ids[first[-1] + 1 : second[0]]):
             return between, ids[second[-1] + 1 :]
-        separators = [self.after, *([number] for number in (self.tokenizer.sep_token_id, self.tokenizer.eos_token_id) if number)]
+        tokens = (self.tokenizer.sep_token_id, self.tokenizer.eos_token_id)
+        separators = [self.after, *([token] for token in tokens if token is not None)]
         between = next((separator for separator in separators if separator), [])
         if not between:
             name = self.tokenizer.name_or_path

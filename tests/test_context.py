@@ -275,7 +275,9 @@ def test_word_tower_refuses_contexts():
     """If it failed, a system of words would be trained as if it read contexts."""
     with pytest.raises(ValueError, match="recipe context: expected none with a text tower of words"):
         load_recipe("bilstm-crf", {"context": "context"})
-    with pytest.raises(ValueError, match="recipe context: expected the field of context_file that is read, found none"):
+    with pytest.raises(
+        ValueError, match="recipe context: expected the column, or field of context_file, that is read, found None"
+    ):
         load_recipe("bert-crf", {"context_file": ["contexts.jsonl"]})
 
 
@@ -309,6 +311,18 @@ def test_contexts_come_from_files_by_id(tmp_path):
         assert [list(rows[CONTEXT]) for rows in found.values()] == [[None, "two", ""]] * 2
 
 
+def test_ids_of_several_posts_are_refused(tmp_path):
+    """If it failed, posts that tools have numbered from 1 in each file would share the contexts of others."""
+    files = [write_lines(tmp_path / "a.jsonl", [{"id": 1, "caption": "about 1"}])]
+    other = Dataset.from_dict({"id": ["1"], "tokens": [["another"]]})
+    with pytest.raises(
+        CorpusError, match="expected an id of its own for each post, found '1' for several, one of them in the test"
+    ):
+        with_contexts({"train": rows_of(), "test": other}, "caption", files)
+    numbered = rows_of().remove_columns("id").add_column("id", [1, 2, 3])
+    assert list(with_contexts({"train": numbered}, "caption", files)["train"][CONTEXT]) == ["about 1", None, None]
+
+
 def test_contexts_come_from_a_column():
     """If it failed, a data set that has contexts would need a file of them."""
     found = with_contexts({"train": rows_of(about=["x", None, "z"])}, "about")
@@ -325,7 +339,7 @@ def test_contexts_come_from_a_column():
             "line 2: expected an object with 'id' and a text 'caption', or a list of texts, found list",
         ),
         ('{"id": "1"}', "line 1: expected a field 'caption' (--context names it), found ['id']"),
-        ("{", "line 1: expected an object with 'id' and 'caption', found no JSON"),
+        ("{", "line 1: expected JSON, found '{'"),
         ('{"id": "1", "caption": 3}', "line 1: expected an object with 'id' and a text 'caption'"),
         (
             '{"id": "1", "caption": "a"}\n{"id": "1", "caption": "b"}',

@@ -280,7 +280,9 @@ def test_options_that_a_corpus_does_not_read_are_refused(tmp_path):
     tags = datasets.List(datasets.ClassLabel(names=["O", "B-X"]))
     features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": tags})
     built.mkdir()
-    datasets.Dataset.from_list([{"tokens": ["a"], "ner_tags": [1]}], features=features).to_parquet(built / "train.parquet")
+    datasets.Dataset.from_list([{"tokens": ["a"], "ner_tags": [1]}], features=features).to_parquet(
+        built / "train-00000-of-00001.parquet"
+    )
     with pytest.raises(CorpusError, match="expected no --tag_scheme, which say how raw files are read"):
         open_corpus(str(built), tag_scheme="bioes")
 
@@ -313,6 +315,62 @@ def test_errors_name_file_and_row(tmp_path, records, message):
     with pytest.raises(CorpusError) as caught:
         open_corpus(str(path))
     assert message in str(caught.value)
+
+
+def test_task_with_several_texts_says_so(tmp_path):
+    """If it failed, the name of a picture could be taken for the text of its post."""
+    value = {"start": 0, "end": 6, "labels": ["PER"]}
+    tasks = [
+        {"data": {"image": "a.jpg", "tweet": f"Jordan {n}"}, "annotations": [{"result": [{"type": "labels", "value": value}]}]}
+        for n in range(10)
+    ]
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps(tasks), encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"expected one text in 'data', found .*'image', 'tweet'.*--columns text=KEY"):
+        open_corpus(str(path))
+    assert open_corpus(str(path), columns={"text": "tweet"}).splits["train"][0]["tokens"][0] == "Jordan"
+
+
+def test_json_min_leaves_out_what_nobody_marked(tmp_path):
+    """If it failed, one post without an entity would make a whole export of Label Studio unreadable."""
+    records = [{"text": f"Jordan {n}", "id": n, "annotation_id": n} for n in range(10)]
+    for record in records[1:]:
+        record["label"] = [{"start": 0, "end": 6, "text": "Jordan", "labels": ["PER"]}]
+    corpus = open_corpus(str(json_lines(tmp_path / "min.jsonl", records)))
+    assert sum(any(row["ner_tags"]) for rows in corpus.splits.values() for row in rows) == 9
+
+
+def test_seed_0_and_share_0_are_taken(tmp_path):
+    """If it failed, a seed of 0 would be another one, or a share of 0 a crash."""
+    path = str(json_lines(tmp_path / "posts.jsonl", [{"tokens": [str(n)], "ner_tags": ["B-X"]} for n in range(40)]))
+    found = [open_corpus(path, split_seed=seed).splits["test"]["tokens"][:] for seed in (0, 1)]
+    assert found[0] != found[1] and "seed 0" in open_corpus(path, split_seed=0).version_name
+    assert set(open_corpus(path, split_ratio="90,10,0").splits) == {"train", "validation"}
+
+
+def test_columns_of_texts_and_lists_are_kept(tmp_path):
+    """If it failed, contexts that are a text here and a list there would vanish without a word."""
+    about = ["x", ["y", "z"], [], "half \ud83d"]
+    records = [{"tokens": [f"\ud83d{n}"], "ner_tags": ["B-X"], "context": about[n % 4]} for n in range(20)]
+    path = tmp_path / "posts.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    rows = [row for split in open_corpus(str(path)).splits.values() for row in split]
+    assert {tuple(row["context"]) for row in rows} == {("x",), ("y", "z"), (), ("half \ufffd",)}
+    assert all(row["tokens"][0].startswith("\ufffd") for row in rows)
+
+
+def test_folder_with_parquet_is_read_as_files(tmp_path):
+    """If it failed, pictures beside somebody's Parquet file would not be found, or JSON lines be passed over for a stray file."""
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    posts = [{"tokens": [str(n)], "ner_tags": ["B-X"], "image": "a.png"} for n in range(10)]
+    datasets.Dataset.from_list(posts).to_parquet(tmp_path / "posts.parquet")
+    rows = open_corpus(str(tmp_path), split_ratio="100,0,0").splits["train"]
+    assert len(rows) == 10 and all(Path(row["image"]["path"]).name == "a.png" for row in rows)
+    (tmp_path / "posts.parquet").rename(tmp_path / "cache.bin")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache.bin").rename(tmp_path / "cache" / "x.parquet")
+    json_lines(tmp_path / "posts.jsonl", [{"tokens": ["lines", str(n)], "ner_tags": ["B-X", "O"]} for n in range(10)])
+    assert open_corpus(str(tmp_path)).splits["train"][0]["tokens"][0] == "lines"
 
 
 @pytest.mark.parametrize("name", ["posts.jsonl", "posts.json", "posts.csv", "posts.parquet"])
