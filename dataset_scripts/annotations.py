@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from modeling_mmner.labels_mmner import Span, spans_to_tags, split_words
+from modeling_mmner.posts_mmner import is_words
 
 from .reader import CorpusError
 
@@ -91,11 +92,6 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
         keys = ", ".join(f"{key!s:.40}" for key in list(record)[:20])
         raise CorpusError(f"{place}: expected {_FORMS}, found {keys}; --columns OURS=THEIRS says what is called otherwise")
     return Annotation(text=record["text"], spans=[_span(item, place) for item in spans], record=record)
-
-
-def is_words(value: Any) -> bool:
-    """Whether it is a list of strings."""
-    return isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value)
 
 
 def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:

@@ -7,8 +7,8 @@ from typing import Any
 import datasets
 
 from modeling_mmner.escaping import encodable
+from modeling_mmner.posts_mmner import is_words
 
-from .annotations import is_words
 from .reader import CorpusError
 from .records import read_json_lines
 

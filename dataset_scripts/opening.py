@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import datasets
 from huggingface_hub import hf_hub_download
@@ -86,23 +86,29 @@ def open_corpus(
         builder = make_builder(dataset, config=config, **given)
         return _generated(builder) if builder.IS_GENERATED else _raw(builder)
     path = Path(dataset)
-    is_built = path.is_dir() and _is_built(path)
-    is_own = path.is_file() or (path.is_dir() and not is_built and not holds_splits(path) and bool(record_files(path)))
-    if is_own:
+    kind = _kind(path)
+    if kind == "own":
         if config is not None:
             raise CorpusError(f"dataset {dataset!r}: expected no --config, which data sets have, found {config!r}")
         return _own(path, **given)
-    if path.is_dir() and not is_built:
+    if kind == "raw":
         beside = path / "images" if (path / "images").is_dir() else None
         return _raw(make_builder(FOLDER_CORPUS, **given | {"data_dir": path, "image_dir": image_dir or beside}))
     return _built(dataset, config, **given)
 
 
-def _is_built(folder: Path) -> bool:
-    """Whether a folder is a data set as `build-dataset` or the Hub lays it out, not files that somebody has put there."""
-    if (folder / RECORD).is_file() or any(folder.glob("*-of-*.parquet")):
-        return True
-    return not (holds_splits(folder) or record_files(folder)) and any(folder.rglob("*.parquet"))
+def _kind(path: Path) -> Literal["own", "raw", "built"]:
+    """What a path holds: people's own files, raw split files, or a data set as `build-dataset` or the Hub lays it out. What is
+    no path is an id on the Hub, of the last kind."""
+    if path.is_file():
+        return "own"
+    if not path.is_dir() or (path / RECORD).is_file() or any(path.glob("*-of-*.parquet")):
+        return "built"
+    if holds_splits(path):
+        return "raw"
+    if record_files(path):
+        return "own"
+    return "built" if any(path.rglob("*.parquet")) else "raw"
 
 
 def make_builder(name: str, *, config: str | None = None, cache_dir: str | None = None, **options: Any) -> Any:
@@ -154,16 +160,17 @@ def _own(path: Path, **given: Any) -> Corpus:
     }
     options = ReadingOptions(**known)
     posts, read = read_own(path, options)
-    ratio = f"+{options.split_ratio}, seed {options.split_seed}" if list(record_files(path)) == ["all"] else ""
-    return _converted(path.stem if path.is_file() else path.name, posts, read, suffix=ratio)
+    if not read.division:
+        _refuse(f"{path}, which has its own splits", {key: known.get(key) for key in ("split_ratio", "split_seed")})
+    return _converted(path.stem if path.is_file() else path.name, posts, read)
 
 
-def _converted(name: str, posts: dict[str, list[dict[str, Any]]], read: OwnPosts, *, suffix: str = "") -> Corpus:
+def _converted(name: str, posts: dict[str, list[dict[str, Any]]], read: OwnPosts) -> Corpus:
     """The corpus of posts that were read from records."""
     splits, labels = tables_of(posts)
     version = {split: hash_of_posts(rows) for split, rows in posts.items()}
-    whole = hash_of_posts(read.posts)
-    return Corpus(name, splits, labels, f"copy-{whole}{suffix}", version, read.left_out, dict(read.notes))
+    version_name = f"copy-{hash_of_posts(read.posts)}{read.division}"
+    return Corpus(name, splits, labels, version_name, version, read.left_out, dict(read.notes))
 
 
 def _built(dataset: str, config: str | None, **given: Any) -> Corpus:

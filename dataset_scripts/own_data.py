@@ -15,8 +15,9 @@ import datasets
 from modeling_mmner.escaping import encodable
 from modeling_mmner.images_mmner import is_url
 from modeling_mmner.labels_mmner import bio_labels
+from modeling_mmner.posts_mmner import is_words
 
-from .annotations import LeftOut, is_words, read_annotation, words_and_tags
+from .annotations import LeftOut, read_annotation, words_and_tags
 from .builder import SPLITS, corpus_features
 from .reader import SPLIT_NAMES, CorpusError, Reading
 from .reading_options import ReadingOptions
@@ -33,15 +34,17 @@ class OwnPosts:
 
     Attributes:
         posts: rows with tags by name, and ``images``, a list.
-        splits: the split that each post says it is in; None where it does not.
+        splits: what each post says of the split it is in; None where it says nothing.
         left_out: spans that are no entities of the posts.
         notes: what was found in reading, counted.
+        division: for the version's name, the ratio and seed by which the posts were split; empty: they had their splits.
     """
 
     posts: list[dict[str, Any]] = field(default_factory=list)
-    splits: list[str | None] = field(default_factory=list)
+    splits: list[Any] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
+    division: str = ""
 
 
 def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, list[dict[str, Any]]], OwnPosts]:
@@ -111,7 +114,7 @@ def add_posts(
                 "source": str(own.get("source") or source),
             }
         )
-        read.splits.append(_split_name(own.get("split"), place))
+        read.splits.append(own.get("split"))
 
 
 def _tag_names(tags: list[Any], options: ReadingOptions, place: str) -> list[str]:
@@ -126,25 +129,20 @@ def _tag_names(tags: list[Any], options: ReadingOptions, place: str) -> list[str
     return tags
 
 
-def _split_name(given: Any, place: str) -> str | None:
+def _split_name(given: Any, post: str) -> str:
     """Our name of the split that a post says it is in."""
-    if given is None:
-        return None
     for split, names in SPLIT_NAMES.items():
         if str(given).lower() in names:
             return split
-    raise CorpusError(f"{place}: expected a split among {', '.join(SPLITS)}, found {given!r:.80}")
+    raise CorpusError(f"post {post!r}, column split: expected one of {', '.join(SPLITS)}, found {given!r:.80}")
 
 
 def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, list[int]]:
     """The numbers of the posts of each split: as the posts say, or else by ratio."""
-    if any(read.splits):
-        if None in read.splits:
-            post = read.posts[read.splits.index(None)]["id"]
-            raise CorpusError(f"column split: expected one for each post or for none, found none for post {post!r}")
-        return {
-            split: [number for number, own in enumerate(read.splits) if own == split] for split in SPLITS if split in read.splits
-        }
+    if any(given is not None for given in read.splits):
+        names = [_split_name(given, post["id"]) for given, post in zip(read.splits, read.posts, strict=True)]
+        return {split: [number for number, name in enumerate(names) if name == split] for split in SPLITS if split in names}
+    read.division = f"+{options.split_ratio}, seed {options.split_seed}"
     keys = [list(_keys(post)) for post in read.posts]
     found = split_by_ratio(keys, parse_ratio(options.split_ratio), seed=options.split_seed)
     return {split: numbers for split, numbers in found.items() if numbers}

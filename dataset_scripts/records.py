@@ -4,8 +4,9 @@ import ast
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .reader import SPLIT_NAMES, CorpusError
 
@@ -55,17 +56,15 @@ def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any
             yield f"{path.name}:{number}", renamed(record, columns)
         if missing:
             raise CorpusError(f"{path}: --columns: expected {sorted(missing)} among the columns, found them in no post")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: expected UTF-8, found {error}; convert the file first") from error
+    except CorpusError:
+        raise
     except (OSError, csv.Error, ValueError) as error:
-        raise error if isinstance(error, CorpusError) else CorpusError(f"{path}: cannot be read; {error}") from error
+        raise CorpusError(f"{path}: cannot be read; {error}") from error
 
 
 def _keys(record: Any) -> set[str]:
     """The keys of an object, and those of a task's data."""
-    return (
-        {*record, *(_keys(record["data"]) if isinstance(record.get("data"), dict) else ())} if isinstance(record, dict) else set()
-    )
+    return {*record, *_keys(record.get("data"))} if isinstance(record, dict) else set()
 
 
 def renamed(record: Any, columns: dict[str, str]) -> Any:
@@ -84,17 +83,25 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         CorpusError: the file is not in UTF-8, or a line is no JSON.
     """
+    with _text_of(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, _parsed(line, f"{path}, line {number}")
+
+
+@contextmanager
+def _text_of(path: Path) -> Iterator[TextIO]:
+    """A file, open to read text in UTF-8; its line ends stay as they are, which CSV wants."""
     try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _parsed(line, f"{path}, line {number}")
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            yield text
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}: expected UTF-8, found {error}; convert the file first") from error
 
 
 def _json_array(path: Path) -> Iterator[tuple[int, Any]]:
-    content = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
+    with _text_of(path) as text:
+        content = _parsed(text.read(), str(path))
     if not isinstance(content, list):
         raise CorpusError(f"{path}: expected a JSON array of posts, found {type(content).__name__}")
     yield from enumerate(content, start=1)
@@ -109,7 +116,7 @@ def _parsed(text: str, place: str) -> Any:
 
 def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(_CELL_LIMIT)
-    with path.open(encoding="utf-8-sig", newline="") as lines:
+    with _text_of(path) as lines:
         for number, row in enumerate(csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ","), start=1):
             yield number, {str(key): None if value == "" else value for key, value in row.items()}
 

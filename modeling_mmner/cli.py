@@ -64,9 +64,7 @@ def _predict(options: argparse.Namespace) -> int:
     from .loading import load_model
     from .prediction_mmner import BatchPredictor, PostReader
 
-    model, processor = load_model(options.model, device=options.device)
-    if options.context and processor.context_window is None:
-        raise ValueError(f"--context: expected a model that was trained with contexts, found {options.model}, which reads none")
+    model, processor = load_model(options.model, device=options.device, reads_contexts=bool(options.context))
     reader = PostReader(processor, broken_pictures="skip")
     sizes = {"batch_size": options.batch_size, "num_workers": options.num_workers, "sorted_batches": SORTED_BATCHES}
     predictor = BatchPredictor(model, reader, threshold=options.threshold, **sizes)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import initialization
 
 from .labels_mmner import IGNORED, boundary_label, may_follow
-from .lattice_mmner import TagScores, posterior
+from .lattice_mmner import TagScores, forward_logarithms, posterior
 
 try:
     from torchcrf import CRF as TorchCRF
@@ -72,7 +72,7 @@ class CRF(TorchCRF):
             raise ValueError(f"tags: expected 0..{self.num_tags - 1} for every word of the mask, got {found}")
         with torch.autocast(emissions.device.type, enabled=False):
             parameters = self._scores(barred=False)
-            log_partition = self._log_partition(self._forward_scores(emissions, mask, parameters), mask, parameters)
+            log_partition = (forward_logarithms(emissions, mask, parameters)[:, -1] + parameters.end).logsumexp(1)
             loss = log_partition - self._path_score(emissions, tags.masked_fill(~mask, 0), mask, parameters)
         return torch.where(mask.any(1), loss, torch.zeros_like(loss))
 
@@ -160,19 +160,6 @@ class CRF(TorchCRF):
             start = start.masked_fill(~torch.tensor(self._start_allowed, device=start.device), -torch.inf)
             transitions = transitions.masked_fill(~torch.tensor(self._allowed, device=start.device), -torch.inf)
         return TagScores(start, transitions, self.end_transitions.to(dtype))
-
-    def _forward_scores(self, emissions: Tensor, mask: Tensor, parameters: TagScores) -> Tensor:
-        """(B, W, L): log sum over all paths that end with a label at a word; past a text's end its last word's."""
-        start, transitions, _ = parameters
-        scores = [start + emissions[:, 0]]
-        for word in range(1, emissions.shape[1]):
-            step = (scores[-1][:, :, None] + transitions).logsumexp(1) + emissions[:, word]  # shape: (B, L)
-            scores.append(torch.where(mask[:, word, None], step, scores[-1]))
-        return torch.stack(scores, dim=1)
-
-    def _log_partition(self, forward: Tensor, mask: Tensor, parameters: TagScores) -> Tensor:
-        """(B,): log of the sum over all paths. `forward` carries each text's last word to the batch's last."""
-        return (forward[:, -1] + parameters[2]).logsumexp(1)
 
     def _path_score(self, emissions: Tensor, tags: Tensor, mask: Tensor, parameters: TagScores) -> Tensor:
         """(B,): the score of the given tags."""

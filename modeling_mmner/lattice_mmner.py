@@ -84,13 +84,18 @@ def _by_probabilities(emissions: Tensor, mask: Tensor, scores: TagScores) -> Pos
 
 def _by_logarithms(emissions: Tensor, mask: Tensor, scores: TagScores) -> Posterior:
     """The same by sums of logarithms: exact whatever the scores are, and several times as slow."""
-    present = mask[..., None]
-    forward, backward = [scores.start + emissions[:, 0]], [scores.end.expand(len(emissions), -1)]
-    for word in range(1, emissions.shape[1]):
-        step = (forward[-1][:, :, None] + scores.moves).logsumexp(1) + emissions[:, word]  # shape: (B, L)
-        forward.append(torch.where(present[:, word], step, forward[-1]))
+    backward = [scores.end.expand(len(emissions), -1)]
     for word in reversed(range(1, emissions.shape[1])):
         step = (scores.moves + (emissions[:, word] + backward[-1])[:, None, :]).logsumexp(2)
-        backward.append(torch.where(present[:, word], step, backward[-1]))
+        backward.append(torch.where(mask[:, word, None], step, backward[-1]))
     following = torch.stack(backward[::-1], dim=1)  # shape: (B, W, L)
-    return Posterior((torch.stack(forward, dim=1) + following).softmax(-1), emissions + following)
+    return Posterior((forward_logarithms(emissions, mask, scores) + following).softmax(-1), emissions + following)
+
+
+def forward_logarithms(emissions: Tensor, mask: Tensor, scores: TagScores) -> Tensor:
+    """(B, W, L): log sum over all paths that end with a label at a word; past a text's end its last word's."""
+    forward = [scores.start + emissions[:, 0]]
+    for word in range(1, emissions.shape[1]):
+        step = (forward[-1][:, :, None] + scores.moves).logsumexp(1) + emissions[:, word]  # shape: (B, L)
+        forward.append(torch.where(mask[:, word, None], step, forward[-1]))
+    return torch.stack(forward, dim=1)

@@ -8,20 +8,26 @@ from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor
 
 
-def load_model(model_id: str, *, device: str | None = None) -> tuple[MMNERForTokenClassification, MMNERProcessor]:
+def load_model(
+    model_id: str, *, device: str | None = None, reads_contexts: bool = False
+) -> tuple[MMNERForTokenClassification, MMNERProcessor]:
     """A trained model, in evaluation mode on its device, and its processor.
 
     Args:
         model_id: a folder, or an id on the Hub.
         device: cpu, cuda, cuda:1, mps; None: an accelerator if there is one.
+        reads_contexts: whether it must be a model that reads contexts.
 
     Raises:
         OSError: there is no such model.
-        ValueError: the computer has no such device.
+        ValueError: the computer has no such device, or the model reads no contexts and must.
     """
+    processor = MMNERProcessor.from_pretrained(model_id)
+    if reads_contexts and processor.context_window is None:
+        raise ValueError(f"--context: expected a model that was trained with contexts, found {model_id}, which reads none")
     model = MMNERForTokenClassification.from_pretrained(model_id).eval()
     to_device(model, device)
-    return model, MMNERProcessor.from_pretrained(model_id)
+    return model, processor
 
 
 def to_device(model: Any, device: str | None) -> None:

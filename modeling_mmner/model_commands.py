@@ -230,10 +230,8 @@ def _explain(options: argparse.Namespace) -> int:
     from .explain import explain, save_explanation
     from .loading import load_model
 
-    model, processor = load_model(options.model)
-    if options.context and processor.context_window is None:
-        raise ValueError(f"--context: expected a model that was trained with contexts, found {options.model}, which reads none")
-    explanation = explain(model, processor, options.text, options.image, context=options.context)
+    parts = load_model(options.model, reads_contexts=bool(options.context))
+    explanation = explain(*parts, options.text, options.image, context=options.context)
     numbers = options.words or range(1, len(explanation.words) + 1)
     save_explanation(explanation, options.output_dir, words=numbers)
     for number in numbers:

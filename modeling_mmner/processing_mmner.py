@@ -74,7 +74,9 @@ class MMNERProcessor(ProcessorMixin):
         self.word_rule = word_rule
         self.word_bytes = word_bytes
         self.context_window = context_window
-        self._layout = WindowLayout(tokenizer, context_window=context_window)
+        self._layout = WindowLayout(tokenizer)
+        if context_window is not None:
+            _ = self._layout.separators  # a tokenizer that has none is told of now, not at the first context
 
     @property
     def window(self) -> int | None:
@@ -268,7 +270,7 @@ class MMNERProcessor(ProcessorMixin):
                 ids += pieces.get(word) or [unknown]
             if not (ids or self._layout.before or self._layout.after):
                 ids = [unknown]  # an empty text is there, too
-            texts.append(self._layout.lay_out(ids, np.array(starts, dtype=np.int64), context))
+            texts.append(self._layout.lay_out(ids, np.array(starts, dtype=np.int64), context, context_window=self.context_window))
         return texts
 
     def _placed(self, posts: list[list[str]], texts: Sequence[TextWindows]) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ Notation: K windows of a text, S sub-tokens of a window, W words.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -40,32 +41,33 @@ class WindowLayout:
 
     Args:
         tokenizer: its `model_max_length` is the window, special tokens included.
-        context_window: sub-tokens of a context at most; None: no contexts.
 
     Raises:
-        ValueError: the window has no room for two sub-tokens; the tokenizer has nothing to separate a context by.
+        ValueError: the window has no room for two sub-tokens.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, context_window: int | None = None) -> None:
-        self.tokenizer, self.context_window = tokenizer, context_window
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
         self.before, self.after = special_tokens(tokenizer)
-        self.between, self.after_context = self.after, self.after
         special = len(self.before) + len(self.after)
         if self.window is not None and self.window < special + 2:
             raise ValueError(
                 f"tokenizer model_max_length: expected room for {special} special tokens and at least 2 more, found {self.window}"
             )
-        if context_window is not None:
-            self.between, self.after_context = self._separators()
 
     @property
     def window(self) -> int | None:
         """Longest input of the text encoder in sub-tokens, special tokens included; None: no limit."""
         return self.tokenizer.model_max_length if self.tokenizer.model_max_length < _NO_LIMIT else None
 
-    def _separators(self) -> tuple[list[int], list[int]]:
+    @cached_property
+    def separators(self) -> tuple[list[int], list[int]]:
         """The special tokens between a text and its context, and those after the context: as the tokenizer joins a pair of texts,
-        or, where it just puts them side by side, those after a text, both times."""
+        or, where it just puts them side by side, those after a text, both times.
+
+        Raises:
+            ValueError: the tokenizer has nothing to separate a context by.
+        """
         encoded = self.tokenizer("a", "a")
         ids, texts = list(encoded["input_ids"]), encoded.sequence_ids()
         first, second = ([place for place, text in enumerate(texts) if text == wanted] for wanted in (0, 1))
@@ -79,22 +81,27 @@ class WindowLayout:
             raise ValueError(f"tokenizer {name!r}: expected a separator to put before a context, found no special token for it")
         return between, self.after
 
-    def lay_out(self, ids: list[int], starts: np.ndarray, context: Sequence[int] = ()) -> TextWindows:
+    def lay_out(
+        self, ids: list[int], starts: np.ndarray, context: Sequence[int] = (), *, context_window: int | None = None
+    ) -> TextWindows:
         """The windows of a text.
 
         Args:
             ids: its sub-tokens.
             starts: (W,) index in `ids` of each word's first sub-token.
             context: the sub-tokens of its context.
+            context_window: how many of them are read at most; None: as many as there is room for.
         """
         capacity = len(ids) if self.window is None else self.window - len(self.before) - len(self.after)
         firsts = window_starts(len(ids), capacity)
         rows, types, most = [], [], 0
         for first in firsts.tolist():
             text = [*self.before, *ids[first : first + capacity]]
-            if seen := context[: self._room(len(text))]:
-                row = [*text, *self.between, *seen, *self.after_context]
-                own = len(text) + len(self.between)
+            between, after = self.separators if context else ([], self.after)
+            room = None if self.window is None else max(0, self.window - len(text) - len(between) - len(after))
+            if seen := context[:context_window][:room]:
+                row = [*text, *between, *seen, *after]
+                own = len(text) + len(between)
             else:
                 row = [*text, *self.after]
                 own = len(row)
@@ -103,12 +110,6 @@ class WindowLayout:
             most = max(most, len(seen))
         windows = best_windows(starts, firsts, length=len(ids), capacity=capacity)
         return TextWindows(rows, types, windows, starts - firsts[windows] + len(self.before), len(context) - most)
-
-    def _room(self, length: int) -> int:
-        """Sub-tokens that a context may have beside so many of the text."""
-        if self.context_window is None or self.window is None:
-            return self.context_window or 0
-        return max(0, min(self.context_window, self.window - length - len(self.between) - len(self.after_context)))
 
 
 def window_starts(length: int, capacity: int) -> np.ndarray:

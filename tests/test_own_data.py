@@ -222,6 +222,9 @@ def test_posts_say_their_split(tmp_path):
     names = ["train", "train", "valid", "test"]
     path = json_lines(tmp_path / "a.jsonl", [{"tokens": [name], "ner_tags": ["B-X"], "split": name} for name in names])
     corpus = open_corpus(str(path))
+    assert re.fullmatch("copy-[0-9a-f]{12}", corpus.version_name)
+    with pytest.raises(CorpusError, match=r"a\.jsonl, which has its own splits': expected no --split_ratio"):
+        open_corpus(str(path), split_ratio="50,25,25")
     assert {split: [row["tokens"][0] for row in rows] for split, rows in corpus.splits.items()} == {
         "train": ["train", "train"],
         "validation": ["valid"],
@@ -301,7 +304,7 @@ def test_options_that_a_corpus_does_not_read_are_refused(tmp_path):
         ([{"text": "a", "spans": [{"start": 0, "end": 1, "labels": ["X", "Y"]}]}], "expected spans with 'start', 'end' and one"),
         (
             [{"tokens": ["a"], "ner_tags": ["B-X"], "split": "other"}],
-            "expected a split among train, validation, test, found 'other'",
+            "post 'posts-1', column split: expected one of train, validation, test, found 'other'",
         ),
         (["text"], "posts.jsonl:1: expected an object with"),
         ([{"tokens": ["a"], "ner_tags": ["O"]}] * 20, "--split_ratio: expected posts for each split, found none for"),
