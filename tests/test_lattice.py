@@ -80,6 +80,7 @@ def test_only_wide_scores_are_summed_as_logarithms(monkeypatch):
         (20, torch.float, 1.0),
     ):
         emissions, mask = texts([3], spread=spread)
-        scores = crf_of(0, scale=scale)._scores(barred=True, dtype=torch.double)
+        with torch.no_grad():
+            scores = crf_of(0, scale=scale)._scores(barred=True, dtype=torch.double)
         posterior(emissions.to(dtype), mask, scores)
     assert taken == ["_by_probabilities", *["_by_logarithms"] * 3]
