@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import initialization
 
 from .labels_mmner import IGNORED, boundary_label, may_follow
-from .lattice_mmner import TagScores, forward_logarithms, posterior
+from .lattice_mmner import TagScores, negative_log_likelihood, posterior
 
 try:
     from torchcrf import CRF as TorchCRF
@@ -28,8 +28,8 @@ _NEVER = -1e4
 class CRF(TorchCRF):
     """Conditional random field over the words of a text (Lafferty et al. 2001; Li et al. 2022, eq. 11-12).
 
-    Sums and maxima run in float32 whatever the emissions are: in bfloat16 the loss is off by a fifth at 256 words. Posteriors are
-    differences of large sums, and run in float64 where the device has it: in float32 those of long texts lose their digits.
+    Maxima run in float32 whatever the emissions are, and sums in float64 where the device has it: in bfloat16 the loss is off by
+    a fifth at 256 words, and in float32 the posteriors of long texts lose their digits.
     Illegal BIO transitions are barred in decoding and posteriors, never in the loss, since gold tags may hold orphans.
 
     Args:
@@ -40,8 +40,7 @@ class CRF(TorchCRF):
         super().__init__(len(labels), batch_first=True)
         # Plain lists, not buffers: pytorch-crf's state dict must load, and a buffer that is not in it is garbage after
         # from_pretrained.
-        self._start_allowed = [may_follow(None, label) for label in labels]
-        self._allowed = [[may_follow(previous, label) for label in labels] for previous in labels]
+        self._illegal = [[not may_follow(previous, label) for label in labels] for previous in (None, *labels)]
         self._begins = [boundary_label(label) == "B" for label in labels]
 
     def initialise(self) -> None:
@@ -66,15 +65,12 @@ class CRF(TorchCRF):
         emissions = self._checked(emissions, mask)
         if tags.shape != mask.shape:
             raise ValueError(f"tags: expected shape {tuple(mask.shape)}, got {tuple(tags.shape)}")
-        valid = (tags >= 0) & (tags < self.num_tags)
-        if not bool((valid | ~mask).all()):
-            found = tags[mask & ~valid][0].item()
+        tags = tags.masked_fill(~mask, 0)
+        least, greatest = torch.stack(tags.aminmax()).tolist()
+        if least < 0 or greatest >= self.num_tags:
+            found = least if least < 0 else greatest
             raise ValueError(f"tags: expected 0..{self.num_tags - 1} for every word of the mask, got {found}")
-        with torch.autocast(emissions.device.type, enabled=False):
-            parameters = self._scores(barred=False)
-            log_partition = (forward_logarithms(emissions, mask, parameters)[:, -1] + parameters.end).logsumexp(1)
-            loss = log_partition - self._path_score(emissions, tags.masked_fill(~mask, 0), mask, parameters)
-        return torch.where(mask.any(1), loss, torch.zeros_like(loss))
+        return negative_log_likelihood(emissions, tags, mask, self._scores(barred=False))
 
     @torch.no_grad()
     def decode_batch(self, emissions: Tensor, *, mask: Tensor) -> Tensor:
@@ -115,8 +111,8 @@ class CRF(TorchCRF):
         Returns:
             (B, W, L) float32 in 0..1, rows of words sum to 1; 0 where `mask` is False.
         """
-        emissions = _precise(self._checked(emissions, mask))
-        found = posterior(emissions, mask, self._scores(barred=True, dtype=emissions.dtype))
+        emissions = self._checked(emissions, mask)
+        found = posterior(emissions, mask, self._scores(barred=True))
         return found.marginals.masked_fill(~mask[..., None], 0.0).float()
 
     @torch.no_grad()
@@ -131,43 +127,37 @@ class CRF(TorchCRF):
         Returns:
             (B, W) float32 in 0..1 at the first word of each span, 0 elsewhere.
         """
-        emissions = _precise(self._checked(emissions, mask))
-        scores = self._scores(barred=True, dtype=emissions.dtype)
+        emissions = self._checked(emissions, mask)
+        scores = self._scores(barred=True)
         found = posterior(emissions, mask, scores)
         tags = tags.masked_fill(~mask, 0)
-        inside = ~torch.tensor(self._start_allowed, device=emissions.device)  # the I- labels; shape: (L,)
-        continues = inside[tags] & mask  # (B, W): the word goes on with the span of the word before it
-        # The probabilities to move on from each word but the last: to the next one's tag, and to a label that continues nothing.
-        moves = (scores.moves[tags[:, :-1]] + found.ahead[:, 1:]).log_softmax(-1)  # shape: (B, W - 1, L)
-        to_next = moves.gather(2, tags[:, 1:, None])[..., 0]
-        closing = moves.masked_fill(inside, -torch.inf).logsumexp(-1).masked_fill(~mask[:, 1:], 0.0)
-        onwards = torch.where(continues[:, 1:], to_next, closing)
+        begins, inside = torch.tensor([self._begins, self._illegal[0]], device=tags.device)  # what may not start is an I- label
+        starts, continues = begins[tags] & mask, inside[tags] & mask  # shape: (B, W) each
+        # The logarithm of the probability to move on as the span does, from its words to the next one: to that one's tag where it
+        # belongs to the span, else to any label that continues nothing. 0 from a text's last word.
+        texts, words = ((starts | continues)[:, :-1] & mask[:, 1:]).nonzero(as_tuple=True)  # shape: (N,) each
+        moves = scores.moves[tags[texts, words]] + found.ahead[texts, words + 1]  # shape: (N, L)
+        following = tags[texts, words + 1, None]
+        is_next = torch.arange(self.num_tags, device=tags.device) == following  # shape: (N, L)
+        unwanted = torch.where(inside[following], ~is_next, inside)
+        onwards = moves.new_zeros(mask.shape)
+        onwards[texts, words] = moves.masked_fill(unwanted, -torch.inf).logsumexp(-1) - moves.logsumexp(-1)
         # A span has those from its first word up to the next word that does not continue it, where `stops` is.
-        summed = nn.functional.pad(onwards.clamp(min=_NEVER).cumsum(1), (1, 1), mode="constant")
-        summed[:, -1] = summed[:, -2]  # nothing follows the last word
+        summed = nn.functional.pad(onwards.clamp(min=_NEVER).cumsum(1), (1, 0))
         places = torch.arange(mask.shape[1], device=mask.device)
         stops = torch.where(continues, mask.shape[1], places)[:, 1:]
         stops = nn.functional.pad(stops, (0, 1), value=mask.shape[1]).flip(1).cummin(1).values.flip(1)  # shape: (B, W)
         path = summed.gather(1, stops) - summed[:, :-1]
         first = found.marginals.gather(2, tags[..., None])[..., 0]
-        starts = mask & torch.tensor(self._begins, device=tags.device)[tags]
         return (first * path.exp()).clamp(max=1.0).masked_fill(~starts, 0.0).float()
 
-    def _scores(self, *, barred: bool, dtype: torch.dtype = torch.float32) -> TagScores:
-        """The scores of labels and moves, illegal ones at -inf when `barred`."""
-        start, transitions = self.start_transitions.to(dtype), self.transitions.to(dtype)
+    def _scores(self, *, barred: bool) -> TagScores:
+        """The scores of labels and moves in float32, illegal ones at -inf when `barred`."""
+        start, transitions = self.start_transitions.float(), self.transitions.float()
         if barred:
-            start = start.masked_fill(~torch.tensor(self._start_allowed, device=start.device), -torch.inf)
-            transitions = transitions.masked_fill(~torch.tensor(self._allowed, device=start.device), -torch.inf)
-        return TagScores(start, transitions, self.end_transitions.to(dtype))
-
-    def _path_score(self, emissions: Tensor, tags: Tensor, mask: Tensor, parameters: TagScores) -> Tensor:
-        """(B,): the score of the given tags."""
-        start, transitions, end = parameters
-        emitted = emissions.gather(2, tags[..., None])[..., 0].masked_fill(~mask, 0.0).sum(1)
-        moved = transitions[tags[:, :-1], tags[:, 1:]].masked_fill(~mask[:, 1:], 0.0).sum(1)
-        last = tags.gather(1, (mask.sum(1, keepdim=True) - 1).clamp(min=0))[:, 0]
-        return start[tags[:, 0]] + emitted + moved + end[last]
+            illegal = torch.tensor(self._illegal, device=start.device)  # shape: (1 + L, L)
+            start, transitions = start.masked_fill(illegal[0], -torch.inf), transitions.masked_fill(illegal[1:], -torch.inf)
+        return TagScores(start, transitions, self.end_transitions.float())
 
     def _checked(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """Emissions in float32, 0 where there is no word, after checking that they and the mask fit together."""
@@ -182,8 +172,3 @@ class CRF(TorchCRF):
         if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
             raise ValueError("mask: expected each text's words first and the padding after, got a mask with a hole")
         return emissions.float().masked_fill(~mask[..., None], 0.0)
-
-
-def _precise(emissions: Tensor) -> Tensor:
-    """In float64, which Apple's accelerators do not have."""
-    return emissions if emissions.device.type == "mps" else emissions.double()

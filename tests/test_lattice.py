@@ -1,5 +1,7 @@
 """Tests of the two ways of summing over tag sequences, against each other."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,16 @@ from hypothesis import strategies as st
 
 from modeling_mmner import lattice_mmner
 from modeling_mmner.crf_mmner import CRF
-from modeling_mmner.lattice_mmner import Posterior, _by_logarithms, _by_probabilities, posterior
+from modeling_mmner.lattice_mmner import (
+    Posterior,
+    TagScores,
+    _by_logarithms,
+    _by_probabilities,
+    _NegativeLogLikelihood,
+    _spread,
+    negative_log_likelihood,
+    posterior,
+)
 from tests.shared_data import property_test
 from tests.tiny import LABELS, stir
 
@@ -29,7 +40,7 @@ def texts(lengths: list[int], *, spread: float, seed: int = 0) -> tuple[torch.Te
 
 def move_probabilities(found: Posterior, crf: CRF) -> torch.Tensor:
     """(B, W - 1, L, L): that of each move, which is all that is read of `ahead`."""
-    moves = crf._scores(barred=True, dtype=torch.double).moves
+    moves = crf._scores(barred=True).moves
     return (moves + found.ahead[:, 1:, None]).softmax(-1)
 
 
@@ -40,8 +51,9 @@ def test_probabilities_equal_logarithms(lengths, spread, seed):
     crf = crf_of(seed)
     emissions, mask = texts(lengths, spread=spread, seed=seed)
     with torch.no_grad():
-        scores = crf._scores(barred=True, dtype=torch.double)
-    fast, exact = _by_probabilities(emissions, mask, scores), _by_logarithms(emissions, mask, scores)
+        scores = TagScores(*(given.double() for given in crf._scores(barred=True)))
+    fast = _by_probabilities(emissions, mask, scores, spread=spread + _spread(scores))
+    exact = _by_logarithms(emissions, mask, scores)
     torch.testing.assert_close(fast.marginals[mask], exact.marginals[mask], atol=1e-10, rtol=1e-7)
     both = mask[:, 1:] & mask[:, :-1]
     reached = exact.marginals[:, :-1][both] > 1e-250  # from where nothing comes, no move is read
@@ -72,15 +84,54 @@ def test_only_wide_scores_are_summed_as_logarithms(monkeypatch):
     """If it failed, every text would pay for the few that need logarithms, or these be summed as probabilities that are 0."""
     taken = []
     for name in ("_by_probabilities", "_by_logarithms"):
-        monkeypatch.setattr(lattice_mmner, name, lambda *given, name=name: taken.append(name))
-    for spread, dtype, scale in (
-        (20, torch.double, 1.0),
-        (600, torch.double, 1.0),
-        (20, torch.double, 600.0),
-        (20, torch.float, 1.0),
-    ):
+        monkeypatch.setattr(lattice_mmner, name, lambda *given, name=name, **options: taken.append(name))
+    for spread, scale, has_float64 in ((20, 1.0, True), (600, 1.0, True), (20, 600.0, True), (20, 1.0, False)):
+        monkeypatch.setattr(lattice_mmner, "_has_float64", lambda emissions, answer=has_float64: answer)
         emissions, mask = texts([3], spread=spread)
         with torch.no_grad():
-            scores = crf_of(0, scale=scale)._scores(barred=True, dtype=torch.double)
-        posterior(emissions.to(dtype), mask, scores)
+            posterior(emissions, mask, crf_of(0, scale=scale)._scores(barred=True))
     assert taken == ["_by_probabilities", *["_by_logarithms"] * 3]
+
+
+def losses(lengths: list[int], *, spread: float, seed: int, scale: float = 1.0) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The losses of texts with made-up tags, and the gradients of emissions and scores, each text with a weight of its own."""
+    (emissions, mask), crf = texts(lengths, spread=spread, seed=seed), crf_of(seed, scale=scale)
+    tags = torch.randint(len(LABELS), mask.shape, generator=torch.Generator().manual_seed(seed))
+    scores = [given.detach().double() for given in crf._scores(barred=False)]
+    leaves = [tensor.requires_grad_() for tensor in (emissions, *scores)]
+    loss = negative_log_likelihood(emissions, tags, mask, TagScores(*scores))
+    return loss.detach(), list(torch.autograd.grad((loss * torch.arange(1, len(loss) + 1)).sum(), leaves))
+
+
+@given(lengths=st.lists(st.integers(0, 20), min_size=1, max_size=4), spread=st.floats(0, 2000), seed=st.integers(0, 99))
+@property_test
+def test_loss_by_probabilities_equals_that_by_logarithms(lengths, spread, seed):
+    """If it failed, models would learn something else than the likelihood, for short texts in a batch or for a sure model."""
+    loss, gradients = losses(lengths, spread=spread, seed=seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lattice_mmner, "_WIDEST", 0.0)
+        expected, expected_gradients = losses(lengths, spread=spread, seed=seed)
+    torch.testing.assert_close(loss, expected, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(gradients, expected_gradients, atol=1e-8, rtol=1e-7)
+
+
+def test_loss_by_probabilities_of_a_long_text_with_wide_moves():
+    """If it failed, sums would run over or under between the words at which they are brought back to 1."""
+    loss, gradients = losses([400, 3], spread=50.0, seed=1, scale=15.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lattice_mmner, "_WIDEST", 0.0)
+        expected, expected_gradients = losses([400, 3], spread=50.0, seed=1, scale=15.0)
+    torch.testing.assert_close(loss, expected, atol=0, rtol=1e-10)
+    torch.testing.assert_close(gradients, expected_gradients, atol=1e-7, rtol=1e-7)
+
+
+def test_gradient_is_that_of_the_loss():
+    """If it failed, the written gradient would not be that of the loss beside it."""
+    emissions, mask = texts([4, 0, 1, 3], spread=3.0)
+    tags = torch.randint(len(LABELS), mask.shape, generator=torch.Generator().manual_seed(0))
+    scores = [given.detach().double().requires_grad_() for given in crf_of(0)._scores(barred=False)]
+
+    def loss(*given: Any) -> Any:
+        return _NegativeLogLikelihood.apply(*given, tags, mask, 10.0)
+
+    assert torch.autograd.gradcheck(loss, (emissions.requires_grad_(), *scores))
