@@ -11,9 +11,6 @@ from dataset_scripts.commands import add_corpus_commands
 
 from .model_commands import add_model_commands
 
-SORTED_BATCHES = 32
-"""So many batches of `predict` are read ahead and sorted by length."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 where a part of the input could not be used, 2 where none could."""
@@ -66,8 +63,8 @@ def _predict(options: argparse.Namespace) -> int:
 
     model, processor = load_model(options.model, device=options.device, reads_contexts=bool(options.context))
     reader = PostReader(processor, broken_pictures="skip")
-    sizes = {"batch_size": options.batch_size, "num_workers": options.num_workers, "sorted_batches": SORTED_BATCHES}
-    predictor = BatchPredictor(model, reader, threshold=options.threshold, **sizes)
+    sizes = {"batch_size": options.batch_size, "num_workers": options.num_workers}
+    predictor = BatchPredictor(model, reader, threshold=options.threshold, read_ahead=True, **sizes)
     failed = broken = 0
     with ExitStack() as files:
         posts: Iterable[Any] = [{"text": options.text, "images": options.image, "context": options.context}]

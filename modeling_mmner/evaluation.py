@@ -75,7 +75,7 @@ def rows_with(what: Shown, rows: Dataset) -> list[int]:
 
 @dataclass
 class Predictor:
-    """Tags posts in batches of like length, in as many processes as the accelerator has, and keeps their order.
+    """Tags posts, in as many processes as the accelerator has, and keeps their order.
 
     Attributes:
         model: the bare model, on the accelerator's device.
@@ -93,13 +93,12 @@ class Predictor:
 
     def tags(self, rows: Dataset | ShownRows) -> list[list[str]]:
         """The predicted BIO tags of each row, one a word."""
-        lengths = [len(tokens) for tokens in rows["tokens"]]
-        order = sorted(range(len(rows)), key=lengths.__getitem__)
-        own = order[self.accelerator.process_index :: self.accelerator.num_processes]
+        own = range(self.accelerator.process_index, len(rows), self.accelerator.num_processes)
         predictor = BatchPredictor(
             self.model.eval(),
             PostReader(self.processor),
             batch_size=self.batch_size,
+            read_ahead=True,
             num_workers=self.num_workers,
             autocast=self.accelerator.autocast,
         )

@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 import time
 import urllib.request
 from http.client import HTTPException
@@ -17,6 +18,7 @@ PICTURE_COLUMNS = ("image", "images")
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "TGA", *(["AVIF"] if features.check("avif") else []))
 """The formats of picture files that are read."""
 
+_GIVEN = threading.Lock()  # several posts, read by as many threads, may have one PIL image, which decodes itself in place
 _MOST_BYTES = 50_000_000
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _EXPECTED = (
@@ -42,7 +44,8 @@ def load_picture(picture: Any) -> Image.Image:
     if row is not None and isinstance(picture := _content_of(row), dict):
         raise PictureError(f"picture: expected {_EXPECTED}, found a row inside a row; give the bytes or the path")
     if isinstance(picture, Image.Image):
-        return _decoded(picture, "the PIL image")
+        with _GIVEN:
+            return _decoded(picture, "the PIL image")
     if isinstance(picture, (bytes, bytearray, memoryview)):
         return _opened(
             io.BytesIO(bytes(picture)), f"{len(picture)} bytes" if row is None else f"row with path {row.get('path')!r}"

@@ -67,8 +67,10 @@ class MultimodalNERPipeline(Pipeline):
             context: the context of one text, a string or a list of strings; of many posts as many entries, or None. Only models
                 that were trained with contexts read them.
             is_split_into_words: True takes a list of strings for the words of one post, False for as many texts.
-            num_workers: processes that read pictures; default 0, this one. A stream is read by one at most.
-            batch_size: posts a batch; default 1.
+            num_workers: processes that read posts and their pictures; default 0: threads of this one. A stream is read by one
+                process at most, and by no thread.
+            batch_size: posts a batch, at most; default 1. Many posts are sorted by length, but those of a stream, which is read
+                no further than a batch.
             options: threshold, in 0..1, leaves out entities with a lower score (default 0). allow_urls fetches pictures from
                 the web (default False), timeout is the seconds that each may take (default 20). broken_pictures: ``raise``
                 (default), or ``skip`` to take such a post without it.
@@ -94,7 +96,9 @@ class MultimodalNERPipeline(Pipeline):
             predictor.num_workers = 0
             return next(_entities(predictor.predict([with_beside(text, images, context)])))
         beside = {name: given for name, given in (("images", images), ("context", context)) if given is not None}
-        entities = _entities(predictor.predict(_PairedPosts(text, **beside) if beside else text))
+        posts = _PairedPosts(text, **beside) if beside else text
+        predictor.read_ahead = is_indexed(posts)
+        entities = _entities(predictor.predict(posts))
         # What holds its posts in memory gives a list: lists, and the arrays and columns of NumPy and pandas.
         return list(entities) if isinstance(text, (list, tuple)) or hasattr(text, "tolist") else entities
 
@@ -127,13 +131,15 @@ class MultimodalNERPipeline(Pipeline):
 
     def _forward(self, input_tensors: Any, **forward_parameters: Any) -> Any:
         predictor = BatchPredictor(self.model, PostReader(cast(Any, self.processor)))
-        batch, inputs = predictor.collate([input_tensors])
-        return {"batch": batch, "outputs": predictor.run(inputs) if inputs else None}
+        outputs = predictor.run(predictor.collate([input_tensors])) if input_tensors.error is None else None
+        return {"prediction": input_tensors, "outputs": outputs}
 
     def postprocess(self, model_outputs: Any, *, threshold: float = 0.0) -> list[dict[str, Any]]:  # type: ignore[override]
         """The entities of one post."""
-        predictor = BatchPredictor(self.model, PostReader(cast(Any, self.processor)), threshold=threshold)
-        return next(_entities(iter(predictor.complete(model_outputs["batch"], model_outputs["outputs"]))))
+        prediction, outputs = model_outputs["prediction"], model_outputs["outputs"]
+        if outputs is not None:
+            BatchPredictor(self.model, PostReader(cast(Any, self.processor)), threshold=threshold).complete([prediction], outputs)
+        return next(_entities(iter([prediction])))
 
 
 def _entities(predictions: Iterator[Prediction]) -> Iterator[list[dict[str, Any]]]:

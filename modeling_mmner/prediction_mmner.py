@@ -1,22 +1,30 @@
 """The one batch predictor: posts in any form in, their entities out, in order; the error of a bad post is its result."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from .batching_mmner import CORES, ahead, of_like_size
 from .images_mmner import PictureError, load_picture, pictures_of
 from .labels_mmner import IGNORED
 from .posts_mmner import PostError, as_row, checked_post, context_of, fetched
 from .processing_mmner import MMNERProcessor, Post
+from .windows_mmner import TextWindows
 
 BrokenPictures = Literal["raise", "skip"]
+MAX_TOKENS = 8192
+"""Sub-tokens of a batch with its padding: 16 windows of 512."""
+SORTED_BATCHES, SORTED_POSTS = 16, 1024
+"""So many batches, but not so many posts, are sorted by length together: of tweets 7% is padding then, unsorted it is 43%."""
+READING_THREADS = min(8, CORES) if CORES > 1 else 0
+"""Threads that read posts while the model runs; Pillow lets them decode pictures side by side."""
 _logger = logging.getLogger(__name__)
 
 
@@ -27,6 +35,7 @@ class Prediction:
     Attributes:
         id: the post's, if it has one.
         post: as it was read, its pictures as squares; None where it could not be read.
+        windows: its text, laid out for the model; None where it could not be read.
         error: why it could not be read.
         broken_pictures: why pictures of it were left out.
         entities: see `MMNERProcessor.post_process_entities`.
@@ -35,6 +44,7 @@ class Prediction:
 
     id: Any = None
     post: Post | None = None
+    windows: TextWindows | None = None
     error: PostError | PictureError | None = None
     broken_pictures: list[str] = field(default_factory=list)
     entities: list[dict[str, Any]] = field(default_factory=list)
@@ -68,6 +78,7 @@ class PostReader:
             text = row["text"] if row.get("text") is not None else row["tokens"]
             context = context_of(row, number) if self.processor.context_window is not None else None
             (read.post,) = self.processor.read([text], [pictures], context=[context], whole_pictures=False)
+            (read.windows,) = self.processor.lay_out([read.post])
         except (PostError, PictureError) as error:
             read.error = error
         return read
@@ -88,97 +99,105 @@ class PostReader:
 
 @dataclass
 class BatchPredictor:
-    """Finds the entities of posts in batches.
+    """Finds the entities of posts in batches of like length.
 
     Attributes:
         model: in evaluation mode, on its device.
         read: reads each post.
-        batch_size: posts a batch.
-        num_workers: processes that read posts; 0: this one. A stream is read by one at most.
+        batch_size: posts a batch, at most.
+        max_tokens: sub-tokens a batch with its padding, at most; only a post that has more is a batch by itself.
+        read_ahead: whether the posts of several batches are sorted by length, which saves padding, while threads read as many
+            more; False reads a stream no further than a batch.
+        num_workers: processes that read posts in place of this one; a stream is read by one at most.
         threshold: in 0..1; entities with a lower score are left out.
-        sorted_batches: so many batches are read ahead and sorted by length, which saves padding; 1 reads a stream no further than
-            a batch.
         autocast: makes the context in which the model runs.
+
+    Raises:
+        ValueError: `batch_size` is not a number > 0.
     """
 
     model: Any
     read: PostReader
     batch_size: int = 1
+    max_tokens: int = MAX_TOKENS
+    read_ahead: bool = False
     num_workers: int = 0
     threshold: float = 0.0
-    sorted_batches: int = 1
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: expected a number of posts > 0, found {self.batch_size}")
+
     def predict(self, posts: Any) -> Iterator[Prediction]:
-        """The predictions of posts in their order, each as soon as its batch is done.
+        """The predictions of posts in their order, each when all that are sorted with it are done.
 
         Args:
-            posts: a data set, a list, or any iterable of posts.
+            posts: a data set, a list, or any iterable of posts; this thread alone asks it for posts.
         """
-        if self.sorted_batches == 1:
-            yield from self._predict(posts)
-            return
-        stream, first = _each(posts), 1
-        while chunk := list(islice(stream, self.batch_size * self.sorted_batches)):
-            order = sorted(range(len(chunk)), key=lambda index: _length(chunk[index]))
-            numbers = [first + index for index in order]
-            found = self._predict([chunk[index] for index in order], numbers)
-            yield from (prediction for _, prediction in sorted(zip(order, found, strict=True), key=lambda pair: pair[0]))
-            first += len(chunk)
-
-    def _predict(self, posts: Any, numbers: Sequence[int] | None = None) -> Iterator[Prediction]:
-        workers = self.num_workers
-        if is_indexed(posts):
-            dataset: Dataset[Prediction] = _IndexedPosts(posts, self.read, numbers)
-        else:
-            dataset, workers = _StreamedPosts(posts, self.read), min(workers, 1)  # each worker would read the whole stream
-        loader = DataLoader(dataset, batch_size=self.batch_size, num_workers=workers, collate_fn=self.collate)
-        for batch, inputs in loader:
-            yield from self.complete(batch, self.run(inputs) if inputs else None)
+        with closing(self._each_read(posts)) as read:
+            while window := list(islice(read, self._window)):
+                for batch in self._batches(window):
+                    self.complete(batch, self.run(self.collate(batch)))
+                yield from window
 
     @property
-    def collate(self) -> "_Collate":
-        """Makes the model's inputs of posts that were read."""
-        return _Collate(self.read.processor)
+    def _window(self) -> int:
+        """Posts that are sorted together."""
+        return max(self.batch_size, min(SORTED_BATCHES * self.batch_size, SORTED_POSTS) if self.read_ahead else 0)
+
+    def _each_read(self, posts: Any) -> Generator[Prediction, None, None]:
+        """The posts, read, in their order."""
+        if not self.num_workers:
+            numbered, threads = enumerate(_each(posts), start=1), READING_THREADS if self.read_ahead else 0
+            yield from ahead(lambda post: self.read(post[1], number=post[0]), numbered, threads=threads, most=self._window)
+        else:
+            indexed = is_indexed(posts)
+            dataset: Dataset[Prediction] = _IndexedPosts(posts, self.read) if indexed else _StreamedPosts(posts, self.read)
+            workers = self.num_workers if indexed else min(self.num_workers, 1)  # each would read the whole stream
+            yield from chain.from_iterable(DataLoader(dataset, batch_size=self.batch_size, num_workers=workers, collate_fn=list))
+
+    def _batches(self, window: list[Prediction]) -> Iterator[Sequence[Prediction]]:
+        """Those posts that could be read, in batches."""
+        readable = (prediction for prediction in window if prediction.windows is not None)
+        return of_like_size(readable, size=_size, most=self.batch_size, bound=self.max_tokens)
+
+    def collate(self, batch: Sequence[Prediction]) -> dict[str, Tensor]:
+        """The model's inputs of posts that could be read."""
+        posts, windows = zip(*((prediction.post, prediction.windows) for prediction in batch), strict=True)
+        return dict(self.read.processor.encode(posts, windows=windows))
 
     def run(self, inputs: dict[str, Tensor]) -> Any:
         """The model's output for the inputs of a batch."""
         with torch.inference_mode(), self.autocast():
             return self.model(**{name: tensor.to(self.model.device) for name, tensor in inputs.items()})
 
-    def complete(self, batch: list[Prediction], outputs: Any) -> list[Prediction]:
-        """Put the tags and entities of a batch into its predictions; those with an error have none."""
-        readable = [prediction for prediction in batch if prediction.post is not None]
-        if readable:
-            processor, posts = self.read.processor, [prediction.post for prediction in readable]
-            entities = processor.post_process_entities(outputs, posts, threshold=self.threshold)
-            for prediction, found, tags in zip(readable, entities, outputs["tags"].tolist(), strict=True):
-                prediction.entities = found
-                prediction.tags = [processor.labels[tag] for tag in tags if tag != IGNORED]
-        return batch
+    def complete(self, batch: Sequence[Prediction], outputs: Any) -> None:
+        """Put the tags and entities of a batch into its predictions."""
+        processor = self.read.processor
+        entities = processor.post_process_entities(outputs, [prediction.post for prediction in batch], threshold=self.threshold)
+        for prediction, found, tags in zip(batch, entities, outputs["tags"].tolist(), strict=True):
+            prediction.entities = found
+            prediction.tags = [processor.labels[tag] for tag in tags if tag != IGNORED]
 
 
-@dataclass
-class _Collate:
-    processor: MMNERProcessor
-
-    def __call__(self, batch: list[Prediction]) -> tuple[list[Prediction], dict[str, Tensor]]:
-        posts = [prediction.post for prediction in batch if prediction.post is not None]
-        return batch, dict(self.processor.encode(posts)) if posts else {}
+def _size(prediction: Prediction) -> int:
+    """Sub-tokens of a post that was read."""
+    assert prediction.windows is not None
+    return prediction.windows.size
 
 
 class _IndexedPosts(Dataset[Prediction]):
     """Posts that can be read in any order, and so by several processes."""
 
-    def __init__(self, posts: Any, read: PostReader, numbers: Sequence[int] | None = None) -> None:
-        self.posts, self.read, self.numbers = posts, read, numbers
+    def __init__(self, posts: Any, read: PostReader) -> None:
+        self.posts, self.read = posts, read
 
     def __len__(self) -> int:
         return len(self.posts)
 
     def __getitem__(self, index: int) -> Prediction:
-        given = post_at(self.posts, index)
-        return self.read(given, number=self.numbers[index] if self.numbers else index + 1)
+        return self.read(post_at(self.posts, index), number=index + 1)
 
 
 class _StreamedPosts(IterableDataset[Prediction]):
@@ -209,13 +228,3 @@ def post_at(posts: Any, index: int) -> Any:
 def _each(posts: Any) -> Iterator[Any]:
     """Posts one after the other."""
     return (post_at(posts, index) for index in range(len(posts))) if is_indexed(posts) else iter(posts)
-
-
-def _length(given: Any) -> int:
-    """Rough length of a post in characters, to sort by; 0 of what is no post."""
-    if not isinstance(given, Mapping):
-        return len(given) if isinstance(given, str) else 0
-    text, tokens = given.get("text"), given.get("tokens")
-    if isinstance(text, str):
-        return len(text)
-    return sum(len(word) + 1 for word in tokens if isinstance(word, str)) if isinstance(tokens, (list, tuple)) else 0

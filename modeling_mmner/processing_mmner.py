@@ -183,11 +183,17 @@ class MMNERProcessor(ProcessorMixin):
         return opened if whole or size is None else [square(picture, size) for picture in opened]
 
     def encode(
-        self, posts: Sequence[Post], *, labels: Sequence[Sequence[str | int]] | None = None, return_tensors: str | None = "pt"
+        self,
+        posts: Sequence[Post],
+        *,
+        windows: Sequence[TextWindows] | None = None,
+        labels: Sequence[Sequence[str | int]] | None = None,
+        return_tensors: str | None = "pt",
     ) -> BatchFeature:
         """Make a batch of posts.
 
         Args:
+            windows: what `lay_out` has made of them; None: it is called.
             labels, return_tensors: see `__call__`.
 
         Returns:
@@ -201,7 +207,7 @@ class MMNERProcessor(ProcessorMixin):
             ValueError: labels that do not fit the posts.
         """
         words = [[word.text for word in post.words] for post in posts]
-        data = self._placed(words, self.lay_out(posts))
+        data = self._placed(words, self.lay_out(posts) if windows is None else windows)
         if self.word_bytes is not None:
             data["character_ids"] = self._character_array(words, most=self.word_bytes)
         data |= self._pixel_arrays(posts)

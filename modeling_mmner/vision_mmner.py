@@ -105,8 +105,9 @@ class VisionTower(nn.Module):
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             pixels = nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        pixels = ((pixels - self.mean) / self.std).to(self.backbone.dtype, memory_format=torch.channels_last)  # convolves faster
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.backbone(((pixels - self.mean) / self.std).to(self.backbone.dtype)).last_hidden_state
+            features = self.backbone(pixels).last_hidden_state
         if features.dim() == 4:  # a map; (P, H, W, C) from Swin's kind, (P, C, H, W) from all others
             channels_last = getattr(self.backbone.timm_model, "output_fmt", "NCHW") == "NHWC"
             features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)

@@ -31,6 +31,11 @@ class TextWindows:
     word_places: np.ndarray
     context_cut: int
 
+    @property
+    def size(self) -> int:
+        """The sub-tokens that it takes in a batch, K * S."""
+        return len(self.rows) * max(map(len, self.rows))
+
 
 class WindowLayout:
     """Lays out texts for a tokenizer's encoder.

@@ -221,7 +221,7 @@ def test_order_and_batches_change_nothing(pipe) -> None:
 def test_pipeline_and_command_line_agree(pipe, parts) -> None:
     """If it failed, `predict` and the pipeline would find other entities in the same posts."""
     model, processor = parts
-    found = BatchPredictor(model, PostReader(processor), batch_size=3, sorted_batches=4, threshold=0.1).predict(ROWS)
+    found = BatchPredictor(model, PostReader(processor), batch_size=3, read_ahead=True, threshold=0.1).predict(ROWS)
     assert_same(pipe(ROWS, batch_size=2, threshold=0.1), [one.entities for one in found])
 
 
@@ -267,8 +267,8 @@ def test_workers_that_are_started_afresh_can_be_sent_their_work(pipe, expected, 
             super().__init__(pickle.loads(pickle.dumps(dataset)), **pickle.loads(pickle.dumps(options)))
 
     monkeypatch.setattr(prediction_mmner, "DataLoader", Sent)
-    assert_same(pipe(ROWS, batch_size=2), expected)
-    assert_same(pipe(TEXTS, PICTURES, batch_size=2), expected)
+    assert_same(pipe(ROWS, batch_size=2, num_workers=2), expected)
+    assert_same(pipe(TEXTS, PICTURES, batch_size=2, num_workers=2), expected)
 
 
 BAD_POSTS = [

@@ -55,7 +55,7 @@ def test_options_of_a_call_are_those_of_the_pipeline_unless_given(parts, monkeyp
     assert_same(pipe(ROWS, threshold=0.0, batch_size=1, num_workers=0), expected)
     assert_same(pipe(ROWS), strong)
     assert_same([pipe(row, threshold=0) for row in ROWS], expected)
-    assert loaders == [(4, 2), (1, 0), (4, 2)] + [(4, 0)] * len(ROWS)  # no process is started for a single post
+    assert loaders == [(4, 2), (4, 2)]  # no process is started where none is asked for, nor for a single post
     with pytest.raises(PictureError):
         pipe({"text": "Paris", "image": "not/there.png"}, broken_pictures="raise")
 
@@ -126,8 +126,8 @@ def test_fetched_pictures_are_those_at_hand(pipe, parts, server) -> None:
     ]
     expected = [by_hand(parts, "from Paris", pictures) for _, pictures in posts]
     assert_same(pipe([post for post, _ in posts], allow_urls=True, batch_size=2), expected)
-    paths = [path for path, _ in server.requests]
-    assert paths == ["/1.png", "/2.png", "/2.png", "/1.png", "/moved.png", "/1.png", "/1.png"]
+    paths = sorted(path for path, _ in server.requests)  # several at a time
+    assert paths == ["/1.png", "/1.png", "/1.png", "/1.png", "/2.png", "/2.png", "/moved.png"]
 
 
 def test_a_pipeline_may_always_fetch(parts, server) -> None:

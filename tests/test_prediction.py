@@ -1,5 +1,6 @@
 """Annotating streams of posts, from Python and from the command line."""
 
+import copy
 import io
 import itertools
 import json
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling_mmner import MMNERProcessor, MultimodalNERPipeline, processing_mmner
+from modeling_mmner import MMNERProcessor, MultimodalNERPipeline, prediction_mmner, processing_mmner
 from modeling_mmner.assembly import train_tokenizer
 from modeling_mmner.cli import main
 from modeling_mmner.explain import explain
@@ -60,9 +61,9 @@ def some_posts(picture) -> list[dict]:
 
 
 def predict(parts, posts, **options) -> list[Prediction]:
-    """As the command does: broken pictures are left out, and some batches sorted by length."""
+    """As the command does: broken pictures are left out, and posts are read ahead and sorted by length."""
     model, processor = parts
-    options = {"batch_size": 4, "sorted_batches": 3} | options
+    options = {"batch_size": 4, "read_ahead": True} | options
     return list(BatchPredictor(model, PostReader(processor, broken_pictures="skip"), **options).predict(posts))
 
 
@@ -70,11 +71,15 @@ def rows_of(predictions: list[Prediction]) -> list[dict]:
     return [{"id": found.id, "text": found.post.text, "entities": found.entities} for found in predictions]
 
 
-@pytest.mark.parametrize("sorted_batches", [1, 3, 32])
-def test_sorting_and_batches_equal_one_by_one(parts, picture, sorted_batches) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"read_ahead": False}, {"batch_size": 2}, {"batch_size": 32, "max_tokens": 40}],
+    ids=["as they come", "sorted in windows", "in bounded batches"],
+)
+def test_sorting_and_batches_equal_one_by_one(parts, picture, options) -> None:
     """If it failed, a post's entities would depend on its neighbours, or be given to another post."""
     posts = some_posts(picture)
-    together = rows_of(predict(parts, posts, batch_size=2, sorted_batches=sorted_batches))
+    together = rows_of(predict(parts, posts, **options))
     alone = rows_of([predict(parts, [post])[0] for post in posts])
     assert [row["id"] for row in together] == [post["id"] for post in posts]
     assert any(row["entities"] for row in together)
@@ -91,6 +96,59 @@ def test_workers_change_nothing(parts, picture) -> None:
     """If it failed, reading pictures in other processes would change or reorder the results."""
     posts = some_posts(picture)[:9]
     assert rows_of(predict(parts, posts, num_workers=2)) == rows_of(predict(parts, posts))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_reading_ahead_changes_nothing(parts, picture, monkeypatch, batch_size) -> None:
+    """If it failed, what is found would depend on how many cores read the posts; batches are the same, so nothing may differ."""
+    posts, found = some_posts(picture), []
+    for threads in (0, 3):
+        monkeypatch.setattr(prediction_mmner, "READING_THREADS", threads)
+        found.append(rows_of(predict(parts, posts, batch_size=batch_size)))
+    assert found[0] == found[1]
+
+
+def test_batches_take_no_more_memory_than_they_may(parts, monkeypatch) -> None:
+    """If it failed, one post of thousands of words among others would take the memory of as many such posts."""
+    model, processor = parts
+    shapes, run = [], BatchPredictor.run
+    monkeypatch.setattr(BatchPredictor, "run", lambda self, inputs: shapes.append(inputs["input_ids"].shape) or run(self, inputs))
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer.model_max_length = 16
+    limited = MMNERProcessor(tokenizer, labels=LABELS, image_size=64)
+    posts = [" ".join(WORDS * (number % 5 + 1) + WORDS * (40 * (number == 7))) for number in range(20)]
+    found = predict((model, limited), posts, batch_size=8, max_tokens=200)
+    assert [len(one.tags) for one in found] == [len(post.split()) for post in posts]
+    sizes = [shape.numel() for shape in shapes]
+    assert sum(shape[0] for shape in shapes) == 20 and max(shape[0] for shape in shapes) <= 8
+    assert [size > 200 for size in sizes] == [False] * (len(sizes) - 1) + [True] and shapes[-1][0] == 1
+    assert max(shape[1] for shape in shapes[:-1]) > 1  # texts of several windows are among those that share a batch
+
+
+def test_like_lengths_share_a_batch(parts, monkeypatch) -> None:
+    """If it failed, half of what is computed for posts of mixed lengths would be padding."""
+    padding, run = [], BatchPredictor.run
+    monkeypatch.setattr(
+        BatchPredictor, "run", lambda self, inputs: padding.append((inputs["attention_mask"] == 0).sum()) or run(self, inputs)
+    )
+    posts = [" ".join(WORDS[: 1 + number % 7]) for number in range(56)]
+    predict(parts, posts, batch_size=8)
+    assert sum(padding) == 0
+    predict(parts, posts, batch_size=8, read_ahead=False)
+    assert sum(padding) > 0
+
+
+def test_many_posts_may_share_a_picture_that_is_not_decoded_yet(parts, tmp_path, monkeypatch) -> None:
+    """If it failed, threads would decode one open file at a time over each other."""
+    monkeypatch.setattr(prediction_mmner, "READING_THREADS", 8)
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side
+    Image.effect_noise((1500, 900), 80).convert("RGB").save(path, exif=exif)
+    with Image.open(path) as shared:
+        found = predict(parts, [{"text": "Jordan in Paris", "image": shared} for _ in range(16)])
+    (alone,) = predict(parts, [{"text": "Jordan in Paris", "image": str(path)}])
+    assert {one.post.pictures[0].tobytes() for one in found} == {alone.post.pictures[0].tobytes()}
 
 
 def test_tags_and_entities_belong_together(parts, picture) -> None:
@@ -147,8 +205,8 @@ def test_broken_picture_may_be_its_post_s_error(parts) -> None:
     assert good.error is None and re.match("post 2: picture 10 bytes: expected one of the formats", str(bad.error))
 
 
-@pytest.mark.parametrize("sorted_batches", [1, 3])
-def test_post_that_cannot_be_put_together_is_its_own_error(parts, sorted_batches) -> None:
+@pytest.mark.parametrize("read_ahead", [False, True])
+def test_post_that_cannot_be_put_together_is_its_own_error(parts, read_ahead) -> None:
     """If it failed, a row that its data set cannot make would stop the rows that were sorted with it."""
 
     class Rows(list):
@@ -158,12 +216,16 @@ def test_post_that_cannot_be_put_together_is_its_own_error(parts, sorted_batches
                 raise PostError("row 1: expected a picture that can be read")
             return row
 
-    _, bad, last = predict(parts, Rows([{"text": "Jordan in Paris"}, None, {"text": "Paris"}]), sorted_batches=sorted_batches)
+    _, bad, last = predict(parts, Rows([{"text": "Jordan in Paris"}, None, {"text": "Paris"}]), read_ahead=read_ahead)
     assert str(bad.error) == "row 1: expected a picture that can be read" and last.error is None and len(last.tags) == 1
 
 
-def test_a_stream_is_read_no_further_than_it_must(parts) -> None:
+@pytest.mark.parametrize(
+    ("read_ahead", "threads", "most"), [(False, 2, 3), (True, 0, 48), (True, 2, 96)], ids=["a batch", "a window", "two windows"]
+)
+def test_a_stream_is_read_no_further_than_it_must(parts, monkeypatch, read_ahead, threads, most) -> None:
     """If it failed, memory would grow with the stream, or its first results be late."""
+    monkeypatch.setattr(prediction_mmner, "READING_THREADS", threads)
     read = []
 
     def endless():
@@ -172,9 +234,18 @@ def test_a_stream_is_read_no_further_than_it_must(parts) -> None:
             yield {"text": "Paris " * (number % 5)}
 
     model, processor = parts
-    stream = BatchPredictor(model, PostReader(processor), batch_size=3, sorted_batches=2).predict(endless())
-    assert [len(next(stream).tags) for _ in range(7)] == [0, 1, 2, 3, 4, 0, 1]
-    assert len(read) == 12
+    stream = BatchPredictor(model, PostReader(processor), batch_size=3, read_ahead=read_ahead).predict(endless())
+    assert read == [] and [len(next(stream).tags) for _ in range(3)] == [0, 1, 2]
+    assert len(read) == most
+    assert [len(next(stream).tags) for _ in range(97)] == [number % 5 for number in range(3, 100)]
+    assert len(read) < 100 + most
+    stream.close()
+
+
+def test_a_batch_has_posts(parts) -> None:
+    """If it failed, a wrong size would show as an error from elsewhere, or as a run without an end."""
+    with pytest.raises(ValueError, match=r"^batch_size: expected a number of posts > 0, found 0$"):
+        predict(parts, ["Paris"], batch_size=0)
 
 
 def test_texts_are_split_and_pictures_opened_once(parts, picture, monkeypatch) -> None:
@@ -207,7 +278,7 @@ def test_command_line_reads_and_writes_json_lines(folder, parts, picture, tmp_pa
     options = ["--model", str(folder), "--input", str(source), "--output", str(target), "--device", "cpu"]
     assert main(["predict", *options, "--batch_size", "8"]) == 0
     written = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
-    assert written == rows_of(predict(parts, posts, batch_size=8, sorted_batches=32))
+    assert written == rows_of(predict(parts, posts, batch_size=8))
 
 
 def test_command_line_goes_on_after_a_bad_line(folder, monkeypatch, capsys) -> None:
