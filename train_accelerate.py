@@ -31,6 +31,7 @@ from dataset_scripts.reader import CorpusError
 from modeling_mmner.assembly import build_model, build_processor, check_model, pretrained_parts
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.evaluation import Predictor, context_scores, evaluate_rows, gold_tags, picture_scores, raw_text_score
+from modeling_mmner.features import PictureFeatures
 from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.json_lines import json_line
@@ -43,10 +44,19 @@ from modeling_mmner.reports import (
     results_table,
     transfer_table,
 )
+from modeling_mmner.run_features import feature_folder, run_features
 from modeling_mmner.run_metrics import RunMetrics, Score
 from modeling_mmner.span_f1.span_f1 import SpanF1
 from modeling_mmner.terms import derived_licence, terms_of
-from modeling_mmner.training import PostSampler, centres_due, parameter_groups, refresh_centres, resolve_precision, train_epoch
+from modeling_mmner.training import (
+    PostSampler,
+    centres_due,
+    parameter_groups,
+    refresh_centres,
+    resolve_precision,
+    train_epoch,
+    trained_state,
+)
 from modeling_mmner.training_corpus import TrainingCorpus, load_corpus
 
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
@@ -106,15 +116,21 @@ def train(recipe: Recipe) -> RunMetrics:
     corpus = load_corpus(recipe.corpus)
     processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
     corpus.count_contexts(processor)
-    model = build_model(recipe, processor).to(accelerator.device)
-    accelerator.print(f"{recipe.name}: {model.num_parameters():,} parameters; {corpus.summary().describe()}")
+    keeps_features = feature_folder(recipe.training.feature_cache) is not None
+    model = build_model(recipe, processor, with_frozen=not keeps_features).to(accelerator.device)
+    sizes = {"parameters": model.num_parameters(), "trained_parameters": model.num_parameters(only_trainable=True)}
+    accelerator.print(f"{recipe.name}: {sizes['parameters']:,} parameters; {corpus.summary().describe()}")
+    kept = run_features(recipe, processor, model, accelerator)
+    accelerator.print(kept.fill(corpus.splits))
 
-    history, best_state = fit(recipe, corpus, processor, model, accelerator)
-    model.load_state_dict(best_state)
+    history, best_state = fit(recipe, corpus, processor, model, accelerator, kept.features)
+    model.load_state_dict(best_state, strict=False)  # without what is frozen
     selected = max(history, key=lambda epoch: epoch["validation_f1"])
     training_seconds = time.perf_counter() - started
 
-    predictor = Predictor(model, processor, accelerator, recipe.training.batch_size, recipe.training.num_workers)
+    predictor = Predictor(
+        model, processor, accelerator, recipe.training.batch_size, recipe.training.num_workers, features=kept.features
+    )
     splits, predicted = score_splits(recipe, corpus, predictor)
     terms = terms_of(recipe)
     metrics = RunMetrics.from_dict(
@@ -125,10 +141,7 @@ def train(recipe: Recipe) -> RunMetrics:
             "seed": recipe.training.seed,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "corpus": asdict(corpus.summary()),
-            "model": {
-                "parameters": model.num_parameters(),
-                "trained_parameters": model.num_parameters(only_trainable=True),
-            },
+            "model": sizes,
             "history": history,
             "selected_epoch": selected["epoch"],
             "timing": {"training_seconds": training_seconds, "total_seconds": time.perf_counter() - started},
@@ -136,6 +149,7 @@ def train(recipe: Recipe) -> RunMetrics:
         }
     )
     if accelerator.is_main_process:
+        kept.put_encoders_back()
         write_results(recipe, corpus, predictor, metrics, predicted)
     accelerator.end_training()
     return metrics
@@ -165,8 +179,10 @@ def check_run(recipe: Recipe) -> None:
         raise RunError(f"--output_dir {output!s:.300}: expected a folder that can be made and written, found {error}") from error
 
 
-def fit(recipe: Recipe, corpus: TrainingCorpus, processor: Any, model: Any, accelerator: Accelerator) -> tuple[list[Any], Any]:
-    """Train for the recipe's epochs; returns the history and the weights of the best epoch on the validation split."""
+def fit(
+    recipe: Recipe, corpus: TrainingCorpus, processor: Any, model: Any, accelerator: Accelerator, features: PictureFeatures | None
+) -> tuple[list[Any], Any]:
+    """Train for the recipe's epochs; returns the history and the trained weights of the best epoch on the validation split."""
     rows, validation = corpus.splits["train"], corpus.splits["validation"]
     sampler = PostSampler(
         [len(tokens) for tokens in rows["tokens"]],
@@ -175,7 +191,7 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, processor: Any, model: Any, acce
         batch_size=recipe.training.batch_size,
         generator=torch.Generator().manual_seed(recipe.training.seed),
     )
-    collate = MMNERCollator(processor)
+    collate = MMNERCollator(processor, features=features)
     loader = DataLoader(
         rows,
         batch_size=recipe.training.batch_size,
@@ -194,7 +210,9 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, processor: Any, model: Any, acce
     steps = recipe.training.epochs * -(-len(loader) // recipe.training.accumulation)
     scheduler = get_linear_schedule_with_warmup(optimizer, int(recipe.training.warmup_share * steps), steps)
     wrapped, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
-    predictor = Predictor(model, processor, accelerator, recipe.training.batch_size, recipe.training.num_workers)
+    predictor = Predictor(
+        model, processor, accelerator, recipe.training.batch_size, recipe.training.num_workers, features=features
+    )
     gold = gold_tags(validation, corpus.labels)
 
     history: list[dict[str, float]] = []
@@ -215,7 +233,7 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, processor: Any, model: Any, acce
         accelerator.print(f"epoch {epoch}: loss {losses['loss']:.3f}, validation F1 {100 * scores['lenient']:.1f}")
         if scores["lenient"] > best_f1:
             best_f1 = scores["lenient"]
-            best_state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+            best_state = trained_state(model)
     return history, best_state
 
 

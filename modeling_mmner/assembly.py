@@ -21,6 +21,7 @@ from .parts_mmner import FUSIONS, needs_of, part_settings
 from .processing_mmner import MMNERProcessor
 from .recipes import Recipe, TowerSettings
 from .text_mmner import window_of, without_pooler
+from .vision_mmner import VisionTower
 from .word_vocabulary import check_vectors, load_vectors, make_word_tokenizer, word_vocabulary
 
 
@@ -116,10 +117,13 @@ def check_model(recipe: Recipe) -> None:
     MMNERConfig(**config, vision_towers=[{"backbone": tower.model_name} for tower in recipe.model.towers])
 
 
-def build_model(recipe: Recipe, processor: MMNERProcessor) -> MMNERForTokenClassification:
+def build_model(recipe: Recipe, processor: MMNERProcessor, *, with_frozen: bool = True) -> MMNERForTokenClassification:
     """The recipe's model with its towers' pretrained weights; what is not pretrained starts at random from torch's seed.
 
     The pretrained weights are put in after the model is made, since a model's own initialisation would wipe them.
+
+    Args:
+        with_frozen: False leaves those of frozen picture encoders to `load_tower`.
     """
     encoder, has_pooler = None, False
     if (name := recipe.model.text_encoder) is not None:
@@ -136,11 +140,19 @@ def build_model(recipe: Recipe, processor: MMNERProcessor) -> MMNERForTokenClass
     if (vectors := recipe.model.word_vectors) is not None:
         load_vectors(model.text_tower.encoder, processor.tokenizer, vectors)
     for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True):
-        if settings.has_weights:
-            wanted = tower.backbone.timm_model.state_dict().keys()
-            weights = _pretrained_backbone(settings).state_dict()
-            tower.backbone.timm_model.load_state_dict({name: tensor for name, tensor in weights.items() if name in wanted})
+        if settings.has_weights and (with_frozen or not settings.frozen):
+            load_tower(tower, settings)
     return model
+
+
+def load_tower(tower: VisionTower, settings: TowerSettings) -> None:
+    """Put the pretrained weights into a picture encoder; one that was let go of is made again."""
+    with torch.random.fork_rng(devices=[]):  # timm draws weights before it reads them: a run's numbers must not depend on that
+        if tower.backbone is None:
+            tower.backbone = VisionTower(tower.config).backbone
+        weights = _pretrained_backbone(settings).state_dict()
+    wanted = tower.backbone.timm_model.state_dict().keys()
+    tower.backbone.timm_model.load_state_dict({name: tensor for name, tensor in weights.items() if name in wanted})
 
 
 def _reads_sentence(recipe: Recipe) -> bool:
@@ -161,7 +173,7 @@ def pretrained_parts(model: MMNERForTokenClassification, recipe: Recipe) -> list
     """The towers that came with pretrained weights, which learn at their own rate."""
     text = [model.text_tower.encoder] if recipe.model.text_encoder is not None else []
     towers = zip(model.vision_towers, recipe.model.towers, strict=True)
-    return text + [tower.backbone for tower, settings in towers if settings.has_weights]
+    return text + [tower.backbone for tower, settings in towers if settings.has_weights and not settings.frozen]
 
 
 def _tower_config(settings: TowerSettings) -> dict[str, Any]:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
+from .features import PictureFeatures
 from .images_mmner import pictures_of
 from .processing_mmner import MMNERProcessor
 
@@ -18,15 +17,21 @@ class MMNERCollator:
         processor: places the words, reads the pictures, and the contexts where it has a `context_window`.
         use_images: False leaves every picture out.
         context_column: the column of the contexts; None leaves every context out.
+        features: those of the frozen picture encoders, which then need not run; see `PictureFeatures`.
     """
 
     processor: MMNERProcessor
     use_images: bool = True
     context_column: str | None = "context"
+    features: PictureFeatures | None = None
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """See `MMNERProcessor.__call__` for the tensors and their shapes."""
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """See `MMNERProcessor.__call__` and `PictureFeatures.inputs` for the tensors and their shapes."""
         images = [pictures_of(row) for row in rows] if self.use_images else None
         labels = [row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None
         context = [row.get(self.context_column) for row in rows] if self.context_column is not None else None
-        return dict(self.processor([row["tokens"] for row in rows], images=images, context=context, labels=labels))
+        opened = images if self.features is None or self.features.needs_pixels else None
+        batch = dict(self.processor([row["tokens"] for row in rows], images=opened, context=context, labels=labels))
+        if self.features is None:
+            return batch
+        return self.features.in_place_of_pixels(batch, images or [[]] * len(rows))

@@ -14,6 +14,7 @@ from datasets import Dataset
 from dataset_scripts.contexts import CONTEXT
 from dataset_scripts.inspection import picture_numbers
 
+from .features import PictureFeatures
 from .images_mmner import PICTURE_COLUMNS
 from .labels_mmner import tags_to_spans
 from .modeling_mmner import MMNERForTokenClassification
@@ -83,6 +84,7 @@ class Predictor:
         accelerator: says which share of the posts is this process's, and gathers the results.
         batch_size: posts a batch.
         num_workers: processes that prepare batches.
+        features: those of the frozen picture encoders, which then need not run.
     """
 
     model: MMNERForTokenClassification
@@ -90,13 +92,14 @@ class Predictor:
     accelerator: Accelerator
     batch_size: int = 32
     num_workers: int = 0
+    features: PictureFeatures | None = None
 
     def tags(self, rows: Dataset | ShownRows) -> list[list[str]]:
         """The predicted BIO tags of each row, one a word."""
         own = range(self.accelerator.process_index, len(rows), self.accelerator.num_processes)
         predictor = BatchPredictor(
             self.model.eval(),
-            PostReader(self.processor),
+            PostReader(self.processor, features=self.features),
             batch_size=self.batch_size,
             read_ahead=True,
             num_workers=self.num_workers,

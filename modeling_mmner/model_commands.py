@@ -20,6 +20,7 @@ def add_model_commands(commands: Any) -> None:
     _add_explanations(commands)
     _add_reproduction(commands)
     _add_captions(commands)
+    _add_features(commands)
 
 
 def _add_model_option(parser: argparse.ArgumentParser) -> None:
@@ -284,6 +285,37 @@ def _reproduce(options: argparse.Namespace) -> int:
     print(markdown(results))
     print(f"results.json, results.md and results.png are in {folder}/")
     return int(bool(errors))
+
+
+def _add_features(commands: Any) -> None:
+    features = commands.add_parser(
+        "features",
+        help="show or clear the kept features of frozen picture encoders",
+        description="Lists the frozen picture encoders whose features are kept, with how many pictures and how much room they "
+        "take. Training fills them; without them it computes them again.",
+    )
+    features.set_defaults(command=_features)
+    features.add_argument(
+        "--feature_cache", default="auto", metavar="FOLDER", help="where they are kept, if not where training does"
+    )
+    features.add_argument("--clear", action="store_true", help="remove them")
+
+
+def _features(options: argparse.Namespace) -> int:
+    from .features import clear, stores_in
+    from .run_features import feature_folder
+
+    folder = feature_folder(options.feature_cache)
+    if folder is None:
+        raise ValueError("--feature_cache: expected a folder or auto, found off")
+    total = 0
+    for name, pictures, size in stores_in(folder):
+        print(f"{name}: {pictures:,} pictures, {size / 1e6:,.1f} MB")
+        total += size
+    print(f"{'cleared' if options.clear else 'kept'}: {total / 1e6:,.1f} MB in {folder}")
+    if options.clear:
+        clear(folder)
+    return 0
 
 
 def _caption(options: argparse.Namespace) -> int:

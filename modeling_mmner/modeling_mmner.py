@@ -196,7 +196,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         character_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_mask: Tensor | None = None,
-        image_features: Tensor | Sequence[Tensor] | None = None,
+        image_features: Tensor | Sequence[Tensor | None] | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_gate: bool = False,
@@ -210,7 +210,8 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             token_type_ids: (B, K, S) 1 for sub-tokens of the text's context, 0 for the text's own; without it, no context.
             character_ids: (B, W, Y) the bytes of each word, plus 1, padded with 0, where the text tower reads characters.
             pixel_values, image_mask: (B, N, 3, H, W) uint8; (B, N) bool, without which all are there. N may be 0.
-            image_features: (B, N, M, C) in place of a frozen tower's pixels; with several towers, one tensor each.
+            image_features: (B, N, M, C) in place of a frozen tower's pixels; with several towers, one tensor each, or None for
+                those that read pixels.
             labels: (B, W) label ids, padded with -100.
             output_attentions, output_gate: whether to return the words' attention over the regions and their gate.
 
@@ -257,7 +258,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         character_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_mask: Tensor | None = None,
-        image_features: Tensor | Sequence[Tensor] | None = None,
+        image_features: Tensor | Sequence[Tensor | None] | None = None,
         labels: Tensor | None = None,
         need_weights: bool = False,
     ) -> Context:
@@ -307,39 +308,44 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         batch: int,
         pixel_values: Tensor | None,
         image_mask: Tensor | None,
-        image_features: Tensor | Sequence[Tensor] | None,
+        image_features: Tensor | Sequence[Tensor | None] | None,
     ) -> list[Regions]:
-        """Each tower's regions, from pixels or from ready-made features."""
+        """Each tower's regions, from ready-made features or from pixels."""
         if not self.vision_towers:
             return []
-        if pixel_values is not None and image_features is not None:
-            raise ValueError("forward: expected pixel_values or image_features, found both")
+        features: list[Tensor | None] = [None] * len(self.vision_towers)
         if image_features is not None:
             features = [image_features] if isinstance(image_features, Tensor) else list(image_features)
-            self._check_features(features)
-            mask = image_mask if image_mask is not None else torch.ones(features[0].shape[:2], device=self.device)
-            return [
-                tower.regions_of_posts(feature.to(tower.backbone.dtype), mask.bool())
-                for tower, feature in zip(self.vision_towers, features, strict=True)
-            ]
-        if pixel_values is None:
+            self._check_features(features, pixel_values)
+        if pixel_values is None and any(feature is None for feature in features):
             pixel_values = torch.zeros(batch, 0, 3, 1, 1, dtype=torch.uint8, device=self.device)
             image_mask = None
-        if pixel_values.dtype != torch.uint8 or pixel_values.dim() != 5:
+        if pixel_values is not None and (pixel_values.dtype != torch.uint8 or pixel_values.dim() != 5):
             raise ValueError(
                 f"pixel_values: expected (B, N, 3, H, W) uint8 in 0..255, found {tuple(pixel_values.shape)} "
                 f"{pixel_values.dtype}; the towers normalise pixels themselves"
             )
+        pictures = next(given for given in (pixel_values, *features) if given is not None)
         if image_mask is None:
-            image_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=pixel_values.device)
-        return [tower(pixel_values, image_mask=image_mask.bool()) for tower in self.vision_towers]
+            image_mask = torch.ones(pictures.shape[:2], dtype=torch.bool, device=pictures.device)
+        return [
+            tower(pixel_values, image_mask=image_mask.bool())
+            if feature is None
+            else tower.regions_of_posts(feature.to(tower.mean), image_mask.bool())
+            for tower, feature in zip(self.vision_towers, features, strict=True)
+        ]
 
-    def _check_features(self, features: list[Tensor]) -> None:
+    def _check_features(self, features: Sequence[Tensor | None], pixel_values: Tensor | None) -> None:
         if len(features) != len(self.vision_towers):
             raise ValueError(
                 f"image_features: expected one tensor for each of {len(self.vision_towers)} towers, found {len(features)}"
             )
+        if (pixel_values is None) != all(feature is not None for feature in features):
+            found = "both" if pixel_values is not None else "neither for one of the towers"
+            raise ValueError(f"forward: expected pixel_values or image_features, found {found}")
         for tower, feature in zip(self.vision_towers, features, strict=True):
+            if feature is None:
+                continue
             if not tower.frozen:
                 raise ValueError("image_features: expected pixel_values for a tower that is trained, found ready-made features")
             if feature.dim() != 4 or feature.shape[-1] != tower.channels:

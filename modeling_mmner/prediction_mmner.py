@@ -36,6 +36,7 @@ class Prediction:
         id: the post's, if it has one.
         post: as it was read, its pictures as squares; None where it could not be read.
         windows: its text, laid out for the model; None where it could not be read.
+        pictures: as they were given, where the reader has ready-made features of them.
         error: why it could not be read.
         broken_pictures: why pictures of it were left out.
         entities: see `MMNERProcessor.post_process_entities`.
@@ -45,6 +46,7 @@ class Prediction:
     id: Any = None
     post: Post | None = None
     windows: TextWindows | None = None
+    pictures: list[Any] = field(default_factory=list)
     error: PostError | PictureError | None = None
     broken_pictures: list[str] = field(default_factory=list)
     entities: list[dict[str, Any]] = field(default_factory=list)
@@ -60,12 +62,14 @@ class PostReader:
         allow_urls: whether pictures are fetched from the web.
         timeout: seconds that fetching one may take.
         broken_pictures: ``raise`` makes a picture that cannot be read the post's error, ``skip`` leaves it out.
+        features: ready-made features of all pictures (the package's `PictureFeatures`), which then are not even opened.
     """
 
     processor: MMNERProcessor
     allow_urls: bool = False
     timeout: float = 20.0
     broken_pictures: BrokenPictures = "raise"
+    features: Any = None
 
     def __call__(self, given: Any, *, number: int = 1) -> Prediction:
         """A post without its entities yet; `number`, from 1, names it in errors. An error in its place stays one."""
@@ -74,7 +78,10 @@ class PostReader:
         read = Prediction(id=given.get("id") if isinstance(given, Mapping) else None)
         try:
             row = checked_post(as_row(given, number), number)
-            pictures = self._pictures(row, number, read.broken_pictures)
+            if self.features is not None:
+                read.pictures = pictures_of(row)
+            opens = self.processor.image_size is not None and (self.features is None or self.features.needs_pixels)
+            pictures = self._pictures(row, number, read.broken_pictures) if opens else []
             text = row["text"] if row.get("text") is not None else row["tokens"]
             context = context_of(row, number) if self.processor.context_window is not None else None
             (read.post,) = self.processor.read([text], [pictures], context=[context], whole_pictures=False)
@@ -85,7 +92,7 @@ class PostReader:
 
     def _pictures(self, row: dict[str, Any], number: int, broken: list[str]) -> list[Any]:
         pictures = []
-        for picture in pictures_of(row) if self.processor.image_size is not None else []:
+        for picture in pictures_of(row):
             try:
                 pictures.append(load_picture(fetched(picture, allow_urls=self.allow_urls, timeout=self.timeout)))
             except PictureError as error:
@@ -162,15 +169,19 @@ class BatchPredictor:
         readable = (prediction for prediction in window if prediction.windows is not None)
         return of_like_size(readable, size=_size, most=self.batch_size, bound=self.max_tokens)
 
-    def collate(self, batch: Sequence[Prediction]) -> dict[str, Tensor]:
+    def collate(self, batch: Sequence[Prediction]) -> dict[str, Any]:
         """The model's inputs of posts that could be read."""
         posts, windows = zip(*((prediction.post, prediction.windows) for prediction in batch), strict=True)
-        return dict(self.read.processor.encode(posts, windows=windows))
+        inputs = dict(self.read.processor.encode(posts, windows=windows))
+        features = self.read.features
+        return inputs if features is None else features.in_place_of_pixels(inputs, [each.pictures for each in batch])
 
-    def run(self, inputs: dict[str, Tensor]) -> Any:
+    def run(self, inputs: dict[str, Any]) -> Any:
         """The model's output for the inputs of a batch."""
         with torch.inference_mode(), self.autocast():
-            return self.model(**{name: tensor.to(self.model.device) for name, tensor in inputs.items()})
+            # Ready-made features come as a list, which the model moves itself.
+            tensors = {name: given.to(self.model.device) for name, given in inputs.items() if isinstance(given, Tensor)}
+            return self.model(**inputs | tensors)
 
     def complete(self, batch: Sequence[Prediction], outputs: Any) -> None:
         """Put the tags and entities of a batch into its predictions."""

@@ -187,6 +187,9 @@ class TrainingSettings:
     num_workers: int = option(0, "processes that prepare batches")
     output_dir: str = option("outputs", "folder of the run's results")
     compare_without_pictures: bool = option(False, "train the same model without pictures as well, and compare")
+    feature_cache: str = option(
+        "auto", "folder of the kept features of frozen picture encoders; auto: beside Hugging Face's own caches; off: keep none"
+    )
     transfer: bool = option(False, "train on each language alone, test on each (zero-shot transfer)")
 
     def __post_init__(self) -> None:

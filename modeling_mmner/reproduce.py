@@ -82,7 +82,8 @@ def _compared(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a recipe that must be equal for two runs to be the same."""
     settings = {key: value for section in ("corpus", "model", "training") for key, value in recipe[section].items()}
     settings = json.loads(json.dumps(settings))
-    return {key: value for key, value in settings.items() if key not in ("output_dir", "mixed_precision", "num_workers")}
+    passed_over = ("output_dir", "mixed_precision", "num_workers", "feature_cache")
+    return {key: value for key, value in settings.items() if key not in passed_over}
 
 
 def plan(name: str, settings: Mapping[str, Any], *, seeds: Sequence[int], encoders: str | None, folder: Path) -> list[Run]:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -105,6 +106,12 @@ def parameter_groups(
     return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 
 
+def trained_state(model: MMNERForTokenClassification) -> dict[str, Tensor]:
+    """A copy of the weights and buffers, without those of frozen picture encoders, which stay as they are."""
+    frozen = tuple(f"vision_towers.{number}.backbone." for number, tower in enumerate(model.vision_towers) if tower.frozen)
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items() if not name.startswith(frozen)}
+
+
 def centres_due(epoch: int, *, warmup_epochs: int, refresh_epochs: int) -> bool:
     """Whether the entity centres are computed before `epoch` (counted from 1): once the warm-up is over, then regularly."""
     after = epoch - 1 - warmup_epochs
@@ -116,7 +123,7 @@ def refresh_centres(
     model: MMNERForTokenClassification,
     posts: Any,
     *,
-    collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
     batch_size: int,
     accelerator: Accelerator,
 ) -> None:
@@ -142,8 +149,7 @@ def refresh_centres(
     while chosen := list(islice(share, batch_size)):
         batch = collate(chosen)
         with accelerator.autocast():
-            inputs: dict[str, Any] = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-            context = model.encode(**inputs)
+            context = model.encode(**send_to_device(batch, accelerator.device))
             batch_sums, batch_counts = clustering.entity_sums(context)
         sums += batch_sums
         counts += batch_counts

@@ -1,13 +1,14 @@
 """The corpus of a training run: opened, cut to its languages, its pictures checked, its splits kept apart."""
 
 import warnings
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
+from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
-from datasets import Dataset
-from tqdm.auto import tqdm
+from datasets import Dataset, Features, Value
 
 from dataset_scripts.builder import SPLITS, read_ahead
 from dataset_scripts.contexts import CONTEXT, with_contexts
@@ -215,20 +216,27 @@ def _without_rows(train: Dataset, left_out: Collection[int]) -> Dataset:
 
 
 def _with_good_pictures(rows: Dataset, settings: CorpusSettings, split: str) -> tuple[Dataset, dict[str, int]]:
-    """The rows without their broken pictures, and the counts; each is decoded once here, so that training cannot stumble."""
+    """The rows without their broken pictures, and the counts; each is decoded once, so that training cannot stumble.
+
+    Once and for all, where the corpus is in `datasets`' own cache: there the answers are kept as well.
+    """
     if not settings.use_images:
         columns = [column for column in PICTURE_COLUMNS if column in rows.features]
         rows = rows.remove_columns(columns).add_column("image", [None] * len(rows))
         return rows, {"present": 0, "missing": len(rows), "broken": 0}
-    columns = ["id", *(column for column in PICTURE_COLUMNS if column in rows.features)]
-    checked = read_ahead(_problem, rows.select_columns(columns))
-    counts = {"present": 0, "missing": 0, "broken": 0}
-    problems: dict[int, str] = {}
-    for index, (row, problem) in enumerate(tqdm(checked, f"checking the pictures of {split}", len(rows), delay=5)):
-        state = "broken" if problem else "present" if pictures_of(row) else "missing"
-        counts[state] += 1
-        if state != "present":
-            problems[index] = f"post {row['id']!r}: {problem or 'no picture'}"
+    columns = [column for column in PICTURE_COLUMNS if column in rows.features]
+    states = rows.select_columns(columns).map(
+        _states,
+        batched=True,
+        remove_columns=columns,
+        features=Features({"state": Value("string"), "problem": Value("string")}),
+        fn_kwargs={"reader": f"{version('mmner')}, Pillow {version('pillow')}"},
+        desc=f"checking the pictures of {split}",
+    )
+    counts = {"present": 0, "missing": 0, "broken": 0} | Counter(states["state"])
+    problems = {
+        index: f"post {rows[index]['id']!r}: {row['problem']}" for index, row in enumerate(states) if row["state"] != "present"
+    }
     if problems and settings.require_images:
         raise CorpusError(
             f"{split}: expected a readable picture for each post, found {counts['missing']} missing and {counts['broken']} broken"
@@ -249,6 +257,20 @@ def _without_broken(rows: Dataset, problems: dict[int, str]) -> Dataset:
         return {column: row[column] for column in columns}
 
     return rows.map(stripped, with_indices=True, features=rows.features, desc="leaving out broken pictures")
+
+
+def _states(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[str]]:
+    """Of each post whether its pictures are ``present``, ``missing`` or ``broken``, and what is the matter.
+
+    Args:
+        reader: what reads the pictures; another one may answer otherwise.
+    """
+    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    found: dict[str, list[str]] = {"state": [], "problem": []}
+    for row, problem in read_ahead(_problem, rows):
+        found["state"].append("broken" if problem else "present" if pictures_of(row) else "missing")
+        found["problem"].append(problem or "no picture")
+    return found
 
 
 def _problem(row: dict[str, Any]) -> str | None:

@@ -3,6 +3,8 @@
 Notation: B batch, N pictures a post, P pictures of the batch, M regions of a picture, R = N * M regions of a post, C channels.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import TimmWrapperConfig, TimmWrapperModel, initialization
@@ -23,6 +25,7 @@ class VisionTower(nn.Module):
 
     mean: Tensor
     std: Tensor
+    backbone: Any
 
     def __init__(self, config: VisionTowerConfig) -> None:
         super().__init__()
@@ -41,6 +44,10 @@ class VisionTower(nn.Module):
         if self.frozen:
             self.backbone.requires_grad_(False).eval()
 
+    def release(self) -> None:
+        """Let go of the encoder: until a new one is put in its place, the tower gives regions of ready-made features alone."""
+        self.backbone = None
+
     def initialise(self) -> None:
         """Write the normalisation, which a model that is loaded does not take from here."""
         initialization.copy_(self.mean, torch.tensor(self.config.mean).view(1, 3, 1, 1))
@@ -54,6 +61,8 @@ class VisionTower(nn.Module):
     def train(self, mode: bool = True) -> "VisionTower":
         """As PyTorch's, but a backbone of which nothing is trained stays in evaluation mode; a frozen one has no gradients."""
         super().train(mode)
+        if self.backbone is None:
+            return self
         if self.frozen:
             # `from_pretrained` makes every parameter anew, with gradients, and then calls `eval`, which comes here.
             self.backbone.requires_grad_(False).eval()
@@ -98,6 +107,11 @@ class VisionTower(nn.Module):
         vectors = states.sum(2) / max(states.shape[2], 1)  # shape: (B, N, C); M is 0 where the whole batch has no picture
         total = torch.where(present, vectors, 0).sum(1, keepdim=True)
         return Regions(total / present.sum(1, keepdim=True).clamp(min=1), image_mask.any(1, keepdim=True))
+
+    def kept_features(self, pictures: Tensor) -> Tensor:
+        """(P, M, C) what may be kept of P pictures (P, 3, H, W), to be ready-made features: of a pooled tower M = 1."""
+        features = self.features(pictures)
+        return features.mean(1, keepdim=True) if self.pooled else features
 
     def features(self, pictures: Tensor) -> Tensor:
         """(P, M, C) regions of P existing pictures."""

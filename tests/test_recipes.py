@@ -127,6 +127,7 @@ _TEXTS = (
     "test_dataset",
     "text_encoder",
     "output_dir",
+    "feature_cache",
     "word_vectors",
     "context",
     "context_writer",

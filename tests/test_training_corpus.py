@@ -249,3 +249,11 @@ def test_options_of_raw_files_are_refused_where_there_are_none():
         CorpusError, match="dataset 'sample': expected no --data_dir and no --tag_scheme, which say how raw files"
     ):
         load_corpus(CorpusSettings(data_dir="corpus", tag_scheme="iob1"))
+
+
+def test_pictures_of_a_built_corpus_are_decoded_once(monkeypatch):
+    """If it failed, each run on a corpus that was opened before would decode all of its pictures again before its first step."""
+    settings = CorpusSettings(dataset="sample", languages=["en", "fr", "de", "es"])
+    first = load_corpus(settings).pictures
+    monkeypatch.setattr("PIL.Image.open", lambda *given, **options: pytest.fail("a picture was opened again"))
+    assert load_corpus(settings).pictures == first and first["train"]["present"] > 0
