@@ -210,8 +210,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             token_type_ids: (B, K, S) 1 for sub-tokens of the text's context, 0 for the text's own; without it, no context.
             character_ids: (B, W, Y) the bytes of each word, plus 1, padded with 0, where the text tower reads characters.
             pixel_values, image_mask: (B, N, 3, H, W) uint8; (B, N) bool, without which all are there. N may be 0.
-            image_features: (B, N, M, C) in place of a frozen tower's pixels; with several towers, one tensor each, or None for
-                those that read pixels.
+            image_features: (B, N, M, C) in place of a frozen tower's pixels; of several towers, one tensor each or None.
             labels: (B, W) label ids, padded with -100.
             output_attentions, output_gate: whether to return the words' attention over the regions and their gate.
 
