@@ -1,0 +1,106 @@
+"""Ours: training as `train_accelerate.py` does it, and extraction by the batch predictor."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import get_linear_schedule_with_warmup
+
+from modeling_mmner import MMNERForTokenClassification
+from modeling_mmner.assembly import pretrained_parts
+from modeling_mmner.cli import SORTED_BATCHES
+from modeling_mmner.collator import MMNERCollator
+from modeling_mmner.prediction_mmner import BatchPredictor, PostReader
+from modeling_mmner.recipes import Recipe
+from modeling_mmner.training import PostSampler, parameter_groups, train_epoch
+
+from .picture_features import Features, with_features, without_pictures
+from .setting import Setting
+
+MANY_STEPS = 10**6
+"""Of the schedule: the learning rate matters to no clock, but must not reach 0."""
+
+
+class MMNERTraining:
+    """A model, its optimizer and its loop, as `train_accelerate.py` makes them.
+
+    Args:
+        recipe: another one than the setting's.
+    """
+
+    def __init__(self, setting: Setting, model: MMNERForTokenClassification, *, recipe: Recipe | None = None) -> None:
+        recipe = recipe or setting.recipe
+        self.setting, self.settings = setting, recipe.training
+        self.accelerator = Accelerator(cpu=True, mixed_precision=setting.precision)
+        groups = parameter_groups(
+            model,
+            pretrained_parts(model, recipe),
+            learning_rate=self.settings.learning_rate,
+            head_learning_rate=self.settings.head_learning_rate,
+            weight_decay=self.settings.weight_decay,
+        )
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        scheduler = get_linear_schedule_with_warmup(optimizer, 0, MANY_STEPS)
+        self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, scheduler)
+
+    def loader(self, *, features: Features | None = None, use_images: bool = True) -> Any:
+        """Batches of like length, from the posts as they stand in the corpus; with `features`, no picture is opened."""
+        posts, collate = self.setting.posts, cast(Callable[[list[Any]], dict[str, Tensor]], MMNERCollator(self.setting.processor))
+        if features is not None or not use_images:
+            posts = without_pictures(posts)
+        if features is not None:
+            collate = with_features(collate, features, lambda post: post["id"])
+        sampler = PostSampler(
+            [len(post["tokens"]) for post in posts],
+            [post["language"] for post in posts],
+            temperature=1.0,
+            batch_size=self.setting.batch_size,
+            generator=torch.Generator().manual_seed(self.setting.seed),
+        )
+        loader = DataLoader(cast(Any, posts), batch_size=self.setting.batch_size, sampler=sampler, collate_fn=collate)
+        return self.accelerator.prepare(loader)
+
+    def epoch(self, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
+        """Train on the batches; the mean losses."""
+        return train_epoch(
+            self.model,
+            batches,
+            accelerator=self.accelerator,
+            optimizer=self.optimizer,
+            scheduler=self.scheduler,
+            max_grad_norm=self.settings.max_grad_norm,
+            report=lambda losses: None,
+        )
+
+
+def extract(setting: Setting, model: MMNERForTokenClassification, *, features: Features | None = None) -> list[list[Any]]:
+    """The entities of each post, from the posts as they stand in the corpus; with `features`, no picture is opened."""
+    accelerator = Accelerator(cpu=True, mixed_precision=setting.precision)
+    predictor = FeaturePredictor(
+        model.eval(),
+        PostReader(setting.processor),
+        batch_size=setting.batch_size,
+        sorted_batches=SORTED_BATCHES,
+        autocast=accelerator.autocast,
+    )
+    predictor.features = features
+    posts = setting.posts if features is None else without_pictures(setting.posts)
+    return [prediction.entities for prediction in predictor.predict(posts)]
+
+
+class FeaturePredictor(BatchPredictor):
+    """A batch predictor that can be given its pictures' features."""
+
+    features: Features | None = None
+
+    @property
+    def collate(self) -> Any:
+        """As the batch predictor's, with the features in the place of the pixels."""
+        plain = super().collate
+        if (features := self.features) is None:
+            return plain
+        collate = with_features(lambda batch: plain(batch)[1], features, lambda prediction: prediction.id)
+        return lambda batch: (batch, collate(batch))
