@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from transformers.utils import logging
 from modeling_mmner.training import resolve_precision
 
 from .parts import PARTS
-from .rounds import measure
 from .setting import make_setting
 
 PACKAGES = ("mmner", "torch", "transformers", "timm", "accelerate", "pytorch-crf")
@@ -31,9 +29,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--only", type=lambda text: text.split(","), default=list(PARTS), help=f"some of {','.join(PARTS)} (default: all)")
     add("--rounds", type=int, default=5, help="times that each contender runs (default 5)")
-    add("--posts", type=int, default=32, help="training posts of the corpus to draw (default 32)")
+    add("--batches", type=int, default=8, help="batches of a training epoch to draw (default 8)")
     add("--batch_size", type=int, default=8, help="posts a batch (default 8)")
-    add("--recipe", default="umt-bert-crf", help="of our model, a name or a file; the plain program is UMT (default umt-bert-crf)")
+    add("--recipe", default="umt-bert-crf", help="of our model; the plain program is UMT (default umt-bert-crf)")
     add("--data_dir", help="folder of a corpus (default: the generated sample corpus)")
     add("--image_dir", help="folder of its pictures (default: its subfolder images); posts without one get a drawn one")
     add("--text_encoder", help="folder or id of a text encoder (default: a random one of BERT-base's size)")
@@ -46,7 +44,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.only if name not in PARTS]:
         parser.error(f"--only: expected some of {','.join(PARTS)}, found {','.join(unknown)}")
-    for name in ("rounds", "posts", "batch_size", "threads"):
+    for name in ("rounds", "batches", "batch_size", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name}: expected a number > 0, found {getattr(options, name)}")
     return options
@@ -54,30 +52,28 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Run the parts, print their figures, and return what the JSON file holds."""
-    logging.set_verbosity_error()
     torch.set_num_threads(options.threads)
     precision = resolve_precision(options.precision)
     encoders = {name: getattr(options, name) for name in ("text_encoder", "vision_backbone", "vision_checkpoint")}
-    sizes = {name: getattr(options, name) for name in ("data_dir", "image_dir", "posts", "batch_size", "seed")}
+    sizes = {name: getattr(options, name) for name in ("data_dir", "image_dir", "batches", "batch_size", "seed")}
     setting = make_setting(options.recipe, precision=precision, **sizes, **encoders)
     report: dict[str, Any] = {
-        "command": sys.argv[1:],
+        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": {"cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability()},
-        "threads": options.threads,
-        "seed": options.seed,
-        "rounds": options.rounds,
         "precision": precision,
         "recipe": setting.recipe.to_settings(),
         "corpus": setting.facts(),
         "parts": {},
     }
-    print(json.dumps({name: report[name] for name in ("versions", "machine", "threads", "seed", "precision", "corpus")}))
+    for name in ("versions", "machine", "precision", "corpus"):
+        print(f"{name}: {json.dumps(report[name])}")
+    print(f"threads: {options.threads}, seed: {options.seed}")
     print(f"median of {options.rounds} rounds (least to greatest); a ratio is of two times of the same round\n")
     for name in options.only:
         report["parts"][name] = []
-        for comparison in PARTS[name](setting):
-            result = measure(comparison, rounds=options.rounds)
+        for task in PARTS[name](setting):
+            result = task.measure(options.rounds)
             print(result, end="\n\n", flush=True)
             report["parts"][name].append(result.to_dict())
     if options.output is not None:
@@ -86,4 +82,8 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(parse_arguments())
+    logging.set_verbosity_error()
+    try:
+        main(parse_arguments())
+    except ValueError as error:
+        raise SystemExit(f"benchmarks: {error}") from None

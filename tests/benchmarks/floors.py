@@ -1,7 +1,6 @@
 """What no program can be faster than: the layers alone, on random tensors, without any padding.
 
-A batch has as many sub-tokens, words and regions as the posts that it stands for, in the order of their length, but each of its
-posts has the mean of them.
+A batch has as many sub-tokens and words as the posts that it stands for, but evenly spread: each of its posts has the mean.
 
 Notation: B batch, S sub-tokens, W words, M regions of a picture.
 """
@@ -82,12 +81,7 @@ def exact_batches(setting: Setting, model: MMNERForTokenClassification) -> Batch
 
 
 def _sizes(setting: Setting) -> list[tuple[int, int, int]]:
-    """(B, S, W) of each batch, the posts in the order of their length."""
-    tokens = [post["tokens"] for post in setting.posts]
-    pieces = setting.processor.tokenizer(tokens, is_split_into_words=True)["input_ids"]
-    lengths = sorted((len(text), len(words)) for text, words in zip(pieces, tokens, strict=True))
-    batches = [lengths[first : first + setting.batch_size] for first in range(0, len(lengths), setting.batch_size)]
-    return [
-        (len(batch), math.ceil(sum(pieces for pieces, _ in batch) / len(batch)), math.ceil(sum(w for _, w in batch) / len(batch)))
-        for batch in batches
-    ]
+    """(B, S, W) of each batch."""
+    lengths = list(zip(setting.sub_tokens(), (len(post["tokens"]) for post in setting.posts), strict=True))
+    batches = setting.in_batches(lengths)
+    return [(len(batch), *(math.ceil(sum(column) / len(batch)) for column in zip(*batch, strict=True))) for batch in batches]

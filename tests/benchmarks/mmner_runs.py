@@ -15,7 +15,7 @@ from modeling_mmner.cli import SORTED_BATCHES
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.prediction_mmner import BatchPredictor, PostReader
 from modeling_mmner.recipes import Recipe
-from modeling_mmner.training import PostSampler, parameter_groups, train_epoch
+from modeling_mmner.training import parameter_groups, refresh_centres, train_epoch
 
 from .picture_features import Features, with_features, without_pictures
 from .setting import Setting
@@ -45,23 +45,18 @@ class MMNERTraining:
         optimizer = torch.optim.AdamW(groups, fused=True)
         scheduler = get_linear_schedule_with_warmup(optimizer, 0, MANY_STEPS)
         self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, scheduler)
+        # A step of a system that clusters entities is one after the warm-up.
+        collate = MMNERCollator(setting.processor)
+        refresh_centres(model, setting.posts, collate=collate, batch_size=setting.batch_size, accelerator=self.accelerator)
 
     def loader(self, *, features: Features | None = None, use_images: bool = True) -> Any:
-        """Batches of like length, from the posts as they stand in the corpus; with `features`, no picture is opened."""
+        """The batches, made of the posts as they stand in the corpus; with `features`, no picture is opened."""
         posts, collate = self.setting.posts, cast(Callable[[list[Any]], dict[str, Tensor]], MMNERCollator(self.setting.processor))
         if features is not None or not use_images:
             posts = without_pictures(posts)
         if features is not None:
             collate = with_features(collate, features, lambda post: post["id"])
-        sampler = PostSampler(
-            [len(post["tokens"]) for post in posts],
-            [post["language"] for post in posts],
-            temperature=1.0,
-            batch_size=self.setting.batch_size,
-            generator=torch.Generator().manual_seed(self.setting.seed),
-        )
-        loader = DataLoader(cast(Any, posts), batch_size=self.setting.batch_size, sampler=sampler, collate_fn=collate)
-        return self.accelerator.prepare(loader)
+        return self.accelerator.prepare(DataLoader(cast(Any, posts), self.setting.batch_size, collate_fn=collate))
 
     def epoch(self, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
         """Train on the batches; the mean losses."""
@@ -76,19 +71,27 @@ class MMNERTraining:
         )
 
 
-def extract(setting: Setting, model: MMNERForTokenClassification, *, features: Features | None = None) -> list[list[Any]]:
-    """The entities of each post, from the posts as they stand in the corpus; with `features`, no picture is opened."""
-    accelerator = Accelerator(cpu=True, mixed_precision=setting.precision)
-    predictor = FeaturePredictor(
-        model.eval(),
-        PostReader(setting.processor),
-        batch_size=setting.batch_size,
-        sorted_batches=SORTED_BATCHES,
-        autocast=accelerator.autocast,
-    )
-    predictor.features = features
-    posts = setting.posts if features is None else without_pictures(setting.posts)
-    return [prediction.entities for prediction in predictor.predict(posts)]
+class MMNERExtraction:
+    """A model and its batch predictor.
+
+    Args:
+        features: of the pictures; with them, no picture is opened.
+    """
+
+    def __init__(self, setting: Setting, model: MMNERForTokenClassification, *, features: Features | None = None) -> None:
+        self.posts = setting.posts if features is None else without_pictures(setting.posts)
+        self.predictor = FeaturePredictor(
+            model.eval(),
+            PostReader(setting.processor),
+            batch_size=setting.batch_size,
+            sorted_batches=SORTED_BATCHES,
+            autocast=Accelerator(cpu=True, mixed_precision=setting.precision).autocast,
+        )
+        self.predictor.features = features
+
+    def extract(self) -> list[list[dict[str, Any]]]:
+        """The entities of each post, from the posts as they stand in the corpus."""
+        return [prediction.entities for prediction in self.predictor.predict(self.posts)]
 
 
 class FeaturePredictor(BatchPredictor):

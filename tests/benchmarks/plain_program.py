@@ -169,7 +169,8 @@ class PlainProgram:
     """
 
     def __init__(self, model: PlainUMT, posts: TensorDataset, *, batch_size: int, learning_rate: float = 5e-5) -> None:
-        self.model, self.posts, self.batch_size = model, posts, batch_size
+        self.model = model
+        self.shuffled, self.in_order = (DataLoader(posts, batch_size, shuffle=shuffle) for shuffle in (True, False))
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
 
@@ -177,7 +178,7 @@ class PlainProgram:
         """Train on all posts; the mean loss."""
         self.model.train()
         losses = []
-        for input_ids, mask, pictures, labels, boundary_labels in DataLoader(self.posts, self.batch_size, shuffle=True):
+        for input_ids, mask, pictures, labels, boundary_labels in self.shuffled:
             emissions, boundary = self.model.emissions(input_ids, mask, pictures)
             loss = self.model.loss(emissions, boundary, labels, boundary_labels, mask)
             loss.backward()
@@ -192,7 +193,7 @@ class PlainProgram:
         """The tags of each post's words."""
         self.model.eval()
         found = []
-        for input_ids, mask, pictures, labels, _ in DataLoader(self.posts, self.batch_size):
+        for input_ids, mask, pictures, labels, _ in self.in_order:
             emissions, _ = self.model.emissions(input_ids, mask, pictures)
             found += self.model.tags(emissions, mask, labels)
         return found

@@ -5,6 +5,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,28 +35,43 @@ def table(title: str, rows: list[tuple[str, str]]) -> str:
 
 
 @dataclass
+class Contender:
+    """One that does some work.
+
+    Attributes:
+        run: does it.
+        units: of the work that `run` does; seconds are those of one.
+    """
+
+    run: Callable[[], Any]
+    units: int = 1
+
+
+@dataclass
 class Comparison:
     """Contenders that are timed beside each other.
 
     Attributes:
-        title: the work that each does.
-        contenders: by name, a function that does the work once.
+        title: a unit of the work that each does.
+        contenders: by name.
         ratios: pairs of names: how many times as long the first takes as the second.
     """
 
     title: str
-    contenders: dict[str, Callable[[], Any]]
+    contenders: dict[str, Contender]
     ratios: list[tuple[str, str]]
 
     def measure(self, rounds: int) -> "Times":
         """Time the contenders one after the other, `rounds` times, each round beginning with the next of them."""
         names = list(self.contenders)
-        repeats = {name: _repeats(run) for name, run in self.contenders.items()}
         seconds: dict[str, list[float]] = {name: [] for name in names}
-        for number in range(rounds):
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
-                seconds[name].append(timed(self.contenders[name], repeats=repeats[name]))
+        with _old_objects_set_aside():
+            repeats = {name: _repeats(contender.run) for name, contender in self.contenders.items()}
+            for number in range(rounds):
+                first = number % len(names)
+                for name in names[first:] + names[:first]:
+                    contender = self.contenders[name]
+                    seconds[name].append(_timed(contender.run, repeats[name]) / contender.units)
         return Times(self.title, {name: Spread(values) for name, values in seconds.items()}, self.ratios)
 
 
@@ -65,7 +81,7 @@ class Times:
 
     Attributes:
         title, ratios: see `Comparison`.
-        seconds: for each contender, those that its work took.
+        seconds: for each contender, those that a unit took.
     """
 
     title: str
@@ -91,18 +107,24 @@ class Times:
         return table(self.title, rows + [(f"{one} / {other}", str(spread)) for one, other, spread in self.each_ratio()])
 
 
-def timed(run: Callable[[], Any], *, repeats: int = 1) -> float:
-    """Seconds that `run` takes, the mean of so many calls."""
+@contextmanager
+def _old_objects_set_aside() -> Iterator[None]:
+    """Garbage is collected among new objects alone: one that collects it, as the Trainer does, does not pay for all others."""
     gc.collect()
-    gc.freeze()  # so that one which collects garbage, as the Trainer does, does not pay for all that the others hold
-    started = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    seconds = (time.perf_counter() - started) / repeats
+    gc.freeze()
+    yield
     gc.unfreeze()
-    return seconds
 
 
 def _repeats(run: Callable[[], Any]) -> int:
     """How often a contender does its work in a round. What only a first call has to make is made here."""
-    return 1 if timed(run) >= LEAST_SECONDS else math.ceil(LEAST_SECONDS / timed(run))
+    return 1 if _timed(run, 1) >= LEAST_SECONDS else math.ceil(LEAST_SECONDS / _timed(run, 1))
+
+
+def _timed(run: Callable[[], Any], repeats: int) -> float:
+    """Seconds that `run` takes, the mean of so many calls."""
+    gc.collect()
+    started = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - started) / repeats

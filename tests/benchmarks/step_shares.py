@@ -7,7 +7,7 @@ part's, until it reaches what another part has returned.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,21 +81,68 @@ def watch_training(stopwatch: Stopwatch, training: MMNERTraining) -> None:
         stopwatch.watch(head, "loss", "CRF")
     for objective in model.objectives.values():
         stopwatch.watch(objective, "forward", "objectives")
-    for owner, method in ((training.optimizer, "step"), (training.optimizer, "zero_grad"), (training.accelerator, "clip_grad_norm_")):
+    for owner, method in (
+        (training.optimizer, "step"),
+        (training.optimizer, "zero_grad"),
+        (training.accelerator, "clip_grad_norm_"),
+    ):
         stopwatch.watch(owner, method, "optimizer")
     stopwatch.watch(training.accelerator, "backward", REST)
 
 
 @dataclass
 class Profile:
-    """The shares of a training step's parts.
+    """The parts of a training step, by their shares of it.
 
     Attributes:
         title: what is trained.
-        training: whose parts are watched.
+        training: the training that is watched.
         batches: those of an epoch.
+        stopwatch: that watches it.
     """
 
     title: str
     training: MMNERTraining
-    batches: Callable[[], Iterable[dict[str, Tensor]]]
+    batches: Iterable[dict[str, Tensor]]
+    stopwatch: Stopwatch
+
+    def measure(self, rounds: int) -> "Shares":
+        """Train for so many epochs, after one that is not counted."""
+        self.training.epoch(self.batches)
+        found = []
+        for _ in range(rounds):
+            self.stopwatch.turn(REST)
+            self.stopwatch.seconds.clear()
+            self.training.epoch(self.stopwatch.watched(self.batches, "data"))
+            self.stopwatch.turn(REST)
+            found.append(dict(self.stopwatch.seconds))
+        return Shares(self.title, found)
+
+
+@dataclass
+class Shares:
+    """What a profile found.
+
+    Attributes:
+        title: what was trained.
+        seconds: of each part, by its name, in each epoch.
+    """
+
+    title: str
+    seconds: list[dict[str, float]]
+
+    def by_part(self) -> dict[str, Spread]:
+        """The share of each part of each epoch, in 0..1; the greatest first."""
+        shares = {part: Spread([epoch[part] / sum(epoch.values()) for epoch in self.seconds]) for part in self.seconds[0]}
+        return dict(sorted(shares.items(), key=lambda pair: -pair[1].to_dict()["median"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the JSON file."""
+        return {
+            "title": self.title,
+            "shares": {part: share.to_dict() for part, share in self.by_part().items()},
+            "seconds": self.seconds,
+        }
+
+    def __str__(self) -> str:
+        return table(self.title, [(part, str(share)) for part, share in self.by_part().items()])

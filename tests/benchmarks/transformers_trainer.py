@@ -20,7 +20,8 @@ from .setting import Setting
 class TransformersTrainer:
     """The text encoder of the setting with a linear layer, trained as transformers' examples do it.
 
-    The posts are tokenized once, beforehand; the first sub-token of each word has its label.
+    The posts are tokenized once, beforehand; the first sub-token of each word has its label. They come sorted by length, which
+    its own sampler does in a whole corpus, and hardly with so few.
 
     Args:
         text_config: of the encoder.
@@ -33,7 +34,7 @@ class TransformersTrainer:
         arguments = TrainingArguments(
             num_train_epochs=1,
             per_device_train_batch_size=setting.batch_size,
-            train_sampling_strategy="group_by_length",
+            train_sampling_strategy="sequential",
             optim="adamw_torch_fused",
             bf16=setting.precision == "bf16",
             use_cpu=True,
@@ -46,7 +47,7 @@ class TransformersTrainer:
         self.trainer = Trainer(
             AutoModelForTokenClassification.from_config(config),
             arguments,
-            train_dataset=Dataset.from_list([self._tokenized(post) for post in setting.posts]),
+            train_dataset=Dataset.from_list(sorted(map(self._tokenized, setting.posts), key=lambda text: len(text["input_ids"]))),
             data_collator=DataCollatorForTokenClassification(setting.processor.tokenizer),
         )
         self.trainer.remove_callback(PrinterCallback)
