@@ -101,7 +101,7 @@ def test_plain_program_fuses_as_our_model_does(setting: Setting, plain) -> None:
 
 
 def test_plain_program_is_as_large_as_our_model(setting: Setting, plain) -> None:
-    """If it failed, one would be timed with smaller layers. What depends on the labels is left out: sub-tokens have more of them."""
+    """If it failed, one would be timed with smaller layers. What depends on the labels is left out: sub-tokens have more."""
 
     def size(model: nn.Module) -> int:
         own = ("classifier", "crf", "no_picture")

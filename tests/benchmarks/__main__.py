@@ -83,6 +83,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
 
 if __name__ == "__main__":
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         main(parse_arguments())
     except ValueError as error:

@@ -1,7 +1,7 @@
 """Ours: training as `train_accelerate.py` does it, and extraction by the batch predictor."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -51,12 +51,13 @@ class MMNERTraining:
 
     def loader(self, *, features: Features | None = None, use_images: bool = True) -> Any:
         """The batches, made of the posts as they stand in the corpus; with `features`, no picture is opened."""
-        posts, collate = self.setting.posts, cast(Callable[[list[Any]], dict[str, Tensor]], MMNERCollator(self.setting.processor))
+        posts: Any = self.setting.posts
+        collate: Any = MMNERCollator(self.setting.processor)
         if features is not None or not use_images:
             posts = without_pictures(posts)
         if features is not None:
             collate = with_features(collate, features, lambda post: post["id"])
-        return self.accelerator.prepare(DataLoader(cast(Any, posts), self.setting.batch_size, collate_fn=collate))
+        return self.accelerator.prepare(DataLoader(posts, self.setting.batch_size, collate_fn=collate))
 
     def epoch(self, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
         """Train on the batches; the mean losses."""

@@ -162,7 +162,7 @@ def _labels(word_ids: list[int | None], tags: list[str]) -> list[str]:
 
 
 class PlainProgram:
-    """Training and extraction with `PlainUMT`.
+    """Training and extraction with `PlainUMT`. Extraction ends with tags, where ours goes on to entities and their scores.
 
     Args:
         posts: see `make_tensors`.

@@ -119,13 +119,16 @@ def make_setting(
 
 
 def _batches_of_an_epoch(rows: Any, *, batch_size: int, count: int, seed: int) -> list[int]:
-    """The posts of so many batches, drawn from those of an epoch over all rows."""
+    """The posts of so many batches of an epoch over all rows, taken evenly from the shortest to the longest, in random order."""
     lengths, generator = [len(tokens) for tokens in rows["tokens"]], torch.Generator().manual_seed(seed)
     order = list(PostSampler(lengths, rows["language"], temperature=1.0, batch_size=batch_size, generator=generator))
     whole = [order[first : first + batch_size] for first in range(0, len(order) - batch_size + 1, batch_size)]
     if not 0 < count <= len(whole):
         raise ValueError(f"--batches: expected 1 to {len(whole)}, which an epoch has of {batch_size} posts, found {count}")
-    return [index for batch in random.Random(seed).sample(whole, count) for index in batch]
+    whole.sort(key=lambda batch: sum(lengths[index] for index in batch))
+    chosen = [whole[(2 * number + 1) * len(whole) // (2 * count)] for number in range(count)]
+    random.Random(seed).shuffle(chosen)
+    return [index for batch in chosen for index in batch]
 
 
 def _pictured(posts: list[dict[str, Any]]) -> list[dict[str, Any]]:
