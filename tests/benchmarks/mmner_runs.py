@@ -1,0 +1,110 @@
+"""Ours: training as `train_accelerate.py` does it, and extraction by the batch predictor."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import get_linear_schedule_with_warmup
+
+from modeling_mmner import MMNERForTokenClassification
+from modeling_mmner.assembly import pretrained_parts
+from modeling_mmner.cli import SORTED_BATCHES
+from modeling_mmner.collator import MMNERCollator
+from modeling_mmner.prediction_mmner import BatchPredictor, PostReader
+from modeling_mmner.recipes import Recipe
+from modeling_mmner.training import parameter_groups, refresh_centres, train_epoch
+
+from .picture_features import Features, with_features, without_pictures
+from .setting import Setting
+
+MANY_STEPS = 10**6
+"""Of the schedule: the learning rate matters to no clock, but must not reach 0."""
+
+
+class MMNERTraining:
+    """A model, its optimizer and its loop, as `train_accelerate.py` makes them.
+
+    Args:
+        recipe: another one than the setting's.
+    """
+
+    def __init__(self, setting: Setting, model: MMNERForTokenClassification, *, recipe: Recipe | None = None) -> None:
+        recipe = recipe or setting.recipe
+        self.setting, self.settings = setting, recipe.training
+        self.accelerator = Accelerator(cpu=True, mixed_precision=setting.precision)
+        groups = parameter_groups(
+            model,
+            pretrained_parts(model, recipe),
+            learning_rate=self.settings.learning_rate,
+            head_learning_rate=self.settings.head_learning_rate,
+            weight_decay=self.settings.weight_decay,
+        )
+        optimizer = torch.optim.AdamW(groups, fused=True)
+        scheduler = get_linear_schedule_with_warmup(optimizer, 0, MANY_STEPS)
+        self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, scheduler)
+        # A step of a system that clusters entities is one after the warm-up.
+        collate = MMNERCollator(setting.processor)
+        refresh_centres(model, setting.posts, collate=collate, batch_size=setting.batch_size, accelerator=self.accelerator)
+
+    def loader(self, *, features: Features | None = None, use_images: bool = True) -> Any:
+        """The batches, made of the posts as they stand in the corpus; with `features`, no picture is opened."""
+        posts: Any = self.setting.posts
+        collate: Any = MMNERCollator(self.setting.processor)
+        if features is not None or not use_images:
+            posts = without_pictures(posts)
+        if features is not None:
+            collate = with_features(collate, features, lambda post: post["id"])
+        return self.accelerator.prepare(DataLoader(posts, self.setting.batch_size, collate_fn=collate))
+
+    def epoch(self, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
+        """Train on the batches; the mean losses."""
+        return train_epoch(
+            self.model,
+            batches,
+            accelerator=self.accelerator,
+            optimizer=self.optimizer,
+            scheduler=self.scheduler,
+            max_grad_norm=self.settings.max_grad_norm,
+            report=lambda losses: None,
+        )
+
+
+class MMNERExtraction:
+    """A model and its batch predictor.
+
+    Args:
+        features: of the pictures; with them, no picture is opened.
+    """
+
+    def __init__(self, setting: Setting, model: MMNERForTokenClassification, *, features: Features | None = None) -> None:
+        self.posts = setting.posts if features is None else without_pictures(setting.posts)
+        self.predictor = FeaturePredictor(
+            model.eval(),
+            PostReader(setting.processor),
+            batch_size=setting.batch_size,
+            sorted_batches=SORTED_BATCHES,
+            autocast=Accelerator(cpu=True, mixed_precision=setting.precision).autocast,
+        )
+        self.predictor.features = features
+
+    def extract(self) -> list[list[dict[str, Any]]]:
+        """The entities of each post, from the posts as they stand in the corpus."""
+        return [prediction.entities for prediction in self.predictor.predict(self.posts)]
+
+
+class FeaturePredictor(BatchPredictor):
+    """A batch predictor that can be given its pictures' features."""
+
+    features: Features | None = None
+
+    @property
+    def collate(self) -> Any:
+        """As the batch predictor's, with the features in the place of the pixels."""
+        plain = super().collate
+        if (features := self.features) is None:
+            return plain
+        collate = with_features(lambda batch: plain(batch)[1], features, lambda prediction: prediction.id)
+        return lambda batch: (batch, collate(batch))
