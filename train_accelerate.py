@@ -52,6 +52,7 @@ from modeling_mmner.training import (
     PostSampler,
     centres_due,
     parameter_groups,
+    post_lengths,
     refresh_centres,
     resolve_precision,
     train_epoch,
@@ -185,7 +186,7 @@ def fit(
     """Train for the recipe's epochs; returns the history and the trained weights of the best epoch on the validation split."""
     rows, validation = corpus.splits["train"], corpus.splits["validation"]
     sampler = PostSampler(
-        [len(tokens) for tokens in rows["tokens"]],
+        post_lengths(processor, rows),
         rows["language"],
         temperature=recipe.corpus.language_temperature,
         batch_size=recipe.training.batch_size,

@@ -8,8 +8,9 @@ from datasets import Dataset
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .labels_mmner import IGNORED
+from .processing_mmner import MMNERProcessor
 from .span_f1.span_f1 import SpanF1
-from .training import centres_due, refresh_centres
+from .training import centres_due, post_lengths, refresh_centres
 
 
 def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -64,9 +65,9 @@ class EntityCentreCallback(TrainerCallback):
         )
 
 
-def with_lengths(rows: Dataset) -> Dataset:
-    """The rows with a column ``length``, their number of words, by which ``train_sampling_strategy="group_by_length"`` sorts.
+def with_lengths(rows: Dataset, processor: MMNERProcessor) -> Dataset:
+    """The rows with a column ``length``, their sub-tokens, by which ``train_sampling_strategy="group_by_length"`` sorts.
 
     Without it transformers would look for sub-tokens, which the rows do not have before they are collated.
     """
-    return rows.add_column("length", [len(tokens) for tokens in rows["tokens"]])
+    return rows.add_column("length", post_lengths(processor, rows))

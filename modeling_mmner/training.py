@@ -8,12 +8,16 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
+from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from dataset_scripts.contexts import CONTEXT
+
 from .modeling_mmner import MMNERForTokenClassification
 from .objectives_mmner import EntityClustering
+from .processing_mmner import MMNERProcessor
 
 
 def resolve_precision(mixed_precision: str) -> str:
@@ -30,6 +34,16 @@ def resolve_precision(mixed_precision: str) -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
 
 
+def post_lengths(processor: MMNERProcessor, rows: Dataset) -> list[int]:
+    """What each post takes of a batch: sub-tokens, context and special ones included; words, where the text tower reads words."""
+    lengths: list[int] = []
+    for first in range(0, len(rows), 1000):
+        chosen = rows[first : first + 1000]
+        posts = processor.read(chosen["tokens"], context=chosen.get(CONTEXT))
+        lengths += [windows.size for windows in processor.lay_out(posts)]
+    return lengths
+
+
 class PostSampler(Sampler[int]):
     """The posts of an epoch, those of like length together.
 
@@ -38,7 +52,7 @@ class PostSampler(Sampler[int]):
     equally often, give or take one.
 
     Args:
-        lengths: words of each post.
+        lengths: of each post, see `post_lengths`.
         languages: of each post.
         temperature: > 0; the larger, the more alike the shares.
         batch_size: posts a batch.

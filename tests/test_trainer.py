@@ -168,11 +168,12 @@ def test_the_pass_for_the_centres_draws_no_random_numbers(posts, processor, tmp_
 
 def test_posts_are_grouped_by_length(posts, processor, tmp_path: Path) -> None:
     """Regression: train_sampling_strategy="group_by_length" looked for input_ids in the rows and stopped."""
-    rows = {name: with_lengths(part) for name, part in posts.items()}
-    assert rows["train"]["length"] == [len(tokens) for tokens in posts["train"]["tokens"]]
+    rows = {name: with_lengths(part, processor) for name, part in posts.items()}
+    inputs = [processor([tokens])["input_ids"] for tokens in posts["train"]["tokens"]]
+    assert list(rows["train"]["length"]) == [windows.numel() for windows in inputs]
     options = {"train_sampling_strategy": "group_by_length", "num_train_epochs": 1}
     trainer = make_trainer(new_model(processor), processor, rows, tmp_path, **options)
-    batches = [[int(count) for count in batch["word_mask"].sum(1)] for batch in trainer.get_train_dataloader()]
+    batches = [[int(count) for count in batch["attention_mask"].sum((1, 2))] for batch in trainer.get_train_dataloader()]
     assert sorted(chain(*batches)) == sorted(rows["train"]["length"])
     assert sum(max(batch) * len(batch) for batch in batches) < len(rows["train"]) * max(rows["train"]["length"])
     trainer.train()

@@ -11,13 +11,12 @@ from transformers import get_linear_schedule_with_warmup
 
 from modeling_mmner import MMNERForTokenClassification
 from modeling_mmner.assembly import pretrained_parts
-from modeling_mmner.cli import SORTED_BATCHES
 from modeling_mmner.collator import MMNERCollator
+from modeling_mmner.features import PictureFeatures
 from modeling_mmner.prediction_mmner import BatchPredictor, PostReader
 from modeling_mmner.recipes import Recipe
 from modeling_mmner.training import parameter_groups, refresh_centres, train_epoch
 
-from .picture_features import Features, with_features, without_pictures
 from .setting import Setting
 
 MANY_STEPS = 10**6
@@ -49,14 +48,10 @@ class MMNERTraining:
         collate = MMNERCollator(setting.processor)
         refresh_centres(model, setting.posts, collate=collate, batch_size=setting.batch_size, accelerator=self.accelerator)
 
-    def loader(self, *, features: Features | None = None, use_images: bool = True) -> Any:
+    def loader(self, *, features: PictureFeatures | None = None, use_images: bool = True) -> Any:
         """The batches, made of the posts as they stand in the corpus; with `features`, no picture is opened."""
         posts: Any = self.setting.posts
-        collate: Any = MMNERCollator(self.setting.processor)
-        if features is not None or not use_images:
-            posts = without_pictures(posts)
-        if features is not None:
-            collate = with_features(collate, features, lambda post: post["id"])
+        collate: Any = MMNERCollator(self.setting.processor, use_images=use_images, features=features)
         return self.accelerator.prepare(DataLoader(posts, self.setting.batch_size, collate_fn=collate))
 
     def epoch(self, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
@@ -79,32 +74,16 @@ class MMNERExtraction:
         features: of the pictures; with them, no picture is opened.
     """
 
-    def __init__(self, setting: Setting, model: MMNERForTokenClassification, *, features: Features | None = None) -> None:
-        self.posts = setting.posts if features is None else without_pictures(setting.posts)
-        self.predictor = FeaturePredictor(
+    def __init__(self, setting: Setting, model: MMNERForTokenClassification, *, features: PictureFeatures | None = None) -> None:
+        self.posts = setting.posts
+        self.predictor = BatchPredictor(
             model.eval(),
-            PostReader(setting.processor),
+            PostReader(setting.processor, features=features),
             batch_size=setting.batch_size,
-            sorted_batches=SORTED_BATCHES,
+            read_ahead=True,
             autocast=Accelerator(cpu=True, mixed_precision=setting.precision).autocast,
         )
-        self.predictor.features = features
 
     def extract(self) -> list[list[dict[str, Any]]]:
         """The entities of each post, from the posts as they stand in the corpus."""
         return [prediction.entities for prediction in self.predictor.predict(self.posts)]
-
-
-class FeaturePredictor(BatchPredictor):
-    """A batch predictor that can be given its pictures' features."""
-
-    features: Features | None = None
-
-    @property
-    def collate(self) -> Any:
-        """As the batch predictor's, with the features in the place of the pixels."""
-        plain = super().collate
-        if (features := self.features) is None:
-            return plain
-        collate = with_features(lambda batch: plain(batch)[1], features, lambda prediction: prediction.id)
-        return lambda batch: (batch, collate(batch))

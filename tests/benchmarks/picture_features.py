@@ -1,39 +1,20 @@
-"""Where ready-made picture features come from: the one place that knows."""
+"""Picture features that are ready before the clock starts."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import weakref
+from tempfile import TemporaryDirectory
 
-import torch
-from torch import Tensor
+from datasets import Dataset
 
 from modeling_mmner import MMNERForTokenClassification
-from modeling_mmner.collator import MMNERCollator
+from modeling_mmner.features import PictureFeatures
 
 from .setting import Setting
 
-Features = dict[str, Tensor]
-"""For each post, by its id, the regions (M, C) of its picture."""
 
-
-@torch.no_grad()
-def picture_features(setting: Setting, model: MMNERForTokenClassification) -> Features:
-    """The features of the setting's pictures, from the model's frozen picture encoder."""
-    (tower,), collate = model.vision_towers, MMNERCollator(setting.processor)
-    return {post["id"]: tower.features(collate([post])["pixel_values"][0])[0] for post in setting.posts}
-
-
-def without_pictures(posts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The posts with none of their pictures to be opened."""
-    return [post | {"image": None} for post in posts]
-
-
-def with_features(
-    collate: Callable[[list[Any]], dict[str, Tensor]], features: Features, ids: Callable[[Any], str]
-) -> Callable[[list[Any]], dict[str, Tensor]]:
-    """A collator that puts the features in the place of the pixels; `ids` tells a post's id."""
-
-    def collate_with_features(batch: list[Any]) -> dict[str, Tensor]:
-        inputs = {name: tensor for name, tensor in collate(batch).items() if name not in ("pixel_values", "image_mask")}
-        return inputs | {"image_features": torch.stack([features[ids(post)] for post in batch])[:, None]}
-
-    return collate_with_features
+def picture_features(setting: Setting, model: MMNERForTokenClassification) -> PictureFeatures:
+    """The kept features of the setting's pictures, in a folder that lasts as long as they do."""
+    folder = TemporaryDirectory()
+    features = PictureFeatures.of_model(model, setting.processor, folder=folder.name, bf16=setting.precision == "bf16")
+    features.fill(Dataset.from_list([{"image": post["image"]} for post in setting.posts]))
+    weakref.finalize(features, folder.cleanup)
+    return features

@@ -14,7 +14,7 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.assembly import build_model, build_processor
 from modeling_mmner.images_mmner import pictures_of
 from modeling_mmner.recipes import Recipe, load_recipe
-from modeling_mmner.training import PostSampler
+from modeling_mmner.training import PostSampler, post_lengths
 
 BERT_BASE = {"model_type": "bert", "vocab_size": 28996}  # bert-base-cased; all else is the default of BertConfig
 PIECES = 3000
@@ -114,13 +114,13 @@ def make_setting(
     corpus = open_corpus(data_dir or "sample", image_dir=image_dir)
     rows = corpus.splits["train"]
     processor = build_processor(recipe, labels=corpus.labels, posts=rows["tokens"])
-    chosen = _batches_of_an_epoch(rows, batch_size=batch_size, count=batches, seed=seed)
+    chosen = _batches_of_an_epoch(rows, processor, batch_size=batch_size, count=batches, seed=seed)
     return Setting(recipe, _pictured([rows[index] for index in chosen]), processor, batch_size, precision, seed)
 
 
-def _batches_of_an_epoch(rows: Any, *, batch_size: int, count: int, seed: int) -> list[int]:
+def _batches_of_an_epoch(rows: Any, processor: MMNERProcessor, *, batch_size: int, count: int, seed: int) -> list[int]:
     """The posts of so many batches of an epoch over all rows, taken evenly from the shortest to the longest, in random order."""
-    lengths, generator = [len(tokens) for tokens in rows["tokens"]], torch.Generator().manual_seed(seed)
+    lengths, generator = post_lengths(processor, rows), torch.Generator().manual_seed(seed)
     order = list(PostSampler(lengths, rows["language"], temperature=1.0, batch_size=batch_size, generator=generator))
     whole = [order[first : first + batch_size] for first in range(0, len(order) - batch_size + 1, batch_size)]
     if not 0 < count <= len(whole):
