@@ -29,8 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dataset_scripts.builder import read_ahead
-
+from .batching_mmner import CORES, ahead
 from .images_mmner import PICTURE_COLUMNS, load_picture, pictures_of, square_pixels
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor
@@ -255,7 +254,7 @@ class PictureFeatures:
 
         gathered: dict[str, Tensor] = {}
         backbone, size = frozen.tower.config.backbone, 0
-        squares = (square for _, square in read_ahead(pixels, missing.values()))
+        squares = ahead(pixels, missing.values(), threads=min(8, CORES), most=4 * _BATCH)
         named = iter(tqdm(zip(missing, squares, strict=True), f"features of {backbone}", len(missing), delay=2))
         while group := dict(islice(named, _BATCH)):
             rows_of_group = self._rows(frozen.tower, group)

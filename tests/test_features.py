@@ -153,6 +153,7 @@ def fill_slowly(folder: str, count: int) -> None:
     """Fill, with a file for each batch and a pause before it, in a process that may be killed."""
     from modeling_mmner import features as module
 
+    torch.set_num_threads(1)  # as in the tests' own process: with more the last bits of a row may be others
     module._FILE_BYTES = 1  # type: ignore[misc]
     model, processor = frozen_parts()
     features = PictureFeatures.of_model(model, processor, folder=folder)
