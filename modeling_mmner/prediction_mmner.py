@@ -155,7 +155,9 @@ class BatchPredictor:
             indexed = is_indexed(posts)
             dataset: Dataset[Prediction] = _IndexedPosts(posts, self.read) if indexed else _StreamedPosts(posts, self.read)
             workers = self.num_workers if indexed else min(self.num_workers, 1)  # each would read the whole stream
-            yield from chain.from_iterable(DataLoader(dataset, batch_size=self.batch_size, num_workers=workers, collate_fn=list))
+            own = torch.Generator()  # a loader draws a number, and training that is evaluated shall not miss it
+            loader = DataLoader(dataset, batch_size=self.batch_size, num_workers=workers, collate_fn=list, generator=own)
+            yield from chain.from_iterable(loader)
 
     def _batches(self, window: list[Prediction]) -> Iterator[Sequence[Prediction]]:
         """Those posts that could be read, in batches."""
