@@ -127,7 +127,8 @@ class MultimodalNERPipeline(Pipeline):
 
     def preprocess(self, input_: Any, **options: Any) -> Prediction:  # type: ignore[override]
         """A post, read, without its entities."""
-        return PostReader(cast(Any, self.processor), **options)(input_)
+        read = PostReader(cast(Any, self.processor), **options)
+        return read.lay_out(read(input_))
 
     def _forward(self, input_tensors: Any, **forward_parameters: Any) -> Any:
         predictor = BatchPredictor(self.model, PostReader(cast(Any, self.processor)))

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from .modeling_mmner import MMNERForTokenClassification
 
 _LEVELS = 127
-# Where a CPU has no instructions for products of bytes (VNNI), oneDNN adds two of them in 16 bits, of inputs in 0..255: weights
-# beyond this would overflow. So the sums are exact on every CPU.
-_WEIGHT_LEVELS = 64
+_LEVELS_IN_16_BITS = 64
+"""Of weights, where a CPU has no instructions for products of bytes (VNNI): oneDNN adds two of them in 16 bits then, with inputs
+of 0..255, and larger weights would overflow without a word."""
 
 
 def quantize_linears(model: MMNERForTokenClassification) -> None:
@@ -33,7 +33,7 @@ def quantize_linears(model: MMNERForTokenClassification) -> None:
 class Int8Linear(nn.Module):
     """A linear layer of trained weights in integers: weights rounded once, by output, inputs as they come, by row.
 
-    With scales by row, what is found in one post does not depend on the others of its batch.
+    With scales by row, a post's results do not depend on the others of its batch.
     """
 
     weight: Tensor
@@ -43,7 +43,7 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()  # shape: (out, in)
-        scale = _scale(weight, _WEIGHT_LEVELS)
+        scale = _scale(weight, _LEVELS if torch.cpu._is_vnni_supported() else _LEVELS_IN_16_BITS)
         self.register_buffer("weight", (weight / scale).round().to(torch.int8).t())  # shape: (in, out)
         self.register_buffer("scale", scale.flatten())
         self.register_buffer("bias", torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().float())

@@ -20,7 +20,7 @@ from modeling_mmner.loading import computing_dtype, load_model
 from modeling_mmner.prediction_mmner import BatchPredictor, PostReader
 from modeling_mmner.quantization import Int8Linear, quantize_linears
 from tests.small_corpora import write_posts
-from tests.small_posts import POSTS, ROWS, assert_same, by_hand, small_parts
+from tests.small_posts import POSTS, ROWS, by_hand, small_parts
 from tests.tiny import LABELS, SYSTEMS, tiny_batch
 
 TAGGED = {
@@ -90,12 +90,16 @@ def linear_of(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_an_integer_layer_computes_what_whole_numbers_do(bias) -> None:
+@pytest.mark.parametrize(("has_vnni", "levels"), [(True, 127), (False, 64)])
+def test_an_integer_layer_computes_what_whole_numbers_do(monkeypatch, has_vnni, levels, bias) -> None:
     """If it failed, a sum would overflow, or a scale belong to another row."""
+    if has_vnni and not torch.cpu._is_vnni_supported():
+        pytest.skip("without VNNI weights of 8 bits overflow")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: has_vnni)
     linear, inputs = linear_of(40, 24, bias=bias), torch.randn(3, 5, 40) * torch.logspace(-3, 3, 5)[:, None]
     inputs[1, 2] = 0
     weight, rows = linear.weight.detach().double().numpy(), inputs.double().numpy()
-    weight_scale, row_scale = abs(weight).max(1) / 64, np.maximum(abs(rows).max(-1, keepdims=True), 1e-30) / 127
+    weight_scale, row_scale = abs(weight).max(1) / levels, np.maximum(abs(rows).max(-1, keepdims=True), 1e-30) / 127
     sums = np.rint(rows / row_scale).astype(np.int64) @ np.rint(weight.T / weight_scale).astype(np.int64)
     expected = sums * row_scale * weight_scale + (linear.bias.detach().numpy() if bias else 0)
     np.testing.assert_allclose(Int8Linear(linear)(inputs).numpy(), expected, rtol=1e-5, atol=1e-6)
@@ -116,21 +120,22 @@ def test_a_row_does_not_depend_on_the_others() -> None:
     assert torch.equal(layer(inputs), torch.cat([layer(row[None]) for row in inputs]))
 
 
-def test_sums_are_exact_without_instructions_for_bytes() -> None:
+@pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE"])
+def test_sums_are_exact_without_instructions_for_bytes(instructions) -> None:
     """Regression: with weights of 8 bits oneDNN's sums of 16 bits overflow on CPUs without VNNI, and nothing tells of it."""
     code = """
 import torch
 from torch import nn
 from modeling_mmner.quantization import Int8Linear
+torch.cpu._is_vnni_supported = lambda: False
 linear = nn.Linear(384, 64, bias=False)
 with torch.no_grad():
     linear.weight.fill_(1.0)
 print(Int8Linear(linear)(torch.ones(64, 384)).unique().tolist())
 """
-    for instructions in ("AVX2", "AVX512_CORE", "DEFAULT"):
-        environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-        assert json.loads(run.stdout) == [pytest.approx(384, rel=1e-6)], instructions
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert json.loads(run.stdout) == [pytest.approx(384, rel=1e-6)]
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -154,11 +159,17 @@ def test_a_quantized_system_finds_nearly_the_same(system) -> None:
 
 
 def test_quantized_batches_equal_one_by_one(folder) -> None:
-    """If it failed, integers would make a post's entities depend on its neighbours."""
-    model, processor = load_model(folder, dtype="auto", quantize="int8")
-    together = [found.entities for found in BatchPredictor(model, PostReader(processor), batch_size=4).predict(ROWS)]
+    """If it failed, integers would make a post's entities depend on its neighbours.
+
+    Scores may differ by what it makes to round the last digit of a number up or down.
+    """
+    parts = load_model(folder, dtype="auto", quantize="int8")
+    together = [found.entities for found in BatchPredictor(parts[0], PostReader(parts[1]), batch_size=4).predict(ROWS)]
     assert any(together)
-    assert_same(together, [by_hand((model, processor), text, pictures) for text, pictures in POSTS])
+    for found, (text, pictures) in zip(together, POSTS, strict=True):
+        expected = by_hand(parts, text, pictures)
+        assert [one["word"] for one in found] == [one["word"] for one in expected]
+        assert [one["score"] for one in found] == pytest.approx([one["score"] for one in expected], abs=0.02)
 
 
 def test_only_the_cpu_quantizes(folder, capsys) -> None:
