@@ -59,4 +59,4 @@ class Int8Linear(nn.Module):
 
 def _scale(rows: Tensor, levels: int) -> Tensor:
     """(N, 1) float32 by which a row is divided to lie in -levels..levels."""
-    return rows.abs().amax(1, keepdim=True).float().clamp(min=torch.finfo(torch.float32).tiny) / levels
+    return (rows.abs().amax(1, keepdim=True).float() / levels).clamp(min=torch.finfo(torch.float32).tiny)
