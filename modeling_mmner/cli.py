@@ -5,11 +5,14 @@ import logging
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dataset_scripts.commands import add_corpus_commands
+from dataset_scripts.commands import add_corpus_commands, add_reading_options, opened_corpus
 
 from .model_commands import add_model_commands
+
+if TYPE_CHECKING:
+    from .prediction_mmner import BatchPredictor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +31,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", required=True)
     add_corpus_commands(commands)
     add_model_commands(commands)
+    _add_predict(commands)
+    _add_evaluate(commands)
+    return parser
+
+
+def _add_predict(commands: Any) -> None:
     predict = commands.add_parser(
         "predict",
         help="find the entities of a text or of JSON lines",
@@ -35,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         "from --input or the standard input; writes JSON lines {id, text, entities}, and {id, error} if it cannot be read.",
     )
     predict.set_defaults(command=_predict)
-    predict.add_argument("--model", required=True, help="folder or Hub id of a trained model")
+    _add_model_options(predict)
     predict.add_argument("--text", help="one text")
     predict.add_argument("--image", nargs="+", default=[], metavar="FILE", help="the pictures of --text")
     predict.add_argument(
@@ -43,11 +52,55 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--input", metavar="FILE", help="JSON lines to read; default: standard input")
     predict.add_argument("--output", metavar="FILE", help="file to write; default: standard output")
-    predict.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
-    predict.add_argument("--batch_size", type=int, default=32, help="posts a batch (default 32)")
-    predict.add_argument("--num_workers", type=int, default=0, help="processes that read pictures (default 0: this one)")
     predict.add_argument("--threshold", type=float, default=0.0, help="leave out entities with a lower score, in 0..1")
-    return parser
+
+
+def _add_evaluate(commands: Any) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="score a trained model on a corpus, and time it",
+        description="Tags a split of a corpus and prints precision, recall and F1 over entities, and posts a second: so it tells "
+        "what --dtype, --quantize or another corpus costs.",
+        allow_abbrev=False,
+    )
+    evaluate.set_defaults(command=_evaluate)
+    evaluate.add_argument("dataset", help="the corpus, named as for `inspect`")
+    _add_model_options(evaluate)
+    evaluate.add_argument("--config", help="config of a data set that has several")
+    evaluate.add_argument("--split", default="test", help="split to score (default test)")
+    evaluate.add_argument(
+        "--context", metavar="FIELD", help="column of the corpus, or field of --context_file, for models that read contexts"
+    )
+    evaluate.add_argument("--context_file", nargs="+", default=[], metavar="FILE", help="JSON lines with the posts' id and FIELD")
+    add_reading_options(evaluate)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="what the model computes in; auto (default): bfloat16 where the device is fast at it, else float32",
+    )
+    parser.add_argument("--quantize", choices=("int8",), help="compute linear layers in 8-bit integers, on the CPU")
+    parser.add_argument("--batch_size", type=int, default=32, help="posts a batch, at most (default 32)")
+    parser.add_argument(
+        "--num_workers", type=int, default=0, help="processes that read posts and pictures (default 0: threads of this one)"
+    )
+
+
+def _predictor(options: argparse.Namespace, *, threshold: float = 0.0) -> "BatchPredictor":
+    """What the options of `_add_model_options` ask for; a model that is given contexts must read them."""
+    from .loading import load_model
+    from .prediction_mmner import BatchPredictor, PostReader
+
+    computing = {name: getattr(options, name) for name in ("device", "dtype", "quantize")}
+    model, processor = load_model(options.model, reads_contexts=bool(options.context), **computing)
+    reader = PostReader(processor, broken_pictures="skip")
+    sizes = {name: getattr(options, name) for name in ("batch_size", "num_workers")}
+    return BatchPredictor(model, reader, read_ahead=True, threshold=threshold, **sizes)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -58,13 +111,8 @@ def _predict(options: argparse.Namespace) -> int:
         if options.text is None and getattr(options, name):
             raise ValueError(f"expected --text with --{name}; JSON lines have their own under {name!r}")
     from .json_lines import json_line, read_json_lines
-    from .loading import load_model
-    from .prediction_mmner import BatchPredictor, PostReader
 
-    model, processor = load_model(options.model, device=options.device, reads_contexts=bool(options.context))
-    reader = PostReader(processor, broken_pictures="skip")
-    sizes = {"batch_size": options.batch_size, "num_workers": options.num_workers}
-    predictor = BatchPredictor(model, reader, threshold=options.threshold, read_ahead=True, **sizes)
+    predictor = _predictor(options, threshold=options.threshold)
     failed = broken = 0
     with ExitStack() as files:
         posts: Iterable[Any] = [{"text": options.text, "images": options.image, "context": options.context}]
@@ -85,3 +133,33 @@ def _predict(options: argparse.Namespace) -> int:
     if failed:
         print(f"predict: {failed} posts could not be read; their lines have an 'error' in place of entities", file=sys.stderr)
     return int(failed > 0)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    """Print scores in percent and the pace of a split; a picture that cannot be read is left out and told of."""
+    if options.context_file and options.context is None:
+        raise ValueError("--context_file: expected --context, the field that holds the contexts, found none")
+    from time import perf_counter
+
+    from dataset_scripts.contexts import with_contexts
+
+    from .evaluation import evaluate_rows
+
+    corpus = opened_corpus(options)
+    if options.split not in corpus.splits:
+        raise ValueError(f"--split: expected one of {', '.join(corpus.splits)}, found {options.split}")
+    splits = {options.split: corpus.splits[options.split]}
+    rows = (with_contexts(splits, options.context, options.context_file) if options.context else splits)[options.split]
+    predictor = _predictor(options)
+    if unknown := sorted(set(corpus.labels) - set(predictor.read.processor.labels)):
+        raise ValueError(f"{options.model}: expected a model that knows the labels of {corpus.name}, found none for {unknown}")
+    started = perf_counter()
+    tags = [found.tags for found in predictor.predict(rows)]
+    pace = len(rows) / (perf_counter() - started)
+    scores = evaluate_rows(tags, rows, corpus.labels)
+    overall, strict = scores["overall"], scores["strict"]
+    low, high = overall["confidence_interval"]
+    print(f"{corpus.name}, {options.split}: {len(rows)} posts, {overall['number']} entities; {pace:.1f} posts a second")
+    print(f"precision {100 * overall['precision']:.2f}, recall {100 * overall['recall']:.2f}, strict F1 {100 * strict['f1']:.2f}")
+    print(f"F1 {100 * overall['f1']:.2f}, 95% interval {100 * low:.2f} to {100 * high:.2f}")
+    return 0

@@ -68,7 +68,7 @@ class MultimodalNERPipeline(Pipeline):
                 that were trained with contexts read them.
             is_split_into_words: True takes a list of strings for the words of one post, False for as many texts.
             num_workers: processes that read posts and their pictures; default 0: threads of this one. A stream is read by one
-                process at most, and by no thread.
+                process at most, and by no thread. Threads decode what a data set gives undecoded: ``Image(decode=False)``.
             batch_size: posts a batch, at most; default 1. Many posts are sorted by length, but those of a stream, which is read
                 no further than a batch.
             options: threshold, in 0..1, leaves out entities with a lower score (default 0). allow_urls fetches pictures from
@@ -127,7 +127,8 @@ class MultimodalNERPipeline(Pipeline):
 
     def preprocess(self, input_: Any, **options: Any) -> Prediction:  # type: ignore[override]
         """A post, read, without its entities."""
-        return PostReader(cast(Any, self.processor), **options)(input_)
+        read = PostReader(cast(Any, self.processor), **options)
+        return read.lay_out(read(input_))
 
     def _forward(self, input_tensors: Any, **forward_parameters: Any) -> Any:
         predictor = BatchPredictor(self.model, PostReader(cast(Any, self.processor)))

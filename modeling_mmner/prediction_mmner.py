@@ -85,9 +85,14 @@ class PostReader:
             text = row["text"] if row.get("text") is not None else row["tokens"]
             context = context_of(row, number) if self.processor.context_window is not None else None
             (read.post,) = self.processor.read([text], [pictures], context=[context], whole_pictures=False)
-            (read.windows,) = self.processor.lay_out([read.post])
         except (PostError, PictureError) as error:
             read.error = error
+        return read
+
+    def lay_out(self, read: Prediction) -> Prediction:
+        """The same with its text laid out: by no thread, for the model would wait for Python while it makes sub-tokens."""
+        if read.post is not None:
+            (read.windows,) = self.processor.lay_out([read.post])
         return read
 
     def _pictures(self, row: dict[str, Any], number: int, broken: list[str]) -> list[Any]:
@@ -157,12 +162,15 @@ class BatchPredictor:
         """The posts, read, in their order."""
         if not self.num_workers:
             numbered, threads = enumerate(_each(posts), start=1), READING_THREADS if self.read_ahead else 0
-            yield from ahead(lambda post: self.read(post[1], number=post[0]), numbered, threads=threads, most=self._window)
+            read = ahead(lambda post: self.read(post[1], number=post[0]), numbered, threads=threads, most=self._window)
+            yield from map(self.read.lay_out, read)
         else:
             indexed = is_indexed(posts)
             dataset: Dataset[Prediction] = _IndexedPosts(posts, self.read) if indexed else _StreamedPosts(posts, self.read)
             workers = self.num_workers if indexed else min(self.num_workers, 1)  # each would read the whole stream
-            yield from chain.from_iterable(DataLoader(dataset, batch_size=self.batch_size, num_workers=workers, collate_fn=list))
+            own = torch.Generator()  # a loader draws a number, and training that is evaluated shall not miss it
+            loader = DataLoader(dataset, batch_size=self.batch_size, num_workers=workers, collate_fn=list, generator=own)
+            yield from chain.from_iterable(loader)
 
     def _batches(self, window: list[Prediction]) -> Iterator[Sequence[Prediction]]:
         """Those posts that could be read, in batches."""
@@ -208,7 +216,7 @@ class _IndexedPosts(Dataset[Prediction]):
         return len(self.posts)
 
     def __getitem__(self, index: int) -> Prediction:
-        return self.read(post_at(self.posts, index), number=index + 1)
+        return self.read.lay_out(self.read(post_at(self.posts, index), number=index + 1))
 
 
 class _StreamedPosts(IterableDataset[Prediction]):
@@ -219,7 +227,7 @@ class _StreamedPosts(IterableDataset[Prediction]):
 
     def __iter__(self) -> Iterator[Prediction]:
         for number, post in enumerate(self.posts, start=1):
-            yield self.read(post, number=number)
+            yield self.read.lay_out(self.read(post, number=number))
 
 
 def is_indexed(posts: Any) -> bool:

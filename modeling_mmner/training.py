@@ -15,23 +15,21 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from dataset_scripts.contexts import CONTEXT
 
+from .loading import computes_in_bfloat16
 from .modeling_mmner import MMNERForTokenClassification
 from .objectives_mmner import EntityClustering
 from .processing_mmner import MMNERProcessor
 
 
 def resolve_precision(mixed_precision: str) -> str:
-    """What ``auto`` means here: bf16 where the device computes in it natively, else no mixed precision.
-
-    A CPU without bf16 instructions emulates them, some twenty times slower than float32.
-    """
+    """What ``auto`` means here: bf16 where the device computes in it natively, else fp16 on CUDA and no mixed precision."""
     if mixed_precision != "auto":
         return mixed_precision
     if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return "bf16" if computes_in_bfloat16("cuda") else "fp16"
     if torch.backends.mps.is_available():
         return "no"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
+    return "bf16" if computes_in_bfloat16("cpu") else "no"
 
 
 def post_lengths(processor: MMNERProcessor, rows: Dataset) -> list[int]:

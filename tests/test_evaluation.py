@@ -144,6 +144,14 @@ def test_a_split_is_predicted_as_its_posts_one_by_one(grey):
     assert len({tag for post in together for tag in post}) > 1
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_predicting_draws_no_random_number(num_workers):
+    """If it failed, training would take another path when it is evaluated, or when other processes help with that."""
+    before = torch.get_rng_state()
+    Predictor(LookupModel(), processor(), Accelerator(cpu=True), num_workers=num_workers).tags(rows_of([["Paris"], ["a"]]))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def without_labels(batch):
     return {name: values for name, values in batch.items() if name != "labels"}
 

@@ -275,7 +275,7 @@ def test_command_line_reads_and_writes_json_lines(folder, parts, picture, tmp_pa
     posts = some_posts(picture)
     source, target = tmp_path / "posts.jsonl", tmp_path / "entities.jsonl"
     source.write_text("\n\n".join(map(json.dumps, posts)), encoding="utf-8")
-    options = ["--model", str(folder), "--input", str(source), "--output", str(target), "--device", "cpu"]
+    options = ["--model", str(folder), "--input", str(source), "--output", str(target), "--device", "cpu", "--dtype", "float32"]
     assert main(["predict", *options, "--batch_size", "8"]) == 0
     written = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
     assert written == rows_of(predict(parts, posts, batch_size=8))

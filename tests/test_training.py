@@ -332,7 +332,7 @@ def test_run_tells_what_the_contexts_are_worth(with_contexts) -> None:
     test = metrics.splits.test
     scores = {mode: block.overall.f1 for mode, block in test.context.items()}
     assert list(scores) == ["true", "shuffled", "none"] and scores["true"] == test.overall.f1
-    assert scores["true"] > 0.8 > 0.7 > max(scores["shuffled"], scores["none"])
+    assert scores["true"] >= 20 / 24 > 0.7 > max(scores["shuffled"], scores["none"])  # 20 posts have a context
     assert test.p_values["context"].keys() == {"shuffled", "none"} and max(test.p_values["context"].values()) < 0.05
     assert test.p_values["picture"] == {} and list(test.picture) == ["none"]
     counts = metrics.corpus.contexts["test"]
