@@ -13,6 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 from .escaping import markdown_text, one_line
 
 NEEDED = (
+    "filelock",
     "huggingface-hub",
     "matplotlib",
     "numpy",
