@@ -122,7 +122,8 @@ def train(recipe: Recipe) -> RunMetrics:
     sizes = {"parameters": model.num_parameters(), "trained_parameters": model.num_parameters(only_trainable=True)}
     accelerator.print(f"{recipe.name}: {sizes['parameters']:,} parameters; {corpus.summary().describe()}")
     kept = run_features(recipe, processor, model, accelerator)
-    accelerator.print(kept.fill(corpus.splits))
+    if told := kept.fill(corpus.splits):
+        accelerator.print(told)
 
     history, best_state = fit(recipe, corpus, processor, model, accelerator, kept.features)
     model.load_state_dict(best_state, strict=False)  # without what is frozen

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_scripts.commands import add_corpus_commands, add_reading_options, opened_corpus
 
-from .model_commands import add_model_commands
+from .model_commands import add_model_commands, add_model_option
 
 if TYPE_CHECKING:
     from .prediction_mmner import BatchPredictor
@@ -76,7 +76,7 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
+    add_model_option(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
     parser.add_argument(
         "--dtype",

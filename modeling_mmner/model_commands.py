@@ -23,7 +23,8 @@ def add_model_commands(commands: Any) -> None:
     _add_features(commands)
 
 
-def _add_model_option(parser: argparse.ArgumentParser) -> None:
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--model`."""
     parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
 
 
@@ -52,7 +53,7 @@ def _add_export(commands: Any) -> None:
         "decoding in numpy. Needs the extra `onnx`.",
     )
     export.set_defaults(command=_export_onnx)
-    _add_model_option(export)
+    add_model_option(export)
     export.add_argument("--output_dir", required=True, help="folder to make")
 
 
@@ -63,7 +64,7 @@ def _add_demo(commands: Any) -> None:
         description="Serves a page on which a model can be tried (needs the extra `demo`), or writes it as a folder for a Space.",
     )
     demo.set_defaults(command=_demo)
-    _add_model_option(demo)
+    add_model_option(demo)
     demo.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
     demo.add_argument("--host", default="127.0.0.1", help="address to serve on (default 127.0.0.1: this computer alone)")
     demo.add_argument("--port", type=_port, default=7860, help="port to serve on (default 7860)")
@@ -78,7 +79,7 @@ def _add_explanations(commands: Any) -> None:
         "in numbers (explanation.json). `check-maps` tells whether the maps of a model mean something.",
     )
     explain.set_defaults(command=_explain)
-    _add_model_option(explain)
+    add_model_option(explain)
     explain.add_argument("--text", required=True, help="the post's text")
     explain.add_argument("--image", required=True, nargs="+", metavar="FILE", help="its pictures, drawn side by side")
     explain.add_argument("--context", nargs="+", metavar="TEXT", help="texts about the post, for models that read contexts")
@@ -92,7 +93,7 @@ def _add_explanations(commands: Any) -> None:
         "others, and measures what each costs. For models trained on the sample corpus's types.",
     )
     check.set_defaults(command=_check_maps)
-    _add_model_option(check)
+    add_model_option(check)
     check.add_argument("--posts", type=int, default=200, help="posts of the test split to use (default 200)")
     check.add_argument("--seed", type=int, default=1, help="random seed for the choice of posts and regions (default 1)")
 
@@ -148,6 +149,18 @@ def _add_captions(commands: Any) -> None:
     caption.add_argument("--max_new_tokens", type=_positive, default=40, help="length of a picture's caption (default 40)")
     caption.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
     add_reading_options(caption)
+
+
+def _add_features(commands: Any) -> None:
+    features = commands.add_parser(
+        "features",
+        help="show or clear the kept features of frozen picture encoders",
+        description="Lists the frozen picture encoders whose features are kept, with how many pictures and how much room they "
+        "take. Training fills them; without them it computes them again.",
+    )
+    features.set_defaults(command=_features)
+    features.add_argument("--feature_cache", default="auto", metavar="FOLDER", help="where training was told to keep them")
+    features.add_argument("--clear", action="store_true", help="remove them")
 
 
 def _positive(text: str) -> int:
@@ -287,37 +300,6 @@ def _reproduce(options: argparse.Namespace) -> int:
     return int(bool(errors))
 
 
-def _add_features(commands: Any) -> None:
-    features = commands.add_parser(
-        "features",
-        help="show or clear the kept features of frozen picture encoders",
-        description="Lists the frozen picture encoders whose features are kept, with how many pictures and how much room they "
-        "take. Training fills them; without them it computes them again.",
-    )
-    features.set_defaults(command=_features)
-    features.add_argument(
-        "--feature_cache", default="auto", metavar="FOLDER", help="where they are kept, if not where training does"
-    )
-    features.add_argument("--clear", action="store_true", help="remove them")
-
-
-def _features(options: argparse.Namespace) -> int:
-    from .features import clear, stores_in
-    from .run_features import feature_folder
-
-    folder = feature_folder(options.feature_cache)
-    if folder is None:
-        raise ValueError("--feature_cache: expected a folder or auto, found off")
-    total = 0
-    for name, pictures, size in stores_in(folder):
-        print(f"{name}: {pictures:,} pictures, {size / 1e6:,.1f} MB")
-        total += size
-    print(f"{'cleared' if options.clear else 'kept'}: {total / 1e6:,.1f} MB in {folder}")
-    if options.clear:
-        clear(folder)
-    return 0
-
-
 def _caption(options: argparse.Namespace) -> int:
     from .captioning import Captioner, CaptionFile, caption_corpus
 
@@ -334,4 +316,21 @@ def _caption(options: argparse.Namespace) -> int:
     print(f"without a caption: {counts.without} posts that have no picture, {len(counts.broken)} whose picture is broken")
     if counts.broken:
         print(f"the first broken one is that of {counts.broken[0]}")
+    return 0
+
+
+def _features(options: argparse.Namespace) -> int:
+    from .features import clear, stores_in
+    from .run_features import feature_folder
+
+    folder = feature_folder(options.feature_cache)
+    if folder is None:
+        raise ValueError("--feature_cache: expected a folder or auto, found off")
+    total = 0
+    for name, pictures, size in stores_in(folder):
+        print(f"{name}: {pictures:,} pictures, {size / 1e6:,.1f} MB")
+        total += size
+    print(f"{'cleared' if options.clear else 'kept'}: {total / 1e6:,.1f} MB in {folder}")
+    if options.clear:
+        clear(folder)
     return 0

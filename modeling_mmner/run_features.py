@@ -6,7 +6,7 @@ next run finds their features without reading it.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,9 @@ class RunFeatures:
     encoders: list[_Encoder] = field(default_factory=list)
 
     def fill(self, splits: dict[str, Any]) -> str:
-        """Compute what is missing for the pictures of all splits, and let go of the encoders; returns what was done, in words."""
+        """Compute what is missing for the pictures of all splits, and let go of the encoders; returns in words what was done."""
         if self.features is None:
-            return "picture features are not kept"
+            return ""
         for rows in splits.values():
             self.features.fill(rows)
         for encoder in self.encoders:
@@ -95,7 +95,8 @@ def run_features(
     encoders = []
     for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True):
         if tower.frozen:
-            encoders.append(_Encoder(tower, settings, accelerator.device, is_loaded=not settings.has_weights))
+            own = replace(settings)  # the recipe's shall not learn where this machine keeps the file
+            encoders.append(_Encoder(tower, own, accelerator.device, is_loaded=not settings.has_weights))
             store = _store_of(folder, encoders[-1], image_size=size, precision=accelerator.mixed_precision)
         towers.append(FrozenTower(tower, store, encoders[-1].load) if tower.frozen else None)
     return RunFeatures(PictureFeatures(size, towers, autocast=accelerator.autocast), encoders)
@@ -123,8 +124,9 @@ def _source(encoder: _Encoder, *, image_size: int, precision: str) -> str | None
         path = cfg.hf_hub_id and try_to_load_from_cache(cfg.hf_hub_id, "model.safetensors")
     if not isinstance(path, (str, Path)) or not Path(path).is_file():
         return None
-    settings.checkpoint = str(path)  # the file of which it is said, also when it is read at the end
+    settings.checkpoint = str(path)  # the same file is read at the end, whatever the Hub has by then
     with open(path, "rb") as file:
         weights = hashlib.file_digest(file, "blake2b").hexdigest()
-    about = [weights, encoder.tower.config.to_diff_dict(), asdict(settings), image_size, precision, timm.__version__]
+    given = asdict(replace(settings, checkpoint=None))
+    about = [weights, encoder.tower.config.to_diff_dict(), given, image_size, precision, timm.__version__]
     return hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
 from datasets import Dataset, Features, List
 from datasets import Image as ImageFeature
 from safetensors.torch import save_file
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader
 
 import train_accelerate
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor, run_features
+from modeling_mmner.assembly import build_model, build_processor
 from modeling_mmner.cli import main
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.features import FeatureError, FeatureStore, PictureFeatures, picture_key
@@ -282,6 +284,20 @@ def test_saved_model_computes_from_pixels(trained):
         expected = saved[0](**MMNERCollator(processor)(chosen)).logits
         found = saved[0](**MMNERCollator(processor, features=features)(chosen)).logits
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
+
+
+def test_recipe_does_not_learn_where_a_file_of_the_hub_is(trained, monkeypatch):
+    """Regression: the file of weights in the Hub's cache became the recipe's checkpoint, and so went into metrics and cards, and
+    `reproduce` took its own run for another one's."""
+    folder, _, _, _ = trained
+    monkeypatch.setattr(run_features, "try_to_load_from_cache", lambda *given: str(folder / "tower.safetensors"))
+    tower = TOWER | {"pretrained": True}
+    recipe = small_recipe(folder, vision_towers=[tower], feature_cache=str(folder / "features"))
+    processor = build_processor(recipe, labels=["O", "B-PER"], posts=[WORDS])
+    model = build_model(recipe, processor, with_frozen=False)
+    kept = run_features.run_features(recipe, processor, model, Accelerator(cpu=True))
+    assert len(kept.features.frozen[0].store) > 0 and not kept.encoders[0].is_loaded
+    assert recipe == small_recipe(folder, vision_towers=[tower], feature_cache=str(folder / "features"))
 
 
 def test_command_shows_and_clears(trained, capsys):
