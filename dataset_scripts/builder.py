@@ -3,17 +3,17 @@
 import hashlib
 import os
 import warnings
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import datasets
 
+from modeling_mmner.batching_mmner import ahead
 from modeling_mmner.images_mmner import PictureError, load_picture
 from modeling_mmner.labels_mmner import bio_labels
 
@@ -24,10 +24,8 @@ from .slices import SplitSlice, parse_slice
 
 SPLITS = ("train", "validation", "test")
 STANDARD_TYPES = ("PER", "LOC", "ORG", "MISC")
-_THREADS, _READ_AHEAD = 4, 16
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+READING_THREADS, READ_AHEAD = 4, 16
+"""Of pictures: so many are read at a time, and so many wait at most."""
 
 
 def corpus_features(labels: list[str]) -> datasets.Features:
@@ -247,7 +245,8 @@ class PostsBuilder(CorpusBuilder):
         Raises:
             CorpusError: as `rows`; or a picture is broken and `broken_pictures` says stop.
         """
-        for row, (picture, problem) in read_ahead(_read_picture, self.rows(split)):
+        read = ahead(lambda row: (row, *_read_picture(row)), self.rows(split), threads=READING_THREADS, most=READ_AHEAD)
+        for row, picture, problem in read:
             if problem is not None:
                 if self.config.broken_pictures == "stop":
                     hint = "with --broken_pictures keep such posts are kept without their picture"
@@ -310,24 +309,6 @@ class PostsBuilder(CorpusBuilder):
 
 def _short_hash(value: Any) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
-
-
-def read_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """Each item with the function's result, in order; threads work a few items ahead, so that memory stays flat."""
-    with ThreadPoolExecutor(_THREADS) as threads:
-        waiting: deque[tuple[Item, Future[Result]]] = deque()
-        try:
-            for item in items:
-                waiting.append((item, threads.submit(function, item)))
-                if len(waiting) > _READ_AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
 
 
 def _read_picture(row: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:

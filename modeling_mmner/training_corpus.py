@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
-from dataset_scripts.builder import SPLITS, read_ahead
+from dataset_scripts.builder import READ_AHEAD, READING_THREADS, SPLITS
 from dataset_scripts.contexts import CONTEXT, with_contexts
 from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.opening import Corpus, open_corpus
@@ -19,6 +19,7 @@ from dataset_scripts.reader import CorpusError
 from dataset_scripts.sample.languages import LANGUAGES
 from dataset_scripts.sample.texts import generate_posts
 
+from .batching_mmner import ahead
 from .escaping import one_line
 from .images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from .processing_mmner import MMNERProcessor
@@ -267,7 +268,7 @@ def _states(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[str]]
     """
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     found: dict[str, list[str]] = {"state": [], "problem": []}
-    for row, problem in read_ahead(_problem, rows):
+    for row, problem in zip(rows, ahead(_problem, rows, threads=READING_THREADS, most=READ_AHEAD), strict=True):
         found["state"].append("broken" if problem else "present" if pictures_of(row) else "missing")
         found["problem"].append(problem or "no picture")
     return found

@@ -59,6 +59,30 @@ def test_so_many_items_are_taken_ahead_and_no_more(threads, taken):
     results.close()
 
 
+@pytest.mark.parametrize("number", [0, 1, 4, 5, 6])
+def test_every_item_has_its_result(number):
+    """If it failed, the last items of a split, or those of a short one, would be lost."""
+    assert list(ahead(str, range(number), threads=2, most=5)) == [str(item) for item in range(number)]
+
+
+def test_several_items_are_worked_on_at_once():
+    """If it failed, pictures would be read one after the other, and building would take several times as long."""
+    together = threading.Barrier(2, timeout=30)
+    assert len(list(ahead(lambda _: together.wait(), range(4), threads=2, most=4))) == 4
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_an_error_of_the_items_is_passed_on(threads):
+    """If it failed, a malformed line would end a split early, as if the file ended there."""
+
+    def items():
+        yield from range(5)
+        raise ValueError("train.txt:6: malformed")
+
+    with pytest.raises(ValueError, match=r"train\.txt:6: malformed"):
+        list(ahead(str, items(), threads=threads, most=2))
+
+
 @pytest.mark.parametrize("threads", [0, 2])
 def test_an_error_stands_in_its_item_s_place(threads):
     """If it failed, the results before an error would be lost, or the error be lost among them."""

@@ -1,12 +1,7 @@
-"""Tests of what is built from corpora: versions of their files, cached data sets, reading ahead, and the real corpora."""
+"""Tests of what is built from corpora: versions of their files, cached data sets, and the real corpora."""
 
-import itertools
 import os
-import random
-import threading
-import time
 import warnings
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from datasets.exceptions import DatasetGenerationError
 
-from dataset_scripts.builder import PostsBuilder, read_ahead
+from dataset_scripts.builder import PostsBuilder
 from dataset_scripts.conll.conll import Conll
 from dataset_scripts.mmner.mmner import MMNER
 from dataset_scripts.official import OFFICIAL, Official, count_file, differences, file_hash
@@ -207,64 +202,6 @@ def test_error_while_building_has_the_corpuss_text(make, corpus, images):
     with pytest.raises(DatasetGenerationError) as caught:
         builder.download_and_prepare()
     assert "expected the picture 3.jpg" in str(caught.value.__cause__)
-
-
-# Reading ahead.
-
-
-def test_read_ahead_keeps_the_order():
-    """If it failed, a post would get the picture of another one whose file was read sooner."""
-    waits = random.Random(0)
-    found = read_ahead(lambda number: time.sleep(waits.random() / 200) or -number, range(100))
-    assert list(found) == [(number, -number) for number in range(100)]
-
-
-@pytest.mark.parametrize("count", [0, 1, 16, 17, 18])
-def test_read_ahead_gives_every_item(count):
-    """If it failed, the last items of a split, or those of a short one, would be lost."""
-    assert list(read_ahead(str, range(count))) == [(number, str(number)) for number in range(count)]
-
-
-def test_read_ahead_stays_a_few_items_ahead():
-    """If it failed, all pictures of a corpus would be in memory before the first is written."""
-    taken: list[int] = []
-    items = (taken.append(number) or number for number in itertools.count())
-    leads = [taken[-1] - number for number, _ in itertools.islice(read_ahead(str, items), 200)]
-    assert max(leads) <= 16
-
-
-def test_read_ahead_works_on_several_items_at_once():
-    """If it failed, pictures would be read one after the other, and building would take several times as long."""
-    together = threading.Barrier(2, timeout=30)
-    assert len(list(read_ahead(lambda _: together.wait(), range(4)))) == 4
-
-
-def test_read_ahead_passes_on_the_functions_error_in_its_place():
-    """If it failed, an error would be lost in a thread, or come before the items in front of it."""
-    found = read_ahead(lambda number: 1 // (number - 20), range(100))
-    assert [number for number, _ in itertools.islice(found, 20)] == list(range(20))
-    with pytest.raises(ZeroDivisionError):
-        next(found)
-
-
-def test_read_ahead_passes_on_the_iterables_error():
-    """If it failed, a malformed line would end a split early, as if the file ended there."""
-
-    def items() -> Iterator[int]:
-        yield from range(5)
-        raise CorpusError("train.txt:6: malformed")
-
-    with pytest.raises(CorpusError, match=r"train\.txt:6: malformed"):
-        list(read_ahead(str, items()))
-
-
-def test_read_ahead_ends_its_threads_when_it_is_left():
-    """If it failed, each build that stops at an error would leave threads that keep on reading pictures."""
-    before = threading.active_count()
-    found = read_ahead(str, itertools.count())
-    next(found)
-    found.close()
-    assert threading.active_count() == before
 
 
 # The real corpora.
