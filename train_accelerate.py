@@ -51,6 +51,7 @@ from modeling_mmner.terms import derived_licence, terms_of
 from modeling_mmner.training import (
     PostSampler,
     centres_due,
+    loader_workers,
     parameter_groups,
     post_lengths,
     refresh_centres,
@@ -130,9 +131,8 @@ def train(recipe: Recipe) -> RunMetrics:
     selected = max(history, key=lambda epoch: epoch["validation_f1"])
     training_seconds = time.perf_counter() - started
 
-    predictor = Predictor(
-        model, processor, accelerator, recipe.training.batch_size, recipe.training.num_workers, features=kept.features
-    )
+    readers = recipe.training.num_workers or 0  # 0: threads
+    predictor = Predictor(model, processor, accelerator, recipe.training.batch_size, readers, features=kept.features)
     splits, predicted = score_splits(recipe, corpus, predictor)
     terms = terms_of(recipe)
     metrics = RunMetrics.from_dict(
@@ -194,12 +194,16 @@ def fit(
         generator=torch.Generator().manual_seed(recipe.training.seed),
     )
     collate = MMNERCollator(processor, features=features)
+    opens_pictures = collate.opens_pictures and any(column in rows.features for column in PICTURE_COLUMNS)
+    workers = loader_workers(recipe.training.num_workers, opens_pictures=opens_pictures)
     loader = DataLoader(
         rows,
         batch_size=recipe.training.batch_size,
         sampler=sampler,
         collate_fn=collate,
-        num_workers=recipe.training.num_workers,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),  # what it draws depends on the workers, and dropout shall not miss it
     )
     groups = parameter_groups(
         model,
@@ -212,9 +216,8 @@ def fit(
     steps = recipe.training.epochs * -(-len(loader) // recipe.training.accumulation)
     scheduler = get_linear_schedule_with_warmup(optimizer, int(recipe.training.warmup_share * steps), steps)
     wrapped, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
-    predictor = Predictor(
-        model, processor, accelerator, recipe.training.batch_size, recipe.training.num_workers, features=features
-    )
+    readers = recipe.training.num_workers or 0  # 0: threads
+    predictor = Predictor(model, processor, accelerator, recipe.training.batch_size, readers, features=features)
     gold = gold_tags(validation, corpus.labels)
 
     history: list[dict[str, float]] = []

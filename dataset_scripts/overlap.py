@@ -106,8 +106,12 @@ def overlapping(train: datasets.Dataset, *held_out: datasets.Dataset) -> list[in
 
     Without them no post of `train` is in a held-out split, nor one of those in `train`.
     """
-    posts = _SplitIndex(train)
-    return sorted({post.position for rows in held_out for post in _shared_posts(posts, _SplitIndex(rows)) if post.is_same_post})
+    indices, found = [_SplitIndex(rows) for rows in held_out], set()
+    for first in range(0, len(train), _ROWS_AT_ONCE):  # a training split may be large
+        posts = _SplitIndex(train.select(range(first, min(first + _ROWS_AT_ONCE, len(train)))))
+        shared = (post for there in indices for post in _shared_posts(posts, there))
+        found |= {first + post.position for post in shared if post.is_same_post}
+    return sorted(found)
 
 
 class _SplitIndex:

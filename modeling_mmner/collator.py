@@ -25,12 +25,18 @@ class MMNERCollator:
     context_column: str | None = "context"
     features: PictureFeatures | None = None
 
+    @property
+    def opens_pictures(self) -> bool:
+        """Whether pictures are opened to make a batch, for no feature of theirs stands for all of them."""
+        wanted = self.use_images and self.processor.image_size is not None
+        return wanted and (self.features is None or self.features.needs_pixels)
+
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """See `MMNERProcessor.__call__` and `PictureFeatures.inputs` for the tensors and their shapes."""
         images = [pictures_of(row) for row in rows] if self.use_images else None
         labels = [row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None
         context = [row.get(self.context_column) for row in rows] if self.context_column is not None else None
-        opened = images if self.features is None or self.features.needs_pixels else None
+        opened = images if self.opens_pictures else None
         batch = dict(self.processor([row["tokens"] for row in rows], images=opened, context=context, labels=labels))
         if self.features is None:
             return batch

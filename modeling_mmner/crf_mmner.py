@@ -6,7 +6,7 @@ Notation: B batch, W words, L labels. A state dict of `torchcrf.CRF` loads into 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import initialization
 
 from .labels_mmner import IGNORED, boundary_label, may_follow
@@ -19,10 +19,6 @@ except ImportError as error:
         "mmner needs the package that provides the module 'torchcrf': run `pip install pytorch-crf` "
         "(the package called 'torchcrf' is another one)"
     ) from error
-
-
-_NEVER = -1e4
-"""The logarithm that stands for a probability of 0, so that sums of it can be subtracted."""
 
 
 class CRF(TorchCRF):
@@ -91,10 +87,15 @@ class CRF(TorchCRF):
         stay = torch.arange(self.num_tags, device=emissions.device).expand(len(emissions), -1)
         score = start + emissions[:, 0]  # shape: (B, L)
         pointers = []
-        for emitted, present in zip(emissions.unbind(1)[1:], mask[..., None].unbind(1)[1:], strict=True):
+        in_all_texts = mask.all(0).tolist()
+        for word, emitted in enumerate(emissions.unbind(1)[1:], start=1):
             best, pointer = (score[:, :, None] + transitions).max(1)  # shape: (B, L) each
-            score = torch.where(present, best + emitted, score)
-            pointers.append(torch.where(present, pointer, stay))
+            reached = best + emitted
+            if not in_all_texts[word]:
+                present = mask[:, word, None]
+                reached, pointer = torch.where(present, reached, score), torch.where(present, pointer, stay)
+            score = reached
+            pointers.append(pointer)
         tags = [(score + end).argmax(1, keepdim=True)]  # shape: (B, 1)
         for pointer in reversed(pointers):
             tags.append(pointer.gather(1, tags[-1]))
@@ -130,26 +131,23 @@ class CRF(TorchCRF):
         emissions = self._checked(emissions, mask)
         scores = self._scores(barred=True)
         found = posterior(emissions, mask, scores)
-        tags = tags.masked_fill(~mask, 0)
         begins, inside = torch.tensor([self._begins, self._illegal[0]], device=tags.device)  # what may not start is an I- label
-        starts, continues = begins[tags] & mask, inside[tags] & mask  # shape: (B, W) each
-        # The logarithm of the probability to move on as the span does, from its words to the next one: to that one's tag where it
-        # belongs to the span, else to any label that continues nothing. 0 from a text's last word.
-        texts, words = ((starts | continues)[:, :-1] & mask[:, 1:]).nonzero(as_tuple=True)  # shape: (N,) each
-        moves = scores.moves[tags[texts, words]] + found.ahead[texts, words + 1]  # shape: (N, L)
-        following = tags[texts, words + 1, None]
-        is_next = torch.arange(self.num_tags, device=tags.device) == following  # shape: (N, L)
-        unwanted = torch.where(inside[following], ~is_next, inside)
-        onwards = moves.new_zeros(mask.shape)
-        onwards[texts, words] = moves.masked_fill(unwanted, -torch.inf).logsumexp(-1) - moves.logsumexp(-1)
-        # A span has those from its first word up to the next word that does not continue it, where `stops` is.
-        summed = nn.functional.pad(onwards.clamp(min=_NEVER).cumsum(1), (1, 0))
-        places = torch.arange(mask.shape[1], device=mask.device)
-        stops = torch.where(continues, mask.shape[1], places)[:, 1:]
-        stops = nn.functional.pad(stops, (0, 1), value=mask.shape[1]).flip(1).cummin(1).values.flip(1)  # shape: (B, W)
-        path = summed.gather(1, stops) - summed[:, :-1]
-        first = found.marginals.gather(2, tags[..., None])[..., 0]
-        return (first * path.exp()).clamp(max=1.0).masked_fill(~starts, 0.0).float()
+        tags = tags.masked_fill(~mask, 0)
+        texts, words = ((begins | inside)[tags] & mask).nonzero(as_tuple=True)  # shape: (N,) each, of the words in spans
+        following = (words + 1).clamp(max=mask.shape[1] - 1)
+        own, following_tags = tags[texts, words], tags[texts, following]
+        # How probable it is to move on as the span does: to the next word's tag where that belongs to the span, else to any label
+        # that continues nothing.
+        onwards = (scores.moves[own] + found.ahead[texts, following]).softmax(-1)  # shape: (N, L)
+        is_next = torch.arange(self.num_tags, device=tags.device) == following_tags[:, None]
+        onwards = onwards.where(torch.where(inside[following_tags, None], is_next, ~inside), 0.0).sum(-1)
+        onwards = onwards.log().where((words < following) & mask[texts, following], 0.0)  # 0 from a text's last word
+        first = begins[own]
+        path = onwards.new_zeros(1 + len(own)).index_add_(0, first.cumsum(0), onwards)[1:][: int(first.sum())]
+        texts, words = texts[first], words[first]
+        of_spans = onwards.new_zeros(mask.shape)
+        of_spans[texts, words] = found.marginals[texts, words, own[first]] * path.exp()
+        return of_spans.clamp_(max=1.0).float()
 
     def _scores(self, *, barred: bool) -> TagScores:
         """The scores of labels and moves in float32, illegal ones at -inf when `barred`."""

@@ -184,7 +184,9 @@ class TrainingSettings:
     centre_refresh_epochs: int = option(2, "epochs between refreshes of the centres")
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device is fast at it")
     seed: int = option(1, "random seed")
-    num_workers: int = option(0, "processes that prepare batches")
+    num_workers: int | None = option(
+        None, "processes that prepare batches; none: where a step opens pictures, one for each core but one, and 4 at most"
+    )
     output_dir: str = option("outputs", "folder of the run's results")
     compare_without_pictures: bool = option(False, "train the same model without pictures as well, and compare")
     feature_cache: str = option(
@@ -197,7 +199,7 @@ class TrainingSettings:
         _check_at_least_one(self, "epochs", "batch_size", "accumulation", "centre_refresh_epochs")
         _check_positive(self, "learning_rate", "head_learning_rate", "max_grad_norm")
         for name in ("weight_decay", "centre_warmup_epochs", "seed", "num_workers"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"recipe {name}: expected a number >= 0, found {getattr(self, name)}")
         if not 0 <= self.warmup_share <= 1:
             raise ValueError(f"recipe warmup_share: expected a share in 0..1, found {self.warmup_share}")

@@ -1,5 +1,6 @@
 """The pieces of a training run that its script and the Trainer share: sampling, parameter groups, precision, entity centres."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -15,6 +16,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from dataset_scripts.contexts import CONTEXT
 
+from .batching_mmner import CORES
 from .loading import computes_in_bfloat16
 from .modeling_mmner import MMNERForTokenClassification
 from .objectives_mmner import EntityClustering
@@ -30,6 +32,14 @@ def resolve_precision(mixed_precision: str) -> str:
     if torch.backends.mps.is_available():
         return "no"
     return "bf16" if computes_in_bfloat16("cpu") else "no"
+
+
+def loader_workers(setting: int | None, *, opens_pictures: bool) -> int:
+    """How many processes prepare a training process's batches: as many as the setting says, else as cores are free."""
+    if setting is not None:
+        return setting
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of this training on this machine
+    return min(4, max(0, CORES // processes - 1)) if opens_pictures else 0
 
 
 def post_lengths(processor: MMNERProcessor, rows: Dataset) -> list[int]:

@@ -1,6 +1,7 @@
 """The benchmarks in `tests/benchmarks`: that contenders do the work that they are timed at. Nothing is timed here."""
 
 import json
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from datasets import load_dataset
 from torch import nn
 
 from modeling_mmner.crf_mmner import CRF
-from tests.benchmarks import crf_speed, rounds, step_shares
+from tests.benchmarks import crf_speed, memory, rounds, second_runs, step_shares
 from tests.benchmarks.__main__ import main, parse_arguments
 from tests.benchmarks.floors import exact_batches
 from tests.benchmarks.mmner_runs import MMNERExtraction, MMNERTraining
@@ -179,3 +181,27 @@ def test_backward_pass_is_counted_by_part(setting: Setting, monkeypatch) -> None
     shares = step_shares.Profile("", training, training.loader(), stopwatch).measure(1)
     taken = {part: seconds for part, seconds in shares.seconds[0].items() if seconds}
     assert taken == {part: 2 * 10.0**number for number, part in enumerate(layers)}  # two batches
+
+
+@pytest.mark.slow
+def test_second_run_and_second_seed_compute_no_picture(recipe: str, monkeypatch, capsys) -> None:
+    """If it failed, a frozen encoder would run again on pictures whose features are kept, or the command would not count it."""
+    monkeypatch.setattr("sys.argv", ["second_runs", "--steps", "1", "--recipe", recipe, "--mixed_precision", "no"])
+    second_runs.main()
+    first, second, seed = capsys.readouterr().out.splitlines()
+    pictures = int(first.split("encoders ran on ")[1].split()[0])
+    assert pictures > 1000 and f"{pictures} times before the first step and 0 times later" in first
+    assert "ran on 0 pictures, 0 times before the first step and 0 times later" in second
+    assert "ran on 0 pictures, 0 times before the first step and 0 times later" in seed
+
+
+@pytest.mark.slow
+def test_memory_command_trains_and_extracts_on_as_many_posts_as_it_says(tmp_path: Path, monkeypatch, capsys) -> None:
+    """If it failed, the figures of memory would not be those of corpora of two sizes."""
+    monkeypatch.setattr("sys.argv", ["memory", "--training", "40", "80", "--extraction", "40", "80", "--steps", "4"])
+    memory.main(memory.parse_arguments(), tmp_path)
+    shown = capsys.readouterr().out
+    assert re.findall(r"(\w+), (\d+) posts: peak [\d,]+ MiB", shown) == [
+        (what, posts) for what in ("training", "extraction") for posts in ("40", "80")
+    ]
+    assert len(load_dataset(str(tmp_path / "corpus-80"), split="train")) == 80

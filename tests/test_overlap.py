@@ -159,6 +159,16 @@ def test_nothing_is_left_once_the_overlapping_posts_are_out(train, held_out):
 
 @fewer_examples
 @either_way
+def test_a_split_read_in_parts_has_the_same_posts_in_common(train, held_out):
+    """If it failed, leaks would be missed, or other posts left out, in a training split that is read in several parts."""
+    whole = overlapping(train, held_out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dataset_scripts.overlap._ROWS_AT_ONCE", 2)
+        assert overlapping(train, held_out) == whole
+
+
+@fewer_examples
+@either_way
 def test_a_split_is_found_in_itself(one, other):
     """If it failed, a copy of a corpus under another name would not be known for one."""
     itself = overlap(one, one)

@@ -136,7 +136,7 @@ _TEXTS = (
 _FIELDS = [item for section in (CorpusSettings, ModelSettings, TrainingSettings) for item in fields(section)]
 _KEYS = model_keys()
 OPTIONS: dict[str, tuple[str, object]] = {
-    **{item.name: ("3", 3) for item in _FIELDS if item.type is int},
+    **{item.name: ("3", 3) for item in _FIELDS if item.type in (int, int | None)},
     **{item.name: ("0.25", 0.25) for item in _FIELDS if item.type is float},
     **{item.name: (str(not item.default).lower(), not item.default) for item in _FIELDS if item.type is bool},
     **{name: ("0.25", 0.25) for name, setting in _KEYS.items() if setting.type is float},

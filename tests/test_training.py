@@ -11,13 +11,13 @@ from accelerate import Accelerator
 
 import train_accelerate
 from dataset_scripts.sample.sample import draw_picture, generate_posts
-from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner import MMNERForTokenClassification, MMNERProcessor, training
 from modeling_mmner.assembly import build_model, build_processor, pretrained_parts
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.evaluation import Predictor
 from modeling_mmner.recipes import Recipe, load_recipe, parse_arguments
 from modeling_mmner.reports import context_worth, results_table
-from modeling_mmner.training import centres_due, parameter_groups, refresh_centres
+from modeling_mmner.training import centres_due, loader_workers, parameter_groups, refresh_centres
 from modeling_mmner.training_corpus import load_corpus
 
 TEXT = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
@@ -361,3 +361,31 @@ def test_contexts_of_an_unnamed_writer_are_warned_of(with_contexts) -> None:
     for writer, words in (("", "by somebody (--context_writer says who); a model may have"), ("m/x", "by m/x, which may have")):
         with pytest.warns(UserWarning, match=re.escape(f"contexts were written {words} seen the test posts")):
             load_corpus(recipe.with_settings(context_writer=writer).corpus)
+
+
+@pytest.mark.parametrize(
+    "setting, opens_pictures, cores, processes, expected",
+    [
+        (None, True, 2, 1, 1),
+        (None, True, 64, 1, 4),
+        (None, True, 8, 4, 1),
+        (None, True, 1, 1, 0),
+        (None, False, 8, 1, 0),
+        (3, False, 1, 1, 3),
+    ],
+)
+def test_batches_are_prepared_by_processes_where_cores_are_free(setting, opens_pictures, cores, processes, expected, monkeypatch):
+    """If it failed, pictures would be decoded while the model waits, or more processes would run than there are cores."""
+    monkeypatch.setattr(training, "CORES", cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert loader_workers(setting, opens_pictures=opens_pictures) == expected
+
+
+def test_processes_that_prepare_batches_change_nothing(tmp_path):
+    """If it failed, a run's results would depend on how many cores the machine has."""
+    write_corpus(tmp_path)
+    losses = []
+    for workers in (0, 1):
+        recipe = small_recipe(tmp_path, num_workers=workers, output_dir=str(tmp_path / f"{workers}"))
+        losses.append([epoch["loss"] for epoch in train_accelerate.train(recipe).history])
+    assert losses[0] == losses[1]
