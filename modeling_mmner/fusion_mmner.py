@@ -5,6 +5,7 @@ Notation: B batch, W words, R regions of a post, D text width, C vision channels
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import initialization
@@ -12,6 +13,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mmner import MMNERConfig
 from .context_mmner import FusionOutput, ModelPart, Regions, TextStates, Widths
+from .windows_mmner import best_windows, window_starts
+
+MOST_WORDS = 2048
+"""Words of a text that attend over one another. A longer text is read in windows of so many, which overlap by half."""
 
 
 class Attention(nn.Module):
@@ -94,6 +99,30 @@ class TransformerLayer(GradientCheckpointingLayer):
         states = self.attention_norm(query + self.dropout(attended))
         return self.feed_forward_norm(states + self.dropout(self.feed_forward(states))), weights
 
+    def over_words(self, words: Tensor, *, mask: Tensor) -> Tensor:
+        """The words (B, W, D) of texts after attending over one another, where `mask` (B, W) is True.
+
+        All of a text's words, up to `MOST_WORDS`; those of a longer one in windows of so many, each word read where the nearer
+        border is farthest, so that a text costs no more than in proportion to its length. An exported graph has no windows.
+        """
+        if torch.compiler.is_exporting() or words.shape[1] <= MOST_WORDS:
+            return self(words, words, mask=mask)[0]
+        texts = [self._in_windows(text[present][None]) for text, present in zip(words, mask, strict=True)]
+        return torch.cat([nn.functional.pad(text, (0, 0, 0, words.shape[1] - text.shape[1])) for text in texts])
+
+    def _in_windows(self, words: Tensor) -> Tensor:
+        """(1, W, D) `over_words` of one text."""
+        length, capacity = words.shape[1], min(words.shape[1], MOST_WORDS)
+        if length == 0:
+            return words
+        firsts = window_starts(length, capacity)
+        everywhere = torch.ones(1, capacity, dtype=torch.bool, device=words.device)
+        parts = (words[:, first : first + capacity] for first in firsts.tolist())
+        windows = torch.cat([self(part, part, mask=everywhere[:, : part.shape[1]])[0] for part in parts])  # shape: (K, N, D)
+        best = best_windows(np.arange(length), firsts, length=length, capacity=capacity)
+        rows, places = (torch.from_numpy(index).to(words.device) for index in (best, np.arange(length) - firsts[best]))
+        return windows[rows, places][None]
+
 
 class Fusion(ModelPart):
     """A fusion: `forward` reads the text's states and the regions of each picture encoder, and returns `FusionOutput`.
@@ -157,7 +186,7 @@ class CrossModalFusion(Fusion, part="cross-modal"):
         visual = torch.cat([rows, self.region_projection(picture.states).to(rows.dtype)], dim=1)  # V, shape: (B, 1 + R, D)
         visual_mask = torch.cat([~has_picture[:, 0], picture.mask], dim=1)
 
-        words, _ = self.text_layer(text.words, text.words, mask=text.mask)
+        words = self.text_layer.over_words(text.words, mask=text.mask)
         image_guided, _ = self.image_guided_by_text(visual, words, mask=text.mask)
         text_view, _ = self.text_from_image(words, image_guided, mask=visual_mask)
         guided_image, weights = self.text_guided_image(words, visual, mask=visual_mask, need_weights=need_weights)
@@ -325,8 +354,14 @@ class CoAttention(nn.Module):
         """Attend from `query` (B, Q, D) over `context` (B, K, D), K >= 0, where `mask` (B, K) is True.
 
         Returns:
-            (B, Q, D) and the weights (B, Q, K); 0 where `mask` is True nowhere.
+            (B, Q, D) and the weights (B, Q, K); 0 where `mask` is True nowhere. With more than `MOST_WORDS` in the context the
+            weights of all queries are the same row: as many rows as queries would not fit into memory.
         """
+        if context.shape[1] > MOST_WORDS and not torch.compiler.is_exporting():
+            one = self.context_score(torch.tanh(self.context_map(context))).mT  # shape: (B, 1, K)
+            shared = masked_softmax(one, mask[:, None])
+            read = shared.to(context.dtype) @ context
+            return read.expand(-1, query.shape[1], -1), shared.expand(-1, query.shape[1], -1)
         of_query = self.query_score(torch.tanh(self.query_map(query)))  # shape: (B, Q, 1)
         of_context = self.context_score(torch.tanh(self.context_map(context)))  # shape: (B, K, 1)
         weights = masked_softmax(of_query + of_context.mT, mask[:, None])

@@ -138,8 +138,7 @@ class BoundaryDetection(Head, part="boundary"):
 
     def states(self, context: Context) -> Tensor:
         """The text tower's words after a Transformer layer."""
-        states, _ = self.text_layer(context.text.words, context.text.words, mask=context.text.mask)
-        return states
+        return self.text_layer.over_words(context.text.words, mask=context.text.mask)
 
     def gold(self, context: Context) -> Tensor:
         """The labels without their types."""

@@ -16,6 +16,8 @@ from .configuration_mmner import MMNERConfig
 from .context_mmner import ModelPart, TextStates, masked_mean
 
 CHARACTER_IDS = 257  # the bytes, and 0 for padding
+MOST_TOKENS = 65536
+"""Sub-tokens with their padding that an encoder reads at a time: 128 windows of 512."""
 
 
 class TextTower(ModelPart):
@@ -97,17 +99,28 @@ class TransformerTower(TextTower, part="transformer"):
             inputs["token_type_ids"] = token_type_ids
         exists = attention_mask.any(-1)  # shape: (B, K)
         if bool(exists.all()):
-            encoded = self.encoder(**{name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
-            states = encoded.last_hidden_state.unflatten(0, exists.shape)  # shape: (B, K, S, D)
+            encoded, pooled = self._encoded({name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
+            states = encoded.unflatten(0, exists.shape)  # shape: (B, K, S, D)
         else:
-            encoded = self.encoder(**{name: tensor[exists] for name, tensor in inputs.items()})
-            states = encoded.last_hidden_state.new_zeros(*input_ids.shape, self.width)
-            states[exists] = encoded.last_hidden_state
+            encoded, pooled = self._encoded({name: tensor[exists] for name, tensor in inputs.items()})
+            states = encoded.new_zeros(*input_ids.shape, self.width)
+            states[exists] = encoded
         words = words_of(states.flatten(1, 2), word_starts=word_starts, word_mask=word_mask)
-        if not self.has_pooler:
+        if pooled is None:
             return TextStates(words, word_mask, masked_mean(words, word_mask))
         first = exists.sum(1).cumsum(0) - exists.sum(1)  # of each text's windows among all that exist; shape: (B,)
-        return TextStates(words, word_mask, encoded.pooler_output[first])
+        return TextStates(words, word_mask, pooled[first])
+
+    def _encoded(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The encoder's states (V, S, D) of V windows, and their pooled vectors (V, D) where it has a pooler.
+
+        The windows of a very long text are read some after the others: in one batch they would not fit into memory.
+        """
+        group = max(1, MOST_TOKENS // inputs["input_ids"].shape[1])
+        parts = zip(*(tensor.split(group) for tensor in inputs.values()), strict=True)
+        read = [self.encoder(**dict(zip(inputs, part, strict=True))) for part in parts]
+        states = torch.cat([one.last_hidden_state for one in read])
+        return states, torch.cat([one.pooler_output for one in read]) if self.has_pooler else None
 
 
 class Embeddings(nn.Embedding):
