@@ -11,6 +11,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from .reader import CorpusError
 
+_MOST_TIMES, _MOST_AT_LEAST = 50, 10**9
+"""An archive may take unpacked so many times its own size, or so many bytes. Texts shrink to a fifth, bombs to a thousandth."""
+_LEAST_OF_A_FILE = 4096  # bytes that an empty file takes on a disk
+
 _DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
     *(EOFError, RuntimeError, NotImplementedError),
@@ -23,8 +27,8 @@ def unpacked(path: str | Path, into: str | Path) -> Path:
     Folders in which there is nothing but one other folder are passed through.
 
     Raises:
-        CorpusError: there is nothing at `path`, it is no archive, or a member would be written outside of `into`, is a link
-            or a device.
+        CorpusError: there is nothing at `path`, it is no archive, a member would be written outside of `into`, is a link or a
+            device, or the whole would be far larger than an archive of its size has any reason to be.
     """
     path, into = Path(path), Path(into)
     if path.is_dir():
@@ -46,8 +50,10 @@ def unpacked(path: str | Path, into: str | Path) -> Path:
 
 def _unpack_zip(path: Path, into: Path) -> None:
     with zipfile.ZipFile(path) as archive:
+        size = 0
         for member in archive.infolist():
             _check_name(path, member.filename)
+            size += _checked_size(path, size, member.file_size)  # zipfile writes no more than a member says
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise CorpusError(f"{path}: expected files and folders, found the link {member.filename!r}")
             archive.extract(member, into)
@@ -55,8 +61,10 @@ def _unpack_zip(path: Path, into: Path) -> None:
 
 def _unpack_tar(path: Path, into: Path) -> None:
     with tarfile.open(path) as archive:
+        size = 0
         for member in archive:
             _check_name(path, member.name)
+            size += _checked_size(path, size, member.size)
             if not (member.isfile() or member.isdir()):
                 raise CorpusError(f"{path}: expected files and folders, found a link or a device at {member.name!r}")
             _write_member(archive, member, into / member.name)
@@ -81,6 +89,17 @@ def _check_end(archive: tarfile.TarFile) -> None:
     while rest := file.read(1 << 20):
         if rest.strip(b"\0"):
             raise tarfile.ReadError("something stands behind its end mark")
+
+
+def _checked_size(path: Path, before: int, size: int) -> int:
+    """What a member of a size takes on a disk, after checking that it and those before it are not too much for their archive."""
+    taken, most = max(size, _LEAST_OF_A_FILE), max(_MOST_AT_LEAST, _MOST_TIMES * path.stat().st_size)
+    if before + taken > most:
+        raise CorpusError(
+            f"{path}: expected an archive that is at most {most:,} bytes when unpacked, {_MOST_TIMES} times its own size, found "
+            "a larger one; if you trust it, unpack it yourself and give the folder"
+        )
+    return taken
 
 
 def _check_name(path: Path, name: str) -> None:

@@ -228,7 +228,8 @@ class PostsBuilder(CorpusBuilder):
             yield from ((path, post) for post in posts)
 
     def _picture(self, post: TaggedPost, report: SplitReport, place: str) -> dict[str, Any] | None:
-        picture = None if self.config.image_dir is None else find_picture(self.config.image_dir, post.id)
+        folder, follows = self.config.image_dir, self.config.follow_links
+        picture = None if folder is None else find_picture(folder, post.id, follow_links=follows)
         if picture is not None:
             return {"bytes": None, "path": str(picture)}
         report.missing += 1

@@ -16,6 +16,7 @@ from modeling_mmner.labels_mmner import check_labels
 from .annotations import LeftOut
 from .builder import SPLITS, CorpusBuilder, PostsBuilder
 from .corpora import BUILDERS, FOLDER_CORPUS
+from .enclosure import check_card, check_pictures
 from .own_data import OwnPosts, add_posts, hash_of_posts, read_own, tables_of
 from .reader import SPLIT_NAMES, CorpusError, holds_splits
 from .reading_options import ReadingOptions
@@ -179,6 +180,7 @@ def _built(dataset: str, config: str | None, **given: Any) -> Corpus:
     columns: dict[str, str] = given.pop("columns", None) or {}
     of_tags = {key: given.pop(key) for key in _OF_TAGS if given.get(key) is not None}
     _refuse(dataset, given)
+    check_card(Path(dataset))
     try:
         found = datasets.load_dataset(dataset, config)
     except (ValueError, OSError, RuntimeError) as error:
@@ -256,8 +258,14 @@ def _record(dataset: str, config: str | None) -> dict[str, Any]:
             return {}
     if not path.is_file():
         return {}
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return {"name": record["name"]} | record["configs"].get(config or next(iter(record["configs"])), {})
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        part = record["configs"].get(config or next(iter(record["configs"])), {})
+        return {"name": str(record["name"])} | {key: part[key] for key in ("version", "splits") & part.keys()}
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError) as error:
+        raise CorpusError(
+            f"{path}: expected the record that build-dataset writes, found {type(error).__name__}: {error}"
+        ) from error
 
 
 def _with_columns(rows: datasets.Dataset, place: str, name: str) -> datasets.Dataset:
@@ -274,10 +282,11 @@ def _with_columns(rows: datasets.Dataset, place: str, name: str) -> datasets.Dat
     for column, default in defaults.items():
         if column not in rows.features:
             rows = rows.add_column(column, [default(number) for number in range(len(rows))])
-    if "images" in rows.features:
-        return rows.cast_column("images", datasets.List(datasets.Image(decode=False)))
-    if "image" in rows.features:
-        return rows.cast_column("image", datasets.Image(decode=False))
+    for column, feature in (("images", datasets.List(datasets.Image(decode=False))), ("image", datasets.Image(decode=False))):
+        if column in rows.features:
+            rows = rows.cast_column(column, feature)
+            check_pictures(rows, column, dataset=name, place=place)
+            return rows
     return rows.add_column("image", [None] * len(rows), feature=datasets.Image(decode=False))
 
 

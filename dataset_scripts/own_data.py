@@ -203,11 +203,17 @@ def _picture(given: Any, options: ReadingOptions, folder: Path | None) -> dict[s
     for root in roots:
         for candidate in (root / path, root / Path(path).name):
             try:
-                if candidate.resolve().is_relative_to(root) and candidate.is_file():
+                is_inside = candidate.resolve().is_relative_to(root)
+                if (is_inside or (options.follow_links and _is_link_in(candidate, root))) and candidate.is_file():
                     return {"bytes": None, "path": str(candidate)}
             except (OSError, ValueError):  # a name that no file can have
                 continue
     return "addresses on the web; download them into --image_dir" if is_url(path) else "no such file in the folder or --image_dir"
+
+
+def _is_link_in(path: Path, root: Path) -> bool:
+    """Whether a path is a link that itself lies in a folder."""
+    return path.is_symlink() and path.parent.resolve().is_relative_to(root)
 
 
 def tables_of(splits: dict[str, list[dict[str, Any]]]) -> tuple[dict[str, datasets.Dataset], list[str]]:

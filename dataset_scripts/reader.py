@@ -234,18 +234,27 @@ def _prefix(tag: str) -> str:
     return tag.partition("-")[0]
 
 
-def find_picture(image_dir: str | Path, post_id: str) -> Path | None:
+def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = False) -> Path | None:
     """The picture ``<image_dir>/<id>.jpg`` of a post, or None where there is no such file.
 
     ``.jpg`` is appended even where the id already ends so, as the corpora's authors do; the file may hold another format.
 
+    Args:
+        follow_links: take a picture that is a link to a file outside of the folder.
+
     Raises:
-        CorpusError: the id would lead out of the folder.
+        CorpusError: the id, or a link, would lead out of the folder.
     """
     if UNSAFE_ID.search(post_id):
         raise CorpusError(f"post {post_id!r}: expected an id that is a plain file name, found one that leads out of {image_dir}")
     path = Path(image_dir) / f"{post_id}.jpg"
     try:
-        return path if path.is_file() else None
+        if not path.is_file():
+            return None
     except OSError:  # a name longer than the file system takes
         return None
+    if not (follow_links or path.resolve().is_relative_to(Path(image_dir).resolve())):
+        raise CorpusError(
+            f"{path}: expected a picture that lies in {image_dir}, found a link to {path.resolve()}; --follow_links takes it"
+        )
+    return path

@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from modeling_mmner.json_lines import MOST_LINE_BYTES, bounded_lines, parsed
+
 from .reader import SPLIT_NAMES, CorpusError
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _LISTS = ("tokens", "ner_tags", "spans", "entities", "ents", "label", "labels", "images")
+_ROWS, _MOST_ROW_BYTES = 16, MOST_LINE_BYTES  # of a Parquet file, so many rows are read at a time
 _CELL_LIMIT = 10**7  # characters; Python's own limit is below the length of a long article with its spans
 
 
@@ -58,7 +61,7 @@ def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any
             raise CorpusError(f"{path}: --columns: expected {sorted(missing)} among the columns, found them in no post")
     except CorpusError:
         raise
-    except (OSError, csv.Error, ValueError) as error:
+    except (OSError, csv.Error, ValueError, TypeError, LookupError, NotImplementedError) as error:  # Arrow's are of these kinds
         raise CorpusError(f"{path}: cannot be read; {error}") from error
 
 
@@ -83,10 +86,17 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         CorpusError: the file is not in UTF-8, or a line is no JSON.
     """
-    with _text_of(path) as lines:
-        for number, line in enumerate(lines, start=1):
+    with path.open("rb") as file:
+        for number, line in bounded_lines(file):
+            if line is None:
+                raise CorpusError(f"{path}, line {number}: expected at most {MOST_LINE_BYTES:,} bytes, found a longer line")
             if line.strip():
-                yield number, _parsed(line, f"{path}, line {number}")
+                place = f"{path}, line {number}"
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise CorpusError(f"{place}: expected UTF-8, found {error}; convert the file first") from error
+                yield number, _parsed(text, place)
 
 
 @contextmanager
@@ -109,9 +119,9 @@ def _json_array(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _parsed(text: str, place: str) -> Any:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise CorpusError(f"{place}: expected JSON, found {text.strip()[:80]!r} ({error})") from error
+        return parsed(text)
+    except ValueError as error:
+        raise CorpusError(f"{place}: expected JSON, found {text.strip()[:80]!r} ({error!s:.200})") from error
 
 
 def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -136,21 +146,48 @@ def cell_list(value: Any, key: str) -> Any:
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     import datasets
+    import pyarrow.parquet as pq
 
-    yield from dataset_records(datasets.Dataset.from_parquet(str(path)))
+    with pq.ParquetFile(path) as file:
+        names = _tag_names(datasets.Features.from_arrow_schema(file.schema_arrow))
+        number = 0
+        for batch in file.iter_batches(batch_size=_ROWS):
+            if batch.nbytes > _MOST_ROW_BYTES * _ROWS:
+                raise CorpusError(
+                    f"{path}: expected rows of at most {_MOST_ROW_BYTES:,} bytes, found larger ones from {number} on"
+                )
+            for row in batch.to_pylist():
+                yield number, _with_names(row, names)
+                number += 1
 
 
 def dataset_records(rows: Any) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a data set, tag ids by their names, pictures not decoded."""
     import datasets
 
-    names = {}
     for column, feature in rows.features.items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
         elif isinstance(getattr(feature, "feature", None), datasets.Image):
             rows = rows.cast_column(column, datasets.List(datasets.Image(decode=False)))
-        elif isinstance(label := getattr(feature, "feature", None), datasets.ClassLabel):
-            names[column] = label.names
+    names = _tag_names(rows.features)
     for number, row in enumerate(rows):
-        yield number, row | {column: [labels[tag] for tag in row[column] or []] for column, labels in names.items()}
+        yield number, _with_names(row, names)
+
+
+def _tag_names(features: Any) -> dict[str, list[str]]:
+    """The names of the ids in each column that is a list of ids with names."""
+    import datasets
+
+    kinds = {column: getattr(feature, "feature", None) for column, feature in features.items()}
+    return {column: kind.names for column, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)}
+
+
+def _with_names(row: dict[str, Any], names: dict[str, list[str]]) -> dict[str, Any]:
+    """A row with names in the place of ids; ids that have none stay."""
+    named = {column: [_name(tag, labels) for tag in row[column] or []] for column, labels in names.items()}
+    return row | named
+
+
+def _name(tag: Any, labels: list[str]) -> Any:
+    return labels[tag] if isinstance(tag, int) and 0 <= tag < len(labels) else tag

@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset_scripts.commands import add_corpus_commands, add_reading_options, opened_corpus
@@ -51,6 +52,11 @@ def _add_predict(commands: Any) -> None:
         "--context", nargs="+", default=[], metavar="TEXT", help="texts about --text, for models that read contexts"
     )
     predict.add_argument("--input", metavar="FILE", help="JSON lines to read; default: standard input")
+    predict.add_argument(
+        "--image_dir",
+        metavar="FOLDER",
+        help="where the pictures of JSON lines lie, and nowhere else (default: in the folder of --input, or the working one)",
+    )
     predict.add_argument("--output", metavar="FILE", help="file to write; default: standard output")
     predict.add_argument("--threshold", type=float, default=0.0, help="leave out entities with a lower score, in 0..1")
 
@@ -117,7 +123,9 @@ def _predict(options: argparse.Namespace) -> int:
     with ExitStack() as files:
         posts: Iterable[Any] = [{"text": options.text, "images": options.image, "context": options.context}]
         if options.text is None:
-            source = files.enter_context(open(options.input, encoding="utf-8")) if options.input else sys.stdin
+            source = files.enter_context(open(options.input, "rb")) if options.input else sys.stdin.buffer
+            # Those who write the lines are not those who run the command: what they name must lie where pictures are.
+            predictor.read.image_dir = options.image_dir or (Path(options.input).parent if options.input else Path())
             posts = read_json_lines(source, options.input or "standard input")
         target = files.enter_context(open(options.output, "w", encoding="utf-8")) if options.output else sys.stdout
         for found in predictor.predict(posts):

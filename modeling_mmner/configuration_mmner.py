@@ -1,5 +1,6 @@
 """`MMNERConfig`: which parts an MMNER model is made of, and their settings; `parts_mmner` has the table of all parts."""
 
+import re
 import warnings
 from copy import deepcopy
 from dataclasses import fields
@@ -27,6 +28,10 @@ from .parts_mmner import (
 _BOOKKEEPING = frozenset(
     ["model_type", "auto_map", "custom_pipelines", "quantization_config", "output_attentions", "tie_word_embeddings", "use_cache"]
 )
+MOST_PIXELS_A_SIDE = 4096
+"""Of the square that a model sees; a config of strangers could ask for more memory than there is."""
+# What would make timm read weights or configs that a model's folder does not hold.
+_LOADING_ARGUMENTS = re.compile(r"checkpoint_path|pretrained\w*|cache_dir|features_only")
 # Version 0.1 kept the layout of long texts here; it is the processor's now.
 _OF_VERSION_0_1 = frozenset(["text_window", "text_prefix_tokens", "text_suffix_tokens"])
 
@@ -36,8 +41,8 @@ class VisionTowerConfig(PreTrainedConfig):
 
     Attributes:
         backbone: timm's name with its tag (``resnet152.tv_in1k``): the tag decides the weights and their normalisation.
-        backbone_args: keyword arguments of `timm.create_model` (``{"channels": [16, 32, 64, 128]}``).
-        image_size: height and width in pixels of the square that the tower sees, > 0.
+        backbone_args: keyword arguments of `timm.create_model` (``{"channels": [16, 32, 64, 128]}``), none that reads files.
+        image_size: height and width in pixels of the square that the tower sees, 1 to `MOST_PIXELS_A_SIDE`.
         mean, std: the tower's own normalisation of pixels in 0..1, one value per RGB channel.
         frozen: True keeps weights and batch-norm statistics as they are, even after `train()`.
         pooled: True makes one vector of a post's pictures, the mean over regions and pictures; False keeps all regions.
@@ -54,16 +59,22 @@ class VisionTowerConfig(PreTrainedConfig):
     pooled: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.mean = list(self.mean or (0.485, 0.456, 0.406))
-        self.std = list(self.std or (0.229, 0.224, 0.225))
+        self.mean = _as_list(self.mean or (0.485, 0.456, 0.406))
+        self.std = _as_list(self.std or (0.229, 0.224, 0.225))
         super().__post_init__(**kwargs)
         _refuse_unknown(self, kwargs, set(get_annotations(VisionTowerConfig)))
         _check_types(self, VisionTowerConfig)
-        if self.image_size <= 0:
-            raise ValueError(f"vision tower image_size: expected pixels > 0, found {self.image_size}")
+        if not 0 < self.image_size <= MOST_PIXELS_A_SIDE:
+            raise ValueError(f"vision tower image_size: expected pixels > 0 and <= {MOST_PIXELS_A_SIDE}, found {self.image_size}")
+        if not re.fullmatch(r"[\w.-]+", self.backbone):
+            raise ValueError(f"vision tower backbone: expected the name of a timm model, found {self.backbone!r:.200}")
+        if wrong := sorted(filter(_LOADING_ARGUMENTS.fullmatch, map(str, self.backbone_args or {}))):
+            raise ValueError(f"vision tower backbone_args: expected none that makes timm read files, found {wrong}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3:
                 raise ValueError(f"vision tower {name}: expected 3 values, one per RGB channel, found {values}")
+        if not all(abs(value) < 1e6 for value in self.mean) or not all(1e-6 < value < 1e6 for value in self.std):
+            raise ValueError(f"vision tower mean and std: expected finite values, std > 0, found {self.mean} and {self.std}")
 
 
 class MMNERConfig(PreTrainedConfig):
@@ -111,7 +122,9 @@ class MMNERConfig(PreTrainedConfig):
             labels = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC"]
             self.id2label = {index: label for label, index in (self.label2id or {}).items()} or dict(enumerate(labels))
         if not isinstance(self.text_config, (dict, PreTrainedConfig, type(None))):
-            raise TypeError(f"MMNERConfig text_config: expected a config or its dict, found {self.text_config!r}")
+            raise TypeError(f"MMNERConfig text_config: expected a config or its dict, found {self.text_config!r:.200}")
+        for name in ("id2label", "label2id"):
+            _check_label_map(name, getattr(self, name))
         for name in ("text_tower", "fusion"):
             COMMON_SETTINGS[name].check(name, getattr(self, name))
         fusion = FUSIONS[self.fusion]
@@ -121,7 +134,14 @@ class MMNERConfig(PreTrainedConfig):
             self.vision_towers = deepcopy([dict(tower) for tower in fusion.default_towers])
         if self.objectives is None:
             self.objectives = dict(fusion.default_objectives)
-        super().__post_init__(**kwargs)
+        if isinstance(self.text_config, dict):
+            self.text_config = _encoder_config(self.text_config)
+        try:
+            super().__post_init__(**kwargs)
+        except Exception as error:  # a saved config may hold anything under transformers' own keys, which then raise anything
+            raise ValueError(
+                f"MMNERConfig: expected keys as transformers saves them, found some that it refuses; {error}"
+            ) from error
         _refuse_unknown(self, kwargs, {*get_annotations(MMNERConfig), *own})
         _check_types(self, MMNERConfig)
         for name, setting in ({"dropout": COMMON_SETTINGS["dropout"]} | own).items():
@@ -190,7 +210,7 @@ class MMNERConfig(PreTrainedConfig):
         fewest, most, found = fusion.fewest_towers, fusion.most_towers, len(self.vision_towers)
         if found < fewest or (most is not None and found > most):
             wanted = f"{fewest} of them" if most == fewest else f"{fewest} or more"
-            raise ValueError(f"vision_towers: fusion {self.fusion!r} reads {wanted}, found {found}")
+            raise ValueError(f"vision_towers: expected {wanted}, which the fusion {self.fusion!r} reads, found {found}")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -198,8 +218,12 @@ class MMNERConfig(PreTrainedConfig):
         own = {*get_annotations(MMNERConfig), *part_settings(), "label2id"}
         config_dict = _known_part(_without_windows(config_dict), _known_keys(cls) | own, "config")
         if towers := config_dict.get("vision_towers"):
+            _check_towers(towers)
             known = _known_keys(VisionTowerConfig)
             config_dict["vision_towers"] = [_known_part(tower, known, "config vision_towers") for tower in towers]
+        dtype = config_dict.get("dtype")
+        if not (dtype is None or isinstance(dtype, str) or str(dtype).startswith("torch.")):
+            raise TypeError(f"config dtype: expected the name of one of torch's, found {dtype!r:.80}")
         # Options of loading come here, too, and are no business of ours; a near miss of our own keys is.
         for key in kwargs.keys() - own:
             if close := get_close_matches(key, own, n=1, cutoff=0.8):
@@ -250,8 +274,45 @@ def _check_types(config: PreTrainedConfig, config_class: type[PreTrainedConfig])
             raise TypeError(f"{config_class.__name__} {name}: expected {describe_type(hint)}, found {value!r}")
 
 
+def _as_list(values: Any) -> Any:
+    """A sequence as a list, anything else as it is, to be refused by its type."""
+    return list(values) if isinstance(values, (list, tuple)) else values
+
+
+def _check_label_map(name: str, given: Any) -> None:
+    """Raises TypeError where it is no mapping of label ids to names, or for ``label2id`` of names to ids."""
+    pairs = [] if given is None else given.items() if isinstance(given, dict) else [(None, None)]
+    for label, number in pairs if name == "label2id" else ((label, number) for number, label in pairs):
+        if not isinstance(label, str) or not re.fullmatch(r"\d{1,6}", str(number), re.ASCII):
+            raise TypeError(f"MMNERConfig {name}: expected label names and their numbers, found {given!r:.200}")
+
+
+def _check_towers(given: Any) -> None:
+    """Raises TypeError where it is no list of mappings with names for keys."""
+    if not isinstance(given, (list, tuple)) or not all(
+        isinstance(tower, dict) and all(isinstance(key, str) for key in tower) for tower in given
+    ):
+        raise TypeError(f"MMNERConfig vision_towers: expected a list of mappings, found {given!r:.200}")
+
+
+def _encoder_config(given: dict[str, Any]) -> PreTrainedConfig:
+    """The config of a text encoder from its dict.
+
+    Raises:
+        ValueError: there is no such encoder, or it refuses the config.
+    """
+    try:
+        return AutoConfig.for_model(**given)
+    except Exception as error:  # each encoder's config raises what it likes
+        raise ValueError(
+            f"text_config: expected the config of a text encoder of transformers, found one of type "
+            f"{given.get('model_type')!r:.80} that it refuses; {error!s:.300}"
+        ) from error
+
+
 def _tower_dict(tower: dict[str, Any]) -> dict[str, Any]:
     """A tower's settings with its defaults filled in, checked."""
+    _check_towers([tower])
     config = VisionTowerConfig(**tower)
     return {name: getattr(config, name) for name in get_annotations(VisionTowerConfig)}
 

@@ -61,7 +61,7 @@ def load_picture(picture: Any) -> Image.Image:
 
 def is_url(picture: Any) -> bool:
     """Whether a picture is given by its address on the web."""
-    return isinstance(picture, str) and picture.startswith(("http://", "https://"))
+    return isinstance(picture, str) and picture[:8].lower().startswith(("http://", "https://"))
 
 
 class _WebRedirects(urllib.request.HTTPRedirectHandler):
@@ -145,11 +145,13 @@ def _opened_path(path: str | bytes) -> Image.Image:
 def _bytes_of(file: Any) -> bytes:
     """The rest of an open file."""
     try:
-        content = file.read()
+        content = file.read(_MOST_BYTES + 1)
     except Exception as error:  # closed, or not open for reading; files of others raise what they like
         raise PictureError(f"picture: expected a file open for reading, found {error}") from error
     if not isinstance(content, bytes):
         raise PictureError(f"picture: expected a file opened as bytes ('rb'), found one that reads {type(content).__name__}")
+    if len(content) > _MOST_BYTES:
+        raise PictureError(f"picture: expected at most {_MOST_BYTES:,} bytes, found more in the open file")
     return content
 
 
@@ -199,7 +201,7 @@ def _decoded(picture: Image.Image, name: str) -> Image.Image:
         scaled = np.asarray(upright).astype(np.int64).clip(0, 65535) // 257
         return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
     if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
-        layer = upright.convert("RGBA")
+        layer = (upright.convert("LA") if upright.mode == "La" else upright).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return upright if upright.mode == "RGB" else upright.convert("RGB")
 

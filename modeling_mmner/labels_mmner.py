@@ -40,9 +40,12 @@ def check_labels(labels: Sequence[str]) -> None:
     """Check that `labels` is a BIO tag set.
 
     Raises:
+        TypeError: it is no list of strings.
         ValueError: a label occurs twice, has no B-/I- prefix, a tab, a line break or a space at its end; ``O`` is missing, or all
             there is; an ``I-x`` has no ``B-x``.
     """
+    if not isinstance(labels, Sequence) or isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise TypeError(f"labels: expected a list of strings, found {labels!r:.200}")
     if len(set(labels)) != len(labels):
         twice = sorted({label for label in labels if list(labels).count(label) > 1})
         raise ValueError(f"labels: expected each label once, found {twice} more than once")

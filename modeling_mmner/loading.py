@@ -1,5 +1,7 @@
 """A trained model, ready to be used, from a folder or the Hub, in the precision that suits its device."""
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -33,10 +35,11 @@ def load_model(
 
     Raises:
         OSError: there is no such model.
-        ValueError: the computer has no such device, the model reads no contexts and must, or it is to be quantized for another
-            device than the CPU.
+        ValueError: its files are damaged, lack weights or do not belong together; the computer has no such device, the model
+            reads no contexts and must, or it is to be quantized for another device than the CPU.
     """
-    processor = MMNERProcessor.from_pretrained(model_id)
+    with _reading(model_id):
+        processor = MMNERProcessor.from_pretrained(model_id, trust_remote_code=False)
     if reads_contexts and processor.context_window is None:
         raise ValueError(f"--context: expected a model that was trained with contexts, found {model_id}, which reads none")
     place = device_named("cpu" if quantize and device is None else device)
@@ -45,11 +48,61 @@ def load_model(
     if quantize and dtype == "auto":
         dtype = "float32"  # bfloat16 between the integers gains next to nothing, and costs more than they do
     chosen = {} if dtype is None else {"dtype": computing_dtype(dtype, place)}
-    model = MMNERForTokenClassification.from_pretrained(model_id, **chosen).eval()
-    to_device(model, str(place))
+    with _reading(model_id):
+        model, found = MMNERForTokenClassification.from_pretrained(
+            model_id, trust_remote_code=False, output_loading_info=True, **chosen
+        )
+    if found["missing_keys"]:
+        raise ValueError(
+            f"model {model_id}: expected a trained model with all its weights, found none for {_some(found['missing_keys'])}, "
+            "which would be random"
+        )
+    check_pair(model, processor, model_id)
+    to_device(model.eval(), str(place))
     if quantize:
         quantize_linears(model)
     return model, processor
+
+
+@contextmanager
+def _reading(model_id: str) -> Iterator[None]:
+    """Whatever the readers of a model's files raise becomes an error that names the model."""
+    try:
+        yield
+    except Exception as error:  # a damaged file leads to anything: JSON, tokenizers and safetensors have errors of their own
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(
+            f"model {model_id}: expected the folder or Hub id of a trained model, with weights in safetensors and a processor, "
+            f"found {type(error).__name__}: {error!s:.500}"
+        ) from error
+
+
+def check_pair(model: MMNERForTokenClassification, processor: MMNERProcessor, model_id: str) -> None:
+    """Check that a model and a processor belong together.
+
+    Raises:
+        ValueError: they have other labels, the processor makes ids that the model does not know, windows that it cannot read, or
+            not the inputs that it reads.
+    """
+    embeddings = model.get_input_embeddings().num_embeddings
+    window: Any = getattr(model.text_tower, "window", None)
+    pairs = {
+        "labels": (processor.labels, model.config.labels, processor.labels == model.config.labels),
+        "sub-tokens": (len(processor.tokenizer), embeddings, len(processor.tokenizer) <= embeddings),
+        "window": (processor.window, window, window is None or (processor.window or 0) <= window),
+        "pictures": (processor.image_size, len(model.vision_towers), bool(processor.image_size) or not model.vision_towers),
+    }
+    for name, (theirs, ours, fits) in pairs.items():
+        if not fits:
+            raise ValueError(
+                f"model {model_id}: expected the processor that was saved with the model, found one with other {name}: "
+                f"{theirs!r:.200}, the model's {ours!r:.200}"
+            )
+
+
+def _some(names: Collection[str]) -> str:
+    """The first few of some names."""
+    return ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def device_named(device: str | None) -> torch.device:

@@ -97,6 +97,7 @@ class MMNERPreTrainedModel(PreTrainedModel):
         Towers and fusion are then those of the checkpoint, and what depends on the labels is made anew, even where its size is
         the same: the classifiers, the CRFs and the entity centres.
         """
+        kwargs.setdefault("use_safetensors", True)  # a pickle runs what its maker likes
         kwargs["key_mapping"] = _RENAMED | (kwargs.get("key_mapping") or {})
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from numbers import Real
 from typing import Any, cast, get_args
 
@@ -10,7 +11,8 @@ from transformers import AutoModelForTokenClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 
-from .posts_mmner import is_one_post, is_words, with_beside
+from .images_mmner import PictureError
+from .posts_mmner import PostError, is_one_post, is_words, with_beside
 from .prediction_mmner import BatchPredictor, BrokenPictures, PostReader, Prediction, is_indexed, post_at
 
 
@@ -58,7 +60,7 @@ class MultimodalNERPipeline(Pipeline):
         num_workers: int | None = None,
         batch_size: int | None = None,
         **options: Any,
-    ) -> list[Any] | Iterator[list[dict[str, Any]]]:
+    ) -> Any:
         """Find entities.
 
         Args:
@@ -72,8 +74,10 @@ class MultimodalNERPipeline(Pipeline):
             batch_size: posts a batch, at most; default 1. Many posts are sorted by length, but those of a stream, which is read
                 no further than a batch.
             options: threshold, in 0..1, leaves out entities with a lower score (default 0). allow_urls fetches pictures from
-                the web (default False), timeout is the seconds that each may take (default 20). broken_pictures: ``raise``
-                (default), or ``skip`` to take such a post without it.
+                the web (default False), timeout is the seconds that each may take (default 20). image_dir is a folder that the
+                paths of pictures may not lead out of (default: any file is opened). broken_pictures: ``raise`` (default), or
+                ``skip`` to take such a post without it. broken_posts: ``raise`` (default) stops at a post that cannot be read,
+                ``return`` gives its error in the place of its entities and goes on.
 
         Raises:
             PostError: a post is none of the above; the text names its number, from 1.
@@ -83,6 +87,7 @@ class MultimodalNERPipeline(Pipeline):
         parameters = self._sanitize_parameters(**options)
         defaults = (self._preprocess_params, self._forward_params, self._postprocess_params)
         reading, _, naming = (own | given for own, given in zip(defaults, parameters, strict=True))
+        found = partial(_entities, broken_posts=naming.pop("broken_posts", "raise"))
         predictor = BatchPredictor(
             self.model,
             PostReader(cast(Any, self.processor), **reading),
@@ -94,11 +99,11 @@ class MultimodalNERPipeline(Pipeline):
             text = {"tokens": list(text)}
         if is_one_post(text):
             predictor.num_workers = 0
-            return next(_entities(predictor.predict([with_beside(text, images, context)])))
+            return next(found(predictor.predict([with_beside(text, images, context)])))
         beside = {name: given for name, given in (("images", images), ("context", context)) if given is not None}
         posts = _PairedPosts(text, **beside) if beside else text
         predictor.read_ahead = is_indexed(posts)
-        entities = _entities(predictor.predict(posts))
+        entities = found(predictor.predict(posts))
         # What holds its posts in memory gives a list: lists, and the arrays and columns of NumPy and pandas.
         return list(entities) if isinstance(text, (list, tuple)) or hasattr(text, "tolist") else entities
 
@@ -110,16 +115,18 @@ class MultimodalNERPipeline(Pipeline):
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """The options of reading posts, of the model (none) and of its entities."""
         reading: dict[str, Any] = {
-            key: options.pop(key) for key in ("allow_urls", "broken_pictures", "timeout") if key in options
+            key: options.pop(key) for key in ("allow_urls", "broken_pictures", "image_dir", "timeout") if key in options
         }
-        entities: dict[str, Any] = {key: options.pop(key) for key in ("threshold",) if key in options}
+        entities: dict[str, Any] = {key: options.pop(key) for key in ("broken_posts", "threshold") if key in options}
         if options:
             raise TypeError(
                 f"multimodal-ner: unknown options {sorted(options)}; expected some of allow_urls, batch_size, broken_pictures, "
-                "num_workers, threshold, timeout; in a call also context, images, is_split_into_words"
+                "broken_posts, image_dir, num_workers, threshold, timeout; in a call also context, images, is_split_into_words"
             )
         if reading.get("broken_pictures", "raise") not in get_args(BrokenPictures):
             raise ValueError(f"broken_pictures: expected 'raise' or 'skip', found {reading['broken_pictures']!r}")
+        if entities.get("broken_posts", "raise") not in ("raise", "return"):
+            raise ValueError(f"broken_posts: expected 'raise' or 'return', found {entities['broken_posts']!r}")
         threshold = entities.get("threshold", 0.0)
         if not (isinstance(threshold, Real) and 0 <= float(threshold) <= 1):
             raise ValueError(f"threshold: expected a score in 0..1, found {threshold!r}")
@@ -135,20 +142,24 @@ class MultimodalNERPipeline(Pipeline):
         outputs = predictor.run(predictor.collate([input_tensors])) if input_tensors.error is None else None
         return {"prediction": input_tensors, "outputs": outputs}
 
-    def postprocess(self, model_outputs: Any, *, threshold: float = 0.0) -> list[dict[str, Any]]:  # type: ignore[override]
+    def postprocess(  # type: ignore[override]
+        self, model_outputs: Any, *, threshold: float = 0.0, broken_posts: str = "raise"
+    ) -> list[dict[str, Any]] | PostError | PictureError:
         """The entities of one post."""
         prediction, outputs = model_outputs["prediction"], model_outputs["outputs"]
         if outputs is not None:
             BatchPredictor(self.model, PostReader(cast(Any, self.processor)), threshold=threshold).complete([prediction], outputs)
-        return next(_entities(iter([prediction])))
+        return next(_entities(iter([prediction]), broken_posts=broken_posts))
 
 
-def _entities(predictions: Iterator[Prediction]) -> Iterator[list[dict[str, Any]]]:
-    """The entities of each post; raises the error of one that could not be read."""
+def _entities(
+    predictions: Iterator[Prediction], *, broken_posts: str
+) -> Iterator[list[dict[str, Any]] | PostError | PictureError]:
+    """The entities of each post; raises, or gives, the error of one that could not be read."""
     for prediction in predictions:
-        if prediction.error is not None:
+        if prediction.error is not None and broken_posts == "raise":
             raise prediction.error
-        yield prediction.entities
+        yield prediction.entities if prediction.error is None else prediction.error
 
 
 class _PairedPosts(Dataset[Any]):

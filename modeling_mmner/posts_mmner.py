@@ -1,7 +1,9 @@
 """The forms in which a post may be given -> a row ``{"text" or "tokens", "images", "context"}``, and its pictures' contents."""
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .images_mmner import PictureError, fetch_picture, is_url, pictures_of
@@ -80,7 +82,7 @@ def fetched(picture: Any, *, allow_urls: bool, timeout: float) -> Any:
         return picture
     if is_url(address):
         if not allow_urls:
-            raise PictureError(f"picture {address}: expected one at hand, found one on the web; allow_urls=True fetches it")
+            raise PictureError(f"picture {address:.300}: expected one at hand, found one on the web; allow_urls=True fetches it")
         return fetch_picture(address, timeout=timeout)
     if address.startswith("data:image/"):
         try:
@@ -88,6 +90,29 @@ def fetched(picture: Any, *, allow_urls: bool, timeout: float) -> Any:
         except ValueError as error:
             raise PictureError(f"picture {address:.40}...: expected base64, found {error}") from error
     return picture
+
+
+def within(picture: Any, folder: Path) -> Any:
+    """A picture that is given by a path as that of a file in a folder, where a relative path may begin; any other as it is.
+
+    Raises:
+        PictureError: there is none, or the path, or a link on it, leads out of the folder.
+    """
+    given = picture.get("path") if isinstance(picture, Mapping) and picture.get("bytes") is None else picture
+    if not isinstance(given, (str, os.PathLike)):
+        return picture
+    root = folder.resolve()
+    try:
+        found = next(
+            (path for path in (root / given, Path(given)) if path.is_file() and path.resolve().is_relative_to(root)), None
+        )
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, links in a circle
+        found = None
+    if found is None:
+        raise PictureError(
+            f"picture {os.fspath(given)!s:.300}: expected a file in {folder}, found none; --image_dir names another"
+        )
+    return str(found)
 
 
 def is_chat(post: Any) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from .batching_mmner import CORES, ahead, of_like_size
 from .images_mmner import PictureError, load_picture, pictures_of
 from .labels_mmner import IGNORED
-from .posts_mmner import PostError, as_row, checked_post, context_of, fetched
+from .posts_mmner import PostError, as_row, checked_post, context_of, fetched, within
 from .processing_mmner import MMNERProcessor, Post
 from .windows_mmner import TextWindows
 
@@ -62,6 +63,7 @@ class PostReader:
         allow_urls: whether pictures are fetched from the web.
         timeout: seconds that fetching one may take.
         broken_pictures: ``raise`` makes a picture that cannot be read the post's error, ``skip`` leaves it out.
+        image_dir: folder that paths of pictures may not lead out of, for posts of strangers; None: any file is opened.
         features: ready-made features of all pictures (the package's `PictureFeatures`), which then are not even opened.
     """
 
@@ -69,6 +71,7 @@ class PostReader:
     allow_urls: bool = False
     timeout: float = 20.0
     broken_pictures: BrokenPictures = "raise"
+    image_dir: str | Path | None = None
     features: Any = None
 
     def __call__(self, given: Any, *, number: int = 1) -> Prediction:
@@ -99,7 +102,8 @@ class PostReader:
         pictures = []
         for picture in pictures_of(row):
             try:
-                pictures.append(load_picture(fetched(picture, allow_urls=self.allow_urls, timeout=self.timeout)))
+                given = fetched(picture, allow_urls=self.allow_urls, timeout=self.timeout)
+                pictures.append(load_picture(given if self.image_dir is None else within(given, Path(self.image_dir))))
             except PictureError as error:
                 if self.broken_pictures == "raise":
                     text = f"post {number}: {error}; broken_pictures='skip' goes on without it"
@@ -242,6 +246,10 @@ def post_at(posts: Any, index: int) -> Any:
         return getattr(posts, "iloc", posts)[index]
     except PostError as error:  # of posts that are put together as they are asked for
         return error
+    except Exception as error:  # a data set that decodes pictures raises whatever Pillow does
+        failed = PostError(f"post {index + 1}: expected a row of the data set, found that it cannot be read; {error}")
+        failed.__cause__ = error
+        return failed
 
 
 def _each(posts: Any) -> Iterator[Any]:

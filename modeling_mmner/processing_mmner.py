@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from .configuration_mmner import MMNERConfig
+from .configuration_mmner import MOST_PIXELS_A_SIDE, MMNERConfig
 from .images_mmner import PictureError, load_picture, square, square_pixels
 from .labels_mmner import IGNORED, Word, check_labels, check_word_rule, split_words, tags_to_spans
 from .windows_mmner import TextWindows, WindowLayout
@@ -48,6 +48,7 @@ class MMNERProcessor(ProcessorMixin):
         context_window: for models that read contexts, how many sub-tokens of one at most, > 0. None reads no contexts.
 
     Raises:
+        TypeError: a setting is of another type.
         ValueError: the tokenizer is not a fast one, or its window has no room for two sub-tokens; the labels are no BIO tag set;
             the rule is unknown; `word_bytes` or `context_window` is out of its range.
     """
@@ -66,9 +67,14 @@ class MMNERProcessor(ProcessorMixin):
             raise ValueError(f"tokenizer: expected a fast one, which places words, found {type(tokenizer).__name__}")
         check_labels(labels)
         check_word_rule(word_rule)
-        for name, value, nothing in (("word_bytes", word_bytes, "characters"), ("context_window", context_window, "contexts")):
+        nothings = {"word_bytes": "characters", "context_window": "contexts", "image_size": "pictures"}
+        for (name, nothing), value in zip(nothings.items(), (word_bytes, context_window, image_size), strict=True):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise TypeError(f"{name}: expected a number > 0, or None for no {nothing}, found {value!r:.80}")
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected a number > 0, or None for no {nothing}, found {value}")
+        if image_size is not None and image_size > MOST_PIXELS_A_SIDE:
+            raise ValueError(f"image_size: expected at most {MOST_PIXELS_A_SIDE} pixels, found {image_size}")
         self.labels = list(labels)
         self.image_size = image_size
         self.word_rule = word_rule
@@ -148,6 +154,8 @@ class MMNERProcessor(ProcessorMixin):
         """
         if is_single := isinstance(text, str) or _is_one_post(text, is_split_into_words):
             text, images, context = [text], [images], [context]
+        if not hasattr(text, "__iter__"):
+            raise TypeError(f"text: expected a string or a list of texts, found {type(text).__name__}")
         posts = [self._read_text(one, number) for number, one in enumerate(text)]
         if not posts:
             raise ValueError("text: expected at least one text, found none")
@@ -403,7 +411,8 @@ def _read_context(entry: Any, place: str) -> str:
 
 def _is_one_post(text: Any, is_split_into_words: bool | None) -> bool:
     """Whether `text` is the words of one post."""
-    return bool(is_split_into_words) and not isinstance(text, str) and all(isinstance(word, str) for word in text)
+    is_list = bool(is_split_into_words) and hasattr(text, "__iter__") and not isinstance(text, str)
+    return is_list and all(isinstance(word, str) for word in text)
 
 
 def _encodable(word: str) -> str:

@@ -13,12 +13,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
-import yaml
-
 from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
 from dataset_scripts.reading_options import ReadingOptions, option
 
 from .parts_mmner import COMMON_SETTINGS, FUSIONS, TEXT_TOWERS, Setting, TextTowerPart, describe_type, fits_type, part_settings
+from .plain_yaml import read_yaml
 from .terms import check_terms, exists
 
 PEOPLE = "people"
@@ -293,8 +292,8 @@ def _read_mapping(source: Any) -> dict[str, Any]:
     if not source.is_file():
         raise ValueError(f"recipe {source}: expected a YAML file, found none")
     try:
-        settings = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        settings = read_yaml(source.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"recipe {source}: expected YAML; {error}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"recipe {source}: expected a mapping of settings, found {type(settings).__name__}")
@@ -468,8 +467,8 @@ def _reader(hint: Any) -> Callable[[str], Any]:
 def _yaml_value(text: str) -> Any:
     """A value in YAML; ``none``, the word of the options' help, is nothing."""
     try:
-        return None if text == "none" else yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return None if text == "none" else read_yaml(text)
+    except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected a value in YAML, found {text!r}") from error
 
 

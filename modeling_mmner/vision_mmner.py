@@ -44,6 +44,20 @@ class VisionTower(nn.Module):
         if self.frozen:
             self.backbone.requires_grad_(False).eval()
 
+    @property
+    def timm_model(self) -> Any:
+        """The encoder itself.
+
+        Raises:
+            ValueError: it was let go of.
+        """
+        if self.backbone is None:
+            raise ValueError(
+                f"vision tower {self.config.backbone}: expected ready-made features, since its encoder was let go of "
+                "(`release`), found pixels; give image_features, or put an encoder in its place, as `load_tower` does"
+            )
+        return self.backbone.timm_model
+
     def release(self) -> None:
         """Let go of the encoder: until a new one is put in its place, the tower gives regions of ready-made features alone."""
         self.backbone = None
@@ -56,7 +70,7 @@ class VisionTower(nn.Module):
     @property
     def prefix_tokens(self) -> int:
         """How many of a picture's regions come before its map: a ViT's class token and registers; 0 for other encoders."""
-        return getattr(self.backbone.timm_model, "num_prefix_tokens", 0)
+        return getattr(self.timm_model, "num_prefix_tokens", 0)
 
     def train(self, mode: bool = True) -> "VisionTower":
         """As PyTorch's, but a backbone of which nothing is trained stays in evaluation mode; a frozen one has no gradients."""
@@ -82,7 +96,8 @@ class VisionTower(nn.Module):
         """
         pictures = pixel_values[image_mask]  # shape: (P, 3, H, W)
         if len(pictures) == 0:
-            states = torch.zeros(*image_mask.shape, 0, self.channels, dtype=self.backbone.dtype, device=image_mask.device)
+            dtype = self.mean.dtype if self.backbone is None else self.backbone.dtype
+            states = torch.zeros(*image_mask.shape, 0, self.channels, dtype=dtype, device=image_mask.device)
         else:
             features = self.features(pictures)  # shape: (P, M, C)
             states = features.new_zeros(*image_mask.shape, *features.shape[1:])
@@ -115,6 +130,7 @@ class VisionTower(nn.Module):
 
     def features(self, pictures: Tensor) -> Tensor:
         """(P, M, C) regions of P existing pictures."""
+        timm_model = self.timm_model
         pixels = pictures.float() / 255  # in half precision the CPU cannot resize
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
@@ -123,6 +139,6 @@ class VisionTower(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone(pixels).last_hidden_state
         if features.dim() == 4:  # a map; (P, H, W, C) from Swin's kind, (P, C, H, W) from all others
-            channels_last = getattr(self.backbone.timm_model, "output_fmt", "NCHW") == "NHWC"
+            channels_last = getattr(timm_model, "output_fmt", "NCHW") == "NHWC"
             features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
         return features

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
+_MOST_CHARACTERS = 1_000_000  # of a line
 
 
 def make_word_tokenizer(posts: Iterable[list[str]], *, size: int, vectors: str | None = None) -> PreTrainedTokenizerBase:
@@ -89,7 +91,12 @@ def read_vectors(path: str) -> Iterator[tuple[str, np.ndarray]]:
         raise ValueError(f"word_vectors: expected a file of word vectors, found none at {path}")
     width = None
     with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(partial(file.readline, _MOST_CHARACTERS), ""), 1):
+            if len(line) == _MOST_CHARACTERS:
+                raise ValueError(
+                    f"word_vectors {path}, line {number}: expected a line of at most {_MOST_CHARACTERS:,} characters, found "
+                    "a longer one"
+                )
             fields = line.rstrip("\r\n").rstrip(" ").split(" ")
             if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
                 continue

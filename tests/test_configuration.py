@@ -195,20 +195,26 @@ REFUSED_VALUES = {
     ),
     "tower too many": (
         {"fusion": "text-only", "vision_towers": [TOWER]},
-        "vision_towers: fusion 'text-only' reads 0 of them, found 1",
+        "vision_towers: expected 0 of them, which the fusion 'text-only' reads, found 1",
     ),
-    "tower too few": ({"vision_towers": []}, "vision_towers: fusion 'cross-modal' reads 1 of them, found 0"),
-    "two towers": ({"vision_towers": [TOWER, TOWER]}, "vision_towers: fusion 'cross-modal' reads 1 of them, found 2"),
+    "tower too few": ({"vision_towers": []}, "vision_towers: expected 1 of them, which the fusion 'cross-modal' reads, found 0"),
+    "two towers": (
+        {"vision_towers": [TOWER, TOWER]},
+        "vision_towers: expected 1 of them, which the fusion 'cross-modal' reads, found 2",
+    ),
     "no tower": (
         {"fusion": "collaboration", "vision_towers": []},
-        "vision_towers: fusion 'collaboration' reads 1 or more, found 0",
+        "vision_towers: expected 1 or more, which the fusion 'collaboration' reads, found 0",
     ),
     "dropout": ({"dropout": 1.0}, r"dropout: expected a share >= 0 and < 1, found 1.0"),
     "temperature": ({"contrastive_temperature": 0.0}, "contrastive_temperature: expected > 0, found 0.0"),
     "alignment temperature": ({"alignment_temperature": 0.0}, r"alignment_temperature: expected > 0, found 0\.0"),
     "negative temperature": ({"alignment_temperature": -0.5}, r"alignment_temperature: expected > 0, found -0\.5"),
     "share": ({"contrastive_image_share": 1.5}, r"contrastive_image_share: expected 0\.\.1, found 1.5"),
-    "image size": ({"vision_towers": [TOWER | {"image_size": 0}]}, "vision tower image_size: expected pixels > 0, found 0"),
+    "image size": (
+        {"vision_towers": [TOWER | {"image_size": 0}]},
+        "vision tower image_size: expected pixels > 0 and <= 4096, found 0",
+    ),
     "odd width": ({"text_tower": "bilstm", "word_lstm_width": 31}, "word_lstm_width: expected an even number > 0, found 31"),
     "no vocabulary": (
         {"text_tower": "bilstm", "word_vocabulary": {"size": 5}},

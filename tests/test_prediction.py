@@ -276,7 +276,7 @@ def test_command_line_reads_and_writes_json_lines(folder, parts, picture, tmp_pa
     source, target = tmp_path / "posts.jsonl", tmp_path / "entities.jsonl"
     source.write_text("\n\n".join(map(json.dumps, posts)), encoding="utf-8")
     options = ["--model", str(folder), "--input", str(source), "--output", str(target), "--device", "cpu", "--dtype", "float32"]
-    assert main(["predict", *options, "--batch_size", "8"]) == 0
+    assert main(["predict", *options, "--batch_size", "8", "--image_dir", str(picture.parent)]) == 0
     written = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
     assert written == rows_of(predict(parts, posts, batch_size=8))
 
@@ -284,7 +284,7 @@ def test_command_line_reads_and_writes_json_lines(folder, parts, picture, tmp_pa
 def test_command_line_goes_on_after_a_bad_line(folder, monkeypatch, capsys) -> None:
     """If it failed, users would have to search a large file for one bad line, or lose the lines behind it."""
     lines = ['{"text": "Paris"}', '{"text": ', '{"id": 9, "tokens": "Paris"}', '{"text": "Jordan", "image": "not/there.jpg"}']
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(lines).encode())))
     assert main(["predict", "--model", str(folder), "--device", "cpu"]) == 1
     printed = capsys.readouterr()
     first, broken, wrong, last = map(json.loads, printed.out.splitlines())
