@@ -1,10 +1,12 @@
 """Recipe -> processor and model: tokenizers, configs, and the pretrained weights of the towers."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from safetensors import safe_open
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
@@ -15,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from .configuration_mmner import MMNERConfig
+from .configuration_mmner import MMNERConfig, VisionTowerConfig
 from .modeling_mmner import MMNERForTokenClassification
 from .parts_mmner import FUSIONS, needs_of, part_settings
 from .processing_mmner import MMNERProcessor
@@ -37,7 +39,7 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
     if not settings.text_tower.has_encoder:
         tokenizer = make_word_tokenizer(posts, size=settings.vocabulary_size, vectors=settings.word_vectors)
     elif settings.text_encoder is not None:
-        tokenizer = AutoTokenizer.from_pretrained(settings.text_encoder, add_prefix_space=True)
+        tokenizer = AutoTokenizer.from_pretrained(settings.text_encoder, add_prefix_space=True, trust_remote_code=False)
     else:
         tokenizer = train_tokenizer(posts, settings.vocabulary_size)
     text_config = _text_config(recipe, tokenizer)
@@ -93,7 +95,7 @@ def _text_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrain
     if not recipe.model.text_tower.has_encoder:
         return None
     if recipe.model.text_encoder is not None:
-        return AutoConfig.from_pretrained(recipe.model.text_encoder)
+        return AutoConfig.from_pretrained(recipe.model.text_encoder, trust_remote_code=False)
     vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     return AutoConfig.for_model(**recipe.model.config.get("text_config", {}) | vocabulary)
 
@@ -115,6 +117,10 @@ def check_model(recipe: Recipe) -> None:
     else:
         config.pop("text_config", None)
     MMNERConfig(**config, vision_towers=[{"backbone": tower.model_name} for tower in recipe.model.towers])
+    for tower in recipe.model.towers:
+        VisionTowerConfig(backbone=tower.model_name, backbone_args=tower.backbone_args)
+        if tower.checkpoint:
+            check_checkpoint(tower.checkpoint)
 
 
 def build_model(recipe: Recipe, processor: MMNERProcessor, *, with_frozen: bool = True) -> MMNERForTokenClassification:
@@ -155,6 +161,25 @@ def load_tower(tower: VisionTower, settings: TowerSettings) -> None:
     tower.backbone.timm_model.load_state_dict({name: tensor for name, tensor in weights.items() if name in wanted})
 
 
+def check_checkpoint(path: str) -> None:
+    """Check that a file of weights is one that can do no more than hold weights.
+
+    Raises:
+        ValueError: there is none, or it is no safetensors.
+    """
+    if not path.endswith(".safetensors") or not Path(path).is_file():
+        raise ValueError(
+            f"vision_checkpoint {path}: expected a file of weights in safetensors, found another or none. Files of torch are "
+            "pickles, which can run programs: convert one that you trust by "
+            "safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            file.keys()
+    except Exception as error:  # safetensors has errors of its own
+        raise ValueError(f"vision_checkpoint {path}: expected safetensors, found a damaged file; {error}") from error
+
+
 def _reads_sentence(recipe: Recipe) -> bool:
     """Whether a part of the recipe's model reads the vector of the whole text."""
     fusion = recipe.model.config.get("fusion", MMNERConfig.fusion)
@@ -162,9 +187,23 @@ def _reads_sentence(recipe: Recipe) -> bool:
 
 
 def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Module, bool]:
-    """A text encoder with its weights, and whether a trained pooler is among them; most checkpoints were saved without."""
-    options = {} if with_pooler else without_pooler(AutoConfig.from_pretrained(name))
-    encoder, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **options)
+    """A text encoder with its weights, and whether a trained pooler is among them; most checkpoints were saved without.
+
+    Raises:
+        ValueError: it cannot be read, or its weights are no safetensors.
+    """
+    safe: dict[str, Any] = {
+        "trust_remote_code": False,
+        "use_safetensors": True,
+    }  # code of others, and pickles, run what they like
+    try:
+        options = {} if with_pooler else without_pooler(AutoConfig.from_pretrained(name, trust_remote_code=False))
+        encoder, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **safe, **options)
+    except Exception as error:  # a damaged file leads to anything
+        raise ValueError(
+            f"text_encoder {name}: expected the folder or Hub id of an encoder of transformers with weights in safetensors, "
+            f"found {type(error).__name__}: {error!s:.500}"
+        ) from error
     has_pooler = getattr(encoder, "pooler", None) is not None and not any("pooler" in key for key in loading["missing_keys"])
     return encoder, with_pooler and has_pooler
 
@@ -202,6 +241,12 @@ def _tower_config(settings: TowerSettings) -> dict[str, Any]:
 
 
 def _pretrained_backbone(settings: TowerSettings) -> torch.nn.Module:
-    """The timm model with its pretrained weights, from a file or from the Hub."""
+    """The timm model with its pretrained weights, from a file or from the Hub.
+
+    Raises:
+        ValueError: the file is no safetensors, or not of this model.
+    """
+    if settings.checkpoint:
+        check_checkpoint(settings.checkpoint)
     overlay: dict[str, Any] = {"pretrained_cfg_overlay": {"file": settings.checkpoint}} if settings.checkpoint else {}
     return timm.create_model(settings.model_name, pretrained=True, num_classes=0, **(settings.backbone_args or {}), **overlay)

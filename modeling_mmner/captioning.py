@@ -68,7 +68,7 @@ class Captioner:
             # Encoder-decoders have no processor, only its two halves, of which AutoProcessor gives the tokenizer.
             is_half = tokenizer is self.processor
             self.image_processor = AutoImageProcessor.from_pretrained(model_id, **own_code) if is_half else None
-            self.model = AutoModelForImageTextToText.from_pretrained(model_id, **own_code).eval()
+            self.model = AutoModelForImageTextToText.from_pretrained(model_id, use_safetensors=True, **own_code).eval()
         except (OSError, ValueError, ImportError) as error:  # some processors need a package of their own
             raise ValueError(
                 f"--model {model_id}: expected the folder or Hub id of a model that transformers itself can load and that writes "

@@ -23,6 +23,7 @@ EMPTY_TEXT = "There is no text yet. Write or paste one in the box, then press \u
 BROKEN_PICTURE = (
     "This picture cannot be read: the file is broken or of an unknown kind. Choose a JPEG or PNG file, or take it out."
 )
+LONG_TEXT = "This text is too long for the page. Take a part of it, or use the command line, which takes texts of any length."
 LARGE_PICTURE = "This picture has too many pixels. Choose a smaller one, or take it out."
 UNEXPECTED = "Something went wrong with this post, which is our fault, not yours. It has been logged; please try another text."
 FORGOTTEN = "This result is no longer kept. Press \u201cFind entities\u201d again."
@@ -30,7 +31,13 @@ FORGOTTEN = "This result is no longer kept. Press \u201cFind entities\u201d agai
 MAX_FILE_SIZE = "20mb"
 """Of an uploaded picture; larger ones are refused before they are sent."""
 
+MOST_CHARACTERS = 20_000
+"""Of a text with its context: some 4,000 words, which take seconds. Others wait for as long."""
+MOST_WAITING = 50
+"""Visitors that wait for an answer; more are told to come again."""
+
 _DRAWN_SIDE = 512
+_MOST_SESSIONS = 500  # whose results are kept
 _KEPT_SECONDS = 3600
 _NAMED = 10
 _logger = logging.getLogger(__name__)
@@ -196,6 +203,8 @@ class DemoPage:
         """The explanation to keep for the session, and the HTML of status, text and detail."""
         if not text.strip():
             return _failed(EMPTY_TEXT)
+        if len(text) + len(context) > MOST_CHARACTERS:
+            return _failed(LONG_TEXT)
         try:
             explanation = explain(self.model, self.processor, text, images=picture or None, context=context or None)
             # The model has seen the picture in full; to draw maps over it, a copy of the size shown will do.
@@ -289,7 +298,7 @@ def build_demo(
             api_visibility="private",
             show_progress="hidden",
         )
-    return demo
+    return demo.queue(max_size=MOST_WAITING)
 
 
 def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None) -> None:
@@ -304,6 +313,7 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None)
         theme=_theme(),
         css=_STYLE,
         max_file_size=MAX_FILE_SIZE,
+        state_session_capacity=_MOST_SESSIONS,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,

@@ -357,7 +357,7 @@ class CoAttention(nn.Module):
             (B, Q, D) and the weights (B, Q, K); 0 where `mask` is True nowhere. With more than `MOST_WORDS` in the context the
             weights of all queries are the same row: as many rows as queries would not fit into memory.
         """
-        if context.shape[1] > MOST_WORDS and not torch.compiler.is_exporting():
+        if not torch.compiler.is_exporting() and context.shape[1] > MOST_WORDS:
             one = self.context_score(torch.tanh(self.context_map(context))).mT  # shape: (B, 1, K)
             shared = masked_softmax(one, mask[:, None])
             read = shared.to(context.dtype) @ context

@@ -84,7 +84,7 @@ def check_pair(model: MMNERForTokenClassification, processor: MMNERProcessor, mo
         ValueError: they have other labels, the processor makes ids that the model does not know, windows that it cannot read, or
             not the inputs that it reads.
     """
-    embeddings = model.get_input_embeddings().num_embeddings
+    embeddings: Any = model.get_input_embeddings().num_embeddings
     window: Any = getattr(model.text_tower, "window", None)
     pairs = {
         "labels": (processor.labels, model.config.labels, processor.labels == model.config.labels),

@@ -18,6 +18,7 @@ from torch.export import Dim
 
 from . import onnx_decoding
 from .context_mmner import Context, Regions, TextStates, masked_mean
+from .loading import load_model
 from .modeling_mmner import MMNERForTokenClassification
 from .onnx_decoding import existing_windows
 from .parts_mmner import MAIN_HEAD
@@ -162,8 +163,7 @@ def export_onnx(model_id: str, output_dir: str | Path) -> ExportReport:
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
         raise ValueError(f"export needs {', '.join(_PACKAGES)}, found no {', '.join(missing)}; pip install 'mmner[onnx]'")
     with staged_folder(output_dir) as folder:
-        model = MMNERForTokenClassification.from_pretrained(model_id, dtype=torch.float32).eval()
-        processor = MMNERProcessor.from_pretrained(model_id)
+        model, processor = load_model(model_id, device="cpu", dtype="float32")
         program = _graph(model, processor)
         program.save(folder / "model.onnx")
         _write_decoding(model, folder)

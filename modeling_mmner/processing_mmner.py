@@ -94,6 +94,7 @@ class MMNERProcessor(ProcessorMixin):
         """As transformers'; ``labels=...``, ``context_window=...`` and the like take the place of what was saved."""
         # Apart from the others, which transformers hands on to the tokenizer and that to the model's config.
         settings = {name: kwargs.pop(name) for name in _SETTINGS & kwargs.keys()}
+        kwargs.setdefault("trust_remote_code", False)  # or a folder whose tokenizer has code of its own asks at the terminal
         saved = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         return cls(saved.tokenizer, **{name: getattr(saved, name) for name in _SETTINGS} | settings) if settings else saved
 

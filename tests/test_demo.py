@@ -401,3 +401,19 @@ def test_posts_are_read_one_at_a_time_and_answered_apart(served, monkeypatch):
     assert most == 1
     for text, message in zip(texts, answers, strict=True):
         assert Reader(message["output"]["data"][2]).text == text
+
+
+def test_a_text_that_would_keep_others_waiting_is_answered_in_words(page, monkeypatch):
+    """If it failed, one visitor's book would keep the page from all others for minutes."""
+    monkeypatch.setattr(demo, "explain", lambda *_, **__: pytest.fail("the model was run"))
+    kept, status, *_ = page.find("a " * demo.MOST_CHARACTERS, None)
+    assert kept is None
+    assert demo.LONG_TEXT in status
+    assert demo.LONG_TEXT in page.find("a", None, "b" * demo.MOST_CHARACTERS)[1]
+
+
+def test_no_more_visitors_wait_than_can_be_answered():
+    """If it failed, requests would be kept until there is no memory left."""
+    blocks = build_demo(marking_model(), processor_of(), name="tiny", examples=examples())
+    assert blocks._queue.max_size == demo.MOST_WAITING
+    assert [function.concurrency_limit for function in blocks.fns.values() if function.concurrency_id == "model"] == [1, 1]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
@@ -383,8 +384,8 @@ def test_weights_of_a_whole_vgg_are_loaded_into_its_tower(tmp_path):
     whole = timm.create_model("vgg11", num_classes=1000, **VGG["backbone_args"]).eval()
     saved = whole.state_dict()
     assert {"pre_logits.fc1.weight", "head.fc.weight"} < saved.keys()
-    torch.save(saved, tmp_path / "vgg.pth")
-    settings = {"vision_towers": [VGG], "vision_checkpoint": str(tmp_path / "vgg.pth")}
+    save_file(saved, tmp_path / "vgg.safetensors")
+    settings = {"vision_towers": [VGG], "vision_checkpoint": str(tmp_path / "vgg.safetensors")}
     recipe = load_recipe("adacan-cnn-bilstm-crf", settings)
     processor = build_processor(recipe, labels=LABELS, posts=[["Jordan", "posts"]])
     model = build_model(recipe, processor).eval()

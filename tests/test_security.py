@@ -1,0 +1,291 @@
+"""What strangers send, or what their data say, runs nothing, fetches nothing, and opens no file that lies elsewhere."""
+
+import io
+import json
+import pickle
+import shutil
+import socket
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import BertConfig, BertModel
+
+import train_accelerate
+from dataset_scripts import archives
+from dataset_scripts.archives import unpacked
+from dataset_scripts.opening import open_corpus
+from dataset_scripts.reader import CorpusError
+from modeling_mmner.assembly import build_model, build_processor, check_model
+from modeling_mmner.cli import main
+from modeling_mmner.images_mmner import PictureError
+from modeling_mmner.pipeline_mmner import MultimodalNERPipeline
+from modeling_mmner.plain_yaml import read_yaml
+from modeling_mmner.recipes import load_recipe
+from modeling_mmner.vision_mmner import VisionTower
+from tests.bad_input.folders import Planted
+from tests.small_corpora import write_pictures, write_posts
+from tests.small_posts import small_parts
+from tests.test_captioning import blip
+from tests.test_training import small_recipe, write_corpus
+from tests.tiny import TOWER, see, tiny_config
+
+# Nothing is fetched
+
+
+class Network:
+    """Refuses every connection but those within this computer's own processes, and remembers who was asked for."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.asked: list[Any] = []
+        connect = socket.socket.connect
+
+        def refused(own: socket.socket, address: Any) -> Any:
+            if own.family == socket.AF_UNIX:
+                return connect(own, address)
+            self.asked.append(address)
+            raise OSError(f"a connection to {address}")
+
+        def unknown(*address: Any, **_: Any) -> Any:
+            self.asked.append(address)
+            raise socket.gaierror(f"the address of {address}")
+
+        patch.setattr(socket.socket, "connect", refused)
+        patch.setattr(socket.socket, "connect_ex", refused)
+        patch.setattr(socket, "getaddrinfo", unknown)
+
+
+@pytest.fixture
+def network(monkeypatch) -> Network:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    return Network(monkeypatch)
+
+
+def test_the_network_is_watched(network):
+    """If it failed, the tests below would see nothing of what is asked for."""
+    with pytest.raises(PictureError):
+        MultimodalNERPipeline(model=(parts := small_parts())[0], processor=parts[1])(
+            {"text": "a", "image": "http://example.org/a.jpg"}, allow_urls=True
+        )
+    assert network.asked
+
+
+def test_whoever_has_the_files_needs_no_network(network, tmp_path, capsys):
+    """If it failed, training, prediction or looking at a corpus would tell others what is done, or stop without a network."""
+    write_corpus(tmp_path)
+    recipe = small_recipe(tmp_path, epochs=1)
+    train_accelerate.train(recipe)
+    model, picture = str(Path(recipe.training.output_dir) / "model"), str(next((tmp_path / "images").glob("en-test-*")))
+    text = "Look at this : Jordan !"
+    lines = tmp_path / "posts.jsonl"
+    lines.write_text(json.dumps({"text": text, "image": Path(picture).name}), encoding="utf-8")
+    for part in (made := blip())[0], *made[1]:
+        part.save_pretrained(tmp_path / "blip")
+    shown = [str(tmp_path), "--image_dir", str(tmp_path / "images")]
+    for command in (
+        ["predict", "--model", model, "--input", str(lines), "--image_dir", str(tmp_path / "images")],
+        ["explain", "--model", model, "--text", text, "--image", picture, "--output_dir", str(tmp_path / "explained")],
+        ["inspect", *shown, "--output_dir", str(tmp_path / "inspected")],
+        ["evaluate", *shown, "--model", model],
+        ["caption", *shown, "--model", str(tmp_path / "blip"), "--output_file", str(tmp_path / "captions.jsonl")],
+    ):
+        assert main(command) == 0, capsys.readouterr().err
+    assert network.asked == []
+
+
+ADDRESS = "http://127.0.0.1:9/a.jpg"
+
+
+@pytest.mark.parametrize("command", ["predict", "own data", "data set"])
+def test_addresses_in_data_are_not_fetched(network, tmp_path, command):
+    """If it failed, whoever writes a file of posts would learn who reads it, or reach what only its reader may reach."""
+    row = {"tokens": ["Jordan", "x"], "ner_tags": ["B-PER", "O"], "image": ADDRESS}
+    lines = tmp_path / "posts.jsonl"
+    lines.write_text("\n".join(json.dumps(row | {"tokens": ["Jordan", str(n)]}) for n in range(30)), encoding="utf-8")
+    if command == "predict":
+        for part in small_parts():
+            part.save_pretrained(tmp_path / "model")
+        assert main(["predict", "--model", str(tmp_path / "model"), "--input", str(lines), "--output", str(tmp_path / "o")]) == 0
+    elif command == "own data":
+        corpus = open_corpus(str(lines))
+        assert corpus.notes["pictures left out: addresses on the web; download them into --image_dir"] == 30
+    else:
+        (tmp_path / "set").mkdir()
+        card = f"---\nconfigs:\n- config_name: default\n  data_files: {ADDRESS}\n---\n"
+        (tmp_path / "set" / "README.md").write_text(card, encoding="utf-8")
+        (tmp_path / "set" / "train-00000-of-00001.parquet").write_bytes(b"")
+        with pytest.raises(CorpusError, match="expected files of the data set's own folder under 'configs'"):
+            open_corpus(str(tmp_path / "set"))
+    assert network.asked == []
+
+
+# Nothing outside is opened
+
+
+def test_pictures_of_posts_lie_in_their_folder(tmp_path):
+    """If it failed, whoever sends posts could have any file of the computer opened."""
+    pictures, outside = tmp_path / "pictures", tmp_path / "outside.png"
+    pictures.mkdir()
+    for path in (outside, pictures / "inside.png"):
+        Image.new("RGB", (9, 9)).save(path)
+    (pictures / "link.png").symlink_to(outside)
+    model, processor = small_parts()
+    pipe = MultimodalNERPipeline(model=model, processor=processor)
+    for given in ("inside.png", str(pictures / "inside.png"), {"path": "inside.png"}):
+        pipe({"text": "a", "image": given}, image_dir=pictures)
+    for given in ("../outside.png", str(outside), "link.png", {"bytes": None, "path": str(outside)}, "", ".", "a\0b"):
+        with pytest.raises(PictureError, match=r"expected a file in .*pictures, found none; --image_dir names another"):
+            pipe({"text": "a", "image": given}, image_dir=pictures)
+    pipe({"text": "a", "image": str(outside)})  # of a program's own posts any file is opened
+
+
+def test_links_of_a_corpus_are_followed_when_it_is_said(tmp_path):
+    """If it failed, an unpacked corpus could have a picture that is any file, or nobody could keep pictures elsewhere."""
+    folder, pictures = write_posts(tmp_path / "corpus"), write_pictures(tmp_path / "pictures")
+    (tmp_path / "elsewhere.jpg").write_bytes((pictures / "1.jpg").read_bytes())
+    (pictures / "1.jpg").unlink()
+    (pictures / "1.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    with pytest.raises(
+        CorpusError, match=r"1\.jpg: expected a picture that lies in .*, found a link to .*--follow_links takes it"
+    ):
+        open_corpus(str(folder), image_dir=pictures)
+    rows = open_corpus(str(folder), image_dir=pictures, follow_links=True).splits["train"]
+    assert rows[0]["image"]["path"] == str(pictures / "1.jpg")
+    rows_of_posts = [{"tokens": ["Jordan" * n], "ner_tags": ["B-PER"], "image": None if n > 1 else "1.jpg"} for n in range(1, 31)]
+    lines = tmp_path / "posts.jsonl"
+    lines.write_text("\n".join(map(json.dumps, rows_of_posts)), encoding="utf-8")
+    left_out = "pictures left out: no such file in the folder or --image_dir"
+    assert open_corpus(str(lines), image_dir=pictures).notes[left_out] == 1
+    assert left_out not in open_corpus(str(lines), image_dir=pictures, follow_links=True).notes
+
+
+# Nothing is run
+
+
+def a_pickle(folder: Path, name: str) -> str:
+    with (folder / name).open("wb") as file:
+        pickle.dump(Planted(folder / "planted"), file)
+    return str(folder / name)
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.bin", "a.pt", "a.npz", "a.safetensors"])
+def test_pickles_are_no_picture_encoders(name, tmp_path):
+    """If it failed, weights from somewhere would run a program as they are read."""
+    recipe = load_recipe("mlmner", {"vision_checkpoint": a_pickle(tmp_path, name)})
+    with pytest.raises(ValueError, match=r"vision_checkpoint .*: expected .*safetensors, found"):
+        check_model(recipe)
+    assert not (tmp_path / "planted").exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_pickles_are_no_text_encoders(name, tmp_path):
+    """If it failed, an encoder from somewhere would run a program as it is read."""
+    BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(tmp_path)
+    _, processor = small_parts()
+    processor.tokenizer.save_pretrained(tmp_path)
+    a_pickle(tmp_path, name)
+    recipe = load_recipe("bert-crf", {"text_encoder": str(tmp_path)})
+    with pytest.raises(
+        ValueError, match=r"text_encoder .*: expected the folder or Hub id of an encoder of transformers with weights"
+    ):
+        build_model(recipe, build_processor(recipe, labels=processor.labels, posts=[["a"]]))
+    assert not (tmp_path / "planted").exists()
+
+
+def test_code_of_a_text_encoder_is_not_run(tmp_path, monkeypatch):
+    """If it failed, an encoder from somewhere would run a program, or training stop at a question that nobody sees."""
+    config = BertConfig(vocab_size=100, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    BertModel(config).save_pretrained(tmp_path)
+    _, processor = small_parts()
+    processor.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "planted_code.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'planted')!r})\nclass Evil: pass\n")
+    for name in ("config.json", "tokenizer_config.json"):
+        saved = json.loads((tmp_path / name).read_text(encoding="utf-8"))
+        evil = "planted_code.Evil"
+        saved["auto_map"] = {"AutoConfig": evil, "AutoModel": evil, "AutoTokenizer": [evil, evil]}
+        (tmp_path / name).write_text(json.dumps(saved), encoding="utf-8")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("training asked a question"))
+    recipe = load_recipe("bert-crf", {"text_encoder": str(tmp_path)})
+    build_model(recipe, build_processor(recipe, labels=processor.labels, posts=[["a"]]))
+    assert not (tmp_path / "planted").exists()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.pkl"])
+def test_pickles_are_no_word_vectors(name, tmp_path):
+    """If it failed, vectors from somewhere would run a program as they are read."""
+    with pytest.raises(ValueError, match=r"word_vectors .*, line 1: expected a word and its numbers"):
+        check_model(load_recipe("bilstm-crf", {"word_vectors": a_pickle(tmp_path, name)}))
+    assert not (tmp_path / "planted").exists()
+
+
+def test_weights_in_safetensors_are_read(tmp_path):
+    """If it failed, the refusals above would refuse everything."""
+    tower = VisionTower(tiny_config().vision_tower_configs()[0])
+    save_file(tower.backbone.timm_model.state_dict(), tmp_path / "a.safetensors")
+    settings = {"vision_towers": [TOWER], "vision_checkpoint": str(tmp_path / "a.safetensors")}
+    check_model(load_recipe("mlmner", settings))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["!!python/object/apply:os.system ['true']", "&a [*a]", "a: &b [x]\nc: *b", "[" * 20_000, "a: [", "a: \0"],
+    ids=["an object", "a list in itself", "a reference", "nested deep", "cut", "NUL"],
+)
+def test_yaml_says_plain_values(text):
+    """If it failed, a recipe or option from somewhere could run something, or stand for more than there is memory."""
+    with pytest.raises(ValueError):
+        read_yaml(text)
+    assert read_yaml("a: [1, x, {b: null}]") == {"a": [1, "x", {"b": None}]}
+
+
+# Nothing fills the disk
+
+
+def bomb(path: Path, size: int, members: int) -> Path:
+    """An archive of zeros, which are packed to a thousandth."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) if path.suffix == ".zip" else tarfile.open(path, "w:gz") as archive:
+        for number in range(members):
+            if isinstance(archive, zipfile.ZipFile):
+                archive.writestr(f"{number}.txt", bytes(size))
+            else:
+                member = tarfile.TarInfo(f"{number}.txt")
+                member.size = size
+                archive.addfile(member, io.BytesIO(bytes(size)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "members"), [("a.zip", 2_000_000, 1), ("a.tar.gz", 2_000_000, 1), ("a.tar.gz", 0, 2_000)]
+)
+def test_archives_are_no_bombs(name, size, members, tmp_path, monkeypatch):
+    """If it failed, an archive of a few KB would fill the disk with files, or the file system with their names."""
+    monkeypatch.setattr(archives, "_MOST_AT_LEAST", 1_000_000)
+    path = bomb(tmp_path / name, size, members)
+    with pytest.raises(
+        CorpusError, match=r"expected an archive that is at most [\d,]+ bytes when unpacked, 50 times its own size"
+    ):
+        unpacked(path, tmp_path / "unpacked")
+    taken = sum(file.stat().st_size for file in (tmp_path / "unpacked").rglob("*"))
+    assert taken <= 50 * path.stat().st_size + 1_000_000
+    shutil.rmtree(tmp_path / "unpacked")
+    monkeypatch.setattr(archives, "_MOST_AT_LEAST", 10**9)
+    assert len(list(unpacked(path, tmp_path / "unpacked").iterdir())) == members
+
+
+# Nothing stops without a word
+
+
+def test_a_tower_that_was_let_go_of_says_so():
+    """If it failed, pixels for a model that keeps features alone would end in an attribute that None does not have."""
+    tower = VisionTower(tiny_config().vision_tower_configs()[0])
+    tower.release()
+    pixels, nothing = torch.zeros(1, 1, 3, 64, 64, dtype=torch.uint8), torch.zeros(1, 1, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"vision tower resnet10t: expected ready-made features, .* found pixels"):
+        see(tower, pixels, image_mask=~nothing)
+    assert see(tower, pixels, image_mask=nothing)[0].shape == (1, 0, tower.channels)
