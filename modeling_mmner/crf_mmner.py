@@ -4,6 +4,7 @@ Notation: B batch, W words, L labels. A state dict of `torchcrf.CRF` loads into 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,30 @@ except ImportError as error:
     ) from error
 
 
+class _Rules(NamedTuple):
+    """What BIO says of L labels.
+
+    Attributes:
+        illegal: (1 + L, L) whether a label may not come first, and whether it may not follow each of the labels.
+        begins: (L,) whether a label begins an entity.
+        in_entity: (L,) whether it is of an entity.
+        goes_on_as: (L, L) whether what follows an entity's word goes on as the label of the first axis does: is that label,
+            where it continues an entity, and else continues none.
+    """
+
+    illegal: Tensor
+    begins: Tensor
+    in_entity: Tensor
+    goes_on_as: Tensor
+
+
+def _rules(labels: Sequence[str], device: torch.device) -> _Rules:
+    illegal = torch.tensor([[not may_follow(previous, label) for label in labels] for previous in (None, *labels)])
+    continues, begins = illegal[0], torch.tensor([boundary_label(label) == "B" for label in labels])
+    goes_on_as = torch.where(continues[:, None], torch.eye(len(labels), dtype=torch.bool), ~continues)
+    return _Rules(*(rule.to(device) for rule in (illegal, begins, begins | continues, goes_on_as)))
+
+
 class CRF(TorchCRF):
     """Conditional random field over the words of a text (Lafferty et al. 2001; Li et al. 2022, eq. 11-12).
 
@@ -34,10 +59,8 @@ class CRF(TorchCRF):
 
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__(len(labels), batch_first=True)
-        # Plain lists, not buffers: pytorch-crf's state dict must load, and a buffer that is not in it is garbage after
-        # from_pretrained.
-        self._illegal = [[not may_follow(previous, label) for label in labels] for previous in (None, *labels)]
-        self._begins = [boundary_label(label) == "B" for label in labels]
+        # No buffers: pytorch-crf's state dict must load, and a buffer that is not in it is garbage after from_pretrained.
+        self._labels, self._rules_on = list(labels), dict[torch.device, _Rules]()
 
     def initialise(self) -> None:
         """Draw all scores from -0.1..0.1, as pytorch-crf does."""
@@ -129,31 +152,36 @@ class CRF(TorchCRF):
             (B, W) float32 in 0..1 at the first word of each span, 0 elsewhere.
         """
         emissions = self._checked(emissions, mask)
-        scores = self._scores(barred=True)
+        scores, rules = self._scores(barred=True), self._rules(mask.device)
         found = posterior(emissions, mask, scores)
-        begins, inside = torch.tensor([self._begins, self._illegal[0]], device=tags.device)  # what may not start is an I- label
-        tags = tags.masked_fill(~mask, 0)
-        texts, words = ((begins | inside)[tags] & mask).nonzero(as_tuple=True)  # shape: (N,) each, of the words in spans
-        following = (words + 1).clamp(max=mask.shape[1] - 1)
-        own, following_tags = tags[texts, words], tags[texts, following]
-        # How probable it is to move on as the span does: to the next word's tag where that belongs to the span, else to any label
-        # that continues nothing.
-        onwards = (scores.moves[own] + found.ahead[texts, following]).softmax(-1)  # shape: (N, L)
-        is_next = torch.arange(self.num_tags, device=tags.device) == following_tags[:, None]
-        onwards = onwards.where(torch.where(inside[following_tags, None], is_next, ~inside), 0.0).sum(-1)
-        onwards = onwards.log().where((words < following) & mask[texts, following], 0.0)  # 0 from a text's last word
-        first = begins[own]
-        path = onwards.new_zeros(1 + len(own)).index_add_(0, first.cumsum(0), onwards)[1:][: int(first.sum())]
-        texts, words = texts[first], words[first]
-        of_spans = onwards.new_zeros(mask.shape)
-        of_spans[texts, words] = found.marginals[texts, words, own[first]] * path.exp()
-        return of_spans.clamp_(max=1.0).float()
+        flat_tags, flat_mask = tags.masked_fill(~mask, 0).flatten(), mask.flatten()
+        places = (rules.in_entity[flat_tags] & flat_mask).nonzero()[:, 0]  # shape: (N,), of the words in spans, text after text
+        following = (places + 1).clamp(max=len(flat_mask) - 1)
+        own = flat_tags.index_select(0, places)
+        # How probable it is to move on as the span does; 1 from a text's last word.
+        onwards = scores.moves.index_select(0, own) + found.ahead.flatten(0, 1).index_select(0, following)  # shape: (N, L)
+        as_span = rules.goes_on_as.index_select(0, flat_tags.index_select(0, following))
+        goes_on = flat_mask.index_select(0, following) & ((places + 1) % mask.shape[1] != 0)
+        onwards = (onwards.softmax(-1) * as_span).sum(-1).where(goes_on, 1.0).log()
+        first = rules.begins.index_select(0, own)
+        span = first.cumsum(0)
+        path = onwards.new_zeros(1 + len(places)).index_add_(0, span, onwards).index_select(0, span)
+        start = found.marginals.flatten().index_select(0, places * self.num_tags + own)
+        of_spans = path.new_zeros(len(flat_mask)).index_copy_(0, places, start * path.exp() * first)
+        return of_spans.view(mask.shape).clamp_(max=1.0).float()
+
+    def _rules(self, device: torch.device) -> "_Rules":
+        """BIO's rules for the labels on a device."""
+        if device not in self._rules_on:
+            with torch.inference_mode(False):  # what is kept may be wanted in training, too
+                self._rules_on[device] = _rules(self._labels, device)
+        return self._rules_on[device]
 
     def _scores(self, *, barred: bool) -> TagScores:
         """The scores of labels and moves in float32, illegal ones at -inf when `barred`."""
         start, transitions = self.start_transitions.float(), self.transitions.float()
         if barred:
-            illegal = torch.tensor(self._illegal, device=start.device)  # shape: (1 + L, L)
+            illegal = self._rules(start.device).illegal
             start, transitions = start.masked_fill(illegal[0], -torch.inf), transitions.masked_fill(illegal[1:], -torch.inf)
         return TagScores(start, transitions, self.end_transitions.float())
 

@@ -201,7 +201,7 @@ def test_memory_command_trains_and_extracts_on_as_many_posts_as_it_says(tmp_path
     monkeypatch.setattr("sys.argv", ["memory", "--training", "40", "80", "--extraction", "40", "80", "--steps", "4"])
     memory.main(memory.parse_arguments(), tmp_path)
     shown = capsys.readouterr().out
-    assert re.findall(r"(\w+), (\d+) posts: peak [\d,]+ MiB", shown) == [
+    assert re.findall(r"(\w+), (\d+) posts: [\d,]+ MiB of its own", shown) == [
         (what, posts) for what in ("training", "extraction") for posts in ("40", "80")
     ]
     assert len(load_dataset(str(tmp_path / "corpus-80"), split="train")) == 80
