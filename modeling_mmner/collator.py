@@ -17,12 +17,14 @@ class MMNERCollator:
         processor: places the words, reads the pictures, and the contexts where it has a `context_window`.
         use_images: False leaves every picture out.
         context_column: the column of the contexts; None leaves every context out.
+        pad_to_multiple_of: see `MMNERProcessor.__call__`.
         features: those of the frozen picture encoders, which then need not run; see `PictureFeatures`.
     """
 
     processor: MMNERProcessor
     use_images: bool = True
     context_column: str | None = "context"
+    pad_to_multiple_of: int | None = None
     features: PictureFeatures | None = None
 
     @property
@@ -37,7 +39,8 @@ class MMNERCollator:
         labels = [row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None
         context = [row.get(self.context_column) for row in rows] if self.context_column is not None else None
         opened = images if self.opens_pictures else None
-        batch = dict(self.processor([row["tokens"] for row in rows], images=opened, context=context, labels=labels))
+        texts, padding = [row["tokens"] for row in rows], self.pad_to_multiple_of
+        batch = dict(self.processor(texts, images=opened, context=context, labels=labels, pad_to_multiple_of=padding))
         if self.features is None:
             return batch
         return self.features.in_place_of_pixels(batch, images or [[]] * len(rows))

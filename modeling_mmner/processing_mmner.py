@@ -113,6 +113,7 @@ class MMNERProcessor(ProcessorMixin):
         context: Any = None,
         labels: Sequence[Sequence[str | int]] | None = None,
         is_split_into_words: bool | None = None,
+        pad_to_multiple_of: int | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
         """Make a batch.
@@ -124,6 +125,8 @@ class MMNERProcessor(ProcessorMixin):
             context: for each text a string, a list of strings, which are joined by spaces, or None; None: no contexts. Read where
                 the processor has a `context_window`.
             labels: for each text its words' labels, as names or ids.
+            pad_to_multiple_of: pad the windows to a multiple of so many sub-tokens, but to no more than the encoder reads; None:
+                to the longest.
             return_tensors: "pt", "np", or None for arrays as they are.
 
         Returns:
@@ -135,7 +138,7 @@ class MMNERProcessor(ProcessorMixin):
                 unknown one; a picture that cannot be read.
         """
         posts = self.read(text, images, context=context, is_split_into_words=is_split_into_words, whole_pictures=False)
-        return self.encode(posts, labels=labels, return_tensors=return_tensors)
+        return self.encode(posts, labels=labels, pad_to_multiple_of=pad_to_multiple_of, return_tensors=return_tensors)
 
     def read(
         self,
@@ -197,13 +200,14 @@ class MMNERProcessor(ProcessorMixin):
         *,
         windows: Sequence[TextWindows] | None = None,
         labels: Sequence[Sequence[str | int]] | None = None,
+        pad_to_multiple_of: int | None = None,
         return_tensors: str | None = "pt",
     ) -> BatchFeature:
         """Make a batch of posts.
 
         Args:
             windows: what `lay_out` has made of them; None: it is called.
-            labels, return_tensors: see `__call__`.
+            labels, pad_to_multiple_of, return_tensors: see `__call__`.
 
         Returns:
             input_ids, attention_mask (B, K, S) int64, the windows of each text; of a text with fewer than K the last ones are
@@ -216,7 +220,7 @@ class MMNERProcessor(ProcessorMixin):
             ValueError: labels that do not fit the posts.
         """
         words = [[word.text for word in post.words] for post in posts]
-        data = self._placed(words, self.lay_out(posts) if windows is None else windows)
+        data = self._placed(words, self.lay_out(posts) if windows is None else windows, pad_to_multiple_of or 1)
         if self.word_bytes is not None:
             data["character_ids"] = self._character_array(words, most=self.word_bytes)
         data |= self._pixel_arrays(posts)
@@ -288,9 +292,11 @@ class MMNERProcessor(ProcessorMixin):
             texts.append(self._layout.lay_out(ids, np.array(starts, dtype=np.int64), context, context_window=self.context_window))
         return texts
 
-    def _placed(self, posts: list[list[str]], texts: Sequence[TextWindows]) -> dict[str, np.ndarray]:
+    def _placed(self, posts: list[list[str]], texts: Sequence[TextWindows], multiple: int) -> dict[str, np.ndarray]:
         """input_ids, attention_mask, token_type_ids, word_starts and word_mask of posts given as words and their windows."""
         longest = max(len(row) for text in texts for row in text.rows)
+        padded = -(-longest // multiple) * multiple
+        longest = padded if self._layout.window is None else max(longest, min(padded, self._layout.window))
         shape = (len(texts), max(len(text.rows) for text in texts), longest)
         input_ids, attention_mask = np.full(shape, self.tokenizer.pad_token_id or 0, np.int64), np.zeros(shape, np.int64)
         token_type_ids = np.zeros(shape, np.int64)

@@ -92,6 +92,24 @@ def test_batch_equals_its_posts_one_by_one(kind):
 
 
 @each_tokenizer
+@pytest.mark.parametrize("window", [12, 10**30], ids=["windows", "no-window"])
+def test_padding_to_a_multiple_adds_padding_alone(kind, window):
+    """If it failed, lengths that a compiled model knows would change what is read, or be longer than the encoder takes."""
+    tokenizer = TOKENIZERS[kind]()
+    tokenizer.model_max_length = window
+    processor = MMNERProcessor(tokenizer, labels=LABELS)
+    plain, padded = (processor(WORDS, return_tensors="np", pad_to_multiple_of=multiple) for multiple in (None, 8))
+    length, longest = plain["input_ids"].shape[-1], padded["input_ids"].shape[-1]
+    assert longest == min(window, -(-length // 8) * 8)
+    assert (padded["attention_mask"][..., length:] == 0).all()
+    for name in ("input_ids", "attention_mask"):
+        assert (padded[name][..., :length] == plain[name]).all()
+    for row, words in enumerate(WORDS):
+        starts, moved = (batch["word_starts"][row, : len(words)] for batch in (plain, padded))
+        assert [divmod(start, length) for start in starts] == [divmod(start, longest) for start in moved]
+
+
+@each_tokenizer
 def test_padding_is_marked_as_such(kind):
     """If it failed, padding would be read as words or text."""
     processor = MMNERProcessor(TOKENIZERS[kind](), labels=LABELS)
