@@ -13,16 +13,22 @@ import json
 import platform
 import sys
 import time
+import warnings
 from dataclasses import asdict
+from datetime import timedelta
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import datasets
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+import transformers
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, broadcast_object_list, set_seed
 from rich.console import Console
+from torch.distributed.elastic.multiprocessing.errors import record
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_linear_schedule_with_warmup
@@ -46,10 +52,12 @@ from modeling_mmner.reports import (
 )
 from modeling_mmner.run_features import feature_folder, run_features
 from modeling_mmner.run_metrics import RunMetrics, Score
+from modeling_mmner.sharding import check_sharding, give_buffers, take_weights, trained_copy
 from modeling_mmner.span_f1.span_f1 import SpanF1
 from modeling_mmner.terms import derived_licence, terms_of
 from modeling_mmner.training import (
     PostSampler,
+    StepBatches,
     centres_due,
     loader_workers,
     parameter_groups,
@@ -62,6 +70,8 @@ from modeling_mmner.training import (
 from modeling_mmner.training_corpus import TrainingCorpus, load_corpus
 
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for another one: it may have a large corpus to build. One that dies ends the run at once."""
 
 
 class RunError(ValueError):
@@ -69,7 +79,30 @@ class RunError(ValueError):
 
 
 def main(recipe: Recipe) -> None:
-    """Train as the recipe says, and print how it went."""
+    """Train as the recipe says, in as many processes as were started, and print how it went."""
+    if not processes().is_main_process:
+        keep_quiet()
+    run(recipe)
+    processes().wait_for_everyone()
+    processes().destroy_process_group()
+
+
+def processes() -> PartialState:
+    """Those that train together, this one among them."""
+    # Without being told of the CPU, Accelerate would take each process there for one by itself.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+
+
+def keep_quiet() -> None:
+    """Leave it to the main process to print, to warn and to show how far it is."""
+    sys.stdout = StringIO()
+    warnings.simplefilter("ignore")
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+
+
+def run(recipe: Recipe) -> None:
+    """Train one model or several, and print their scores side by side."""
     console = Console(width=None if sys.stdout.isatty() else 120)
     if recipe.training.transfer:
         console.print(transfer_table(transfer(recipe)))
@@ -96,8 +129,9 @@ def transfer(recipe: Recipe) -> dict[str, dict[str, Score]]:
             languages=[language], test_languages=recipe.corpus.languages, output_dir=f"{recipe.training.output_dir}/{language}"
         )
         scores[language] = train(alone).splits.test.by_language
-    plain = {trained: {tested: asdict(score) for tested, score in row.items()} for trained, row in scores.items()}
-    (Path(recipe.training.output_dir) / "transfer.json").write_text(json.dumps(plain, indent=2), encoding="utf-8")
+    if processes().is_main_process:
+        plain = {trained: {tested: asdict(score) for tested, score in row.items()} for trained, row in scores.items()}
+        (Path(recipe.training.output_dir) / "transfer.json").write_text(json.dumps(plain, indent=2), encoding="utf-8")
     return scores
 
 
@@ -105,26 +139,27 @@ def train(recipe: Recipe) -> RunMetrics:
     """Train and test one model; returns what metrics.json holds."""
     started = time.perf_counter()
     check_run(recipe)
+    processes()
     accelerator = Accelerator(
         mixed_precision=resolve_precision(recipe.training.mixed_precision),
         gradient_accumulation_steps=recipe.training.accumulation,
         log_with="tensorboard",
         project_dir=recipe.training.output_dir,
+        dataloader_config=DataLoaderConfiguration(even_batches=False),  # no post twice
         # A batch without pictures gives a trained picture encoder no gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     accelerator.init_trackers("tensorboard")
     set_seed(recipe.training.seed)
-    corpus = load_corpus(recipe.corpus)
-    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
-    corpus.count_contexts(processor)
-    keeps_features = feature_folder(recipe.training.feature_cache) is not None
-    model = build_model(recipe, processor, with_frozen=not keeps_features).to(accelerator.device)
+    corpus, processor, model = build(recipe, accelerator)
     sizes = {"parameters": model.num_parameters(), "trained_parameters": model.num_parameters(only_trainable=True)}
     accelerator.print(f"{recipe.name}: {sizes['parameters']:,} parameters; {corpus.summary().describe()}")
     kept = run_features(recipe, processor, model, accelerator)
-    if told := kept.fill(corpus.splits):
-        accelerator.print(told)
+    with accelerator.local_main_process_first():
+        if told := kept.fill(corpus.splits):
+            accelerator.print(told)
+    if accelerator.num_processes > 1:
+        set_seed(recipe.training.seed, device_specific=True)  # each drops other units of its posts
 
     history, best_state = fit(recipe, corpus, processor, model, accelerator, kept.features)
     model.load_state_dict(best_state, strict=False)  # without what is frozen
@@ -153,8 +188,36 @@ def train(recipe: Recipe) -> RunMetrics:
     if accelerator.is_main_process:
         kept.put_encoders_back()
         write_results(recipe, corpus, predictor, metrics, predicted)
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # `end_training` would end the processes' group, too, of which there is one
+        tracker.finish()
     return metrics
+
+
+def build(recipe: Recipe, accelerator: Accelerator) -> tuple[TrainingCorpus, Any, Any]:
+    """The corpus, the processor and the model, the same in all processes.
+
+    Raises:
+        CorpusError: as `load_corpus`, or there are fewer training posts than processes.
+        RunError: the processes share the model in a way in which it cannot be trained.
+    """
+    try:
+        check_sharding(accelerator, trains_pictures=not all(tower.frozen for tower in recipe.model.towers))
+    except ValueError as error:
+        raise RunError(f"recipe {recipe.name:.80}: {error}") from error
+    with accelerator.local_main_process_first():  # which builds what the others find in caches
+        corpus = load_corpus(recipe.corpus)
+    posts = corpus.splits["train"]["tokens"]
+    if len(posts) < accelerator.num_processes:
+        raise CorpusError(
+            f"training split: expected a post for each of {accelerator.num_processes} processes, found {len(posts)}; start fewer"
+        )
+    first = accelerator.is_main_process
+    (processor,) = broadcast_object_list([build_processor(recipe, labels=corpus.labels, posts=posts) if first else None])
+    corpus.count_contexts(processor)
+    keeps_features = feature_folder(recipe.training.feature_cache) is not None
+    with accelerator.local_main_process_first():
+        model = build_model(recipe, processor, with_frozen=not keeps_features)
+    return corpus, processor, model.to(accelerator.device)
 
 
 def check_run(recipe: Recipe) -> None:
@@ -186,38 +249,42 @@ def fit(
 ) -> tuple[list[Any], Any]:
     """Train for the recipe's epochs; returns the history and the trained weights of the best epoch on the validation split."""
     rows, validation = corpus.splits["train"], corpus.splits["validation"]
+    batch_size, together = recipe.training.batch_size, accelerator.num_processes
     sampler = PostSampler(
         post_lengths(processor, rows),
         rows["language"],
         temperature=recipe.corpus.language_temperature,
-        batch_size=recipe.training.batch_size,
+        batch_size=batch_size * together,
         generator=torch.Generator().manual_seed(recipe.training.seed),
     )
     collate = MMNERCollator(processor, features=features)
+    batches = StepBatches(sampler, batch_size=batch_size, processes=together)
     opens_pictures = collate.opens_pictures and any(column in rows.features for column in PICTURE_COLUMNS)
     workers = loader_workers(recipe.training.num_workers, opens_pictures=opens_pictures)
     loader = DataLoader(
         rows,
-        batch_size=recipe.training.batch_size,
-        sampler=sampler,
+        batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # what it draws depends on the workers, and dropout shall not miss it
     )
+    trained = trained_copy(model, accelerator)
     groups = parameter_groups(
-        model,
-        pretrained_parts(model, recipe),
+        trained,
+        pretrained_parts(trained, recipe),
         learning_rate=recipe.training.learning_rate,
         head_learning_rate=recipe.training.head_learning_rate,
         weight_decay=recipe.training.weight_decay,
     )
     optimizer = torch.optim.AdamW(groups, fused=True)
-    steps = recipe.training.epochs * -(-len(loader) // recipe.training.accumulation)
-    scheduler = get_linear_schedule_with_warmup(optimizer, int(recipe.training.warmup_share * steps), steps)
-    wrapped, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
+    steps = recipe.training.epochs * -(-len(loader) // (together * recipe.training.accumulation))
+    warmup = int(recipe.training.warmup_share * steps)
+    # Accelerate moves it on once a step and process.
+    scheduler = get_linear_schedule_with_warmup(optimizer, warmup * together, steps * together)
+    wrapped, optimizer, loader, scheduler = accelerator.prepare(trained, optimizer, loader, scheduler)
     readers = recipe.training.num_workers or 0  # 0: threads
-    predictor = Predictor(model, processor, accelerator, recipe.training.batch_size, readers, features=features)
+    predictor = Predictor(model, processor, accelerator, batch_size, readers, features=features)
     gold = gold_tags(validation, corpus.labels)
 
     history: list[dict[str, float]] = []
@@ -226,8 +293,10 @@ def fit(
         started = time.perf_counter()
         warmup, refresh = recipe.training.centre_warmup_epochs, recipe.training.centre_refresh_epochs
         if centres_due(epoch, warmup_epochs=warmup, refresh_epochs=refresh):
-            refresh_centres(model, rows, collate=collate, batch_size=recipe.training.batch_size, accelerator=accelerator)
+            refresh_centres(model, rows, collate=collate, batch_size=batch_size, accelerator=accelerator)
+            give_buffers(model, trained)
         losses = train_with_progress(recipe, wrapped, loader, optimizer, scheduler, accelerator, epoch)
+        take_weights(model, trained)
         predicted = predictor.tags(validation)
         scores = {
             mode: SpanF1().compute(predictions=predicted, references=gold, mode=mode)["f1"] for mode in ("lenient", "strict")
@@ -301,6 +370,6 @@ def write_results(
 
 if __name__ == "__main__":
     try:
-        main(recipe)
+        record(main)(recipe)
     except (CorpusError, RunError) as error:
         raise SystemExit(f"train_accelerate.py: {error}") from None

@@ -17,6 +17,7 @@ from .configuration_mmner import MMNERConfig
 from .context_mmner import Context, ModelPart, Widths
 from .crf_mmner import CRF
 from .fusion_mmner import TransformerLayer
+from .gathering_mmner import mean_over_processes
 from .labels_mmner import BOUNDARY_LABELS, IGNORED, boundary_label
 
 
@@ -52,7 +53,7 @@ class Head(ModelPart):
 
     def loss(self, emissions: Tensor, context: Context) -> Tensor:
         """Mean negative log-likelihood of the gold labels over the texts of the batch."""
-        return self.crf.negative_log_likelihood(emissions, self.gold(context), mask=context.text.mask).mean()
+        return mean_over_processes(self.crf.negative_log_likelihood(emissions, self.gold(context), mask=context.text.mask))
 
     def label_layers(self) -> list[nn.Module]:
         """Its modules that depend on the labels, to be made anew for other ones."""

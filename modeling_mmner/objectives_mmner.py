@@ -10,6 +10,7 @@ from transformers import initialization
 
 from .configuration_mmner import MMNERConfig
 from .context_mmner import Context, ModelPart, Widths, masked_mean
+from .gathering_mmner import gathered, mean_over_processes, whole_batch
 from .labels_mmner import entity_types
 
 
@@ -41,15 +42,16 @@ class ContrastiveFusion(Objective, part="contrastive"):
         """Mean over the pictured posts of the batch."""
         assert context.fused.text_view is not None and context.fused.image_view is not None
         paired = context.has_picture & context.text.mask.any(1)
-        text = masked_mean(context.fused.text_view, context.text.mask)[paired].float()  # shape: (P, D)
-        image = masked_mean(context.fused.image_view, context.text.mask)[paired].float()
+        views = (context.fused.text_view, context.fused.image_view)
+        own = torch.stack([masked_mean(view, context.text.mask)[paired].float() for view in views], dim=1)
+        text, image = gathered(own).unbind(1)  # shape: (P, D) each
         if len(text) < 2:
             return context.no_loss()
         similarity = nn.functional.cosine_similarity(image[:, None], text[None], dim=-1) / self.temperature
         target = torch.arange(len(text), device=text.device)
         image_to_text = nn.functional.cross_entropy(similarity, target)
         text_to_image = nn.functional.cross_entropy(similarity.T, target)
-        return self.image_share * image_to_text + (1 - self.image_share) * text_to_image
+        return whole_batch(self.image_share * image_to_text + (1 - self.image_share) * text_to_image)
 
 
 class EntityClustering(Objective, part="clustering"):
@@ -82,8 +84,6 @@ class EntityClustering(Objective, part="clustering"):
         """Mean over the gold entity words whose type has a centre; exactly 0 where there are none."""
         types = self._word_types(context)
         counted = (types >= 0) & self.has_centre[types.clamp(min=0)]
-        if not bool(counted.any()):
-            return context.no_loss()
         types = types[counted]  # shape: (E,)
         offsets = context.fused.features[counted].float()[:, None] - self.centres  # shape: (E, K, F)
         own = offsets[torch.arange(len(types), device=types.device), types]  # shape: (E, F)
@@ -91,7 +91,7 @@ class EntityClustering(Objective, part="clustering"):
         others = self.has_centre.expand(len(types), -1).clone()
         others[torch.arange(len(types), device=types.device), types] = False
         repulsion = (cosines * others).sum(1) / others.sum(1).clamp(min=1)
-        return (torch.linalg.vector_norm(own, dim=1) + repulsion).mean()
+        return mean_over_processes(torch.linalg.vector_norm(own, dim=1) + repulsion)
 
     @torch.no_grad()
     def entity_sums(self, context: Context) -> tuple[Tensor, Tensor]:
@@ -135,14 +135,15 @@ class ContrastiveAlignment(Objective, part="alignment"):
     def forward(self, context: Context) -> Tensor:
         """Mean over the pictured posts of the batch; exactly 0 with fewer than two."""
         paired = context.has_picture & context.text.mask.any(1)
-        if int(paired.sum()) < 2:
-            return context.no_loss()
-        text = self.text_head(context.text.sentence[paired])
-        losses = []
+        sentences = context.text.sentence[paired]
+        vectors = [self.text_head(sentences)]
         for head, regions in zip(self.picture_heads, context.regions, strict=True):
-            picture = masked_mean(regions.states[paired], regions.mask[paired]).to(text.dtype)
-            losses.append(nt_xent(text, head(picture), temperature=self.temperature))
-        return torch.stack(losses).sum()
+            picture = masked_mean(regions.states[paired], regions.mask[paired])
+            vectors.append(head(picture.to(sentences.dtype)))
+        text, *pictures = gathered(torch.stack(vectors, dim=1)).unbind(1)  # shape: (P, D) each
+        if len(text) < 2:
+            return context.no_loss()
+        return whole_batch(torch.stack([nt_xent(text, picture, temperature=self.temperature) for picture in pictures]).sum())
 
 
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:

@@ -200,6 +200,11 @@ class TrainingSettings:
         for name in ("weight_decay", "centre_warmup_epochs", "seed", "num_workers"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"recipe {name}: expected a number >= 0, found {getattr(self, name)}")
+        if self.transfer and self.compare_without_pictures:
+            raise ValueError(
+                "recipe transfer: expected no compare_without_pictures beside it, which compares other models, found both; "
+                "--compare_without_pictures false leaves it out"
+            )
         if not 0 <= self.warmup_share <= 1:
             raise ValueError(f"recipe warmup_share: expected a share in 0..1, found {self.warmup_share}")
 

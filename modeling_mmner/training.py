@@ -2,13 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import broadcast, send_to_device
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler
@@ -63,7 +63,7 @@ class PostSampler(Sampler[int]):
         lengths: of each post, see `post_lengths`.
         languages: of each post.
         temperature: > 0; the larger, the more alike the shares.
-        batch_size: posts a batch.
+        batch_size: posts a step, of all processes.
         generator: of the order.
     """
 
@@ -92,6 +92,32 @@ class PostSampler(Sampler[int]):
         rounds, rest = divmod(count, len(posts))
         extra = torch.randperm(len(posts), generator=self.generator)[:rest].tolist()
         return [*posts] * rounds + [posts[place] for place in extra]
+
+
+class StepBatches(Sampler[list[int]]):
+    """The posts of each step in as many batches as there are processes, which Accelerate deals out in turn.
+
+    A step has the posts that it would have in one process that takes as many a step. Those of an epoch's last step are shared out
+    as evenly as can be; fewer posts than processes are left out of the epoch, since each process needs one.
+
+    Args:
+        posts: in the order of the epoch.
+        batch_size: posts a step and process.
+        processes: that train together.
+    """
+
+    def __init__(self, posts: Sampler[int], *, batch_size: int, processes: int) -> None:
+        self.posts, self.processes = posts, processes
+        self.step_size = batch_size * processes
+
+    def __len__(self) -> int:
+        steps, rest = divmod(len(cast(Sized, self.posts)), self.step_size)
+        return self.processes * (steps + (rest >= self.processes))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        posts = iter(self.posts)
+        while len(step := list(islice(posts, self.step_size))) >= self.processes:
+            yield from (step[own :: self.processes] for own in range(self.processes))
 
 
 def draws_by_language(sizes: Counter[str], *, temperature: float) -> dict[str, int]:
@@ -195,13 +221,15 @@ def train_epoch(
         report: called after each batch with its losses by name.
 
     Returns:
-        The mean of each loss over the batches in which it was computed.
+        The mean of each loss over the batches in which it was computed. All processes have the same buffers then: the statistics
+        of a batch-norm that is trained are those of the main process.
     """
     model.train()
     totals: dict[str, list[float]] = {}
     for batch in batches:
         with accelerator.accumulate(model):
-            output = model(**batch)
+            with accelerator.autocast():
+                output = model(**batch)
             accelerator.backward(output.loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
@@ -212,4 +240,6 @@ def train_epoch(
         for name, value in losses.items():
             totals.setdefault(name, []).append(value)
         report(losses)
+    for buffer in model.buffers():
+        buffer.copy_(broadcast(buffer))
     return {name: sum(values) / len(values) for name, values in totals.items()}

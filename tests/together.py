@@ -1,0 +1,50 @@
+"""Work in several processes that train together, as torchrun starts them: gloo, on this machine's CPU."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState, GradientState
+
+SECONDS = 120
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def together(work: Callable[..., Any], *arguments: Any, folder: Path, processes: int = 2) -> list[Any]:
+    """What `work` returns in each of some processes, which are forked from this one."""
+    context, port = multiprocessing.get_context("fork"), free_port()
+    started = [context.Process(target=_work, args=(work, arguments, folder, rank, processes, port)) for rank in range(processes)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(SECONDS)
+    codes = [process.exitcode for process in started]
+    for process in started:
+        process.kill()
+    assert codes == [0] * processes, f"expected processes to end well within {SECONDS} s, found exit codes {codes}"
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(processes)]
+
+
+def _work(work: Callable[..., Any], arguments: tuple[Any, ...], folder: Path, rank: int, processes: int, port: int) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    forget_processes()
+    torch.save(work(*arguments), folder / f"{rank}.pt")
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def forget_processes() -> None:
+    """Let Accelerate look anew how many processes there are."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
