@@ -80,14 +80,14 @@ class RunError(ValueError):
 
 def main(recipe: Recipe) -> None:
     """Train as the recipe says, in as many processes as were started, and print how it went."""
-    if not processes().is_main_process:
+    if not started_processes().is_main_process:
         keep_quiet()
     run(recipe)
-    processes().wait_for_everyone()
-    processes().destroy_process_group()
+    started_processes().wait_for_everyone()
+    started_processes().destroy_process_group()
 
 
-def processes() -> PartialState:
+def started_processes() -> PartialState:
     """Those that train together, this one among them."""
     # Without being told of the CPU, Accelerate would take each process there for one by itself.
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
@@ -129,7 +129,7 @@ def transfer(recipe: Recipe) -> dict[str, dict[str, Score]]:
             languages=[language], test_languages=recipe.corpus.languages, output_dir=f"{recipe.training.output_dir}/{language}"
         )
         scores[language] = train(alone).splits.test.by_language
-    if processes().is_main_process:
+    if started_processes().is_main_process:
         plain = {trained: {tested: asdict(score) for tested, score in row.items()} for trained, row in scores.items()}
         (Path(recipe.training.output_dir) / "transfer.json").write_text(json.dumps(plain, indent=2), encoding="utf-8")
     return scores
@@ -139,7 +139,7 @@ def train(recipe: Recipe) -> RunMetrics:
     """Train and test one model; returns what metrics.json holds."""
     started = time.perf_counter()
     check_run(recipe)
-    processes()
+    started_processes()
     accelerator = Accelerator(
         mixed_precision=resolve_precision(recipe.training.mixed_precision),
         gradient_accumulation_steps=recipe.training.accumulation,
@@ -176,6 +176,7 @@ def train(recipe: Recipe) -> RunMetrics:
             "terms": terms,
             "license": derived_licence(row["terms"] for row in terms),
             "seed": recipe.training.seed,
+            "processes": accelerator.num_processes,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "corpus": asdict(corpus.summary()),
             "model": sizes,

@@ -151,6 +151,7 @@ class RunMetrics:
         versions: of Python and the packages.
         history: for each epoch its number, losses (``loss``, ``loss_<part>``), validation F1 and seconds.
         selected_epoch: the one with the best validation F1.
+        processes: that trained together, each with the recipe's batch size.
     """
 
     recipe: dict[str, Any]
@@ -164,6 +165,7 @@ class RunMetrics:
     selected_epoch: int
     timing: Timing
     splits: Splits
+    processes: int = 1
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "RunMetrics":

@@ -1,21 +1,36 @@
 """Several processes that train together, held against one that has the whole batch."""
 
 import json
+import os
+import signal
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from accelerate import Accelerator, PartialState
+from accelerate.commands.config import load_config_from_file
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import train_accelerate
+from dataset_scripts.reader import CorpusError
 from modeling_mmner import training
+from modeling_mmner.assembly import build_model, build_processor
+from modeling_mmner.collator import MMNERCollator
+from modeling_mmner.evaluation import Predictor
 from modeling_mmner.gathering_mmner import gathered, mean_over_processes, whole_batch
 from modeling_mmner.objectives_mmner import nt_xent
 from modeling_mmner.recipes import Recipe, load_recipe
+from modeling_mmner.training import StepBatches, refresh_centres
+from modeling_mmner.training_corpus import load_corpus
 from tests.test_training import TEXT, TOWER, write_corpus
-from tests.together import together
+from tests.together import exit_codes, together
 
+LAUNCH = Path(train_accelerate.__file__).with_name("modeling_mmner") / "launch"
 QUIET_TEXT = TEXT | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 VIT = {
     "backbone": "vit_tiny_patch16_224",
@@ -24,7 +39,7 @@ VIT = {
     "pretrained": False,
     "frozen": False,
 }
-FROZEN = TOWER | {"frozen": True}
+FROZEN, TRAINED = TOWER | {"frozen": True}, TOWER | {"frozen": False}
 SYSTEMS: dict[str, dict[str, Any]] = {
     "quickstart": {"vision_towers": [FROZEN], "objectives": {"clustering": 0.1}},
     "2m-ner-quickstart": {"vision_towers": [VIT, FROZEN | {"pooled": True}]},
@@ -99,7 +114,187 @@ def test_two_processes_take_the_steps_of_one(name, posts, tmp_path):
     assert json.loads((tmp_path / "two" / "metrics.json").read_text("utf-8"))["splits"] == metrics["splits"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_two_processes_stay_with_one_for_fifty_steps(name, posts, tmp_path):
+    """If it failed, small differences would grow, or come with the decay of the learning rate, new centres or accumulation."""
+    (one, _), (two, _), _ = one_and_two(name, posts, tmp_path, epochs=17, accumulation=2, centre_refresh_epochs=3)
+    assert len(one) == 51
+    assert largest_difference(one[:50], two[:50]) < 1e-4
+
+
+def test_batch_norm_that_trains_ends_with_the_same_statistics_everywhere(posts, tmp_path):
+    """If it failed, processes would predict with statistics of their own, and none of them with those that are saved."""
+    recipe = recipe_of("quickstart", posts, vision_towers=[TRAINED], batch_size=5, epochs=1, output_dir=str(tmp_path / "two"))
+    (first, metrics), (second, others) = together(steps_of, recipe, folder=tmp_path)
+    assert first == second and metrics["splits"] == others["splits"]
+    one = recipe.with_settings(batch_size=10, output_dir=str(tmp_path / "one"))
+    assert largest_difference(steps_of(one)[0], first) > 1e-4  # as the README says: each process normalises its own pictures
+
+
+def test_fsdp_takes_the_steps_of_ddp(posts, tmp_path):
+    """If it failed, a model that is shared out would be trained, evaluated or saved otherwise."""
+    recipe = recipe_of("quickstart", posts, batch_size=5, epochs=1, output_dir=str(tmp_path / "ddp"))
+    (whole, metrics), _ = together(steps_of, recipe, folder=tmp_path)
+    sharded = recipe.with_settings(output_dir=str(tmp_path / "fsdp"))
+    (first, found), (second, others) = together(steps_of_shares, sharded, folder=tmp_path)
+    assert len(first) == 3 and first == second
+    assert largest_difference(whole, first) < 1e-5
+    assert found["splits"] == others["splits"] == metrics["splits"]
+    saved = [load_file(tmp_path / kind / "model" / "model.safetensors") for kind in ("ddp", "fsdp")]
+    torch.testing.assert_close(saved[0], saved[1], atol=1e-5, rtol=1e-4)
+
+
+def steps_of_shares(recipe: Recipe) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    """As `steps_of`, with the settings of `launch/sharded.yaml`."""
+    _as_accelerators(yaml.safe_load((LAUNCH / "sharded.yaml").read_text("utf-8"))["fsdp_config"])
+    return steps_of(recipe)
+
+
+def _as_accelerators(settings: dict[str, Any]) -> None:
+    """Let Accelerate, which knows FSDP of accelerators alone, take the CPU for one."""
+    names = {key.upper(): str(value).lower() if isinstance(value, bool) else str(value) for key, value in settings.items()}
+    layers = names.pop("FSDP_TRANSFORMER_LAYER_CLS_TO_WRAP").replace("XLMRobertaLayer", "BertLayer")
+    os.environ |= names | {"FSDP_TRANSFORMER_CLS_TO_WRAP": layers, "ACCELERATE_USE_FSDP": "true"}
+    train_accelerate.started_processes()
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
+
+
+def refused(recipe: Recipe) -> str:
+    _as_accelerators(yaml.safe_load((LAUNCH / "sharded.yaml").read_text("utf-8"))["fsdp_config"])
+    with pytest.raises(train_accelerate.RunError) as error:
+        train_accelerate.train(recipe)
+    return str(error.value)
+
+
+def test_fsdp_with_a_trained_picture_encoder_is_refused(posts, tmp_path):
+    """If it failed, processes would wait for one that has no picture in its batch."""
+    recipe = recipe_of("quickstart", posts, vision_towers=[TRAINED], output_dir=str(tmp_path / "out"))
+    expected = "recipe quickstart: distributed_type FSDP: expected frozen picture encoders, found one that is trained"
+    assert all(message.startswith(expected) for message in together(refused, recipe, folder=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["two_machines", "sharded"])
+def test_accelerate_knows_every_key_of_a_launch_file(name):
+    """If it failed, the file that the README names would end in an error, or a key of it would be misspelt."""
+    config = load_config_from_file(str(LAUNCH / f"{name}.yaml"))
+    known = {f"fsdp_{field.name}" for field in fields(FullyShardedDataParallelPlugin)}
+    renamed = {"fsdp_version", "fsdp_transformer_layer_cls_to_wrap", "fsdp_offload_params"}
+    assert config.num_processes > 1
+    assert set(config.fsdp_config or {}) <= known | renamed
+
+
+# Runs of several models
+
+
+def test_comparison_and_its_results_come_once(posts, tmp_path, capfd):
+    """Regression: the end of the first model's training took the group of the processes away, so the second one's failed."""
+    recipe = recipe_of("quickstart", posts, batch_size=5, epochs=1, output_dir=str(tmp_path / "out"))
+    together(train_accelerate.main, recipe.with_settings(compare_without_pictures=True), folder=tmp_path)
+    printed = capfd.readouterr().out
+    assert printed.count("epoch 1: loss") == 2 and printed.count("Test split") == 1 and printed.count("Model folder") == 1
+    for folder in (tmp_path / "out", tmp_path / "out" / "without_pictures"):
+        assert (folder / "model" / "model.safetensors").is_file() and (folder / "metrics.json").is_file()
+        assert len(list(folder.glob("tensorboard/*"))) == 1
+
+
+def test_transfer_trains_a_model_for_each_language(tmp_path, capfd):
+    """Regression: as for the comparison; and each process wrote transfer.json."""
+    rows = [
+        {"tokens": [name, split, str(number)], "ner_tags": ["B-PER", "O", "O"], "language": language, "split": split}
+        for language, name in (("en", "Anna"), ("fr", "Luc"))
+        for split in ("train", "validation", "test")
+        for number in range(3)
+    ]
+    (tmp_path / "posts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    settings = {"dataset": str(tmp_path / "posts.jsonl"), "data_dir": None, "image_dir": None, "languages": ["en", "fr"]}
+    recipe = recipe_of("quickstart", tmp_path, **settings, epochs=1, output_dir=str(tmp_path / "out"), transfer=True)
+    together(train_accelerate.main, recipe, folder=tmp_path)
+    scores = json.loads((tmp_path / "out" / "transfer.json").read_text("utf-8"))
+    assert {trained: set(tested) for trained, tested in scores.items()} == {"en": {"en", "fr"}, "fr": {"en", "fr"}}
+    assert capfd.readouterr().out.count("trained on") == 1
+
+
+def test_transfer_with_a_comparison_is_refused():
+    """If it failed, one of two wishes would be dropped without a word."""
+    message = "recipe transfer: expected no compare_without_pictures beside it, .* found both; --compare_without_pictures false"
+    with pytest.raises(ValueError, match=message):
+        load_recipe("quickstart", {"transfer": True, "compare_without_pictures": True})
+
+
+# Processes that fail
+
+
+def broken_second(recipe: Recipe) -> None:
+    def train_epoch(*arguments: Any, **options: Any) -> dict[str, float]:
+        if torch.distributed.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return training.train_epoch(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_accelerate, "train_epoch", train_epoch)
+        train_accelerate.main(recipe)
+
+
+def test_killed_process_ends_the_run(posts, tmp_path):
+    """If it failed, the others would wait for it as long as they wait for one that builds a corpus."""
+    recipe = recipe_of("quickstart", posts, batch_size=5, output_dir=str(tmp_path / "out"))
+    assert exit_codes(broken_second, recipe, folder=tmp_path) == [1, -signal.SIGKILL]
+
+
+def test_fewer_posts_than_processes_are_refused(posts, tmp_path):
+    """If it failed, a process without a post would leave the others waiting."""
+    few = recipe_of("quickstart", posts, output_dir=str(tmp_path / "out"))
+    expected = "training split: expected a post for each of 2 processes, found 1; start fewer"
+    assert together(refused_for_posts, few, folder=tmp_path) == [expected] * 2
+
+
+def refused_for_posts(recipe: Recipe) -> str:
+    def one_post(settings: Any) -> Any:
+        corpus = load_corpus(settings)
+        corpus.splits["train"] = corpus.splits["train"].select([0])
+        return corpus
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(CorpusError) as error:
+        patch.setattr(train_accelerate, "load_corpus", one_post)
+        train_accelerate.train(recipe)
+    return str(error.value)
+
+
 # The pieces
+
+
+def centres_and_tags(recipe: Recipe, count: int) -> tuple[Tensor, list[list[str]]]:
+    """The entity centres over some posts, and their tags."""
+    train_accelerate.started_processes()
+    rows = load_corpus(recipe.corpus).splits["train"].select(range(count))
+    torch.manual_seed(0)
+    processor = build_processor(recipe, labels=rows.features["ner_tags"].feature.names, posts=rows["tokens"])
+    model, accelerator = build_model(recipe, processor), Accelerator()
+    refresh_centres(model, rows, collate=MMNERCollator(processor), batch_size=2, accelerator=accelerator)
+    return model.objectives["clustering"].centres, Predictor(model, processor, accelerator, batch_size=2).tags(rows)
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_three_processes_count_each_post_once(count, posts, tmp_path):
+    """If it failed, centres or scores would count a post twice or never where it cannot be shared out evenly, or a process
+    without a post would leave the others waiting."""
+    recipe = recipe_of("quickstart", posts, feature_cache="off")
+    centres, tags = centres_and_tags(recipe, count)
+    for found, theirs in together(centres_and_tags, recipe, count, folder=tmp_path, processes=3):
+        torch.testing.assert_close(found, centres, atol=1e-6, rtol=1e-5)
+        assert theirs == tags and len(tags) == count
+
+
+@pytest.mark.parametrize("count", range(1, 14))
+def test_steps_have_the_posts_of_one_process(count):
+    """If it failed, two processes would see other posts in a step than one, or one of them more steps than the other."""
+    one = [sorted(batch) for batch in StepBatches(range(count), batch_size=6, processes=1)]
+    batches = StepBatches(range(count), batch_size=3, processes=2)
+    two = [sorted(first + second) for first, second in zip(*[iter(batches)] * 2, strict=True)]
+    assert two == (one[:-1] if count % 6 == 1 else one)
+    assert len(batches) == len(list(batches)) and all(batches)
+    assert {abs(len(first) - len(second)) for first, second in zip(*[iter(batches)] * 2, strict=True)} <= {0, 1}
 
 
 class Vectors(nn.Module):

@@ -21,6 +21,13 @@ def free_port() -> int:
 
 def together(work: Callable[..., Any], *arguments: Any, folder: Path, processes: int = 2) -> list[Any]:
     """What `work` returns in each of some processes, which are forked from this one."""
+    codes = exit_codes(work, *arguments, folder=folder, processes=processes)
+    assert codes == [0] * processes, f"expected processes to end well within {SECONDS} s, found exit codes {codes}"
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(processes)]
+
+
+def exit_codes(work: Callable[..., Any], *arguments: Any, folder: Path, processes: int = 2) -> list[int | None]:
+    """How such processes end; None of one that did not, and was killed."""
     context, port = multiprocessing.get_context("fork"), free_port()
     started = [context.Process(target=_work, args=(work, arguments, folder, rank, processes, port)) for rank in range(processes)]
     for process in started:
@@ -30,8 +37,7 @@ def together(work: Callable[..., Any], *arguments: Any, folder: Path, processes:
     codes = [process.exitcode for process in started]
     for process in started:
         process.kill()
-    assert codes == [0] * processes, f"expected processes to end well within {SECONDS} s, found exit codes {codes}"
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(processes)]
+    return codes
 
 
 def _work(work: Callable[..., Any], arguments: tuple[Any, ...], folder: Path, rank: int, processes: int, port: int) -> None:
