@@ -250,26 +250,9 @@ def fit(
 ) -> tuple[list[Any], Any]:
     """Train for the recipe's epochs; returns the history and the trained weights of the best epoch on the validation split."""
     rows, validation = corpus.splits["train"], corpus.splits["validation"]
-    batch_size, together = recipe.training.batch_size, accelerator.num_processes
-    sampler = PostSampler(
-        post_lengths(processor, rows),
-        rows["language"],
-        temperature=recipe.corpus.language_temperature,
-        batch_size=batch_size * together,
-        generator=torch.Generator().manual_seed(recipe.training.seed),
-    )
-    collate = MMNERCollator(processor, features=features)
-    batches = StepBatches(sampler, batch_size=batch_size, processes=together)
-    opens_pictures = collate.opens_pictures and any(column in rows.features for column in PICTURE_COLUMNS)
-    workers = loader_workers(recipe.training.num_workers, opens_pictures=opens_pictures)
-    loader = DataLoader(
-        rows,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        generator=torch.Generator(),  # what it draws depends on the workers, and dropout shall not miss it
-    )
+    batch_size, processes = recipe.training.batch_size, accelerator.num_processes
+    loader: Any = training_loader(recipe, processor, rows, features, processes=processes)
+    collate = loader.collate_fn
     trained = trained_copy(model, accelerator)
     groups = parameter_groups(
         trained,
@@ -279,10 +262,10 @@ def fit(
         weight_decay=recipe.training.weight_decay,
     )
     optimizer = torch.optim.AdamW(groups, fused=True)
-    steps = recipe.training.epochs * -(-len(loader) // (together * recipe.training.accumulation))
+    steps = recipe.training.epochs * -(-len(loader) // (processes * recipe.training.accumulation))
     warmup = int(recipe.training.warmup_share * steps)
     # Accelerate moves it on once a step and process.
-    scheduler = get_linear_schedule_with_warmup(optimizer, warmup * together, steps * together)
+    scheduler = get_linear_schedule_with_warmup(optimizer, warmup * processes, steps * processes)
     wrapped, optimizer, loader, scheduler = accelerator.prepare(trained, optimizer, loader, scheduler)
     readers = recipe.training.num_workers or 0  # 0: threads
     predictor = Predictor(model, processor, accelerator, batch_size, readers, features=features)
@@ -310,6 +293,30 @@ def fit(
             best_f1 = scores["lenient"]
             best_state = trained_state(model)
     return history, best_state
+
+
+def training_loader(
+    recipe: Recipe, processor: Any, rows: Any, features: PictureFeatures | None, *, processes: int
+) -> DataLoader[Any]:
+    """The training split in batches of posts of like length, those of each step for some processes in turn."""
+    sampler = PostSampler(
+        post_lengths(processor, rows),
+        rows["language"],
+        temperature=recipe.corpus.language_temperature,
+        batch_size=recipe.training.batch_size * processes,
+        generator=torch.Generator().manual_seed(recipe.training.seed),
+    )
+    collate = MMNERCollator(processor, features=features)
+    opens_pictures = collate.opens_pictures and any(column in rows.features for column in PICTURE_COLUMNS)
+    workers = loader_workers(recipe.training.num_workers, opens_pictures=opens_pictures)
+    return DataLoader(
+        rows,
+        batch_sampler=StepBatches(sampler, batch_size=recipe.training.batch_size, processes=processes),
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),  # what it draws depends on the workers, and dropout shall not miss it
+    )
 
 
 def train_with_progress(

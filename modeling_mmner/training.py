@@ -101,21 +101,21 @@ class StepBatches(Sampler[list[int]]):
     as evenly as can be; fewer posts than processes are left out of the epoch, since each process needs one.
 
     Args:
-        posts: in the order of the epoch.
+        sampler: of the posts, in the order of the epoch.
         batch_size: posts a step and process.
         processes: that train together.
     """
 
-    def __init__(self, posts: Sampler[int], *, batch_size: int, processes: int) -> None:
-        self.posts, self.processes = posts, processes
+    def __init__(self, sampler: Sampler[int], *, batch_size: int, processes: int) -> None:
+        self.sampler, self.processes = sampler, processes
         self.step_size = batch_size * processes
 
     def __len__(self) -> int:
-        steps, rest = divmod(len(cast(Sized, self.posts)), self.step_size)
+        steps, rest = divmod(len(cast(Sized, self.sampler)), self.step_size)
         return self.processes * (steps + (rest >= self.processes))
 
     def __iter__(self) -> Iterator[list[int]]:
-        posts = iter(self.posts)
+        posts = iter(self.sampler)
         while len(step := list(islice(posts, self.step_size))) >= self.processes:
             yield from (step[own :: self.processes] for own in range(self.processes))
 
