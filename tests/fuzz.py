@@ -10,18 +10,21 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from dataset_scripts.own_data import OwnPosts, add_posts, read_own
+from dataset_scripts.own_data import OwnPosts, add_posts
 from dataset_scripts.reader import Reading, parse_posts
 from dataset_scripts.reading_options import ReadingOptions
+from dataset_scripts.records import read_records
 from modeling_mmner import MMNERConfig, MMNERProcessor
 from modeling_mmner.json_lines import json_line, read_json_lines
 from modeling_mmner.parts_mmner import part_settings
@@ -49,25 +52,54 @@ KEYS = TEXTS | st.sampled_from(
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=12
 )
-WORDS = st.lists(TEXTS, max_size=8)
-PICTURES = st.none() | st.binary(max_size=40) | TEXTS | st.fixed_dictionaries({"path": TEXTS}) | VALUES
-POSTS = st.fixed_dictionaries(
-    {}, optional={"id": VALUES, "text": TEXTS | VALUES, "tokens": WORDS | VALUES, "image": PICTURES, "context": VALUES}
-)
-TAGS = st.lists(st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "S-X"]) | SCALARS, max_size=8)
-SPANS = st.lists(st.fixed_dictionaries({"start": NUMBERS, "end": NUMBERS, "label": TEXTS}) | VALUES, max_size=4)
-RECORDS = VALUES | st.fixed_dictionaries(
-    {}, optional={"id": VALUES, "tokens": WORDS, "ner_tags": TAGS | VALUES, "text": TEXTS, "spans": SPANS, "image": PICTURES}
-)
+PICTURES = st.none() | st.binary(max_size=40) | TEXTS | VALUES
+POSTS: list[Any] = [
+    {"id": 1, "text": "Jordan posts from Paris", "context": "a caption"},
+    {"tokens": ["Jordan", "posts"], "images": [None], "context": ["a", "b"]},
+    {"text": "", "image": None},
+    ["Jordan", "posts"],
+    "Jordan",
+    [{"role": "user", "content": [{"type": "text", "text": "Jordan"}]}],
+]
+RECORDS: list[Any] = [
+    {"id": 1, "tokens": ["Jordan", "x"], "ner_tags": ["B-PER", "O"], "image": "a.jpg", "split": "train"},
+    {"text": "Jordan x", "spans": [{"start": 0, "end": 6, "label": "PER", "text": "Jordan"}], "answer": "accept"},
+    {"text": "Jordan x", "label": [[0, 6, "PER"]]},
+    ["Jordan x", {"entities": [[0, 6, "PER"]]}],
+    {
+        "data": {"text": "Jordan"},
+        "annotations": [{"result": [{"type": "labels", "value": {"start": 0, "end": 6, "labels": ["PER"]}}]}],
+    },
+]
 
 
 @st.composite
-def broken(draw: st.DrawFn, parts: list[bytes]) -> bytes:
-    """Bytes of some of the parts, pieces of them, and anything else."""
-    cuts = st.sampled_from(parts).flatmap(
-        lambda part: st.tuples(st.integers(0, len(part)), st.integers(0, len(part))).map(lambda cut: part[min(cut) : max(cut)])
-    )
-    return b"".join(draw(st.lists(cuts | st.sampled_from(parts) | st.binary(max_size=6) | st.sampled_from(SPECIAL), max_size=10)))
+def changed(draw: st.DrawFn, bases: list[Any], most: int = 2) -> Any:
+    """One of some values, at most so many places of which are another value."""
+    root = [copy.deepcopy(draw(st.sampled_from(bases)))]
+    for _ in range(draw(st.integers(0, most))):
+        place: Any = root
+        while True:
+            key = draw(st.sampled_from(range(len(place)) if isinstance(place, list) else list(place)))
+            if not isinstance(place[key], (list, dict)) or not place[key] or draw(st.integers(0, 3)) == 0:
+                break
+            place = place[key]
+        if isinstance(place, dict) and draw(st.booleans()):
+            place[draw(KEYS)] = draw(VALUES)
+        else:
+            place[key] = draw(PICTURES)
+    return root[0]
+
+
+@st.composite
+def damaged(draw: st.DrawFn, files: list[bytes], pieces: list[bytes], most: int = 2) -> bytes:
+    """One of some files, at most so many places of which are something else."""
+    content = draw(st.sampled_from(files))
+    for _ in range(draw(st.integers(0, most))):
+        first, last = sorted(draw(st.tuples(st.integers(0, len(content)), st.integers(0, len(content)))))
+        last = draw(st.sampled_from([first, min(last, first + 6), last]))
+        content = content[:first] + draw(st.sampled_from(pieces) | st.binary(max_size=4)) + content[last:]
+    return content
 
 
 # The doors
@@ -81,52 +113,65 @@ def processor() -> MMNERProcessor:
 
 
 def processor_door(data: st.DataObject) -> None:
-    texts = data.draw(st.lists(TEXTS | WORDS, min_size=1, max_size=3) | VALUES)
-    beside = {"images": data.draw(st.none() | st.lists(PICTURES, max_size=3)), "context": data.draw(st.none() | VALUES)}
-    labels = data.draw(st.none() | st.lists(TAGS, max_size=3))
-    batch = processor()(texts, **beside, labels=labels, is_split_into_words=data.draw(st.sampled_from([None, False, True])))
+    texts = data.draw(changed([["Jordan posts", "Paris"], [["Jordan"], "", ["a", "b"]], "Jordan"], 1))
+    count = len(texts) if isinstance(texts, list) else 1
+    images = data.draw(st.none() | changed([[None] * count], 1))
+    context = data.draw(st.none() | changed([["a"] * count], 1))
+    batch = processor()(
+        texts, images=images, context=context, is_split_into_words=data.draw(st.sampled_from([None, False, True]))
+    )
     assert batch["word_starts"].shape == batch["word_mask"].shape
     assert int(batch["word_starts"].max()) < batch["input_ids"][0].numel()
 
 
 def post_door(data: st.DataObject) -> None:
-    read = PostReader(processor(), image_dir=Path("nowhere"))(data.draw(POSTS | VALUES))
+    read = PostReader(processor(), image_dir=Path("nowhere"))(data.draw(changed(POSTS)))
     if read.error is not None:
         raise read.error
     assert read.post is not None
-    read.post.text.encode("utf-8", "surrogatepass")
+    assert all(read.post.text[word.start : word.end] == word.text for word in read.post.words)
 
 
 def reader_door(data: st.DataObject) -> None:
-    content = data.draw(broken(VALID) | st.binary(max_size=60))
-    options = data.draw(
-        st.fixed_dictionaries({"scheme": st.sampled_from(["bio", "bioes", "iob1"]), "repair_orphans": st.booleans()})
-    )
+    content = data.draw(damaged(VALID, SPECIAL))
+    options = {"scheme": data.draw(st.sampled_from(["bioes", "bio", "iob1"])), "repair_orphans": data.draw(st.booleans())}
     check_posts(list(parse_posts(io.BytesIO(content), "train.txt", Reading(**options))), options["repair_orphans"])
 
 
-def record_door(data: st.DataObject) -> None:
+def check_records(records: Iterable[tuple[str, Any]]) -> None:
+    """Records are posts with a tag for each word."""
     read = OwnPosts()
-    records = [("row", record) for record in data.draw(st.lists(RECORDS, min_size=1, max_size=3))]
     add_posts(records, read, ReadingOptions(), folder=None, source="fuzz")
     for post in read.posts:
         assert len(post["tokens"]) == len(post["ner_tags"])
+        json.dumps({key: value for key, value in post.items() if key != "images"}).encode()
 
 
-FILES = {
-    ".jsonl": [b'{"tokens": ["a", "b"], "ner_tags": ["B-X", "O"]}\n', b'{"text": "Jordan", "spans": [[0, 6, "PER"]]}\n'],
-    ".json": [b'[["Jordan", {"entities": [[0, 6, "PER"]]}]', b',{"data": {"text": "a"}, "annotations": [{"result": []}]}', b"]"],
-    ".csv": [b"tokens,ner_tags\n", b'"[""a"", ""b""]",B-X O\n', b"Jordan,\"['B-PER']\"\n", b'"a\nb",O O\n'],
-    ".parquet": [b"PAR1\x15\x04\x15\x10\x15\x14L\x15\x02\x15\x00\x12\x00\x00", b"\x1a\x00\x00\x00PAR1"],
-}
+def record_door(data: st.DataObject) -> None:
+    check_records([("row", data.draw(changed(RECORDS)))])
+
+
+@cache
+def files_of_posts() -> dict[str, list[bytes]]:
+    """Whole files of each kind."""
+    table = io.BytesIO()
+    rows = RECORDS[:1]
+    pq.write_table(pa.table({"tokens": [row["tokens"] for row in rows], "ner_tags": [row["ner_tags"] for row in rows]}), table)
+    return {
+        ".jsonl": ["\n".join(map(json.dumps, RECORDS)).encode(), json.dumps(RECORDS[0]).encode()],
+        ".json": [json.dumps([record]).encode() for record in RECORDS],
+        ".csv": [b'tokens,ner_tags\n"[""a"", ""b""]",B-X O\nJordan,"[\'B-PER\']"\n', b'text,spans\nJordan,"[[0, 6, ""PER""]]"\n'],
+        ".tsv": [b"tokens\tner_tags\na b\tO B-X\n"],
+        ".parquet": [table.getvalue()],
+    }
 
 
 def file_door(data: st.DataObject) -> None:
-    ending = data.draw(st.sampled_from(list(FILES)))
+    ending = data.draw(st.sampled_from(list(files_of_posts())))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"posts{ending}"
-        path.write_bytes(data.draw(broken(FILES[ending]) | st.binary(max_size=60)))
-        read_own(path, ReadingOptions())
+        path.write_bytes(data.draw(damaged(files_of_posts()[ending], SPECIAL)))
+        check_records(read_records(path, {}))
 
 
 CONFIG = saved_config()
@@ -134,65 +179,37 @@ CONFIG_KEYS = [*part_settings(), *CONFIG]
 
 
 def config_door(data: st.DataObject) -> None:
-    config = copy.deepcopy(CONFIG)
-    for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.sampled_from([config, CONFIG["text_config"], CONFIG["vision_towers"][0]]))
-        keys = CONFIG_KEYS if place is config else list(place)
-        changed = {data.draw(st.sampled_from(keys) | KEYS): data.draw(VALUES)}
-        if place is config:
-            config |= changed
-        elif "hidden_size" in place:
-            config["text_config"] = place | changed
-        else:
-            config["vision_towers"] = [place | changed]
-    MMNERConfig.from_dict(config)
+    MMNERConfig.from_dict(data.draw(changed([CONFIG, CONFIG | {data.draw(st.sampled_from(CONFIG_KEYS)): data.draw(VALUES)}])))
 
 
-RECIPE_KEYS = [(section, key) for section, kind in SECTIONS.items() for key in kind.__dataclass_fields__]
-RECIPE_KEYS += [("model", key) for key in model_keys()]
+RECIPES = [load_recipe(name).to_settings() for name in ("quickstart", "bilstm-crf", "2m-ner")]
+SETTINGS = [(section, key) for section, kind in SECTIONS.items() for key in kind.__dataclass_fields__]
+SETTINGS += [("model", key) for key in model_keys()]
 
 
 def recipe_door(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
-        parts = [
-            b"model:\n",
-            b"  fusion: text-only\n",
-            b"training: {epochs: 3}\n",
-            b"  - &a [*a]\n",
-            b"? !!python/name:os.system\n",
-        ]
+        files = [yaml.safe_dump(recipe).encode() for recipe in RECIPES]
+        pieces = [b"&a [*a]", b"? !!python/name:os.system", b"- ", b": ", b"{", b"\n", b"\t", b"1e400", b"null", *SPECIAL]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "recipe.yaml"
-            path.write_bytes(data.draw(broken(parts)))
-            load_recipe(str(path))
-        return
-    recipe: dict[str, Any] = data.draw(
-        st.just({}) | st.dictionaries(st.sampled_from(["name", "terms", *SECTIONS]) | KEYS, VALUES)
-    )
-    for section, key in data.draw(st.lists(st.sampled_from(RECIPE_KEYS), max_size=3)):
-        if isinstance(recipe.setdefault(section, {}), dict):
-            recipe[section][key] = data.draw(VALUES)
-    yaml.safe_dump(recipe_from_settings(recipe, source="recipe").to_settings())
+            path.write_bytes(data.draw(damaged(files, pieces)))
+            recipe = load_recipe(str(path))
+    else:
+        recipe = recipe_from_settings(data.draw(changed(RECIPES)), source="recipe")
+    yaml.safe_dump(recipe.to_settings())
 
 
 def line_door(data: st.DataObject) -> None:
-    parts = [b'{"text": "Jordan"}\n', b'{"id": 1, "tokens": ["a"]}', b'"image": "a.jpg"', b"\n", b"NaN", b"1e999", b"9" * 5000]
-    parts += [json.dumps(data.draw(POSTS.filter(_is_json))).encode()]
+    files = [b"\n".join([json.dumps(post).encode() for post in POSTS[:count]]) for count in (1, 2, len(POSTS))]
+    pieces = [b"NaN", b"1e999", b"9" * 5000, b"[" * 5000, b'"image": "a.jpg",', b"\n", b"\\ud83d", b"\\u0000", *SPECIAL]
     reader, refused = PostReader(processor(), image_dir=Path("nowhere")), None
-    for number, post in enumerate(read_json_lines(io.BytesIO(data.draw(broken(parts))), "posts"), start=1):
+    for number, post in enumerate(read_json_lines(io.BytesIO(data.draw(damaged(files, pieces))), "posts"), start=1):
         read = reader(post, number=number)
         json.loads(json_line({"id": read.id, "error": str(read.error)}))
         refused = refused or read.error
     if refused is not None:
         raise refused
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 DOORS: dict[str, Door] = {
