@@ -39,7 +39,7 @@ VIT = {
     "pretrained": False,
     "frozen": False,
 }
-FROZEN, TRAINED = TOWER | {"frozen": True}, TOWER | {"frozen": False}
+FROZEN, TRAINED = TOWER | {"frozen": True}, TOWER | {"frozen": False, "image_size": 64}
 SYSTEMS: dict[str, dict[str, Any]] = {
     "quickstart": {"vision_towers": [FROZEN], "objectives": {"clustering": 0.1}},
     "2m-ner-quickstart": {"vision_towers": [VIT, FROZEN | {"pooled": True}]},
@@ -66,6 +66,7 @@ def recipe_of(name: str, folder: Path, **settings: Any) -> Recipe:
         "data_dir": str(folder),
         "image_dir": str(folder / "images"),
         "languages": ["en"],
+        "feature_cache": str(folder / "features"),
         "centre_warmup_epochs": 0,
         "compare_without_pictures": False,
         "mixed_precision": "no",
@@ -187,18 +188,19 @@ def test_accelerate_knows_every_key_of_a_launch_file(name):
 # Runs of several models
 
 
-def test_comparison_and_its_results_come_once(posts, tmp_path, capfd):
+def test_comparison_and_its_results_come_once(posts, tmp_path):
     """Regression: the end of the first model's training took the group of the processes away, so the second one's failed."""
     recipe = recipe_of("quickstart", posts, batch_size=5, epochs=1, output_dir=str(tmp_path / "out"))
     together(train_accelerate.main, recipe.with_settings(compare_without_pictures=True), folder=tmp_path)
-    printed = capfd.readouterr().out
+    printed, others = [(tmp_path / f"{rank}.out").read_text("utf-8") for rank in range(2)]
+    assert not others
     assert printed.count("epoch 1: loss") == 2 and printed.count("Test split") == 1 and printed.count("Model folder") == 1
     for folder in (tmp_path / "out", tmp_path / "out" / "without_pictures"):
         assert (folder / "model" / "model.safetensors").is_file() and (folder / "metrics.json").is_file()
         assert len(list(folder.glob("tensorboard/*"))) == 1
 
 
-def test_transfer_trains_a_model_for_each_language(tmp_path, capfd):
+def test_transfer_trains_a_model_for_each_language(tmp_path):
     """Regression: as for the comparison; and each process wrote transfer.json."""
     rows = [
         {"tokens": [name, split, str(number)], "ner_tags": ["B-PER", "O", "O"], "language": language, "split": split}
@@ -212,7 +214,7 @@ def test_transfer_trains_a_model_for_each_language(tmp_path, capfd):
     together(train_accelerate.main, recipe, folder=tmp_path)
     scores = json.loads((tmp_path / "out" / "transfer.json").read_text("utf-8"))
     assert {trained: set(tested) for trained, tested in scores.items()} == {"en": {"en", "fr"}, "fr": {"en", "fr"}}
-    assert capfd.readouterr().out.count("trained on") == 1
+    assert [(tmp_path / f"{rank}.out").read_text("utf-8").count("Test F1 of each language") for rank in range(2)] == [1, 0]
 
 
 def test_transfer_with_a_comparison_is_refused():
