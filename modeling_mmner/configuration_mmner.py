@@ -215,6 +215,8 @@ class MMNERConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As transformers', but a misspelt override is an error, and an unknown key of a saved config a warning."""
+        if not isinstance(config_dict, dict):
+            raise TypeError(f"config: expected a mapping of settings, found {type(config_dict).__name__}")
         own = {*get_annotations(MMNERConfig), *part_settings(), "label2id"}
         config_dict = _known_part(_without_windows(config_dict), _known_keys(cls) | own, "config")
         if towers := config_dict.get("vision_towers"):

@@ -366,6 +366,8 @@ def recipe_from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
         ValueError: an unknown key, a key in the wrong place, a value out of its range.
         TypeError: a value of another type.
     """
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"{source}: expected a mapping of settings, found {type(settings).__name__}")
     own = [item.name for item in fields(Recipe)]
     if unknown := sorted(set(settings) - set(own)):
         places = [f"{key!r} belongs to the section {section!r}" for key in unknown if (section := section_of(key))]

@@ -12,9 +12,10 @@ from typing import Any
 
 VARIABLE = "MMNER_AUDIT"
 ROOT = Path(__file__).parents[1]
+_HERE = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "a socket of this computer's own")
 EVENTS = {
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.startfile"),
-    *("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto", "urllib.Request", "http.client.connect"),
+    *("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto"),
 }
 
 
@@ -47,7 +48,7 @@ def start(target: str) -> None:
 def _shown(event: str, arguments: tuple[Any, ...]) -> str:
     if event in ("socket.connect", "socket.bind", "socket.sendto"):
         address = arguments[1]
-        return str(address[0]) if isinstance(address, tuple) else "a socket of this computer's own"
+        return str(address[0]) if isinstance(address, tuple) else _HERE[-1]
     if event == "subprocess.Popen":
         return " ".join(str(part).rsplit("/", 1)[-1][:40] for part in list(arguments[1] or [])[:3]).replace("\n", " ")
     return str(arguments[0]) if arguments and not event.startswith("os.fork") else ""
@@ -57,9 +58,13 @@ def main(path: str) -> None:
     entries = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
     counts = Counter((entry["event"], entry["what"], entry["whence"]) for entry in entries)
     for (event, what, place), count in sorted(counts.items()):
-        print(f"{count:>5}  {event:<22}  {what:<50.50}  {place}")
-    ours = [entry for entry in entries if not entry["whence"].startswith("tests/")]
-    print(f"{len(entries)} in all, {len(ours)} of them not started by a test itself")
+        print(f"{count:>5}  {event:<20}  {what:<50.50}  {place}")
+    away = [entry for entry in entries if entry["event"].startswith("socket.") and entry["what"] not in _HERE]
+    started = [entry for entry in entries if not entry["event"].startswith("socket.")]
+    others = [entry for entry in started if not entry["whence"].startswith("tests/")]
+    print(f"{len(entries)} in all; to other computers: {len(away)}; {len(started)} processes, {len(others)} not by a test:")
+    for entry in away + others:
+        print(f"  {entry['event']} {entry['what']}, {entry['whence']}, in {entry['test']}")
 
 
 if __name__ == "__main__":

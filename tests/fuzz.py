@@ -266,7 +266,7 @@ def fuzz(name: str, count: int, *, first: int = 1) -> Counter[str]:
 
 def main(count: int, doors: list[str]) -> None:
     for name in doors or DOORS:
-        counts = fuzz(name, count)
+        counts = fuzz(name, count, first=count)
         print(f"{name:<16}{counts.total():>8} inputs: {counts['taken']:>7} taken, {counts['refused']:>7} refused", flush=True)
 
 

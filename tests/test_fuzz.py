@@ -12,7 +12,7 @@ def test_some_inputs_are_taken_or_refused(door):
     """If it failed, somebody's file or post would end in an error of a library, which does not say what is wrong with it."""
     counts = fuzz(door, 200)
     assert counts.total() >= 200
-    assert min(counts["taken"], counts["refused"]) > 20
+    assert min(counts["taken"], counts["refused"]) > 10
 
 
 @pytest.mark.slow
