@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import Field, asdict, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -75,13 +75,12 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         elif hints[item.name] is bool:
             kind = {"action": "store_true"}
         elif "form" in item.metadata:
-            kind = {"type": _mapping_reader(item), "metavar": f"{item.metadata['form']},..."}
+            kind = {"type": mapping_reader(item.metadata["form"]), "metavar": f"{item.metadata['form']},..."}
         group.add_argument(f"--{item.name}", default=None, help=item.metadata["help"], **kind)
 
 
-def _mapping_reader(item: Field[Any]) -> Callable[[str], dict[str, str]]:
-    """What reads ``a=x,b=y``."""
-    form = item.metadata["form"]
+def mapping_reader(form: str) -> Callable[[str], dict[str, str]]:
+    """What reads ``a=x,b=y``; the form is told where it is another, as ``OURS=THEIRS``."""
 
     def read(text: str) -> dict[str, str]:
         pairs = [pair.split("=") for pair in text.split(",")]

@@ -171,7 +171,7 @@ def _pictures(record: Any, options: ReadingOptions, folder: Path | None, notes: 
     given = several if isinstance(several, (list, tuple)) else [record.get("image") if several is None else several]
     found = []
     for one in (one for one in given if one is not None):
-        picture = _picture(one, options, folder)
+        picture = local_picture(one, image_dir=options.image_dir, folder=folder)
         if isinstance(picture, str):
             notes[f"pictures left out: {picture}"] += 1
         else:
@@ -179,7 +179,7 @@ def _pictures(record: Any, options: ReadingOptions, folder: Path | None, notes: 
     return found
 
 
-def _picture(given: Any, options: ReadingOptions, folder: Path | None) -> dict[str, Any] | str:
+def local_picture(given: Any, *, image_dir: str | Path | None, folder: Path | None) -> dict[str, Any] | str:
     """A picture by its bytes or its path, or why it is left out.
 
     A path leads into the corpus's folder or --image_dir, and nowhere else; where a tool has kept its pictures elsewhere, they are
@@ -197,9 +197,9 @@ def _picture(given: Any, options: ReadingOptions, folder: Path | None) -> dict[s
             return {"bytes": base64.b64decode(path.partition(",")[2], validate=True), "path": None}
         except ValueError:
             return "broken base64"
-    roots = [Path(root).resolve() for root in (options.image_dir, folder) if root is not None]
+    roots = [Path(root).resolve() for root in (image_dir, folder) if root is not None]
     if is_url(path):
-        roots = roots if options.image_dir is not None else []  # nothing is fetched
+        roots = roots if image_dir is not None else []  # nothing is fetched
     for root in roots:
         for candidate in (root / path, root / Path(path).name):
             try:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_scripts.commands import add_corpus_commands, add_reading_options, opened_corpus
 
-from .model_commands import add_model_commands, add_model_option
+from .annotate_command import add_annotate_command
+from .model_commands import add_model_commands, add_predictor_options
 
 if TYPE_CHECKING:
     from .prediction_mmner import BatchPredictor
@@ -33,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     add_corpus_commands(commands)
     add_model_commands(commands)
     _add_predict(commands)
+    add_annotate_command(commands)
     _add_evaluate(commands)
     return parser
 
@@ -45,7 +47,7 @@ def _add_predict(commands: Any) -> None:
         "from --input or the standard input; writes JSON lines {id, text, entities}, and {id, error} if it cannot be read.",
     )
     predict.set_defaults(command=_predict)
-    _add_model_options(predict)
+    add_predictor_options(predict)
     predict.add_argument("--text", help="one text")
     predict.add_argument("--image", nargs="+", default=[], metavar="FILE", help="the pictures of --text")
     predict.add_argument(
@@ -71,7 +73,7 @@ def _add_evaluate(commands: Any) -> None:
     )
     evaluate.set_defaults(command=_evaluate)
     evaluate.add_argument("dataset", help="the corpus, named as for `inspect`")
-    _add_model_options(evaluate)
+    add_predictor_options(evaluate)
     evaluate.add_argument("--config", help="config of a data set that has several")
     evaluate.add_argument("--split", default="test", help="split to score (default test)")
     evaluate.add_argument(
@@ -81,24 +83,8 @@ def _add_evaluate(commands: Any) -> None:
     add_reading_options(evaluate)
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    add_model_option(parser)
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="what the model computes in; auto (default): bfloat16 where the device is fast at it, else float32",
-    )
-    parser.add_argument("--quantize", choices=("int8",), help="compute linear layers in 8-bit integers, on the CPU")
-    parser.add_argument("--batch_size", type=int, default=32, help="posts a batch, at most (default 32)")
-    parser.add_argument(
-        "--num_workers", type=int, default=0, help="processes that read posts and pictures (default 0: threads of this one)"
-    )
-
-
 def _predictor(options: argparse.Namespace, *, threshold: float = 0.0) -> "BatchPredictor":
-    """What the options of `_add_model_options` ask for; a model that is given contexts must read them."""
+    """What the options of `add_predictor_options` ask for; a model that is given contexts must read them."""
     from .loading import load_model
     from .prediction_mmner import BatchPredictor, PostReader
 

@@ -35,11 +35,13 @@ def load_picture(picture: Any) -> Image.Image:
 
     Args:
         picture: PIL image, path, bytes, a file open for reading bytes, array or tensor (uint8, uint16, or floats in 0..1), or
-            ``{"bytes": ..., "path": ...}``. Files are read in one of `FORMATS`.
+            ``{"bytes": ..., "path": ...}``. Files are read in one of `FORMATS`. A `PictureError` in its place is raised.
 
     Raises:
         PictureError: naming the picture, and why it cannot be read.
     """
+    if isinstance(picture, PictureError):
+        raise picture
     row = picture if isinstance(picture, dict) else None
     if row is not None and isinstance(picture := _content_of(row), dict):
         raise PictureError(f"picture: expected {_EXPECTED}, found a row inside a row; give the bytes or the path")

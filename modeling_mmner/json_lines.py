@@ -48,11 +48,18 @@ def read_json_lines(source: IO[bytes], name: str) -> Iterator[dict[str, Any] | P
         if line is None:
             yield PostError(f"{name}:{number}: expected a line of at most {MOST_LINE_BYTES:,} bytes, found a longer one")
         elif line.strip():
-            try:
-                yield parsed(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except ValueError as error:
-                found = line.strip()[:200].decode("utf-8", "replace")
-                yield PostError(f"{name}:{number}: expected a JSON object, found {found!r:.80} ({error!s:.200})")
+            yield parsed_post(line, f"{name}:{number}")
+
+
+def parsed_post(line: bytes, place: str) -> Any:
+    """What stands on a line of JSON, or a `PostError` that names its place."""
+    try:
+        return parsed(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return PostError(f"{place}: expected UTF-8, found {line.strip()[:200]!r:.80} ({error.reason} at byte {error.start})")
+    except ValueError as error:
+        found = line.strip()[:200].decode("utf-8", "replace")
+        return PostError(f"{place}: expected a JSON object, found {found!r:.80} ({error!s:.200})")
 
 
 def json_line(record: dict[str, Any]) -> str:

@@ -23,9 +23,26 @@ def add_model_commands(commands: Any) -> None:
     _add_features(commands)
 
 
-def add_model_option(parser: argparse.ArgumentParser) -> None:
+def add_model_option(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add `--model`."""
-    parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
+    parser.add_argument("--model", required=required, help="folder or Hub id of a trained model")
+
+
+def add_predictor_options(parser: argparse.ArgumentParser, *, model_required: bool = True) -> None:
+    """Add `--model` and how it computes."""
+    add_model_option(parser, required=model_required)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="what the model computes in; auto (default): bfloat16 where the device is fast at it, else float32",
+    )
+    parser.add_argument("--quantize", choices=("int8",), help="compute linear layers in 8-bit integers, on the CPU")
+    parser.add_argument("--batch_size", type=int, default=32, help="posts a batch, at most (default 32)")
+    parser.add_argument(
+        "--num_workers", type=int, default=0, help="processes that read posts and pictures (default 0: threads of this one)"
+    )
 
 
 def _add_push_and_cards(commands: Any) -> None:
@@ -145,8 +162,8 @@ def _add_captions(commands: Any) -> None:
     caption.add_argument("--config", help="config of a data set that has several")
     caption.add_argument("--splits", metavar="SPLIT,...", help="splits to describe (default: all)")
     caption.add_argument("--prompt", metavar="TEXT", help="what a model that chats is asked, or how captions of others begin")
-    caption.add_argument("--batch_size", type=_positive, default=8, help="pictures a batch (default 8)")
-    caption.add_argument("--max_new_tokens", type=_positive, default=40, help="length of a picture's caption (default 40)")
+    caption.add_argument("--batch_size", type=positive, default=8, help="pictures a batch (default 8)")
+    caption.add_argument("--max_new_tokens", type=positive, default=40, help="length of a picture's caption (default 40)")
     caption.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
     add_reading_options(caption)
 
@@ -163,7 +180,8 @@ def _add_features(commands: Any) -> None:
     features.add_argument("--clear", action="store_true", help="remove them")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """What reads a number from 1."""
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"expected a number from 1, found {text!r}")
     return int(text)

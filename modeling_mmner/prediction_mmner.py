@@ -145,13 +145,14 @@ class BatchPredictor:
         if self.batch_size < 1:
             raise ValueError(f"batch_size: expected a number of posts > 0, found {self.batch_size}")
 
-    def predict(self, posts: Any) -> Iterator[Prediction]:
+    def predict(self, posts: Any, *, first: int = 1) -> Iterator[Prediction]:
         """The predictions of posts in their order, each when all that are sorted with it are done.
 
         Args:
             posts: a data set, a list, or any iterable of posts; this thread alone asks it for posts.
+            first: the number by which errors name the first of them.
         """
-        with closing(self._each_read(posts)) as read:
+        with closing(self._each_read(posts, first)) as read:
             while window := list(islice(read, self._window)):
                 for batch in self._batches(window):
                     self.complete(batch, self.run(self.collate(batch)))
@@ -162,15 +163,16 @@ class BatchPredictor:
         """Posts that are sorted together."""
         return max(self.batch_size, min(SORTED_BATCHES * self.batch_size, SORTED_POSTS) if self.read_ahead else 0)
 
-    def _each_read(self, posts: Any) -> Generator[Prediction, None, None]:
+    def _each_read(self, posts: Any, first: int) -> Generator[Prediction, None, None]:
         """The posts, read, in their order."""
         if not self.num_workers:
-            numbered, threads = enumerate(_each(posts), start=1), READING_THREADS if self.read_ahead else 0
+            numbered, threads = enumerate(_each(posts), start=first), READING_THREADS if self.read_ahead else 0
             read = ahead(lambda post: self.read(post[1], number=post[0]), numbered, threads=threads, most=self._window)
             yield from map(self.read.lay_out, read)
         else:
             indexed = is_indexed(posts)
-            dataset: Dataset[Prediction] = _IndexedPosts(posts, self.read) if indexed else _StreamedPosts(posts, self.read)
+            kind = _IndexedPosts if indexed else _StreamedPosts
+            dataset: Dataset[Prediction] = kind(posts, self.read, first)
             workers = self.num_workers if indexed else min(self.num_workers, 1)  # each would read the whole stream
             own = torch.Generator()  # a loader draws a number, and training that is evaluated shall not miss it
             loader = DataLoader(dataset, batch_size=self.batch_size, num_workers=workers, collate_fn=list, generator=own)
@@ -213,24 +215,24 @@ def _size(prediction: Prediction) -> int:
 class _IndexedPosts(Dataset[Prediction]):
     """Posts that can be read in any order, and so by several processes."""
 
-    def __init__(self, posts: Any, read: PostReader) -> None:
-        self.posts, self.read = posts, read
+    def __init__(self, posts: Any, read: PostReader, first: int) -> None:
+        self.posts, self.read, self.first = posts, read, first
 
     def __len__(self) -> int:
         return len(self.posts)
 
     def __getitem__(self, index: int) -> Prediction:
-        return self.read.lay_out(self.read(post_at(self.posts, index), number=index + 1))
+        return self.read.lay_out(self.read(post_at(self.posts, index), number=index + self.first))
 
 
 class _StreamedPosts(IterableDataset[Prediction]):
     """Posts that come one after the other."""
 
-    def __init__(self, posts: Iterable[Any], read: PostReader) -> None:
-        self.posts, self.read = posts, read
+    def __init__(self, posts: Iterable[Any], read: PostReader, first: int) -> None:
+        self.posts, self.read, self.first = posts, read, first
 
     def __iter__(self) -> Iterator[Prediction]:
-        for number, post in enumerate(self.posts, start=1):
+        for number, post in enumerate(self.posts, start=self.first):
             yield self.read.lay_out(self.read(post, number=number))
 
 

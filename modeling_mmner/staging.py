@@ -1,11 +1,20 @@
-"""Output folders that appear only when they are complete."""
+"""Output files and folders that appear only when they are complete."""
 
 import os
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_ABANDONED = 24 * 3600
+"""Seconds after which an unlocked room of another machine is taken for one of a killed process: not every shared file system
+tells one machine what another has locked."""
 
 
 @contextmanager
@@ -84,3 +93,61 @@ def _is_running(process: str) -> bool:
             return True
         return True
     return False
+
+
+@contextmanager
+def own_room(rooms: Path) -> Iterator[Path]:
+    """A folder for what this process has not finished yet, gone when the block ends; those of killed processes are cleared.
+
+    Args:
+        rooms: where the processes, on one machine or many, have their rooms, each with a lock beside it as long as it is used.
+    """
+    rooms.mkdir(parents=True, exist_ok=True)
+    _clear_rooms(rooms)
+    room = rooms / f"{socket.gethostname()}-{uuid.uuid4().hex}"
+    lock = room.with_name(f"{room.name}.lock")
+    with FileLock(lock):
+        room.mkdir()
+        try:
+            yield room
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+    lock.unlink(missing_ok=True)
+
+
+def _clear_rooms(rooms: Path) -> None:
+    for lock in rooms.glob("*.lock"):
+        room = lock.with_suffix("")
+        if not room.name.startswith(f"{socket.gethostname()}-") and _last_change(room, lock) > time.time() - _ABANDONED:
+            continue
+        with suppress(Timeout, OSError, NotImplementedError), FileLock(lock, blocking=False):
+            shutil.rmtree(room, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def _last_change(room: Path, lock: Path) -> float:
+    changes = [0.0]
+    for path in (lock, room, *room.glob("*")):
+        with suppress(FileNotFoundError):
+            changes.append(path.stat().st_mtime)
+    return max(changes)
+
+
+@contextmanager
+def staged_file(target: Path, *, room: Path) -> Iterator[BufferedRandom]:
+    """A file in a room that is on the disk, and then takes the target's place, when the block ends well."""
+    path = room / target.name
+    try:
+        with path.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        path.replace(target)
+    finally:
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # not every file system can do it for a folder
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("modeling_mmner", "dataset_scripts")
 HEAVY = {"torch", "transformers", "timm", "accelerate", "torchcrf", "gradio"}
 # Of modeling_mmner, what may know of corpora: the command line and the training files.
-MAY_IMPORT_CORPORA = {"cli", "model_commands", "recipes", "training", "training_corpus", "evaluation"}
+MAY_IMPORT_CORPORA = {"annotate_command", "cli", "model_commands", "recipes", "training", "training_corpus", "evaluation"}
 
 
 def is_type_checking(node: ast.AST) -> bool:
