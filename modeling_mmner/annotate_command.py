@@ -157,7 +157,7 @@ def _annotate(options: argparse.Namespace) -> int:
         print(line, flush=True)
 
     outcome = job.run(rank=rank, world_size=world_size, say=say)
-    done, there = len(outcome.errors), outcome.shards - len(outcome.errors) - len(outcome.failures)
+    done, there = len(outcome.errors.keys() - outcome.failures), outcome.shards - len(outcome.errors | outcome.failures)
     print(f"{job.output_dir}, worker {rank} of {world_size}: {done} shards annotated, {there} were there")
     for failure in outcome.failures.values():
         print(f"annotate: {failure}", file=sys.stderr)

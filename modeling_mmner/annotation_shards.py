@@ -208,7 +208,7 @@ class AnnotationFolder:
         manifest, file = self.manifest(shard), self.file_of(plan, shard)
         if manifest is None:
             return "is missing"
-        if manifest.get("plan") != plan.digest:
+        if manifest.get("plan") != plan.digest or manifest.get("number") != shard.number:
             return "is of another annotation"
         if not file.is_file():
             return f"has lost its file {file.name}"
@@ -317,7 +317,7 @@ def annotate(
                     say(outcome.failures[shard.number])
                 else:
                     outcome.errors[shard.number] = errors
-                    say(f"{shard}, of {len(plan.shards)}: {shard.rows} rows, {errors} of them with an error")
+                    say(f"{shard} of {len(plan.shards)} shards is done, {errors} of its rows have an error")
         else:
             flaws = {shard: target.flaw(plan, shard) for shard in waiting if shard.number not in outcome.failures}
             outcome.failures |= {shard.number: f"{shard} {flaw}" for shard, flaw in flaws.items() if flaw}

@@ -3,6 +3,9 @@
 import hashlib
 import io
 import json
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,9 @@ from dataset_scripts.reader import CorpusError
 from dataset_scripts.row_ranges import Rows, open_rows
 from modeling_mmner.images_mmner import PictureError
 from modeling_mmner.posts_mmner import PostError
+from tests.elsewhere import run_elsewhere
+
+ROOT = Path(__file__).parents[1]
 
 
 def by_ranges(source: Path, rows_per_range: int, **options: Any) -> list[Any]:
@@ -224,3 +230,43 @@ def test_parquet_without_texts_is_refused(tmp_path, columns) -> None:
     )
     with pytest.raises(CorpusError, match=said):
         next(rows.read(0, 0, 1, first=0))
+
+
+ON_THE_HUB = """
+import json, sys
+from dataset_scripts.row_ranges import open_rows
+rows = open_rows("org/posts", split="test")
+posts = [post for number, file in enumerate(rows.files) for post in rows.read(number, 0, 10, first=0)]
+print(json.dumps([[file.name for file in rows.files], posts]))
+"""
+
+
+def test_a_data_set_on_the_hub(tmp_path) -> None:
+    """If it failed, data sets would have to be downloaded by hand."""
+    data = tmp_path / "served/datasets/org/posts/data"
+    data.mkdir(parents=True)
+    for split in ("train", "test"):
+        pq.write_table(pa.table({"text": [split]}), data / f"{split}-00000-of-00001.parquet")
+    command = [sys.executable, "-m", "tests.hub_server", str(tmp_path / "served")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().strip()
+            done = run_elsewhere(ON_THE_HUB, folder=tmp_path, blocked=(), PYTHONPATH=ROOT, HF_ENDPOINT=address)
+        finally:
+            server.terminate()
+    assert json.loads(done.stdout) == [["data/test-00000-of-00001.parquet"], [{"text": "test"}]]
+
+
+def test_reading_takes_no_more_memory_the_longer_a_file_is(tmp_path) -> None:
+    """If it failed, a large corpus would not fit into a worker."""
+    path = tmp_path / "posts.jsonl"
+    path.write_text('{"id": 1, "text": "Jordan posts from Paris"}\n' * 20_000)
+    (file,) = open_rows(str(path)).files
+    tracemalloc.start()
+    try:
+        survey = file.survey(5000)
+        assert sum(1 for _ in file.read(survey.starts[2], 10_000, first=10_000, columns={})) == 10_000
+        assert tracemalloc.get_traced_memory()[1] < 500_000 < path.stat().st_size
+    finally:
+        tracemalloc.stop()

@@ -88,6 +88,10 @@ def damaged(folder: Path, damage: str) -> str:
     if damage == "another shard's file":
         shutil.copy(folder / "annotated-00003-of-00005.jsonl", file)
         return "is corrupt: annotated-00002-of-00005.jsonl has not the bytes that were written"
+    if damage == "another shard's file and manifest":
+        shutil.copy(folder / "annotated-00003-of-00005.jsonl", file)
+        shutil.copy(folder / ABOUT / "shard-00003.json", manifest)
+        return "is of another annotation"
     if damage == "no file":
         file.unlink()
         return "has lost its file annotated-00002-of-00005.jsonl"
@@ -116,6 +120,7 @@ DAMAGES = [
     "a bit",
     "its end",
     "another shard's file",
+    "another shard's file and manifest",
     "no file",
     "no manifest",
     "half a manifest",
