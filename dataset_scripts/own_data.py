@@ -171,7 +171,7 @@ def _pictures(record: Any, options: ReadingOptions, folder: Path | None, notes: 
     given = several if isinstance(several, (list, tuple)) else [record.get("image") if several is None else several]
     found = []
     for one in (one for one in given if one is not None):
-        picture = local_picture(one, image_dir=options.image_dir, folder=folder)
+        picture = local_picture(one, image_dir=options.image_dir, folder=folder, follow_links=options.follow_links)
         if isinstance(picture, str):
             notes[f"pictures left out: {picture}"] += 1
         else:
@@ -179,7 +179,9 @@ def _pictures(record: Any, options: ReadingOptions, folder: Path | None, notes: 
     return found
 
 
-def local_picture(given: Any, *, image_dir: str | Path | None, folder: Path | None) -> dict[str, Any] | str:
+def local_picture(
+    given: Any, *, image_dir: str | Path | None, folder: Path | None, follow_links: bool = False
+) -> dict[str, Any] | str:
     """A picture by its bytes or its path, or why it is left out.
 
     A path leads into the corpus's folder or --image_dir, and nowhere else; where a tool has kept its pictures elsewhere, they are
@@ -204,7 +206,7 @@ def local_picture(given: Any, *, image_dir: str | Path | None, folder: Path | No
         for candidate in (root / path, root / Path(path).name):
             try:
                 is_inside = candidate.resolve().is_relative_to(root)
-                if (is_inside or (options.follow_links and _is_link_in(candidate, root))) and candidate.is_file():
+                if (is_inside or (follow_links and _is_link_in(candidate, root))) and candidate.is_file():
                     return {"bytes": None, "path": str(candidate)}
             except (OSError, ValueError):  # a name that no file can have
                 continue

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from modeling_mmner.images_mmner import PICTURE_COLUMNS, PictureError
-from modeling_mmner.json_lines import parsed_post
+from modeling_mmner.json_lines import MOST_LINE_BYTES, parsed_post
 from modeling_mmner.posts_mmner import PostError
 
 from .own_data import local_picture
 from .reader import CorpusError
 from .records import renamed
 
-MOST_BYTES = 64 * 2**20
-"""A longer line is not held in memory: a post with some pictures in base64 has a tenth of it."""
 POST_COLUMNS = ("id", "text", "tokens", "context", *PICTURE_COLUMNS)
 """What a post is made of; other columns are not read."""
 _PARQUET_ROWS = 64  # that are in memory at a time, with their pictures
@@ -116,8 +114,8 @@ class JsonLinesFile(RowFile):
     def read(self, start: int, rows: int, *, first: int, columns: Mapping[str, str]) -> Iterator[Any]:
         with self.path.open("rb") as file:
             file.seek(start)
-            for number, (_, line) in zip(range(first, first + rows), _lines(file), strict=False):
-                yield renamed(_post(line, f"{self.name}, row {number}"), dict(columns))
+            for number, (begin, line) in zip(range(first, first + rows), _lines(file), strict=False):
+                yield renamed(_post(line, f"{self.name}, row {number}", is_first=begin == 0), dict(columns))
 
 
 def _lines(file: BinaryIO, seen: Callable[[bytes], object] = len) -> Iterator[tuple[int, bytes]]:
@@ -127,21 +125,21 @@ def _lines(file: BinaryIO, seen: Callable[[bytes], object] = len) -> Iterator[tu
         seen: is given all bytes, in order.
     """
     begin = file.tell()
-    while line := file.readline(MOST_BYTES + 1):
+    while line := file.readline(MOST_LINE_BYTES + 1):
         seen(line)
         length, rest = len(line), line
-        while not rest.endswith(b"\n") and (rest := file.readline(MOST_BYTES)):
+        while not rest.endswith(b"\n") and (rest := file.readline(MOST_LINE_BYTES)):
             seen(rest)
             length += len(rest)
-        if len(line) > MOST_BYTES or not line.isspace():
+        if len(line) > MOST_LINE_BYTES or not line.isspace():
             yield begin, line
         begin += length
 
 
-def _post(line: bytes, place: str) -> Any:
-    if len(line) > MOST_BYTES:
-        return PostError(f"{place}: expected a line of at most {MOST_BYTES:,} bytes, found a longer one")
-    return parsed_post(line, place)
+def _post(line: bytes, place: str, *, is_first: bool) -> Any:
+    if len(line) > MOST_LINE_BYTES:
+        return PostError(f"{place}: expected a line of at most {MOST_LINE_BYTES:,} bytes, found a longer one")
+    return parsed_post(line, place, is_first=is_first)
 
 
 class ParquetFile(RowFile):

@@ -48,15 +48,13 @@ def read_json_lines(source: IO[bytes], name: str) -> Iterator[dict[str, Any] | P
         if line is None:
             yield PostError(f"{name}:{number}: expected a line of at most {MOST_LINE_BYTES:,} bytes, found a longer one")
         elif line.strip():
-            yield parsed_post(line, f"{name}:{number}")
+            yield parsed_post(line, f"{name}:{number}", is_first=number == 1)
 
 
-def parsed_post(line: bytes, place: str) -> Any:
-    """What stands on a line of JSON, or a `PostError` that names its place."""
+def parsed_post(line: bytes, place: str, *, is_first: bool) -> Any:
+    """What stands on a line of JSON, or a `PostError` that names its place; the first of a file may have a byte order mark."""
     try:
-        return parsed(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        return PostError(f"{place}: expected UTF-8, found {line.strip()[:200]!r:.80} ({error.reason} at byte {error.start})")
+        return parsed(line.decode("utf-8-sig" if is_first else "utf-8"))
     except ValueError as error:
         found = line.strip()[:200].decode("utf-8", "replace")
         return PostError(f"{place}: expected a JSON object, found {found!r:.80} ({error!s:.200})")
