@@ -4,22 +4,26 @@ Reads from top to bottom: corpus, processor and model, the loop over epochs with
 the test split, and what is written for it. `--help` lists every setting; a recipe is nothing but settings.
 """
 
-from modeling_mmner.recipes import Recipe, parse_arguments
+from modeling_mmner.recipe_options import parse_arguments
+from modeling_mmner.recipes import Recipe
 
 if __name__ == "__main__":
     recipe = parse_arguments()  # before the imports below, which take seconds: --help and mistakes are answered at once
 
 import json
+import os
 import platform
+import shlex
 import sys
-import time
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from io import StringIO
+from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
@@ -35,13 +39,16 @@ from transformers import get_linear_schedule_with_warmup
 
 from dataset_scripts.reader import CorpusError
 from modeling_mmner.assembly import build_model, build_processor, check_model, pretrained_parts
+from modeling_mmner.checkpoints import AUTO, NEVER, Checkpoints, differences, result_settings, run_settings
 from modeling_mmner.collator import MMNERCollator
+from modeling_mmner.escaping import one_line
 from modeling_mmner.evaluation import Predictor, context_scores, evaluate_rows, gold_tags, picture_scores, raw_text_score
 from modeling_mmner.features import PictureFeatures
 from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.json_lines import json_line
 from modeling_mmner.model_card import render_untrained_card
+from modeling_mmner.progress import Progress
 from modeling_mmner.reports import (
     context_worth,
     picture_worth,
@@ -51,9 +58,26 @@ from modeling_mmner.reports import (
     transfer_table,
 )
 from modeling_mmner.run_features import feature_folder, run_features
+from modeling_mmner.run_folder import (
+    CHECKPOINTS,
+    CONFUSION,
+    CURVES,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    RunError,
+    begin_run,
+    check_output,
+    check_space,
+    end_run,
+    is_finished,
+    is_unfinished,
+)
 from modeling_mmner.run_metrics import RunMetrics, Score
 from modeling_mmner.sharding import check_sharding, give_buffers, take_weights, trained_copy
 from modeling_mmner.span_f1.span_f1 import SpanF1
+from modeling_mmner.staging import write_text, write_whole
+from modeling_mmner.stopping import Stopped, StopSignals, stop_at_once
 from modeling_mmner.terms import derived_licence, terms_of
 from modeling_mmner.training import (
     PostSampler,
@@ -64,18 +88,14 @@ from modeling_mmner.training import (
     post_lengths,
     refresh_centres,
     resolve_precision,
-    train_epoch,
-    trained_state,
+    train_batches,
+    trained_bytes,
 )
 from modeling_mmner.training_corpus import TrainingCorpus, load_corpus
 
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 PATIENCE = timedelta(hours=2)
 """How long processes wait for another one: it may have a large corpus to build. One that dies ends the run at once."""
-
-
-class RunError(ValueError):
-    """A run that would fail after its training; the text says what to change."""
 
 
 def main(recipe: Recipe) -> None:
@@ -107,10 +127,12 @@ def run(recipe: Recipe) -> None:
     if recipe.training.transfer:
         console.print(transfer_table(transfer(recipe)))
         return
-    runs = {recipe.name: train(recipe)}
+    recipes = {recipe.name: recipe}
     if recipe.training.compare_without_pictures and recipe.corpus.use_images and recipe.model.towers:
-        alone = recipe.with_settings(use_images=False, output_dir=str(Path(recipe.training.output_dir) / "without_pictures"))
-        runs[f"{recipe.name}, no pictures"] = train(alone)
+        output = str(Path(recipe.training.output_dir) / "without_pictures")
+        how = recipe.training.resume if recipe.training.resume in (AUTO, NEVER) else AUTO  # a path is the first one's
+        recipes[f"{recipe.name}, no pictures"] = recipe.with_settings(use_images=False, output_dir=output, resume=how)
+    runs = train_each(recipes)
     console.print(results_table(runs))
     if len(runs) == 2:
         console.print(picture_worth(*runs.values()), markup=False, emoji=False, highlight=False)
@@ -123,21 +145,53 @@ def transfer(recipe: Recipe) -> dict[str, dict[str, Score]]:
     """Train on each language alone and test on each; returns, and writes to transfer.json, the scores by both."""
     if len(recipe.corpus.languages) < 2:
         raise CorpusError(f"--transfer: expected two --languages or more, found {recipe.corpus.languages}")
-    scores = {}
-    for language in recipe.corpus.languages:
-        alone = recipe.with_settings(
+    if recipe.training.resume not in (AUTO, NEVER):
+        raise RunError(f"--resume {recipe.training.resume:.300}: expected auto or never with --transfer, which is several runs")
+    recipes = {
+        language: recipe.with_settings(
             languages=[language], test_languages=recipe.corpus.languages, output_dir=f"{recipe.training.output_dir}/{language}"
         )
-        scores[language] = train(alone).splits.test.by_language
+        for language in recipe.corpus.languages
+    }
+    scores = {language: run.splits.test.by_language for language, run in train_each(recipes).items()}
     if started_processes().is_main_process:
         plain = {trained: {tested: asdict(score) for tested, score in row.items()} for trained, row in scores.items()}
-        (Path(recipe.training.output_dir) / "transfer.json").write_text(json.dumps(plain, indent=2), encoding="utf-8")
+        write_text(Path(recipe.training.output_dir) / "transfer.json", json.dumps(plain, indent=2))
     return scores
 
 
+def train_each(recipes: dict[str, Recipe]) -> dict[str, RunMetrics]:
+    """The metrics of several runs; where an earlier process was stopped among them, those that it finished are not run again."""
+    outputs = [Path(recipe.training.output_dir) for recipe in recipes.values()]
+    for recipe in recipes.values():
+        check_run(recipe)
+    never = all(recipe.training.resume == NEVER for recipe in recipes.values())
+    goes_on = not never and any(map(is_unfinished, outputs))
+    finished = {name: finished_run(recipe) if goes_on else None for name, recipe in recipes.items()}
+    finished, goes_on = broadcast_object_list([finished, goes_on])  # what the main process has found, before it writes
+    if not goes_on and started_processes().is_main_process:
+        for output in outputs:
+            begin_run(output)
+    return {name: finished[name] or train(recipe) for name, recipe in recipes.items()}
+
+
+def finished_run(recipe: Recipe) -> RunMetrics | None:
+    """The metrics of a recipe's run, where it is finished."""
+    output = Path(recipe.training.output_dir)
+    if not is_finished(output):
+        return None
+    metrics = RunMetrics.from_file(output / METRICS)
+    return metrics if not differences(result_settings(recipe.to_dict()), result_settings(metrics.recipe)) else None
+
+
 def train(recipe: Recipe) -> RunMetrics:
-    """Train and test one model; returns what metrics.json holds."""
-    started = time.perf_counter()
+    """Train and test one model; returns what metrics.json holds.
+
+    Raises:
+        RunError: the run would fail later, or cannot go on.
+        Stopped: by SIGTERM or Ctrl-C.
+    """
+    progress, output = Progress(), Path(recipe.training.output_dir)
     check_run(recipe)
     started_processes()
     accelerator = Accelerator(
@@ -153,6 +207,9 @@ def train(recipe: Recipe) -> RunMetrics:
     set_seed(recipe.training.seed)
     corpus, processor, model = build(recipe, accelerator)
     sizes = {"parameters": model.num_parameters(), "trained_parameters": model.num_parameters(only_trainable=True)}
+    check_space(output, model, trained_bytes=trained_bytes(model), checkpoints=recipe.training.checkpoints_kept)
+    if accelerator.is_main_process:
+        begin_run(output)
     accelerator.print(f"{recipe.name}: {sizes['parameters']:,} parameters; {corpus.summary().describe()}")
     kept = run_features(recipe, processor, model, accelerator)
     with accelerator.local_main_process_first():
@@ -161,34 +218,19 @@ def train(recipe: Recipe) -> RunMetrics:
     if accelerator.num_processes > 1:
         set_seed(recipe.training.seed, device_specific=True)  # each drops other units of its posts
 
-    history, best_state = fit(recipe, corpus, processor, model, accelerator, kept.features)
-    model.load_state_dict(best_state, strict=False)  # without what is frozen
-    selected = max(history, key=lambda epoch: epoch["validation_f1"])
-    training_seconds = time.perf_counter() - started
+    checkpoints = fit(recipe, corpus, processor, model, accelerator, kept.features, progress)
+    checkpoints.load_best()
+    training_seconds = progress.elapsed
 
     readers = recipe.training.num_workers or 0  # 0: threads
     predictor = Predictor(model, processor, accelerator, recipe.training.batch_size, readers, features=kept.features)
     splits, predicted = score_splits(recipe, corpus, predictor)
-    terms = terms_of(recipe)
-    metrics = RunMetrics.from_dict(
-        {
-            "recipe": recipe.with_settings(mixed_precision=accelerator.mixed_precision).to_dict(),
-            "terms": terms,
-            "license": derived_licence(row["terms"] for row in terms),
-            "seed": recipe.training.seed,
-            "processes": accelerator.num_processes,
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-            "corpus": asdict(corpus.summary()),
-            "model": sizes,
-            "history": history,
-            "selected_epoch": selected["epoch"],
-            "timing": {"training_seconds": training_seconds, "total_seconds": time.perf_counter() - started},
-            "splits": splits,
-        }
-    )
+    metrics = run_metrics(recipe, corpus, accelerator, sizes, progress, splits, training_seconds)
     if accelerator.is_main_process:
         kept.put_encoders_back()
         write_results(recipe, corpus, predictor, metrics, predicted)
+        end_run(output)
+        checkpoints.remove()
     for tracker in accelerator.trackers:  # `end_training` would end the processes' group, too, of which there is one
         tracker.finish()
     return metrics
@@ -235,64 +277,62 @@ def check_run(recipe: Recipe) -> None:
         render_untrained_card(recipe).encode()
     except Exception as error:  # whatever it is, after training it would cost more
         raise RunError(f"recipe {recipe.name:.80}: expected settings that a card can be made of; {error}") from error
-    output = Path(recipe.training.output_dir)
-    try:
-        for folder in (output, output / "model"):
-            folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=folder):
-                pass
-    except OSError as error:
-        raise RunError(f"--output_dir {output!s:.300}: expected a folder that can be made and written, found {error}") from error
+    check_output(Path(recipe.training.output_dir))
 
 
 def fit(
-    recipe: Recipe, corpus: TrainingCorpus, processor: Any, model: Any, accelerator: Accelerator, features: PictureFeatures | None
-) -> tuple[list[Any], Any]:
-    """Train for the recipe's epochs; returns the history and the trained weights of the best epoch on the validation split."""
-    rows, validation = corpus.splits["train"], corpus.splits["validation"]
-    batch_size, processes = recipe.training.batch_size, accelerator.num_processes
+    recipe: Recipe,
+    corpus: TrainingCorpus,
+    processor: Any,
+    model: Any,
+    accelerator: Accelerator,
+    features: PictureFeatures | None,
+    progress: Progress,
+) -> Checkpoints:
+    """Train for the recipe's epochs, from the last checkpoint on; returns what has the weights of the best one."""
+    training, rows, processes = recipe.training, corpus.splits["train"], accelerator.num_processes
     loader: Any = training_loader(recipe, processor, rows, features, processes=processes)
-    collate = loader.collate_fn
+    sampler, collate = loader.batch_sampler.sampler, loader.collate_fn
     trained = trained_copy(model, accelerator)
     groups = parameter_groups(
         trained,
         pretrained_parts(trained, recipe),
-        learning_rate=recipe.training.learning_rate,
-        head_learning_rate=recipe.training.head_learning_rate,
-        weight_decay=recipe.training.weight_decay,
+        learning_rate=training.learning_rate,
+        head_learning_rate=training.head_learning_rate,
+        weight_decay=training.weight_decay,
     )
     optimizer = torch.optim.AdamW(groups, fused=True)
-    steps = recipe.training.epochs * -(-len(loader) // (processes * recipe.training.accumulation))
-    warmup = int(recipe.training.warmup_share * steps)
+    steps = training.epochs * -(-len(loader) // (processes * training.accumulation))
+    warmup = int(training.warmup_share * steps)
     # Accelerate moves it on once a step and process.
     scheduler = get_linear_schedule_with_warmup(optimizer, warmup * processes, steps * processes)
     wrapped, optimizer, loader, scheduler = accelerator.prepare(trained, optimizer, loader, scheduler)
-    readers = recipe.training.num_workers or 0  # 0: threads
-    predictor = Predictor(model, processor, accelerator, batch_size, readers, features=features)
-    gold = gold_tags(validation, corpus.labels)
-
-    history: list[dict[str, float]] = []
-    best_f1, best_state = -1.0, {}
-    for epoch in range(1, recipe.training.epochs + 1):
-        started = time.perf_counter()
-        warmup, refresh = recipe.training.centre_warmup_epochs, recipe.training.centre_refresh_epochs
-        if centres_due(epoch, warmup_epochs=warmup, refresh_epochs=refresh):
-            refresh_centres(model, rows, collate=collate, batch_size=batch_size, accelerator=accelerator)
-            give_buffers(model, trained)
-        losses = train_with_progress(recipe, wrapped, loader, optimizer, scheduler, accelerator, epoch)
-        take_weights(model, trained)
-        predicted = predictor.tags(validation)
-        scores = {
-            mode: SpanF1().compute(predictions=predicted, references=gold, mode=mode)["f1"] for mode in ("lenient", "strict")
-        }
-        results = losses | {"validation_f1": scores["lenient"], "validation_strict_f1": scores["strict"]}
-        accelerator.log(results, step=epoch)
-        history.append({"epoch": epoch} | results | {"seconds": time.perf_counter() - started})
-        accelerator.print(f"epoch {epoch}: loss {losses['loss']:.3f}, validation F1 {100 * scores['lenient']:.1f}")
-        if scores["lenient"] > best_f1:
-            best_f1 = scores["lenient"]
-            best_state = trained_state(model)
-    return history, best_state
+    train = partial(
+        train_batches,
+        wrapped,
+        accelerator=accelerator,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        max_grad_norm=training.max_grad_norm,
+    )
+    readers = training.num_workers or 0  # 0: threads
+    predictor = Predictor(model, processor, accelerator, training.batch_size, readers, features=features)
+    settings = run_settings(recipe, corpus, accelerator)
+    folder, kept = Path(training.output_dir) / CHECKPOINTS, training.checkpoints_kept
+    checkpoints = Checkpoints(folder, accelerator=accelerator, model=model, progress=progress, settings=settings, kept=kept)
+    checkpoints.resume(training.resume)
+    with StopSignals(accelerator) as signals:
+        while not progress.is_over(epochs=training.epochs, patience=training.patience):
+            warmup, refresh = training.centre_warmup_epochs, training.centre_refresh_epochs
+            if progress.batches == 0 and centres_due(progress.epoch, warmup_epochs=warmup, refresh_epochs=refresh):
+                refresh_centres(model, rows, collate=collate, batch_size=training.batch_size, accelerator=accelerator)
+                give_buffers(model, trained)
+            sampler.set_epoch(progress.epoch)
+            train_rest_of_epoch(recipe, loader, train, checkpoints, signals)
+            take_weights(model, trained)
+            finish_epoch(corpus, predictor, checkpoints)
+            save(checkpoints, signals)
+    return checkpoints
 
 
 def training_loader(
@@ -304,7 +344,7 @@ def training_loader(
         rows["language"],
         temperature=recipe.corpus.language_temperature,
         batch_size=recipe.training.batch_size * processes,
-        generator=torch.Generator().manual_seed(recipe.training.seed),
+        seed=recipe.training.seed,
     )
     collate = MMNERCollator(processor, features=features)
     opens_pictures = collate.opens_pictures and any(column in rows.features for column in PICTURE_COLUMNS)
@@ -315,30 +355,65 @@ def training_loader(
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
-        generator=torch.Generator(),  # what it draws depends on the workers, and dropout shall not miss it
+        generator=torch.Generator(),  # what it draws depends on the workers and on each start; dropout shall not miss it
     )
 
 
-def train_with_progress(
-    recipe: Recipe, model: Any, loader: Any, optimizer: Any, scheduler: Any, accelerator: Accelerator, epoch: int
-) -> dict[str, float]:
-    """One epoch with a progress bar that shows each task's loss."""
-    bar = tqdm(total=len(loader), desc=f"epoch {epoch}/{recipe.training.epochs}", disable=not accelerator.is_local_main_process)
+def train_rest_of_epoch(
+    recipe: Recipe,
+    loader: Any,
+    train: Callable[[Any], Iterator[dict[str, float]]],
+    checkpoints: Checkpoints,
+    signals: StopSignals,
+) -> None:
+    """Train on those batches of an epoch that are not done, with a progress bar that shows each task's loss."""
+    progress, accelerator, every = checkpoints.progress, checkpoints.accelerator, recipe.training.checkpoint_steps
+    bar = tqdm(
+        total=len(loader),
+        initial=progress.batches,
+        desc=f"epoch {progress.epoch}/{recipe.training.epochs}",
+        disable=not accelerator.is_local_main_process,
+    )
+    loader.set_epoch(progress.epoch)
+    rest = accelerator.skip_first_batches(loader, progress.batches) if progress.batches else loader
+    try:
+        with bar:
+            for losses in train(rest):
+                progress.add(losses)
+                bar.update()
+                bar.set_postfix({name.removeprefix("loss_"): f"{loss:.2f}" for name, loss in losses.items()}, refresh=False)
+                if accelerator.sync_gradients:
+                    progress.steps += 1
+                    save(checkpoints, signals, due=every > 0 and progress.steps % every == 0)
+    except FloatingPointError as error:
+        posts = next(islice(loader.batch_sampler, progress.batches, None))
+        ids = ", ".join(loader.dataset[posts]["id"])
+        raise RunError(
+            f"epoch {progress.epoch}, batch {progress.batches + 1}: {error}, with the posts {one_line(ids):.2000}. Look at "
+            f"them, or begin anew (--resume never) with a lower learning rate; {checkpoints.describe_last()}"
+        ) from error
 
-    def report(losses: dict[str, float]) -> None:
-        bar.update()
-        bar.set_postfix({name.removeprefix("loss_"): f"{value:.2f}" for name, value in losses.items()}, refresh=False)
 
-    with bar:
-        return train_epoch(
-            model,
-            loader,
-            accelerator=accelerator,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            max_grad_norm=recipe.training.max_grad_norm,
-            report=report,
-        )
+def finish_epoch(corpus: TrainingCorpus, predictor: Predictor, checkpoints: Checkpoints) -> None:
+    """Score the validation split, put the epoch's results into the history, and keep its weights if it is the best so far."""
+    progress, accelerator, validation = checkpoints.progress, checkpoints.accelerator, corpus.splits["validation"]
+    predicted, gold = predictor.tags(validation), gold_tags(validation, corpus.labels)
+    scores = {mode: SpanF1().compute(predictions=predicted, references=gold, mode=mode)["f1"] for mode in ("lenient", "strict")}
+    results = progress.mean_losses() | {"validation_f1": scores["lenient"], "validation_strict_f1": scores["strict"]}
+    accelerator.log(results, step=progress.epoch)
+    accelerator.print(f"epoch {progress.epoch}: loss {results['loss']:.3f}, validation F1 {100 * scores['lenient']:.1f}")
+    progress.end_epoch(results)
+    if progress.best is progress.history[-1]:
+        checkpoints.keep_best()
+
+
+def save(checkpoints: Checkpoints, signals: StopSignals, *, due: bool = True) -> None:
+    """Write a checkpoint if one is due or the run is to stop, which it then does."""
+    stopping = signals.heard()
+    if due or stopping:
+        saved = checkpoints.save()
+    if stopping:
+        raise Stopped(signals.number, f"saved {saved}" if saved is not None else "nothing saved: FSDP2 writes no checkpoints")
 
 
 def score_splits(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor) -> tuple[dict[str, Any], list[list[str]]]:
@@ -359,25 +434,67 @@ def score_splits(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor) -
     return scores, predicted
 
 
+def run_metrics(
+    recipe: Recipe,
+    corpus: TrainingCorpus,
+    accelerator: Accelerator,
+    sizes: dict[str, int],
+    progress: Progress,
+    splits: dict[str, Any],
+    training_seconds: float,
+) -> RunMetrics:
+    """What metrics.json holds."""
+    terms = terms_of(recipe)
+    return RunMetrics.from_dict(
+        {
+            "recipe": recipe.with_settings(mixed_precision=accelerator.mixed_precision).to_dict(),
+            "terms": terms,
+            "license": derived_licence(row["terms"] for row in terms),
+            "seed": recipe.training.seed,
+            "processes": accelerator.num_processes,
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+            "corpus": asdict(corpus.summary()),
+            "model": sizes,
+            "history": progress.history,
+            "selected_epoch": progress.best["epoch"],
+            "timing": {"training_seconds": training_seconds, "total_seconds": progress.elapsed},
+            "splits": splits,
+        }
+    )
+
+
 def write_results(
     recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, metrics: RunMetrics, predicted: list[list[str]]
 ) -> None:
     """Write the model folder, metrics.json, predictions.jsonl and the plots to the output folder, dearest first."""
     output = Path(recipe.training.output_dir)
-    save_hub_folder(predictor.model, predictor.processor, folder=output / "model", metrics=metrics)
-    (output / "metrics.json").write_text(metrics.to_json(), encoding="utf-8")
+    save_hub_folder(predictor.model, predictor.processor, folder=output / MODEL, metrics=metrics)
     rows = corpus.splits["test"]
     rows = rows.remove_columns([column for column in ("ner_tags", *PICTURE_COLUMNS) if column in rows.features])
     gold = gold_tags(corpus.splits["test"], corpus.labels)
-    with (output / "predictions.jsonl").open("w", encoding="utf-8") as file:
-        for row, right, found in zip(rows, gold, predicted, strict=True):
-            file.write(json_line(row | {"gold": right, "predicted": found}) + "\n")
-    plot_learning_curves(metrics.history, output / "learning_curves.png", selected_epoch=metrics.selected_epoch)
-    plot_confusion(gold, predicted, output / "confusion_matrix.png")
+    lines = [
+        json_line(row | {"gold": right, "predicted": found}) for row, right, found in zip(rows, gold, predicted, strict=True)
+    ]
+    write_text(output / METRICS, metrics.to_json())
+    write_text(output / PREDICTIONS, "".join(f"{line}\n" for line in lines))
+    curves = partial(plot_learning_curves, metrics.history, selected_epoch=metrics.selected_epoch)
+    write_whole(output / CURVES, curves)
+    write_whole(output / CONFUSION, partial(plot_confusion, gold, predicted))
+
+
+def command_to_go_on(recipe: Recipe) -> str:
+    """The command that goes on with this process's run."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    launcher = ["python"] if processes == "1" else ["torchrun", "--nproc_per_node", processes]
+    return shlex.join([*launcher, *sys.argv, *([] if recipe.training.resume == AUTO else ["--resume", AUTO])])
 
 
 if __name__ == "__main__":
+    stop_at_once()
     try:
         record(main)(recipe)
     except (CorpusError, RunError) as error:
         raise SystemExit(f"train_accelerate.py: {error}") from None
+    except Stopped as stopped:
+        print(f"train_accelerate.py: {stopped}. Go on with: {command_to_go_on(recipe)}", file=sys.stderr)
+        raise SystemExit(stopped.code) from None

@@ -33,6 +33,7 @@ from .batching_mmner import CORES, ahead
 from .images_mmner import PICTURE_COLUMNS, load_picture, pictures_of, square_pixels
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor
+from .staging import write_text, write_whole
 from .vision_mmner import VisionTower
 
 ABOUT = "about.json"
@@ -144,15 +145,6 @@ class FeatureStore:
         """Remove what killed processes have left half written. Call it under the lock."""
         for path in self.folder.glob("*.partial"):
             path.unlink()
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under another name, see that it is on the disk, and rename it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    write(partial)
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 @dataclass
@@ -324,7 +316,7 @@ def open_store(folder: Path, tower: VisionTower, *, image_size: int, precision: 
     own = folder / digest.hexdigest()
     if not (own / ABOUT).is_file():
         own.mkdir(parents=True, exist_ok=True)
-        write_whole(own / ABOUT, lambda partial: partial.write_text(json.dumps(about, indent=2, default=str), encoding="utf-8"))
+        write_text(own / ABOUT, json.dumps(about, indent=2, default=str))
     return FeatureStore(own)
 
 

@@ -9,8 +9,8 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -20,6 +20,7 @@ from .model_card import default_revision, render_model_card, without_folders
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor
 from .run_metrics import RunMetrics
+from .staging import renewed_folder
 
 CARD, METRICS, MANIFEST = "README.md", "metrics.json", "manifest.json"
 Answer = TypeVar("Answer")
@@ -30,33 +31,43 @@ def save_hub_folder(
 ) -> None:
     """Write config, weights, code, processor, metrics, model card and manifest.
 
-    `from_pretrained(folder, trust_remote_code=True)` needs no more. Weights and processor are written first, so that no mistake
-    in a card loses them. Other files in the folder are left alone, but for weights, which might be loaded in the place of these.
+    `from_pretrained(folder, trust_remote_code=True)` needs no more. The folder is made beside the old one and then takes its
+    place: whoever is killed on the way leaves the old model or the new one. Other files in it are taken along, but for weights,
+    which might be loaded in the place of these.
 
     Args:
         metrics: of the run; they go into the folder without the paths on the author's disk.
 
     Raises:
+        FileExistsError: `folder` is a file.
         ValueError: no card can be made of the metrics, see `render_model_card`; the model is saved all the same.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".saving-") as staged:
+    metrics, mistake = without_folders(metrics), None
+    with renewed_folder(folder, is_ours=_names_of_model(Path(folder)).__contains__) as staged:
         model.save_pretrained(staged)
         processor.save_pretrained(staged)
-        saved = _files(Path(staged))
-        hashes = {name: _sha256(path) for name, path in saved.items()}
-        for old in folder.glob("*.safetensors*"):
-            old.unlink()
-        for name, path in saved.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            path.replace(folder / name)
-    metrics = without_folders(metrics)
-    for name, text in ((METRICS, metrics.to_json()), (CARD, render_model_card(metrics))):
-        (folder / name).write_text(text, encoding="utf-8")
-        hashes[name] = _sha256(folder / name)
-    # Last, so that a save which was interrupted is found out.
-    (folder / MANIFEST).write_text(_manifest(metrics, hashes), encoding="utf-8")
+        try:
+            texts = {METRICS: metrics.to_json(), CARD: render_model_card(metrics)}
+        except ValueError as error:  # no mistake in a card loses the weights
+            texts, mistake = {}, error
+        for name, text in texts.items():
+            (staged / name).write_text(text, encoding="utf-8")
+        if mistake is None:
+            hashes = {name: _sha256(path) for name, path in _files(staged).items()}
+            (staged / MANIFEST).write_text(_manifest(metrics, hashes), encoding="utf-8")
+    if mistake is not None:
+        raise mistake
+
+
+def _names_of_model(folder: Path) -> set[str]:
+    """The files of a folder that belong to the model in it, if there is one."""
+    found = _files(folder)
+    try:
+        manifest = set(json.loads(found[MANIFEST].read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, LookupError, TypeError):
+        manifest = set()
+    weights = {name for name in found if fnmatch(name, "*.safetensors*") and "/" not in name}
+    return manifest | weights | {MANIFEST, METRICS, CARD}
 
 
 def _manifest(metrics: RunMetrics, hashes: dict[str, str]) -> str:

@@ -19,7 +19,10 @@ from .run_metrics import CorpusSummary, RunMetrics
 from .terms import derived_licence, public_name, terms_of
 
 # Not in the card's table of settings: what it says elsewhere, and folders of the author's own disk.
-_NOT_IN_TABLE = ("languages", "seed", "data_dir", "image_dir", "output_dir", "context_file", "feature_cache")
+_NOT_IN_TABLE = (
+    *("languages", "seed", "data_dir", "image_dir", "output_dir", "context_file", "feature_cache"),
+    *("resume", "checkpoint_steps", "checkpoints_kept"),
+)
 
 
 def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revision: str | None = None) -> str:

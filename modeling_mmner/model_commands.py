@@ -9,7 +9,7 @@ from typing import Any
 from dataset_scripts.commands import add_reading_options, opened_corpus
 
 from .paper_tables import TABLES
-from .recipes import add_setting_options, setting_names
+from .recipe_options import add_setting_options, setting_names
 
 
 def add_model_commands(commands: Any) -> None:

@@ -4,14 +4,13 @@ A recipe has the sections ``corpus``, ``model`` and ``training``. Precedence: de
 setting is an option of the command line by its own name. The model's defaults are those of `MMNERConfig`.
 """
 
-import argparse
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
 from dataset_scripts.reading_options import ReadingOptions, option
@@ -22,6 +21,11 @@ from .terms import check_terms, exists
 
 PEOPLE = "people"
 """The writer of contexts that no model wrote."""
+PLACES_AND_PACE = (
+    *("data_dir", "image_dir", "context_file", "output_dir", "feature_cache", "mixed_precision", "num_workers"),
+    *("resume", "checkpoint_steps", "checkpoints_kept", "compare_without_pictures", "transfer"),
+)
+"""Settings that do not change a run's result, or not by themselves: what counts is the corpus, and the precision in force."""
 TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 
 
@@ -191,13 +195,19 @@ class TrainingSettings:
     feature_cache: str = option(
         "auto", "folder of the kept features of frozen picture encoders; auto: beside Hugging Face's own caches; off: keep none"
     )
+    patience: int = option(0, "epochs without a better validation F1 after which training ends; 0: all epochs")
+    checkpoint_steps: int = option(0, "steps between checkpoints; 0: at the end of each epoch alone")
+    checkpoints_kept: int = option(2, "checkpoints that stay while training goes on")
+    resume: str = option(
+        "auto", "auto: go on from the newest checkpoint in output_dir, if any; never: begin anew; else the folder of a checkpoint"
+    )
     transfer: bool = option(False, "train on each language alone, test on each (zero-shot transfer)")
 
     def __post_init__(self) -> None:
         _check_types(self)
-        _check_at_least_one(self, "epochs", "batch_size", "accumulation", "centre_refresh_epochs")
+        _check_at_least_one(self, "epochs", "batch_size", "accumulation", "centre_refresh_epochs", "checkpoints_kept")
         _check_positive(self, "learning_rate", "head_learning_rate", "max_grad_norm")
-        for name in ("weight_decay", "centre_warmup_epochs", "seed", "num_workers"):
+        for name in ("weight_decay", "centre_warmup_epochs", "seed", "num_workers", "patience", "checkpoint_steps"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"recipe {name}: expected a number >= 0, found {getattr(self, name)}")
         if self.transfer and self.compare_without_pictures:
@@ -305,7 +315,7 @@ def _read_mapping(source: Any) -> dict[str, Any]:
     return settings
 
 
-def _settings_of(section: str) -> dict[str, Any]:
+def settings_of(section: str) -> dict[str, Any]:
     """The keys of a section with their types."""
     hints = get_type_hints(SECTIONS[section])
     if section == "model":
@@ -316,7 +326,7 @@ def _settings_of(section: str) -> dict[str, Any]:
 
 def section_of(key: str) -> str | None:
     """The section that a setting belongs to; None for those of the recipe itself, and for unknown ones."""
-    return next((section for section in SECTIONS if key in _settings_of(section)), None)
+    return next((section for section in SECTIONS if key in settings_of(section)), None)
 
 
 def _updated(settings: dict[str, Any], overrides: Mapping[str, Any], source: str, *, merge: bool) -> dict[str, Any]:
@@ -328,7 +338,7 @@ def _updated(settings: dict[str, Any], overrides: Mapping[str, Any], source: str
             continue
         section = section_of(key)
         if section is None and key not in {"name", "description", "terms"}:
-            raise ValueError(f"{source}: unknown keys {[key]}; expected some of {_all_keys()}")
+            raise ValueError(f"{source}: unknown keys {[key]}; expected some of {all_setting_names()}")
         place = settings if section is None else settings.setdefault(section, {})
         if not isinstance(place, dict):
             raise TypeError(f"{source}, section {section!r}: expected a mapping of settings, found {place!r}")
@@ -355,8 +365,8 @@ def _flagged_towers(model: dict[str, Any], flags: dict[str, Any], source: str) -
     return towers
 
 
-def _all_keys() -> list[str]:
-    return [key for section in SECTIONS for key in _settings_of(section)]
+def all_setting_names() -> list[str]:
+    return [key for section in SECTIONS for key in settings_of(section)]
 
 
 def recipe_from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
@@ -377,7 +387,7 @@ def recipe_from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
         given = settings.get(section, {})
         if not isinstance(given, dict):
             raise TypeError(f"{source}, section {section!r}: expected a mapping of settings, found {given!r}")
-        hints = _settings_of(section)
+        hints = settings_of(section)
         if unknown := sorted(set(given) - set(hints)):
             raise ValueError(f"{source}, section {section!r}: unknown keys {unknown}; expected some of {list(hints)}")
         given = {key: _number(value) if hints[key] is float else value for key, value in given.items()}
@@ -416,80 +426,3 @@ def _check_positive(settings: Any, *names: str) -> None:
     for name in names:
         if not getattr(settings, name) > 0:
             raise ValueError(f"recipe {name}: expected a number > 0, found {getattr(settings, name)}")
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
-    """The recipe that a command line asks for: ``--recipe NAME`` and an option for every setting."""
-    parser = argparse.ArgumentParser(
-        description="Train a multimodal NER system from a recipe.", argument_default=argparse.SUPPRESS, allow_abbrev=False
-    )
-    parser.add_argument("--recipe", default="quickstart", help=f"one of {', '.join(recipe_names())}, or a YAML file")
-    add_setting_options(parser)
-    options = vars(parser.parse_args(arguments))
-    try:
-        return load_recipe(options.pop("recipe"), options)
-    except (TypeError, ValueError) as error:
-        parser.error(str(error))
-
-
-def add_setting_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option for every setting of a recipe to a parser that suppresses what is not given."""
-    _add_option(parser, "terms", dict[str, str], next(item for item in fields(Recipe) if item.name == "terms").metadata["help"])
-    for section, kind in SECTIONS.items():
-        group = parser.add_argument_group(section)
-        helps = {item.name: item.metadata.get("help", "") for item in fields(kind)}
-        if section == "model":
-            helps |= {name: setting.help for name, setting in model_keys().items()}
-            for flag, key in TOWER_FLAGS.items():
-                group.add_argument(f"--{flag}", metavar="VALUE", help=f"{key} of the vision tower (several: separated by commas)")
-        for name, hint in _settings_of(section).items():
-            _add_option(group, name, hint, helps[name])
-
-
-def setting_names() -> list[str]:
-    """The names of all options of `add_setting_options`."""
-    return ["terms", *TOWER_FLAGS, *_all_keys()]
-
-
-def _add_option(group: Any, name: str, hint: Any, help_text: str) -> None:
-    switch: dict[str, Any] = {"nargs": "?", "const": True} if hint is bool else {}  # --require_images alone means true
-    group.add_argument(f"--{name}", type=_reader(hint), metavar="VALUE", help=help_text, **switch)
-
-
-def _reader(hint: Any) -> Callable[[str], Any]:
-    """What turns an option's text into a value of the setting's type."""
-    if hint in (int, float):
-        return hint
-    if hint in (dict[str, float], dict[str, float] | None):
-        return _weights
-    if hint == dict[str, str]:
-        return _mapping
-    if hint == list[str]:
-        return lambda text: text.split(",")
-    if hint in (str, str | None) or get_origin(hint) is Literal:
-        return lambda text: None if text == "none" and hint == str | None else text
-    return _yaml_value
-
-
-def _yaml_value(text: str) -> Any:
-    """A value in YAML; ``none``, the word of the options' help, is nothing."""
-    try:
-        return None if text == "none" else read_yaml(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a value in YAML, found {text!r}") from error
-
-
-def _mapping(text: str) -> dict[str, str]:
-    """``a=x,b=y`` -> {"a": "x", "b": "y"}."""
-    try:
-        return dict(pair.split("=") for pair in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected name=value,name=value, found {text!r}") from error
-
-
-def _weights(text: str) -> dict[str, float]:
-    """``a=1,b=0.5`` -> {"a": 1.0, "b": 0.5}."""
-    try:
-        return {name: float(weight) for name, weight in (pair.split("=") for pair in text.split(","))}
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected name=weight,name=weight, found {text!r}") from error

@@ -1,7 +1,7 @@
 """Runs the rows of a paper's table: timed steps of each first, then each row with each seed, in a process of its own.
 
-A run is made in a folder whose name begins with a dot and gets its own name when it is whole; so a run that was cut off starts
-anew the next time, and one that is whole is not run again.
+A run is made in a folder whose name begins with a dot and gets its own name when it is whole; so a run that was cut off goes
+on from its last checkpoint the next time, and one that is whole is not run again.
 """
 
 import json
@@ -82,7 +82,15 @@ def _compared(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a recipe that must be equal for two runs to be the same."""
     settings = {key: value for section in ("corpus", "model", "training") for key, value in recipe[section].items()}
     settings = json.loads(json.dumps(settings))
-    passed_over = ("output_dir", "mixed_precision", "num_workers", "feature_cache")
+    passed_over = (
+        "output_dir",
+        "mixed_precision",
+        "num_workers",
+        "feature_cache",
+        "resume",
+        "checkpoint_steps",
+        "checkpoints_kept",
+    )
     return {key: value for key, value in settings.items() if key not in passed_over}
 
 
@@ -168,9 +176,8 @@ def train_run(recipe: Recipe, *, keep_model: bool) -> None:
 
     folder = Path(recipe.training.output_dir)
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with (partial / LOG).open("w", encoding="utf-8") as log:
+    partial.mkdir(parents=True, exist_ok=True)
+    with (partial / LOG).open("a", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         train(recipe.with_settings(output_dir=str(partial)))

@@ -15,10 +15,11 @@ from accelerate import Accelerator
 from huggingface_hub import try_to_load_from_cache
 
 from .assembly import load_tower
-from .features import SOURCES, FeatureStore, FrozenTower, PictureFeatures, default_folder, open_store, write_whole
+from .features import SOURCES, FeatureStore, FrozenTower, PictureFeatures, default_folder, open_store
 from .modeling_mmner import MMNERForTokenClassification
 from .processing_mmner import MMNERProcessor
 from .recipes import Recipe, TowerSettings
+from .staging import write_text
 from .vision_mmner import VisionTower
 
 OFF = "off"
@@ -112,7 +113,7 @@ def _store_of(folder: Path, encoder: _Encoder, *, image_size: int, precision: st
     store = open_store(folder, encoder.tower, image_size=image_size, precision=precision)
     if known is not None:
         known.parent.mkdir(exist_ok=True)
-        write_whole(known, lambda partial: partial.write_text(store.folder.name, encoding="utf-8"))
+        write_text(known, store.folder.name)
     return store
 
 

@@ -1,20 +1,38 @@
-"""Output files and folders that appear only when they are complete."""
+"""Output files and folders that appear only when they are complete, and on the disk."""
 
 import os
 import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedRandom
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 _ABANDONED = 24 * 3600
 """Seconds after which an unlocked room of another machine is taken for one of a killed process: not every shared file system
 tells one machine what another has locked."""
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file under another name, see that it is on the disk, and rename it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_whole`, a text in UTF-8."""
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 @contextmanager
@@ -31,15 +49,53 @@ def staged_folder(target: str | Path, *, marker: str | None = None, overwrite: b
         FileExistsError: `target` is there and may not be replaced.
     """
     target = Path(target).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _recover(target)
+    recover(target)
     if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
         if marker is None or not (target / marker).is_file():
             raise FileExistsError(f"{target}: expected a new or an empty folder, found something else there")
         if not overwrite:
             raise FileExistsError(f"{target}: expected a new folder, found a built data set; --overwrite replaces it")
+    with _staged(target) as staged:
+        yield staged
+
+
+@contextmanager
+def renewed_folder(target: str | Path, *, is_ours: Callable[[str], bool]) -> Iterator[Path]:
+    """As `staged_folder`, for a folder that may hold files of others: they go along, whatever the new one holds.
+
+    Args:
+        is_ours: of a file's name in the folder, with slashes, whether it goes with the old ones.
+
+    Raises:
+        FileExistsError: `target` is a file.
+    """
+    target = Path(target).resolve()  # where it is a link, what it leads to is renewed
+    recover(target)
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target}: expected a folder, found a file; remove it, or name another folder")
+    with _staged(target) as staged:
+        yield staged
+        for path in sorted(target.rglob("*")):
+            own = staged / path.relative_to(target)
+            if path.is_dir() and not path.is_symlink():
+                own.mkdir(exist_ok=True)
+            elif not is_ours(path.relative_to(target).as_posix()) and not own.exists():
+                _take_along(path, own)
+
+
+def _take_along(path: Path, to: Path) -> None:
+    """A file, or a link, under a second name; as a copy where the disk knows no second names."""
+    try:
+        os.link(path, to, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        shutil.copy2(path, to, follow_symlinks=False)
+
+
+@contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """A folder beside the target that takes its place."""
     staged = _beside(target, "incomplete")
-    staged.mkdir()
+    staged.mkdir(parents=True)
     try:
         yield staged
         _exchange(staged, target)
@@ -48,7 +104,9 @@ def staged_folder(target: str | Path, *, marker: str | None = None, overwrite: b
 
 
 def _exchange(staged: Path, target: Path) -> None:
-    """Put the staged folder in the target's place; the old one is gone only when the new one is there."""
+    """Put the staged folder in the target's place; the old one is gone only when the new one is there, and on the disk."""
+    for path in (*(path for path in staged.rglob("*") if not path.is_symlink()), staged):
+        _sync(path)
     old = _beside(target, "replaced")
     if target.exists():
         target.rename(old)
@@ -58,7 +116,22 @@ def _exchange(staged: Path, target: Path) -> None:
         if old.exists():
             old.rename(target)
         raise
+    _sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """See that a file, or the names in a folder, are on the disk."""
+    if os.name == "nt":  # opens no folder, and syncs no file that is open for reading
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # not every file system syncs folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _beside(target: Path, state: str) -> Path:
@@ -66,8 +139,8 @@ def _beside(target: Path, state: str) -> Path:
     return target.parent / f".{target.name}.{state}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
-def _recover(target: Path) -> None:
-    """Clear up after killed runs; those still at work are left alone.
+def recover(target: Path) -> None:
+    """Clear up after killed runs that made `target`, and put it back where they had moved it aside; those at work are left alone.
 
     A name with this process's own number is of a killed run too: in containers, numbers come again.
     """
@@ -145,9 +218,4 @@ def staged_file(target: Path, *, room: Path) -> Iterator[BufferedRandom]:
         path.replace(target)
     finally:
         path.unlink(missing_ok=True)
-    with suppress(OSError):  # not every file system can do it for a folder
-        descriptor = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    _sync(target.parent)

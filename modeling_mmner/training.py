@@ -1,5 +1,6 @@
 """The pieces of a training run that its script and the Trainer share: sampling, parameter groups, precision, entity centres."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -57,20 +58,20 @@ class PostSampler(Sampler[int]):
 
     With temperature 1 each post comes once. With another one there are as many draws, and a language of n posts has a share in
     proportion to n^(1 / temperature), as in multilingual BERT's pretraining; its posts take turns, so that all of them come
-    equally often, give or take one.
+    equally often, give or take one. The order follows from seed and epoch, however often and by whom it is asked for.
 
     Args:
         lengths: of each post, see `post_lengths`.
         languages: of each post.
         temperature: > 0; the larger, the more alike the shares.
         batch_size: posts a step, of all processes.
-        generator: of the order.
+        seed: of the order, with the epoch that `set_epoch` sets.
     """
 
     def __init__(
-        self, lengths: Sequence[int], languages: Sequence[str], *, temperature: float, batch_size: int, generator: torch.Generator
+        self, lengths: Sequence[int], languages: Sequence[str], *, temperature: float, batch_size: int, seed: int
     ) -> None:
-        self.lengths, self.batch_size, self.generator = lengths, batch_size, generator
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
         self.posts: dict[str, list[int]] = {}
         for index, language in enumerate(languages):
             self.posts.setdefault(language, []).append(index)
@@ -80,18 +81,24 @@ class PostSampler(Sampler[int]):
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of another epoch."""
+        self.epoch = epoch
+
     def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)  # a seed's epochs are no other seed's
         drawn = list(range(len(self.lengths)))
         if any(self.draws[language] != len(posts) for language, posts in self.posts.items()):
-            drawn = [index for language, posts in self.posts.items() for index in self._turns(posts, self.draws[language])]
+            drawn = [index for language, posts in self.posts.items() for index in _turns(posts, self.draws[language], generator)]
         lengths = [self.lengths[index] for index in drawn]
-        yield from (drawn[place] for place in get_length_grouped_indices(lengths, self.batch_size, generator=self.generator))
+        yield from (drawn[place] for place in get_length_grouped_indices(lengths, self.batch_size, generator=generator))
 
-    def _turns(self, posts: Sequence[int], count: int) -> list[int]:
-        """`count` of the posts, each of them as often as any other, give or take one."""
-        rounds, rest = divmod(count, len(posts))
-        extra = torch.randperm(len(posts), generator=self.generator)[:rest].tolist()
-        return [*posts] * rounds + [posts[place] for place in extra]
+
+def _turns(posts: Sequence[int], count: int, generator: torch.Generator) -> list[int]:
+    """`count` of the posts, each of them as often as any other, give or take one."""
+    rounds, rest = divmod(count, len(posts))
+    extra = torch.randperm(len(posts), generator=generator)[:rest].tolist()
+    return [*posts] * rounds + [posts[place] for place in extra]
 
 
 class StepBatches(Sampler[list[int]]):
@@ -154,10 +161,22 @@ def parameter_groups(
     return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 
 
-def trained_state(model: MMNERForTokenClassification) -> dict[str, Tensor]:
-    """A copy of the weights and buffers, without those of frozen picture encoders, which stay as they are."""
+def trained_names(model: MMNERForTokenClassification) -> set[str]:
+    """The names of the weights and buffers, without those of frozen picture encoders, which stay as they are."""
     frozen = tuple(f"vision_towers.{number}.backbone." for number, tower in enumerate(model.vision_towers) if tower.frozen)
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items() if not name.startswith(frozen)}
+    return {name for name in model.state_dict() if not name.startswith(frozen)}
+
+
+def trained_state(model: MMNERForTokenClassification) -> dict[str, Tensor]:
+    """A copy of the weights and buffers of `trained_names`."""
+    names, state = trained_names(model), model.state_dict()
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items() if name in names}
+
+
+def trained_bytes(model: MMNERForTokenClassification) -> int:
+    """Of the weights and buffers of `trained_names`."""
+    state = model.state_dict()
+    return sum(state[name].nbytes for name in trained_names(model))
 
 
 def centres_due(epoch: int, *, warmup_epochs: int, refresh_epochs: int) -> bool:
@@ -205,7 +224,7 @@ def refresh_centres(
     model.train(was_training)
 
 
-def train_epoch(
+def train_batches(
     model: nn.Module,
     batches: Iterable[dict[str, Tensor]],
     *,
@@ -213,33 +232,30 @@ def train_epoch(
     optimizer: Any,
     scheduler: Any,
     max_grad_norm: float,
-    report: Callable[[dict[str, float]], None],
-) -> dict[str, float]:
-    """One pass over the training data.
+) -> Iterator[dict[str, float]]:
+    """Train on batches; after each, gives its losses by name.
 
-    Args:
-        report: called after each batch with its losses by name.
+    All processes have the same buffers then: the statistics of a batch-norm that is trained are those of the main process.
 
-    Returns:
-        The mean of each loss over the batches in which it was computed. All processes have the same buffers then: the statistics
-        of a batch-norm that is trained are those of the main process.
+    Raises:
+        FloatingPointError: a loss or a gradient is not a finite number; the text says which.
     """
     model.train()
-    totals: dict[str, list[float]] = {}
     for batch in batches:
+        norm = None
         with accelerator.accumulate(model):
             with accelerator.autocast():
                 output = model(**batch)
             accelerator.backward(output.loss)
             if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
+                norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
         losses = {"loss": output.loss.item()} | {f"loss_{name}": value.item() for name, value in output.losses.items()}
-        for name, value in losses.items():
-            totals.setdefault(name, []).append(value)
-        report(losses)
+        found = losses if norm is None or accelerator.scaler is not None else losses | {"gradient's norm": float(norm)}
+        if wrong := [f"{name} {value}" for name, value in found.items() if not math.isfinite(value)]:
+            raise FloatingPointError(f"expected finite numbers, found {', '.join(wrong)}")
+        yield losses
     for buffer in model.buffers():
         buffer.copy_(broadcast(buffer))
-    return {name: sum(values) / len(values) for name, values in totals.items()}

@@ -1,11 +1,14 @@
 """The corpus of a training run: opened, cut to its languages, its pictures checked, its splits kept apart."""
 
+import hashlib
+import json
 import warnings
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, Value
@@ -58,6 +61,17 @@ class TrainingCorpus(Corpus):
             contexts=self.contexts,
             **self.facts,
         )
+
+    def digest(self) -> str:
+        """Tells corpora apart: a hash of the labels and of each post's id, words, tags, language, context and pictures' sizes."""
+        found = hashlib.blake2b(json.dumps(self.labels).encode(), digest_size=8)
+        for split, rows in self.splits.items():
+            texts = [column for column in ("id", "tokens", "ner_tags", "language", CONTEXT) if column in rows.features]
+            pictures = [column for column in PICTURE_COLUMNS if column in rows.features]
+            found.update(split.encode())
+            for post, row in zip(rows.select_columns(texts), rows.select_columns(pictures), strict=True):
+                found.update(json.dumps([post, [_size_of(picture) for picture in pictures_of(row)]]).encode())
+        return found.hexdigest()
 
     def count_contexts(self, processor: MMNERProcessor) -> None:
         """Count the contexts of each split as a processor lays them out; those that it cuts have lost their end."""
@@ -272,6 +286,14 @@ def _states(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[str]]
         found["state"].append("broken" if problem else "present" if pictures_of(row) else "missing")
         found["problem"].append(problem or "no picture")
     return found
+
+
+def _size_of(picture: Any) -> int | None:
+    """The bytes of a picture's file; None where it is not in one."""
+    content = picture if not isinstance(picture, Mapping) else picture["bytes"] or picture["path"]
+    if isinstance(content, bytes):
+        return len(content)
+    return Path(content).stat().st_size if isinstance(content, (str, Path)) and Path(content).is_file() else None
 
 
 def _problem(row: dict[str, Any]) -> str | None:

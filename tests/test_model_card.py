@@ -13,7 +13,8 @@ from huggingface_hub import ModelCard
 from dataset_scripts.sample.texts import generate_posts
 from modeling_mmner.cli import main
 from modeling_mmner.model_card import recipe_cards, render_untrained_card, without_folders, write_cards
-from modeling_mmner.recipes import load_recipe, parse_arguments, recipe_from_settings, recipe_names
+from modeling_mmner.recipe_options import parse_arguments
+from modeling_mmner.recipes import load_recipe, recipe_from_settings, recipe_names
 from modeling_mmner.run_metrics import RunMetrics
 from modeling_mmner.training_corpus import known_corpora
 from tests.outlines import outline, programs

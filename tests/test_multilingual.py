@@ -125,16 +125,30 @@ def sampler(temperature: float, seed: int = 1) -> PostSampler:
     """Over 40 English, 10 French and 5 German posts of different lengths."""
     languages = ["en"] * 40 + ["fr"] * 10 + ["de"] * 5
     lengths = [1 + index % 7 for index in range(len(languages))]
-    generator = torch.Generator().manual_seed(seed)
-    return PostSampler(lengths, languages, temperature=temperature, batch_size=4, generator=generator)
+    return PostSampler(lengths, languages, temperature=temperature, batch_size=4, seed=seed)
 
 
 def test_temperature_one_is_the_plain_order():
     """If it failed, results of one language would change although nothing about it did."""
-    plain = LengthGroupedSampler(4, lengths=sampler(1).lengths, generator=torch.Generator().manual_seed(1))
-    ours = sampler(1)
-    for _ in range(3):
+    ours = sampler(1, seed=0)
+    for epoch in range(3):
+        ours.set_epoch(epoch)
+        plain = LengthGroupedSampler(4, lengths=ours.lengths, generator=torch.Generator().manual_seed(epoch))
         assert list(ours) == list(plain)
+
+
+def test_order_follows_from_seed_and_epoch():
+    """If it failed, another pass over the posts would change the order, and a run that goes on would not know it any more."""
+    for temperature in (1.0, 5.0):
+        first, again = sampler(temperature), sampler(temperature)
+        orders = []
+        for epoch in range(3):
+            first.set_epoch(epoch)
+            orders.append(list(first))
+        again.set_epoch(2)
+        assert list(again) == list(again) == orders[2]
+        other = sampler(temperature, seed=2)
+        assert len({tuple(order) for order in (*orders, list(other))}) == 4
 
 
 def test_high_temperature_draws_languages_alike_and_posts_in_turn():
@@ -147,6 +161,7 @@ def test_high_temperature_draws_languages_alike_and_posts_in_turn():
     times = Counter(drawn)
     for posts in (range(40), range(40, 50), range(50, 55)):
         assert max(times[index] for index in posts) - min(times[index] for index in posts) <= 1
+    ours.set_epoch(1)
     assert list(ours) != drawn
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -78,15 +79,13 @@ def steps_of(recipe: Recipe) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Train; the losses of each step, and the metrics."""
     steps: list[dict[str, float]] = []
 
-    def observed(*arguments: Any, report: Any, **options: Any) -> dict[str, float]:
-        def both(losses: dict[str, float]) -> None:
+    def observed(*arguments: Any, **options: Any) -> Iterator[dict[str, float]]:
+        for losses in training.train_batches(*arguments, **options):
             steps.append(losses)
-            report(losses)
-
-        return training.train_epoch(*arguments, report=both, **options)
+            yield losses
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_accelerate, "train_epoch", observed)
+        patch.setattr(train_accelerate, "train_batches", observed)
         metrics = train_accelerate.train(recipe)
     return steps, metrics.to_dict()
 
@@ -228,13 +227,13 @@ def test_transfer_with_a_comparison_is_refused():
 
 
 def broken_second(recipe: Recipe) -> None:
-    def train_epoch(*arguments: Any, **options: Any) -> dict[str, float]:
+    def train_batches(*arguments: Any, **options: Any) -> Iterator[dict[str, float]]:
         if torch.distributed.get_rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return training.train_epoch(*arguments, **options)
+        return training.train_batches(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_accelerate, "train_epoch", train_epoch)
+        patch.setattr(train_accelerate, "train_batches", train_batches)
         train_accelerate.main(recipe)
 
 

@@ -115,6 +115,21 @@ def test_saving_again_replaces_the_model_and_takes_nothing_else_up(folder):
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+def test_save_that_is_cut_off_leaves_the_model_that_was_there(folder):
+    """Regression: a save that was killed between two files left the new weights beside the old tokenizer, and both loaded."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    class Killed(BaseException):
+        pass
+
+    def die(target: str) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        save_hub_folder(ready_model(seed=7), SimpleNamespace(save_pretrained=die), folder=folder, metrics=run_metrics())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_metrics_that_make_no_card_cost_no_weights(tmp_path):
     """If it failed, a slip in a name would throw away a training of days; and a folder without its card might be pushed."""
     model, metrics = ready_model(), run_metrics()

@@ -9,6 +9,7 @@ import modeling_mmner.recipes
 from modeling_mmner import MMNERConfig
 from modeling_mmner.assembly import check_model
 from modeling_mmner.parts_mmner import FUSIONS, part_settings
+from modeling_mmner.recipe_options import parse_arguments
 from modeling_mmner.recipes import (
     CorpusSettings,
     ModelSettings,
@@ -17,7 +18,6 @@ from modeling_mmner.recipes import (
     TrainingSettings,
     load_recipe,
     model_keys,
-    parse_arguments,
     recipe_from_settings,
     recipe_names,
     section_of,
@@ -128,6 +128,7 @@ _TEXTS = (
     "text_encoder",
     "output_dir",
     "feature_cache",
+    "resume",
     "word_vectors",
     "context",
     "context_writer",

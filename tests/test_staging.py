@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dataset_scripts.built_corpus import build_dataset
-from modeling_mmner.staging import staged_folder
+from modeling_mmner.staging import renewed_folder, staged_folder, write_whole
 from tests.built_corpora import POSTS, files_of, rows_of
 from tests.small_corpora import encoded, write_posts
 
@@ -197,6 +197,68 @@ def test_relative_and_deep_targets_are_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     replace(Path("deep/er/target"))
     assert set(files_of(tmp_path)) == {f"deep/er/target/{name}" for name in NEW}
+
+
+# A folder that others may have put files into
+
+
+def renew(target: Path) -> None:
+    """Put the new files in the old ones' place, and leave others alone."""
+    with renewed_folder(target, is_ours=OLD.keys().__contains__) as staged:
+        fill(staged, NEW)
+
+
+def test_files_of_others_go_along(tmp_path):
+    """If it failed, saving a model again would cost the notes that lie beside it, or leave its old files there."""
+    target = fill(tmp_path / "target", OLD | {"notes.txt": b"mine", "part/own.txt": b"mine, too", "part/new": b"not mine"})
+    (target / "empty").mkdir()
+    (target / "link").symlink_to("notes.txt")
+    renew(target)
+    assert files_of(target) == NEW | {"notes.txt": b"mine", "part/own.txt": b"mine, too", "link": b"mine", "empty": b""}
+    assert (target / "link").is_symlink()
+
+
+def test_link_stays_a_link(tmp_path):
+    """If it failed, a folder that is kept on another disk would be cut off from its name."""
+    fill(tmp_path / "elsewhere", OLD)
+    (tmp_path / "target").symlink_to("elsewhere")
+    renew(tmp_path / "target")
+    assert (tmp_path / "target").is_symlink() and files_of(tmp_path / "elsewhere") == NEW
+
+
+def test_file_is_not_renewed(tmp_path):
+    """If it failed, a file that has the folder's name would be deleted."""
+    (tmp_path / "target").write_bytes(b"1")
+    with pytest.raises(FileExistsError, match="target: expected a folder, found a file; remove it, or name another folder"):
+        renew(tmp_path / "target")
+
+
+@pytest.mark.parametrize("dies", [dies_before_the_old_one_is_moved, dies_between_the_two_renames])
+def test_killed_renewal_leaves_the_old_folder_or_none(tmp_path, monkeypatch, dies):
+    """If it failed, the new weights could lie beside the old tokenizer."""
+    target = fill(tmp_path / "target", OLD | {"notes.txt": b"mine"})
+    monkeypatch.setattr(sys.modules[__name__], "replace", renew)
+    killed(lambda: dies(target))
+    assert not target.exists() or files_of(target) == OLD | {"notes.txt": b"mine"}
+    renew(target)
+    assert files_of(tmp_path) == {f"target/{name}": content for name, content in (NEW | {"notes.txt": b"mine"}).items()}
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_file_is_the_old_one_until_it_is_the_new_one(tmp_path, error):
+    """If it failed, a full disk would leave half a file in a whole one's place, or its remains."""
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
+
+    def write_half(partial: Path) -> None:
+        partial.write_text("ne")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_whole(path, write_half)
+    assert files_of(tmp_path) == {"metrics.json": b"old"}
+    write_whole(path, lambda partial: partial.write_text("new"))
+    assert files_of(tmp_path) == {"metrics.json": b"new"}
 
 
 SLOW_BUILD = """

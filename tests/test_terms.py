@@ -4,7 +4,8 @@ import pytest
 import timm
 
 from dataset_scripts.opening import BUILDERS, make_builder
-from modeling_mmner.recipes import load_recipe, parse_arguments, recipe_names
+from modeling_mmner.recipe_options import parse_arguments
+from modeling_mmner.recipes import load_recipe, recipe_names
 from modeling_mmner.terms import derived_licence, public_name, terms_of
 
 

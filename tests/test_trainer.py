@@ -18,7 +18,7 @@ from modeling_mmner.callbacks import EntityCentreCallback, span_f1, with_lengths
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.recipes import load_recipe
 from modeling_mmner.span_f1.span_f1 import tag_score
-from modeling_mmner.training import centres_due, parameter_groups, refresh_centres, train_epoch
+from modeling_mmner.training import centres_due, parameter_groups, refresh_centres, train_batches
 from modeling_mmner.training_corpus import load_corpus
 from modeling_mmner.word_vocabulary import make_word_tokenizer, word_vocabulary
 from tests.tiny import tiny_model
@@ -93,15 +93,10 @@ def train_by_our_loop(model: MMNERForTokenClassification, processor: MMNERProces
     for epoch in range(1, EPOCHS + 1):
         if centres_due(epoch, warmup_epochs=1, refresh_epochs=2):
             refresh_centres(model, posts["train"], collate=collate, batch_size=BATCH, accelerator=accelerator)
-        train_epoch(
-            wrapped,
-            loader,
-            accelerator=accelerator,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            max_grad_norm=1.0,
-            report=lambda parts: losses.append(parts["loss"]),
+        steps = train_batches(
+            wrapped, loader, accelerator=accelerator, optimizer=optimizer, scheduler=scheduler, max_grad_norm=1.0
         )
+        losses += [parts["loss"] for parts in steps]
     return losses
 
 

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.assembly import build_model, build_processor, check_model
-from modeling_mmner.recipes import load_recipe, parse_arguments
+from modeling_mmner.recipe_options import parse_arguments
+from modeling_mmner.recipes import load_recipe
 from modeling_mmner.word_vocabulary import PADDING, UNKNOWN, load_vectors, make_word_tokenizer, read_vectors, word_vocabulary
 from tests.shared_data import bpe_tokenizer, property_test
 from tests.tiny import LABELS, SYSTEMS, parts_of

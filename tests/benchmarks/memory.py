@@ -41,7 +41,7 @@ from modeling_mmner.recipes import load_recipe
 import train_accelerate as script
 
 dataset, output, steps, left = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[3])
-whole_epoch = script.train_epoch
+whole_epoch = script.train_batches
 
 def some_steps(model, batches, **options):
     global left
@@ -49,7 +49,7 @@ def some_steps(model, batches, **options):
     left -= taken
     return whole_epoch(model, islice(batches, taken), **options)
 
-script.train_epoch = some_steps
+script.train_batches = some_steps
 given = {"dataset": dataset, "output_dir": output, "compare_without_pictures": False, "exclude_overlap": False}
 recipe = load_recipe("quickstart", given)
 rows = script.load_corpus(recipe.corpus).splits["train"]

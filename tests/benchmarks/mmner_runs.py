@@ -15,7 +15,7 @@ from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.features import PictureFeatures
 from modeling_mmner.prediction_mmner import BatchPredictor, PostReader
 from modeling_mmner.recipes import Recipe
-from modeling_mmner.training import parameter_groups, refresh_centres, train_epoch
+from modeling_mmner.training import parameter_groups, refresh_centres, train_batches
 
 from .setting import Setting
 
@@ -54,17 +54,17 @@ class MMNERTraining:
         collate: Any = MMNERCollator(self.setting.processor, use_images=use_images, features=features)
         return self.accelerator.prepare(DataLoader(posts, self.setting.batch_size, collate_fn=collate))
 
-    def epoch(self, batches: Iterable[dict[str, Tensor]]) -> dict[str, float]:
-        """Train on the batches; the mean losses."""
-        return train_epoch(
+    def epoch(self, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Train on the batches."""
+        for _ in train_batches(
             self.model,
             batches,
             accelerator=self.accelerator,
             optimizer=self.optimizer,
             scheduler=self.scheduler,
             max_grad_norm=self.settings.max_grad_norm,
-            report=lambda losses: None,
-        )
+        ):
+            pass
 
 
 class MMNERExtraction:

@@ -16,25 +16,24 @@ started = time.perf_counter()
 import json, sys
 from itertools import islice
 from modeling_mmner.features import PictureFeatures
-from modeling_mmner.recipes import parse_arguments
+from modeling_mmner.recipe_options import parse_arguments
 
 recipe = parse_arguments(sys.argv[2:])
 import train_accelerate as script
 
 STEPS, computed, steps = int(sys.argv[1]), [], []
-of_rows, whole_epoch = PictureFeatures._rows, script.train_epoch
+of_rows, whole_epoch = PictureFeatures._rows, script.train_batches
 
 def counted(self, tower, squares):
     computed.extend(squares)
     return of_rows(self, tower, squares)
 
-def some_steps(model, batches, *, report, **options):
-    def timed(losses):
+def some_steps(model, batches, **options):
+    for losses in whole_epoch(model, islice(batches, STEPS), **options):
         steps.append((time.perf_counter() - started, len(computed)))
-        report(losses)
-    return whole_epoch(model, islice(batches, STEPS), report=timed, **options)
+        yield losses
 
-PictureFeatures._rows, script.train_epoch = counted, some_steps
+PictureFeatures._rows, script.train_batches = counted, some_steps
 script.train(recipe)
 seconds, before = steps[0]
 print(json.dumps({"pictures": len(set(computed)), "before": before, "later": len(computed) - before, "seconds": seconds}))

@@ -120,8 +120,8 @@ def make_setting(
 
 def _batches_of_an_epoch(rows: Any, processor: MMNERProcessor, *, batch_size: int, count: int, seed: int) -> list[int]:
     """The posts of so many batches of an epoch over all rows, taken evenly from the shortest to the longest, in random order."""
-    lengths, generator = post_lengths(processor, rows), torch.Generator().manual_seed(seed)
-    order = list(PostSampler(lengths, rows["language"], temperature=1.0, batch_size=batch_size, generator=generator))
+    lengths = post_lengths(processor, rows)
+    order = list(PostSampler(lengths, rows["language"], temperature=1.0, batch_size=batch_size, seed=seed))
     whole = [order[first : first + batch_size] for first in range(0, len(order) - batch_size + 1, batch_size)]
     if not 0 < count <= len(whole):
         raise ValueError(f"--batches: expected 1 to {len(whole)}, which an epoch has of {batch_size} posts, found {count}")

@@ -1,0 +1,111 @@
+"""Training runs on a tiny corpus that die at every checkpoint, and what a run has found, for comparison."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+import train_accelerate
+from modeling_mmner.checkpoints import Checkpoints
+from modeling_mmner.recipes import PLACES_AND_PACE, Recipe
+from tests.test_training import TOWER, small_recipe
+
+PLAIN = {"batch_size": 4, "checkpoint_steps": 2}
+# Of 64 pixels more than one place is left for batch normalisation, even where a batch has one picture.
+TRAINED_TOWER = TOWER | {"frozen": False, "image_size": 64}
+VIT = {
+    "backbone": "vit_tiny_patch16_224",
+    "backbone_args": {"img_size": 64, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2},
+    "image_size": 64,
+    "pretrained": False,
+    "frozen": False,
+}
+TWO_M_NER = {"fusion": "collaboration", "objectives": None, "vision_towers": [VIT, TRAINED_TOWER | {"pooled": True}]}
+
+
+class Killed(BaseException):
+    """Ends a run as a kill would, for all that a test in one process sees of it."""
+
+
+def recipe_in(folder: Path, **settings: Any) -> Recipe:
+    """A tiny recipe on the corpus in a folder, in which training draws random numbers and clusters."""
+    return small_recipe(folder, **PLAIN | settings)
+
+
+def frozen_tower(folder: Path) -> dict[str, Any]:
+    """A frozen picture encoder with weights in a file, which a run with kept features does not read."""
+    torch.manual_seed(0)
+    backbone = timm.create_model(TOWER["backbone"], num_classes=0, **TOWER["backbone_args"])
+    save_file(backbone.state_dict(), folder / "tower.safetensors")
+    return TOWER | {"pretrained": True, "frozen": True, "checkpoint": str(folder / "tower.safetensors")}
+
+
+def killed_after(saves: int) -> pytest.MonkeyPatch:
+    """Make the run die after so many checkpoints; give the patch back by its `undo`."""
+    patch, save, done = pytest.MonkeyPatch(), Checkpoints.save, []
+
+    def save_and_die(self: Checkpoints) -> Path:
+        target = save(self)
+        done.append(target)
+        if len(done) == saves:
+            raise Killed
+        return target
+
+    patch.setattr(Checkpoints, "save", save_and_die)
+    return patch
+
+
+def train_killed(recipe: Recipe, saves: int, train: Callable[[Recipe], Any] = train_accelerate.train) -> None:
+    """Train until the process dies after so many checkpoints."""
+    patch = killed_after(saves)
+    try:
+        with pytest.raises(Killed):
+            train(recipe)
+    finally:
+        patch.undo()
+
+
+def train_dying(recipe: Recipe) -> int:
+    """Train in as many processes as there are checkpoints, for each dies after its first one; returns how many have died."""
+    deaths = 0
+    while True:
+        patch = killed_after(1)
+        try:
+            train_accelerate.train(recipe)
+            return deaths
+        except Killed:
+            deaths += 1
+        finally:
+            patch.undo()
+
+
+def checkpoints_in(recipe: Recipe) -> list[Path]:
+    """The checkpoints of a run, the newest last."""
+    return sorted((Path(recipe.training.output_dir) / "checkpoints").glob("epoch-*"))
+
+
+def found_by(recipe: Recipe) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The weights and the metrics of a finished run, without its times and its place."""
+    output = Path(recipe.training.output_dir)
+    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    del metrics["timing"]
+    for key in PLACES_AND_PACE:
+        metrics["recipe"]["training"].pop(key, None)
+    for epoch in metrics["history"]:
+        del epoch["seconds"]
+    return load_file(output / "model" / "model.safetensors"), metrics
+
+
+def assert_same_run(first: Recipe, second: Recipe) -> None:
+    """All that two runs have found is equal, bit for bit."""
+    (weights, metrics), (others, other_metrics) = found_by(first), found_by(second)
+    assert weights.keys() == others.keys()
+    assert [name for name in weights if not torch.equal(weights[name], others[name])] == []
+    assert metrics == other_metrics
+    predictions = [Path(recipe.training.output_dir, "predictions.jsonl").read_bytes() for recipe in (first, second)]
+    assert predictions[0] == predictions[1]

@@ -1,0 +1,75 @@
+"""Training processes that are killed at random moments, twenty times each: what they find is what nobody disturbed."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from modeling_mmner.recipes import Recipe
+from modeling_mmner.run_folder import is_finished
+from tests.interrupted import TWO_M_NER, assert_same_run, checkpoints_in, recipe_in
+from tests.test_training import write_corpus
+
+ROOT = Path(__file__).parent.parent
+KILLS = 20
+SYSTEMS = {"MLMNER": {}, "2M-NER": TWO_M_NER}
+
+
+def started(recipe: Recipe, *, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    """The script at work on a recipe."""
+    path = Path(f"{recipe.training.output_dir}-recipe", "tiny.yaml")
+    path.parent.mkdir(exist_ok=True)
+    settings = recipe.to_settings()
+    del settings["name"]
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    command = [sys.executable, "-u", "train_accelerate.py", "--recipe", str(path)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
+def kill_at_random(recipe: Recipe, chance: random.Random) -> str | None:
+    """Start the script and kill it once it trains, every second time while it writes a checkpoint; returns where that was, None
+    where it had ended before."""
+    folder = Path(recipe.training.output_dir) / "checkpoints"
+    with started(recipe) as process:
+        if checkpoints_in(recipe):
+            assert process.stdout is not None
+            while "going on from" not in (line := process.stdout.readline()):
+                assert line, "the script ended without going on"
+        while process.poll() is None and not checkpoints_in(recipe):
+            time.sleep(0.01)
+        if in_writing := chance.random() < 0.5:
+            while process.poll() is None and not list(folder.glob(".epoch-*")):
+                pass
+            time.sleep(chance.uniform(0, 0.05))
+        else:
+            time.sleep(chance.uniform(0, 1.0))
+        process.kill()
+    if process.returncode != -signal.SIGKILL:
+        return None
+    half = [path.name for path in folder.glob(".epoch-*")]
+    return f"{checkpoints_in(recipe)[-1].name}, {'waited for a checkpoint' if in_writing else 'random'}, half written: {half}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_twenty_kills_change_nothing(tmp_path, system):
+    """If it failed, a run on a cluster that takes its machines back would find something else, or nothing."""
+    write_corpus(tmp_path)
+    settings = {"epochs": 60, "checkpoint_steps": 5} | SYSTEMS[system]
+    whole, killed = (recipe_in(tmp_path, output_dir=str(tmp_path / name), **settings) for name in ("whole", "killed"))
+    assert started(whole).wait() == 0
+    chance, places = random.Random(1), []
+    while len(places) < KILLS:
+        place = kill_at_random(killed, chance)
+        assert place is not None, f"the run ended after {len(places)} kills"
+        places.append(place)
+        print(f"{system}: kill {len(places)} at {place}")
+    assert started(killed).wait() == 0
+    assert is_finished(Path(killed.training.output_dir)) and not checkpoints_in(killed)
+    assert_same_run(whole, killed)
+    print(f"{system}: {KILLS} kills, weights, metrics and predictions equal")
