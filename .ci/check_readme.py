@@ -2,7 +2,8 @@
 
 Each block runs in a process of its own, in the order of the README, without the Hub. Of the command blocks those lines run that
 name `outputs/`, the folder of the quickstart, but for the demo, which serves until it is stopped. A block that begins with the
-name of a file of the package is one to add to that file; `tests/test_own_parts.py` does so.
+name of a file of the package is one to add to that file; `tests/test_own_parts.py` does so. One that reads posts.jsonl, a file of
+the reader's own, is run by `tests/test_annotation_engines.py`.
 """
 
 import os
@@ -25,7 +26,7 @@ def blocks(text: str) -> Iterator[tuple[int, str, str]]:
         if language == "bash":
             commands = content.replace("\\\n", " ").splitlines()
             content = "\n".join(one for one in commands if "outputs/" in one and not any(name in one for name in NOT_RUN))
-        if content.strip() and not content.startswith("# modeling_mmner/"):
+        if content.strip() and not content.startswith("# modeling_mmner/") and "posts.jsonl" not in content:
             yield line, language, content
 
 
