@@ -54,7 +54,7 @@ def read_json_lines(source: IO[bytes], name: str) -> Iterator[dict[str, Any] | P
 def parsed_post(line: bytes, place: str, *, is_first: bool) -> Any:
     """What stands on a line of JSON, or a `PostError` that names its place; the first of a file may have a byte order mark."""
     try:
-        return parsed(line.decode("utf-8-sig" if is_first else "utf-8"))
+        return parsed(line.decode("utf-8-sig" if is_first else "utf-8").strip())
     except ValueError as error:
         found = line.strip()[:200].decode("utf-8", "replace")
         return PostError(f"{place}: expected a JSON object, found {found!r:.80} ({error!s:.200})")

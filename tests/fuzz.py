@@ -74,8 +74,8 @@ RECORDS: list[Any] = [
 
 
 @st.composite
-def changed(draw: st.DrawFn, bases: list[Any], most: int = 2) -> Any:
-    """One of some values, at most so many places of which are another value."""
+def changed(draw: st.DrawFn, bases: list[Any], values: st.SearchStrategy[Any] = PICTURES, most: int = 2) -> Any:
+    """One of some values, at most so many places of which are another one of `values`."""
     root = [copy.deepcopy(draw(st.sampled_from(bases)))]
     for _ in range(draw(st.integers(0, most))):
         place: Any = root
@@ -87,7 +87,7 @@ def changed(draw: st.DrawFn, bases: list[Any], most: int = 2) -> Any:
         if isinstance(place, dict) and draw(st.booleans()):
             place[draw(KEYS)] = draw(VALUES)
         else:
-            place[key] = draw(PICTURES)
+            place[key] = draw(values)
     return root[0]
 
 
@@ -113,10 +113,10 @@ def processor() -> MMNERProcessor:
 
 
 def processor_door(data: st.DataObject) -> None:
-    texts = data.draw(changed([["Jordan posts", "Paris"], [["Jordan"], "", ["a", "b"]], "Jordan"], 1))
+    texts = data.draw(changed([["Jordan posts", "Paris"], [["Jordan"], "", ["a", "b"]], "Jordan"], most=1))
     count = len(texts) if isinstance(texts, list) else 1
-    images = data.draw(st.none() | changed([[None] * count], 1))
-    context = data.draw(st.none() | changed([["a"] * count], 1))
+    images = data.draw(st.none() | changed([[None] * count], most=1))
+    context = data.draw(st.none() | changed([["a"] * count], most=1))
     batch = processor()(
         texts, images=images, context=context, is_split_into_words=data.draw(st.sampled_from([None, False, True]))
     )
@@ -179,7 +179,8 @@ CONFIG_KEYS = [*part_settings(), *CONFIG]
 
 
 def config_door(data: st.DataObject) -> None:
-    MMNERConfig.from_dict(data.draw(changed([CONFIG, CONFIG | {data.draw(st.sampled_from(CONFIG_KEYS)): data.draw(VALUES)}])))
+    more = {data.draw(st.sampled_from(CONFIG_KEYS)): data.draw(VALUES)}
+    MMNERConfig.from_dict(data.draw(changed([CONFIG, CONFIG | more], VALUES)))
 
 
 RECIPES = [load_recipe(name).to_settings() for name in ("quickstart", "bilstm-crf", "2m-ner")]

@@ -87,8 +87,10 @@ def test_signal_within_an_accumulated_step_waits_for_its_end(corpus, tmp_path, m
     assert (progress["batches"], progress["steps"]) == (4, 1)
 
 
-def test_second_signal_ends_the_run_at_once(corpus, tmp_path, monkeypatch):
+def test_second_signal_ends_the_run_at_once(corpus, tmp_path, monkeypatch, request):
     """If it failed, a step that hangs could not be interrupted."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore Ctrl-C
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     recipe = recipe_in(corpus, output_dir=str(tmp_path / "output"), accumulation=4)
     for count in (1, 2):
         after_batches(monkeypatch, count, lambda: os.kill(os.getpid(), signal.SIGINT))
