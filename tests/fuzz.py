@@ -184,20 +184,23 @@ def config_door(data: st.DataObject) -> None:
 
 
 RECIPES = [load_recipe(name).to_settings() for name in ("quickstart", "bilstm-crf", "2m-ner")]
+RECIPE_FILES = [yaml.safe_dump(recipe).encode() for recipe in RECIPES]
 SETTINGS = [(section, key) for section, kind in SECTIONS.items() for key in kind.__dataclass_fields__]
 SETTINGS += [("model", key) for key in model_keys()]
 
 
 def recipe_door(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
-        files = [yaml.safe_dump(recipe).encode() for recipe in RECIPES]
         pieces = [b"&a [*a]", b"? !!python/name:os.system", b"- ", b": ", b"{", b"\n", b"\t", b"1e400", b"null", *SPECIAL]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "recipe.yaml"
-            path.write_bytes(data.draw(damaged(files, pieces)))
+            path.write_bytes(data.draw(damaged(RECIPE_FILES, pieces)))
             recipe = load_recipe(str(path))
     else:
-        recipe = recipe_from_settings(data.draw(changed(RECIPES)), source="recipe")
+        drawn, (section, key) = data.draw(changed(RECIPES)), data.draw(st.sampled_from(SETTINGS))
+        if isinstance(drawn, dict) and isinstance(drawn.get(section), dict) and data.draw(st.booleans()):
+            drawn[section][key] = data.draw(VALUES)
+        recipe = recipe_from_settings(drawn, source="recipe")
     yaml.safe_dump(recipe.to_settings())
 
 
