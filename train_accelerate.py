@@ -5,15 +5,13 @@ the test split, and what is written for it. `--help` lists every setting; a reci
 """
 
 from modeling_mmner.recipe_options import parse_arguments
-from modeling_mmner.recipes import Recipe
+from modeling_mmner.recipes import PACE, Recipe, differences, flat_settings
 
 if __name__ == "__main__":
     recipe = parse_arguments()  # before the imports below, which take seconds: --help and mistakes are answered at once
 
 import json
-import os
 import platform
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -39,7 +37,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from dataset_scripts.reader import CorpusError
 from modeling_mmner.assembly import build_model, build_processor, check_model, pretrained_parts
-from modeling_mmner.checkpoints import AUTO, NEVER, Checkpoints, differences, result_settings, run_settings
+from modeling_mmner.checkpoints import AUTO, NEVER, Checkpoints, run_settings
 from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.escaping import one_line
 from modeling_mmner.evaluation import Predictor, context_scores, evaluate_rows, gold_tags, picture_scores, raw_text_score
@@ -77,7 +75,7 @@ from modeling_mmner.run_metrics import RunMetrics, Score
 from modeling_mmner.sharding import check_sharding, give_buffers, take_weights, trained_copy
 from modeling_mmner.span_f1.span_f1 import SpanF1
 from modeling_mmner.staging import write_text, write_whole
-from modeling_mmner.stopping import Stopped, StopSignals, stop_at_once
+from modeling_mmner.stopping import Stopped, StopSignals, command_to_go_on, stop_at_once
 from modeling_mmner.terms import derived_licence, terms_of
 from modeling_mmner.training import (
     PostSampler,
@@ -181,7 +179,8 @@ def finished_run(recipe: Recipe) -> RunMetrics | None:
     if not is_finished(output):
         return None
     metrics = RunMetrics.from_file(output / METRICS)
-    return metrics if not differences(result_settings(recipe.to_dict()), result_settings(metrics.recipe)) else None
+    wanted, found = (flat_settings(settings, without=PACE) for settings in (recipe.to_dict(), metrics.recipe))
+    return metrics if not differences(wanted, found) else None
 
 
 def train(recipe: Recipe) -> RunMetrics:
@@ -193,7 +192,7 @@ def train(recipe: Recipe) -> RunMetrics:
     """
     progress, output = Progress(), Path(recipe.training.output_dir)
     check_run(recipe)
-    started_processes()
+    started_processes()  # before Accelerate looks for them its own way
     accelerator = Accelerator(
         mixed_precision=resolve_precision(recipe.training.mixed_precision),
         gradient_accumulation_steps=recipe.training.accumulation,
@@ -482,13 +481,6 @@ def write_results(
     write_whole(output / CONFUSION, partial(plot_confusion, gold, predicted))
 
 
-def command_to_go_on(recipe: Recipe) -> str:
-    """The command that goes on with this process's run."""
-    processes = os.environ.get("WORLD_SIZE", "1")
-    launcher = ["python"] if processes == "1" else ["torchrun", "--nproc_per_node", processes]
-    return shlex.join([*launcher, *sys.argv, *([] if recipe.training.resume == AUTO else ["--resume", AUTO])])
-
-
 if __name__ == "__main__":
     stop_at_once()
     try:
@@ -496,5 +488,5 @@ if __name__ == "__main__":
     except (CorpusError, RunError) as error:
         raise SystemExit(f"train_accelerate.py: {error}") from None
     except Stopped as stopped:
-        print(f"train_accelerate.py: {stopped}. Go on with: {command_to_go_on(recipe)}", file=sys.stderr)
+        print(f"train_accelerate.py: {stopped}. Go on with: {command_to_go_on(recipe.training.resume)}", file=sys.stderr)
         raise SystemExit(stopped.code) from None

@@ -192,10 +192,7 @@ def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Modul
     Raises:
         ValueError: it cannot be read, or its weights are no safetensors.
     """
-    safe: dict[str, Any] = {
-        "trust_remote_code": False,
-        "use_safetensors": True,
-    }  # code of others, and pickles, run what they like
+    safe: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}  # others' code and pickles run what they like
     try:
         options = {} if with_pooler else without_pooler(AutoConfig.from_pretrained(name, trust_remote_code=False))
         encoder, loading = AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **safe, **options)

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from .escaping import one_line
 from .modeling_mmner import MMNERForTokenClassification
 from .progress import Progress
-from .recipes import PLACES_AND_PACE, Recipe
+from .recipes import PACE, PLACES, Recipe, differences, flat_settings
 from .run_features import OFF
 from .run_folder import RunError
 from .staging import staged_folder, write_whole
@@ -41,7 +41,7 @@ _CANNOT_WRITE = (OSError, RuntimeError, SafetensorError)  # PyTorch's writer rai
 
 def run_settings(recipe: Recipe, corpus: TrainingCorpus, accelerator: Accelerator) -> dict[str, Any]:
     """What must be equal for a run to go on from a checkpoint: all that its result depends on."""
-    settings = result_settings(recipe.to_dict()) | {
+    settings = flat_settings(recipe.to_dict(), without=(*PLACES, *PACE, "compare_without_pictures", "transfer")) | {
         "corpus": f"{corpus.name} {corpus.version_name} {corpus.digest()}",
         "mixed_precision": accelerator.mixed_precision,
         "device": accelerator.device.type,
@@ -49,18 +49,6 @@ def run_settings(recipe: Recipe, corpus: TrainingCorpus, accelerator: Accelerato
         "keeps_features": recipe.training.feature_cache != OFF,  # in bfloat16
     }
     return json.loads(json.dumps(settings))
-
-
-def result_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings of a recipe as a mapping that change its result."""
-    settings = {key: value for section in ("corpus", "model", "training") for key, value in recipe[section].items()}
-    return json.loads(json.dumps({key: value for key, value in settings.items() if key not in PLACES_AND_PACE}))
-
-
-def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Which settings differ, and how, in words."""
-    keys = [key for key in sorted({*expected, *found}) if expected.get(key) != found.get(key)]
-    return ", ".join(f"{key} (expected {expected.get(key)!r:.80}, found {found.get(key)!r:.80})" for key in keys)
 
 
 class Checkpoints:

@@ -39,7 +39,7 @@ class _Rules(NamedTuple):
     goes_on_as: Tensor
 
 
-def _rules(labels: Sequence[str], device: torch.device) -> _Rules:
+def _bio_rules(labels: Sequence[str], device: torch.device) -> _Rules:
     illegal = torch.tensor([[not may_follow(previous, label) for label in labels] for previous in (None, *labels)])
     continues, begins = illegal[0], torch.tensor([boundary_label(label) == "B" for label in labels])
     goes_on_as = torch.where(continues[:, None], torch.eye(len(labels), dtype=torch.bool), ~continues)
@@ -170,11 +170,11 @@ class CRF(TorchCRF):
         of_spans = path.new_zeros(len(flat_mask)).index_copy_(0, places, start * path.exp() * first)
         return of_spans.view(mask.shape).clamp_(max=1.0).float()
 
-    def _rules(self, device: torch.device) -> "_Rules":
+    def _rules(self, device: torch.device) -> _Rules:
         """BIO's rules for the labels on a device."""
         if device not in self._rules_on:
             with torch.inference_mode(False):  # what is kept may be wanted in training, too
-                self._rules_on[device] = _rules(self._labels, device)
+                self._rules_on[device] = _bio_rules(self._labels, device)
         return self._rules_on[device]
 
     def _scores(self, *, barred: bool) -> TagScores:

@@ -13,16 +13,13 @@ from jinja2 import Environment, StrictUndefined
 
 from . import __version__
 from .escaping import code_block, code_span, markdown_text, one_line
-from .recipes import Recipe, load_recipe, recipe_names
+from .recipes import PACE, PLACES, Recipe, load_recipe, recipe_names
 from .reports import percent
 from .run_metrics import CorpusSummary, RunMetrics
 from .terms import derived_licence, public_name, terms_of
 
 # Not in the card's table of settings: what it says elsewhere, and folders of the author's own disk.
-_NOT_IN_TABLE = (
-    *("languages", "seed", "data_dir", "image_dir", "output_dir", "context_file", "feature_cache"),
-    *("resume", "checkpoint_steps", "checkpoints_kept"),
-)
+_NOT_IN_TABLE = {"languages", "seed", *PLACES, *PACE} - {"mixed_precision"}
 
 
 def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revision: str | None = None) -> str:

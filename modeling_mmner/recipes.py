@@ -4,8 +4,9 @@ A recipe has the sections ``corpus``, ``model`` and ``training``. Precedence: de
 setting is an option of the command line by its own name. The model's defaults are those of `MMNERConfig`.
 """
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
@@ -21,11 +22,10 @@ from .terms import check_terms, exists
 
 PEOPLE = "people"
 """The writer of contexts that no model wrote."""
-PLACES_AND_PACE = (
-    *("data_dir", "image_dir", "context_file", "output_dir", "feature_cache", "mixed_precision", "num_workers"),
-    *("resume", "checkpoint_steps", "checkpoints_kept", "compare_without_pictures", "transfer"),
-)
-"""Settings that do not change a run's result, or not by themselves: what counts is the corpus, and the precision in force."""
+PLACES = ("data_dir", "image_dir", "context_file")
+"""Settings that say where a corpus lies, but not what is in it."""
+PACE = ("output_dir", "feature_cache", "mixed_precision", "num_workers", "resume", "checkpoint_steps", "checkpoints_kept")
+"""Settings that change no result, or not by themselves: it is the precision in force that counts."""
 TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 
 
@@ -277,6 +277,18 @@ class Recipe:
         towers = [tower.backbone for tower in self.model.towers if tower.pretrained and not tower.checkpoint]
         names = [name for name in (self.model.text_encoder, *towers) if name is not None]
         return [name for name in names if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not exists(name)]
+
+
+def flat_settings(recipe: Mapping[str, Any], *, without: Collection[str]) -> dict[str, Any]:
+    """The settings of `Recipe.to_dict`, whatever their section, as JSON holds them."""
+    settings = {key: value for section in SECTIONS for key, value in recipe[section].items() if key not in without}
+    return json.loads(json.dumps(settings))
+
+
+def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Which settings differ, and how, in words; empty: none."""
+    keys = [key for key in sorted({*expected, *found}) if expected.get(key) != found.get(key)]
+    return ", ".join(f"{key} (expected {expected.get(key)!r:.80}, found {found.get(key)!r:.80})" for key in keys)
 
 
 def recipe_names() -> list[str]:

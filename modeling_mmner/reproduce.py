@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .paper_tables import TABLES, Row, row_recipe
-from .recipes import Recipe
+from .recipes import PACE, Recipe, differences, flat_settings
 from .run_metrics import RunMetrics
 
 LOG = "train.log"
@@ -61,13 +61,11 @@ class Run:
         if not self.folder.is_dir():
             return None
         metrics = RunMetrics.from_file(self.folder / "metrics.json")
-        expected, found = _compared(self.recipe.to_dict()), _compared(metrics.recipe)
-        differing = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
-        if differing:
-            told = ", ".join(f"{key} {expected.get(key)!r:.60} here and {found.get(key)!r:.60} there" for key in differing)
+        expected, found = (flat_settings(settings, without=PACE) for settings in (self.recipe.to_dict(), metrics.recipe))
+        if different := differences(expected, found):
             raise ValueError(
-                f"{self.folder}: expected a run with these settings, found another one's: {told}; name another --output_dir, or "
-                "remove that folder"
+                f"{self.folder}: expected a run with these settings, found another one's: {different}; name another "
+                "--output_dir, or remove that folder"
             )
         return metrics
 
@@ -76,22 +74,6 @@ class Run:
         with (self.folder / "predictions.jsonl").open(encoding="utf-8") as file:
             rows = [json.loads(line) for line in file]
         return [row["gold"] for row in rows], [row["predicted"] for row in rows]
-
-
-def _compared(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a recipe that must be equal for two runs to be the same."""
-    settings = {key: value for section in ("corpus", "model", "training") for key, value in recipe[section].items()}
-    settings = json.loads(json.dumps(settings))
-    passed_over = (
-        "output_dir",
-        "mixed_precision",
-        "num_workers",
-        "feature_cache",
-        "resume",
-        "checkpoint_steps",
-        "checkpoints_kept",
-    )
-    return {key: value for key, value in settings.items() if key not in passed_over}
 
 
 def plan(name: str, settings: Mapping[str, Any], *, seeds: Sequence[int], encoders: str | None, folder: Path) -> list[Run]:

@@ -1,11 +1,16 @@
 """SIGTERM and Ctrl-C as a training run hears them: between two steps, so that what it has is saved first."""
 
+import os
+import shlex
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
 
 from accelerate import Accelerator
+
+from .checkpoints import AUTO
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -57,3 +62,10 @@ def stop_at_once() -> None:
 
     for number in SIGNALS:
         signal.signal(number, stop)
+
+
+def command_to_go_on(resume: str) -> str:
+    """The command that goes on with this process's run, which was started with a setting of `resume`."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    launcher = ["python"] if processes == "1" else ["torchrun", "--nproc_per_node", processes]
+    return shlex.join([*launcher, *sys.argv, *([] if resume == AUTO else ["--resume", AUTO])])

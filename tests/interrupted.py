@@ -12,19 +12,14 @@ from safetensors.torch import load_file, save_file
 
 import train_accelerate
 from modeling_mmner.checkpoints import Checkpoints
-from modeling_mmner.recipes import PLACES_AND_PACE, Recipe
+from modeling_mmner.recipes import PACE, Recipe
+from tests import tiny
 from tests.test_training import TOWER, small_recipe
 
 PLAIN = {"batch_size": 4, "checkpoint_steps": 2}
 # Of 64 pixels more than one place is left for batch normalisation, even where a batch has one picture.
 TRAINED_TOWER = TOWER | {"frozen": False, "image_size": 64}
-VIT = {
-    "backbone": "vit_tiny_patch16_224",
-    "backbone_args": {"img_size": 64, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2},
-    "image_size": 64,
-    "pretrained": False,
-    "frozen": False,
-}
+VIT = tiny.VIT | {"backbone_args": tiny.VIT["backbone_args"] | {"img_size": 64}, "image_size": 64, "pretrained": False}
 TWO_M_NER = {"fusion": "collaboration", "objectives": None, "vision_towers": [VIT, TRAINED_TOWER | {"pooled": True}]}
 
 
@@ -94,7 +89,7 @@ def found_by(recipe: Recipe) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     output = Path(recipe.training.output_dir)
     metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     del metrics["timing"]
-    for key in PLACES_AND_PACE:
+    for key in PACE:
         metrics["recipe"]["training"].pop(key, None)
     for epoch in metrics["history"]:
         del epoch["seconds"]

@@ -28,18 +28,13 @@ from modeling_mmner.objectives_mmner import nt_xent
 from modeling_mmner.recipes import Recipe, load_recipe
 from modeling_mmner.training import StepBatches, refresh_centres
 from modeling_mmner.training_corpus import load_corpus
+from tests import tiny
 from tests.test_training import TEXT, TOWER, write_corpus
 from tests.together import exit_codes, together
 
 LAUNCH = Path(train_accelerate.__file__).with_name("modeling_mmner") / "launch"
 QUIET_TEXT = TEXT | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-VIT = {
-    "backbone": "vit_tiny_patch16_224",
-    "backbone_args": {"img_size": 32, "patch_size": 16, "embed_dim": 16, "depth": 1, "num_heads": 2},
-    "image_size": 32,
-    "pretrained": False,
-    "frozen": False,
-}
+VIT = tiny.VIT | {"pretrained": False}
 FROZEN, TRAINED = TOWER | {"frozen": True}, TOWER | {"frozen": False, "image_size": 64}
 SYSTEMS: dict[str, dict[str, Any]] = {
     "quickstart": {"vision_towers": [FROZEN], "objectives": {"clustering": 0.1}},

@@ -288,7 +288,7 @@ def test_command_trains_times_and_goes_on(tmp_path, monkeypatch, capsys):
     assert "BiLSTM-CRF, seed 1: there already" in said and "MLMNER, seed 1: test F1" in said
     assert not (tmp_path / "out" / "MLMNER" / "seed-1" / "model").exists()
     assert main([*command, "--epochs", "2", "--text_config", json.dumps(TEXT)]) == 2
-    assert "found another one's: epochs 2 here and 1 there" in capsys.readouterr().err
+    assert "found another one's: epochs (expected 2, found 1)" in capsys.readouterr().err
 
 
 def test_preflight_names_what_is_missing(monkeypatch, tmp_path):
