@@ -28,6 +28,7 @@ class Annotator:
         model: a folder, or an id on the Hub.
         device, dtype, quantize: see `load_model`.
         threshold, batch_size, num_workers: see `BatchPredictor`.
+        image_dir: see `PostReader`.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Annotator:
     threshold: float = 0.0
     batch_size: int = 32
     num_workers: int = 0
+    image_dir: str | None = None
 
     def __post_init__(self) -> None:
         self._predictor: BatchPredictor | None = None
@@ -58,7 +60,7 @@ class Annotator:
         """The model, loaded."""
         if self._predictor is None:
             model, processor = load_model(str(self._folder), device=self.device, dtype=self.dtype, quantize=self.quantize)
-            reader = PostReader(processor, broken_pictures="skip")
+            reader = PostReader(processor, broken_pictures="skip", image_dir=self.image_dir)
             sizes = {"batch_size": self.batch_size, "num_workers": self.num_workers, "threshold": self.threshold}
             self._predictor = BatchPredictor(model, reader, read_ahead=True, **cast(Any, sizes))
         return self._predictor

@@ -195,6 +195,8 @@ class CRF(TorchCRF):
             raise ValueError(f"mask: expected shape {tuple(emissions.shape[:2])}, got {tuple(mask.shape)}")
         if mask.shape[1] == 0:
             raise ValueError("mask: expected at least one column, got none; pad an empty text to one masked word")
+        if bool(mask.all()):
+            return emissions.float()
         if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
             raise ValueError("mask: expected each text's words first and the padding after, got a mask with a hole")
         return emissions.float().masked_fill(~mask[..., None], 0.0)

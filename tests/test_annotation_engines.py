@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from modeling_mmner.annotate_command import AnnotationJob
 from modeling_mmner.annotation_shards import verify
@@ -129,6 +130,21 @@ def test_columns_that_are_there_stay(folder) -> None:
     assert found["error"][1].as_py() == "post 1: expected either 'text' or 'tokens', found neither; its keys are ['text']"
     with pytest.raises(ValueError, match="rows: expected no columns tags, which are added, found them; rename them"):
         annotator(table.append_column("tags", [["a", "b"]]))
+
+
+def test_pictures_of_strangers_lie_in_the_folder_that_is_named(tmp_path) -> None:
+    """If it failed, a row could have any picture of the machine opened, or one that lies where it should were not found."""
+    for part in small_parts():
+        part.save_pretrained(tmp_path / "model")
+    (tmp_path / "pictures").mkdir()
+    for name in ("elsewhere.png", "pictures/own.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    names = ["own.png", "../elsewhere.png", str(tmp_path / "elsewhere.png")]
+    annotator = Annotator(str(tmp_path / "model"), image_dir=str(tmp_path / "pictures"))
+    errors = annotator(pa.table({"text": ["Jordan in Paris"] * 3, "image": names}))["error"].to_pylist()
+    assert errors[0] is None
+    for name, error in zip(names[1:], errors[1:], strict=True):
+        assert error == f"picture {name}: expected a file in {tmp_path / 'pictures'}, found none; --image_dir names another"
 
 
 def test_another_model_in_the_same_folder_is_another_function(folder, tmp_path) -> None:

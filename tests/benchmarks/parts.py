@@ -7,6 +7,7 @@ import torch
 
 from modeling_mmner import MMNERForTokenClassification
 
+from .annotation import annotation_comparison
 from .crf_speed import crf_comparisons
 from .floors import ExtractionFloor, TrainingFloor
 from .mmner_runs import MMNERExtraction, MMNERTraining
@@ -92,6 +93,11 @@ def profile(setting: Setting) -> Iterator[Profile]:
     yield Profile("shares of a training step, features ready", ours, ours.loader(features=features), stopwatch)
 
 
+def annotation(setting: Setting) -> Iterator[Comparison]:
+    """The command `annotate` beside `predict`."""
+    yield from annotation_comparison(setting)
+
+
 def plain_program(setting: Setting, model: MMNERForTokenClassification) -> PlainProgram:
     """The plain program with encoders of the model's sizes."""
     (tower,) = model.vision_towers
@@ -100,4 +106,4 @@ def plain_program(setting: Setting, model: MMNERForTokenClassification) -> Plain
     return PlainProgram(umt, make_tensors(umt, posts, setting.processor, tower=tower), batch_size=setting.batch_size)
 
 
-PARTS = {part.__name__: part for part in (crf, training, extraction, trainer, profile)}
+PARTS = {part.__name__: part for part in (crf, training, extraction, trainer, profile, annotation)}
