@@ -16,7 +16,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from io import StringIO
@@ -27,7 +26,7 @@ from typing import Any
 import datasets
 import torch
 import transformers
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, broadcast_object_list, set_seed
 from rich.console import Console
 from torch.distributed.elastic.multiprocessing.errors import record
@@ -46,6 +45,7 @@ from modeling_mmner.hub import save_hub_folder
 from modeling_mmner.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.json_lines import json_line
 from modeling_mmner.model_card import render_untrained_card
+from modeling_mmner.process_group import started_processes
 from modeling_mmner.progress import Progress
 from modeling_mmner.reports import (
     context_worth,
@@ -92,8 +92,6 @@ from modeling_mmner.training import (
 from modeling_mmner.training_corpus import TrainingCorpus, load_corpus
 
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
-PATIENCE = timedelta(hours=2)
-"""How long processes wait for another one: it may have a large corpus to build. One that dies ends the run at once."""
 
 
 def main(recipe: Recipe) -> None:
@@ -103,12 +101,6 @@ def main(recipe: Recipe) -> None:
     run(recipe)
     started_processes().wait_for_everyone()
     started_processes().destroy_process_group()
-
-
-def started_processes() -> PartialState:
-    """Those that train together, this one among them."""
-    # Without being told of the CPU, Accelerate would take each process there for one by itself.
-    return PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
 
 
 def keep_quiet() -> None:

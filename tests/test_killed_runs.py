@@ -1,11 +1,14 @@
 """Training processes that are killed at random moments, twenty times each: what they find is what nobody disturbed."""
 
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,17 +20,18 @@ from tests.test_training import write_corpus
 
 ROOT = Path(__file__).parent.parent
 KILLS = 20
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=3")
 SYSTEMS = {"MLMNER": {}, "2M-NER": TWO_M_NER}
 
 
-def started(recipe: Recipe, *, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
-    """The script at work on a recipe."""
+def started(recipe: Recipe, *, launcher: Sequence[str] = (), stderr: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    """The script at work on a recipe, started by Python alone or by a launcher's module."""
     path = Path(f"{recipe.training.output_dir}-recipe", "tiny.yaml")
     path.parent.mkdir(exist_ok=True)
     settings = recipe.to_settings()
     del settings["name"]
     path.write_text(json.dumps(settings), encoding="utf-8")
-    command = [sys.executable, "-u", "train_accelerate.py", "--recipe", str(path)]
+    command = [sys.executable, "-u", *launcher, "train_accelerate.py", "--recipe", str(path)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 
@@ -73,3 +77,34 @@ def test_twenty_kills_change_nothing(tmp_path, system):
     assert is_finished(Path(killed.training.output_dir)) and not checkpoints_in(killed)
     assert_same_run(whole, killed)
     print(f"{system}: {KILLS} kills, weights, metrics and predictions equal")
+
+
+def second_process(of: subprocess.Popen[str]) -> int | None:
+    """The second of the processes that train under torchrun, while there is one."""
+    for children in Path(f"/proc/{of.pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            with suppress(OSError):  # it has ended
+                if b"\0RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes():
+                    return int(child)
+    return None
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_run_that_goes_on_by_itself(tmp_path):
+    """If it failed, a run of several processes would begin anew, or end, where one of them has died."""
+    write_corpus(tmp_path)
+    settings = {"epochs": 40, "checkpoint_steps": 5, "batch_size": 2}
+    whole, killed = (recipe_in(tmp_path, output_dir=str(tmp_path / name), **settings) for name in ("whole", "killed"))
+    assert started(whole, launcher=TORCHRUN).wait() == 0
+    places: list[Path] = []
+    with started(killed, launcher=TORCHRUN) as process:
+        while len(places) < 3:
+            assert process.poll() is None, f"the run ended after {len(places)} kills"
+            newer = [path for path in checkpoints_in(killed) if not places or path.name > places[-1].name]
+            if newer and (second := second_process(process)) is not None:
+                places.append(newer[-1])
+                os.kill(second, signal.SIGKILL)
+            time.sleep(0.01)
+    assert process.returncode == 0
+    assert_same_run(whole, killed)
+    print(f"killed after {', '.join(path.name for path in places)}: weights, metrics and predictions equal")

@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -246,16 +249,29 @@ def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(reci
         shutil.rmtree(output)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_that_may_not_be_written_is_refused(recipe):
+@contextmanager
+def nobody() -> Iterator[None]:
+    """For so long the process may write no more than others may: root may write everywhere."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_folder_that_may_not_be_written_is_refused(corpus):
     """If it failed, a run would train for nothing."""
-    output = Path(recipe.training.output_dir)
-    output.mkdir(mode=0o500)
-    message = (
-        rf"--output_dir {output}: expected a folder that can be made and written, found .*Permission denied.*; name another one"
-    )
-    with pytest.raises(RunError, match=message):
-        train_accelerate.train(recipe)
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        output = Path(folder, "output")
+        output.mkdir(mode=0o555)
+        message = (
+            f"--output_dir {output}: expected a folder that can be made and written, found .*Permission denied.*; name another"
+        )
+        with nobody(), pytest.raises(RunError, match=message):
+            train_accelerate.train(recipe_in(corpus, output_dir=str(output)))
 
 
 def test_plots_that_cannot_be_drawn_are_found_before_training(recipe, monkeypatch):
