@@ -81,6 +81,7 @@ from modeling_mmner.training import (
     PostSampler,
     StepBatches,
     centres_due,
+    compile_layers,
     loader_workers,
     parameter_groups,
     post_lengths,
@@ -285,6 +286,8 @@ def fit(
     loader: Any = training_loader(recipe, processor, rows, features, processes=processes)
     sampler, collate = loader.batch_sampler.sampler, loader.collate_fn
     trained = trained_copy(model, accelerator)
+    if training.compile:
+        compile_layers(trained)
     groups = parameter_groups(
         trained,
         pretrained_parts(trained, recipe),

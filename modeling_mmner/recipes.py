@@ -186,6 +186,7 @@ class TrainingSettings:
     centre_warmup_epochs: int = option(2, "epochs before the first entity centres (clustering)")
     centre_refresh_epochs: int = option(2, "epochs between refreshes of the centres")
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where the device is fast at it")
+    compile: bool = option(False, "run encoders and fusion through torch.compile: the first steps take minutes, the others less")
     seed: int = option(1, "random seed")
     num_workers: int | None = option(
         None, "processes that prepare batches; none: where a step opens pictures, one for each core but one, and 4 at most"

@@ -139,6 +139,12 @@ def draws_by_language(sizes: Counter[str], *, temperature: float) -> dict[str, i
     return draws
 
 
+def compile_layers(model: MMNERForTokenClassification) -> None:
+    """Let `torch.compile` make encoders and fusion at their first run, for batches of any size; the CRF stays as it is."""
+    for layers in (model.text_tower, *model.vision_towers, model.fusion):
+        layers.compile(dynamic=True)
+
+
 def parameter_groups(
     model: nn.Module,
     pretrained: Iterable[nn.Module],
