@@ -301,8 +301,11 @@ def build_demo(
     return demo.queue(max_size=MOST_WAITING)
 
 
-def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None) -> None:
-    """Serve a page until it is stopped; without arguments as Gradio's environment variables say, which is what a Space sets.
+def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None, wait: bool = True) -> None:
+    """Serve a page; without arguments as Gradio's environment variables say, which is what a Space sets.
+
+    Args:
+        wait: until it is stopped; False returns once it is there.
 
     Raises:
         OSError: the port is taken, or the host no address of this computer.
@@ -310,6 +313,7 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None)
     demo.launch(
         server_name=host,
         server_port=port,
+        prevent_thread_lock=not wait,
         theme=_theme(),
         css=_STYLE,
         max_file_size=MAX_FILE_SIZE,

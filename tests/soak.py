@@ -24,7 +24,7 @@ from urllib.request import urlopen
 
 from PIL import Image
 
-from modeling_mmner.demo import build_demo
+from modeling_mmner.demo import build_demo, launch
 from modeling_mmner.pipeline_mmner import MultimodalNERPipeline
 from tests.bad_input.cases import is_own
 from tests.bad_input.pictures import UNREADABLE
@@ -156,7 +156,7 @@ def main() -> int:
     model, processor = small_parts()
     processor.tokenizer.model_max_length = 64
     page = build_demo(model, processor, name="soak")
-    page.launch(server_name="127.0.0.1", server_port=free_port(), prevent_thread_lock=True, quiet=True)
+    launch(page, host="127.0.0.1", port=free_port(), wait=False)
     with tempfile.TemporaryDirectory() as folder:
         pipe = MultimodalNERPipeline(model=model, processor=processor)
         soak = Soak(pipeline_requests(pipe) | page_requests(page.local_url, Path(folder)))

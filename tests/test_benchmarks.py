@@ -20,6 +20,7 @@ from tests.benchmarks.mmner_runs import MMNERExtraction, MMNERTraining
 from tests.benchmarks.parts import PARTS, plain_program
 from tests.benchmarks.picture_features import picture_features
 from tests.benchmarks.setting import Setting, make_setting
+from tests.interrupted import frozen_tower
 from tests.tiny import TEXT, TOWER, fuse, stir
 
 RECIPE = {
@@ -184,8 +185,11 @@ def test_backward_pass_is_counted_by_part(setting: Setting, monkeypatch) -> None
 
 
 @pytest.mark.slow
-def test_second_run_and_second_seed_compute_no_picture(recipe: str, monkeypatch, capsys) -> None:
+def test_second_run_and_second_seed_compute_no_picture(tmp_path: Path, monkeypatch, capsys) -> None:
     """If it failed, a frozen encoder would run again on pictures whose features are kept, or the command would not count it."""
+    with_weights = RECIPE["model"] | {"vision_towers": [frozen_tower(tmp_path)]}  # random ones would be another seed's
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE | {"model": with_weights}))
+    recipe = str(tmp_path / "tiny.yaml")
     monkeypatch.setattr("sys.argv", ["second_runs", "--steps", "1", "--recipe", recipe, "--mixed_precision", "no"])
     second_runs.main()
     first, second, seed = capsys.readouterr().out.splitlines()

@@ -97,7 +97,7 @@ def test_torchrun_restarts_a_run_that_goes_on_by_itself(tmp_path):
     whole, killed = (recipe_in(tmp_path, output_dir=str(tmp_path / name), **settings) for name in ("whole", "killed"))
     assert started(whole, launcher=TORCHRUN).wait() == 0
     places: list[Path] = []
-    with started(killed, launcher=TORCHRUN) as process:
+    with (tmp_path / "errors.txt").open("w") as errors, started(killed, launcher=TORCHRUN, stderr=errors.fileno()) as process:
         while len(places) < 3:
             assert process.poll() is None, f"the run ended after {len(places)} kills"
             newer = [path for path in checkpoints_in(killed) if not places or path.name > places[-1].name]
@@ -105,6 +105,7 @@ def test_torchrun_restarts_a_run_that_goes_on_by_itself(tmp_path):
                 places.append(newer[-1])
                 os.kill(second, signal.SIGKILL)
             time.sleep(0.01)
-    assert process.returncode == 0
+        process.communicate()  # what it prints is read to its end, or printing would fail
+    assert process.returncode == 0, (tmp_path / "errors.txt").read_text("utf-8")[-5000:]
     assert_same_run(whole, killed)
     print(f"killed after {', '.join(path.name for path in places)}: weights, metrics and predictions equal")
