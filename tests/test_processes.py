@@ -16,6 +16,7 @@ from accelerate.commands.config import load_config_from_file
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed import TCPStore
 
 import train_accelerate
 from dataset_scripts.reader import CorpusError
@@ -25,6 +26,7 @@ from modeling_mmner.collator import MMNERCollator
 from modeling_mmner.evaluation import Predictor
 from modeling_mmner.gathering_mmner import gathered, mean_over_processes, whole_batch
 from modeling_mmner.objectives_mmner import nt_xent
+from modeling_mmner.process_group import _meeting_place
 from modeling_mmner.recipes import Recipe, load_recipe
 from modeling_mmner.training import StepBatches, refresh_centres
 from modeling_mmner.training_corpus import load_corpus
@@ -236,6 +238,22 @@ def test_killed_process_ends_the_run(posts, tmp_path):
     """If it failed, the others would wait for it as long as they wait for one that builds a corpus."""
     recipe = recipe_of("quickstart", posts, batch_size=5, output_dir=str(tmp_path / "out"))
     assert exit_codes(broken_second, recipe, folder=tmp_path) == [1, -signal.SIGKILL]
+
+
+def test_processes_that_are_started_again_do_not_hear_the_dead(monkeypatch):
+    """Regression: torchrun has one store for all attempts, and the second one's processes called at the first one's addresses."""
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.port), "RANK": "0", "WORLD_SIZE": "1"}
+    for name, value in (place | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+        monkeypatch.setenv(name, value)
+    server.set("address", "of the dead")
+    assert _meeting_place() == {}
+    for attempt in ("1", "2"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        found = _meeting_place()
+        assert (found["rank"], found["world_size"]) == (0, 1)
+        assert not found["store"].check(["address"])
+        found["store"].set("address", "of the dead")
 
 
 def test_fewer_posts_than_processes_are_refused(posts, tmp_path):
