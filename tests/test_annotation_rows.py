@@ -9,9 +9,11 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -209,7 +211,8 @@ def test_a_file_that_changes_is_noticed(tmp_path) -> None:
 def test_what_is_no_input_is_refused_by_name(tmp_path, monkeypatch, name, options, said) -> None:
     """If it failed, users would not know what to give instead."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for library in (constants, datasets.config):  # the Hub is not asked
+        monkeypatch.setattr(library, "HF_HUB_OFFLINE", True)
     for real in ("posts.csv", "posts.jsonl"):
         Path(real).write_text("{}")
     with pytest.raises(CorpusError) as refused:
