@@ -195,7 +195,7 @@ class CRF(TorchCRF):
             raise ValueError(f"mask: expected shape {tuple(emissions.shape[:2])}, got {tuple(mask.shape)}")
         if mask.shape[1] == 0:
             raise ValueError("mask: expected at least one column, got none; pad an empty text to one masked word")
-        if bool(mask.all()):
+        if bool(mask.all()):  # as of a text alone: no hole, and nothing to hide
             return emissions.float()
         if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
             raise ValueError("mask: expected each text's words first and the padding after, got a mask with a hole")

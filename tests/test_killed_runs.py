@@ -1,4 +1,4 @@
-"""Training processes that are killed at random moments, twenty times each: what they find is what nobody disturbed."""
+"""Training processes that are killed: what they find when they go on is what nobody disturbed."""
 
 import json
 import os
