@@ -1,14 +1,17 @@
 """Train a multimodal NER system from a recipe: `python train_accelerate.py --recipe quickstart`.
 
-Reads from top to bottom: corpus, processor and model, the loop over epochs with selection on the validation split, one reading of
-the test split, and what is written for it. `--help` lists every setting; a recipe is nothing but settings.
+Reads from top to bottom: corpus, processor and model, the loop over epochs with selection on the validation
+split, one reading of the test split, and what is written for it. `--help` lists every setting; a recipe is
+nothing but settings.
 """
 
-from modeling_mmner.recipe_options import parse_arguments
-from modeling_mmner.recipes import PACE, Recipe, differences, flat_settings
+from modeling_mmner.training.recipe_options import parse_arguments
+from modeling_mmner.training.recipes import PACE, Recipe, differences, flat_settings
 
 if __name__ == "__main__":
-    recipe = parse_arguments()  # before the imports below, which take seconds: --help and mistakes are answered at once
+    recipe = (
+        parse_arguments()
+    )  # before the imports below, which take seconds: --help and mistakes are answered at once
 
 import json
 import platform
@@ -27,27 +30,22 @@ import datasets
 import torch
 import transformers
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, broadcast_object_list, set_seed
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    DistributedDataParallelKwargs,
+    broadcast_object_list,
+    set_seed,
+)
 from rich.console import Console
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_linear_schedule_with_warmup
 
-from dataset_scripts.reader import CorpusError
-from modeling_mmner.assembly import build_model, build_processor, check_model, pretrained_parts
-from modeling_mmner.checkpoints import AUTO, NEVER, Checkpoints, run_settings
-from modeling_mmner.collator import MMNERCollator
+from dataset_scripts.formats.reader import CorpusError
 from modeling_mmner.escaping import one_line
-from modeling_mmner.evaluation import Predictor, context_scores, evaluate_rows, gold_tags, picture_scores, raw_text_score
-from modeling_mmner.features import PictureFeatures
-from modeling_mmner.hub import save_hub_folder
-from modeling_mmner.images_mmner import PICTURE_COLUMNS
-from modeling_mmner.json_lines import json_line
-from modeling_mmner.model_card import render_untrained_card
-from modeling_mmner.process_group import started_processes
-from modeling_mmner.progress import Progress
-from modeling_mmner.reports import (
+from modeling_mmner.evaluation.metrics import RunMetrics, Score
+from modeling_mmner.evaluation.reports import (
     context_worth,
     picture_worth,
     plot_confusion,
@@ -55,8 +53,28 @@ from modeling_mmner.reports import (
     results_table,
     transfer_table,
 )
-from modeling_mmner.run_features import feature_folder, run_features
-from modeling_mmner.run_folder import (
+from modeling_mmner.evaluation.scores import (
+    Predictor,
+    context_scores,
+    evaluate_rows,
+    gold_tags,
+    picture_scores,
+    raw_text_score,
+)
+from modeling_mmner.evaluation.span_f1.span_f1 import SpanF1
+from modeling_mmner.files import json_line, write_text, write_whole
+from modeling_mmner.hub.model_card import render_untrained_card
+from modeling_mmner.hub.push import save_hub_folder
+from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
+from modeling_mmner.training.assembly import build_model, build_processor, check_model, pretrained_parts
+from modeling_mmner.training.checkpoints import AUTO, NEVER, Checkpoints, run_settings
+from modeling_mmner.training.collator import MMNERCollator
+from modeling_mmner.training.corpus import TrainingCorpus, load_corpus
+from modeling_mmner.training.features import PictureFeatures
+from modeling_mmner.training.processes import started_processes
+from modeling_mmner.training.progress import Progress
+from modeling_mmner.training.run_features import feature_folder, run_features
+from modeling_mmner.training.run_folder import (
     CHECKPOINTS,
     CONFUSION,
     CURVES,
@@ -71,13 +89,8 @@ from modeling_mmner.run_folder import (
     is_finished,
     is_unfinished,
 )
-from modeling_mmner.run_metrics import RunMetrics, Score
-from modeling_mmner.sharding import check_sharding, give_buffers, take_weights, trained_copy
-from modeling_mmner.span_f1.span_f1 import SpanF1
-from modeling_mmner.staging import write_text, write_whole
-from modeling_mmner.stopping import Stopped, StopSignals, command_to_go_on, stop_at_once
-from modeling_mmner.terms import derived_licence, terms_of
-from modeling_mmner.training import (
+from modeling_mmner.training.sharding import check_sharding, give_buffers, take_weights, trained_copy
+from modeling_mmner.training.steps import (
     PostSampler,
     StepBatches,
     centres_due,
@@ -90,7 +103,8 @@ from modeling_mmner.training import (
     train_batches,
     trained_bytes,
 )
-from modeling_mmner.training_corpus import TrainingCorpus, load_corpus
+from modeling_mmner.training.stopping import Stopped, StopSignals, command_to_go_on, stop_at_once
+from modeling_mmner.training.terms import derived_licence, terms_of
 
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
@@ -121,8 +135,12 @@ def run(recipe: Recipe) -> None:
     recipes = {recipe.name: recipe}
     if recipe.training.compare_without_pictures and recipe.corpus.use_images and recipe.model.towers:
         output = str(Path(recipe.training.output_dir) / "without_pictures")
-        how = recipe.training.resume if recipe.training.resume in (AUTO, NEVER) else AUTO  # a path is the first one's
-        recipes[f"{recipe.name}, no pictures"] = recipe.with_settings(use_images=False, output_dir=output, resume=how)
+        how = (
+            recipe.training.resume if recipe.training.resume in (AUTO, NEVER) else AUTO
+        )  # a path is the first one's
+        recipes[f"{recipe.name}, no pictures"] = recipe.with_settings(
+            use_images=False, output_dir=output, resume=how
+        )
     runs = train_each(recipes)
     console.print(results_table(runs))
     if len(runs) == 2:
@@ -133,33 +151,47 @@ def run(recipe: Recipe) -> None:
 
 
 def transfer(recipe: Recipe) -> dict[str, dict[str, Score]]:
-    """Train on each language alone and test on each; returns, and writes to transfer.json, the scores by both."""
+    """Train on each language alone and test on each; returns, and writes to transfer.json, the scores by
+    both.
+    """
     if len(recipe.corpus.languages) < 2:
         raise CorpusError(f"--transfer: expected two --languages or more, found {recipe.corpus.languages}")
     if recipe.training.resume not in (AUTO, NEVER):
-        raise RunError(f"--resume {recipe.training.resume:.300}: expected auto or never with --transfer, which is several runs")
+        raise RunError(
+            f"--resume {recipe.training.resume:.300}: expected auto or never with --transfer, which is"
+            " several runs"
+        )
     recipes = {
         language: recipe.with_settings(
-            languages=[language], test_languages=recipe.corpus.languages, output_dir=f"{recipe.training.output_dir}/{language}"
+            languages=[language],
+            test_languages=recipe.corpus.languages,
+            output_dir=f"{recipe.training.output_dir}/{language}",
         )
         for language in recipe.corpus.languages
     }
     scores = {language: run.splits.test.by_language for language, run in train_each(recipes).items()}
     if started_processes().is_main_process:
-        plain = {trained: {tested: asdict(score) for tested, score in row.items()} for trained, row in scores.items()}
+        plain = {
+            trained: {tested: asdict(score) for tested, score in row.items()}
+            for trained, row in scores.items()
+        }
         write_text(Path(recipe.training.output_dir) / "transfer.json", json.dumps(plain, indent=2))
     return scores
 
 
 def train_each(recipes: dict[str, Recipe]) -> dict[str, RunMetrics]:
-    """The metrics of several runs; where an earlier process was stopped among them, those that it finished are not run again."""
+    """The metrics of several runs; where an earlier process was stopped among them, those that it finished
+    are not run again.
+    """
     outputs = [Path(recipe.training.output_dir) for recipe in recipes.values()]
     for recipe in recipes.values():
         check_run(recipe)
     never = all(recipe.training.resume == NEVER for recipe in recipes.values())
     goes_on = not never and any(map(is_unfinished, outputs))
     finished = {name: finished_run(recipe) if goes_on else None for name, recipe in recipes.items()}
-    finished, goes_on = broadcast_object_list([finished, goes_on])  # what the main process has found, before it writes
+    finished, goes_on = broadcast_object_list(
+        [finished, goes_on]
+    )  # what the main process has found, before it writes
     if not goes_on and started_processes().is_main_process:
         for output in outputs:
             begin_run(output)
@@ -198,8 +230,13 @@ def train(recipe: Recipe) -> RunMetrics:
     accelerator.init_trackers("tensorboard")
     set_seed(recipe.training.seed)
     corpus, processor, model = build(recipe, accelerator)
-    sizes = {"parameters": model.num_parameters(), "trained_parameters": model.num_parameters(only_trainable=True)}
-    check_space(output, model, trained_bytes=trained_bytes(model), checkpoints=recipe.training.checkpoints_kept)
+    sizes = {
+        "parameters": model.num_parameters(),
+        "trained_parameters": model.num_parameters(only_trainable=True),
+    }
+    check_space(
+        output, model, trained_bytes=trained_bytes(model), checkpoints=recipe.training.checkpoints_kept
+    )
     if accelerator.is_main_process:
         begin_run(output)
     accelerator.print(f"{recipe.name}: {sizes['parameters']:,} parameters; {corpus.summary().describe()}")
@@ -215,7 +252,9 @@ def train(recipe: Recipe) -> RunMetrics:
     training_seconds = progress.elapsed
 
     readers = recipe.training.num_workers or 0  # 0: threads
-    predictor = Predictor(model, processor, accelerator, recipe.training.batch_size, readers, features=kept.features)
+    predictor = Predictor(
+        model, processor, accelerator, recipe.training.batch_size, readers, features=kept.features
+    )
     splits, predicted = score_splits(recipe, corpus, predictor)
     metrics = run_metrics(recipe, corpus, accelerator, sizes, progress, splits, training_seconds)
     if accelerator.is_main_process:
@@ -223,7 +262,9 @@ def train(recipe: Recipe) -> RunMetrics:
         write_results(recipe, corpus, predictor, metrics, predicted)
         end_run(output)
         checkpoints.remove()
-    for tracker in accelerator.trackers:  # `end_training` would end the processes' group, too, of which there is one
+    for (
+        tracker
+    ) in accelerator.trackers:  # `end_training` would end the processes' group, too, of which there is one
         tracker.finish()
     return metrics
 
@@ -244,10 +285,13 @@ def build(recipe: Recipe, accelerator: Accelerator) -> tuple[TrainingCorpus, Any
     posts = corpus.splits["train"]["tokens"]
     if len(posts) < accelerator.num_processes:
         raise CorpusError(
-            f"training split: expected a post for each of {accelerator.num_processes} processes, found {len(posts)}; start fewer"
+            f"training split: expected a post for each of {accelerator.num_processes} processes, found"
+            f" {len(posts)}; start fewer"
         )
     first = accelerator.is_main_process
-    (processor,) = broadcast_object_list([build_processor(recipe, labels=corpus.labels, posts=posts) if first else None])
+    (processor,) = broadcast_object_list(
+        [build_processor(recipe, labels=corpus.labels, posts=posts) if first else None]
+    )
     corpus.count_contexts(processor)
     keeps_features = feature_folder(recipe.training.feature_cache) is not None
     with accelerator.local_main_process_first():
@@ -259,7 +303,8 @@ def check_run(recipe: Recipe) -> None:
     """Check before the first step what would fail later: the parts, the card's fields and the output folder.
 
     Raises:
-        RunError: the parts do not fit together, no card can be made of the recipe, or its output folder cannot be written.
+        RunError: the parts do not fit together, no card can be made of the recipe, or its output folder
+            cannot be written.
     """
     try:
         check_model(recipe)
@@ -268,7 +313,9 @@ def check_run(recipe: Recipe) -> None:
     try:
         render_untrained_card(recipe).encode()
     except Exception as error:  # whatever it is, after training it would cost more
-        raise RunError(f"recipe {recipe.name:.80}: expected settings that a card can be made of; {error}") from error
+        raise RunError(
+            f"recipe {recipe.name:.80}: expected settings that a card can be made of; {error}"
+        ) from error
     check_output(Path(recipe.training.output_dir))
 
 
@@ -281,7 +328,9 @@ def fit(
     features: PictureFeatures | None,
     progress: Progress,
 ) -> Checkpoints:
-    """Train for the recipe's epochs, from the last checkpoint on; returns what has the weights of the best one."""
+    """Train for the recipe's epochs, from the last checkpoint on; returns what has the weights of the best
+    one.
+    """
     training, rows, processes = recipe.training, corpus.splits["train"], accelerator.num_processes
     loader: Any = training_loader(recipe, processor, rows, features, processes=processes)
     sampler, collate = loader.batch_sampler.sampler, loader.collate_fn
@@ -313,13 +362,19 @@ def fit(
     predictor = Predictor(model, processor, accelerator, training.batch_size, readers, features=features)
     settings = run_settings(recipe, corpus, accelerator)
     folder, kept = Path(training.output_dir) / CHECKPOINTS, training.checkpoints_kept
-    checkpoints = Checkpoints(folder, accelerator=accelerator, model=model, progress=progress, settings=settings, kept=kept)
+    checkpoints = Checkpoints(
+        folder, accelerator=accelerator, model=model, progress=progress, settings=settings, kept=kept
+    )
     checkpoints.resume(training.resume)
     with StopSignals(accelerator) as signals:
         while not progress.is_over(epochs=training.epochs, patience=training.patience):
             warmup, refresh = training.centre_warmup_epochs, training.centre_refresh_epochs
-            if progress.batches == 0 and centres_due(progress.epoch, warmup_epochs=warmup, refresh_epochs=refresh):
-                refresh_centres(model, rows, collate=collate, batch_size=training.batch_size, accelerator=accelerator)
+            if progress.batches == 0 and centres_due(
+                progress.epoch, warmup_epochs=warmup, refresh_epochs=refresh
+            ):
+                refresh_centres(
+                    model, rows, collate=collate, batch_size=training.batch_size, accelerator=accelerator
+                )
                 give_buffers(model, trained)
             sampler.set_epoch(progress.epoch)
             train_rest_of_epoch(recipe, loader, train, checkpoints, signals)
@@ -332,7 +387,9 @@ def fit(
 def training_loader(
     recipe: Recipe, processor: Any, rows: Any, features: PictureFeatures | None, *, processes: int
 ) -> DataLoader[Any]:
-    """The training split in batches of posts of like length, those of each step for some processes in turn."""
+    """The training split in batches of posts of like length, those of each step for some processes in
+    turn.
+    """
     sampler = PostSampler(
         post_lengths(processor, rows),
         rows["language"],
@@ -349,7 +406,8 @@ def training_loader(
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
-        generator=torch.Generator(),  # what it draws depends on the workers and on each start; dropout shall not miss it
+        # what it draws depends on the workers and on each start; dropout shall not miss it
+        generator=torch.Generator(),
     )
 
 
@@ -360,8 +418,14 @@ def train_rest_of_epoch(
     checkpoints: Checkpoints,
     signals: StopSignals,
 ) -> None:
-    """Train on those batches of an epoch that are not done, with a progress bar that shows each task's loss."""
-    progress, accelerator, every = checkpoints.progress, checkpoints.accelerator, recipe.training.checkpoint_steps
+    """Train on those batches of an epoch that are not done, with a progress bar that shows each task's
+    loss.
+    """
+    progress, accelerator, every = (
+        checkpoints.progress,
+        checkpoints.accelerator,
+        recipe.training.checkpoint_steps,
+    )
     bar = tqdm(
         total=len(loader),
         initial=progress.batches,
@@ -375,7 +439,10 @@ def train_rest_of_epoch(
             for losses in train(rest):
                 progress.add(losses)
                 bar.update()
-                bar.set_postfix({name.removeprefix("loss_"): f"{loss:.2f}" for name, loss in losses.items()}, refresh=False)
+                bar.set_postfix(
+                    {name.removeprefix("loss_"): f"{loss:.2f}" for name, loss in losses.items()},
+                    refresh=False,
+                )
                 if accelerator.sync_gradients:
                     progress.steps += 1
                     save(checkpoints, signals, due=every > 0 and progress.steps % every == 0)
@@ -383,19 +450,34 @@ def train_rest_of_epoch(
         posts = next(islice(loader.batch_sampler, progress.batches, None))
         ids = ", ".join(loader.dataset[posts]["id"])
         raise RunError(
-            f"epoch {progress.epoch}, batch {progress.batches + 1}: {error}, with the posts {one_line(ids):.2000}. Look at "
-            f"them, or begin anew (--resume never) with a lower learning rate; {checkpoints.describe_last()}"
+            f"epoch {progress.epoch}, batch {progress.batches + 1}: {error}, with the posts"
+            f" {one_line(ids):.2000}. Look at them, or begin anew (--resume never) with a lower learning"
+            f" rate; {checkpoints.describe_last()}"
         ) from error
 
 
 def finish_epoch(corpus: TrainingCorpus, predictor: Predictor, checkpoints: Checkpoints) -> None:
-    """Score the validation split, put the epoch's results into the history, and keep its weights if it is the best so far."""
-    progress, accelerator, validation = checkpoints.progress, checkpoints.accelerator, corpus.splits["validation"]
+    """Score the validation split, put the epoch's results into the history, and keep its weights if it is the
+    best so far.
+    """
+    progress, accelerator, validation = (
+        checkpoints.progress,
+        checkpoints.accelerator,
+        corpus.splits["validation"],
+    )
     predicted, gold = predictor.tags(validation), gold_tags(validation, corpus.labels)
-    scores = {mode: SpanF1().compute(predictions=predicted, references=gold, mode=mode)["f1"] for mode in ("lenient", "strict")}
-    results = progress.mean_losses() | {"validation_f1": scores["lenient"], "validation_strict_f1": scores["strict"]}
+    scores = {
+        mode: SpanF1().compute(predictions=predicted, references=gold, mode=mode)["f1"]
+        for mode in ("lenient", "strict")
+    }
+    results = progress.mean_losses() | {
+        "validation_f1": scores["lenient"],
+        "validation_strict_f1": scores["strict"],
+    }
     accelerator.log(results, step=progress.epoch)
-    accelerator.print(f"epoch {progress.epoch}: loss {results['loss']:.3f}, validation F1 {100 * scores['lenient']:.1f}")
+    accelerator.print(
+        f"epoch {progress.epoch}: loss {results['loss']:.3f}, validation F1 {100 * scores['lenient']:.1f}"
+    )
     progress.end_epoch(results)
     if progress.best is progress.history[-1]:
         checkpoints.keep_best()
@@ -407,10 +489,15 @@ def save(checkpoints: Checkpoints, signals: StopSignals, *, due: bool = True) ->
     if due or stopping:
         saved = checkpoints.save()
     if stopping:
-        raise Stopped(signals.number, f"saved {saved}" if saved is not None else "nothing saved: FSDP2 writes no checkpoints")
+        raise Stopped(
+            signals.number,
+            f"saved {saved}" if saved is not None else "nothing saved: FSDP2 writes no checkpoints",
+        )
 
 
-def score_splits(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor) -> tuple[dict[str, Any], list[list[str]]]:
+def score_splits(
+    recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor
+) -> tuple[dict[str, Any], list[list[str]]]:
     """Scores of the validation and the test split, and the test split's predicted tags."""
     validation, test = corpus.splits["validation"], corpus.splits["test"]
     predicted = predictor.tags(test)
@@ -420,10 +507,12 @@ def score_splits(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor) -
     }
     scores = {
         "validation": evaluate_rows(predictor.tags(validation), validation, corpus.labels),
-        "test": evaluate_rows(predicted, test, corpus.labels)
-        | {"raw_text": raw_text_score(predictor, test)}
-        | {what: found["scores"] for what, found in worth.items()}
-        | {"p_values": {what: found["p_values"] for what, found in worth.items()}},
+        "test": (
+            evaluate_rows(predicted, test, corpus.labels)
+            | {"raw_text": raw_text_score(predictor, test)}
+            | {what: found["scores"] for what, found in worth.items()}
+            | {"p_values": {what: found["p_values"] for what, found in worth.items()}}
+        ),
     }
     return scores, predicted
 
@@ -458,16 +547,25 @@ def run_metrics(
 
 
 def write_results(
-    recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, metrics: RunMetrics, predicted: list[list[str]]
+    recipe: Recipe,
+    corpus: TrainingCorpus,
+    predictor: Predictor,
+    metrics: RunMetrics,
+    predicted: list[list[str]],
 ) -> None:
-    """Write the model folder, metrics.json, predictions.jsonl and the plots to the output folder, dearest first."""
+    """Write the model folder, metrics.json, predictions.jsonl and the plots to the output folder, dearest
+    first.
+    """
     output = Path(recipe.training.output_dir)
     save_hub_folder(predictor.model, predictor.processor, folder=output / MODEL, metrics=metrics)
     rows = corpus.splits["test"]
-    rows = rows.remove_columns([column for column in ("ner_tags", *PICTURE_COLUMNS) if column in rows.features])
+    rows = rows.remove_columns(
+        [column for column in ("ner_tags", *PICTURE_COLUMNS) if column in rows.features]
+    )
     gold = gold_tags(corpus.splits["test"], corpus.labels)
     lines = [
-        json_line(row | {"gold": right, "predicted": found}) for row, right, found in zip(rows, gold, predicted, strict=True)
+        json_line(row | {"gold": right, "predicted": found})
+        for row, right, found in zip(rows, gold, predicted, strict=True)
     ]
     write_text(output / METRICS, metrics.to_json())
     write_text(output / PREDICTIONS, "".join(f"{line}\n" for line in lines))
@@ -483,5 +581,8 @@ if __name__ == "__main__":
     except (CorpusError, RunError) as error:
         raise SystemExit(f"train_accelerate.py: {error}") from None
     except Stopped as stopped:
-        print(f"train_accelerate.py: {stopped}. Go on with: {command_to_go_on(recipe.training.resume)}", file=sys.stderr)
+        print(
+            f"train_accelerate.py: {stopped}. Go on with: {command_to_go_on(recipe.training.resume)}",
+            file=sys.stderr,
+        )
         raise SystemExit(stopped.code) from None

@@ -9,10 +9,12 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from .reader import CorpusError
+from .formats.reader import CorpusError
 
 _MOST_TIMES, _MOST_AT_LEAST = 50, 10**9
-"""An archive may take unpacked so many times its own size, or so many bytes. Texts shrink to a fifth, bombs to a thousandth."""
+"""An archive may take unpacked so many times its own size, or so many bytes. Texts shrink to a fifth, bombs
+to a thousandth.
+"""
 _LEAST_OF_A_FILE = 4096  # bytes that an empty file takes on a disk
 
 _DAMAGED = (
@@ -27,8 +29,9 @@ def unpacked(path: str | Path, into: str | Path) -> Path:
     Folders in which there is nothing but one other folder are passed through.
 
     Raises:
-        CorpusError: there is nothing at `path`, it is no archive, a member would be written outside of `into`, is a link or a
-            device, or the whole would be far larger than an archive of its size has any reason to be.
+        CorpusError: there is nothing at `path`, it is no archive, a member would be written outside of
+            `into`, is a link or a device, or the whole would be far larger than an archive of its size has
+            any reason to be.
     """
     path, into = Path(path), Path(into)
     if path.is_dir():
@@ -66,13 +69,17 @@ def _unpack_tar(path: Path, into: Path) -> None:
             _check_name(path, member.name)
             size += _checked_size(path, size, member.size)
             if not (member.isfile() or member.isdir()):
-                raise CorpusError(f"{path}: expected files and folders, found a link or a device at {member.name!r}")
+                raise CorpusError(
+                    f"{path}: expected files and folders, found a link or a device at {member.name!r}"
+                )
             _write_member(archive, member, into / member.name)
         _check_end(archive)
 
 
 def _write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    """Write a file or folder with nothing of its owner and rights; `extract(filter="data")` is not in every Python 3.11."""
+    """Write a file or folder with nothing of its owner and rights; `extract(filter="data")` is not in every
+    Python 3.11.
+    """
     (target if member.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
     if (source := archive.extractfile(member)) is not None:
         with source, target.open("wb") as file:
@@ -80,8 +87,8 @@ def _write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Pat
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """A file cut off between two members has no end mark; one that is damaged ends early, or its checksum, which stands last,
-    is wrong.
+    """A file cut off between two members has no end mark; one that is damaged ends early, or its checksum,
+    which stands last, is wrong.
     """
     file = archive.fileobj
     if file is None or file.tell() - archive.offset < tarfile.BLOCKSIZE:
@@ -92,12 +99,14 @@ def _check_end(archive: tarfile.TarFile) -> None:
 
 
 def _checked_size(path: Path, before: int, size: int) -> int:
-    """What a member of a size takes on a disk, after checking that it and those before it are not too much for their archive."""
+    """What a member of a size takes on a disk, after checking that it and those before it are not too much
+    for their archive.
+    """
     taken, most = max(size, _LEAST_OF_A_FILE), max(_MOST_AT_LEAST, _MOST_TIMES * path.stat().st_size)
     if before + taken > most:
         raise CorpusError(
-            f"{path}: expected an archive that is at most {most:,} bytes when unpacked, {_MOST_TIMES} times its own size, found "
-            "a larger one; if you trust it, unpack it yourself and give the folder"
+            f"{path}: expected an archive that is at most {most:,} bytes when unpacked, {_MOST_TIMES} times"
+            " its own size, found a larger one; if you trust it, unpack it yourself and give the folder"
         )
     return taken
 
@@ -105,8 +114,16 @@ def _checked_size(path: Path, before: int, size: int) -> int:
 def _check_name(path: Path, name: str) -> None:
     """No member may leave the folder that it is unpacked in ("zip slip")."""
     inside = PurePosixPath(name.replace("\\", "/"))
-    if not name or inside.is_absolute() or ".." in inside.parts or PureWindowsPath(name).drive or "\0" in name:
-        raise CorpusError(f"{path}: expected members inside the archive's own folder, found {name!r}, which leads out of it")
+    if (
+        not name
+        or inside.is_absolute()
+        or ".." in inside.parts
+        or PureWindowsPath(name).drive
+        or "\0" in name
+    ):
+        raise CorpusError(
+            f"{path}: expected members inside the archive's own folder, found {name!r}, which leads out of it"
+        )
 
 
 def _inner(folder: Path) -> Path:

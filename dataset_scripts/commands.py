@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .corpora import BUILDERS
-from .reader import CorpusError
+from .formats.reader import CorpusError
 from .reading_options import ReadingOptions, closed_sets
 
 if TYPE_CHECKING:
@@ -26,30 +26,48 @@ def add_corpus_commands(commands: Any) -> None:
     build.set_defaults(command=_build)
     build.add_argument("dataset", choices=list(BUILDERS), help="the corpus")
     build.add_argument("--output_dir", required=True, help="folder to make")
-    build.add_argument("--overwrite", action="store_true", help="replace a data set that was built there before")
-    build.add_argument("--config", default="", help="configs to build, separated by commas (mmner: en, all, en_plus_de, ...)")
-    build.add_argument("--broken_pictures", choices=["keep", "stop"], help="keep a post without its broken picture, or stop")
-    build.add_argument("--require_images", action="store_true", default=None, help="stop at a post whose picture is missing")
+    build.add_argument(
+        "--overwrite", action="store_true", help="replace a data set that was built there before"
+    )
+    build.add_argument(
+        "--config", default="", help="configs to build, separated by commas (mmner: en, all, en_plus_de, ...)"
+    )
+    build.add_argument(
+        "--broken_pictures", choices=["keep", "stop"], help="keep a post without its broken picture, or stop"
+    )
+    build.add_argument(
+        "--require_images", action="store_true", default=None, help="stop at a post whose picture is missing"
+    )
     build.add_argument("--license", help="of the corpus, for conll (default other)")
     build.add_argument("--push", metavar="ORG/NAME", help="put the data set on the Hub, private")
     build.add_argument("--public", action="store_true", help="with --push: for everybody to see")
-    build.add_argument("--i_have_the_rights", action="store_true", help="with --push: to the posts and pictures")
+    build.add_argument(
+        "--i_have_the_rights", action="store_true", help="with --push: to the posts and pictures"
+    )
     add_reading_options(build)
 
     inspect = commands.add_parser("inspect", help="print what a corpus holds, and draw it")
     inspect.set_defaults(command=_inspect)
     inspect.add_argument("dataset", help=_DATASET)
-    inspect.add_argument("--output_dir", help="folder for statistics.json, statistics.png and contact_sheet.html")
+    inspect.add_argument(
+        "--output_dir", help="folder for statistics.json, statistics.png and contact_sheet.html"
+    )
     inspect.add_argument("--config", help="config of a data set that has several")
     inspect.add_argument("--split", default="train", help="split of the contact sheet (default train)")
     inspect.add_argument("--count", type=int, default=12, help="posts on the contact sheet (default 12)")
-    inspect.add_argument("--seed", type=int, default=1, help="random seed for the choice of posts (default 1)")
+    inspect.add_argument(
+        "--seed", type=int, default=1, help="random seed for the choice of posts (default 1)"
+    )
     add_reading_options(inspect)
 
-    overlap = commands.add_parser("overlap", help="count the posts that two corpora, or the splits of one, have in common")
+    overlap = commands.add_parser(
+        "overlap", help="count the posts that two corpora, or the splits of one, have in common"
+    )
     overlap.set_defaults(command=_overlap)
     overlap.add_argument("of", help=f"corpus whose posts are counted: {_DATASET}")
-    overlap.add_argument("found_in", nargs="?", help="corpus in which they are looked up; none: in the other splits")
+    overlap.add_argument(
+        "found_in", nargs="?", help="corpus in which they are looked up; none: in the other splits"
+    )
 
     remove = commands.add_parser("remove", help="take posts out of a built data set and its card")
     remove.set_defaults(command=_remove)
@@ -105,11 +123,13 @@ def opened_corpus(options: argparse.Namespace) -> "Corpus":
 
 
 def _build(options: argparse.Namespace) -> int:
-    from .built_corpus import build_dataset
-    from .publishing import check_may_publish, publish
+    from .builders.built_corpus import build_dataset
+    from .builders.publishing import check_may_publish, publish
 
     if (options.public or options.i_have_the_rights) and not options.push:
-        raise CorpusError("--public and --i_have_the_rights: expected them with --push ORG/NAME, found no --push")
+        raise CorpusError(
+            "--public and --i_have_the_rights: expected them with --push ORG/NAME, found no --push"
+        )
     if options.push:
         check_may_publish(
             options.push,
@@ -126,13 +146,19 @@ def _build(options: argparse.Namespace) -> int:
     )
     for name, config in record["configs"].items():
         for split, counts in config["splits"].items():
-            pictures = ", ".join(f"{counts['pictures'][state]} {state}" for state in ("present", "missing", "broken"))
+            pictures = ", ".join(
+                f"{counts['pictures'][state]} {state}" for state in ("present", "missing", "broken")
+            )
             print(
-                f"{name} {split}: {counts['posts']} posts, {counts['tokens']} tokens, {counts['entities']}, pictures: {pictures}"
+                f"{name} {split}: {counts['posts']} posts, {counts['tokens']} tokens, {counts['entities']},"
+                f" pictures: {pictures}"
             )
             for note, number in counts["notes"].items():
                 print(f"{name} {split}: {note}: {number}")
-    print(f"built {options.output_dir}; load_dataset({str(options.output_dir)!r}) loads it, README.md is its card")
+    print(
+        f"built {options.output_dir}; load_dataset({str(options.output_dir)!r}) loads it, README.md is its"
+        " card"
+    )
     if options.push:
         print(f"pushed to {publish(options.output_dir, options.push, public=options.public)}")
     return 0
@@ -142,7 +168,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from modeling_mmner.escaping import one_line
-    from modeling_mmner.json_lines import json_line
+    from modeling_mmner.files import json_line
 
     from .contact_sheet import contact_sheet
     from .inspection import inspect_corpus, plot_statistics, tables
@@ -159,14 +185,23 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.output_dir:
         folder = Path(options.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "statistics.json").write_text(json.dumps(statistics, indent=2, ensure_ascii=False), encoding="utf-8")
+        (folder / "statistics.json").write_text(
+            json.dumps(statistics, indent=2, ensure_ascii=False), encoding="utf-8"
+        )
         plot_statistics(statistics, folder / "statistics.png")
         rows = corpus.splits[options.split]
         title = f"{corpus.name}, {options.split}"
         if corpus.left_out:
             lines = [json_line(asdict(span)) + "\n" for span in corpus.left_out]
             (folder / "spans_left_out.jsonl").write_text("".join(lines), encoding="utf-8")
-        contact_sheet(rows, corpus.labels, folder / "contact_sheet.html", count=options.count, seed=options.seed, title=title)
+        contact_sheet(
+            rows,
+            corpus.labels,
+            folder / "contact_sheet.html",
+            count=options.count,
+            seed=options.seed,
+            title=title,
+        )
         print(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
     return 0
 
@@ -181,12 +216,13 @@ def _overlap(options: argparse.Namespace) -> int:
 
 
 def _remove(options: argparse.Namespace) -> int:
-    from .editing import read_ids, remove_posts
+    from .builders.editing import read_ids, remove_posts
 
     removed = remove_posts(options.folder, read_ids(options.ids))
     absent = [post_id for post_id, rows in removed.items() if not rows]
     print(
-        f"{options.folder}: took out {sum(removed.values())} rows of {len(removed) - len(absent)} posts; counts and card are new"
+        f"{options.folder}: took out {sum(removed.values())} rows of {len(removed) - len(absent)} posts;"
+        " counts and card are new"
     )
     if absent:
         print(f"not found: {', '.join(absent)}", file=sys.stderr)
@@ -194,7 +230,7 @@ def _remove(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from .editing import export_imgid
+    from .builders.editing import export_imgid
 
     export_imgid(opened_corpus(options), options.output_dir)
     print(f"wrote train.txt, valid.txt, test.txt and images/ to {options.output_dir}")

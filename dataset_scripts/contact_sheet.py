@@ -1,4 +1,6 @@
-"""Posts of a corpus on one HTML page, to look at: each a card with its pictures and its text, the entities marked."""
+"""Posts of a corpus on one HTML page, to look at: each a card with its pictures and its text, the entities
+marked.
+"""
 
 import random
 from collections.abc import Sequence
@@ -9,9 +11,9 @@ from typing import Any
 import datasets
 from jinja2 import Environment, StrictUndefined
 
-from modeling_mmner.images_mmner import PictureError, load_picture, pictures_of
-from modeling_mmner.labels_mmner import OUTSIDE, entity_types, tags_to_spans
-from modeling_mmner.marks import DARK_COLOURS, STYLE, Mark, data_uri, marked_words
+from dataset_scripts.marks import DARK_COLOURS, STYLE, Mark, data_uri, marked_words
+from modeling_mmner.model.images_mmner import PictureError, load_picture, pictures_of
+from modeling_mmner.model.labels_mmner import OUTSIDE, entity_types, tags_to_spans
 
 from .inspection import picture_numbers
 
@@ -22,14 +24,22 @@ _MAX_PICTURES = 4
 
 
 def contact_sheet(
-    rows: datasets.Dataset, labels: Sequence[str], path: str | Path, *, count: int = 12, seed: int = 1, title: str = ""
+    rows: datasets.Dataset,
+    labels: Sequence[str],
+    path: str | Path,
+    *,
+    count: int = 12,
+    seed: int = 1,
+    title: str = "",
 ) -> list[str]:
     """Save an HTML page with cards of some posts, chosen by `choose_posts` and in the order of the corpus.
 
-    The page holds its pictures, has no script and asks no server for anything; whatever the corpus says is escaped.
+    The page holds its pictures, has no script and asks no server for anything; whatever the corpus says is
+    escaped.
 
     Args:
-        rows: with the columns of a `Corpus`; pictures that are missing or broken are said to be so on their card.
+        rows: with the columns of a `Corpus`; pictures that are missing or broken are said to be so on their
+            card.
         labels: the BIO label names in id order.
         count: of posts; all if there are fewer.
         seed: random seed for the choice of posts.
@@ -46,8 +56,12 @@ def contact_sheet(
     if count < 1:
         raise ValueError(f"count: expected at least 1, found {count}")
     posts = [rows[number] for number in choose_posts(rows, labels, count=count, seed=seed)]
-    template = resources.files("dataset_scripts").joinpath("contact_sheet.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = (
+        resources.files("dataset_scripts").joinpath("contact_sheet.html.jinja").read_text(encoding="utf-8")
+    )
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     page = environment.from_string(template).render(
         title=title or "Posts",
         total=len(rows),
@@ -63,12 +77,15 @@ def contact_sheet(
 
 
 def choose_posts(rows: datasets.Dataset, labels: Sequence[str], *, count: int, seed: int) -> list[int]:
-    """Which posts to show: a sample at random, of posts that have both a picture and an entity as long as there are such,
-    then of posts that have either, then of the rest. The positions are in ascending order."""
+    """Which posts to show: a sample at random, of posts that have both a picture and an entity as long as
+    there are such, then of posts that have either, then of the rest. The positions are in ascending order."""
     tags = rows.select_columns(["ner_tags"]).with_format("arrow")[:]["ner_tags"].to_pylist()
     outside = labels.index(OUTSIDE)
     has_picture = picture_numbers(rows) > 0
-    merits = [any(tag != outside for tag in post) + int(pictured) for post, pictured in zip(tags, has_picture, strict=True)]
+    merits = [
+        any(tag != outside for tag in post) + int(pictured)
+        for post, pictured in zip(tags, has_picture, strict=True)
+    ]
     order = random.Random(seed).sample(range(len(rows)), len(rows))
     return sorted(sorted(order, key=lambda position: -merits[position])[:count])
 

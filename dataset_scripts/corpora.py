@@ -1,21 +1,23 @@
-"""The corpora that have a builder, by name. Names load nothing, a builder loads `datasets` when it is asked for."""
+"""The corpora that have a builder, by name. Names load nothing, a builder loads `datasets` when it is asked
+for.
+"""
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .builder import CorpusBuilder
+    from .builders.builder import CorpusBuilder
 
 FOLDER_CORPUS = "conll"
 """The corpus that a folder of files is taken for, which need not be named."""
 
 _CLASSES = {
     "sample": ("sample.sample", "Sample"),
-    "twitter2015": ("twitter2015.twitter2015", "Twitter2015"),
-    "twitter2017": ("twitter2017.twitter2017", "Twitter2017"),
-    "mmner": ("mmner.mmner", "MMNER"),
-    "conll": ("conll.conll", "Conll"),
+    "twitter2015": ("builders.twitter2015", "Twitter2015"),
+    "twitter2017": ("builders.twitter2017", "Twitter2017"),
+    "mmner": ("builders.mmner", "MMNER"),
+    "conll": ("builders.conll", "Conll"),
 }
 
 

@@ -1,4 +1,6 @@
-"""What data say of files: nothing outside of a data set's own folder is read, and nothing is fetched, because of it."""
+"""What data say of files: nothing outside of a data set's own folder is read, and nothing is fetched, because
+of it.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -10,13 +12,14 @@ import pyarrow.compute as pc
 import yaml
 from huggingface_hub import constants
 
-from .reader import CorpusError
+from .formats.reader import CorpusError
 
 _CARDS = ("README.md", ".huggingface.yaml")
 
 
 def check_card(folder: Path) -> None:
-    """Check that the card of a data set in a folder, which says where its files are, names none outside of the folder.
+    """Check that the card of a data set in a folder, which says where its files are, names none outside of
+    the folder.
 
     Raises:
         CorpusError: it names an address, an absolute path or one with `..`, or its front matter is no YAML.
@@ -24,7 +27,10 @@ def check_card(folder: Path) -> None:
     for path in (folder / name for name in _CARDS if (folder / name).is_file()):
         for named in _texts(_front_matter(path).get("configs")):
             if "://" in named or PurePath(named).is_absolute() or ".." in PurePath(named).parts:
-                raise CorpusError(f"{path}: expected files of the data set's own folder under 'configs', found {named!r:.200}")
+                raise CorpusError(
+                    f"{path}: expected files of the data set's own folder under 'configs', found"
+                    f" {named!r:.200}"
+                )
 
 
 def _front_matter(path: Path) -> dict[str, Any]:
@@ -71,8 +77,9 @@ def check_pictures(rows: datasets.Dataset, column: str, *, dataset: str, place: 
         for path in map(Path, pc.unique(paths.filter(content.is_null())).drop_null().to_pylist()):
             if _is_file(path) and not any(path.resolve().is_relative_to(root) for root in roots):
                 raise CorpusError(
-                    f"{place}, column {column}: expected pictures in the data set or its folder, found {str(path)!r:.200}, which "
-                    "leads out of it; put the pictures' bytes into the rows, as build-dataset does"
+                    f"{place}, column {column}: expected pictures in the data set or its folder, found"
+                    f" {str(path)!r:.200}, which leads out of it; put the pictures' bytes into the rows, as"
+                    " build-dataset does"
                 )
 
 

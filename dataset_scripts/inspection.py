@@ -1,4 +1,6 @@
-"""Statistics of a corpus: counts, lengths of posts, pictures, and how many entities of a split occur in the training split."""
+"""Statistics of a corpus: counts, lengths of posts, pictures, and how many entities of a split occur in the
+training split.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +15,9 @@ import pyarrow as pa
 from rich.table import Table
 
 from modeling_mmner.escaping import terminal_text
-from modeling_mmner.labels_mmner import entity_types, tags_to_spans
+from modeling_mmner.model.labels_mmner import entity_types, tags_to_spans
 
-from .official import Counts
+from .builders.official import Counts
 from .opening import Corpus
 
 if TYPE_CHECKING:
@@ -50,15 +52,17 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
         ``name``, ``version_name``, ``version``, ``types`` in label order, and ``splits``; for each split
 
         - ``posts``, ``tokens``, ``entities`` (B- tags) by type, ``orphans`` (I- tags that continue nothing);
-        - ``tokens_per_post``: ``min``, ``median``, ``mean``, ``percentile_95``, ``max``, and ``histogram``, posts by `BINS`;
+        - ``tokens_per_post``: ``min``, ``median``, ``mean``, ``percentile_95``, ``max``, and ``histogram``,
+          posts by `BINS`;
         - ``posts_without_entity``, by spans as below;
-        - ``pictures``: ``posts_by_number``, ``missing`` (posts with none) and ``missing_share``. A picture counts where the row
-          names one; whether it can be decoded is not tried;
+        - ``pictures``: ``posts_by_number``, ``missing`` (posts with none) and ``missing_share``. A picture
+          counts where the row names one; whether it can be decoded is not tried;
         - ``languages``, ``sources``: posts by each, the most frequent first;
-        - ``seen`` for all but train, ``overall`` and ``by_type``: how many ``entities`` there are; how many are ``seen``, that
-          is occur in train with the same casefolded words and type, and how many of these there occur ``as_several_types``;
-          how many occur there ``as_another_type`` only; ``seen_share``. The same for the distinct ``surfaces``:
-          ``surfaces_seen``, ``surfaces_as_several_types``, ``surfaces_as_another_type``. None without a train split.
+        - ``seen`` for all but train, ``overall`` and ``by_type``: how many ``entities`` there are; how many
+          are ``seen``, that is occur in train with the same casefolded words and type, and how many of these
+          there occur ``as_several_types``; how many occur there ``as_another_type`` only; ``seen_share``. The
+          same for the distinct ``surfaces``: ``surfaces_seen``, ``surfaces_as_several_types``,
+              ``surfaces_as_another_type``. None without a train split.
           Entities are read leniently (see `tags_to_spans`), so an orphan I- begins one here.
     """
     types = entity_types(corpus.labels)
@@ -123,18 +127,24 @@ def _figures_of(rows: datasets.Dataset, labels: Sequence[str]) -> _SplitFigures:
             figures.counts.add(tags)
             figures.lengths.append(len(tokens))
             figures.without_entity += not spans
-            figures.surfaces.update((" ".join(tokens[span.start : span.end]).casefold(), span.type) for span in spans)
+            figures.surfaces.update(
+                (" ".join(tokens[span.start : span.end]).casefold(), span.type) for span in spans
+            )
     return figures
 
 
 def picture_numbers(rows: datasets.Dataset) -> np.ndarray:
-    """How many pictures each post has, as `pictures_of` would find them, without reading any. *Shape:* (posts,)"""
+    """How many pictures each post has, as `pictures_of` would find them, without reading any. *Shape:*
+    (posts,)
+    """
     numbers = [_pictures_in(batch) for batch in _batches(rows, ["image", "images"])]
     return np.concatenate([np.zeros(0, dtype=np.int64), *numbers])
 
 
 def _batches(rows: datasets.Dataset, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Those of the columns that there are, a slice at a time: a corpus of pictures may not fit into memory."""
+    """Those of the columns that there are, a slice at a time: a corpus of pictures may not fit into
+    memory.
+    """
     present = [column for column in columns if column in rows.column_names]
     yield from rows.select_columns(present).with_format("arrow").iter(batch_size=_BATCH)
 
@@ -152,7 +162,9 @@ def _pictures_in(batch: pa.Table) -> np.ndarray:
 
 
 def _listed(lists: pa.ListArray) -> np.ndarray:
-    """How many entries of each list are not null. Flattening the lists would copy the pictures, their offsets do not."""
+    """How many entries of each list are not null. Flattening the lists would copy the pictures, their offsets
+    do not.
+    """
     offsets = np.asarray(lists.offsets).astype(np.int64)
     entries = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
     before = np.concatenate([[0], np.cumsum(np.asarray(entries.is_valid()))])
@@ -165,18 +177,28 @@ def _lengths(lengths: Sequence[int]) -> Statistics:
     names = ("min", "median", "mean", "percentile_95", "max")
     if not len(lengths):
         return dict.fromkeys(names) | {"histogram": histogram}
-    figures = (min(lengths), float(np.median(lengths)), float(np.mean(lengths)), float(np.percentile(lengths, 95)), max(lengths))
+    figures = (
+        min(lengths),
+        float(np.median(lengths)),
+        float(np.mean(lengths)),
+        float(np.percentile(lengths, 95)),
+        max(lengths),
+    )
     return dict(zip(names, figures, strict=True)) | {"histogram": histogram}
 
 
-def _seen(surfaces: Mapping[tuple[str, str], int], known: Mapping[str, set[str]], types: Sequence[str]) -> Statistics:
+def _seen(
+    surfaces: Mapping[tuple[str, str], int], known: Mapping[str, set[str]], types: Sequence[str]
+) -> Statistics:
     kinds = ("seen", "as_several_types", "as_another_type")
     overall: Counter[str] = Counter()
     by_type: dict[str, Counter[str]] = {entity_type: Counter() for entity_type in types}
     for (surface, entity_type), number in surfaces.items():
         there = known.get(surface, set())
         is_seen = entity_type in there
-        is_kind = dict(zip(kinds, (is_seen, is_seen and len(there) > 1, bool(there) and not is_seen), strict=True))
+        is_kind = dict(
+            zip(kinds, (is_seen, is_seen and len(there) > 1, bool(there) and not is_seen), strict=True)
+        )
         for found in (by_type[entity_type], overall):
             found.update({"entities": number, "surfaces": 1})
             found.update({kind: number * holds for kind, holds in is_kind.items()})
@@ -194,7 +216,9 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def tables(statistics: Statistics) -> list[Table]:
-    """Tables for printing at 120 columns: splits, lengths, entities by type, entities seen in train, posts by what they have."""
+    """Tables for printing at 120 columns: splits, lengths, entities by type, entities seen in train, posts by
+    what they have.
+    """
     split_tables = [_splits_table(statistics), _lengths_table(statistics), _types_table(statistics)]
     return [*split_tables, *_seen_tables(statistics), _posts_table(statistics)]
 
@@ -203,7 +227,9 @@ def _table(title: str, headings: Sequence[str], *, text_columns: int = 1) -> Tab
     table = Table(title=terminal_text(title), title_justify="left")
     for position, heading in enumerate(headings):
         is_text = position < text_columns
-        table.add_column(terminal_text(heading), justify="left" if is_text else "right", overflow="fold", no_wrap=is_text)
+        table.add_column(
+            terminal_text(heading), justify="left" if is_text else "right", overflow="fold", no_wrap=is_text
+        )
     return table
 
 
@@ -233,10 +259,16 @@ def _lengths_table(statistics: Statistics) -> Table:
 
 def _types_table(statistics: Statistics) -> Table:
     splits = statistics["splits"]
-    table = _table("Entities by type (B- tags)", ["type", *(heading for split in splits for heading in (split, "share"))])
+    table = _table(
+        "Entities by type (B- tags)", ["type", *(heading for split in splits for heading in (split, "share"))]
+    )
     for entity_type in statistics["types"]:
-        numbers = [(found["entities"][entity_type], sum(found["entities"].values())) for found in splits.values()]
-        cells = [cell for number, total in numbers for cell in (f"{number:,}", _percent(_share(number, total)))]
+        numbers = [
+            (found["entities"][entity_type], sum(found["entities"].values())) for found in splits.values()
+        ]
+        cells = [
+            cell for number, total in numbers for cell in (f"{number:,}", _percent(_share(number, total)))
+        ]
         _add_row(table, entity_type, *cells)
     return table
 
@@ -246,21 +278,42 @@ def _seen_tables(statistics: Statistics) -> list[Table]:
     compared = _compared(statistics)
     if not compared:
         return []
-    headings = ["entities", "seen", "as several types", "as another type only", "different ones", "of these seen"]
-    table = _table("Entities seen in train (the same words, whatever their case)", ["split", "type", *headings], text_columns=2)
+    headings = [
+        "entities",
+        "seen",
+        "as several types",
+        "as another type only",
+        "different ones",
+        "of these seen",
+    ]
+    table = _table(
+        "Entities seen in train (the same words, whatever their case)",
+        ["split", "type", *headings],
+        text_columns=2,
+    )
     for split, seen in compared.items():
         table.add_section()
         for position, (name, found) in enumerate(_blocks(seen).items()):
-            shares = [_share(found[kind], found["entities"]) for kind in ("seen", "as_several_types", "as_another_type")]
+            shares = [
+                _share(found[kind], found["entities"])
+                for kind in ("seen", "as_several_types", "as_another_type")
+            ]
             surfaces_seen = _share(found["surfaces_seen"], found["surfaces"])
-            cells = [f"{found['entities']:,}", *map(_percent, shares), f"{found['surfaces']:,}", _percent(surfaces_seen)]
+            cells = [
+                f"{found['entities']:,}",
+                *map(_percent, shares),
+                f"{found['surfaces']:,}",
+                _percent(surfaces_seen),
+            ]
             _add_row(table, "" if position else split, name, *cells)
     return [table]
 
 
 def _compared(statistics: Statistics) -> dict[str, Statistics]:
     """``seen`` of the splits that have it."""
-    return {split: found["seen"] for split, found in statistics["splits"].items() if found.get("seen") is not None}
+    return {
+        split: found["seen"] for split, found in statistics["splits"].items() if found.get("seen") is not None
+    }
 
 
 def _blocks(seen: Statistics) -> dict[str, Statistics]:
@@ -287,7 +340,9 @@ def _posts_table(statistics: Statistics) -> Table:
 def _shortened(columns: Sequence[Mapping[str, int]]) -> Iterator[tuple[str, list[int]]]:
     """(value, number in each split) of the values that occur; beyond `_SHOWN_VALUES` in one line."""
     values = [
-        value for value in dict.fromkeys(value for column in columns for value in column) if any(c.get(value) for c in columns)
+        value
+        for value in dict.fromkeys(value for column in columns for value in column)
+        if any(c.get(value) for c in columns)
     ]
     # A line "1 more" would take the room of what it hides.
     shown = values if len(values) <= _SHOWN_VALUES + 1 else values[:_SHOWN_VALUES]
@@ -302,7 +357,8 @@ def _percent(share: float | None) -> str:
 
 
 def plot_statistics(statistics: Statistics, path: str | Path) -> None:
-    """Save a PNG: entities by type and split (left), lengths of posts (middle), entities seen in train by type (right).
+    """Save a PNG: entities by type and split (left), lengths of posts (middle), entities seen in train by
+    type (right).
 
     Raises:
         ValueError: there is no split.
@@ -321,7 +377,9 @@ def plot_statistics(statistics: Statistics, path: str | Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y" if axes is lengths else "x", color="#e4e7eb", linewidth=0.8)
         axes.set_axisbelow(True)
-    figure.suptitle(f"{statistics['name']}, version {statistics['version_name']}", x=0.01, ha="left", parse_math=False)
+    figure.suptitle(
+        f"{statistics['name']}, version {statistics['version_name']}", x=0.01, ha="left", parse_math=False
+    )
     figure.savefig(path, format="png", dpi=150)
 
 
@@ -330,7 +388,13 @@ def _draw_types(axes: "Axes", statistics: Statistics) -> None:
     height = 0.8 / len(splits)
     for position, (split, found) in enumerate(splits.items()):
         places = np.arange(len(types)) + (position - (len(splits) - 1) / 2) * height
-        bars = axes.barh(places, [found["entities"][name] for name in types], height, color=_SPLIT_COLOURS[split], label=split)
+        bars = axes.barh(
+            places,
+            [found["entities"][name] for name in types],
+            height,
+            color=_SPLIT_COLOURS[split],
+            label=split,
+        )
         axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
     _name_types(axes, types)
     axes.margins(x=0.12)
@@ -342,12 +406,16 @@ def _draw_types(axes: "Axes", statistics: Statistics) -> None:
 
 def _draw_lengths(axes: "Axes", statistics: Statistics) -> None:
     splits = statistics["splits"]
-    used = [name for name in BINS if any(found["tokens_per_post"]["histogram"][name] for found in splits.values())]
+    used = [
+        name for name in BINS if any(found["tokens_per_post"]["histogram"][name] for found in splits.values())
+    ]
     # From the first bin, so that what is absent on the left shows too; on the right it would only take room.
     shown = BINS[: BINS.index(used[-1]) + 1] if used else BINS[:1]
     width = 0.8 / len(splits)
     for position, (split, found) in enumerate(splits.items()):
-        shares = [100 * (_share(found["tokens_per_post"]["histogram"][name], found["posts"]) or 0) for name in shown]
+        shares = [
+            100 * (_share(found["tokens_per_post"]["histogram"][name], found["posts"]) or 0) for name in shown
+        ]
         places = np.arange(len(shown)) + (position - (len(splits) - 1) / 2) * width
         axes.bar(places, shares, width, color=_SPLIT_COLOURS[split], label=split)
     axes.set_xticks(range(len(shown)), shown, rotation=45, ha="right", rotation_mode="anchor")
@@ -384,13 +452,18 @@ def _draw_seen(axes: "Axes", statistics: Statistics) -> None:
 
 
 def _parts(seen: Sequence[Statistics]) -> dict[str, np.ndarray]:
-    """For each part of a bar its percentage of the entities of each type; they add up to 100 where a type has entities."""
+    """For each part of a bar its percentage of the entities of each type; they add up to 100 where a type has
+    entities.
+    """
     totals, found, several, other = (
         np.array([of_type[key] for of_type in seen], dtype=float)
         for key in ("entities", "seen", "as_several_types", "as_another_type")
     )
     numbers = (found - several, several, other, totals - found - other)
-    return {part: 100 * number / np.maximum(totals, 1) for part, number in zip(_SEEN_COLOURS, numbers, strict=True)}
+    return {
+        part: 100 * number / np.maximum(totals, 1)
+        for part, number in zip(_SEEN_COLOURS, numbers, strict=True)
+    }
 
 
 def _put_legend(axes: "Axes") -> None:

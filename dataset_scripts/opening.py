@@ -11,16 +11,16 @@ import datasets
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from modeling_mmner.labels_mmner import check_labels
+from modeling_mmner.model.labels_mmner import check_labels
 
-from .annotations import LeftOut
-from .builder import SPLITS, CorpusBuilder, PostsBuilder
+from .builders.builder import SPLITS, CorpusBuilder, PostsBuilder
 from .corpora import BUILDERS, FOLDER_CORPUS
 from .enclosure import check_card, check_pictures
-from .own_data import OwnPosts, add_posts, hash_of_posts, read_own, tables_of
-from .reader import SPLIT_NAMES, CorpusError, holds_splits
+from .formats.annotations import LeftOut
+from .formats.own_data import OwnPosts, add_posts, hash_of_posts, read_own, tables_of
+from .formats.reader import SPLIT_NAMES, CorpusError, holds_splits
+from .formats.records import dataset_records, record_files
 from .reading_options import ReadingOptions
-from .records import dataset_records, record_files
 from .slices import parse_slice
 
 _OF_OWN_FILES = ("columns", "split_ratio", "split_seed")
@@ -35,12 +35,13 @@ class Corpus:
 
     Attributes:
         name: for reports.
-        splits: some of train, validation and test, with the columns id, tokens, ner_tags (ids), language, source and image
-            (``{"bytes", "path"}`` or None) or images (a list of such).
+        splits: some of train, validation and test, with the columns id, tokens, ner_tags (ids), language,
+            source and image (``{"bytes", "path"}`` or None) or images (a list of such).
         labels: the BIO label names in id order.
         version_name: ``official``, or what else tells this copy from others.
         version: for each split 12 hex digits of the SHA-256 of the file that it comes from, or of its rows.
-        left_out: spans of people's own files that are no entities of the corpus, since they are no whole words.
+        left_out: spans of people's own files that are no entities of the corpus, since they are no whole
+            words.
         notes: what else was found in reading such files, counted.
     """
 
@@ -53,11 +54,18 @@ class Corpus:
     notes: dict[str, int] = field(default_factory=dict)
 
     def reading_report(self, *, most: int = 5) -> list[str]:
-        """What was found in reading people's own files, a line each: the notes, and of the spans left out the first `most`."""
+        """What was found in reading people's own files, a line each: the notes, and of the spans left out the
+        first `most`.
+        """
         lines = [f"{self.name}: {note}: {number}" for note, number in self.notes.items()]
         if self.left_out:
-            lines.append(f"{self.name}: spans left out, since they are no whole words or overlap: {len(self.left_out)}")
-        lines += [f"  {one.place}: {one.label} {one.start}-{one.end} {one.text!r} {one.reason}" for one in self.left_out[:most]]
+            lines.append(
+                f"{self.name}: spans left out, since they are no whole words or overlap: {len(self.left_out)}"
+            )
+        lines += [
+            f"  {one.place}: {one.label} {one.start}-{one.end} {one.text!r} {one.reason}"
+            for one in self.left_out[:most]
+        ]
         return lines + (["  ..."] if len(self.left_out) > most else [])
 
 
@@ -72,15 +80,17 @@ def open_corpus(
     """Open a corpus.
 
     Args:
-        dataset: ``sample``; the name of a builder, for the files in `data_dir`; a folder with a built data set or with raw
-            split files; a file of posts or a folder of such files, see `records` and `annotations`; or a Hub id.
+        dataset: ``sample``; the name of a builder, for the files in `data_dir`; a folder with a built data
+            set or with raw split files; a file of posts or a folder of such files, see `records` and
+            `annotations`; or a Hub id.
         config: of a data set or builder that has several.
-        data_dir, image_dir: folders of raw files and pictures. Where `dataset` is itself a folder of raw files, the pictures
-            are by default those in its subfolder ``images``, if it has one.
+        data_dir, image_dir: folders of raw files and pictures. Where `dataset` is itself a folder of raw
+            files, the pictures are by default those in its subfolder ``images``, if it has one.
         options: more `ReadingOptions`, for raw files.
 
     Raises:
-        CorpusError: there is no such corpus, it has not the columns or labels needed, or its files are malformed.
+        CorpusError: there is no such corpus, it has not the columns or labels needed, or its files are
+            malformed.
     """
     given = {"data_dir": data_dir, "image_dir": image_dir, **options}
     if dataset in BUILDERS:
@@ -90,17 +100,21 @@ def open_corpus(
     kind = _kind(path)
     if kind == "own":
         if config is not None:
-            raise CorpusError(f"dataset {dataset!r}: expected no --config, which data sets have, found {config!r}")
+            raise CorpusError(
+                f"dataset {dataset!r}: expected no --config, which data sets have, found {config!r}"
+            )
         return _own(path, **given)
     if kind == "raw":
         beside = path / "images" if (path / "images").is_dir() else None
-        return _raw(make_builder(FOLDER_CORPUS, **given | {"data_dir": path, "image_dir": image_dir or beside}))
+        return _raw(
+            make_builder(FOLDER_CORPUS, **given | {"data_dir": path, "image_dir": image_dir or beside})
+        )
     return _built(dataset, config, **given)
 
 
 def _kind(path: Path) -> Literal["own", "raw", "built"]:
-    """What a path holds: people's own files, raw split files, or a data set as `build-dataset` or the Hub lays it out. What is
-    no path is an id on the Hub, of the last kind."""
+    """What a path holds: people's own files, raw split files, or a data set as `build-dataset` or the Hub
+    lays it out. What is no path is an id on the Hub, of the last kind."""
     if path.is_file():
         return "own"
     if not path.is_dir() or (path / RECORD).is_file() or any(path.glob("*-of-*.parquet")):
@@ -112,7 +126,9 @@ def _kind(path: Path) -> Literal["own", "raw", "built"]:
     return "built" if any(path.rglob("*.parquet")) else "raw"
 
 
-def make_builder(name: str, *, config: str | None = None, cache_dir: str | None = None, **options: Any) -> Any:
+def make_builder(
+    name: str, *, config: str | None = None, cache_dir: str | None = None, **options: Any
+) -> Any:
     """The builder of a corpus, a `CorpusBuilder`; for the `options` of corpora in files see `PostsConfig`.
 
     Raises:
@@ -124,9 +140,14 @@ def make_builder(name: str, *, config: str | None = None, cache_dir: str | None 
     config = config or builder.DEFAULT_CONFIG_NAME or (known[0] if len(known) == 1 else None)
     if config not in known:
         raise CorpusError(
-            f"{name}: expected a config (--config, in training --dataset_config) out of {', '.join(known)}; found {config!r}"
+            f"{name}: expected a config (--config, in training --dataset_config) out of {', '.join(known)};"
+            f" found {config!r}"
         )
-    given = {key: str(value) if isinstance(value, Path) else value for key, value in options.items() if value is not None}
+    given = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in options.items()
+        if value is not None
+    }
     return builder(config_name=config, cache_dir=cache_dir, **given)
 
 
@@ -134,12 +155,18 @@ def _refuse(name: str, options: Mapping[str, Any]) -> None:
     """Options of reading that a corpus has no use for: whoever gives them expects something else."""
     if given := [f"--{key}" for key, value in options.items() if value is not None]:
         kind = "other files" if set(options) <= set(_OF_OWN_FILES) else "raw files"
-        raise CorpusError(f"dataset {name!r}: expected no {' and no '.join(given)}, which say how {kind} are read; found them")
+        raise CorpusError(
+            f"dataset {name!r}: expected no {' and no '.join(given)}, which say how {kind} are read; found"
+            " them"
+        )
 
 
 def _generated(builder: CorpusBuilder) -> Corpus:
     builder.download_and_prepare()
-    splits = {split: builder.as_dataset(split=split).cast_column("image", datasets.Image(decode=False)) for split in SPLITS}
+    splits = {
+        split: builder.as_dataset(split=split).cast_column("image", datasets.Image(decode=False))
+        for split in SPLITS
+    }
     version = {split: row_hash(rows) for split, rows in splits.items()}
     return Corpus(builder.name, splits, builder.labels(), builder.version_name(), version)
 
@@ -148,21 +175,30 @@ def _raw(builder: PostsBuilder) -> Corpus:
     builder.check_files()
     features = builder.info.features.copy()
     features["image"] = datasets.Image(decode=False)
-    splits = {split: datasets.Dataset.from_list(list(builder.rows(split)), features=features) for split in SPLITS}
+    splits = {
+        split: datasets.Dataset.from_list(list(builder.rows(split)), features=features) for split in SPLITS
+    }
     name = Path(builder.config.data_dir).name if builder.NAMED_BY_FOLDER else builder.name
     return Corpus(name, splits, builder.labels(), builder.version_name(), builder.file_hashes())
 
 
 def _own(path: Path, **given: Any) -> Corpus:
-    """Posts in people's own files; the pictures of a folder are by default those in its subfolder ``images``, too."""
+    """Posts in people's own files; the pictures of a folder are by default those in its subfolder ``images``,
+    too.
+    """
     _refuse(str(path), {key: given.pop(key, None) for key in ("data_dir", "split_slices", "no_verify")})
     known: dict[str, Any] = {
-        key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in given.items()
+        if value is not None
     }
     options = ReadingOptions(**known)
     posts, read = read_own(path, options)
     if not read.division:
-        _refuse(f"{path}, which has its own splits", {key: known.get(key) for key in ("split_ratio", "split_seed")})
+        _refuse(
+            f"{path}, which has its own splits",
+            {key: known.get(key) for key in ("split_ratio", "split_seed")},
+        )
     return _converted(path.stem if path.is_file() else path.name, posts, read)
 
 
@@ -185,7 +221,9 @@ def _built(dataset: str, config: str | None, **given: Any) -> Corpus:
         found = datasets.load_dataset(dataset, config)
     except (ValueError, OSError, RuntimeError) as error:
         what = f"one of {', '.join(BUILDERS)}, a folder with a corpus, or the id of a data set on the Hub"
-        raise CorpusError(f"dataset {dataset!r}, config {config!r}: expected {what}; could not load it: {error}") from error
+        raise CorpusError(
+            f"dataset {dataset!r}, config {config!r}: expected {what}; could not load it: {error}"
+        ) from error
     found = datasets.DatasetDict({name: _renamed(rows, columns, dataset) for name, rows in found.items()})
     if not all(_is_ready(rows) for rows in found.values()):
         return _from_records(dataset, found, slices, ReadingOptions(**cast(dict[str, Any], of_tags)))
@@ -198,9 +236,13 @@ def _built(dataset: str, config: str | None, **given: Any) -> Corpus:
         )
         if names := [name for name in known if name in found]:
             rows = _with_columns(found[names[0]], f"dataset {dataset!r}, split {names[0]!r}", dataset)
-            splits[split] = rows if wanted.posts == slice(None) else rows.select(range(len(rows))[wanted.posts])
+            splits[split] = (
+                rows if wanted.posts == slice(None) else rows.select(range(len(rows))[wanted.posts])
+            )
     if not splits:
-        raise CorpusError(f"dataset {dataset!r}: expected splits among {', '.join(SPLITS)}, found {', '.join(found)}")
+        raise CorpusError(
+            f"dataset {dataset!r}: expected splits among {', '.join(SPLITS)}, found {', '.join(found)}"
+        )
     labels = next(iter(splits.values())).features["ner_tags"].feature.names
     try:
         check_labels(labels)
@@ -209,7 +251,9 @@ def _built(dataset: str, config: str | None, **given: Any) -> Corpus:
     record = _record(dataset, config)
     hashes = {split: details["sha256"] for split, details in record.get("splits", {}).items()}
     version = {split: hashes.get(origin[split]) or row_hash(rows) for split, rows in splits.items()}
-    version_name = "".join([record.get("version", "unverified"), *(f"+{split}={part}" for split, part in slices.items())])
+    version_name = "".join(
+        [record.get("version", "unverified"), *(f"+{split}={part}" for split, part in slices.items())]
+    )
     return Corpus(record.get("name", Path(dataset).name), splits, labels, version_name, version)
 
 
@@ -218,15 +262,21 @@ def _is_ready(rows: datasets.Dataset) -> bool:
     tags = rows.features.get("ner_tags")
     kind = getattr(tags, "feature", None)
     return isinstance(kind, datasets.ClassLabel) or not (
-        "text" in rows.features or (isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string"))
+        "text" in rows.features
+        or (isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string"))
     )
 
 
 def _renamed(rows: datasets.Dataset, columns: Mapping[str, str], dataset: str) -> datasets.Dataset:
     """The rows with our names for their columns."""
     if missing := sorted(set(columns.values()) - set(rows.features)):
-        raise CorpusError(f"dataset {dataset!r}, --columns: expected columns among {', '.join(rows.features)}, found {missing}")
-    rows = rows.remove_columns([ours for ours, theirs in columns.items() if ours in rows.features and ours != theirs])
+        raise CorpusError(
+            f"dataset {dataset!r}, --columns: expected columns among {', '.join(rows.features)}, found"
+            f" {missing}"
+        )
+    rows = rows.remove_columns(
+        [ours for ours, theirs in columns.items() if ours in rows.features and ours != theirs]
+    )
     return rows.rename_columns({theirs: ours for ours, theirs in columns.items()})
 
 
@@ -240,11 +290,15 @@ def _from_records(
         known = next((names for names in SPLIT_NAMES.values() if wanted.name in names), (wanted.name,))
         for rows in [found[name] for name in known if name in found][:1]:
             first = len(read.posts)
-            records = ((f"{dataset}, {split}, row {number}", record) for number, record in dataset_records(rows))
+            records = (
+                (f"{dataset}, {split}, row {number}", record) for number, record in dataset_records(rows)
+            )
             add_posts(records, read, options, folder=None, source=Path(dataset).name)
             posts[split] = read.posts[first:][wanted.posts]
     if not posts:
-        raise CorpusError(f"dataset {dataset!r}: expected splits among {', '.join(SPLITS)}, found {', '.join(found)}")
+        raise CorpusError(
+            f"dataset {dataset!r}: expected splits among {', '.join(SPLITS)}, found {', '.join(found)}"
+        )
     return _converted(Path(dataset).name, posts, read)
 
 
@@ -269,20 +323,32 @@ def _record(dataset: str, config: str | None) -> dict[str, Any]:
 
 
 def _with_columns(rows: datasets.Dataset, place: str, name: str) -> datasets.Dataset:
-    """The rows with all columns of a corpus, pictures not decoded; id, language and source are filled in where missing."""
+    """The rows with all columns of a corpus, pictures not decoded; id, language and source are filled in
+    where missing.
+    """
     for column in ("tokens", "ner_tags"):
         if column not in rows.features:
-            raise CorpusError(f"{place}: expected the columns tokens and ner_tags, found {', '.join(rows.features)}")
+            raise CorpusError(
+                f"{place}: expected the columns tokens and ner_tags, found {', '.join(rows.features)}"
+            )
     if not isinstance(getattr(rows.features["ner_tags"], "feature", None), datasets.ClassLabel):
         found = rows.features["ner_tags"]
         raise CorpusError(
-            f"{place}: expected ner_tags to be a list of ClassLabel, whose names say what the ids mean, found {found}"
+            f"{place}: expected ner_tags to be a list of ClassLabel, whose names say what the ids mean, found"
+            f" {found}"
         )
-    defaults: dict[str, Callable[[int], str]] = {"id": str, "language": lambda _: "unknown", "source": lambda _: Path(name).name}
+    defaults: dict[str, Callable[[int], str]] = {
+        "id": str,
+        "language": lambda _: "unknown",
+        "source": lambda _: Path(name).name,
+    }
     for column, default in defaults.items():
         if column not in rows.features:
             rows = rows.add_column(column, [default(number) for number in range(len(rows))])
-    for column, feature in (("images", datasets.List(datasets.Image(decode=False))), ("image", datasets.Image(decode=False))):
+    for column, feature in (
+        ("images", datasets.List(datasets.Image(decode=False))),
+        ("image", datasets.Image(decode=False)),
+    ):
         if column in rows.features:
             rows = rows.cast_column(column, feature)
             check_pictures(rows, column, dataset=name, place=place)

@@ -3,15 +3,17 @@
 A post of one split occurs in another
 
 - by text: the tokens, joined by single spaces, NFKC-normalised and casefolded, are the same;
-- by id: the id is the same and the texts are alike, that is, share at least half of their letter triples (Dice coefficient of
-  the sets; white space and case do not matter).
+- by id: the id is the same and the texts are alike, that is, share at least half of their letter triples
+  (Dice coefficient of the sets; white space and case do not matter).
 
-An id alone proves nothing. Data sets without ids get the row numbers "0", "1", ... when they are opened, posts of the indexed
-format get "train-17": such ids are shared by any two corpora, and shape does not tell them from real ones (those of Twitter-2015
-are numbers). Texts do: posts that MMNERD-en shares with Twitter-2017 under their id, but with other tokens, differ in where words
-are split alone, while posts that have nothing to do with each other hardly ever share half of their triples. Posts of one
-id with unlike texts are counted apart, as `Overlap.same_id_other_post`, and not taken for the same. A post translated under
-its old id is among them: its picture may be the same, so look at them where that number is not 0 and the ids are real.
+An id alone proves nothing. Data sets without ids get the row numbers "0", "1", ... when they are opened,
+posts of the indexed format get "train-17": such ids are shared by any two corpora, and shape does not tell
+them from real ones (those of Twitter-2015 are numbers). Texts do: posts that MMNERD-en shares with
+Twitter-2017 under their id, but with other tokens, differ in where words are split alone, while posts that
+have nothing to do with each other hardly ever share half of their triples. Posts of one id with unlike texts
+are counted apart, as `Overlap.same_id_other_post`, and not taken for the same. A post translated under its
+old id is among them: its picture may be the same, so look at them where that number is not 0 and the ids are
+real.
 
 Only the columns id, tokens and ner_tags are read, never a picture.
 """
@@ -26,8 +28,8 @@ from typing import Any, NamedTuple
 
 import datasets
 
+from .formats.reader import CorpusError
 from .opening import Corpus
-from .reader import CorpusError
 
 _ALIKE = 0.5
 _ROWS_AT_ONCE = 1000
@@ -43,11 +45,12 @@ class Overlap:
         by_id: have their id on a post with the same or an alike text there.
         by_text: have their text there.
         either: occur there by id or by text.
-        same_id_other_tokens: of those by id, the ones whose tokens the post of that id has not: another text, or the same one
-            split into another number of tokens.
-        same_id_other_post: have their id there, but only on unlike texts: not the same posts. `by_id` plus this is the number of
-            shared ids.
-        conflicting_tags: of those by text, the ones with other tags on as many tokens there; OTHER and MISC are one type.
+        same_id_other_tokens: of those by id, the ones whose tokens the post of that id has not: another text,
+            or the same one split into another number of tokens.
+        same_id_other_post: have their id there, but only on unlike texts: not the same posts. `by_id` plus
+            this is the number of shared ids.
+        conflicting_tags: of those by text, the ones with other tags on as many tokens there; OTHER and MISC
+            are one type.
     """
 
     posts: int
@@ -60,9 +63,14 @@ class Overlap:
 
 
 def split_overlap(
-    of: datasets.Dataset, found_in: datasets.Dataset, *, of_labels: Sequence[str], found_in_labels: Sequence[str]
+    of: datasets.Dataset,
+    found_in: datasets.Dataset,
+    *,
+    of_labels: Sequence[str],
+    found_in_labels: Sequence[str],
 ) -> Overlap:
-    """How many posts of one split occur in another; the other way round the counts differ where posts repeat within a split.
+    """How many posts of one split occur in another; the other way round the counts differ where posts repeat
+    within a split.
 
     Args:
         of: the split whose posts are counted, for a leak the held-out one.
@@ -78,12 +86,13 @@ def split_overlap(
 def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]:
     """For each pair of splits, how many posts of the one corpus occur in the other.
 
-    Without `found_in`, how many posts of each later split of `of` occur in each earlier one: train-validation, train-test,
-    validation-test.
+    Without `found_in`, how many posts of each later split of `of` occur in each earlier one:
+    train-validation, train-test, validation-test.
 
     Returns:
-        ``of`` and ``found_in``, each with name, version_name and the version of each split; and ``pairs``, a list of
-        ``{"found_in": split, "of": split}`` with the counts of `Overlap`, all of `found_in`'s first split first. Ready for JSON.
+        ``of`` and ``found_in``, each with name, version_name and the version of each split; and ``pairs``, a
+        list of ``{"found_in": split, "of": split}`` with the counts of `Overlap`, all of `found_in`'s first
+        split first. Ready for JSON.
     """
     posts_of = {split: _SplitIndex(rows, of.labels) for split, rows in of.splits.items()}
     if found_in is None:
@@ -102,7 +111,8 @@ def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]
 
 
 def overlapping(train: datasets.Dataset, *held_out: datasets.Dataset) -> list[int]:
-    """The positions, ascending, of the training posts that occur by id or by text in any of the held-out splits.
+    """The positions, ascending, of the training posts that occur by id or by text in any of the held-out
+    splits.
 
     Without them no post of `train` is in a held-out split, nor one of those in `train`.
     """
@@ -120,7 +130,8 @@ class _SplitIndex:
     Attributes:
         ids: of each post; None where it has none.
         texts: of each post the hash of its normalised text.
-        tags: of each post the hash of its tags' names, OTHER and MISC being one; empty if no labels were given.
+        tags: of each post the hash of its tags' names, OTHER and MISC being one; empty if no labels were
+            given.
         lengths: of each post the number of its tokens.
     """
 
@@ -176,7 +187,9 @@ def _shared_posts(posts: _SplitIndex, there: _SplitIndex) -> Iterator[_SharedPos
 
 
 def _alike(posts: _SplitIndex, there: _SplitIndex) -> set[tuple[int, int]]:
-    """The pairs of positions of one id whose texts are not the same, but alike; read a part at a time to keep memory flat."""
+    """The pairs of positions of one id whose texts are not the same, but alike; read a part at a time to keep
+    memory flat.
+    """
     pairs = (
         (position, other)
         for position, name in enumerate(posts.ids)
@@ -185,7 +198,10 @@ def _alike(posts: _SplitIndex, there: _SplitIndex) -> set[tuple[int, int]]:
     )
     found: set[tuple[int, int]] = set()
     while part := list(islice(pairs, _ROWS_AT_ONCE)):
-        triples = posts.triples([position for position, _ in part]), there.triples([other for _, other in part])
+        triples = (
+            posts.triples([position for position, _ in part]),
+            there.triples([other for _, other in part]),
+        )
         for pair, first, second in zip(part, *triples, strict=True):
             if 2 * len(first & second) >= _ALIKE * (len(first) + len(second)):
                 found.add(pair)
@@ -208,11 +224,15 @@ def _overlap(posts: _SplitIndex, there: _SplitIndex) -> Overlap:
 def _has_other_tokens(post: _SharedPost, posts: _SplitIndex, there: _SplitIndex) -> bool:
     """Whether the post is there by id, but no post of that id has its tokens."""
     own = posts.texts[post.position], posts.lengths[post.position]
-    return bool(post.same_id) and own not in [(there.texts[other], there.lengths[other]) for other in post.same_id]
+    return bool(post.same_id) and own not in [
+        (there.texts[other], there.lengths[other]) for other in post.same_id
+    ]
 
 
 def _has_other_tags(post: _SharedPost, posts: _SplitIndex, there: _SplitIndex) -> bool:
-    """Whether a post of the same tokens has other tags; where the tokens are cut otherwise, tags cannot be compared."""
+    """Whether a post of the same tokens has other tags; where the tokens are cut otherwise, tags cannot be
+    compared.
+    """
     length, tags = posts.lengths[post.position], posts.tags[post.position]
     return any(there.lengths[other] == length and there.tags[other] != tags for other in post.same_text)
 
@@ -229,7 +249,8 @@ def _positions(keys: Iterable[Hashable]) -> dict[Hashable, list[int]]:
 def _names(tags: Sequence[int], labels: Sequence[str]) -> list[str]:
     if not all(0 <= tag < len(labels) for tag in tags):
         raise CorpusError(
-            f"ner_tags: expected ids from 0 to {len(labels) - 1}, one for each of {list(labels)}, found {list(tags)}"
+            f"ner_tags: expected ids from 0 to {len(labels) - 1}, one for each of {list(labels)}, found"
+            f" {list(tags)}"
         )
     return [labels[tag] for tag in tags]
 

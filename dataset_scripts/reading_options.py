@@ -1,10 +1,12 @@
-"""How a corpus in files is read: the one list of options for builders, commands and recipes. It imports nothing heavy."""
+"""How a corpus in files is read: the one list of options for builders, commands and recipes. It imports
+nothing heavy.
+"""
 
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .schemes import TagScheme
+from .formats.schemes import TagScheme
 
 
 def option(default: Any, help_text: str, **more: str) -> Any:
@@ -26,26 +28,37 @@ class ReadingOptions:
         tag_scheme: of the files.
         rename_types: entity types to call otherwise.
         repair_orphans: make an I- that continues nothing a B-.
-        split_slices: for a split another file or a part of it, as ``{"train": "val[:2000]"}``; of each file, where a split has
-            several.
+        split_slices: for a split another file or a part of it, as ``{"train": "val[:2000]"}``; of each file,
+            where a split has several.
         no_verify: only warn where the files are not the official ones; otherwise that is an error.
-        columns: of people's own files and data sets, what our columns are called in them, as ``{"tokens": "words"}``.
+        columns: of people's own files and data sets, what our columns are called in them, as ``{"tokens":
+            "words"}``.
         split_ratio, split_seed: how posts that come in one file are split, see `split_by_ratio`.
     """
 
-    data_dir: str | None = option(None, "folder with train, valid and test files (build-dataset: or an archive of one)")
-    image_dir: str | None = option(None, "folder with the pictures <id>.jpg of --data_dir (build-dataset: or an archive of one)")
-    follow_links: bool = option(False, "take pictures that are links to files outside of the corpus's folders")
+    data_dir: str | None = option(
+        None, "folder with train, valid and test files (build-dataset: or an archive of one)"
+    )
+    image_dir: str | None = option(
+        None, "folder with the pictures <id>.jpg of --data_dir (build-dataset: or an archive of one)"
+    )
+    follow_links: bool = option(
+        False, "take pictures that are links to files outside of the corpus's folders"
+    )
     language: str = option("unknown", "language of all posts, where the corpus does not say it")
     tag_scheme: TagScheme = option("bio", "tag scheme of the files (default bio)")
     rename_types: dict[str, str] = option({}, "entity types of the files to call otherwise", form="OLD=NEW")
     repair_orphans: bool = option(False, "make an I- tag that continues nothing a B-; otherwise it stays")
     split_slices: dict[str, str] = option(
-        {}, "parts to take, as train=train[:4000],validation=val[2000:]; of each language's file", form="SPLIT=PART"
+        {},
+        "parts to take, as train=train[:4000],validation=val[2000:]; of each language's file",
+        form="SPLIT=PART",
     )
     no_verify: bool = option(False, "take files that are not the official ones, with a warning")
     columns: dict[str, str] = option(
-        {}, "what our columns are called in your files, as tokens=words,ner_tags=labels,image=photo", form="OURS=THEIRS"
+        {},
+        "what our columns are called in your files, as tokens=words,ner_tags=labels,image=photo",
+        form="OURS=THEIRS",
     )
     split_ratio: str = option(
         "80,10,10", "shares of train, validation and test where all posts are in one file (default 80,10,10)"
@@ -53,7 +66,9 @@ class ReadingOptions:
     split_seed: int = option(1, "random seed of that split (default 1)")
 
     def given(self) -> dict[str, Any]:
-        """The options that differ from their defaults; the others are left to the corpus's builder, which may have its own."""
+        """The options that differ from their defaults; the others are left to the corpus's builder, which may
+        have its own.
+        """
         values = ((item, getattr(self, item.name)) for item in fields(ReadingOptions))
         return {item.name: value for item, value in values if value != default_of(item)}
 

@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from modeling_mmner.images_mmner import PICTURE_COLUMNS, PictureError
-from modeling_mmner.json_lines import MOST_LINE_BYTES, parsed_post
-from modeling_mmner.posts_mmner import PostError
+from modeling_mmner.files import MOST_LINE_BYTES, parsed_post
+from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError
+from modeling_mmner.model.posts_mmner import PostError
 
-from .own_data import local_picture
-from .reader import CorpusError
-from .records import renamed
+from .formats.own_data import local_picture
+from .formats.reader import CorpusError
+from .formats.records import renamed
 
 POST_COLUMNS = ("id", "text", "tokens", "context", *PICTURE_COLUMNS)
 """What a post is made of; other columns are not read."""
@@ -72,7 +72,9 @@ class RowFile(ABC):
     def check_unchanged(self) -> None:
         """Raises: CorpusError: the file has changed since it was first looked at."""
         if self.stamp() != self.first_stamp:
-            raise CorpusError(f"{self.name}: expected a file that stays as it is, found it changed while it was read")
+            raise CorpusError(
+                f"{self.name}: expected a file that stays as it is, found it changed while it was read"
+            )
 
     def sha256(self) -> str:
         with self.path.open("rb") as file:
@@ -174,11 +176,14 @@ class ParquetFile(RowFile):
         """
         names = [columns.get(column, column) for column in POST_COLUMNS]
         if missing := sorted(set(columns.values()) - set(found)):
-            raise CorpusError(f"{self.name}, --columns: expected columns among {', '.join(found)}, found {', '.join(missing)}")
+            raise CorpusError(
+                f"{self.name}, --columns: expected columns among {', '.join(found)}, found"
+                f" {', '.join(missing)}"
+            )
         if not {columns.get("text", "text"), columns.get("tokens", "tokens")} & set(found):
             raise CorpusError(
-                f"{self.name}: expected a column text or tokens, found {', '.join(found)}; --columns text=THEIRS says what it is "
-                "called"
+                f"{self.name}: expected a column text or tokens, found {', '.join(found)}; --columns"
+                " text=THEIRS says what it is called"
             )
         return [name for name in names if name in found]
 
@@ -196,7 +201,11 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
     return groups, before
 
 
-_KINDS: dict[str, type[RowFile]] = {".jsonl": JsonLinesFile, ".ndjson": JsonLinesFile, ".parquet": ParquetFile}
+_KINDS: dict[str, type[RowFile]] = {
+    ".jsonl": JsonLinesFile,
+    ".ndjson": JsonLinesFile,
+    ".parquet": ParquetFile,
+}
 
 
 @dataclass
@@ -214,7 +223,8 @@ class Rows:
     image_dir: str | None = None
 
     def read(self, file: int, start: int, rows: int, *, first: int) -> Iterator[Any]:
-        """The posts of a range, see `RowFile.read`; a picture that is not there is a `PictureError` in its place.
+        """The posts of a range, see `RowFile.read`; a picture that is not there is a `PictureError` in its
+        place.
 
         Raises:
             CorpusError: the file has changed meanwhile.
@@ -246,7 +256,9 @@ class Rows:
         if isinstance(picture, dict):
             return picture
         path = given.get("path") if isinstance(given, dict) else given
-        return PictureError(f"picture {path!r:.80}: {picture}" if isinstance(path, str) else f"picture: {picture}")
+        return PictureError(
+            f"picture {path!r:.80}: {picture}" if isinstance(path, str) else f"picture: {picture}"
+        )
 
 
 def open_rows(
@@ -261,7 +273,8 @@ def open_rows(
     """Open posts, which need no tags.
 
     Args:
-        source: a file of JSON lines or Parquet; a folder or a Hub id that `datasets` knows as a data set of such files.
+        source: a file of JSON lines or Parquet; a folder or a Hub id that `datasets` knows as a data set of
+            such files.
         config, split: of a data set that has several.
         revision: of a data set on the Hub: branch, tag or commit.
         columns: what our columns are called, as ``{"text": "body"}``.
@@ -272,8 +285,12 @@ def open_rows(
     """
     path = Path(source)
     if path.is_file():
-        if given := [name for name, value in (("config", config), ("split", split), ("revision", revision)) if value]:
-            raise CorpusError(f"{source}: expected no --{' and no --'.join(given)}, which data sets have, found them")
+        if given := [
+            name for name, value in (("config", config), ("split", split), ("revision", revision)) if value
+        ]:
+            raise CorpusError(
+                f"{source}: expected no --{' and no --'.join(given)}, which data sets have, found them"
+            )
         files = [_row_file(path.name, lambda: path)]
     else:
         files = [_file_of(name, path) for name in _data_files(source, config, split, revision)]
@@ -295,7 +312,9 @@ def _data_files(source: str, config: str | None, split: str | None, revision: st
         found = datasets.load_dataset_builder(source, config, revision=revision).config.data_files or {}
     except (ValueError, OSError, RuntimeError) as error:
         what = "a file of JSON lines or Parquet, a folder of them, or the id of a data set on the Hub"
-        raise CorpusError(f"{source}, --config {config}: expected {what}; could not open it: {error}") from error
+        raise CorpusError(
+            f"{source}, --config {config}: expected {what}; could not open it: {error}"
+        ) from error
     splits = [str(name) for name in found]
     if split is None and len(splits) == 1:
         split = splits[0]
@@ -313,6 +332,8 @@ def _file_of(name: str, folder: Path) -> RowFile:
     place: Any = HfFileSystem().resolve_path(name)
 
     def fetch() -> Path:
-        return Path(hf_hub_download(place.repo_id, place.path_in_repo, repo_type="dataset", revision=place.revision))
+        return Path(
+            hf_hub_download(place.repo_id, place.path_in_repo, repo_type="dataset", revision=place.revision)
+        )
 
     return _row_file(place.path_in_repo, fetch)

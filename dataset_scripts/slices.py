@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from .reader import CorpusError
+from .formats.reader import CorpusError
 
 _FORM = re.compile(r"([^\[\]]+?)(?:\[(\d*):(\d*)(?::(\d+))?\])?")
 

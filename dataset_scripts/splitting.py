@@ -1,9 +1,11 @@
-"""Splits of posts that come in one file: by ratio and seed, posts with the same text or picture on one side."""
+"""Splits of posts that come in one file: by ratio and seed, posts with the same text or picture on one
+side.
+"""
 
 import random
 from collections.abc import Hashable, Iterable, Sequence
 
-from .reader import CorpusError
+from .formats.reader import CorpusError
 
 
 def parse_ratio(text: str) -> tuple[int, int, int]:
@@ -14,13 +16,19 @@ def parse_ratio(text: str) -> tuple[int, int, int]:
     """
     parts = text.split(",")
     if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts) or int(parts[0]) == 0:
-        raise CorpusError(f"--split_ratio: expected three whole numbers as 80,10,10 (train, validation, test), found {text!r}")
+        raise CorpusError(
+            "--split_ratio: expected three whole numbers as 80,10,10 (train, validation, test), found"
+            f" {text!r}"
+        )
     train, validation, test = (int(part) for part in parts)
     return train, validation, test
 
 
-def split_by_ratio(keys: Sequence[Iterable[Hashable]], ratio: tuple[int, int, int], *, seed: int) -> dict[str, list[int]]:
-    """The posts' numbers of each split, ascending; posts that share a key, also by way of others, are in the same split.
+def split_by_ratio(
+    keys: Sequence[Iterable[Hashable]], ratio: tuple[int, int, int], *, seed: int
+) -> dict[str, list[int]]:
+    """The posts' numbers of each split, ascending; posts that share a key, also by way of others, are in the
+    same split.
 
     Args:
         keys: of each post, what no two splits may have in common.
@@ -42,8 +50,8 @@ def split_by_ratio(keys: Sequence[Iterable[Hashable]], ratio: tuple[int, int, in
     for name, share in zip(names, reversed(ratio), strict=True):
         if share and not splits[name]:
             raise CorpusError(
-                f"--split_ratio: expected posts for each split, found none for {name}: there are {len(keys)} posts, which the "
-                f"same texts and pictures keep together in {len(groups)} groups"
+                f"--split_ratio: expected posts for each split, found none for {name}: there are {len(keys)}"
+                f" posts, which the same texts and pictures keep together in {len(groups)} groups"
             )
     return {name: sorted(splits[name]) for name in reversed(names)}
 

@@ -1,4 +1,6 @@
-"""What others say, written into Markdown or a terminal so that it stays text: no tag, no block, no new line, no command."""
+"""What others say, written into Markdown or a terminal so that it stays text: no tag, no block, no new line,
+no command.
+"""
 
 import html
 import re
@@ -39,7 +41,8 @@ def markdown_text(text: object) -> str:
 def code_span(text: object) -> str:
     """As a code span, a table's cell included: its backticks are more than any run of them in the text.
 
-    A pipe would end a cell even there, and readers differ in what a backslash before it is: such text is an HTML element.
+    A pipe would end a cell even there, and readers differ in what a backslash before it is: such text is an
+    HTML element.
     """
     line = one_line(text)
     if "|" in line:

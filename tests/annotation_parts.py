@@ -1,4 +1,6 @@
-"""What stands in for a model in tests of annotations: a text's capitalised words are its entities. It loads no torch."""
+"""What stands in for a model in tests of annotations: a text's capitalised words are its entities. It loads
+no torch.
+"""
 
 import json
 from collections.abc import Iterator
@@ -6,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dataset_scripts.row_ranges import open_rows
-from modeling_mmner.annotation_shards import ABOUT, AnnotationFolder, Outcome, annotate
-from modeling_mmner.posts_mmner import PostError
+from modeling_mmner.inference.annotation_shards import ABOUT, AnnotationFolder, Outcome, annotate
+from modeling_mmner.model.posts_mmner import PostError
 
 MADE_BY = {"model": "capitals", "threshold": 0.0}
 
@@ -22,7 +24,14 @@ def record_of(post: Any) -> dict[str, Any]:
         return {"id": None, "text": None, "tokens": [], "tags": [], "entities": [], "error": str(post)}
     tokens = post["text"].split()
     tags = ["B-X" if token[0].isupper() else "O" for token in tokens]
-    return {"id": post["id"], "text": post["text"], "tokens": tokens, "tags": tags, "entities": [], "error": None}
+    return {
+        "id": post["id"],
+        "text": post["text"],
+        "tokens": tokens,
+        "tags": tags,
+        "entities": [],
+        "error": None,
+    }
 
 
 def write_posts(path: Path, number: int, *, word: str = "Paris") -> Path:
@@ -46,13 +55,18 @@ def annotated(source: Path, folder: Path, *, rank: int = 0, world_size: int = 1,
 
 def records_in(folder: Path) -> list[dict[str, Any]]:
     """All records of the files in a folder, those of the first file first."""
-    return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    return [
+        json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()
+    ]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     """What lies in the folder of an annotation and what is kept about it, but for times."""
     files = [
-        path for place in (folder, folder / ABOUT) for path in place.iterdir() if path.is_file() and path.name != "plan.json"
+        path
+        for place in (folder, folder / ABOUT)
+        for path in place.iterdir()
+        if path.is_file() and path.name != "plan.json"
     ]
     return {path.name: path.read_bytes() for path in files}
 

@@ -10,20 +10,28 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from dataset_scripts.built_corpus import build_dataset, shards
+from dataset_scripts.builders.built_corpus import build_dataset, shards
 from tests.small_corpora import write_pictures, write_posts
 
 POSTS = {
-    "train": [("1", "Paris/B-LOC is/O Zqvorn/I-LOC"), ("2", "Jordan/B-PER Henderson/I-PER"), ("3", "Wxyrble/O")],
+    "train": [
+        ("1", "Paris/B-LOC is/O Zqvorn/I-LOC"),
+        ("2", "Jordan/B-PER Henderson/I-PER"),
+        ("3", "Wxyrble/O"),
+    ],
     "valid": [("4", "Amazon/B-ORG"), ("5", "Nice/B-LOC so/O")],
     "test": [("6", "Euro/B-MISC 2016/I-MISC"), ("7", "me/O"), ("8", "Köln/B-LOC")],
 }
-"""Posts with an orphan and with tokens that occur nowhere else; `write_pictures` has those of 1, 2, 4 and 6."""
+"""Posts with an orphan and with tokens that occur nowhere else; `write_pictures` has those of 1, 2, 4 and 6.
+"""
 
 
 def build_small(folder: Path, **options: Any) -> Path:
     """A data set built of `POSTS` in ``folder/built``, from ``folder/corpus`` and ``folder/images``."""
-    sources = {"data_dir": write_posts(folder / "corpus", POSTS), "image_dir": write_pictures(folder / "images")}
+    sources = {
+        "data_dir": write_posts(folder / "corpus", POSTS),
+        "image_dir": write_pictures(folder / "images"),
+    }
     build_dataset("conll", folder / "built", **(sources | options))
     return folder / "built"
 
@@ -50,11 +58,15 @@ def all_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The rows of every config and split."""
     configs = record_of(folder)["configs"]
     return {
-        f"{config}/{split}": rows_of(folder, split, config) for config in configs for split in ("train", "validation", "test")
+        f"{config}/{split}": rows_of(folder, split, config)
+        for config in configs
+        for split in ("train", "validation", "test")
     }
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Content of every file below a folder by its path there; a folder without files is named with nothing in it."""
+    """Content of every file below a folder by its path there; a folder without files is named with nothing in
+    it.
+    """
     paths = sorted(path for path in folder.rglob("*") if path.is_file() or not any(path.iterdir()))
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in paths}

@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-from modeling_mmner import features, run_features
-from tests import audit
+from modeling_mmner.training import features, run_features
+from tests.stress import audit
 
 if target := os.environ.get(audit.VARIABLE):
     audit.start(target)

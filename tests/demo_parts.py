@@ -1,4 +1,6 @@
-"""Shared by the tests of the demo page: a model that marks everything, a text full of traps, and waiting for a server."""
+"""Shared by the tests of the demo page: a model that marks everything, a text full of traps, and waiting for
+a server.
+"""
 
 import socket
 import subprocess

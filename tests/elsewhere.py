@@ -112,7 +112,11 @@ def loader() -> subprocess.Popen[str]:
 
 def clean_environment(**added: Any) -> dict[str, str]:
     """The environment without what steers transformers and the Hub, and with `added`."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHONPATH"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHONPATH"))
+    }
     return kept | {"OMP_NUM_THREADS": "1"} | {key: str(value) for key, value in added.items()}
 
 
@@ -124,12 +128,18 @@ def run_elsewhere(
     check: bool = True,
     **environment: Any,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script in a process of its own, which starts in `folder`, has its caches there and cannot import `blocked`."""
+    """Run a script in a process of its own, which starts in `folder`, has its caches there and cannot import
+    `blocked`.
+    """
     script = BLOCKED.format(blocked=tuple(blocked)) + script
-    environment = clean_environment(**{"HF_HOME": folder / "home", "HF_HUB_DISABLE_TELEMETRY": 1} | environment)
+    environment = clean_environment(
+        **{"HF_HOME": folder / "home", "HF_HUB_DISABLE_TELEMETRY": 1} | environment
+    )
     if "torch" in blocked or "PYTHONPATH" in environment:  # for which the loader's own state is no good
         command = [sys.executable, "-c", script, *map(str, arguments)]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
     else:
         with TemporaryDirectory() as outputs:
             places = {name: str(Path(outputs) / name) for name in ("stdout", "stderr")}
@@ -155,12 +165,14 @@ def load_elsewhere(
     folder: Path,
     **environment: Any,
 ) -> dict[str, dict[str, Any]]:
-    """Load models in another process, each by the keyword arguments of `from_pretrained`; returns what they say there.
+    """Load models in another process, each by the keyword arguments of `from_pretrained`; returns what they
+    say there.
 
     With ``push_to`` among them, model and processor are pushed there.
 
     Returns:
-        For each model what `said` returns, by Auto class, and its ``"pipeline"``; or ``{"error": the traceback}``.
+        For each model what `said` returns, by Auto class, and its ``"pipeline"``; or ``{"error": the
+        traceback}``.
     """
     target = folder / "loaded.pt"
     arguments = map(json.dumps, (models, autos, TEXTS, str(picture), str(target)))
@@ -179,14 +191,17 @@ def said(folder: Path, *, picture: Path) -> dict[str, Any]:
         "inputs": dict(inputs),
         "outputs": dict(outputs),
         "entities": processor.post_process_entities(outputs, text=TEXTS),
-        "pipeline": MultimodalNERPipeline(model=model, processor=processor)([{"text": TEXTS[0], "image": picture}, TEXTS[1]]),
+        "pipeline": MultimodalNERPipeline(model=model, processor=processor)(
+            [{"text": TEXTS[0], "image": picture}, TEXTS[1]]
+        ),
     }
 
 
 def assert_says_as(found: Mapping[str, Any], folder: Path, *, picture: Path) -> None:
     """Check that one of `load_elsewhere` says what the model in a folder says here, bit for bit.
 
-    The model here is loaded, too: weights in memory lie otherwise aligned than those of a file, which can change a last bit.
+    The model here is loaded, too: weights in memory lie otherwise aligned than those of a file, which can
+    change a last bit.
     """
     assert "error" not in found, found["error"]
     expected = said(folder, picture=picture)

@@ -1,8 +1,10 @@
-"""A small Hugging Face Hub for the tests: the endpoints by which the client loads and pushes, over what it has in memory.
+"""A small Hugging Face Hub for the tests: the endpoints by which the client loads and pushes, over what it
+has in memory.
 
-``python -m tests.hub_server FOLDER`` serves ``FOLDER/models/org/name`` and ``FOLDER/datasets/org/name`` on a free port and prints
-its address, the client's HF_ENDPOINT. It has no LFS: every file is a regular one. Any token will do, but pushing and what is
-private need one. Of its own it has ``GET /log``: every request, and the commits and tags of every repository.
+``python -m tests.hub_server FOLDER`` serves ``FOLDER/models/org/name`` and ``FOLDER/datasets/org/name`` on a
+free port and prints its address, the client's HF_ENDPOINT. It has no LFS: every file is a regular one. Any
+token will do, but pushing and what is private need one. Of its own it has ``GET /log``: every request, and
+the commits and tags of every repository.
 """
 
 import argparse
@@ -86,7 +88,12 @@ class Commit:
     def entry(self, path: str) -> dict[str, Any]:
         """What the client hears of a file or folder; it must be there."""
         if path in self.files:
-            return {"type": "file", "path": path, "oid": blob_id(self.files[path]), "size": len(self.files[path])}
+            return {
+                "type": "file",
+                "path": path,
+                "oid": blob_id(self.files[path]),
+                "size": len(self.files[path]),
+            }
         return {"type": "directory", "path": path, "oid": blob_id(path.encode()), "size": 0}
 
     def below(self, folder: str) -> list[str]:
@@ -121,14 +128,20 @@ class Repository:
 
 
 class Hub:
-    """The repositories, and for each of `ROUTES` a method, which takes what the route's pattern has in parentheses."""
+    """The repositories, and for each of `ROUTES` a method, which takes what the route's pattern has in
+    parentheses.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.requests: list[str] = []
         self.repositories: dict[tuple[str, str], Repository] = {}
         for kind in ("model", "dataset"):
             for root in folder.glob(f"{kind}s/*/*"):
-                files = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+                files = {
+                    path.relative_to(root).as_posix(): path.read_bytes()
+                    for path in root.rglob("*")
+                    if path.is_file()
+                }
                 self.repositories[kind, root.relative_to(root.parents[1]).as_posix()] = Repository(files)
 
     def find(self, request: Request, kind: str | None, name: str) -> Repository:
@@ -141,8 +154,16 @@ class Hub:
         repository = self.find(request, kind, name)
         commit = repository.at(revision)
         siblings = [{"rfilename": path, "size": len(content)} for path, content in commit.files.items()]
-        found = {"_id": name, "id": name, "sha": commit.oid, "private": repository.private, "siblings": siblings}
-        return json_answer(found | {"gated": False, "disabled": False, "lastModified": DATE, "createdAt": DATE, "tags": []})
+        found = {
+            "_id": name,
+            "id": name,
+            "sha": commit.oid,
+            "private": repository.private,
+            "siblings": siblings,
+        }
+        return json_answer(
+            found | {"gated": False, "disabled": False, "lastModified": DATE, "createdAt": DATE, "tags": []}
+        )
 
     def tree(self, request: Request, kind: str, name: str, revision: str, folder: str | None) -> Answer:
         commit, folder = self.find(request, kind, name).at(revision), folder or ""
@@ -150,19 +171,28 @@ class Hub:
         if folder and not below:
             raise Refusal(404, "EntryNotFound", f"{folder} does not exist on {revision}")
         parts = [path.removeprefix(f"{folder}/").split("/") for path in below]
-        depths = range(1, max(map(len, parts), default=0) + 1) if request.query.get("recursive") == ["true"] else [1]
+        depths = (
+            range(1, max(map(len, parts), default=0) + 1)
+            if request.query.get("recursive") == ["true"]
+            else [1]
+        )
         listed = {"/".join([folder] * bool(folder) + part[:depth]) for part in parts for depth in depths}
         return json_answer([commit.entry(path) for path in sorted(listed)])
 
     def paths_info(self, request: Request, kind: str, name: str, revision: str) -> Answer:
         commit = self.find(request, kind, name).at(revision)
         paths = parse_qs(request.body.decode()).get("paths", [])
-        return json_answer([commit.entry(path) for path in paths if path in commit.files or commit.below(path)])
+        return json_answer(
+            [commit.entry(path) for path in paths if path in commit.files or commit.below(path)]
+        )
 
     def refs(self, request: Request, kind: str, name: str) -> Answer:
         repository = self.find(request, kind, name)
         branches = [{"name": "main", "ref": "refs/heads/main", "targetCommit": repository.at("main").oid}]
-        tags = [{"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": oid} for tag, oid in repository.tags.items()]
+        tags = [
+            {"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": oid}
+            for tag, oid in repository.tags.items()
+        ]
         return json_answer({"branches": branches, "tags": tags, "converts": []})
 
     def file(self, request: Request, kind: str | None, name: str, revision: str, path: str) -> Answer:
@@ -171,13 +201,19 @@ class Hub:
         if path not in commit.files:
             raise Refusal(404, "EntryNotFound", "Entry not found", headers)
         content = commit.files[path]
-        headers |= {"ETag": f'"{blob_id(content)}"', "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        headers |= {
+            "ETag": f'"{blob_id(content)}"',
+            "Accept-Ranges": "bytes",
+            "Content-Type": "application/octet-stream",
+        }
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.range or "")
         if not wanted:
             return Answer(200, content, headers)
         first = int(wanted[1])
         part = content[first : int(wanted[2] or len(content)) + 1]
-        return Answer(206, part, headers | {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(content)}"})
+        return Answer(
+            206, part, headers | {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(content)}"}
+        )
 
     def create(self, request: Request) -> Answer:
         wanted = json.loads(request.body)
@@ -185,7 +221,9 @@ class Hub:
         made = {"url": request.address(kind, name), "name": name}
         if (kind, name) in self.repositories:
             return json_answer(made | {"error": "You already created this repo"}, 409)
-        self.repositories[kind, name] = Repository({".gitattributes": b""}, private=wanted.get("visibility") == "private")
+        self.repositories[kind, name] = Repository(
+            {".gitattributes": b""}, private=wanted.get("visibility") == "private"
+        )
         return json_answer(made)
 
     def validate(self, request: Request) -> Answer:
@@ -209,7 +247,9 @@ class Hub:
         files = {file["path"]: base64.b64decode(file["content"]) for file in named["file"]}
         deleted = tuple(entry["path"] for entry in named["deletedFile"] + named["deletedFolder"])
         commit = repository.commit(header["value"]["summary"], files, deleted)
-        return json_answer({"commitUrl": f"{request.address(kind, name)}/commit/{commit.oid}", "commitOid": commit.oid})
+        return json_answer(
+            {"commitUrl": f"{request.address(kind, name)}/commit/{commit.oid}", "commitOid": commit.oid}
+        )
 
     def tag(self, request: Request, kind: str, name: str, revision: str) -> Answer:
         repository, tag = self.find(request, kind, name), json.loads(request.body)["tag"]

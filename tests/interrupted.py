@@ -11,16 +11,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import train_accelerate
-from modeling_mmner.checkpoints import Checkpoints
-from modeling_mmner.recipes import PACE, Recipe
+from modeling_mmner.training.checkpoints import Checkpoints
+from modeling_mmner.training.recipes import PACE, Recipe
 from tests import tiny
-from tests.test_training import TOWER, small_recipe
+from tests.training.test_training import TOWER, small_recipe
 
 PLAIN = {"batch_size": 4, "checkpoint_steps": 2}
 # Of 64 pixels more than one place is left for batch normalisation, even where a batch has one picture.
 TRAINED_TOWER = TOWER | {"frozen": False, "image_size": 64}
-VIT = tiny.VIT | {"backbone_args": tiny.VIT["backbone_args"] | {"img_size": 64}, "image_size": 64, "pretrained": False}
-TWO_M_NER = {"fusion": "collaboration", "objectives": None, "vision_towers": [VIT, TRAINED_TOWER | {"pooled": True}]}
+VIT = tiny.VIT | {
+    "backbone_args": tiny.VIT["backbone_args"] | {"img_size": 64},
+    "image_size": 64,
+    "pretrained": False,
+}
+TWO_M_NER = {
+    "fusion": "collaboration",
+    "objectives": None,
+    "vision_towers": [VIT, TRAINED_TOWER | {"pooled": True}],
+}
 
 
 class Killed(BaseException):
@@ -66,7 +74,9 @@ def train_killed(recipe: Recipe, saves: int, train: Callable[[Recipe], Any] = tr
 
 
 def train_dying(recipe: Recipe) -> int:
-    """Train in as many processes as there are checkpoints, for each dies after its first one; returns how many have died."""
+    """Train in as many processes as there are checkpoints, for each dies after its first one; returns how
+    many have died.
+    """
     deaths = 0
     while True:
         patch = killed_after(1)
@@ -102,5 +112,7 @@ def assert_same_run(first: Recipe, second: Recipe) -> None:
     assert weights.keys() == others.keys()
     assert [name for name in weights if not torch.equal(weights[name], others[name])] == []
     assert metrics == other_metrics
-    predictions = [Path(recipe.training.output_dir, "predictions.jsonl").read_bytes() for recipe in (first, second)]
+    predictions = [
+        Path(recipe.training.output_dir, "predictions.jsonl").read_bytes() for recipe in (first, second)
+    ]
     assert predictions[0] == predictions[1]

@@ -1,4 +1,6 @@
-"""Reads HTML pages with marked texts as a browser would: elements, the text in them, pictures, and what a page may load."""
+"""Reads HTML pages with marked texts as a browser would: elements, the text in them, pictures, and what a
+page may load.
+"""
 
 from html.parser import HTMLParser
 
@@ -27,7 +29,10 @@ class Element:
         return found
 
     def everything(self) -> list["Element"]:
-        return [self, *(one for child in self.children if isinstance(child, Element) for one in child.everything())]
+        return [
+            self,
+            *(one for child in self.children if isinstance(child, Element) for one in child.everything()),
+        ]
 
 
 class _Reader(HTMLParser):

@@ -10,8 +10,8 @@ def tokens_of(markdown: str) -> list[Token]:
 
 
 def outline(markdown: str) -> list[tuple[str, int]]:
-    """The blocks of a text, each cell of a table among them, then how much raw HTML (but for code spans) and how many
-    links and pictures it has."""
+    """The blocks of a text, each cell of a table among them, then how much raw HTML (but for code spans) and
+    how many links and pictures it has."""
     tokens = tokens_of(markdown)
     blocks = [(token.type + token.tag, 0) for token in tokens if token.type not in ("inline", "text")]
     children = [child for token in tokens for child in token.children or []]
@@ -21,4 +21,6 @@ def outline(markdown: str) -> list[tuple[str, int]]:
 
 def programs(markdown: str) -> list[str]:
     """The Python programs of a text."""
-    return [token.content for token in tokens_of(markdown) if token.type == "fence" and token.info == "python"]
+    return [
+        token.content for token in tokens_of(markdown) if token.type == "fence" and token.info == "python"
+    ]

@@ -28,7 +28,9 @@ class PictureServer:
         return self.address + path
 
     def answer(self, handler: Any) -> None:
-        """Answer one request. ``/silent`` answers nothing, ``/endless`` never ends, nor does ``/dripping``, slowly."""
+        """Answer one request. ``/silent`` answers nothing, ``/endless`` never ends, nor does ``/dripping``,
+        slowly.
+        """
         self.requests.append((handler.path, handler.headers["User-Agent"]))
         if handler.path == "/silent":
             self.hurry.wait(10)

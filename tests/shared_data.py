@@ -1,4 +1,6 @@
-"""Shared by the tests of the input side: the real corpora where they are present, and small tokenizers of each kind."""
+"""Shared by the tests of the input side: the real corpora where they are present, and small tokenizers of
+each kind.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -9,12 +11,14 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from modeling_mmner import MMNERProcessor
-from modeling_mmner.assembly import train_tokenizer
+from modeling_mmner.training.assembly import train_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared"
 DATA = SHARED / "data"
 ENCODER = SHARED / "models" / "me5-small-latin"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real corpora, which are not ours to ship, are not at {DATA}")
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"the real corpora, which are not ours to ship, are not at {DATA}"
+)
 needs_encoder = pytest.mark.skipif(not ENCODER.is_dir(), reason=f"the real text encoder is not at {ENCODER}")
 
 # No time limit for a single example: a slow computer would fail tests that are right.
@@ -26,10 +30,18 @@ PICTURED_FILES = [
     for split in ("train", "valid", "test")
 ]
 CORPUS_FILES = [
-    *(f"{corpus}/{split}.txt" for corpus in ("twitter2015", "twitter2017") for split in ("train", "valid", "test")),
+    *(
+        f"{corpus}/{split}.txt"
+        for corpus in ("twitter2015", "twitter2017")
+        for split in ("train", "valid", "test")
+    ),
     *(f"mmnerd_en/{split}_conll_format.txt" for split in ("train", "valid", "test")),
     *PICTURED_FILES,
-    *(f"wikineural/{language}/{split}.conllu" for language in ("en", "fr", "de", "es") for split in ("val", "test")),
+    *(
+        f"wikineural/{language}/{split}.conllu"
+        for language in ("en", "fr", "de", "es")
+        for split in ("val", "test")
+    ),
 ]
 
 SENTENCES = [
@@ -47,12 +59,16 @@ def bpe_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def wordpiece_tokenizer() -> PreTrainedTokenizerBase:
-    """The kind of BERT, which `mlmner` has; its vocabulary is written down, since training it breaks ties at random."""
+    """The kind of BERT, which `mlmner` has; its vocabulary is written down, since training it breaks ties at
+    random.
+    """
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = sorted({letter for words in SENTENCES for word in words for letter in word})
     whole = sorted({word for words in SENTENCES[:2] for word in words} - set(letters))
     vocabulary = [*specials, *letters, *(f"##{letter}" for letter in letters), *whole]
-    tokenizer = Tokenizer(models.WordPiece({piece: number for number, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        models.WordPiece({piece: number for number, piece in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
@@ -65,7 +81,9 @@ def byte_level_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    _train(tokenizer, trainers.BpeTrainer(vocab_size=400, special_tokens=_SPECIALS, initial_alphabet=alphabet))
+    _train(
+        tokenizer, trainers.BpeTrainer(vocab_size=400, special_tokens=_SPECIALS, initial_alphabet=alphabet)
+    )
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
     return _wrapped(tokenizer)
 
@@ -77,7 +95,9 @@ def unigram_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), spaces])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     _train(tokenizer, trainers.UnigramTrainer(vocab_size=80, special_tokens=_SPECIALS, unk_token="<unk>"))
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
     return _wrapped(tokenizer)
 
 
@@ -94,13 +114,16 @@ TOKENIZERS = {
     "me5-small-latin": encoder_tokenizer,
 }
 each_tokenizer = pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=needs_encoder) if kind == "me5-small-latin" else kind for kind in TOKENIZERS]
+    "kind",
+    [pytest.param(kind, marks=needs_encoder) if kind == "me5-small-latin" else kind for kind in TOKENIZERS],
 )
 
 
 @cache
 def text_processor(kind: str = "bpe") -> MMNERProcessor:
-    """A processor of text alone with the tokenizer of a kind, without a window; made once, so leave it as it is."""
+    """A processor of text alone with the tokenizer of a kind, without a window; made once, so leave it as it
+    is.
+    """
     tokenizer = TOKENIZERS[kind]()
     tokenizer.model_max_length = 10**30
     return MMNERProcessor(tokenizer, image_size=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dataset_scripts.builder import PostsBuilder
+from dataset_scripts.builders.builder import PostsBuilder
 
 POSTS = {
     "train": [("1", "Paris/B-LOC is/O Paris/B-LOC"), ("2", "Jordan/B-PER Henderson/I-PER"), ("3", "so/O")],
@@ -45,7 +45,12 @@ def png_that_claims(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(99)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def write_pictures(folder: Path) -> Path:
@@ -64,5 +69,7 @@ def write_mmner(root: Path, **folders: list[tuple[str, str]]) -> Path:
 
 
 def make_builder(cache: Path, kind: type[PostsBuilder], **options: object) -> PostsBuilder:
-    """A builder that keeps what it builds in `cache` and, unless told otherwise, takes any copy of a corpus."""
+    """A builder that keeps what it builds in `cache` and, unless told otherwise, takes any copy of a
+    corpus.
+    """
     return kind(cache_dir=str(cache), **{"no_verify": True} | options)

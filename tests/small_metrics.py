@@ -4,11 +4,11 @@ import copy
 import itertools
 from typing import Any
 
-from modeling_mmner.model_card import render_model_card
-from modeling_mmner.recipes import load_recipe
-from modeling_mmner.run_metrics import RunMetrics
-from modeling_mmner.terms import derived_licence, terms_of
-from modeling_mmner.training_corpus import facts_of
+from modeling_mmner.evaluation.metrics import RunMetrics
+from modeling_mmner.hub.model_card import render_model_card
+from modeling_mmner.training.corpus import facts_of
+from modeling_mmner.training.recipes import load_recipe
+from modeling_mmner.training.terms import derived_licence, terms_of
 
 SPLITS = ("train", "validation", "test")
 
@@ -19,10 +19,23 @@ def score_block(scores: "itertools.count[int]") -> dict[str, Any]:
     def score() -> dict[str, Any]:
         precision, recall, f1, low, high = (next(scores) / 1000 for _ in range(5))
         interval = [low, high]
-        return {"precision": precision, "recall": recall, "f1": f1, "number": next(scores), "confidence_interval": interval}
+        return {
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "number": next(scores),
+            "confidence_interval": interval,
+        }
 
-    kinds = {"by_type": ("PER", "LOC"), "by_language": ("en",), "by_source": ("ambiguous",), "by_language_and_source": ()}
-    return {"overall": score(), "strict": score()} | {kind: {name: score() for name in names} for kind, names in kinds.items()}
+    kinds = {
+        "by_type": ("PER", "LOC"),
+        "by_language": ("en",),
+        "by_source": ("ambiguous",),
+        "by_language_and_source": (),
+    }
+    return {"overall": score(), "strict": score()} | {
+        kind: {name: score() for name in names} for kind, names in kinds.items()
+    }
 
 
 def run_metrics(recipe: str = "quickstart", **settings: Any) -> RunMetrics:

@@ -1,4 +1,6 @@
-"""The benchmarks in `tests/benchmarks`: that contenders do the work that they are timed at. Nothing is timed here."""
+"""The benchmarks in `tests/benchmarks`: that contenders do the work that they are timed at. Nothing is timed
+here.
+"""
 
 import json
 import re
@@ -12,7 +14,7 @@ import yaml
 from datasets import load_dataset
 from torch import nn
 
-from modeling_mmner.crf_mmner import CRF
+from modeling_mmner.model.crf_mmner import CRF
 from tests.benchmarks import crf_speed, memory, rounds, second_runs, step_shares
 from tests.benchmarks.__main__ import main, parse_arguments
 from tests.benchmarks.floors import exact_batches
@@ -44,7 +46,9 @@ def recipe(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def setting(recipe: str) -> Setting:
-    return make_setting(recipe, data_dir=None, image_dir=None, batches=2, batch_size=4, precision="no", seed=1)
+    return make_setting(
+        recipe, data_dir=None, image_dir=None, batches=2, batch_size=4, precision="no", seed=1
+    )
 
 
 @pytest.fixture
@@ -58,7 +62,18 @@ def test_part_runs(recipe: str, part: str, tmp_path: Path, capsys, monkeypatch) 
     monkeypatch.setattr(crf_speed, "SIZES", [(2, 3)])
     monkeypatch.setattr(rounds, "LEAST_SECONDS", 0.0)
     output = tmp_path / "figures.json"
-    arguments = ["--recipe", recipe, "--rounds", "3", "--batches", "2", "--batch_size", "4", "--precision", "no"]
+    arguments = [
+        "--recipe",
+        recipe,
+        "--rounds",
+        "3",
+        "--batches",
+        "2",
+        "--batch_size",
+        "4",
+        "--precision",
+        "no",
+    ]
     main(parse_arguments([*arguments, "--only", part, "--output", str(output)]))
     report, shown = json.loads(output.read_text()), capsys.readouterr().out
     assert report["parts"].keys() == {part}
@@ -73,12 +88,16 @@ def test_part_runs(recipe: str, part: str, tmp_path: Path, capsys, monkeypatch) 
 
 
 def test_plain_programs_loss_is_that_of_our_crfs(plain) -> None:
-    """If it failed, the plain program would train something else than a CRF over its sub-tokens and one over their boundaries."""
+    """If it failed, the plain program would train something else than a CRF over its sub-tokens and one over
+    their boundaries.
+    """
     torch.manual_seed(0)
     model = plain.model
     lengths, sizes = torch.tensor([9, 4, 1]), (len(model.labels), len(model.boundary_labels))
     mask = torch.arange(9) < lengths[:, None]
-    emissions, labels = zip(*((torch.randn(3, 9, size), torch.randint(size, (3, 9))) for size in sizes), strict=True)
+    emissions, labels = zip(
+        *((torch.randn(3, 9, size), torch.randint(size, (3, 9))) for size in sizes), strict=True
+    )
     expected = []
     for crf, names, scores, tags in zip(
         (model.crf, model.boundary_crf), (model.labels, model.boundary_labels), emissions, labels, strict=True
@@ -96,18 +115,31 @@ def test_plain_program_fuses_as_our_model_does(setting: Setting, plain) -> None:
     stir(fusion)
     for name, layer in fusion.named_children():
         getattr(model, name).load_state_dict(layer.state_dict())
-    words, regions = torch.randn(3, 7, TEXT["hidden_size"]), torch.randn(3, 4, fusion.region_projection.in_features)
+    words, regions = (
+        torch.randn(3, 7, TEXT["hidden_size"]),
+        torch.randn(3, 4, fusion.region_projection.in_features),
+    )
     mask = torch.arange(7) < torch.tensor([7, 2, 5])[:, None]
-    ours = fuse(fusion, words, word_mask=mask, regions=[(regions, torch.ones(3, 4, dtype=torch.bool))]).features
-    torch.testing.assert_close(model.fused(words, regions, mask.long())[mask], ours[mask], atol=1e-5, rtol=1e-5)
+    ours = fuse(
+        fusion, words, word_mask=mask, regions=[(regions, torch.ones(3, 4, dtype=torch.bool))]
+    ).features
+    torch.testing.assert_close(
+        model.fused(words, regions, mask.long())[mask], ours[mask], atol=1e-5, rtol=1e-5
+    )
 
 
 def test_plain_program_is_as_large_as_our_model(setting: Setting, plain) -> None:
-    """If it failed, one would be timed with smaller layers. What depends on the labels is left out: sub-tokens have more."""
+    """If it failed, one would be timed with smaller layers. What depends on the labels is left out:
+    sub-tokens have more.
+    """
 
     def size(model: nn.Module) -> int:
         own = ("classifier", "crf", "no_picture")
-        return sum(tensor.numel() for name, tensor in model.named_parameters() if not any(part in name for part in own))
+        return sum(
+            tensor.numel()
+            for name, tensor in model.named_parameters()
+            if not any(part in name for part in own)
+        )
 
     assert size(plain.model) == size(setting.model())
 
@@ -125,7 +157,9 @@ def test_plain_program_tags_each_word_and_learns(setting: Setting, plain) -> Non
 
 
 def test_ready_features_are_those_of_the_pictures(setting: Setting) -> None:
-    """If it failed, training and extraction with features would be timed on something else than the posts' pictures."""
+    """If it failed, training and extraction with features would be timed on something else than the posts'
+    pictures.
+    """
     model = setting.model()
     stir(model)
     features = picture_features(setting, model)
@@ -133,10 +167,15 @@ def test_ready_features_are_those_of_the_pictures(setting: Setting) -> None:
     model.eval()
     for pixels, ready in zip(training.loader(), training.loader(features=features), strict=True):
         assert "pixel_values" in pixels and "pixel_values" not in ready
-        torch.testing.assert_close(model(**pixels).loss, model(**ready).loss, atol=1e-2, rtol=1e-2)  # features are in bfloat16
+        torch.testing.assert_close(
+            model(**pixels).loss, model(**ready).loss, atol=1e-2, rtol=1e-2
+        )  # features are in bfloat16
     seen, given = MMNERExtraction(setting, model), MMNERExtraction(setting, model, features=features)
     found = seen.extract()
-    places = [[[(one["start"], one["end"]) for one in entities] for entities in each] for each in (given.extract(), found)]
+    places = [
+        [[(one["start"], one["end"]) for one in entities] for entities in each]
+        for each in (given.extract(), found)
+    ]
     assert places[0] == places[1] and any(found)
 
 
@@ -186,11 +225,17 @@ def test_backward_pass_is_counted_by_part(setting: Setting, monkeypatch) -> None
 
 @pytest.mark.slow
 def test_second_run_and_second_seed_compute_no_picture(tmp_path: Path, monkeypatch, capsys) -> None:
-    """If it failed, a frozen encoder would run again on pictures whose features are kept, or the command would not count it."""
-    with_weights = RECIPE["model"] | {"vision_towers": [frozen_tower(tmp_path)]}  # random ones would be another seed's
+    """If it failed, a frozen encoder would run again on pictures whose features are kept, or the command
+    would not count it.
+    """
+    with_weights = RECIPE["model"] | {
+        "vision_towers": [frozen_tower(tmp_path)]
+    }  # random ones would be another seed's
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(RECIPE | {"model": with_weights}))
     recipe = str(tmp_path / "tiny.yaml")
-    monkeypatch.setattr("sys.argv", ["second_runs", "--steps", "1", "--recipe", recipe, "--mixed_precision", "no"])
+    monkeypatch.setattr(
+        "sys.argv", ["second_runs", "--steps", "1", "--recipe", recipe, "--mixed_precision", "no"]
+    )
     second_runs.main()
     first, second, seed = capsys.readouterr().out.splitlines()
     pictures = int(first.split("encoders ran on ")[1].split()[0])
@@ -200,9 +245,13 @@ def test_second_run_and_second_seed_compute_no_picture(tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
-def test_memory_command_trains_and_extracts_on_as_many_posts_as_it_says(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_memory_command_trains_and_extracts_on_as_many_posts_as_it_says(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
     """If it failed, the figures of memory would not be those of corpora of two sizes."""
-    monkeypatch.setattr("sys.argv", ["memory", "--training", "40", "80", "--extraction", "40", "80", "--steps", "4"])
+    monkeypatch.setattr(
+        "sys.argv", ["memory", "--training", "40", "80", "--extraction", "40", "80", "--steps", "4"]
+    )
     memory.main(memory.parse_arguments(), tmp_path)
     shown = capsys.readouterr().out
     assert re.findall(r"(\w+), (\d+) posts: [\d,]+ MiB of its own", shown) == [

@@ -1,4 +1,6 @@
-"""What strangers send, or what their data say, runs nothing, fetches nothing, and opens no file that lies elsewhere."""
+"""What strangers send, or what their data say, runs nothing, fetches nothing, and opens no file that lies
+elsewhere.
+"""
 
 import io
 import json
@@ -20,27 +22,29 @@ from transformers import BertConfig, BertModel
 import train_accelerate
 from dataset_scripts import archives
 from dataset_scripts.archives import unpacked
+from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import open_corpus
-from dataset_scripts.reader import CorpusError
-from modeling_mmner.assembly import build_model, build_processor, check_model
 from modeling_mmner.cli import main
-from modeling_mmner.images_mmner import PictureError
-from modeling_mmner.pipeline_mmner import MultimodalNERPipeline
-from modeling_mmner.plain_yaml import read_yaml
-from modeling_mmner.recipes import load_recipe
-from modeling_mmner.vision_mmner import VisionTower
-from tests.bad_input.folders import Planted
+from modeling_mmner.files import read_yaml
+from modeling_mmner.model.images_mmner import PictureError
+from modeling_mmner.model.pipeline_mmner import MultimodalNERPipeline
+from modeling_mmner.model.vision_mmner import VisionTower
+from modeling_mmner.training.assembly import build_model, build_processor, check_model
+from modeling_mmner.training.recipes import load_recipe
+from tests.inference.test_captioning import blip
 from tests.small_corpora import write_pictures, write_posts
 from tests.small_posts import small_parts
-from tests.test_captioning import blip
-from tests.test_training import small_recipe, write_corpus
+from tests.stress.bad_input.folders import Planted
 from tests.tiny import TOWER, see, tiny_config
+from tests.training.test_training import small_recipe, write_corpus
 
 # Nothing is fetched
 
 
 class Network:
-    """Refuses every connection but those within this computer's own processes, and remembers who was asked for."""
+    """Refuses every connection but those within this computer's own processes, and remembers who was asked
+    for.
+    """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.asked: list[Any] = []
@@ -77,11 +81,16 @@ def test_the_network_is_watched(network):
 
 
 def test_whoever_has_the_files_needs_no_network(network, tmp_path, capsys):
-    """If it failed, training, prediction or looking at a corpus would tell others what is done, or stop without a network."""
+    """If it failed, training, prediction or looking at a corpus would tell others what is done, or stop
+    without a network.
+    """
     write_corpus(tmp_path)
     recipe = small_recipe(tmp_path, epochs=1)
     train_accelerate.train(recipe)
-    model, picture = str(Path(recipe.training.output_dir) / "model"), str(next((tmp_path / "images").glob("en-test-*")))
+    model, picture = (
+        str(Path(recipe.training.output_dir) / "model"),
+        str(next((tmp_path / "images").glob("en-test-*"))),
+    )
     text = "Look at this : Jordan !"
     lines = tmp_path / "posts.jsonl"
     lines.write_text(json.dumps({"text": text, "image": Path(picture).name}), encoding="utf-8")
@@ -90,10 +99,27 @@ def test_whoever_has_the_files_needs_no_network(network, tmp_path, capsys):
     shown = [str(tmp_path), "--image_dir", str(tmp_path / "images")]
     for command in (
         ["predict", "--model", model, "--input", str(lines), "--image_dir", str(tmp_path / "images")],
-        ["explain", "--model", model, "--text", text, "--image", picture, "--output_dir", str(tmp_path / "explained")],
+        [
+            "explain",
+            "--model",
+            model,
+            "--text",
+            text,
+            "--image",
+            picture,
+            "--output_dir",
+            str(tmp_path / "explained"),
+        ],
         ["inspect", *shown, "--output_dir", str(tmp_path / "inspected")],
         ["evaluate", *shown, "--model", model],
-        ["caption", *shown, "--model", str(tmp_path / "blip"), "--output_file", str(tmp_path / "captions.jsonl")],
+        [
+            "caption",
+            *shown,
+            "--model",
+            str(tmp_path / "blip"),
+            "--output_file",
+            str(tmp_path / "captions.jsonl"),
+        ],
     ):
         assert main(command) == 0, capsys.readouterr().err
     assert network.asked == []
@@ -104,14 +130,31 @@ ADDRESS = "http://127.0.0.1:9/a.jpg"
 
 @pytest.mark.parametrize("command", ["predict", "own data", "data set"])
 def test_addresses_in_data_are_not_fetched(network, tmp_path, command):
-    """If it failed, whoever writes a file of posts would learn who reads it, or reach what only its reader may reach."""
+    """If it failed, whoever writes a file of posts would learn who reads it, or reach what only its reader
+    may reach.
+    """
     row = {"tokens": ["Jordan", "x"], "ner_tags": ["B-PER", "O"], "image": ADDRESS}
     lines = tmp_path / "posts.jsonl"
-    lines.write_text("\n".join(json.dumps(row | {"tokens": ["Jordan", str(n)]}) for n in range(30)), encoding="utf-8")
+    lines.write_text(
+        "\n".join(json.dumps(row | {"tokens": ["Jordan", str(n)]}) for n in range(30)), encoding="utf-8"
+    )
     if command == "predict":
         for part in small_parts():
             part.save_pretrained(tmp_path / "model")
-        assert main(["predict", "--model", str(tmp_path / "model"), "--input", str(lines), "--output", str(tmp_path / "o")]) == 0
+        assert (
+            main(
+                [
+                    "predict",
+                    "--model",
+                    str(tmp_path / "model"),
+                    "--input",
+                    str(lines),
+                    "--output",
+                    str(tmp_path / "o"),
+                ]
+            )
+            == 0
+        )
     elif command == "own data":
         corpus = open_corpus(str(lines))
         assert corpus.notes["pictures left out: addresses on the web; download them into --image_dir"] == 30
@@ -139,25 +182,41 @@ def test_pictures_of_posts_lie_in_their_folder(tmp_path):
     pipe = MultimodalNERPipeline(model=model, processor=processor)
     for given in ("inside.png", str(pictures / "inside.png"), {"path": "inside.png"}):
         pipe({"text": "a", "image": given}, image_dir=pictures)
-    for given in ("../outside.png", str(outside), "link.png", {"bytes": None, "path": str(outside)}, "", ".", "a\0b"):
-        with pytest.raises(PictureError, match=r"expected a file in .*pictures, found none; --image_dir names another"):
+    for given in (
+        "../outside.png",
+        str(outside),
+        "link.png",
+        {"bytes": None, "path": str(outside)},
+        "",
+        ".",
+        "a\0b",
+    ):
+        with pytest.raises(
+            PictureError, match=r"expected a file in .*pictures, found none; --image_dir names another"
+        ):
             pipe({"text": "a", "image": given}, image_dir=pictures)
     pipe({"text": "a", "image": str(outside)})  # of a program's own posts any file is opened
 
 
 def test_links_of_a_corpus_are_followed_when_it_is_said(tmp_path):
-    """If it failed, an unpacked corpus could have a picture that is any file, or nobody could keep pictures elsewhere."""
+    """If it failed, an unpacked corpus could have a picture that is any file, or nobody could keep pictures
+    elsewhere.
+    """
     folder, pictures = write_posts(tmp_path / "corpus"), write_pictures(tmp_path / "pictures")
     (tmp_path / "elsewhere.jpg").write_bytes((pictures / "1.jpg").read_bytes())
     (pictures / "1.jpg").unlink()
     (pictures / "1.jpg").symlink_to(tmp_path / "elsewhere.jpg")
     with pytest.raises(
-        CorpusError, match=r"1\.jpg: expected a picture that lies in .*, found a link to .*--follow_links takes it"
+        CorpusError,
+        match=r"1\.jpg: expected a picture that lies in .*, found a link to .*--follow_links takes it",
     ):
         open_corpus(str(folder), image_dir=pictures)
     rows = open_corpus(str(folder), image_dir=pictures, follow_links=True).splits["train"]
     assert rows[0]["image"]["path"] == str(pictures / "1.jpg")
-    rows_of_posts = [{"tokens": ["Jordan" * n], "ner_tags": ["B-PER"], "image": None if n > 1 else "1.jpg"} for n in range(1, 31)]
+    rows_of_posts = [
+        {"tokens": ["Jordan" * n], "ner_tags": ["B-PER"], "image": None if n > 1 else "1.jpg"}
+        for n in range(1, 31)
+    ]
     lines = tmp_path / "posts.jsonl"
     lines.write_text("\n".join(map(json.dumps, rows_of_posts)), encoding="utf-8")
     left_out = "pictures left out: no such file in the folder or --image_dir"
@@ -186,25 +245,34 @@ def test_pickles_are_no_picture_encoders(name, tmp_path):
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
 def test_pickles_are_no_text_encoders(name, tmp_path):
     """If it failed, an encoder from somewhere would run a program as it is read."""
-    BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(tmp_path)
+    BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(
+        tmp_path
+    )
     _, processor = small_parts()
     processor.tokenizer.save_pretrained(tmp_path)
     a_pickle(tmp_path, name)
     recipe = load_recipe("bert-crf", {"text_encoder": str(tmp_path)})
     with pytest.raises(
-        ValueError, match=r"text_encoder .*: expected the folder or Hub id of an encoder of transformers with weights"
+        ValueError,
+        match=r"text_encoder .*: expected the folder or Hub id of an encoder of transformers with weights",
     ):
         build_model(recipe, build_processor(recipe, labels=processor.labels, posts=[["a"]]))
     assert not (tmp_path / "planted").exists()
 
 
 def test_code_of_a_text_encoder_is_not_run(tmp_path, monkeypatch):
-    """If it failed, an encoder from somewhere would run a program, or training stop at a question that nobody sees."""
-    config = BertConfig(vocab_size=100, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    """If it failed, an encoder from somewhere would run a program, or training stop at a question that nobody
+    sees.
+    """
+    config = BertConfig(
+        vocab_size=100, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
     BertModel(config).save_pretrained(tmp_path)
     _, processor = small_parts()
     processor.tokenizer.save_pretrained(tmp_path)
-    (tmp_path / "planted_code.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'planted')!r})\nclass Evil: pass\n")
+    (tmp_path / "planted_code.py").write_text(
+        f"import os\nos.mkdir({str(tmp_path / 'planted')!r})\nclass Evil: pass\n"
+    )
     for name in ("config.json", "tokenizer_config.json"):
         saved = json.loads((tmp_path / name).read_text(encoding="utf-8"))
         evil = "planted_code.Evil"
@@ -234,11 +302,20 @@ def test_weights_in_safetensors_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["!!python/object/apply:os.system ['true']", "&a [*a]", "a: &b [x]\nc: *b", "[" * 20_000, "a: [", "a: \0"],
+    [
+        "!!python/object/apply:os.system ['true']",
+        "&a [*a]",
+        "a: &b [x]\nc: *b",
+        "[" * 20_000,
+        "a: [",
+        "a: \0",
+    ],
     ids=["an object", "a list in itself", "a reference", "nested deep", "cut", "NUL"],
 )
 def test_yaml_says_plain_values(text):
-    """If it failed, a recipe or option from somewhere could run something, or stand for more than there is memory."""
+    """If it failed, a recipe or option from somewhere could run something, or stand for more than there is
+    memory.
+    """
     with pytest.raises(ValueError):
         read_yaml(text)
     assert read_yaml("a: [1, x, {b: null}]") == {"a": [1, "x", {"b": None}]}
@@ -249,7 +326,11 @@ def test_yaml_says_plain_values(text):
 
 def bomb(path: Path, size: int, members: int) -> Path:
     """An archive of zeros, which are packed to a thousandth."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) if path.suffix == ".zip" else tarfile.open(path, "w:gz") as archive:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED)
+        if path.suffix == ".zip"
+        else tarfile.open(path, "w:gz")
+    ) as archive:
         for number in range(members):
             if isinstance(archive, zipfile.ZipFile):
                 archive.writestr(f"{number}.txt", bytes(size))
@@ -264,11 +345,14 @@ def bomb(path: Path, size: int, members: int) -> Path:
     ("name", "size", "members"), [("a.zip", 2_000_000, 1), ("a.tar.gz", 2_000_000, 1), ("a.tar.gz", 0, 2_000)]
 )
 def test_archives_are_no_bombs(name, size, members, tmp_path, monkeypatch):
-    """If it failed, an archive of a few KB would fill the disk with files, or the file system with their names."""
+    """If it failed, an archive of a few KB would fill the disk with files, or the file system with their
+    names.
+    """
     monkeypatch.setattr(archives, "_MOST_AT_LEAST", 1_000_000)
     path = bomb(tmp_path / name, size, members)
     with pytest.raises(
-        CorpusError, match=r"expected an archive that is at most [\d,]+ bytes when unpacked, 50 times its own size"
+        CorpusError,
+        match=r"expected an archive that is at most [\d,]+ bytes when unpacked, 50 times its own size",
     ):
         unpacked(path, tmp_path / "unpacked")
     taken = sum(file.stat().st_size for file in (tmp_path / "unpacked").rglob("*"))
@@ -282,10 +366,14 @@ def test_archives_are_no_bombs(name, size, members, tmp_path, monkeypatch):
 
 
 def test_a_tower_that_was_let_go_of_says_so():
-    """If it failed, pixels for a model that keeps features alone would end in an attribute that None does not have."""
+    """If it failed, pixels for a model that keeps features alone would end in an attribute that None does not
+    have.
+    """
     tower = VisionTower(tiny_config().vision_tower_configs()[0])
     tower.release()
     pixels, nothing = torch.zeros(1, 1, 3, 64, 64, dtype=torch.uint8), torch.zeros(1, 1, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"vision tower resnet10t: expected ready-made features, .* found pixels"):
+    with pytest.raises(
+        ValueError, match=r"vision tower resnet10t: expected ready-made features, .* found pixels"
+    ):
         see(tower, pixels, image_mask=~nothing)
     assert see(tower, pixels, image_mask=nothing)[0].shape == (1, 0, tower.channels)

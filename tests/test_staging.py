@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dataset_scripts.built_corpus import build_dataset
-from modeling_mmner.staging import renewed_folder, staged_folder, write_whole
+from dataset_scripts.builders.built_corpus import build_dataset
+from modeling_mmner.files import renewed_folder, staged_folder, write_whole
 from tests.built_corpora import POSTS, files_of, rows_of
 from tests.small_corpora import encoded, write_posts
 
@@ -116,7 +116,9 @@ def test_old_folder_is_put_back_when_the_new_one_cannot_take_its_place(tmp_path,
 
 @pytest.mark.parametrize("dies", DEATHS)
 def test_killed_replacement_loses_nothing(tmp_path, dies):
-    """If it failed, a data set could be lost when its renewal is killed at a bad moment, or rubbish stay for ever."""
+    """If it failed, a data set could be lost when its renewal is killed at a bad moment, or rubbish stay for
+    ever.
+    """
     target = fill(tmp_path / "target", OLD)
     killed(lambda: dies(target))
     with (
@@ -146,7 +148,9 @@ def test_first_run_that_is_killed_leaves_no_target(tmp_path):
 
 
 def test_remains_under_this_processs_number_are_cleared(tmp_path):
-    """If it failed, nothing would be recovered in containers, where the killed process mostly had the same number."""
+    """If it failed, nothing would be recovered in containers, where the killed process mostly had the same
+    number.
+    """
     target, number = tmp_path / "target", os.getpid()
     fill(tmp_path / f".target.replaced-{number}-01234567", OLD)
     fill(tmp_path / f".target.incomplete-{number}-01234567", {"part/new": b"2"})
@@ -164,7 +168,9 @@ def test_work_of_a_running_process_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize("name", ["[ab]", "a*", "a?", "a b", "ä"])
 def test_remains_of_other_targets_are_left_alone(tmp_path, name):
-    """If it failed, a folder's odd name would make a build miss its own remains, or delete those of others."""
+    """If it failed, a folder's odd name would make a build miss its own remains, or delete those of
+    others.
+    """
     number = killed(die)
     for other in (name, "ab", "a", "other"):
         fill(tmp_path / f".{other}.incomplete-{number}-01234567", {"part/new": b"2"})
@@ -179,7 +185,10 @@ def test_what_is_not_of_the_same_making_stays(tmp_path, marker, overwrite):
     """If it failed, a wrong output folder would cost a user's files."""
     target = fill(tmp_path / "target", {"thesis.txt": b"1"})
     message = "target: expected a new or an empty folder, found something else there"
-    with pytest.raises(FileExistsError, match=message), staged_folder(target, marker=marker, overwrite=overwrite):
+    with (
+        pytest.raises(FileExistsError, match=message),
+        staged_folder(target, marker=marker, overwrite=overwrite),
+    ):
         pass
     assert files_of(target) == {"thesis.txt": b"1"}
 
@@ -209,12 +218,22 @@ def renew(target: Path) -> None:
 
 
 def test_files_of_others_go_along(tmp_path):
-    """If it failed, saving a model again would cost the notes that lie beside it, or leave its old files there."""
-    target = fill(tmp_path / "target", OLD | {"notes.txt": b"mine", "part/own.txt": b"mine, too", "part/new": b"not mine"})
+    """If it failed, saving a model again would cost the notes that lie beside it, or leave its old files
+    there.
+    """
+    target = fill(
+        tmp_path / "target",
+        OLD | {"notes.txt": b"mine", "part/own.txt": b"mine, too", "part/new": b"not mine"},
+    )
     (target / "empty").mkdir()
     (target / "link").symlink_to("notes.txt")
     renew(target)
-    assert files_of(target) == NEW | {"notes.txt": b"mine", "part/own.txt": b"mine, too", "link": b"mine", "empty": b""}
+    assert files_of(target) == NEW | {
+        "notes.txt": b"mine",
+        "part/own.txt": b"mine, too",
+        "link": b"mine",
+        "empty": b"",
+    }
     assert (target / "link").is_symlink()
 
 
@@ -229,7 +248,9 @@ def test_link_stays_a_link(tmp_path):
 def test_file_is_not_renewed(tmp_path):
     """If it failed, a file that has the folder's name would be deleted."""
     (tmp_path / "target").write_bytes(b"1")
-    with pytest.raises(FileExistsError, match="target: expected a folder, found a file; remove it, or name another folder"):
+    with pytest.raises(
+        FileExistsError, match="target: expected a folder, found a file; remove it, or name another folder"
+    ):
         renew(tmp_path / "target")
 
 
@@ -241,7 +262,9 @@ def test_killed_renewal_leaves_the_old_folder_or_none(tmp_path, monkeypatch, die
     killed(lambda: dies(target))
     assert not target.exists() or files_of(target) == OLD | {"notes.txt": b"mine"}
     renew(target)
-    assert files_of(tmp_path) == {f"target/{name}": content for name, content in (NEW | {"notes.txt": b"mine"}).items()}
+    assert files_of(tmp_path) == {
+        f"target/{name}": content for name, content in (NEW | {"notes.txt": b"mine"}).items()
+    }
 
 
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
@@ -264,7 +287,7 @@ def test_file_is_the_old_one_until_it_is_the_new_one(tmp_path, error):
 SLOW_BUILD = """
 import sys, time
 from dataset_scripts import builder
-from dataset_scripts.built_corpus import build_dataset
+from dataset_scripts.builders.built_corpus import build_dataset
 load = builder.load_picture
 builder.load_picture = lambda picture: time.sleep(0.02) or load(picture)
 build_dataset("conll", sys.argv[1] + "/built", data_dir=sys.argv[1] + "/corpus", image_dir=sys.argv[1] + "/images")
@@ -272,9 +295,15 @@ build_dataset("conll", sys.argv[1] + "/built", data_dir=sys.argv[1] + "/corpus",
 
 
 def test_killed_build_leaves_nothing_that_a_second_one_does_not_clear(tmp_path):
-    """If it failed, a build killed by a cluster's time limit would leave half a data set, or stop the next build."""
+    """If it failed, a build killed by a cluster's time limit would leave half a data set, or stop the next
+    build.
+    """
     posts = [(str(number), f"word{number}/O") for number in range(300)]
-    folder, images, built = write_posts(tmp_path / "corpus", POSTS | {"train": posts}), tmp_path / "images", tmp_path / "built"
+    folder, images, built = (
+        write_posts(tmp_path / "corpus", POSTS | {"train": posts}),
+        tmp_path / "images",
+        tmp_path / "built",
+    )
     images.mkdir()
     for number in range(300):
         (images / f"{number}.jpg").write_bytes(encoded(number, "JPEG"))

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.assembly import train_tokenizer
-from modeling_mmner.context_mmner import FusionOutput, Regions, TextStates, masked_mean
-from modeling_mmner.parts_mmner import TEXT_TOWERS
-from modeling_mmner.word_vocabulary import make_word_tokenizer, word_vocabulary
+from modeling_mmner.model.context_mmner import FusionOutput, Regions, TextStates, masked_mean
+from modeling_mmner.model.parts_mmner import TEXT_TOWERS
+from modeling_mmner.training.assembly import train_tokenizer
+from modeling_mmner.training.word_vocabulary import make_word_tokenizer, word_vocabulary
 
 VOCABULARY = 100
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -22,7 +22,11 @@ TEXT: dict[str, Any] = {
     "intermediate_size": 64,
     "max_position_embeddings": 64,
 }
-TOWER: dict[str, Any] = {"backbone": "resnet10t", "backbone_args": {"channels": [8, 16, 24, 32]}, "image_size": 64}
+TOWER: dict[str, Any] = {
+    "backbone": "resnet10t",
+    "backbone_args": {"channels": [8, 16, 24, 32]},
+    "image_size": 64,
+}
 VIT: dict[str, Any] = {
     "backbone": "vit_tiny_patch16_224",
     "backbone_args": {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2},
@@ -54,9 +58,15 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_config(*, text: dict[str, Any] | None = None, tower: dict[str, Any] | None = None, **settings: Any) -> MMNERConfig:
-    """A config of MLMNER in small, or of another fusion's system; `text` and `tower` (each one) change single keys."""
-    settings.setdefault("vision_towers", [one | (tower or {}) for one in TOWERS[settings.get("fusion", "cross-modal")]])
+def tiny_config(
+    *, text: dict[str, Any] | None = None, tower: dict[str, Any] | None = None, **settings: Any
+) -> MMNERConfig:
+    """A config of MLMNER in small, or of another fusion's system; `text` and `tower` (each one) change single
+    keys.
+    """
+    settings.setdefault(
+        "vision_towers", [one | (tower or {}) for one in TOWERS[settings.get("fusion", "cross-modal")]]
+    )
     settings.setdefault("id2label", dict(enumerate(LABELS)))
     if not TEXT_TOWERS[settings.get("text_tower", "transformer")].has_encoder:
         settings = WORDS | settings
@@ -64,7 +74,9 @@ def tiny_config(*, text: dict[str, Any] | None = None, tower: dict[str, Any] | N
     return MMNERConfig(**settings)
 
 
-def tiny_model(config: MMNERConfig | None = None, *, seed: int = 0, **settings: Any) -> MMNERForTokenClassification:
+def tiny_model(
+    config: MMNERConfig | None = None, *, seed: int = 0, **settings: Any
+) -> MMNERForTokenClassification:
     """A model in evaluation mode whose weights are far enough from 0 that every part matters."""
     torch.manual_seed(seed)
     model = MMNERForTokenClassification(config or tiny_config(**settings))
@@ -74,7 +86,9 @@ def tiny_model(config: MMNERConfig | None = None, *, seed: int = 0, **settings: 
 
 @torch.no_grad()
 def stir(module: nn.Module, *, scale: float = 0.1) -> None:
-    """Move every parameter at random: small and symmetric initial weights would hide what a part contributes."""
+    """Move every parameter at random: small and symmetric initial weights would hide what a part
+    contributes.
+    """
     for parameter in module.parameters():
         parameter.add_(torch.randn_like(parameter) * scale)
 
@@ -94,7 +108,11 @@ def set_random_centres(model: MMNERForTokenClassification) -> None:
 
 
 def tiny_batch(
-    lengths: tuple[int, ...] = (5, 3, 7), pictures: tuple[int, ...] = (1, 0, 2), *, seed: int = 0, size: int = 64
+    lengths: tuple[int, ...] = (5, 3, 7),
+    pictures: tuple[int, ...] = (1, 0, 2),
+    *,
+    seed: int = 0,
+    size: int = 64,
 ) -> dict[str, Tensor]:
     """Random posts: the number of words and of pictures of each; words have one to three sub-tokens."""
     generator = torch.Generator().manual_seed(seed)
@@ -119,7 +137,9 @@ def tiny_batch(
         batch["attention_mask"][row, :total] = 1
         batch["word_starts"][row, : len(counts)] = 1 + counts.cumsum(0) - counts
     labels = draw(0, len(LABELS), *batch["word_mask"].shape)
-    spelt = draw(1, 10, *batch["word_mask"].shape)[..., None] * batch["word_mask"][..., None] > torch.arange(9)
+    spelt = draw(1, 10, *batch["word_mask"].shape)[..., None] * batch["word_mask"][..., None] > torch.arange(
+        9
+    )
     batch["character_ids"] = draw(1, 257, *spelt.shape).masked_fill(~spelt, 0)
     batch["labels"] = labels.masked_fill(~batch["word_mask"], -100)
     return batch
@@ -130,8 +150,14 @@ def one_post(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:
     words, pieces = int(batch["word_mask"][row].sum()), int(batch["attention_mask"][row].sum())
     pictures = batch["image_mask"][row]
     post = {name: batch[name][row : row + 1, :pieces] for name in ("input_ids", "attention_mask")}
-    post |= {name: batch[name][row : row + 1, :words] for name in ("word_starts", "word_mask", "labels", "character_ids")}
-    return post | {"pixel_values": batch["pixel_values"][row : row + 1, pictures], "image_mask": pictures[None, pictures]}
+    post |= {
+        name: batch[name][row : row + 1, :words]
+        for name in ("word_starts", "word_mask", "labels", "character_ids")
+    }
+    return post | {
+        "pixel_values": batch["pixel_values"][row : row + 1, pictures],
+        "image_mask": pictures[None, pictures],
+    }
 
 
 def heads_of(config: MMNERConfig) -> int:
@@ -141,7 +167,12 @@ def heads_of(config: MMNERConfig) -> int:
 
 
 def fuse(
-    fusion: nn.Module, words: Tensor, *, word_mask: Tensor, regions: list[tuple[Tensor, Tensor]], need_weights: bool = False
+    fusion: nn.Module,
+    words: Tensor,
+    *,
+    word_mask: Tensor,
+    regions: list[tuple[Tensor, Tensor]],
+    need_weights: bool = False,
 ) -> FusionOutput:
     """What a fusion makes of words and of pairs of regions and their mask."""
     text = TextStates(words, word_mask, masked_mean(words, word_mask))
@@ -155,7 +186,9 @@ def see(tower: nn.Module, pixels: Tensor, *, image_mask: Tensor) -> tuple[Tensor
 
 
 def naive_attention(attention: nn.Module, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention of one text, head by head: (Q, D) over (K, D) gives (Q, D) and weights (Q, K), mean over heads."""
+    """Attention of one text, head by head: (Q, D) over (K, D) gives (Q, D) and weights (Q, K), mean over
+    heads.
+    """
     width = query.shape[1] // attention.heads
     queries, keys, values = attention.query(query), attention.key(context), attention.value(context)
     mixed, weights = [], []
@@ -167,7 +200,9 @@ def naive_attention(attention: nn.Module, query: Tensor, context: Tensor) -> tup
 
 
 def naive_layer(layer: nn.Module, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """`TransformerLayer` without dropout for one text: attention, residual from the query, norm, feed-forward, norm."""
+    """`TransformerLayer` without dropout for one text: attention, residual from the query, norm,
+    feed-forward, norm.
+    """
     attended, weights = naive_attention(layer.attention, query, context)
     states = layer.attention_norm(query + attended)
     return layer.feed_forward_norm(states + layer.feed_forward(states)), weights
@@ -176,7 +211,10 @@ def naive_layer(layer: nn.Module, query: Tensor, context: Tensor) -> tuple[Tenso
 def gradients(loss: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     """The gradient of `loss` for each input, 0 where it does not depend on it."""
     found = torch.autograd.grad(loss, inputs, allow_unused=True)
-    return [torch.zeros_like(tensor) if gradient is None else gradient for tensor, gradient in zip(inputs, found, strict=True)]
+    return [
+        torch.zeros_like(tensor) if gradient is None else gradient
+        for tensor, gradient in zip(inputs, found, strict=True)
+    ]
 
 
 def parts_of(
@@ -185,7 +223,11 @@ def parts_of(
     """A tiny model of some settings with a processor whose vocabulary is that of posts."""
     row = TEXT_TOWERS[settings.get("text_tower", "transformer")]
     tokenizer = train_tokenizer(posts, 100) if row.has_encoder else make_word_tokenizer(posts, size=100)
-    sizes = {"text": {"vocab_size": len(tokenizer)}} if row.has_encoder else {"word_vocabulary": word_vocabulary(tokenizer)}
+    sizes = (
+        {"text": {"vocab_size": len(tokenizer)}}
+        if row.has_encoder
+        else {"word_vocabulary": word_vocabulary(tokenizer)}
+    )
     model = ready_model(**settings, **sizes, seed=seed)
     image_size, word_bytes = 64 if model.config.vision_towers else None, 12 if row.reads_characters else None
     return model, MMNERProcessor(tokenizer, labels=LABELS, image_size=image_size, word_bytes=word_bytes)

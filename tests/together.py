@@ -20,18 +20,27 @@ def free_port() -> int:
 
 
 def together(work: Callable[..., Any], *arguments: Any, folder: Path, processes: int = 2) -> list[Any]:
-    """What `work` returns in each of some processes. What each prints is in a file of its own, `0.out` and so on."""
+    """What `work` returns in each of some processes. What each prints is in a file of its own, `0.out` and so
+    on.
+    """
     codes = exit_codes(work, *arguments, folder=folder, processes=processes)
-    assert codes == [0] * processes, f"expected processes to end well within {SECONDS} s, found exit codes {codes}"
+    assert codes == [0] * processes, (
+        f"expected processes to end well within {SECONDS} s, found exit codes {codes}"
+    )
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(processes)]
 
 
-def exit_codes(work: Callable[..., Any], *arguments: Any, folder: Path, processes: int = 2) -> list[int | None]:
+def exit_codes(
+    work: Callable[..., Any], *arguments: Any, folder: Path, processes: int = 2
+) -> list[int | None]:
     """How such processes end; None of one that did not, and was killed."""
     # Not from this process, whose threads (of earlier tests) may hold a lock that a fork would wait for.
     context, port = multiprocessing.get_context("forkserver"), free_port()
     context.set_forkserver_preload([work.__module__])
-    started = [context.Process(target=_work, args=(work, arguments, folder, rank, processes, port)) for rank in range(processes)]
+    started = [
+        context.Process(target=_work, args=(work, arguments, folder, rank, processes, port))
+        for rank in range(processes)
+    ]
     for process in started:
         process.start()
     for process in started:
@@ -42,8 +51,15 @@ def exit_codes(work: Callable[..., Any], *arguments: Any, folder: Path, processe
     return codes
 
 
-def _work(work: Callable[..., Any], arguments: tuple[Any, ...], folder: Path, rank: int, processes: int, port: int) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+def _work(
+    work: Callable[..., Any], arguments: tuple[Any, ...], folder: Path, rank: int, processes: int, port: int
+) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     with (folder / f"{rank}.out").open("w", encoding="utf-8") as printed, redirect_stdout(printed):

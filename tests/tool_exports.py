@@ -9,16 +9,28 @@ from typing import Any
 
 import datasets
 
-from modeling_mmner.labels_mmner import split_words
+from modeling_mmner.model.labels_mmner import split_words
 
 Annotated = tuple[str, list[tuple[int, int, str]]]
 
-NAMES = {"PER": ["Jordan", "Anna Müller", "José"], "LOC": ["San Marino", "Zürich", "l'Aquila"], "ORG": ["Café 9.30"]}
-PATTERNS = ["{} was here, really", "Did you see {} and {}?", "\U0001f600 from {}!", "nothing to see", "«{}» – {}, {}"]
+NAMES = {
+    "PER": ["Jordan", "Anna Müller", "José"],
+    "LOC": ["San Marino", "Zürich", "l'Aquila"],
+    "ORG": ["Café 9.30"],
+}
+PATTERNS = [
+    "{} was here, really",
+    "Did you see {} and {}?",
+    "\U0001f600 from {}!",
+    "nothing to see",
+    "«{}» – {}, {}",
+]
 
 
 def annotated_texts(count: int, *, seed: int = 0) -> list[Annotated]:
-    """Texts, each with its entities as (first character, one past the last, type); all fall on word borders."""
+    """Texts, each with its entities as (first character, one past the last, type); all fall on word
+    borders.
+    """
     draw, texts = random.Random(seed), []
     for number in range(count):
         text, spans = "", []
@@ -45,7 +57,9 @@ def units(text: str, place: int) -> int:
 
 
 def json_lines(path: Path, records: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8"
+    )
     return path
 
 
@@ -59,7 +73,8 @@ def plain(folder: Path) -> Path:
 
 def doccano(folder: Path) -> Path:
     records = [
-        {"id": 7 * number, "text": text, "label": [list(span) for span in spans]} for number, (text, spans) in enumerate(TEXTS)
+        {"id": 7 * number, "text": text, "label": [list(span) for span in spans]}
+        for number, (text, spans) in enumerate(TEXTS)
     ]
     return json_lines(folder / "doccano.jsonl", records)
 
@@ -79,11 +94,19 @@ def prodigy(folder: Path) -> Path:
     records = []
     for text, spans in TEXTS:
         tokens = [
-            {"text": word.text, "start": word.start, "end": word.end, "id": place} for place, word in enumerate(split_words(text))
+            {"text": word.text, "start": word.start, "end": word.end, "id": place}
+            for place, word in enumerate(split_words(text))
         ]
-        marked = [{"start": start, "end": end, "token_start": 0, "token_end": 0, "label": label} for start, end, label in spans]
-        records.append({"text": text, "_input_hash": 1, "tokens": tokens, "spans": marked, "answer": "accept"})
-    return json_lines(folder / "prodigy.jsonl", [*records, {"text": "no Jordan", "spans": [], "answer": "reject"}])
+        marked = [
+            {"start": start, "end": end, "token_start": 0, "token_end": 0, "label": label}
+            for start, end, label in spans
+        ]
+        records.append(
+            {"text": text, "_input_hash": 1, "tokens": tokens, "spans": marked, "answer": "accept"}
+        )
+    return json_lines(
+        folder / "prodigy.jsonl", [*records, {"text": "no Jordan", "spans": [], "answer": "reject"}]
+    )
 
 
 def spacy_training(folder: Path) -> Path:
@@ -110,7 +133,12 @@ def label_studio(folder: Path) -> Path:
     for number, (text, spans) in enumerate(TEXTS):
         result = [
             {
-                "value": {"start": units(text, start), "end": units(text, end), "text": text[start:end], "labels": [label]},
+                "value": {
+                    "start": units(text, start),
+                    "end": units(text, end),
+                    "text": text[start:end],
+                    "labels": [label],
+                },
                 "id": "x",
                 "from_name": "label",
                 "to_name": "text",
@@ -118,11 +146,19 @@ def label_studio(folder: Path) -> Path:
             }
             for start, end, label in spans
         ]
-        done = [{"id": 1, "was_cancelled": True, "result": []}, {"id": 2, "was_cancelled": False, "result": result}]
-        tasks.append({"id": number, "data": {"text": text, "image": "/data/upload/1/a.png"}, "annotations": done})
+        done = [
+            {"id": 1, "was_cancelled": True, "result": []},
+            {"id": 2, "was_cancelled": False, "result": result},
+        ]
+        tasks.append(
+            {"id": number, "data": {"text": text, "image": "/data/upload/1/a.png"}, "annotations": done}
+        )
     path = folder / "label_studio.json"
     path.write_text(
-        json.dumps([*tasks, {"id": 99, "data": {"text": "skipped"}, "annotations": [{"was_cancelled": True}]}]), encoding="utf-8"
+        json.dumps(
+            [*tasks, {"id": 99, "data": {"text": "skipped"}, "annotations": [{"was_cancelled": True}]}]
+        ),
+        encoding="utf-8",
     )
     return path
 
@@ -147,13 +183,16 @@ def table_of_spans(folder: Path) -> Path:
         writer.writeheader()
         for number, (text, spans) in enumerate(TEXTS):
             entities = [{"start": start, "end": end, "label": label} for start, end, label in spans]
-            writer.writerow({"text": text, "entities": json.dumps(entities) if number % 2 else repr(entities)})
+            writer.writerow(
+                {"text": text, "entities": json.dumps(entities) if number % 2 else repr(entities)}
+            )
     return path
 
 
 def parquet(folder: Path) -> Path:
     records = [
-        {"text": text, "spans": [{"start": s, "end": e, "label": label} for s, e, label in spans]} for text, spans in TEXTS
+        {"text": text, "spans": [{"start": s, "end": e, "label": label} for s, e, label in spans]}
+        for text, spans in TEXTS
     ]
     path = folder / "spans.parquet"
     datasets.Dataset.from_list(records).to_parquet(path)

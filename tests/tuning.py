@@ -27,7 +27,9 @@ def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:
 def train(model: nn.Module, batch: dict[str, Tensor], *, steps: int, rate: float = 3e-3) -> list[float]:
     """Train on one batch; the loss of each step."""
     model.train()
-    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=rate)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=rate
+    )
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()
@@ -39,7 +41,9 @@ def train(model: nn.Module, batch: dict[str, Tensor], *, steps: int, rate: float
 
 
 def step(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], int]:
-    """The loss, the gradient of each trained parameter, and the bytes of activations that were kept for it."""
+    """The loss, the gradient of each trained parameter, and the bytes of activations that were kept for
+    it.
+    """
     kept = 0
 
     def keep(tensor: Tensor) -> Tensor:
@@ -52,4 +56,8 @@ def step(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = model(**batch).loss
     loss.backward()
-    return loss, {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}, kept
+    return (
+        loss,
+        {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None},
+        kept,
+    )

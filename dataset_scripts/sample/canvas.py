@@ -55,7 +55,9 @@ class Sketch:
 
     def within(self, left: float, top: float, size: float) -> Sketch:
         """The upright box whose corner lies at (`left`, `top`) of this one, `size` times as large."""
-        return replace(self, left=self.left + left * self.size, top=self.top + top * self.size, size=self.size * size)
+        return replace(
+            self, left=self.left + left * self.size, top=self.top + top * self.size, size=self.size * size
+        )
 
     def colour(self, *others: Colour) -> Colour:
         """A random colour that stands out against the backdrop, or against `others` where given."""

@@ -1,4 +1,6 @@
-"""Draws the pictures of the sample corpus: a random background, clutter, and a subject whose shape tells its kind."""
+"""Draws the pictures of the sample corpus: a random background, clutter, and a subject whose shape tells its
+kind.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,8 @@ def draw(kind: PictureKind, rng: random.Random) -> Image.Image:
 def encode_png(image: Image.Image) -> bytes:
     """`image` (RGB, at most 21,000 pixels) as an uncompressed PNG file.
 
-    Written out here because compressors differ between builds of Pillow, while these bytes depend on the pixels only.
+    Written out here because compressors differ between builds of Pillow, while these bytes depend on the
+    pixels only.
 
     Raises:
         ValueError: if `image` is not RGB, or too large for the single stored block this writes.
@@ -83,7 +86,9 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _background(sketch: Sketch, backdrop: Colour) -> None:
-    """Plain, a gradient, or two areas; always close enough to `backdrop` for contrasting colours to stand out."""
+    """Plain, a gradient, or two areas; always close enough to `backdrop` for contrasting colours to stand
+    out.
+    """
     sketch.rectangle(0, 0, 1, 1, backdrop)
     style = sketch.rng.choice(("plain", "gradient", "horizon"))
     target = tuple(max(0, min(255, channel + sketch.rng.randint(-70, 70))) for channel in backdrop)

@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 
-from ..builder import CorpusBuilder, corpus_features
+from ..builders.builder import CorpusBuilder, corpus_features
 from .drawing import draw, encode_png
 from .languages import LANGUAGES
 from .texts import ROUNDS, TAGS, GeneratedPost, Split, chance_level, generate_posts
@@ -42,27 +42,38 @@ class Sample(CorpusBuilder):
 
     VERSION = VERSION
     BUILDER_CONFIG_CLASS = SampleConfig
-    BUILDER_CONFIGS = [SampleConfig(name="all"), *(SampleConfig(name=code, languages=(code,)) for code in LANGUAGES)]
+    BUILDER_CONFIGS = [
+        SampleConfig(name="all"),
+        *(SampleConfig(name=code, languages=(code,)) for code in LANGUAGES),
+    ]
     DEFAULT_CONFIG_NAME = "all"
     IS_GENERATED = True
     TERMS = "Everything in it is generated, under the Apache License 2.0."
     KNOWN_PROBLEMS = (
-        "Synthetic and small: a score on it shows that a system works and uses its pictures, and is no evidence of quality on "
-        "real posts.",
+        (
+            "Synthetic and small: a score on it shows that a system works and uses its pictures, and is no"
+            " evidence of quality on real posts."
+        ),
     )
 
     @classmethod
     def chance(cls, languages: Iterable[str]) -> dict[str, float]:
         """Chance level of text alone on the ambiguous test posts, by language and over ``all``."""
-        posts = {language: list(generate_posts(language, "test", SampleConfig.seed)) for language in languages}
-        return {name: chance_level(of_one) for name, of_one in posts.items()} | {"all": chance_level(chain(*posts.values()))}
+        posts = {
+            language: list(generate_posts(language, "test", SampleConfig.seed)) for language in languages
+        }
+        return {name: chance_level(of_one) for name, of_one in posts.items()} | {
+            "all": chance_level(chain(*posts.values()))
+        }
 
     def version_name(self) -> str:
         """The builder's version and the seed, which decide everything."""
         return f"generated-{VERSION}-seed-{self.config.seed}"
 
     def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(description=self.__doc__, license="apache-2.0", features=corpus_features(list(TAGS)))
+        return datasets.DatasetInfo(
+            description=self.__doc__, license="apache-2.0", features=corpus_features(list(TAGS))
+        )
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         return [datasets.SplitGenerator(name=split, gen_kwargs={"split": split}) for split in ROUNDS]

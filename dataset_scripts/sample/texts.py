@@ -1,4 +1,6 @@
-"""Generates the posts of the sample corpus: tokens, tags and the kind of picture, without drawing anything."""
+"""Generates the posts of the sample corpus: tokens, tags and the kind of picture, without drawing
+anything.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ _Draft = tuple[tuple[str, ...], tuple[str, ...], PictureKind | None, Source]
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
 
 ROUNDS: Mapping[Split, range] = {"train": range(20), "validation": range(20, 22), "test": range(22, 26)}
-"""The rounds that make up each split, 50 posts each. A round has one group of ambiguous posts for every combination
-of types, 24 posts in all, and `POSTS_PER_ROUND` others. Counting on through the splits keeps their groups apart."""
+"""The rounds that make up each split, 50 posts each. A round has one group of ambiguous posts for every
+combination of types, 24 posts in all, and `POSTS_PER_ROUND` others. Counting on through the splits keeps
+their groups apart."""
 
 POSTS_PER_ROUND: Mapping[Source, int] = {"plain": 16, "no_picture": 5, "irrelevant": 5}
 
@@ -29,12 +32,23 @@ _SLOT = re.compile(r"\{(\w+)\}")
 _SHARE_WITHOUT_ENTITIES = 0.12
 _SHARE_OF_NAMES_IN_ALL_SPLITS = 0.6
 _EMOJI = ("😍", "🔥", "👀", "😂", "🙌", "✨", "💯", "😎")
-_HANDLES = ("nightowl", "lemon_tree", "blue_pixel", "its_me", "daily_bits", "cloudy", "mixtape", "sofa_critic")
+_HANDLES = (
+    "nightowl",
+    "lemon_tree",
+    "blue_pixel",
+    "its_me",
+    "daily_bits",
+    "cloudy",
+    "mixtape",
+    "sofa_critic",
+)
 
 
 @dataclass(frozen=True)
 class GeneratedPost:
-    """One post. `tags` has one member of `TAGS` per token; `picture` is the kind to draw, or None for no picture."""
+    """One post. `tags` has one member of `TAGS` per token; `picture` is the kind to draw, or None for no
+    picture.
+    """
 
     id: str
     tokens: tuple[str, ...]
@@ -46,7 +60,9 @@ class GeneratedPost:
 
 @dataclass(frozen=True)
 class Group:
-    """A neutral sentence about a name that may have any of `types`: it makes one ambiguous post for each of them."""
+    """A neutral sentence about a name that may have any of `types`: it makes one ambiguous post for each of
+    them.
+    """
 
     sentence: str
     name: str
@@ -98,15 +114,17 @@ def ambiguous_groups(language: str, split: Split, seed: int) -> list[Group]:
 def chance_level(posts: Iterable[GeneratedPost]) -> float:
     """The share of ambiguous posts, 0 to 1, that a reader of the text alone gets right at best.
 
-    Posts of a group have the same tokens and different tags, so one answer for all is right for exactly one of them:
-    the level is the number of groups over the number of ambiguous posts.
+    Posts of a group have the same tokens and different tags, so one answer for all is right for exactly one
+    of them: the level is the number of groups over the number of ambiguous posts.
 
     Raises:
         ValueError: if there is no ambiguous post.
     """
     ambiguous = [(post.language, post.tokens) for post in posts if post.source == "ambiguous"]
     if not ambiguous:
-        raise ValueError("posts to compute the chance level of: expected some of source 'ambiguous', found none")
+        raise ValueError(
+            "posts to compute the chance level of: expected some of source 'ambiguous', found none"
+        )
     return len(set(ambiguous)) / len(ambiguous)
 
 
@@ -117,7 +135,9 @@ def _ambiguous_posts(group: Group, language: str, rng: random.Random) -> Iterato
         yield tokens, tags, entity_type, "ambiguous"
 
 
-def _worded_post(source: Source, language: str, names: Mapping[str, Sequence[str]], rng: random.Random) -> _Draft:
+def _worded_post(
+    source: Source, language: str, names: Mapping[str, Sequence[str]], rng: random.Random
+) -> _Draft:
     """A post whose words tell the types of its entities, with the picture that its source asks for."""
     texts = LANGUAGES[language]
     without_entities = rng.random() < _SHARE_WITHOUT_ENTITIES
@@ -140,8 +160,12 @@ def _decorated(sentence: str, texts: Language, rng: random.Random) -> str:
     return before + sentence + rng.choice(("", "", "", *endings))
 
 
-def _fill(sentence: str, entities: Iterable[tuple[str, EntityType]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The tokens and tags of `sentence` with `entities` in its slots; after a '#' a name is written as one word."""
+def _fill(
+    sentence: str, entities: Iterable[tuple[str, EntityType]]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The tokens and tags of `sentence` with `entities` in its slots; after a '#' a name is written as one
+    word.
+    """
     remaining = iter(entities)
     tokens: list[str] = []
     tags: list[str] = []
@@ -169,7 +193,8 @@ def _draw_kind(source: Source, fitting: set[EntityType], rng: random.Random) -> 
 def _names_of_split(language: str, split: Split, seed: int) -> dict[str, list[str]]:
     """The names that a split may use: those of all splits, and some that only validation or only test has.
 
-    So a part of the names in validation and test is unseen in training, and must be told by the words around it.
+    So a part of the names in validation and test is unseen in training, and must be told by the words around
+    it.
     """
     texts = LANGUAGES[language]
     lists = {"FIRST": texts.first_names, "LAST": texts.last_names, **texts.names}

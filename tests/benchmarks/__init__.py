@@ -1,1 +1,3 @@
-"""How fast mmner is, as ratios to other programs that do the same work: `python -m tests.benchmarks --help`."""
+"""How fast mmner is, as ratios to other programs that do the same work: `python -m tests.benchmarks
+--help`.
+"""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from modeling_mmner.training import resolve_precision
+from modeling_mmner.training.steps import resolve_precision
 
 from .parts import PARTS
 from .setting import make_setting
@@ -23,22 +23,48 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options of a command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
-        description="Time mmner on the CPU beside other programs that do the same work, in interleaved rounds of one process.",
-        epilog="Parts: " + " ".join(f"{name}: {' '.join(part.__doc__.split())}" for name, part in PARTS.items()),
+        description=(
+            "Time mmner on the CPU beside other programs that do the same work, in interleaved rounds of one"
+            " process."
+        ),
+        epilog="Parts: "
+        + " ".join(f"{name}: {' '.join(part.__doc__.split())}" for name, part in PARTS.items()),
     )
     add = parser.add_argument
-    add("--only", type=lambda text: text.split(","), default=list(PARTS), help=f"some of {','.join(PARTS)} (default: all)")
+    add(
+        "--only",
+        type=lambda text: text.split(","),
+        default=list(PARTS),
+        help=f"some of {','.join(PARTS)} (default: all)",
+    )
     add("--rounds", type=int, default=5, help="times that each contender runs (default 5)")
     add("--batches", type=int, default=8, help="batches of a training epoch to draw (default 8)")
     add("--batch_size", type=int, default=8, help="posts a batch (default 8)")
-    add("--recipe", default="umt-bert-crf", help="of our model; the plain program is UMT (default umt-bert-crf)")
+    add(
+        "--recipe",
+        default="umt-bert-crf",
+        help="of our model; the plain program is UMT (default umt-bert-crf)",
+    )
     add("--data_dir", help="folder of a corpus (default: the generated sample corpus)")
-    add("--image_dir", help="folder of its pictures (default: its subfolder images); posts without one get a drawn one")
+    add(
+        "--image_dir",
+        help="folder of its pictures (default: its subfolder images); posts without one get a drawn one",
+    )
     add("--text_encoder", help="folder or id of a text encoder (default: a random one of BERT-base's size)")
     add("--vision_backbone", help="timm's name of the picture encoder (default: the recipe's)")
     add("--vision_checkpoint", help="file of its weights (default: random ones)")
-    add("--precision", choices=["auto", "bf16", "no"], default="auto", help="of all but the plain program (default auto)")
-    add("--threads", type=int, default=torch.get_num_threads(), help="threads, but for the part crf, which has one")
+    add(
+        "--precision",
+        choices=["auto", "bf16", "no"],
+        default="auto",
+        help="of all but the plain program (default auto)",
+    )
+    add(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        help="threads, but for the part crf, which has one",
+    )
     add("--seed", type=int, default=1, help="of posts, weights and orders (default 1)")
     add("--output", type=Path, help="JSON file to write the figures to")
     options = parser.parse_args(arguments)
@@ -54,11 +80,17 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     """Run the parts, print their figures, and return what the JSON file holds."""
     torch.set_num_threads(options.threads)
     precision = resolve_precision(options.precision)
-    encoders = {name: getattr(options, name) for name in ("text_encoder", "vision_backbone", "vision_checkpoint")}
-    sizes = {name: getattr(options, name) for name in ("data_dir", "image_dir", "batches", "batch_size", "seed")}
+    encoders = {
+        name: getattr(options, name) for name in ("text_encoder", "vision_backbone", "vision_checkpoint")
+    }
+    sizes = {
+        name: getattr(options, name) for name in ("data_dir", "image_dir", "batches", "batch_size", "seed")
+    }
     setting = make_setting(options.recipe, precision=precision, **sizes, **encoders)
     report: dict[str, Any] = {
-        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
+        "options": {
+            name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()
+        },
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": {"cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability()},
         "precision": precision,
@@ -69,7 +101,9 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     for name in ("versions", "machine", "precision", "corpus"):
         print(f"{name}: {json.dumps(report[name])}")
     print(f"threads: {options.threads}, seed: {options.seed}")
-    print(f"median of {options.rounds} rounds (least to greatest); a ratio is of two times of the same round\n")
+    print(
+        f"median of {options.rounds} rounds (least to greatest); a ratio is of two times of the same round\n"
+    )
     for name in options.only:
         report["parts"][name] = []
         for task in PARTS[name](setting):

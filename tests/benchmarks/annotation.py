@@ -1,4 +1,6 @@
-"""The commands `annotate` and `predict` on the same JSON lines, by the same model; each loads it first, as on a command line."""
+"""The commands `annotate` and `predict` on the same JSON lines, by the same model; each loads it first, as on
+a command line.
+"""
 
 import contextlib
 import io
@@ -10,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from modeling_mmner.cli import main
-from modeling_mmner.images_mmner import load_picture
+from modeling_mmner.model.images_mmner import load_picture
 
 from .rounds import Comparison, Contender
 from .setting import Setting
@@ -23,11 +25,25 @@ def annotation_comparison(setting: Setting) -> Iterator[Comparison]:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         given = ["--model", str(folder / "model"), "--input", str(_write(setting, folder))]
-        given += ["--dtype", "bfloat16" if setting.precision == "bf16" else "float32", "--batch_size", str(setting.batch_size)]
+        given += [
+            "--dtype",
+            "bfloat16" if setting.precision == "bf16" else "float32",
+            "--batch_size",
+            str(setting.batch_size),
+        ]
 
         def annotate() -> None:
             shutil.rmtree(folder / "annotation", ignore_errors=True)
-            _run(["annotate", *given, "--output_dir", str(folder / "annotation"), "--rows_per_shard", str(ROWS // SHARDS)])
+            _run(
+                [
+                    "annotate",
+                    *given,
+                    "--output_dir",
+                    str(folder / "annotation"),
+                    "--rows_per_shard",
+                    str(ROWS // SHARDS),
+                ]
+            )
 
         def predict() -> None:
             _run(["predict", *given, "--output", str(folder / "predictions.jsonl")])

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torchcrf import CRF as TorchCRF
 
-from modeling_mmner.crf_mmner import CRF
-from modeling_mmner.labels_mmner import bio_labels
+from modeling_mmner.model.crf_mmner import CRF
+from modeling_mmner.model.labels_mmner import bio_labels
 
 from .rounds import Comparison, Contender
 
@@ -30,11 +30,15 @@ def crf_comparisons(seed: int) -> Iterator[Comparison]:
         yield _decoding(ours, theirs, emissions.detach(), mask)
 
 
-def _loss(ours: CRF, theirs: TorchCRF, emissions: torch.Tensor, tags: torch.Tensor, mask: torch.Tensor) -> Comparison:
+def _loss(
+    ours: CRF, theirs: TorchCRF, emissions: torch.Tensor, tags: torch.Tensor, mask: torch.Tensor
+) -> Comparison:
     return Comparison(
         f"CRF, {_size(mask)}, loss and backward",
         {
-            "mmner": Contender(lambda: ours.negative_log_likelihood(emissions, tags, mask=mask).mean().backward()),
+            "mmner": Contender(
+                lambda: ours.negative_log_likelihood(emissions, tags, mask=mask).mean().backward()
+            ),
             "pytorch-crf": Contender(lambda: (-theirs(emissions, tags, mask, reduction="mean")).backward()),
         },
         [("pytorch-crf", "mmner")],

@@ -1,6 +1,7 @@
 """What no program can be faster than: the layers alone, on random tensors, without any padding.
 
-A batch has as many sub-tokens and words as the posts that it stands for, but evenly spread: each of its posts has the mean.
+A batch has as many sub-tokens and words as the posts that it stands for, but evenly spread: each of its posts
+has the mean.
 
 Notation: B batch, S sub-tokens, W words, M regions of a picture.
 """
@@ -39,13 +40,23 @@ class TrainingFloor:
 
 
 class ExtractionFloor:
-    """Copies of a model's layers, with weights in the setting's precision and the picture encoder in channels-last layout."""
+    """Copies of a model's layers, with weights in the setting's precision and the picture encoder in
+    channels-last layout.
+    """
 
     def __init__(self, setting: Setting, model: MMNERForTokenClassification) -> None:
-        self.model = copy.deepcopy(model).eval().to(torch.bfloat16 if setting.precision == "bf16" else torch.float32)
+        self.model = (
+            copy.deepcopy(model).eval().to(torch.bfloat16 if setting.precision == "bf16" else torch.float32)
+        )
         self.tower = self.model.vision_towers[0].to(memory_format=torch.channels_last)
         self.batches = exact_batches(setting, model)
-        pixels = torch.rand(setting.batch_size, 3, self.tower.image_size, self.tower.image_size, dtype=self.tower.backbone.dtype)
+        pixels = torch.rand(
+            setting.batch_size,
+            3,
+            self.tower.image_size,
+            self.tower.image_size,
+            dtype=self.tower.backbone.dtype,
+        )
         self.pixels = pixels.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
@@ -58,7 +69,9 @@ class ExtractionFloor:
     def encode(self) -> None:
         """Text encoder and picture encoder, and nothing that reads them."""
         for batch in self.batches:
-            self.model.text_tower.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+            self.model.text_tower.encoder(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+            )
             self.tower.backbone.timm_model.forward_features(self.pixels[: len(batch["input_ids"])])
 
 
@@ -66,7 +79,9 @@ def exact_batches(setting: Setting, model: MMNERForTokenClassification) -> Batch
     """Random inputs of `MMNERForTokenClassification.encode`, of the sizes of the setting's posts."""
     tower, generator = model.vision_towers[0], torch.Generator().manual_seed(setting.seed)
     with torch.no_grad():
-        regions = tower.features(torch.zeros(1, 3, tower.image_size, tower.image_size, dtype=torch.uint8)).shape[1]
+        regions = tower.features(
+            torch.zeros(1, 3, tower.image_size, tower.image_size, dtype=torch.uint8)
+        ).shape[1]
     vocabulary = model.get_input_embeddings().num_embeddings
     return [
         {
@@ -84,4 +99,7 @@ def _sizes(setting: Setting) -> list[tuple[int, int, int]]:
     """(B, S, W) of each batch."""
     lengths = list(zip(setting.sub_tokens(), (len(post["tokens"]) for post in setting.posts), strict=True))
     batches = setting.in_batches(lengths)
-    return [(len(batch), *(math.ceil(sum(column) / len(batch)) for column in zip(*batch, strict=True))) for batch in batches]
+    return [
+        (len(batch), *(math.ceil(sum(column) / len(batch)) for column in zip(*batch, strict=True)))
+        for batch in batches
+    ]

@@ -1,7 +1,8 @@
 """Peak memory on a small and on a large corpus: `python -m tests.benchmarks.memory`.
 
-Each run is a process of its own, on Linux. Its peak is of the memory that is its own. Pages of files that it maps, as a corpus is
-read by `datasets`, are told apart: the kernel takes them back whenever somebody wants the room.
+Each run is a process of its own, on Linux. Its peak is of the memory that is its own. Pages of files that it
+maps, as a corpus is read by `datasets`, are told apart: the kernel takes them back whenever somebody wants
+the room.
 """
 
 import argparse
@@ -37,7 +38,7 @@ threading.Thread(target=watch, daemon=True).start()
 
 TRAINING = """
 from itertools import islice
-from modeling_mmner.recipes import load_recipe
+from modeling_mmner.training.recipes import load_recipe
 import train_accelerate as script
 
 dataset, output, steps, left = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[3])
@@ -62,8 +63,8 @@ print(json.dumps(peaks))
 
 EXTRACTION = """
 import datasets
-from modeling_mmner.loading import load_model
-from modeling_mmner.prediction_mmner import BatchPredictor, PostReader
+from modeling_mmner.inference.loading import load_model
+from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
 
 rows = datasets.load_dataset(sys.argv[1], split="train")
 model, processor = load_model(sys.argv[2])
@@ -86,7 +87,14 @@ def parse_arguments() -> argparse.Namespace:
         metavar="POSTS",
         help="of the two corpora (default 1000 100000)",
     )
-    add("--extraction", type=int, nargs=2, default=[5_000, 50_000], metavar="POSTS", help="the same (default 5000 50000)")
+    add(
+        "--extraction",
+        type=int,
+        nargs=2,
+        default=[5_000, 50_000],
+        metavar="POSTS",
+        help="the same (default 5000 50000)",
+    )
     add("--steps", type=int, default=200, help="of training (default 200)")
     add("--folder", help="folder for corpora and models, kept and used again (default: a temporary one)")
     return parser.parse_args()
@@ -95,7 +103,9 @@ def parse_arguments() -> argparse.Namespace:
 def main(options: argparse.Namespace, folder: Path) -> None:
     """Print each run's peaks, and by how much the large corpus's differs from the small one's."""
     _compare(
-        "training", [(TRAINING, posts, [str(folder / f"run-{posts}"), str(options.steps)]) for posts in options.training], folder
+        "training",
+        [(TRAINING, posts, [str(folder / f"run-{posts}"), str(options.steps)]) for posts in options.training],
+        folder,
     )
     model = str(folder / f"run-{options.training[0]}" / "model")
     _compare("extraction", [(EXTRACTION, posts, [model]) for posts in options.extraction], folder)
@@ -107,7 +117,10 @@ def _compare(what: str, runs: list[tuple[str, int, list[str]]], folder: Path) ->
         dataset = str(write_corpus(folder / f"corpus-{posts}", posts))
         found = _run(WATCH + program, [dataset, *arguments])
         peaks.append(found["RssAnon"])
-        print(f"{what}, {posts:,} posts: {peaks[-1]:,.0f} MiB of its own, {found['RssFile']:,.0f} MiB of files", flush=True)
+        print(
+            f"{what}, {posts:,} posts: {peaks[-1]:,.0f} MiB of its own, {found['RssFile']:,.0f} MiB of files",
+            flush=True,
+        )
     print(f"{what}: {100 * (peaks[1] / peaks[0] - 1):+.1f}%", flush=True)
 
 
@@ -121,7 +134,9 @@ def _run(program: str, arguments: list[str]) -> dict[str, Any]:
 
 
 def write_corpus(folder: Path, posts: int) -> Path:
-    """A data set with so many training posts of the sample corpus, and its other splits as they are; returns the folder."""
+    """A data set with so many training posts of the sample corpus, and its other splits as they are; returns
+    the folder.
+    """
     if not folder.is_dir():
         partial = folder.with_suffix(".partial")
         partial.mkdir(parents=True, exist_ok=True)
@@ -138,7 +153,9 @@ def generated_rows(split: str, most: int | None) -> Iterator[dict[str, Any]]:
     """Posts of the sample corpus with one seed after the other; None: those of the first."""
     builders = (Sample(seed=seed) for seed in (count(1) if most is not None else [1]))
     rows = (
-        row | {"id": f"{builder.config.seed}-{row['id']}"} for builder in builders for _, row in builder._generate_examples(split)
+        row | {"id": f"{builder.config.seed}-{row['id']}"}
+        for builder in builders
+        for _, row in builder._generate_examples(split)
     )
     yield from islice(rows, most)
 

@@ -10,12 +10,12 @@ from torch.utils.data import DataLoader
 from transformers import get_linear_schedule_with_warmup
 
 from modeling_mmner import MMNERForTokenClassification
-from modeling_mmner.assembly import pretrained_parts
-from modeling_mmner.collator import MMNERCollator
-from modeling_mmner.features import PictureFeatures
-from modeling_mmner.prediction_mmner import BatchPredictor, PostReader
-from modeling_mmner.recipes import Recipe
-from modeling_mmner.training import parameter_groups, refresh_centres, train_batches
+from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
+from modeling_mmner.training.assembly import pretrained_parts
+from modeling_mmner.training.collator import MMNERCollator
+from modeling_mmner.training.features import PictureFeatures
+from modeling_mmner.training.recipes import Recipe
+from modeling_mmner.training.steps import parameter_groups, refresh_centres, train_batches
 
 from .setting import Setting
 
@@ -30,7 +30,9 @@ class MMNERTraining:
         recipe: another one than the setting's.
     """
 
-    def __init__(self, setting: Setting, model: MMNERForTokenClassification, *, recipe: Recipe | None = None) -> None:
+    def __init__(
+        self, setting: Setting, model: MMNERForTokenClassification, *, recipe: Recipe | None = None
+    ) -> None:
         recipe = recipe or setting.recipe
         self.setting, self.settings = setting, recipe.training
         self.accelerator = Accelerator(cpu=True, mixed_precision=setting.precision)
@@ -46,10 +48,14 @@ class MMNERTraining:
         self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, scheduler)
         # A step of a system that clusters entities is one after the warm-up.
         collate = MMNERCollator(setting.processor)
-        refresh_centres(model, setting.posts, collate=collate, batch_size=setting.batch_size, accelerator=self.accelerator)
+        refresh_centres(
+            model, setting.posts, collate=collate, batch_size=setting.batch_size, accelerator=self.accelerator
+        )
 
     def loader(self, *, features: PictureFeatures | None = None, use_images: bool = True) -> Any:
-        """The batches, made of the posts as they stand in the corpus; with `features`, no picture is opened."""
+        """The batches, made of the posts as they stand in the corpus; with `features`, no picture is
+        opened.
+        """
         posts: Any = self.setting.posts
         collate: Any = MMNERCollator(self.setting.processor, use_images=use_images, features=features)
         return self.accelerator.prepare(DataLoader(posts, self.setting.batch_size, collate_fn=collate))
@@ -74,7 +80,9 @@ class MMNERExtraction:
         features: of the pictures; with them, no picture is opened.
     """
 
-    def __init__(self, setting: Setting, model: MMNERForTokenClassification, *, features: PictureFeatures | None = None) -> None:
+    def __init__(
+        self, setting: Setting, model: MMNERForTokenClassification, *, features: PictureFeatures | None = None
+    ) -> None:
         self.posts = setting.posts
         self.predictor = BatchPredictor(
             model.eval(),

@@ -32,7 +32,9 @@ def crf(setting: Setting) -> Iterator[Comparison]:
 
 
 def training(setting: Setting) -> Iterator[Comparison]:
-    """Training beside the plain program and the floor, with the pictures read at each step and with their features ready."""
+    """Training beside the plain program and the floor, with the pictures read at each step and with their
+    features ready.
+    """
     model = setting.model()
     floor, plain = TrainingFloor(setting, model), plain_program(setting, model)
     ours = MMNERTraining(setting, model)
@@ -52,10 +54,15 @@ def training(setting: Setting) -> Iterator[Comparison]:
 
 
 def extraction(setting: Setting) -> Iterator[Comparison]:
-    """Extraction beside the plain program and the floor, with the pictures read and with their features ready."""
+    """Extraction beside the plain program and the floor, with the pictures read and with their features
+    ready.
+    """
     model = setting.model()
     floor, plain = ExtractionFloor(setting, model), plain_program(setting, model)
-    ours, ready = MMNERExtraction(setting, model), MMNERExtraction(setting, model, features=picture_features(setting, model))
+    ours, ready = (
+        MMNERExtraction(setting, model),
+        MMNERExtraction(setting, model, features=picture_features(setting, model)),
+    )
     layers, encoders, batches = "text encoder and fusion", "both encoders", len(floor.batches)
     yield Comparison(
         "a batch of extraction",
@@ -74,23 +81,33 @@ def trainer(setting: Setting) -> Iterator[Comparison]:
     """An epoch of training on text alone beside transformers' Trainer."""
     recipe = setting.text_alone()
     model = setting.model(recipe)
-    ours, theirs = MMNERTraining(setting, model, recipe=recipe), TransformersTrainer(setting, model.config.text_config)
+    ours, theirs = (
+        MMNERTraining(setting, model, recipe=recipe),
+        TransformersTrainer(setting, model.config.text_config),
+    )
     loader = ours.loader(use_images=False)
     yield Comparison(
         "an epoch of training, text alone",
-        {"mmner, encoder and CRF": Contender(lambda: ours.epoch(loader)), "transformers' Trainer": Contender(theirs.epoch)},
+        {
+            "mmner, encoder and CRF": Contender(lambda: ours.epoch(loader)),
+            "transformers' Trainer": Contender(theirs.epoch),
+        },
         [("transformers' Trainer", "mmner, encoder and CRF")],
     )
 
 
 def profile(setting: Setting) -> Iterator[Profile]:
-    """The parts' shares of our training step, with the pictures read at each step and with their features ready."""
+    """The parts' shares of our training step, with the pictures read at each step and with their features
+    ready.
+    """
     model = setting.model()
     features = picture_features(setting, model)
     ours, stopwatch = MMNERTraining(setting, model), Stopwatch()
     watch_training(stopwatch, ours)
     yield Profile("shares of a training step", ours, ours.loader(), stopwatch)
-    yield Profile("shares of a training step, features ready", ours, ours.loader(features=features), stopwatch)
+    yield Profile(
+        "shares of a training step, features ready", ours, ours.loader(features=features), stopwatch
+    )
 
 
 def annotation(setting: Setting) -> Iterator[Comparison]:
@@ -101,9 +118,15 @@ def annotation(setting: Setting) -> Iterator[Comparison]:
 def plain_program(setting: Setting, model: MMNERForTokenClassification) -> PlainProgram:
     """The plain program with encoders of the model's sizes."""
     (tower,) = model.vision_towers
-    umt = PlainUMT(copy.deepcopy(model.text_tower.encoder), copy.deepcopy(tower.backbone.timm_model), setting.processor.labels)
+    umt = PlainUMT(
+        copy.deepcopy(model.text_tower.encoder),
+        copy.deepcopy(tower.backbone.timm_model),
+        setting.processor.labels,
+    )
     posts = setting.posts[: PLAIN_BATCHES * setting.batch_size]
-    return PlainProgram(umt, make_tensors(umt, posts, setting.processor, tower=tower), batch_size=setting.batch_size)
+    return PlainProgram(
+        umt, make_tensors(umt, posts, setting.processor, tower=tower), batch_size=setting.batch_size
+    )
 
 
 PARTS = {part.__name__: part for part in (crf, training, extraction, trainer, profile, annotation)}

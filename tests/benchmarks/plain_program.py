@@ -1,11 +1,12 @@
 """A plain PyTorch program for UMT, in the way in which such programs are released with papers.
 
-It is written anew from the equations of Yu et al. (2020), and works as the program released with them does: all posts are made
-tensors before training, each padded to 128 sub-tokens; both encoders run at every step, in float32; attention is written out;
-the CRFs, pytorch-crf's, run over sub-tokens, and so have labels for [CLS], [SEP] and further pieces of a word, too.
+It is written anew from the equations of Yu et al. (2020), and works as the program released with them does:
+all posts are made tensors before training, each padded to 128 sub-tokens; both encoders run at every step, in
+float32; attention is written out; the CRFs, pytorch-crf's, run over sub-tokens, and so have labels for [CLS],
+[SEP] and further pieces of a word, too.
 
-Where it differs it is the faster for it: the text encoder is transformers' of today, the picture encoder is in evaluation mode,
-and the optimizer is PyTorch's own AdamW.
+Where it differs it is the faster for it: the text encoder is transformers' of today, the picture encoder is
+in evaluation mode, and the optimizer is PyTorch's own AdamW.
 
 Notation: B batch, S sub-tokens (128), R regions, D width, L labels, U boundary labels.
 """
@@ -73,7 +74,9 @@ class PlainUMT(nn.Module):
         labels: the BIO label names in the order of the corpus.
     """
 
-    def __init__(self, text_encoder: Any, picture_encoder: Any, labels: Sequence[str], *, dropout: float = 0.1) -> None:
+    def __init__(
+        self, text_encoder: Any, picture_encoder: Any, labels: Sequence[str], *, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         self.labels = ["PAD", *labels, "X", "[CLS]", "[SEP]"]
         self.boundary_labels = ["PAD", "O", "B", "I", "X", "[CLS]", "[SEP]"]
@@ -81,7 +84,9 @@ class PlainUMT(nn.Module):
         width, heads = text_encoder.config.hidden_size, text_encoder.config.num_attention_heads
         self.region_projection = nn.Linear(picture_encoder.num_features, width)
         self.text_layer, self.boundary_layer = (Layer(width, heads, dropout) for _ in range(2))
-        self.image_guided_by_text, self.text_from_image, self.text_guided_image = (Layer(width, heads, dropout) for _ in range(3))
+        self.image_guided_by_text, self.text_from_image, self.text_guided_image = (
+            Layer(width, heads, dropout) for _ in range(3)
+        )
         self.gate = nn.Linear(2 * width, width)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(2 * width, len(self.labels))
@@ -89,7 +94,9 @@ class PlainUMT(nn.Module):
         self.crf = CRF(len(self.labels), batch_first=True)
         self.boundary_crf = CRF(len(self.boundary_labels), batch_first=True)
         untyped = [label.partition("-")[0] for label in self.labels]
-        shares = [[(name == other) / untyped.count(name) for other in untyped] for name in self.boundary_labels]
+        shares = [
+            [(name == other) / untyped.count(name) for other in untyped] for name in self.boundary_labels
+        ]
         self.register_buffer("conversion", torch.tensor(shares))  # shape: (U, L)
 
     def train(self, mode: bool = True) -> "PlainUMT":
@@ -101,7 +108,9 @@ class PlainUMT(nn.Module):
     def emissions(self, input_ids: Tensor, mask: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, L) and (B, S, U) of texts and mask (B, S) and normalised pictures (B, 3, H, W)."""
         with torch.no_grad():
-            regions = self.picture_encoder.forward_features(pictures).flatten(2).transpose(1, 2)  # shape: (B, R, C)
+            regions = (
+                self.picture_encoder.forward_features(pictures).flatten(2).transpose(1, 2)
+            )  # shape: (B, R, C)
         states = self.dropout(self.text_encoder(input_ids, attention_mask=mask).last_hidden_state)
         boundary = self.boundary_classifier(self.boundary_layer(states, states, mask))
         main = self.classifier(self.fused(states, regions, mask))
@@ -118,19 +127,31 @@ class PlainUMT(nn.Module):
         gate = torch.sigmoid(self.gate(torch.cat([text_view, guided_image], dim=-1)))
         return torch.cat([text_view, gate * guided_image], dim=-1)
 
-    def loss(self, emissions: Tensor, boundary: Tensor, labels: Tensor, boundary_labels: Tensor, mask: Tensor) -> Tensor:
+    def loss(
+        self, emissions: Tensor, boundary: Tensor, labels: Tensor, boundary_labels: Tensor, mask: Tensor
+    ) -> Tensor:
         """Mean over the texts of both CRFs' negative log-likelihoods, weighted."""
         main = -self.crf(emissions, labels, mask=mask.bool(), reduction="mean")
-        return main + BOUNDARY_WEIGHT * -self.boundary_crf(boundary, boundary_labels, mask=mask.bool(), reduction="mean")
+        return main + BOUNDARY_WEIGHT * -self.boundary_crf(
+            boundary, boundary_labels, mask=mask.bool(), reduction="mean"
+        )
 
     def tags(self, emissions: Tensor, mask: Tensor, labels: Tensor) -> list[list[str]]:
         """The tags of each text's words; `labels` (B, S) tell which sub-tokens are a word's first."""
-        first = [[self.labels[label] not in ("X", "[CLS]", "[SEP]", "PAD") for label in text] for text in labels.tolist()]
+        first = [
+            [self.labels[label] not in ("X", "[CLS]", "[SEP]", "PAD") for label in text]
+            for text in labels.tolist()
+        ]
         decoded = self.crf.decode(emissions, mask=mask.bool())
-        return [[self.labels[tag] for tag in compress(text, kept)] for text, kept in zip(decoded, first, strict=True)]
+        return [
+            [self.labels[tag] for tag in compress(text, kept)]
+            for text, kept in zip(decoded, first, strict=True)
+        ]
 
 
-def make_tensors(model: PlainUMT, posts: Sequence[dict[str, Any]], processor: MMNERProcessor, *, tower: Any) -> TensorDataset:
+def make_tensors(
+    model: PlainUMT, posts: Sequence[dict[str, Any]], processor: MMNERProcessor, *, tower: Any
+) -> TensorDataset:
     """All posts as tensors: sub-tokens, mask, pictures, labels, boundary labels.
 
     Args:
@@ -140,21 +161,28 @@ def make_tensors(model: PlainUMT, posts: Sequence[dict[str, Any]], processor: MM
     words = [post["tokens"] for post in posts]
     sizes: Any = {"padding": "max_length", "truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
     texts = processor.tokenizer(words, is_split_into_words=True, **sizes)
-    names = [_labels(texts.word_ids(row), [processor.labels[tag] for tag in post["ner_tags"]]) for row, post in enumerate(posts)]
+    names = [
+        _labels(texts.word_ids(row), [processor.labels[tag] for tag in post["ner_tags"]])
+        for row, post in enumerate(posts)
+    ]
     pixels = processor(words, images=[post["image"] for post in posts])["pixel_values"][:, 0].float() / 255
     return TensorDataset(
         texts["input_ids"],
         texts["attention_mask"],
         (pixels - tower.mean) / tower.std,
         torch.tensor([[model.labels.index(name) for name in row] for row in names]),
-        torch.tensor([[model.boundary_labels.index(name.partition("-")[0]) for name in row] for row in names]),
+        torch.tensor(
+            [[model.boundary_labels.index(name.partition("-")[0]) for name in row] for row in names]
+        ),
     )
 
 
 def _labels(word_ids: list[int | None], tags: list[str]) -> list[str]:
     """The label of each sub-token of a text."""
     last = max((place for place, word in enumerate(word_ids) if word is not None), default=0)
-    special = ["[CLS]" if place == 0 else "[SEP]" if place == last + 1 else "PAD" for place in range(len(word_ids))]
+    special = [
+        "[CLS]" if place == 0 else "[SEP]" if place == last + 1 else "PAD" for place in range(len(word_ids))
+    ]
     return [
         special[place] if word is None else "X" if place and word == word_ids[place - 1] else tags[word]
         for place, word in enumerate(word_ids)
@@ -162,15 +190,20 @@ def _labels(word_ids: list[int | None], tags: list[str]) -> list[str]:
 
 
 class PlainProgram:
-    """Training and extraction with `PlainUMT`. Extraction ends with tags, where ours goes on to entities and their scores.
+    """Training and extraction with `PlainUMT`. Extraction ends with tags, where ours goes on to entities and
+    their scores.
 
     Args:
         posts: see `make_tensors`.
     """
 
-    def __init__(self, model: PlainUMT, posts: TensorDataset, *, batch_size: int, learning_rate: float = 5e-5) -> None:
+    def __init__(
+        self, model: PlainUMT, posts: TensorDataset, *, batch_size: int, learning_rate: float = 5e-5
+    ) -> None:
         self.model = model
-        self.shuffled, self.in_order = (DataLoader(posts, batch_size, shuffle=shuffle) for shuffle in (True, False))
+        self.shuffled, self.in_order = (
+            DataLoader(posts, batch_size, shuffle=shuffle) for shuffle in (True, False)
+        )
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
 

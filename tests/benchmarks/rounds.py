@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 LEAST_SECONDS = 0.1
-"""A contender that is faster repeats its work until it takes so long, or the clock would tell little of it."""
+"""A contender that is faster repeats its work until it takes so long, or the clock would tell little of it.
+"""
 
 
 @dataclass
@@ -62,7 +63,9 @@ class Comparison:
     ratios: list[tuple[str, str]]
 
     def measure(self, rounds: int) -> "Times":
-        """Time the contenders one after the other, `rounds` times, each round beginning with the next of them."""
+        """Time the contenders one after the other, `rounds` times, each round beginning with the next of
+        them.
+        """
         names = list(self.contenders)
         seconds: dict[str, list[float]] = {name: [] for name in names}
         with _old_objects_set_aside():
@@ -99,17 +102,23 @@ class Times:
         return {
             "title": self.title,
             "seconds": {name: spread.to_dict() for name, spread in self.seconds.items()},
-            "ratios": [{"of": one, "to": other} | spread.to_dict() for one, other, spread in self.each_ratio()],
+            "ratios": [
+                {"of": one, "to": other} | spread.to_dict() for one, other, spread in self.each_ratio()
+            ],
         }
 
     def __str__(self) -> str:
         rows = [(name, f"{spread} s") for name, spread in self.seconds.items()]
-        return table(self.title, rows + [(f"{one} / {other}", str(spread)) for one, other, spread in self.each_ratio()])
+        return table(
+            self.title, rows + [(f"{one} / {other}", str(spread)) for one, other, spread in self.each_ratio()]
+        )
 
 
 @contextmanager
 def _old_objects_set_aside() -> Iterator[None]:
-    """Garbage is collected among new objects alone: one that collects it, as the Trainer does, does not pay for all others."""
+    """Garbage is collected among new objects alone: one that collects it, as the Trainer does, does not pay
+    for all others.
+    """
     gc.collect()
     gc.freeze()
     yield

@@ -1,4 +1,5 @@
-"""What a second epoch, run and seed compute again of the pictures: `python -m tests.benchmarks.second_runs --help`.
+"""What a second epoch, run and seed compute again of the pictures: `python -m tests.benchmarks.second_runs
+--help`.
 
 Each run is a process of its own, the script's training with its epochs cut short.
 """
@@ -15,8 +16,8 @@ import time
 started = time.perf_counter()
 import json, sys
 from itertools import islice
-from modeling_mmner.features import PictureFeatures
-from modeling_mmner.recipe_options import parse_arguments
+from modeling_mmner.training.features import PictureFeatures
+from modeling_mmner.training.recipe_options import parse_arguments
 
 recipe = parse_arguments(sys.argv[2:])
 import train_accelerate as script
@@ -41,16 +42,28 @@ print(json.dumps({"pictures": len(set(computed)), "before": before, "later": len
 
 
 def main() -> None:
-    """Train three times: with nothing kept, once more, and with another seed; print what each has computed."""
+    """Train three times: with nothing kept, once more, and with another seed; print what each has
+    computed.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.second_runs",
         description=__doc__,
-        epilog="All other options are those of train_accelerate.py; of its recipe at least one picture encoder is frozen.",
+        epilog=(
+            "All other options are those of train_accelerate.py; of its recipe at least one picture encoder"
+            " is frozen."
+        ),
     )
     parser.add_argument("--steps", type=int, default=5, help="of each epoch (default 5)")
     options, of_script = parser.parse_known_args()
     with TemporaryDirectory() as folder:
-        kept = ["--feature_cache", str(Path(folder) / "features"), "--output_dir", str(Path(folder) / "run"), "--epochs", "2"]
+        kept = [
+            "--feature_cache",
+            str(Path(folder) / "features"),
+            "--output_dir",
+            str(Path(folder) / "run"),
+            "--epochs",
+            "2",
+        ]
         for what, seed in (("first run", 1), ("second run", 1), ("second seed", 2)):
             command = [sys.executable, "-c", RUN, str(options.steps), *of_script, *kept, "--seed", str(seed)]
             done = subprocess.run(command, capture_output=True, text=True)
@@ -58,8 +71,10 @@ def main() -> None:
                 raise SystemExit(f"benchmarks: the {what} failed:\n{done.stderr[-4000:]}")
             found = json.loads(done.stdout.splitlines()[-1])
             print(
-                "{what}: encoders ran on {pictures} pictures, {before} times before the first step and {later} times later; "
-                "first step done {seconds:.1f} s after the start".format(what=what, **found),
+                "{what}: encoders ran on {pictures} pictures, {before} times before the first step and"
+                " {later} times later; first step done {seconds:.1f} s after the start".format(
+                    what=what, **found
+                ),
                 flush=True,
             )
 

@@ -1,8 +1,8 @@
 """Where the time of a training step goes.
 
-A part's share is the time of the calls that compute it and of the backward pass through them. Backward passes run on the CPU in
-one thread, what was computed last first; so from the moment at which the pass reaches what a part has returned, its time is that
-part's, until it reaches what another part has returned.
+A part's share is the time of the calls that compute it and of the backward pass through them. Backward passes
+run on the CPU in one thread, what was computed last first; so from the moment at which the pass reaches what
+a part has returned, its time is that part's, until it reaches what another part has returned.
 """
 
 import time
@@ -133,7 +133,10 @@ class Shares:
 
     def by_part(self) -> dict[str, Spread]:
         """The share of each part of each epoch, in 0..1; the greatest first."""
-        shares = {part: Spread([epoch[part] / sum(epoch.values()) for epoch in self.seconds]) for part in self.seconds[0]}
+        shares = {
+            part: Spread([epoch[part] / sum(epoch.values()) for epoch in self.seconds])
+            for part in self.seconds[0]
+        }
         return dict(sorted(shares.items(), key=lambda pair: -pair[1].to_dict()["median"]))
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from modeling_mmner.labels_mmner import IGNORED
+from modeling_mmner.model.labels_mmner import IGNORED
 
 from .setting import Setting
 
@@ -20,8 +20,8 @@ from .setting import Setting
 class TransformersTrainer:
     """The text encoder of the setting with a linear layer, trained as transformers' examples do it.
 
-    The posts are tokenized once, beforehand; the first sub-token of each word has its label. They come sorted by length, which
-    its own sampler does in a whole corpus, and hardly with so few.
+    The posts are tokenized once, beforehand; the first sub-token of each word has its label. They come sorted
+    by length, which its own sampler does in a whole corpus, and hardly with so few.
 
     Args:
         text_config: of the encoder.
@@ -47,7 +47,9 @@ class TransformersTrainer:
         self.trainer = Trainer(
             AutoModelForTokenClassification.from_config(config),
             arguments,
-            train_dataset=Dataset.from_list(sorted(map(self._tokenized, setting.posts), key=lambda text: len(text["input_ids"]))),
+            train_dataset=Dataset.from_list(
+                sorted(map(self._tokenized, setting.posts), key=lambda text: len(text["input_ids"]))
+            ),
             data_collator=DataCollatorForTokenClassification(setting.processor.tokenizer),
         )
         self.trainer.remove_callback(PrinterCallback)
@@ -56,7 +58,9 @@ class TransformersTrainer:
         text = self.setting.processor.tokenizer(post["tokens"], is_split_into_words=True)
         words = text.word_ids()
         first = [word is not None and word not in words[:place] for place, word in enumerate(words)]
-        labels = [post["ner_tags"][word] if begins else IGNORED for word, begins in zip(words, first, strict=True)]
+        labels = [
+            post["ner_tags"][word] if begins else IGNORED for word, begins in zip(words, first, strict=True)
+        ]
         return {"input_ids": text["input_ids"], "attention_mask": text["attention_mask"], "labels": labels}
 
     def epoch(self) -> float:

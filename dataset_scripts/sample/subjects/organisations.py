@@ -18,7 +18,9 @@ def _emblem(sketch: Sketch, x: float, y: float, radius: float, colour: Colour) -
         bolt = ((0.3, -1), (-0.6, 0.2), (-0.05, 0.2), (-0.3, 1), (0.6, -0.25), (0.05, -0.25))
         sketch.polygon([(x + a * radius, y + b * radius) for a, b in bolt], colour)
     elif shape == "diamond":
-        sketch.polygon([(x, y - radius), (x + 0.7 * radius, y), (x, y + radius), (x - 0.7 * radius, y)], colour)
+        sketch.polygon(
+            [(x, y - radius), (x + 0.7 * radius, y), (x, y + radius), (x - 0.7 * radius, y)], colour
+        )
     elif shape == "cross":
         sketch.rectangle(x - radius, y - 0.3 * radius, x + radius, y + 0.3 * radius, colour)
         sketch.rectangle(x - 0.3 * radius, y - radius, x + 0.3 * radius, y + radius, colour)
@@ -82,7 +84,13 @@ def _crest(sketch: Sketch) -> None:
     second = sketch.colour(field)
     for reach, colour in ((1.0, rim), (0.88, field)):
         half, top, low = 0.38 * reach, 0.45 - 0.41 * reach, 0.45 + 0.49 * reach
-        sides = [(0.5 + half, 0.5), (0.5 + 0.8 * half, 0.7), (0.5, low), (0.5 - 0.8 * half, 0.7), (0.5 - half, 0.5)]
+        sides = [
+            (0.5 + half, 0.5),
+            (0.5 + 0.8 * half, 0.7),
+            (0.5, low),
+            (0.5 - 0.8 * half, 0.7),
+            (0.5 - half, 0.5),
+        ]
         sketch.polygon([(0.5 - half, top), (0.5, top + 0.04), (0.5 + half, top), *sides], colour)
     style = sketch.rng.choice(("chevron", "band", "stripes"))
     if style == "chevron":

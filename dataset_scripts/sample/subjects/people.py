@@ -36,7 +36,9 @@ def _portrait(sketch: Sketch) -> None:
     _face(sketch, skin)
     if rng.random() < 0.4:
         side = rng.choice((-1, 1))
-        sketch.line([(0.5 + 0.36 * side, 0.95), (0.5 + 0.46 * side, 0.7), (0.5 + 0.36 * side, 0.5)], 0.11, clothes)
+        sketch.line(
+            [(0.5 + 0.36 * side, 0.95), (0.5 + 0.46 * side, 0.7), (0.5 + 0.36 * side, 0.5)], 0.11, clothes
+        )
         sketch.disc(0.5 + 0.36 * side, 0.45, 0.075, skin)
 
 
@@ -60,7 +62,11 @@ def _standing(sketch: Sketch) -> None:
     _legs(sketch, skin, bottom)
     for side in (-1, 1):
         elbow, hand = rng.choice(_ARMS)
-        joints = [(0.5 + side * 0.12, 0.33), (0.5 + side * elbow[0], elbow[1]), (0.5 + side * hand[0], hand[1])]
+        joints = [
+            (0.5 + side * 0.12, 0.33),
+            (0.5 + side * elbow[0], elbow[1]),
+            (0.5 + side * hand[0], hand[1]),
+        ]
         sketch.line(joints, 0.085, shade(top, 0.85))
         sketch.disc(*joints[-1], 0.05, skin)
     sketch.rectangle(0.455, 0.22, 0.545, 0.3, shade(skin, 0.85))

@@ -1,0 +1,357 @@
+"""What the builders of all corpora share: the columns, the reading of posts, the check of every picture."""
+
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import datasets
+
+from modeling_mmner.model.batching_mmner import ahead
+from modeling_mmner.model.images_mmner import PictureError, load_picture
+from modeling_mmner.model.labels_mmner import bio_labels
+
+from ..formats.reader import CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
+from ..reading_options import ReadingOptions, closed_sets
+from ..slices import SplitSlice, parse_slice
+from .official import OFFICIAL, Official, differences, file_hash
+
+SPLITS = ("train", "validation", "test")
+STANDARD_TYPES = ("PER", "LOC", "ORG", "MISC")
+READING_THREADS, READ_AHEAD = 4, 16
+"""Of pictures: so many are read at a time, and so many wait at most."""
+
+
+def corpus_features(labels: list[str]) -> datasets.Features:
+    """The columns of every corpus: id, tokens, ner_tags, image (may be null), language and source."""
+    return datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "tokens": datasets.List(datasets.Value("string")),
+            "ner_tags": datasets.List(datasets.ClassLabel(names=labels)),
+            "image": datasets.Image(),
+            "language": datasets.Value("string"),
+            "source": datasets.Value("string"),
+        }
+    )
+
+
+@dataclass
+class PostsConfig(ReadingOptions, datasets.BuilderConfig):
+    """How a corpus in files is read, see `ReadingOptions`, and what is asked of its pictures.
+
+    Attributes:
+        license: that the corpus gives; ``other``: none, or one without a name on the Hub.
+        broken_pictures: ``keep`` the post of a picture that cannot be decoded without it, or ``stop``.
+        require_images: stop at a post without a picture file.
+    """
+
+    license: str = "other"
+    broken_pictures: Literal["keep", "stop"] = "keep"
+    require_images: bool = False
+
+
+@dataclass
+class SplitReport:
+    """What reading a split has shown: notes on reading, posts without a picture file, broken pictures."""
+
+    notes: Counter[str] = field(default_factory=Counter)
+    missing: int = 0
+    broken: list[dict[str, str]] = field(default_factory=list)
+
+
+class CorpusBuilder(datasets.GeneratorBasedBuilder):
+    """Base of all builders: what a data card says of a corpus, and what reading its files has shown.
+
+    Attributes:
+        CITATION: BibTeX.
+        KNOWN_PROBLEMS: a sentence each.
+        TERMS: under which the posts and pictures may be used.
+        IS_GENERATED: whether it is made by a program, so that there are no files to read and nobody has
+            rights in it.
+        NAMED_BY_FOLDER: whether the builder reads any corpus, so that only the folder's name tells which one.
+        NEEDS_LANGUAGE: whether nothing but the user says in which language the posts are.
+        reports: what reading each split has shown, by split; empty until it was read.
+    """
+
+    VERSION = datasets.Version("1.0.0")
+    CITATION: ClassVar[str] = ""
+    KNOWN_PROBLEMS: ClassVar[tuple[str, ...]] = ()
+    TERMS: ClassVar[str]
+    IS_GENERATED: ClassVar[bool] = False
+    NAMED_BY_FOLDER: ClassVar[bool] = False
+    NEEDS_LANGUAGE: ClassVar[bool] = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.reports: dict[str, SplitReport] = {}
+        super().__init__(**kwargs)
+
+    @classmethod
+    def configs_in(cls, data_dir: Path) -> list[str]:
+        """The configs that a folder of files is built into by default; empty: the builder's own default."""
+        return []
+
+    @classmethod
+    def chance(cls, languages: Iterable[str]) -> dict[str, float] | None:
+        """Best F1 of text alone on the ambiguous test posts, by language and over ``all``; None where that is
+        not known.
+        """
+        return None
+
+    def version_name(self) -> str:
+        """A name for this copy of the corpus, which no other copy has."""
+        raise NotImplementedError
+
+    def file_hashes(self) -> dict[str, str]:
+        """The first 12 hex digits of the SHA-256 of each split's file; empty for a corpus that is not in
+        files.
+        """
+        return {}
+
+    def labels(self) -> list[str]:
+        """The BIO labels in id order."""
+        return list(self.info.features["ner_tags"].feature.names)
+
+
+class PostsBuilder(CorpusBuilder):
+    """Base of the builders whose corpus is a folder of tagged posts and a folder of pictures.
+
+    Attributes:
+        TYPES: the entity types; empty: those of the files, by frequency.
+    """
+
+    BUILDER_CONFIG_CLASS = PostsConfig
+    TYPES: ClassVar[tuple[str, ...]] = STANDARD_TYPES
+    TERMS = (
+        "This corpus comes without a licence for its posts and pictures: tweets carry their platform's terms"
+        " and their authors' rights, and so do web captions and pictures. Whoever publishes this data set"
+        " must have the right to."
+    )
+
+    def folders(self) -> list[Path]:
+        """The folders with split files: one, unless a corpus has one for each language.
+
+        Raises:
+            CorpusError: no data_dir was given.
+        """
+        if self.config.data_dir is None:
+            raise CorpusError(
+                f"{self.name}: expected data_dir, the folder with its train, valid and test files, found none"
+            )
+        return [Path(self.config.data_dir)]
+
+    def files(self) -> dict[str, list[Path]]:
+        """The files of each split, one from each folder.
+
+        Raises:
+            CorpusError: see `folders` and `find_split`; or a split is to be taken from a part that cannot be
+                read.
+        """
+        if unknown := sorted(set(self.config.split_slices) - set(SPLITS)):
+            raise CorpusError(
+                f"{self.name} split_slices: expected some of {', '.join(SPLITS)}; found {', '.join(unknown)}"
+            )
+        return {
+            split: [find_split(folder, self._slice(split).name) for folder in self.folders()]
+            for split in SPLITS
+        }
+
+    def _slice(self, split: str) -> SplitSlice:
+        return parse_slice(self.config.split_slices.get(split, split))
+
+    def file_hashes(self) -> dict[str, str]:
+        """The first 12 hex digits of the SHA-256 of each split's file, or of the hashes of its files."""
+        hashes = {split: [file_hash(path) for path in paths] for split, paths in self.files().items()}
+        return {split: found[0] if len(found) == 1 else _short_hash(found) for split, found in hashes.items()}
+
+    def official(self) -> Mapping[str, Official]:
+        """The official splits that this corpus is compared with; empty where none are known."""
+        return OFFICIAL.get(self.name, {})
+
+    def check_files(self) -> None:
+        """Compare the files with the official ones, where there are such.
+
+        Raises:
+            CorpusError: a split differs, unless the config says `no_verify`; then it is a warning.
+        """
+        files, reading = self.files(), self.reading()
+        compared = (
+            differences(files[split][0], reading, official) for split, official in self.official().items()
+        )
+        if different := [difference for difference in compared if difference]:
+            text = "\n".join([*different, f"this copy is version {self.version_name()!r}"])
+            if not self.config.no_verify:
+                raise CorpusError(f"{text}; --no_verify takes it as another version of the corpus")
+            warnings.warn(text, stacklevel=2)
+
+    def version_name(self) -> str:
+        """``official`` or ``copy-<hash>`` by the files' content, and what was done to the tags."""
+        hashes = self.file_hashes()
+        official = {split: figures.sha256 for split, figures in self.official().items()}
+        name = "official" if hashes == official else f"copy-{_short_hash(hashes)}"
+        parts = [f"+{split}={part}" for split, part in self.config.split_slices.items()]
+        return "".join([name, *parts, "+orphans-repaired" if self.config.repair_orphans else ""])
+
+    def reading(self) -> Reading:
+        """How this corpus's tags are read; a new one each time, with no notes."""
+        config = self.config
+        return Reading(config.tag_scheme, config.rename_types, config.repair_orphans)
+
+    def id_of(self, post: TaggedPost, path: Path) -> str:
+        """The id of a post of a file."""
+        return post.id
+
+    def language_of(self, post: TaggedPost, path: Path) -> str:
+        """The language of a post of a file."""
+        return self.config.language
+
+    def source_of(self, post: TaggedPost) -> str:
+        """Where a post comes from."""
+        return self.name
+
+    def rows(self, split: str) -> Iterator[dict[str, Any]]:
+        """The rows of a split, pictures by their path: ``{"bytes": None, "path": ...}``.
+
+        Raises:
+            CorpusError: a file is malformed, has an unknown tag, or a picture is missing and required.
+        """
+        reading, labels = self.reading(), {label: i for i, label in enumerate(self.labels())}
+        report = self.reports[split] = SplitReport(notes=reading.notes)
+        for path, post in self._posts(split, reading):
+            if unknown := sorted(set(post.tags) - set(labels)):
+                hint = "; if it is another name for one of them, say --rename_types OLD=NEW"
+                raise CorpusError(
+                    f"{path}:{post.line}: expected tags among {list(labels)}, found {unknown}{hint}"
+                )
+            yield {
+                "id": self.id_of(post, path),
+                "tokens": post.tokens,
+                "ner_tags": [labels[tag] for tag in post.tags],
+                "image": self._picture(post, report, f"{path}:{post.line}"),
+                "language": self.language_of(post, path),
+                "source": self.source_of(post),
+            }
+
+    def _posts(self, split: str, reading: Reading) -> Iterator[tuple[Path, TaggedPost]]:
+        """The split's posts, each with its file."""
+        wanted = self._slice(split).posts
+        for path in self.files()[split]:
+            posts = islice(read_posts(path, reading), wanted.start, wanted.stop, wanted.step)
+            yield from ((path, post) for post in posts)
+
+    def _picture(self, post: TaggedPost, report: SplitReport, place: str) -> dict[str, Any] | None:
+        folder, follows = self.config.image_dir, self.config.follow_links
+        picture = None if folder is None else find_picture(folder, post.id, follow_links=follows)
+        if picture is not None:
+            return {"bytes": None, "path": str(picture)}
+        report.missing += 1
+        if self.config.require_images:
+            raise CorpusError(
+                f"{place}: expected the picture {post.id}.jpg in {self.config.image_dir}, found none; without"
+                " --require_images such posts are kept without a picture"
+            )
+        return None
+
+    def checked_rows(self, split: str) -> Iterator[dict[str, Any]]:
+        """`rows` with each picture read and decoded once: ``{"bytes": ..., "path": "<id>.jpg"}``, or None
+        where it is broken.
+
+        Raises:
+            CorpusError: as `rows`; or a picture is broken and `broken_pictures` says stop.
+        """
+        read = ahead(
+            lambda row: (row, *_read_picture(row)), self.rows(split), threads=READING_THREADS, most=READ_AHEAD
+        )
+        for row, picture, problem in read:
+            if problem is not None:
+                if self.config.broken_pictures == "stop":
+                    hint = "with --broken_pictures keep such posts are kept without their picture"
+                    raise CorpusError(f"post {row['id']!r}: {problem}; {hint}")
+                name = Path(row["image"]["path"]).name
+                self.reports[split].broken.append(
+                    {"split": split, "id": row["id"], "file": name, "problem": problem}
+                )
+            yield row | {"image": picture}
+
+    def _info(self) -> datasets.DatasetInfo:
+        features = corpus_features(bio_labels(self.TYPES or self._types_in_files()))
+        return datasets.DatasetInfo(
+            description=self.__doc__, citation=self.CITATION, license=self.config.license, features=features
+        )
+
+    def _types_in_files(self) -> list[str]:
+        """Every type of any split: a small training split may lack one, which is then a type that a model
+        will not find.
+        """
+        types: Counter[str] = Counter()
+        for path in dict.fromkeys(chain(*self.files().values())):
+            for post in read_posts(path, self.reading()):
+                types.update(tag[2:] for tag in post.tags if tag != "O")
+        return [name for name, _ in sorted(types.items(), key=lambda item: (-item[1], item[0]))]
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        self.check_files()
+        generators = [datasets.SplitGenerator(name=split, gen_kwargs={"split": split}) for split in SPLITS]
+        for generator in generators:  # for the progress bar
+            generator.split_info.num_examples = sum(
+                1 for _ in self._posts(str(generator.name), self.reading())
+            )
+        return generators
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield from enumerate(self.checked_rows(split))
+
+    def _create_builder_config(self, *args: Any, **kwargs: Any) -> tuple[datasets.BuilderConfig, str]:
+        """The config, and an id that ends in the source's hash: the cache is looked up by it, and changed
+        files must not be answered with what was built of the old ones."""
+        self.config, config_id = super()._create_builder_config(*args, **kwargs)
+        for name, choices in closed_sets(PostsConfig):
+            if (value := getattr(self.config, name)) not in choices:
+                raise CorpusError(
+                    f"{self.name} {name}: expected one of {', '.join(choices)}; found {value!r}"
+                )
+        return self.config, f"{config_id}-{self._source_hash()}"
+
+    def source_files(self) -> list[Path]:
+        """All text files that the rows depend on."""
+        return list(dict.fromkeys(chain(*self.files().values())))
+
+    def _source_hash(self) -> str:
+        """Of the text files' content and the pictures' names, sizes and times."""
+        digest = hashlib.sha256(_short_hash([file_hash(path) for path in self.source_files()]).encode())
+        if self.config.image_dir is not None:
+            pictures = Path(self.config.image_dir)
+            if not pictures.is_dir():
+                raise CorpusError(
+                    f"{self.name} image_dir {pictures}: expected a folder with the pictures <id>.jpg, found"
+                    " none"
+                )
+            with os.scandir(pictures) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    with suppress(FileNotFoundError):  # a link that leads nowhere
+                        status = entry.stat()
+                        digest.update(repr((entry.name, status.st_size, status.st_mtime_ns)).encode())
+        return digest.hexdigest()[:16]
+
+
+def _short_hash(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+
+
+def _read_picture(row: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
+    """The picture's bytes after decoding it once, or what is wrong with it."""
+    if row["image"] is None:
+        return None, None
+    path = Path(row["image"]["path"])
+    try:
+        picture = {"bytes": path.read_bytes(), "path": path.name}
+        load_picture(picture)
+        return picture, None
+    except (PictureError, OSError) as error:
+        return None, str(error)

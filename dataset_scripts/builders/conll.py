@@ -1,0 +1,42 @@
+"""Builder of any corpus in the IMGID or the indexed format, with the entity types that its files have."""
+
+from functools import cached_property
+from pathlib import Path
+
+from ..formats.reader import TaggedPost, holds_splits
+from .builder import PostsBuilder, PostsConfig
+
+
+class Conll(PostsBuilder):
+    """Tagged posts from files, with or without pictures; in one folder, or in one for each language, named by
+    its code.
+    """
+
+    BUILDER_CONFIGS = [PostsConfig(name="default")]
+    TYPES = ()
+    NAMED_BY_FOLDER = NEEDS_LANGUAGE = True
+    TERMS = (
+        "The terms are those of the corpus that this data set was built from. Whoever publishes it must have"
+        " the right to."
+    )
+
+    def folders(self) -> list[Path]:
+        """The folder with the split files; or, where it holds none itself, those of its subfolders that
+        do.
+        """
+        return self._language_folders or super().folders()
+
+    def id_of(self, post: TaggedPost, path: Path) -> str:
+        """The post's id; numbers, which each language's file has, with the language before them."""
+        return f"{path.parent.name}-{post.id}" if post.is_numbered and self._language_folders else post.id
+
+    def language_of(self, post: TaggedPost, path: Path) -> str:
+        """The name of the language's folder, else the config's language."""
+        return path.parent.name if self._language_folders else self.config.language
+
+    @cached_property
+    def _language_folders(self) -> list[Path]:
+        [root] = super().folders()
+        if holds_splits(root) or not root.is_dir():
+            return []
+        return sorted(folder for folder in root.iterdir() if folder.is_dir() and holds_splits(folder))

@@ -1,0 +1,68 @@
+"""Uploads a built data set to the Hub, after a check that the user may."""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from ..formats.reader import CorpusError
+from .built_corpus import PUBLISHED, read_record
+
+
+def check_may_publish(repo_id: str, *, generated: bool, has_rights: bool, public: bool) -> None:
+    """Check that a corpus may go to the Hub as wanted, before any work is done for it.
+
+    Args:
+        generated: nobody else has rights in it.
+        has_rights: the user says to have the right to publish its posts and pictures.
+        public: whether everybody is to see it.
+
+    Raises:
+        CorpusError: the user has not said to have the rights; or a repository of that name is public and this
+            is to be private.
+    """
+    if not (generated or has_rights):
+        raise CorpusError(
+            f"--push {repo_id}: posts and pictures belong to their authors, and this corpus comes without a"
+            " licence for them; if you may publish them, say --i_have_the_rights"
+        )
+    if public:
+        return
+    try:
+        is_private = HfApi().repo_info(repo_id, repo_type="dataset").private
+    except RepositoryNotFoundError:
+        return
+    except (
+        Exception
+    ) as error:  # the HTTP client's own kinds of error are no part of huggingface_hub's interface
+        raise CorpusError(
+            f"--push {repo_id}: expected an answer from the Hub, found none: {error}"
+        ) from error
+    if not is_private:
+        raise CorpusError(
+            f"--push {repo_id}: expected a new or a private repository, found a public one; --public says"
+            " that is meant"
+        )
+
+
+def publish(folder: str | Path, repo_id: str, *, public: bool = False) -> str:
+    """Upload a built data set in one commit; a new repository is private unless `public`. Returns the
+    commit's address.
+
+    Raises:
+        CorpusError: the folder holds no built data set.
+    """
+    record = read_record(folder)
+    api = HfApi()
+    api.create_repo(repo_id, repo_type="dataset", private=not public, exist_ok=True)
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        repo_type="dataset",
+        folder_path=folder,
+        allow_patterns=list(PUBLISHED),
+        delete_patterns=["*.parquet"],
+        commit_message=(
+            f"{record['name']} {', '.join(config['version'] for config in record['configs'].values())}"
+        ),
+    )
+    return str(commit.commit_url)

@@ -1,0 +1,193 @@
+"""Annotated texts as tools export them, each form known by its shape -> words and their tags.
+
+Known are rows with words and tags; and texts with spans in characters as Label Studio (JSON and JSON_MIN),
+doccano, Prodigy and spaCy write them, or as plain ``{"text", "spans": [{"start", "end", "label"}]}``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from modeling_mmner.model.labels_mmner import Span, spans_to_tags, split_words
+from modeling_mmner.model.posts_mmner import is_words
+
+from .reader import CorpusError
+
+_SPAN_KEYS = ("spans", "entities", "ents", "label", "labels")
+_FORMS = "'tokens' and 'ner_tags', or 'text' and 'spans' (or 'entities', 'ents', 'label')"
+
+
+class CharacterSpan(NamedTuple):
+    """An entity of a text: its first character, one past its last, its type, and what the tool says stands
+    there, if it does.
+    """
+
+    start: int
+    end: int
+    label: str
+    text: str | None = None
+
+
+@dataclass
+class Annotation:
+    """An annotated post.
+
+    Attributes:
+        words, tags: its words with a tag for each, names or ids; or
+        text, spans: its text and the entities in it.
+        record: the rest of what the tool has of it, by its own keys.
+    """
+
+    words: list[str] | None = None
+    tags: list[Any] | None = None
+    text: str = ""
+    spans: list[CharacterSpan] = field(default_factory=list)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A span that is no entity of the corpus, and why.
+
+    Attributes:
+        place: file and row.
+        start, end, label: of the span.
+        text: what stands there, at most 80 characters of it.
+        reason: in words.
+    """
+
+    place: str
+    start: int
+    end: int
+    label: str
+    text: str
+    reason: str
+
+
+def read_annotation(record: Any, place: str) -> Annotation | None:
+    """The annotation of a record, whatever tool it is from; None where the annotator has rejected or skipped
+    it.
+
+    Args:
+        place: file and row, for errors.
+
+    Raises:
+        CorpusError: the record is of no form that is known.
+    """
+    if (
+        isinstance(record, (list, tuple)) and len(record) == 2 and isinstance(record[1], Mapping)
+    ):  # spaCy's training data
+        record = {"text": record[0], **record[1]}
+    if not isinstance(record, Mapping):
+        raise CorpusError(f"{place}: expected an object with {_FORMS}, found {record!r:.80}")
+    if record.get("answer") in ("reject", "ignore"):  # Prodigy
+        return None
+    if isinstance(record.get("data"), Mapping) and isinstance(record.get("annotations"), list):
+        return _label_studio(record, place)
+    if is_words(record.get("tokens")) and record.get("ner_tags") is not None:
+        words, tags = record["tokens"], record["ner_tags"]
+        if not isinstance(tags, (list, tuple)) or len(words) != len(tags):
+            found = len(tags) if isinstance(tags, (list, tuple)) else f"{tags!r:.80}"
+            raise CorpusError(
+                f"{place}: expected a tag for each of {len(words)} words in 'ner_tags', found {found}"
+            )
+        return Annotation(list(words), list(tags), record=record)
+    spans = next((record[key] for key in _SPAN_KEYS if record.get(key) is not None), None)
+    if (
+        spans is None and "annotation_id" in record
+    ):  # Label Studio's JSON_MIN leaves out what nobody has marked
+        spans = []
+    if not isinstance(record.get("text"), str) or not isinstance(spans, (list, tuple)):
+        keys = ", ".join(f"{key!s:.40}" for key in list(record)[:20])
+        raise CorpusError(
+            f"{place}: expected {_FORMS}, found {keys}; --columns OURS=THEIRS says what is called otherwise"
+        )
+    return Annotation(text=record["text"], spans=[_span(item, place) for item in spans], record=record)
+
+
+def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
+    """The first annotation that was not cancelled of a task of Label Studio."""
+    data = record["data"]
+    texts = [data["text"]] if "text" in data else [value for value in data.values() if isinstance(value, str)]
+    if len(texts) != 1 or not isinstance(texts[0], str):
+        found = sorted(map(str, data))
+        raise CorpusError(
+            f"{place}: expected one text in 'data', found {found!s:.200}; --columns text=KEY says which it is"
+        )
+    results = [
+        one.get("result")
+        for one in record["annotations"]
+        if isinstance(one, Mapping) and not one.get("was_cancelled")
+    ]
+    if not results:
+        return None
+    if not isinstance(results[0], list) or not all(isinstance(item, Mapping) for item in results[0]):
+        raise CorpusError(
+            f"{place}: expected a list of objects as the annotation's 'result', found {results[0]!r:.80}"
+        )
+    spans = [_span(item.get("value"), place) for item in results[0] if item.get("type") == "labels"]
+    return Annotation(text=texts[0], spans=spans, record={"id": record.get("id"), **data})
+
+
+def _span(item: Any, place: str) -> CharacterSpan:
+    """A span in any tool's form."""
+    if isinstance(item, (list, tuple)) and len(item) == 3:  # doccano, spaCy
+        item = dict(zip(("start", "end", "label"), item, strict=True))
+    if isinstance(item, Mapping):
+        start, end = (item.get(key, item.get(f"{key}_offset")) for key in ("start", "end"))
+        labels: Any = item.get("labels", item.get("label"))
+        label = labels[0] if isinstance(labels, list) and len(labels) == 1 else labels
+        if _is_place(start) and _is_place(end) and isinstance(label, str) and label.strip():
+            text = item.get("text")
+            return CharacterSpan(int(start), int(end), label.strip(), text if isinstance(text, str) else None)
+    raise CorpusError(f"{place}: expected spans with 'start', 'end' and one 'label', found {item!r:.120}")
+
+
+def _is_place(value: Any) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, float) and value.is_integer()
+    )
+
+
+def words_and_tags(
+    text: str, spans: Sequence[CharacterSpan], place: str
+) -> tuple[list[str], list[str], list[LeftOut]]:
+    """The words of a text by the processor's rule, their BIO tags, and the spans that are no whole words.
+
+    Offsets are of characters; where a tool counted UTF-16 units, as browsers do, and says what text a span
+    has, they are put right. Nothing is moved to the next word border: a span that cuts a word is left out,
+    and so is one that overlaps a span before it in the list.
+    """
+    words = split_words(text)
+    starts = {word.start: number for number, word in enumerate(words)}
+    ends = {word.end: number for number, word in enumerate(words)}
+    taken: list[Span] = []
+    left_out = []
+    for given in spans:
+        span = _in_characters(text, given)
+        reason = None
+        if not 0 <= span.start < span.end <= len(text):
+            reason = f"is empty or not within the text's {len(text)} characters"
+        elif span.text is not None and text[span.start : span.end] != span.text:
+            reason = f"has another text than the tool says, {span.text[:80]!r}"
+        elif span.start not in starts or span.end not in ends:
+            reason = "does not begin and end where words do"
+        elif any(starts[span.start] < other.end and other.start <= ends[span.end] for other in taken):
+            reason = "overlaps another span"
+        if reason is None:
+            taken.append(Span(span.label, starts[span.start], ends[span.end] + 1))
+        else:
+            said = text[max(0, span.start) : max(0, span.end)][:80]
+            left_out.append(LeftOut(place, given.start, given.end, given.label, said, reason))
+    return [word.text for word in words], spans_to_tags(taken, len(words)), left_out
+
+
+def _in_characters(text: str, span: CharacterSpan) -> CharacterSpan:
+    """The span with its offsets in characters, where those in UTF-16 units give the text that the tool
+    says.
+    """
+    if span.text is None or text[span.start : span.end] == span.text or min(span.start, span.end) < 0:
+        return span
+    units = text.encode("utf-16-le", "surrogatepass")
+    start, end = (len(units[: 2 * place].decode("utf-16-le", "replace")) for place in (span.start, span.end))
+    return span._replace(start=start, end=end) if text[start:end] == span.text else span

@@ -1,0 +1,291 @@
+"""The one reader of tagged posts in text files, for every corpus.
+
+Two formats, told apart by the first line that is not empty:
+
+- IMGID: a line ``IMGID:<id>``, then ``token<TAB>tag`` lines, an empty line after each post; GMNER is in it,
+  and FMNERG, whose third column, with finer types, is not read;
+- indexed: ``index<TAB>token<TAB>tag`` lines, an empty line after each sentence; posts are numbered, they have
+  no picture.
+
+Tokens may be U+00A0 and the like, so lines end at a line feed and fields at a tab, nowhere else; only a line
+that holds no tab may have single spaces in their place. Every change made in reading (types renamed, line
+ends) is counted in `Reading.notes`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .schemes import PREFIXES, TagScheme, repaired, to_bio
+
+SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+"""What the splits are called in files and data sets."""
+
+_SPLIT_ENDINGS = (".txt", "_conll_format.txt", ".conllu", ".conll")
+_POST_MARK = "IMGID:"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.{0,2}$")
+"""Matches an id that is no plain file name, or whose picture would lie outside of its folder."""
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be used; the text names file and line, what was expected and what was found."""
+
+
+@dataclass
+class TaggedPost:
+    """A tagged post: its id, its tokens, a BIO tag for each, and the line on which it begins (from 1).
+
+    `is_numbered` says that the file has no ids, and that this one was made of the file's name and a number.
+    """
+
+    id: str
+    line: int
+    tokens: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    is_numbered: bool = False
+
+
+@dataclass
+class Reading:
+    """How tags are read, and what was found on the way.
+
+    Attributes:
+        scheme: the tag scheme of the files; posts always come out in BIO.
+        rename_types: entity types to call otherwise.
+        repair_orphans: make the first tag of an entity that begins with I- a B-; otherwise such tags stay as
+            they are.
+        notes: how often each kind of change was made in reading.
+    """
+
+    scheme: TagScheme = "bio"
+    rename_types: Mapping[str, str] = field(default_factory=dict)
+    repair_orphans: bool = False
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def bio_tags(self, tags: list[str]) -> list[str]:
+        """The tags of one post in BIO, renamed and repaired as wanted; each changed tag is counted."""
+        tags = self._noted(
+            tags, to_bio(tags, self.scheme), f"tags rewritten from {self.scheme.upper()} to BIO"
+        )
+        for tag in tags:
+            if tag[2:] in self.rename_types:
+                self.notes[f"tags renamed from {tag[2:]} to {self.rename_types[tag[2:]]}"] += 1
+        tags = [tag if tag == "O" else tag[:2] + self.rename_types.get(tag[2:], tag[2:]) for tag in tags]
+        return self._noted(tags, repaired(tags), "orphan I- tags made B-") if self.repair_orphans else tags
+
+    def _noted(self, before: list[str], after: list[str], note: str) -> list[str]:
+        if changed := sum(old != new for old, new in zip(before, after, strict=True)):
+            self.notes[note] += changed
+        return after
+
+
+def find_splits(folder: str | Path) -> dict[str, Path]:
+    """The split files of a corpus folder, by the names train, validation and test.
+
+    Raises:
+        CorpusError: the folder or one of the splits is missing, or a split has several files.
+    """
+    return {split: find_split(folder, split) for split in SPLIT_NAMES}
+
+
+def find_split(folder: str | Path, name: str) -> Path:
+    """The file of a split, by any of the names that the split goes by.
+
+    Raises:
+        CorpusError: as `find_splits`.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CorpusError(f"{folder}: expected a folder with train, valid and test files, found no folder")
+    split, names = next((item for item in SPLIT_NAMES.items() if name in item[1]), (name, (name,)))
+    candidates = [known + ending for known in names for ending in _SPLIT_ENDINGS]
+    found = [folder / candidate for candidate in candidates if (folder / candidate).is_file()]
+    if len(found) != 1:
+        what = "none" if not found else ", ".join(path.name for path in found)
+        raise CorpusError(f"{folder}: expected one {split} file out of {', '.join(candidates)}; found {what}")
+    return found[0]
+
+
+def holds_splits(folder: Path) -> bool:
+    """Whether a folder holds at least one split file."""
+    names = [name + ending for names in SPLIT_NAMES.values() for name in names for ending in _SPLIT_ENDINGS]
+    return any((folder / name).is_file() for name in names)
+
+
+def read_posts(path: str | Path, reading: Reading | None = None) -> Iterator[TaggedPost]:
+    """The posts of a file in order, one at a time.
+
+    Args:
+        reading: how to read the tags (default: BIO, as they stand); its notes are added to.
+
+    Raises:
+        CorpusError: see `parse_posts`.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        yield from parse_posts(file, str(path), reading)
+
+
+def parse_posts(file: Iterable[bytes], name: str, reading: Reading | None = None) -> Iterator[TaggedPost]:
+    """The posts of an open file.
+
+    Args:
+        file: its lines, each with its line feed.
+        name: what errors call the file; the numbers of posts without an id begin with its stem.
+
+    Raises:
+        CorpusError: not UTF-8, a line with another number of fields, a tag of another scheme, a token outside
+            of any post, a post without tokens, an empty token, an id that occurs twice or is no plain file
+            name, no post at all.
+    """
+    reading = reading or Reading()
+    seen: dict[str, int] = {}
+    for post in _posts(file, name, reading):
+        if not post.tokens:
+            raise CorpusError(f"{name}:{post.line}: expected tokens after {_POST_MARK}{post.id}, found none")
+        if UNSAFE_ID.search(post.id):
+            raise CorpusError(
+                f"{name}:{post.line}: expected an id that is a plain file name, found {post.id!r}"
+            )
+        if post.id in seen:
+            raise CorpusError(
+                f"{name}:{post.line}: expected each id once, found {post.id!r} on line {seen[post.id]} too"
+            )
+        seen[post.id] = post.line
+        post.tags = reading.bio_tags(post.tags)
+        yield post
+    if not seen:
+        raise CorpusError(f"{name}: expected at least one post, found none")
+
+
+def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[TaggedPost]:
+    """Posts with their tags as they stand; a post ends at an empty line, an IMGID post also where the next
+    begins.
+    """
+    post: TaggedPost | None = None
+    has_ids: bool | None = None
+    count = 0
+    for number, line in _lines(file, name, reading):
+        if not line:
+            if post is not None:
+                yield post
+            post = None
+            continue
+        is_mark = line.startswith(_POST_MARK) and "\t" not in line
+        has_ids = is_mark if has_ids is None else has_ids
+        if is_mark:
+            if not has_ids:
+                raise CorpusError(
+                    f"{name}:{number}: expected index<TAB>token<TAB>tag as before, found the post mark"
+                    f" {line!r}"
+                )
+            if post is not None:
+                yield post
+            post = TaggedPost(line.removeprefix(_POST_MARK), number)
+            continue
+        fields = _fields(line, 2 if has_ids else 3, f"{name}:{number}", reading)
+        if post is None:
+            if has_ids:
+                raise CorpusError(
+                    f"{name}:{number}: expected a line {_POST_MARK}<id> before a post's first token, found"
+                    f" {line!r}"
+                )
+            count += 1
+            post = TaggedPost(f"{Path(name).stem}-{count}", number, is_numbered=True)
+        post.tokens.append(fields[0])
+        post.tags.append(fields[1])
+    if post is not None:
+        yield post
+
+
+def _lines(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[tuple[int, str]]:
+    """Number (from 1) and text of each line, without mark and line end."""
+    for number, line in enumerate(file, start=1):
+        if number == 1 and line.startswith(_BYTE_ORDER_MARK):
+            reading.notes["byte order mark left out"] += 1
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        if not line.endswith(b"\n"):
+            reading.notes["missing last line feed"] += 1
+        line = line.removesuffix(b"\n")
+        if line.endswith(b"\r"):
+            reading.notes["line ends of CR LF read as LF"] += 1
+            line = line.removesuffix(b"\r")
+        try:
+            yield number, line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            found = f"the byte 0x{line[error.start]:02x} at column {error.start + 1}"
+            raise CorpusError(
+                f"{name}:{number}: expected UTF-8, found {found}; convert the file first"
+            ) from error
+
+
+def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, str]:
+    """Token and tag of a line of `count` columns."""
+    values = line.split("\t")
+    if len(values) == 1 and line.count(" ") == count - 1:
+        reading.notes["spaces read as tabs"] += count - 1
+        values = line.split(" ")
+    if (
+        count == 2
+        and len(values) == 3
+        and _prefix(values[1]) == _prefix(values[2]) in ("O", *PREFIXES[reading.scheme])
+    ):
+        if values[2] != "O":
+            reading.notes["tags of finer types, in a third column, not read"] += 1
+        values = values[:2]
+    if len(values) != count:
+        form = (
+            "token<TAB>tag"
+            if count == 2
+            else f"index<TAB>token<TAB>tag (or {_POST_MARK}<id> before the first token)"
+        )
+        raise CorpusError(f"{place}: expected {form}, found {len(values)} columns in {line!r:.200}")
+    token, tag = values[-2:]
+    if not token:
+        raise CorpusError(f"{place}: expected a token before the tag, found nothing in {line!r}")
+    prefix, _, entity_type = tag.partition("-")
+    allowed = PREFIXES[reading.scheme]
+    if tag != "O" and (prefix not in allowed or not entity_type or entity_type != entity_type.strip()):
+        forms = ", ".join(f"{prefix}-<type>" for prefix in allowed)
+        is_bioes = prefix in PREFIXES["bioes"] and prefix not in allowed and entity_type
+        hint = "; if the file is in BIOES, say --tag_scheme bioes" if is_bioes else ""
+        raise CorpusError(f"{place}: expected a tag O, {forms}, found {tag!r:.80}{hint}")
+    return token, tag
+
+
+def _prefix(tag: str) -> str:
+    return tag.partition("-")[0]
+
+
+def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = False) -> Path | None:
+    """The picture ``<image_dir>/<id>.jpg`` of a post, or None where there is no such file.
+
+    ``.jpg`` is appended even where the id already ends so, as the corpora's authors do; the file may hold
+    another format.
+
+    Args:
+        follow_links: take a picture that is a link to a file outside of the folder.
+
+    Raises:
+        CorpusError: the id, or a link, would lead out of the folder.
+    """
+    if UNSAFE_ID.search(post_id):
+        raise CorpusError(
+            f"post {post_id!r}: expected an id that is a plain file name, found one that leads out of"
+            f" {image_dir}"
+        )
+    path = Path(image_dir) / f"{post_id}.jpg"
+    try:
+        if not path.is_file():
+            return None
+    except OSError:  # a name longer than the file system takes
+        return None
+    if not (follow_links or path.resolve().is_relative_to(Path(image_dir).resolve())):
+        raise CorpusError(
+            f"{path}: expected a picture that lies in {image_dir}, found a link to {path.resolve()};"
+            " --follow_links takes it"
+        )
+    return path

@@ -1,1 +1,0 @@
-"""Twitter-2015: English tweets with pictures (Zhang et al. 2018)."""

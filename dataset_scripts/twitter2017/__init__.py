@@ -1,1 +1,0 @@
-"""Twitter-2017: English tweets with pictures (Lu et al. 2018)."""

@@ -1,0 +1,228 @@
+"""The metrics of a training run, typed: training writes them as metrics.json; cards, hub and reports read
+them.
+"""
+
+import json
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from ..model.parts_mmner import describe_type, fits_type
+
+
+@dataclass
+class Score:
+    """Micro precision, recall and F1 in 0..1, the number of gold entities, and a 95% bootstrap interval of F1
+    over posts.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    number: int
+    confidence_interval: list[float]
+
+
+@dataclass
+class SplitScores:
+    """Scores of a split; all but `strict` are lenient, see `evaluate_tags`."""
+
+    overall: Score
+    strict: Score
+    by_type: dict[str, Score]
+    by_language: dict[str, Score]
+    by_source: dict[str, Score]
+    by_language_and_source: dict[str, Score]
+    language_macro_f1: float = 0.0
+
+
+@dataclass
+class TestScores(SplitScores):
+    """Scores of the test split.
+
+    Attributes:
+        raw_text: of entities found when the words are joined and split again.
+        picture: by what the posts were shown: ``true``, ``shuffled`` or ``none``.
+        context: the same of their contexts; empty where the model reads none.
+        p_values: of the difference in F1 to ``true``, for ``picture`` and ``context`` by mode; by paired
+            approximate randomisation over the posts.
+    """
+
+    __test__ = False  # no test, whatever pytest makes of the name
+
+    raw_text: Score = field(kw_only=True)
+    picture: dict[str, SplitScores] = field(kw_only=True)
+    context: dict[str, SplitScores] = field(kw_only=True, default_factory=dict)
+    p_values: dict[str, dict[str, float]] = field(kw_only=True, default_factory=dict)
+
+
+@dataclass
+class Splits:
+    """Scores of the splits that were scored."""
+
+    validation: SplitScores
+    test: TestScores
+
+
+@dataclass
+class PictureCounts:
+    """How many posts of a split have a picture, have none, or have one that is broken."""
+
+    present: int
+    missing: int
+    broken: int
+
+
+@dataclass
+class ContextCounts:
+    """How many posts of a split have a context, how many have none, and how many contexts had to be cut."""
+
+    present: int
+    missing: int
+    cut: int
+
+
+@dataclass
+class CorpusSummary:
+    """What the run's corpus was.
+
+    Attributes:
+        name, version_name: of the corpus.
+        version: for each split 12 hex digits of a SHA-256.
+        posts: in each split.
+        pictures: of each split.
+        overlap: how many training posts occur in the ``validation`` and the ``test`` split, and whether they
+            were ``excluded``.
+        chance: best F1 of text alone on the ambiguous posts by language and over ``all``, where that is
+            known.
+        citation: BibTeX.
+        is_generated: whether its posts are generated.
+        examples: generated posts for the widget on the Hub, each with ``text`` and ``example_title``.
+        contexts: of each split; empty where the model reads none.
+        context_writer: who wrote them, people or a model; empty where nobody has said.
+    """
+
+    name: str
+    version_name: str
+    version: dict[str, str]
+    posts: dict[str, int]
+    pictures: dict[str, PictureCounts]
+    overlap: dict[str, int | bool]
+    chance: dict[str, float] | None = None
+    citation: str = ""
+    is_generated: bool = False
+    examples: list[dict[str, str]] = field(default_factory=list)
+    contexts: dict[str, ContextCounts] = field(default_factory=dict)
+    context_writer: str = ""
+
+    def describe(self) -> str:
+        """In a line: name, version and the posts of each split, with how many of them have a picture."""
+        splits = (
+            f"{count:,} {split} posts ({self.pictures[split].present:,} with a"
+            f" picture{self._contexts(split)})"
+            for split, count in self.posts.items()
+        )
+        return f"corpus {self.name} {self.version_name}: {', '.join(splits)}"
+
+    def _contexts(self, split: str) -> str:
+        if (counts := self.contexts.get(split)) is None:
+            return ""
+        return f", {counts.present:,} with a context, of which {counts.cut:,} are cut"
+
+
+@dataclass
+class ModelSize:
+    """How many parameters the model has, and how many of them were trained."""
+
+    parameters: int
+    trained_parameters: int
+
+
+@dataclass
+class Timing:
+    """Seconds of training, and of the whole run."""
+
+    training_seconds: float
+    total_seconds: float
+
+
+@dataclass
+class RunMetrics:
+    """Everything that metrics.json holds.
+
+    Attributes:
+        recipe: see `Recipe.to_dict`.
+        terms: see `terms_of`.
+        license: what follows from the terms.
+        seed: random seed of the run.
+        versions: of Python and the packages.
+        history: for each epoch its number, losses (``loss``, ``loss_<part>``), validation F1 and seconds.
+        selected_epoch: the one with the best validation F1.
+        processes: that trained together, each with the recipe's batch size.
+    """
+
+    recipe: dict[str, Any]
+    terms: list[dict[str, str]]
+    license: str
+    seed: int
+    versions: dict[str, str]
+    corpus: CorpusSummary
+    model: ModelSize
+    history: list[dict[str, Any]]
+    selected_epoch: int
+    timing: Timing
+    splits: Splits
+    processes: int = 1
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "RunMetrics":
+        """The metrics that a dict holds. Raises ValueError for one that lacks a key, with its full place."""
+        return _read(cls, content, "")
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "RunMetrics":
+        """The metrics of a metrics.json. Raises ValueError where it is none."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: expected the metrics.json of a training run, found no JSON ({error})"
+            ) from error
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"{path}: expected the metrics.json of a training run, found a {type(content).__name__}"
+            )
+        return cls.from_dict(content)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """What metrics.json says."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+
+def _read(hint: Any, value: Any, place: str) -> Any:
+    """A value of an annotated type from plain values."""
+    if is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ValueError(f"metrics: expected {place!r} to be an object, found {value!r:.80}")
+        hints, found = get_type_hints(hint), {}
+        for item in fields(hint):
+            if item.name in value:
+                found[item.name] = _read(
+                    hints[item.name], value[item.name], f"{place}.{item.name}".lstrip(".")
+                )
+            elif item.default is MISSING and item.default_factory is MISSING:
+                raise ValueError(
+                    f"metrics: expected {f'{place}.{item.name}'.lstrip('.')!r}, found none;"
+                    f" {place or 'the top level'} has {sorted(value)}. Make the card from the metrics.json of"
+                    " a finished training run of this version of mmner"
+                )
+        return hint(**found)  # type: ignore[operator]
+    if get_origin(hint) is dict and is_dataclass(kind := get_args(hint)[1]) and isinstance(value, dict):
+        return {key: _read(kind, item, f"{place}.{key}") for key, item in value.items()}
+    if not fits_type(value, hint):
+        raise ValueError(f"metrics: expected {place!r} to be {describe_type(hint)}, found {value!r:.80}")
+    return value

@@ -1,0 +1,153 @@
+"""How far scores can be trusted: the interval of F1, the test of a difference, and whether an entity's score
+is its chance.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .spans import check_number, ratios
+
+_RESAMPLES_AT_ONCE = 10
+_SWAPS_AT_ONCE = 1_000_000
+_ROUNDING = 1e-12  # two ways to the same difference of F1 may differ by that
+
+
+def bootstrap_interval(
+    values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, resamples: int, seed: int
+) -> tuple[float, float]:
+    """The ends of a 95% bootstrap interval over posts, the percentiles of the resamples (Efron and Tibshirani
+    1993, ch. 13).
+
+    Args:
+        values: (posts, V) what each post adds, posts > 0.
+        statistic: of the sums (n, V) of n resamples, (n,).
+        resamples: how many are drawn, some at a time: a row of each post's draws for all of them would not
+            fit into memory.
+        seed: random seed of the draws.
+
+    Raises:
+        ValueError: there are no resamples.
+    """
+    _check_resamples(resamples)
+    random, posts = np.random.default_rng(seed), len(values)
+    found = []
+    for first in range(0, resamples, _RESAMPLES_AT_ONCE):
+        draws = random.multinomial(
+            posts, np.full(posts, 1 / posts), size=min(_RESAMPLES_AT_ONCE, resamples - first)
+        )
+        found.append(statistic(draws @ values))
+    low, high = np.quantile(np.concatenate(found), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def paired_randomisation(
+    counts_a: np.ndarray, counts_b: np.ndarray, *, resamples: int = 10_000, seed: int = 0
+) -> float:
+    """Two-sided p-value in 0..1 of the difference of two systems' micro F1 on the same posts (Noreen 1989;
+    Yeh 2000).
+
+    If the systems are equally good, it is chance which of them gave which output of a post. So the outputs of
+    each post are swapped with probability 1/2, and p = (1 + resamples with at least the observed difference)
+    / (1 + resamples); the 1 is the observed outcome, without which p could be 0 (Phipson and Smyth 2010).
+
+    Args:
+        counts_a, counts_b: (posts, 3) the `span_counts` of each system.
+        resamples: how many times all posts are swapped at random.
+        seed: random seed of the swaps.
+
+    Raises:
+        ValueError: the counts are not of the same posts, or there are no resamples.
+    """
+    _check_pair(counts_a, counts_b)
+    _check_resamples(resamples)
+    more = (counts_b - counts_a)[:, :2]
+    more = more[more.any(axis=1)]  # a swap of equal counts changes nothing
+    correct_a, predicted_a, gold = counts_a.sum(0)
+    correct_b, predicted_b, _ = counts_b.sum(0)
+
+    def distance(moved: np.ndarray) -> np.ndarray:
+        """|F1 of A - F1 of B|, (n,), where A gets `moved` (n, 2) correct and predicted entities more, and B
+        as many less.
+        """
+        first = ratios(
+            np.array([correct_a + moved[:, 0], predicted_a + moved[:, 1], np.full(len(moved), gold)])
+        )
+        second = ratios(
+            np.array([correct_b - moved[:, 0], predicted_b - moved[:, 1], np.full(len(moved), gold)])
+        )
+        return np.abs(first[2] - second[2])
+
+    random, observed, reached = np.random.default_rng(seed), distance(np.zeros((1, 2)))[0], 0
+    at_once = max(1, _SWAPS_AT_ONCE // max(1, len(more)))
+    for first in range(0, resamples, at_once):
+        swaps = random.integers(0, 2, size=(min(at_once, resamples - first), len(more)), dtype=np.int8)
+        reached += int((distance(swaps @ more) >= observed - _ROUNDING).sum())
+    return (1 + reached) / (1 + resamples)
+
+
+def calibration(scores: Sequence[float], right: Sequence[bool], *, bins: int = 10) -> dict[str, Any]:
+    """Whether of the entities with a score of 0.8 eight in ten are right (Naeini et al. 2015; Guo et al.
+    2017, eq. 3).
+
+    Args:
+        scores: in 0..1, of N predicted entities.
+        right: of each, whether it is a gold entity.
+        bins: how many bins of equal width 0..1 is cut into. A score on an edge is in the higher one, 1 in the
+            highest.
+
+    Returns:
+        expected_calibration_error in 0..1: the mean over the bins, weighted by their count, of the distance
+            between mean score
+        and share of right ones, 0 without entities; number: N; bins: of each ``low``, ``high``, ``count``,
+        ``mean_score`` and ``share_right``, the last two None where it is empty.
+
+    Raises:
+        ValueError: there are not as many scores as entities, a score is not in 0..1, or there is no bin.
+    """
+    if bins < 1:
+        raise ValueError(f"bins: expected 1 or more, found {bins}")
+    if len(scores) != len(right):
+        raise ValueError(f"scores: expected {len(right)}, one for each predicted entity, found {len(scores)}")
+    values, hits = np.asarray(scores, dtype=float), np.asarray(right, dtype=float)
+    if wrong := [score for score, value in zip(scores, values, strict=True) if not 0 <= value <= 1]:
+        raise ValueError(
+            f"scores: expected probabilities in 0..1, found {wrong[0]}; give probabilities rather than logits"
+        )
+    edges = np.arange(bins + 1) / bins
+    place = np.digitize(values, edges[1:-1])
+    rows: list[dict[str, Any]] = []
+    error = 0.0
+    for number in range(bins):
+        chosen = place == number
+        row = {"low": float(edges[number]), "high": float(edges[number + 1]), "count": int(chosen.sum())}
+        if row["count"]:
+            mean, share = float(values[chosen].mean()), float(hits[chosen].mean())
+            error += row["count"] / len(values) * abs(mean - share)
+            rows.append(row | {"mean_score": mean, "share_right": share})
+        else:
+            rows.append(row | {"mean_score": None, "share_right": None})
+    return {"expected_calibration_error": error, "number": len(values), "bins": rows}
+
+
+def _check_resamples(resamples: int) -> None:
+    if resamples < 1:
+        raise ValueError(f"resamples: expected 1 or more, found {resamples}")
+
+
+def _check_pair(counts_a: np.ndarray, counts_b: np.ndarray) -> None:
+    """Raises ValueError unless both are (posts, 3) with the same gold entities."""
+    for name, counts in {"counts_a": counts_a, "counts_b": counts_b}.items():
+        if counts.ndim != 2 or counts.shape[1] != 3:
+            raise ValueError(
+                f"{name}: expected (posts, 3), the correct, predicted and gold entities, found {counts.shape}"
+            )
+    gold_a, gold_b = counts_a[:, 2].tolist(), counts_b[:, 2].tolist()
+    check_number(gold_b, posts=len(gold_a), name="counts_b")
+    for post, (first, second) in enumerate(zip(gold_a, gold_b, strict=True)):
+        if first != second:
+            raise ValueError(
+                f"counts_b, post {post}: expected {first:g} gold entities as in counts_a, found {second:g};"
+                " count both systems on the same posts in the same order"
+            )

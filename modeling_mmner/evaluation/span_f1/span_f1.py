@@ -1,0 +1,304 @@
+"""Precision, recall and F1 over entities, as a module of `evaluate` and as functions.
+
+`evaluate.load` takes this folder without the package around it: it copies this file and those beside it that
+it imports. So they import nothing else of the package.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+
+from .confidence import bootstrap_interval, calibration, paired_randomisation
+from .spans import (
+    check_number,
+    check_posts,
+    ratios,
+    read_spans,
+    span_counts,
+    surface_groups,
+    tag_counts,
+    training_surfaces,
+    type_counts,
+)
+
+_RESAMPLES = 1000
+
+_DESCRIPTION = """\
+Precision, recall and F1 over the entities of BIO tags, as seqeval counts them: micro, macro and by type; and, where it is asked
+for, by surface, language and source, with bootstrap intervals, a paired test against another system, and calibration.
+"""
+_CITATION = """\
+@misc{seqeval,
+  title = {{seqeval}: A Python framework for sequence labeling evaluation},
+  author = {Hiroki Nakayama},
+  year = {2018},
+  url = {https://github.com/chakki-works/seqeval}
+}
+"""
+_INPUTS = """
+Args:
+    predictions, references: a list of BIO tags for each post, one a word.
+    mode: "lenient" (seqeval's default, an orphan I- begins an entity) or "strict" (only B- does, seqeval's IOB2).
+    intervals: whether each score has a 95% bootstrap interval of F1 over posts.
+    languages, sources: of each post, for scores by either and by both.
+    tokens: the words of each post, for scores by surface; with train_tokens and train_tags, the words and tags of each training
+        post, or with train_surfaces: the types of each surface in training, or the surfaces alone.
+    other_predictions: tags of another system for the same posts, for a paired approximate-randomisation test of micro F1.
+    scores: for each post a list of scores in 0..1, one for each predicted entity, read leniently, in order of their start.
+    resamples: of the bootstrap.
+    swaps: resamples of the paired test.
+    seed: of both.
+Returns:
+    precision, recall, f1 (micro), macro_precision, macro_recall, macro_f1 (over types), in 0..1; number (of gold entities);
+    by_type; and where asked for confidence_interval, macro_confidence_interval, by_seen, by_ambiguity, by_language, by_source,
+    by_language_and_source, language_macro_f1, paired, calibration.
+Example:
+    >>> metric = evaluate.load("modeling_mmner/span_f1")
+    >>> metric.compute(predictions=[["B-PER", "O"]], references=[["B-PER", "O"]])["f1"]
+    1.0
+"""
+
+
+class SpanF1(evaluate.Metric):
+    """Entity-level precision, recall and F1 of tag sequences, as fractions; `compute` says what else there
+    is.
+
+    ``mode="lenient"`` is seqeval's default and what the field reports: an orphan I- begins an entity.
+    ``mode="strict"`` counts only entities that begin with B-, as seqeval's IOB2.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        tags = datasets.Sequence(datasets.Value("string"))
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_INPUTS,
+            features=datasets.Features({"predictions": tags, "references": tags}),
+        )
+
+    def _compute(
+        self,
+        predictions: Sequence[Sequence[str]],
+        references: Sequence[Sequence[str]],
+        *,
+        mode: str = "lenient",
+        intervals: bool = False,
+        languages: Sequence[str] | None = None,
+        sources: Sequence[str] | None = None,
+        tokens: Sequence[Sequence[str]] | None = None,
+        train_tokens: Sequence[Sequence[str]] | None = None,
+        train_tags: Sequence[Sequence[str]] | None = None,
+        train_surfaces: Mapping[str, Collection[str]] | Collection[str] | None = None,
+        other_predictions: Sequence[Sequence[str]] | None = None,
+        scores: Sequence[Sequence[float]] | None = None,
+        resamples: int = _RESAMPLES,
+        swaps: int = 10_000,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        if mode not in ("lenient", "strict"):
+            raise ValueError(f"mode: expected 'lenient' or 'strict', found {mode!r}")
+        strict = mode == "strict"
+        surfaces = _known_surfaces(tokens, train_tokens, train_tags, train_surfaces)
+        check_posts(references, predictions, name="predictions")
+        gold, found = (
+            [read_spans(tags, strict=strict) for tags in side] for side in (references, predictions)
+        )
+        counts, by_type = span_counts(gold, found), type_counts(gold, found)
+        groups = {"by_type": by_type} | _post_groups(counts, languages, sources)
+        if tokens is not None and surfaces is not None:
+            check_posts(references, tokens, name="tokens")
+            groups |= _by_surface(surface_groups(gold, found, tokens=tokens, surfaces=surfaces))
+        score = partial(count_score, resamples=resamples, seed=seed) if intervals else _score
+        result: dict[str, Any] = score(counts) | _macro_score(by_type)
+        if intervals:
+            result["macro_confidence_interval"] = _macro_interval(by_type, resamples=resamples, seed=seed)
+        result |= {
+            kind: {name: score(part) for name, part in parts.items()} for kind, parts in groups.items()
+        }
+        if languages is not None:
+            result["language_macro_f1"] = _mean_f1(result["by_language"])
+        if other_predictions is not None:
+            check_posts(references, other_predictions, name="other_predictions")
+            other = tag_counts(references, other_predictions, strict=strict)
+            other_f1 = _score(other)["f1"]
+            p_value = paired_randomisation(counts, other, resamples=swaps, seed=seed)
+            result["paired"] = {
+                "other_f1": other_f1,
+                "difference": result["f1"] - other_f1,
+                "p_value": p_value,
+            }
+        if scores is not None:
+            result["calibration"] = calibration(*_scored_spans(gold, predictions, scores, strict=strict))
+        return result
+
+
+def tag_score(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], *, strict: bool = False
+) -> dict[str, float]:
+    """Micro precision, recall and F1 in 0..1 of tag sequences, and the number of gold entities."""
+    return _score(tag_counts(gold, predicted, strict=strict))
+
+
+def count_score(counts: np.ndarray, *, resamples: int = _RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """Micro precision, recall, F1 in 0..1 from `span_counts`, with a 95% bootstrap interval of F1 over posts.
+
+    Raises:
+        ValueError: there are no resamples.
+    """
+    interval = [0.0, 0.0]
+    if len(counts):
+        interval = [
+            *bootstrap_interval(counts, lambda sums: ratios(sums.T)[2], resamples=resamples, seed=seed)
+        ]
+    return _score(counts) | {"confidence_interval": interval}
+
+
+def evaluate_tags(
+    gold: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    *,
+    languages: Sequence[str] | None = None,
+    sources: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """All scores of a split.
+
+    Args:
+        gold, predicted: a list of BIO tags for each post.
+        languages, sources: of each post; groups are scored where they are given.
+
+    Returns:
+        overall (lenient), strict, by_type, and by_language, by_source, by_language_and_source where asked
+        for; each a score of `count_score`. With languages also language_macro_f1, the mean of their F1.
+
+    Raises:
+        ValueError: there is another number of predicted than of gold posts or, in a post, tags, or another
+            number of languages or sources than of posts; or a tag is not BIO.
+    """
+    check_posts(gold, predicted, name="predicted")
+    spans = [[read_spans(tags) for tags in side] for side in (gold, predicted)]
+    counts = span_counts(*spans)
+    result: dict[str, Any] = {
+        "overall": count_score(counts),
+        "strict": count_score(tag_counts(gold, predicted, strict=True)),
+    }
+    groups = {"by_type": type_counts(*spans)} | _post_groups(counts, languages, sources)
+    result |= {
+        kind: {name: count_score(part) for name, part in parts.items()} for kind, parts in groups.items()
+    }
+    if languages is not None:
+        result["language_macro_f1"] = _mean_f1(result["by_language"])
+    return result
+
+
+def _score(counts: np.ndarray) -> dict[str, Any]:
+    """`count_score` without the interval."""
+    precision, recall, f1 = (float(ratio) for ratio in ratios(counts.sum(0)))
+    return {"precision": precision, "recall": recall, "f1": f1, "number": int(counts[:, 2].sum())}
+
+
+def _macro_score(by_type: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The means over types of precision, recall and F1, 0 where there is no type."""
+    means = (
+        [float(np.mean(one)) for one in ratios(np.array([counts.sum(0) for counts in by_type.values()]).T)]
+        if by_type
+        else [0.0] * 3
+    )
+    return dict(zip(("macro_precision", "macro_recall", "macro_f1"), means, strict=True))
+
+
+def _macro_interval(by_type: Mapping[str, np.ndarray], *, resamples: int, seed: int) -> list[float]:
+    """The 95% bootstrap interval over posts of the mean F1 over types."""
+    if not by_type:
+        return [0.0, 0.0]
+
+    def mean_f1(sums: np.ndarray) -> np.ndarray:
+        return ratios(np.moveaxis(sums.reshape(len(sums), len(by_type), 3), 2, 0))[2].mean(axis=1)
+
+    return [*bootstrap_interval(np.hstack(list(by_type.values())), mean_f1, resamples=resamples, seed=seed)]
+
+
+def _mean_f1(scores: Mapping[str, Mapping[str, Any]]) -> float:
+    return float(np.mean([score["f1"] for score in scores.values()])) if scores else 0.0
+
+
+def _post_groups(
+    counts: np.ndarray, languages: Sequence[str] | None, sources: Sequence[str] | None
+) -> dict[str, dict[str, np.ndarray]]:
+    """The counts of the posts of each language, of each source and of each pair, where they are given."""
+    kinds: dict[str, Sequence[str]] = {}
+    for kind, names in {"language": languages, "source": sources}.items():
+        if names is not None:
+            check_number(names, posts=len(counts), name=f"{kind}s")
+            kinds[f"by_{kind}"] = names
+    if languages is not None and sources is not None:
+        kinds["by_language_and_source"] = [
+            f"{language}/{source}" for language, source in zip(languages, sources, strict=True)
+        ]
+    return {
+        kind: {name: counts[np.array(names) == name] for name in sorted(set(names))}
+        for kind, names in kinds.items()
+    }
+
+
+def _by_surface(counts: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """What `surface_groups` gives, in the groups that make up the whole."""
+    kinds = {"by_seen": ("seen", "unseen"), "by_ambiguity": ("ambiguous", "unambiguous", "unseen")}
+    return {
+        kind: {name: counts[name] for name in names}
+        for kind, names in kinds.items()
+        if set(names) <= set(counts)
+    }
+
+
+def _known_surfaces(
+    tokens: Sequence[Sequence[str]] | None,
+    train_tokens: Sequence[Sequence[str]] | None,
+    train_tags: Sequence[Sequence[str]] | None,
+    train_surfaces: Mapping[str, Collection[str]] | Collection[str] | None,
+) -> Mapping[str, Collection[str]] | Collection[str] | None:
+    """The surfaces of the training split, None where scores by surface are not asked for."""
+    given = {
+        "tokens": tokens,
+        "train_tokens": train_tokens,
+        "train_tags": train_tags,
+        "train_surfaces": train_surfaces,
+    }
+    names = [name for name, value in given.items() if value is not None]
+    if not names:
+        return None
+    if names == ["tokens", "train_tokens", "train_tags"]:
+        return training_surfaces(train_tokens, train_tags)  # type: ignore[arg-type]
+    if names != ["tokens", "train_surfaces"]:
+        raise ValueError(
+            "scores by surface: expected tokens with either train_tokens and train_tags or train_surfaces,"
+            f" found {', '.join(names)}; give the missing ones, or none"
+        )
+    return train_surfaces
+
+
+def _scored_spans(
+    gold: Sequence[Sequence[tuple[str, int, int]]],
+    predictions: Sequence[Sequence[str]],
+    scores: Sequence[Sequence[float]],
+    *,
+    strict: bool,
+) -> tuple[list[float], list[bool]]:
+    """The score of each predicted entity that counts, and whether it is a gold one."""
+    check_number(scores, posts=len(predictions), name="scores")
+    values, right = [], []
+    for post, (tags, given) in enumerate(zip(predictions, scores, strict=True)):
+        spans, counted = read_spans(tags), set(read_spans(tags, strict=strict))
+        if len(spans) != len(given):
+            raise ValueError(
+                f"scores, post {post}: expected {len(spans)}, one for each predicted entity by its start,"
+                f" found {len(given)}; an orphan I- begins an entity, in either mode"
+            )
+        for span, score in zip(spans, given, strict=True):
+            if span in counted:
+                values.append(score)
+                right.append(span in gold[post])
+    return values, right

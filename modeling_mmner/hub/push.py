@@ -1,0 +1,253 @@
+"""A trained model as a folder that the Hub serves, and its way there.
+
+A folder knows itself: ``metrics.json`` is what its card is rendered from, and ``manifest.json`` has the
+SHA-256 of every file. Nothing is pushed that is not as the manifest says.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.utils import validate_repo_id
+
+from ..evaluation.metrics import RunMetrics
+from ..files import renewed_folder
+from ..model.modeling_mmner import MMNERForTokenClassification
+from ..model.processing_mmner import MMNERProcessor
+from .model_card import default_revision, render_model_card, without_folders
+
+CARD, METRICS, MANIFEST = "README.md", "metrics.json", "manifest.json"
+Answer = TypeVar("Answer")
+
+
+def save_hub_folder(
+    model: MMNERForTokenClassification, processor: MMNERProcessor, *, folder: str | Path, metrics: RunMetrics
+) -> None:
+    """Write config, weights, code, processor, metrics, model card and manifest.
+
+    `from_pretrained(folder, trust_remote_code=True)` needs no more. The folder is made beside the old one and
+    then takes its place: whoever is killed on the way leaves the old model or the new one. Other files in it
+    are taken along, but for weights, which might be loaded in the place of these.
+
+    Args:
+        metrics: of the run; they go into the folder without the paths on the author's disk.
+
+    Raises:
+        FileExistsError: `folder` is a file.
+        ValueError: no card can be made of the metrics, see `render_model_card`; the model is saved all the
+            same.
+    """
+    metrics, mistake = without_folders(metrics), None
+    with renewed_folder(folder, is_ours=_names_of_model(Path(folder)).__contains__) as staged:
+        model.save_pretrained(staged)
+        processor.save_pretrained(staged)
+        try:
+            texts = {METRICS: metrics.to_json(), CARD: render_model_card(metrics)}
+        except ValueError as error:  # no mistake in a card loses the weights
+            texts, mistake = {}, error
+        for name, text in texts.items():
+            (staged / name).write_text(text, encoding="utf-8")
+        if mistake is None:
+            hashes = {name: _sha256(path) for name, path in _files(staged).items()}
+            (staged / MANIFEST).write_text(_manifest(metrics, hashes), encoding="utf-8")
+    if mistake is not None:
+        raise mistake
+
+
+def _names_of_model(folder: Path) -> set[str]:
+    """The files of a folder that belong to the model in it, if there is one."""
+    found = _files(folder)
+    try:
+        manifest = set(json.loads(found[MANIFEST].read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, LookupError, TypeError):
+        manifest = set()
+    weights = {name for name in found if fnmatch(name, "*.safetensors*") and "/" not in name}
+    return manifest | weights | {MANIFEST, METRICS, CARD}
+
+
+def _manifest(metrics: RunMetrics, hashes: dict[str, str]) -> str:
+    return (
+        json.dumps({"mmner": metrics.versions["mmner"], "files": dict(sorted(hashes.items()))}, indent=2)
+        + "\n"
+    )
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """All files below a folder by their names in it."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass
+class Upload:
+    """What a push sends where.
+
+    Attributes:
+        repo_id: the repository on the Hub.
+        revision: the tag that its commit gets.
+        files: each file's content, or the file that holds it, by its name in the repository.
+        left_out: files of the folder that are none of the model's.
+        metrics: what the card is rendered from.
+    """
+
+    repo_id: str
+    revision: str
+    files: dict[str, bytes | Path]
+    left_out: list[str]
+    metrics: RunMetrics
+
+    def describe(self, *, public: bool) -> str:
+        """What goes where, under which terms, for reading."""
+        sizes = {
+            name: len(part) if isinstance(part, bytes) else part.stat().st_size
+            for name, part in self.files.items()
+        }
+        lines = [
+            f"repository: {self.repo_id} ({'public' if public else 'private'})",
+            f"revision: main, tag {self.revision}",
+            f"licence: {self.metrics.license}, from the terms of",
+            *("  {part} {name}: {terms}  {remark}".format(**row).rstrip() for row in self.metrics.terms),
+            "files:",
+            *(f"  {name}: {size:,} bytes" for name, size in sizes.items()),
+            f"  {len(sizes)} files, {sum(sizes.values()):,} bytes",
+        ]
+        return "\n".join(lines + [f"left out: {name}" for name in self.left_out])
+
+
+def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None) -> Upload:
+    """Check a model's folder against its manifest, and render its card for the place where it goes; asks
+    nothing of the Hub.
+
+    Args:
+        folder: made by `save_hub_folder`.
+        repo_id: ``org/name``.
+        revision: the tag; None: ``v`` and the version of mmner that the model was trained with.
+
+    Raises:
+        ValueError: the folder has no manifest, a file is missing or not what the manifest says, no card can
+            be made of the metrics, or the repository or tag has an impossible name.
+    """
+    folder = Path(folder)
+    found = _files(folder)
+    manifest = _read_manifest(folder)
+    hashes = {name: _sha256(found[name]) if name in found else None for name in manifest}
+    if wrong := [name for name in manifest if hashes[name] != manifest[name]]:
+        differences = "; ".join(
+            f"{name}: expected SHA-256 {manifest[name]}, found {hashes[name] or 'no file'}" for name in wrong
+        )
+        raise ValueError(
+            f"{folder}: expected the files that were saved with the model. {differences}. Put the saved files"
+            " back, or save the model again, as training does"
+        )
+    metrics = RunMetrics.from_file(found[METRICS])
+    revision = revision or default_revision(metrics)
+    _check_names(repo_id, revision)
+    card = render_model_card(metrics, repo_id=repo_id, revision=revision).encode()
+    manifest[CARD] = hashlib.sha256(card).hexdigest()
+    files = {name: found[name] for name in manifest} | {
+        CARD: card,
+        MANIFEST: _manifest(metrics, manifest).encode(),
+    }
+    left_out = [name for name in found if name not in files]
+    return Upload(repo_id, revision, dict(sorted(files.items())), left_out, metrics)
+
+
+def _read_manifest(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each of a model's files."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: expected the folder of a trained model, found none")
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        if missing := {CARD, METRICS, "config.json"} - files.keys():
+            raise KeyError(", ".join(sorted(missing)))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder}: expected {MANIFEST} with the SHA-256 of the model's files, among them {METRICS},"
+            f" found none that can be read ({type(error).__name__}: {error}). Save the model with"
+            " save_hub_folder, as training does"
+        ) from error
+    return files
+
+
+def _check_names(repo_id: str, revision: str) -> None:
+    """Check what the Hub would refuse when half of the work is done."""
+    validate_repo_id(repo_id)
+    if "/" not in repo_id:
+        raise ValueError(f"--repo_id: expected org/name, found {repo_id!r}")
+    if (
+        not re.fullmatch(r"\w[\w.-]*", revision, re.ASCII)
+        or ".." in revision
+        or revision.endswith((".", ".lock"))
+    ):
+        raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
+
+
+def push(upload: Upload, *, public: bool = False) -> str:
+    """Put a model on the Hub: one commit, then the tag that its card pins. Returns the commit's address.
+
+    Args:
+        public: for everybody to see; a new repository is private otherwise.
+
+    Raises:
+        ValueError: the repository is public and not meant to be or the other way round, it has such a tag
+            already, or the Hub refuses or does not answer. Until the commit nothing is changed there but that
+            a new repository is made.
+    """
+    api, target = HfApi(), upload.repo_id
+    if _ask(upload, "looking for the repository", api.repo_exists, target):
+        _check_repository(upload, api, public=public)
+    else:
+        _ask(upload, "making the repository", api.create_repo, target, private=not public)
+    operations = [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=part) for name, part in upload.files.items()
+    ]
+    message = (
+        f"{upload.metrics.recipe['name']} {upload.revision}, trained with mmner"
+        f" {upload.metrics.versions['mmner']}"
+    )
+    commit = _ask(
+        upload, "uploading the files", api.create_commit, target, operations, commit_message=message
+    )
+    doing = "setting the tag (the files are there: the same command again only sets the tag)"
+    _ask(upload, doing, api.create_tag, target, tag=upload.revision, revision=commit.oid)
+    return str(commit.commit_url)
+
+
+def _check_repository(upload: Upload, api: HfApi, *, public: bool) -> None:
+    """Check that a repository which is there already may get this push."""
+    is_private = _ask(upload, "looking at the repository", api.repo_info, upload.repo_id).private
+    if is_private == public:
+        wanted = "a private repository, found a public one; --public says that is meant"
+        if public:
+            wanted = (
+                "a public repository, found a private one; leave --public out, or make it public in its"
+                " settings on the Hub"
+            )
+        raise ValueError(f"{upload.repo_id}: expected {wanted}")
+    refs = _ask(upload, "reading the tags", api.list_repo_refs, upload.repo_id)
+    for kind, known in (("tag", refs.tags), ("branch", refs.branches)):
+        if upload.revision in [ref.name for ref in known]:
+            raise ValueError(
+                f"{upload.repo_id}: expected no {kind} {upload.revision!r} yet, found one, which others may"
+                " have pinned; choose another tag with --revision"
+            )
+
+
+def _ask(upload: Upload, doing: str, call: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:
+    """The Hub's answer; whatever goes wrong on the way is an error of one line."""
+    try:
+        return call(*arguments, **options)
+    except (
+        Exception
+    ) as error:  # the HTTP client's own kinds of error are no part of huggingface_hub's interface
+        raise ValueError(f"{upload.repo_id}: {doing} failed: {' '.join(str(error).split())}") from error

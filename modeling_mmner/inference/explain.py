@@ -1,0 +1,229 @@
+"""What a model looked at: for each word a map over the pictures' regions, drawn over the picture, and the
+mean of its gate.
+
+A map is the attention that the fusion paid, mean over its heads. Whether it points at what decides,
+`map_check` measures.
+
+Notation: W words, N pictures, R regions of all of them, h x w the grid of one picture's, D the gate's
+dimensions.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+from torch import Tensor, inference_mode
+
+from ..files import json_line
+from ..model.labels_mmner import Word
+from ..model.modeling_mmner import MMNERForTokenClassification
+from ..model.processing_mmner import MMNERProcessor
+from ..model.vision_mmner import VisionTower
+
+_COLOURS = colormaps["inferno"]
+_OPACITY = 0.6
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A post with its entities, and what the model looked at for each word.
+
+    Attributes:
+        text: the raw text, or the words with a space between.
+        words: of the text, with their offsets.
+        entities: as `MMNERProcessor.post_process_entities` gives them.
+        pictures: as the model read them: RGB, whole, each of its own size; none where the model reads text
+            alone.
+        maps: (W, N, h, w) float32 in 0..1, each word's attention over the regions. A word's sum over all its
+            pictures is at most 1: what a ViT's class token takes is missing. None for a post without a
+                picture, and for a model whose words
+            do not attend over regions.
+        gate: (W,) float32 in 0..1, how much of the picture a word let through, mean over D. It is no measure
+            of how much the picture decided: a gate may stand open for a word whose tag no picture would
+                change. None for a post without a
+            picture, and for a model without a gate.
+    """
+
+    text: str
+    words: list[Word]
+    entities: list[dict[str, Any]]
+    pictures: list[Image.Image]
+    maps: np.ndarray | None
+    gate: np.ndarray | None
+
+    def required_maps(self) -> np.ndarray:
+        """The maps (W, N, h, w) of a post with a picture.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.maps is None:
+            raise ValueError(
+                "maps: expected a post with a picture and a model whose words attend over its regions, found"
+                " none; models of text alone, and those whose picture encoders are all pooled, have no maps"
+            )
+        return self.maps
+
+    def entity_type(self, number: int) -> str | None:
+        """The type of the entity that word `number` (from 0) is in."""
+        start = self.words[number].start
+        return next(
+            (found["entity_group"] for found in self.entities if found["start"] <= start < found["end"]), None
+        )
+
+    def as_record(self) -> dict[str, Any]:
+        """All but the pictures, for JSON: ``{"text", "words": [{"text", "start", "end"}], "entities", "gate",
+        "maps"}``.
+        """
+        gate, maps = (None if array is None else array.tolist() for array in (self.gate, self.maps))
+        words = [word._asdict() for word in self.words]
+        return {"text": self.text, "words": words, "entities": self.entities, "gate": gate, "maps": maps}
+
+
+def explain(
+    model: MMNERForTokenClassification,
+    processor: MMNERProcessor,
+    text: str | Sequence[str],
+    images: Any = None,
+    *,
+    context: str | Sequence[str] | None = None,
+) -> Explanation:
+    """Find the entities of one post, and what the model looked at for each word.
+
+    Args:
+        model: in evaluation mode, on any device.
+        processor: its processor.
+        text: a raw text, or the words of one post.
+        images: a picture, a list of them, or None (see `load_picture` for the kinds).
+        context: a text about the post, or several; for models that read contexts.
+
+    Raises:
+        ValueError: the model is in training mode; the regions are not a square grid.
+        TypeError: `text` is more than one post.
+        PictureError: a picture cannot be read.
+    """
+    if model.training:
+        raise ValueError(
+            "explain: expected a model in evaluation mode, found it in training mode; call model.eval() first"
+        )
+    is_words = not isinstance(text, str)
+    if is_words and not all(isinstance(word, str) for word in text):
+        raise TypeError(
+            "explain: expected one text or the words of one post, found several posts; explain them one"
+            " by one"
+        )
+    (post,) = processor.read(text, images, context=context, is_split_into_words=is_words)
+    with inference_mode():
+        outputs = model(**processor.encode([post]).to(model.device), output_attentions=True, output_gate=True)
+    (entities,) = processor.post_process_entities(outputs, [post])
+    pictures = list(post.pictures)
+    tower, maps, gate = attended_tower(model), None, None
+    if pictures and tower is not None:
+        maps = region_maps(outputs.attentions[0, : len(post.words)], tower, pictures=len(pictures))
+    if pictures and outputs.gate is not None:
+        gate = outputs.gate[0, : len(post.words)].float().mean(-1).cpu().numpy()
+    return Explanation(post.text, post.words, entities, pictures, maps, gate)
+
+
+def attended_tower(model: MMNERForTokenClassification) -> VisionTower | None:
+    """The picture encoder whose regions the returned attention is over: the first that is not pooled."""
+    return next((tower for tower in model.vision_towers if not tower.pooled), None)
+
+
+def region_maps(attentions: Tensor, tower: VisionTower, *, pictures: int) -> np.ndarray:
+    """Lay attention over regions out as maps.
+
+    Args:
+        attentions: (W, R) over the regions of `pictures` pictures, one picture after the other.
+        tower: whose regions they are: prefix tokens, then a map row by row, a square one as its pictures are
+            squares.
+        pictures: N > 0.
+
+    Returns:
+        (W, N, h, w) float32.
+
+    Raises:
+        ValueError: the regions are not a square map.
+    """
+    weights = attentions.unflatten(1, (pictures, -1))[..., tower.prefix_tokens :]
+    regions = weights.shape[-1]
+    side = isqrt(regions)
+    if side * side != regions:
+        raise ValueError(
+            f"regions: expected a square map, found {regions} regions a picture after {tower.prefix_tokens}"
+            f" prefix tokens; the picture encoder {type(tower.backbone.timm_model).__name__} gives no map"
+            " that could be laid over a picture"
+        )
+    return weights.unflatten(-1, (side, side)).float().cpu().numpy()
+
+
+def draw_map(picture: Image.Image, weights: np.ndarray, *, maximum: float | None = None) -> Image.Image:
+    """Draw a map over a picture: the brighter, the more attention; without any the picture is dark.
+
+    Colours are scaled to the map's own maximum: they compare regions of one map, not maps with each other.
+    The picture is drawn in grey, so that every colour is the map's.
+
+    Args:
+        picture: of any size.
+        weights: (h, w), finite, at least 0.
+        maximum: the weight that gets the brightest colour, to draw several maps on one scale.
+
+    Returns:
+        An RGB picture of the same size.
+
+    Raises:
+        ValueError: the weights are no such map.
+    """
+    if weights.ndim != 2 or not weights.size or not np.isfinite(weights).all() or weights.min() < 0:
+        raise ValueError(
+            f"map: expected weights (h, w), finite and at least 0, found shape {weights.shape}: {weights}"
+        )
+    brightest = weights.max() if maximum is None else maximum
+    shares = (weights / brightest if brightest > 0 else np.zeros(weights.shape)).astype(np.float32)
+    smooth = np.asarray(Image.fromarray(shares).resize(picture.size, Image.Resampling.BICUBIC))
+    colours = Image.fromarray(_COLOURS(smooth, bytes=True)).convert("RGB")
+    return Image.blend(picture.convert("L").convert("RGB"), colours, _OPACITY)
+
+
+def draw_maps(pictures: Sequence[Image.Image], maps: np.ndarray) -> Image.Image:
+    """Draw one word's maps (N, h, w) over a post's pictures, side by side on one scale."""
+    drawn = [
+        draw_map(picture, weights, maximum=maps.max())
+        for picture, weights in zip(pictures, maps, strict=True)
+    ]
+    strip = Image.new(
+        "RGB", (sum(picture.width for picture in drawn), max(picture.height for picture in drawn)), "white"
+    )
+    left = 0
+    for picture in drawn:
+        strip.paste(picture, (left, 0))
+        left += picture.width
+    return strip
+
+
+def save_explanation(explanation: Explanation, folder: str | Path, *, words: Sequence[int]) -> None:
+    """Write ``explanation.json`` (see `Explanation.as_record`), and the maps of words as
+    ``<number>_<word>.png``.
+
+    Args:
+        folder: made where it is not there.
+        words: the numbers, from 1, of the words to draw.
+
+    Raises:
+        ValueError: there are no maps, or no word of such a number.
+    """
+    maps = explanation.required_maps()
+    if wrong := sorted(number for number in words if not 1 <= number <= len(maps)):
+        raise ValueError(f"words: expected numbers in 1..{len(maps)}, found {', '.join(map(str, wrong))}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "explanation.json").write_text(json_line(explanation.as_record()) + "\n", encoding="utf-8")
+    for number in words:
+        safe = re.sub(r"\W", "_", explanation.words[number - 1].text)[:40]
+        draw_maps(explanation.pictures, maps[number - 1]).save(folder / f"{number}_{safe}.png")

@@ -1,0 +1,248 @@
+"""Runs a model that `export-onnx` has made: emissions by onnxruntime, tags and span scores in numpy, nothing
+else.
+
+A copy of this file lies in each exported folder, beside the graph `model.onnx`, and needs neither torch nor
+the package:
+
+    from onnx_decoding import load
+
+    model = load("folder")
+    outputs = model(**processor(texts, images=pictures, return_tensors="np"))
+    entities = processor.post_process_entities(outputs, text=texts)
+
+The graph itself takes what the processor returns, but that it reads the windows of all texts one after the
+other: see `existing_windows`.
+
+Notation: B texts, W words, L labels, K windows of a text, S sub-tokens of a window, V windows of all texts, N
+pictures a post.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+IGNORED = -100
+
+
+class CRF:
+    """The decoding half of the model's CRF; see `crf_mmner.CRF`, whose results these are.
+
+    Maxima run in float32, as there, so that equal emissions have equal tags. Sums run in float64: in float32
+    the scores of long texts lose their digits.
+
+    Args:
+        labels: the L label names in id order; typed (``B-PER``) or bare (``B``).
+        start: (L,) score of each label at the first word.
+        transitions: (L, L) score of each label (column) after each other (row).
+        end: (L,) score of each label at the last word.
+    """
+
+    def __init__(self, labels: Sequence[str], *, start: Any, transitions: Any, end: Any) -> None:
+        self.labels = list(labels)
+        self._inside = np.array([label.startswith("I") for label in labels])
+        self._begins = np.array([label.startswith("B") for label in labels])
+        allowed = [[_may_follow(previous, label) for label in labels] for previous in labels]
+        self._start = np.where(self._inside, -np.inf, np.asarray(start, np.float32))
+        self._transitions = np.where(allowed, np.asarray(transitions, np.float32), -np.inf)
+        self._end = np.asarray(end, np.float32)
+
+    def decode_batch(self, emissions: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
+        """The best BIO-legal tags of each text (Viterbi).
+
+        Args:
+            emissions: (B, W, L).
+            mask: (B, W) bool, True for the words, without holes. A row of False is an empty text.
+
+        Returns:
+            (B, W) int64 label ids, -100 where `mask` is False.
+
+        Raises:
+            ValueError: wrong shape, mask not boolean or with holes.
+        """
+        emissions = self._checked(emissions, mask)
+        stay = np.broadcast_to(np.arange(len(self.labels)), emissions[:, 0].shape)
+        score = self._start + emissions[:, 0]  # shape: (B, L)
+        pointers = []
+        for word in range(1, emissions.shape[1]):
+            moves = score[:, :, None] + self._transitions  # shape: (B, L, L)
+            present = mask[:, word, None]
+            score = np.where(present, moves.max(1) + emissions[:, word], score)
+            pointers.append(np.where(present, moves.argmax(1), stay))
+        tags = [(score + self._end).argmax(1)]  # shape: (B,)
+        for pointer in reversed(pointers):
+            tags.append(pointer[np.arange(len(pointer)), tags[-1]])
+        return np.where(mask, np.stack(tags[::-1], axis=1), IGNORED)
+
+    def span_scores(self, emissions: np.ndarray, tags: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
+        """Posterior of each span of `tags`: exactly its tags and no continuation after it.
+
+        Args:
+            emissions: (B, W, L).
+            tags: (B, W) BIO-legal label ids, as from `decode_batch`.
+            mask: (B, W) bool without holes.
+
+        Returns:
+            (B, W) float32 in 0..1 at the first word of each span, 0 elsewhere.
+
+        Raises:
+            ValueError: as `decode_batch`.
+        """
+        emissions = self._checked(emissions, mask).astype(np.float64)
+        forward, backward = self._forward_scores(emissions, mask), self._backward_scores(emissions, mask)
+        log_partition = np.logaddexp.reduce(forward[:, -1] + self._end, axis=1)
+        leaving = np.where(
+            self._inside, -np.inf, self._transitions
+        )  # from any label to the labels that continue nothing
+        texts, tags = np.arange(len(tags)), np.where(mask, tags, 0)
+        is_last = mask & ~np.pad(mask[:, 1:], ((0, 0), (0, 1)))
+        rest = np.zeros(len(tags))  # log sum over all that may follow the span's word, its own tags fixed
+        scores = np.zeros(mask.shape)
+        for word in reversed(range(mask.shape[1])):
+            tag = tags[:, word]
+            if word + 1 < mask.shape[1]:
+                following = tags[:, word + 1]
+                closes = np.logaddexp.reduce(
+                    leaving[tag] + emissions[:, word + 1] + backward[:, word + 1], axis=1
+                )
+                continues = self._transitions[tag, following] + emissions[texts, word + 1, following] + rest
+                rest = np.where(self._inside[following], continues, closes)
+            rest = np.where(is_last[:, word], self._end[tag], rest)
+            scores[:, word] = forward[texts, word, tag] + rest - log_partition
+        return np.where(mask & self._begins[tags], np.exp(np.minimum(scores, 0)), 0).astype(np.float32)
+
+    def _forward_scores(self, emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """(B, W, L): log sum over all paths that end with a label at a word; past a text's end its last
+        word's.
+        """
+        scores = [self._start + emissions[:, 0]]
+        for word in range(1, emissions.shape[1]):
+            step = (
+                np.logaddexp.reduce(scores[-1][:, :, None] + self._transitions, axis=1) + emissions[:, word]
+            )
+            scores.append(np.where(mask[:, word, None], step, scores[-1]))
+        return np.stack(scores, axis=1)
+
+    def _backward_scores(self, emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """(B, W, L): log sum over all that may follow a label at a word, the end included."""
+        scores = [np.broadcast_to(self._end, emissions[:, 0].shape)]
+        for word in reversed(range(1, emissions.shape[1])):
+            step = np.logaddexp.reduce(
+                self._transitions + (emissions[:, word] + scores[-1])[:, None, :], axis=2
+            )
+            scores.append(np.where(mask[:, word, None], step, scores[-1]))
+        return np.stack(scores[::-1], axis=1)
+
+    def _checked(self, emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Emissions in float32, 0 where there is no word, after checking that they and the mask fit
+        together.
+        """
+        if emissions.ndim != 3 or emissions.shape[2] != len(self.labels) or not emissions.shape[1]:
+            raise ValueError(
+                f"emissions: expected shape (B, W, {len(self.labels)}) with W > 0, got {emissions.shape}"
+            )
+        if mask.dtype != bool or mask.shape != emissions.shape[:2]:
+            raise ValueError(
+                f"mask: expected bool of shape {emissions.shape[:2]}, got {mask.dtype} of shape {mask.shape}"
+            )
+        if (mask[:, 1:] & ~mask[:, :-1]).any():
+            raise ValueError(
+                "mask: expected each text's words first and the padding after, got a mask with a hole"
+            )
+        return np.where(mask[..., None], emissions, 0).astype(np.float32)
+
+
+def existing_windows(windows: Mapping[str, np.ndarray], word_starts: np.ndarray) -> dict[str, np.ndarray]:
+    """The windows of a batch without the empty ones, as the graph reads them.
+
+    Args:
+        windows: input_ids, attention_mask and, of models that read contexts, token_type_ids, (B, K, S).
+        word_starts: (B, W) index in 0..K*S-1 in each text's windows laid side by side.
+
+    Returns:
+        the former as (V, S); word_windows in 0..V-1 and word_starts in 0..S-1, (B, W), the row and column of
+        each word's first sub-token.
+    """
+    exists = windows["attention_mask"].any(-1)  # shape: (B, K)
+    numbers = exists.cumsum().reshape(exists.shape) - 1
+    columns, places = np.divmod(word_starts, windows["attention_mask"].shape[-1])
+    rows = np.take_along_axis(numbers, columns, axis=1)
+    return {
+        **{name: values[exists] for name, values in windows.items()},
+        "word_windows": rows.astype(np.int64),
+        "word_starts": places.astype(np.int64),
+    }
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """An exported model, ready to run.
+
+    Attributes:
+        session: the onnxruntime session of the graph, or anything with its `run` and `get_inputs`.
+        crf: turns the graph's emissions into tags and scores.
+    """
+
+    session: Any
+    crf: CRF
+
+    def __call__(
+        self,
+        input_ids: np.ndarray,
+        attention_mask: np.ndarray,
+        *,
+        word_starts: np.ndarray,
+        word_mask: np.ndarray,
+        token_type_ids: np.ndarray | None = None,
+        **others: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """Emissions, tags and span scores, as the model's output in torch.
+
+        Args:
+            input_ids, attention_mask: (B, K, S) the windows of each text, as the processor makes them.
+            word_starts: (B, W) index in 0..K*S-1 of each word's first sub-token.
+            word_mask: (B, W) bool, words first and padding after, W > 0.
+            token_type_ids: (B, K, S), for models that read contexts.
+            others: ``pixel_values`` (B, N, 3, H, W) uint8 and ``image_mask`` (B, N) bool; N may be 0. Models
+                of text alone pass over them. ``character_ids`` (B, W, Y) for those that read characters.
+
+        Returns:
+            ``logits`` (B, W, L) float32, ``tags`` (B, W) int64 and ``span_scores`` (B, W) float32.
+        """
+        words = np.asarray(word_mask)
+        windows = {"input_ids": input_ids, "attention_mask": attention_mask}
+        windows |= {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        inputs = existing_windows(
+            {name: np.asarray(values) for name, values in windows.items()}, np.asarray(word_starts)
+        )
+        inputs |= {"word_mask": words} | {name: np.asarray(values) for name, values in others.items()}
+        wanted = {node.name for node in self.session.get_inputs()}
+        (logits,) = self.session.run(
+            None, {name: values for name, values in inputs.items() if name in wanted}
+        )
+        tags = self.crf.decode_batch(logits, mask=words)
+        return {"logits": logits, "tags": tags, "span_scores": self.crf.span_scores(logits, tags, mask=words)}
+
+
+def load(folder: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvider",)) -> ExportedModel:
+    """The model of an exported folder.
+
+    Args:
+        providers: where onnxruntime runs the graph, in order of preference.
+    """
+    import onnxruntime
+
+    settings = json.loads((Path(folder) / "decoding.json").read_text(encoding="utf-8"))
+    session = onnxruntime.InferenceSession(str(Path(folder) / "model.onnx"), providers=list(providers))
+    return ExportedModel(session, CRF(settings["labels"], **settings["crf"]))
+
+
+def _may_follow(previous: str, label: str) -> bool:
+    """Whether BIO lets `label` come after `previous`: an I- tag must continue the B- or I- tag of its own
+    type.
+    """
+    prefix, _, entity_type = label.partition("-")
+    return prefix != "I" or (previous != "O" and previous.partition("-")[2] == entity_type)

@@ -1,0 +1,281 @@
+"""Trained model -> a folder that onnxruntime serves without torch: the emissions as an ONNX graph, CRF
+decoding beside it.
+
+Notation: B texts, W words, L labels, S sub-tokens, V windows of texts, N pictures a post, M regions of a
+picture, C channels.
+"""
+
+import copy
+import json
+import shutil
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from ..files import staged_folder
+from ..model.context_mmner import Context, Regions, TextStates, masked_mean
+from ..model.modeling_mmner import MMNERForTokenClassification
+from ..model.parts_mmner import MAIN_HEAD
+from ..model.processing_mmner import MMNERProcessor
+from ..model.text_mmner import BiLSTM, WordTower
+from ..model.vision_mmner import VisionTower
+from . import onnx_decoding
+from .loading import load_model
+from .onnx_decoding import existing_windows
+
+TOLERANCE = 1e-4
+"""Greatest difference between the emissions of the graph and of torch."""
+
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# Posts to trace with, and posts of other numbers of texts, words and pictures to check with: text and number
+# of pictures.
+_TRACED = [("Look at this : Jordan !", 2), ("Greetings from Florence", 0), ("nothing to see", 1)]
+_CHECKED = [
+    [("Jordan", 1)],
+    [("", 0), ("a picture of Paris and of the Seine at night", 0)],
+    [("one , two", 3), ("", 1), ("Jordan posts from San Marino today", 0), ("!", 1)],
+]
+
+
+class ExportReport(NamedTuple):
+    """What was exported: the graph's `opset`, and the greatest `difference` of its emissions from torch's."""
+
+    opset: int
+    difference: float
+
+
+class Emissions(nn.Module):
+    """A model's emissions, computed without shapes that depend on values, of which a graph cannot be made.
+
+    The model picks out the windows and the pictures that exist as it goes. Here the windows come in picked
+    out, and pictures that are missing are read, too, and what comes of them is masked.
+    """
+
+    def __init__(self, model: MMNERForTokenClassification) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        word_windows: Tensor,
+        word_starts: Tensor,
+        word_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        character_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The emissions (B, W, L).
+
+        Args:
+            input_ids, attention_mask: (V, S) the windows of all texts, S at most the encoder's window.
+            word_windows, word_starts: (B, W) row and column of each word's first sub-token in `input_ids`.
+            word_mask: (B, W) bool.
+            token_type_ids: (V, S), for encoders that know types and processors that read contexts.
+            character_ids: (B, W, Y), for text towers that read characters.
+            pixel_values, image_mask: (B, N, 3, H, W) uint8 and (B, N) bool, for models with vision towers; N
+                may be 0.
+        """
+        model = self.model
+        if isinstance(model.text_tower, WordTower):
+            ids = input_ids[word_windows, word_starts]
+            text = model.text_tower.read_words(ids, word_mask=word_mask, character_ids=character_ids)
+        else:
+            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+            encoded = model.text_tower.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
+            words = encoded.last_hidden_state[word_windows, word_starts].masked_fill(
+                ~word_mask[..., None], 0.0
+            )
+            text = TextStates(words, word_mask, masked_mean(words, word_mask))
+        regions = []
+        if pixel_values is not None and image_mask is not None:
+            regions = [_regions(tower, pixel_values, image_mask) for tower in model.vision_towers]
+        context = Context(text, regions, model.fusion(text, regions))
+        model.run_head(MAIN_HEAD, context)
+        return context.emissions[MAIN_HEAD]
+
+
+class _GraphBiLSTM(nn.Module):
+    """`BiLSTM` as the one operator that ONNX has for it; torch's exporter would unroll it over a fixed number
+    of steps.
+    """
+
+    def __init__(self, bilstm: BiLSTM) -> None:
+        super().__init__()
+        self.lstm = bilstm.lstm
+
+    def forward(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """As `BiLSTM.forward`."""
+        hidden, (batch, steps, _) = self.lstm.hidden_size, inputs.shape
+        named = dict(self.lstm.named_parameters())
+        of_inputs, of_states = (
+            torch.stack([_gates(named[f"weight_{kind}_l0{way}"]) for way in _WAYS]) for kind in ("ih", "hh")
+        )
+        biases = [
+            torch.cat([_gates(named[f"bias_{kind}_l0{way}"]) for kind in ("ih", "hh")]) for way in _WAYS
+        ]
+        states, last, _ = torch.onnx.ops.symbolic_multi_out(
+            "LSTM",
+            (inputs.transpose(0, 1), of_inputs, of_states, torch.stack(biases), mask.sum(1).to(torch.int32)),
+            {"hidden_size": hidden, "direction": "bidirectional"},
+            dtypes=(inputs.dtype,) * 3,
+            shapes=((steps, 2, batch, hidden), (2, batch, hidden), (2, batch, hidden)),
+            version=14,
+        )
+        return states.permute(2, 0, 1, 3).flatten(2), last.transpose(0, 1).flatten(1)
+
+
+_WAYS = ("", "_reverse")  # what torch adds to the names of a direction's weights
+
+
+def _gates(weight: Tensor) -> Tensor:
+    """The gates of an LSTM in ONNX's order: input, output, forget, cell; torch has output last."""
+    into, forget, cell, out = weight.chunk(4)
+    return torch.cat([into, out, forget, cell])
+
+
+def _with_graph_lstms(module: nn.Module) -> nn.Module:
+    """Put `_GraphBiLSTM` in place of each `BiLSTM` in a module."""
+    for name, child in module.named_children():
+        setattr(module, name, _GraphBiLSTM(child) if isinstance(child, BiLSTM) else _with_graph_lstms(child))
+    return module
+
+
+def _regions(tower: VisionTower, pixel_values: Tensor, image_mask: Tensor) -> Regions:
+    """As `VisionTower.forward`, of all places for pictures and one more that is always empty.
+
+    Without that one, whether a post has a picture would be asked of no places at all where N is 0, and
+    onnxruntime, for which `any` is a maximum of integers, would answer yes.
+    """
+    features = tower.features(pixel_values.flatten(0, 1)).unflatten(
+        0, image_mask.shape
+    )  # shape: (B, N, M, C)
+    return tower.regions_of_posts(
+        nn.functional.pad(features, (0, 0, 0, 0, 0, 1)), nn.functional.pad(image_mask, (0, 1))
+    )
+
+
+def export_onnx(model_id: str, output_dir: str | Path) -> ExportReport:
+    """Export a trained model, in float32, and check the graph in onnxruntime against torch.
+
+    Args:
+        model_id: folder or Hub id of a trained model.
+        output_dir: new folder, which gets ``model.onnx``, ``decoding.json`` (labels, CRF),
+            ``onnx_decoding.py`` and the processor's files. It is made only if the graph computes the same.
+
+    Raises:
+        ValueError: a package is missing, the folder is there already, the model cannot be traced, or the
+            graph's emissions are not torch's.
+        OSError: there is no such model.
+    """
+    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
+        raise ValueError(
+            f"export needs {', '.join(_PACKAGES)}, found no {', '.join(missing)}; pip install 'mmner[onnx]'"
+        )
+    with staged_folder(output_dir) as folder:
+        model, processor = load_model(model_id, device="cpu", dtype="float32")
+        program = _graph(model, processor)
+        program.save(folder / "model.onnx")
+        _write_decoding(model, folder)
+        processor.save_pretrained(folder)
+        difference = _difference(model, processor, folder)
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"{model_id}: expected emissions of the exported graph within {TOLERANCE} of torch's, found a"
+                f" difference of {difference:.1e}; no folder was made"
+            )
+    return ExportReport(program.model.opset_imports[""], difference)
+
+
+def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> torch.onnx.ONNXProgram:
+    """The graph of the emissions, whose every axis but those of a picture may be of any size."""
+    posts = _inputs(processor, _TRACED)
+    windows: dict[str, np.ndarray] = {
+        name: posts[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in posts
+    }
+    inputs = posts | existing_windows(windows, posts["word_starts"])
+    texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
+    sub_tokens = Dim("sub_tokens", max=processor.window)
+    axes: dict[str, tuple[Any, ...]] = {
+        "input_ids": (rows, sub_tokens),
+        "attention_mask": (rows, sub_tokens),
+        "word_windows": (texts, words),
+        "word_starts": (texts, words),
+        "word_mask": (texts, words),
+    }
+    if "token_type_ids" in inputs and model.text_tower.has_types:
+        axes["token_type_ids"] = (rows, sub_tokens)
+    if "character_ids" in inputs:
+        axes["character_ids"] = (texts, words, Dim("characters"))
+    if model.vision_towers:
+        axes |= {"pixel_values": (texts, pictures), "image_mask": (texts, pictures)}
+    tensors = {name: torch.from_numpy(inputs[name]) for name in axes}
+    shapes = {name: dict(enumerate(sizes)) for name, sizes in axes.items()}
+    try:
+        # What the exporter has to say, of names of axes for example, nobody here can act on.
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            # Not in one step: `torch.onnx.export` itself would silently fix an axis whose length the model
+            # takes by `len`.
+            traced = _with_graph_lstms(Emissions(copy.deepcopy(model)))
+            program = torch.export.export(traced, (), tensors, dynamic_shapes=shapes)
+            graph = torch.onnx.export(program, output_names=["emissions"], verbose=False)
+    except Exception as error:  # torch raises errors of many kinds that have no base of their own
+        text = model.config.text_config
+        parts = ", ".join(
+            [
+                text.model_type if text else model.config.text_tower,
+                *(tower["backbone"] for tower in model.config.vision_towers),
+            ]
+        )
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"expected a model of which torch can make a graph, found one with {parts}: {reason}"
+        ) from error
+    assert graph is not None  # as it is only where a file is named
+    return graph
+
+
+def _write_decoding(model: MMNERForTokenClassification, folder: Path) -> None:
+    """What makes entities of the graph's emissions: the CRF and the code."""
+    crf = model.crf
+    settings = {
+        "labels": model.config.labels,
+        "crf": {
+            "start": crf.start_transitions.tolist(),
+            "transitions": crf.transitions.tolist(),
+            "end": crf.end_transitions.tolist(),
+        },
+    }
+    (folder / "decoding.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    shutil.copyfile(onnx_decoding.__file__, folder / "onnx_decoding.py")
+
+
+@torch.inference_mode()
+def _difference(model: MMNERForTokenClassification, processor: MMNERProcessor, folder: Path) -> float:
+    """Greatest difference of the exported emissions from torch's, over batches of other sizes than the traced
+    one.
+    """
+    exported, found = onnx_decoding.load(folder), []
+    for posts in _CHECKED:
+        inputs = _inputs(processor, posts)
+        expected = model(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits.numpy()
+        found.append(np.abs(exported(**inputs)["logits"] - expected).max())
+    return float(np.max(found))
+
+
+def _inputs(processor: MMNERProcessor, posts: list[tuple[str, int]]) -> dict[str, np.ndarray]:
+    """The model's inputs for texts with a number of made-up pictures each."""
+    random, size = np.random.default_rng(0), processor.image_size or 1
+    pictures = [list(random.integers(256, size=(count, size, size, 3), dtype=np.uint8)) for _, count in posts]
+    texts = [text for text, _ in posts]
+    contexts = [text if count % 2 else None for text, count in posts]  # read by processors that read any
+    return dict(processor(texts, images=pictures, context=contexts, return_tensors="np"))

@@ -1,0 +1,404 @@
+"""`MMNERConfig`: which parts an MMNER model is made of, and their settings; `parts_mmner` has the table of
+all parts.
+"""
+
+import re
+import warnings
+from copy import deepcopy
+from dataclasses import fields
+from difflib import get_close_matches
+from inspect import get_annotations
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .labels_mmner import check_labels
+from .parts_mmner import (
+    COMMON_SETTINGS,
+    FUSIONS,
+    MAIN_HEAD,
+    TEXT_TOWERS,
+    describe_type,
+    fits_type,
+    needs_of,
+    objective_parts,
+    part_settings,
+)
+
+# What transformers keeps in a config beyond the fields of its dataclass.
+_BOOKKEEPING = frozenset(
+    [
+        "model_type",
+        "auto_map",
+        "custom_pipelines",
+        "quantization_config",
+        "output_attentions",
+        "tie_word_embeddings",
+        "use_cache",
+    ]
+)
+MOST_PIXELS_A_SIDE = 4096
+"""Of the square that a model sees; a config of strangers could ask for more memory than there is."""
+# What would make timm read weights or configs that a model's folder does not hold.
+_LOADING_ARGUMENTS = re.compile(r"checkpoint_path|pretrained\w*|cache_dir|features_only")
+# Version 0.1 kept the layout of long texts here; it is the processor's now.
+_OF_VERSION_0_1 = frozenset(["text_window", "text_prefix_tokens", "text_suffix_tokens"])
+
+
+class VisionTowerConfig(PreTrainedConfig):
+    """One picture encoder, any timm model.
+
+    Attributes:
+        backbone: timm's name with its tag (``resnet152.tv_in1k``): the tag decides the weights and their
+            normalisation.
+        backbone_args: keyword arguments of `timm.create_model` (``{"channels": [16, 32, 64, 128]}``), none
+            that reads files.
+        image_size: height and width in pixels of the square that the tower sees, 1 to `MOST_PIXELS_A_SIDE`.
+        mean, std: the tower's own normalisation of pixels in 0..1, one value per RGB channel.
+        frozen: True keeps weights and batch-norm statistics as they are, even after `train()`.
+        pooled: True makes one vector of a post's pictures, the mean over regions and pictures; False keeps
+            all regions.
+    """
+
+    model_type = "mmner_vision_tower"
+
+    backbone: str = "resnet152.tv_in1k"
+    backbone_args: dict[str, Any] | None = None
+    image_size: int = 224
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    frozen: bool = True
+    pooled: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.mean = _as_list(self.mean or (0.485, 0.456, 0.406))
+        self.std = _as_list(self.std or (0.229, 0.224, 0.225))
+        super().__post_init__(**kwargs)
+        _refuse_unknown(self, kwargs, set(get_annotations(VisionTowerConfig)))
+        _check_types(self, VisionTowerConfig)
+        if not 0 < self.image_size <= MOST_PIXELS_A_SIDE:
+            raise ValueError(
+                f"vision tower image_size: expected pixels > 0 and <= {MOST_PIXELS_A_SIDE}, found"
+                f" {self.image_size}"
+            )
+        if not re.fullmatch(r"[\w.-]+", self.backbone):
+            raise ValueError(
+                f"vision tower backbone: expected the name of a timm model, found {self.backbone!r:.200}"
+            )
+        if wrong := sorted(filter(_LOADING_ARGUMENTS.fullmatch, map(str, self.backbone_args or {}))):
+            raise ValueError(
+                f"vision tower backbone_args: expected none that makes timm read files, found {wrong}"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3:
+                raise ValueError(
+                    f"vision tower {name}: expected 3 values, one per RGB channel, found {values}"
+                )
+        if not all(abs(value) < 1e6 for value in self.mean) or not all(
+            1e-6 < value < 1e6 for value in self.std
+        ):
+            raise ValueError(
+                f"vision tower mean and std: expected finite values, std > 0, found {self.mean} and"
+                f" {self.std}"
+            )
+
+
+class MMNERConfig(PreTrainedConfig):
+    """Configuration of `MMNERForTokenClassification`.
+
+    Its defaults are MLMNER's (Li et al. 2022, tables 1 and 2), with the fusion ``collaboration`` those of
+    2M-NER (Wang et al. 2024). Beside the attributes below, each setting of a part in `parts_mmner` is an
+    attribute of its own (``contrastive_temperature``), with the table's default.
+
+    Attributes:
+        text_config: config (or its dict) of any transformers text encoder; None for a text tower that has
+            none.
+        word_vocabulary: for text towers of words, the ids of their tokenizer: ``size``, how many;
+            ``unknown``, the unknown one; ``rare``, from which on words are rare ones, which training makes
+            unknown at random.
+        text_tower: which text tower reads the words.
+        vision_towers: a `VisionTowerConfig` dict for each picture encoder; empty for models of text alone.
+        fusion: how pictures enter the words' features.
+        dropout: in 0..1, on the features and inside the fusion's layers.
+        objectives: loss weights >= 0 by name. A part is built when listed; its loss is not computed when its
+            weight is 0.
+        id2label: the BIO tag set.
+
+    Raises:
+        TypeError: an unknown key, or a value of another type.
+        ValueError: a value out of its range, or parts that do not fit together.
+    """
+
+    model_type = "mmner"
+    sub_configs_defaults = {"text_config": SubConfigSpec(AutoConfig, "bert", optional=True)}
+    keys_to_ignore_at_inference = ["losses", "span_scores", "gate", "attentions"]
+
+    # None asks for the default, which depends on other keys; `__post_init__` fills it in.
+    text_config: PreTrainedConfig | None = None
+    word_vocabulary: dict[str, int] | None = None
+    text_tower: str = COMMON_SETTINGS["text_tower"].default
+    vision_towers: list[dict[str, Any]] = None  # type: ignore[assignment]
+    fusion: str = COMMON_SETTINGS["fusion"].default
+    dropout: float = COMMON_SETTINGS["dropout"].default
+    objectives: dict[str, float] = None  # type: ignore[assignment]
+    id2label: dict[int, str] = None  # type: ignore[assignment]
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        own = part_settings()
+        for name, setting in own.items():
+            setattr(self, name, kwargs.pop(name, setting.default))
+        if self.id2label is None and "num_labels" not in kwargs:
+            labels = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC"]
+            self.id2label = {index: label for label, index in (self.label2id or {}).items()} or dict(
+                enumerate(labels)
+            )
+        if not isinstance(self.text_config, (dict, PreTrainedConfig, type(None))):
+            raise TypeError(
+                f"MMNERConfig text_config: expected a config or its dict, found {self.text_config!r:.200}"
+            )
+        for name in ("id2label", "label2id"):
+            _check_label_map(name, getattr(self, name))
+        for name in ("text_tower", "fusion"):
+            COMMON_SETTINGS[name].check(name, getattr(self, name))
+        fusion = FUSIONS[self.fusion]
+        if self.text_config is None and TEXT_TOWERS[self.text_tower].has_encoder:
+            self.text_config = {"model_type": "bert", "vocab_size": 28996}  # type: ignore[assignment]
+        if self.vision_towers is None:
+            self.vision_towers = deepcopy([dict(tower) for tower in fusion.default_towers])
+        if self.objectives is None:
+            self.objectives = dict(fusion.default_objectives)
+        if isinstance(self.text_config, dict):
+            self.text_config = _encoder_config(self.text_config)
+        try:
+            super().__post_init__(**kwargs)
+        # a saved config may hold anything under transformers' own keys, which then raise anything
+        except Exception as error:
+            raise ValueError(
+                f"MMNERConfig: expected keys as transformers saves them, found some that it refuses; {error}"
+            ) from error
+        _refuse_unknown(self, kwargs, {*get_annotations(MMNERConfig), *own})
+        _check_types(self, MMNERConfig)
+        for name, setting in ({"dropout": COMMON_SETTINGS["dropout"]} | own).items():
+            setting.check(name, getattr(self, name))
+        self.vision_towers = [_tower_dict(tower) for tower in self.vision_towers]
+        if self.text_config is not None:
+            self.text_config.dtype = (
+                None  # the model's dtype counts, not that of the weights the encoder came from
+            )
+            self.text_config._name_or_path = ""  # may be a path on the author's disk
+        if sorted(self.id2label) != list(range(len(self.id2label))):
+            raise ValueError(
+                f"id2label: expected the ids 0..{len(self.id2label) - 1}, found {sorted(self.id2label)}"
+            )
+        check_labels(self.labels)
+        self.label2id = {label: index for index, label in self.id2label.items()}
+        self._check_text_tower()
+        self._check_parts()
+
+    @property
+    def labels(self) -> list[str]:
+        """The L label names in id order."""
+        return [self.id2label[index] for index in range(len(self.id2label))]
+
+    def vision_tower_configs(self) -> list[VisionTowerConfig]:
+        """The picture encoders' configs, typed."""
+        return [VisionTowerConfig(**tower) for tower in self.vision_towers]
+
+    def reads(self, need: str) -> bool:
+        """Whether the fusion or an objective reads this of other parts, as ``sentence``."""
+        return need in needs_of(self.fusion, self.objectives)
+
+    def _check_text_tower(self) -> None:
+        """Check that the text tower is described by what it is made of: a transformers encoder or a
+        vocabulary of words.
+        """
+        place, has_encoder = (
+            f"with the text tower {self.text_tower!r}",
+            TEXT_TOWERS[self.text_tower].has_encoder,
+        )
+        if not has_encoder and self.text_config is not None:
+            raise ValueError(
+                f"text_config: expected none {place}, which has no transformers encoder, found"
+                f" {type(self.text_config).__name__}"
+            )
+        if has_encoder and self.word_vocabulary is not None:
+            raise ValueError(
+                f"word_vocabulary: expected none {place}, which reads sub-tokens, found"
+                f" {self.word_vocabulary}"
+            )
+        if not has_encoder and set(self.word_vocabulary or {}) != {"size", "unknown", "rare"}:
+            raise ValueError(
+                f"word_vocabulary: expected size, unknown and rare {place}, found {self.word_vocabulary}"
+            )
+
+    def _check_parts(self) -> None:
+        """Check the objectives, and whether all that the parts need is there."""
+        fusion, known = FUSIONS[self.fusion], objective_parts()
+        given = {*fusion.offered, *TEXT_TOWERS[self.text_tower].gives}
+        if missing := set(fusion.needs) - given:
+            raise ValueError(
+                f"fusion: {self.fusion!r} needs a text tower that gives {missing}, found {self.text_tower!r}"
+            )
+        for name, weight in self.objectives.items():
+            if name not in known:
+                raise ValueError(f"objectives: expected names among {list(known)}, found {name!r}")
+            if not weight >= 0:
+                raise ValueError(f"objectives: expected a weight >= 0 for {name!r}, found {weight!r}")
+            if missing := set(known[name].needs) - given:
+                serving = [repr(other) for other, row in FUSIONS.items() if missing <= set(row.offered)]
+                needed = (
+                    f"the fusion {' or '.join(serving)}"
+                    if serving
+                    else f"another text tower, which gives {missing}"
+                )
+                raise ValueError(f"objectives: {name!r} needs {needed}, found {self.fusion!r}")
+        # A saved config comes back with its keys sorted: one order, so that sums of losses are the same to
+        # the last bit.
+        self.objectives = {name: self.objectives[name] for name in known if name in self.objectives}
+        if MAIN_HEAD not in self.objectives:
+            raise ValueError(
+                f"objectives: expected {MAIN_HEAD!r}, the main task, found {list(self.objectives)}"
+            )
+        for name, setting in part_settings().items():
+            if setting.reads is not None and getattr(self, name) and setting.reads not in self.objectives:
+                listed = list(self.objectives)
+                raise ValueError(
+                    f"{name}: expected {setting.reads!r}, which it reads, among the objectives, found"
+                    f" {listed}"
+                )
+        if not any(self.objectives.values()):
+            raise ValueError(f"objectives: expected a weight > 0 for at least one, found {self.objectives}")
+        fewest, most, found = fusion.fewest_towers, fusion.most_towers, len(self.vision_towers)
+        if found < fewest or (most is not None and found > most):
+            wanted = f"{fewest} of them" if most == fewest else f"{fewest} or more"
+            raise ValueError(
+                f"vision_towers: expected {wanted}, which the fusion {self.fusion!r} reads, found {found}"
+            )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers', but a misspelt override is an error, and an unknown key of a saved config a
+        warning.
+        """
+        if not isinstance(config_dict, dict):
+            raise TypeError(f"config: expected a mapping of settings, found {type(config_dict).__name__}")
+        own = {*get_annotations(MMNERConfig), *part_settings(), "label2id"}
+        config_dict = _known_part(_without_windows(config_dict), _known_keys(cls) | own, "config")
+        if towers := config_dict.get("vision_towers"):
+            _check_towers(towers)
+            known = _known_keys(VisionTowerConfig)
+            config_dict["vision_towers"] = [
+                _known_part(tower, known, "config vision_towers") for tower in towers
+            ]
+        dtype = config_dict.get("dtype")
+        if not (dtype is None or isinstance(dtype, str) or str(dtype).startswith("torch.")):
+            raise TypeError(f"config dtype: expected the name of one of torch's, found {dtype!r:.80}")
+        # Options of loading come here, too, and are no business of ours; a near miss of our own keys is.
+        for key in kwargs.keys() - own:
+            if close := get_close_matches(key, own, n=1, cutoff=0.8):
+                raise TypeError(
+                    f"config: unknown key {key!r}; did you mean {close[0]!r}? Its own keys are {sorted(own)}"
+                )
+        # Transformers sets overrides on the finished config, where nothing checks them. A part of text_config
+        # it merges in.
+        overrides = {key: kwargs.pop(key) for key in (own - {"text_config"}) & kwargs.keys()}
+        if overrides.keys() & {"id2label", "label2id"}:
+            config_dict |= {"id2label": None, "label2id": None}
+        return super().from_dict(config_dict | overrides, **kwargs)
+
+
+def _without_windows(settings: dict[str, Any]) -> dict[str, Any]:
+    """A saved config without what version 0.1 said in it of long texts."""
+    if (window := settings.get("text_window")) is not None:
+        warnings.warn(
+            f"config: text_window {window} of version 0.1 is not read; the processor lays out long texts:"
+            f" load it with model_max_length={window} and save it again",
+            stacklevel=4,
+        )
+    return {key: value for key, value in settings.items() if key not in _OF_VERSION_0_1}
+
+
+def _known_part(settings: dict[str, Any], known: set[str], place: str) -> dict[str, Any]:
+    """The settings with known keys; a warning names the others."""
+    if unknown := sorted(key for key in set(settings) - known if not key.startswith("_")):
+        warnings.warn(
+            f"{place}: ignored the unknown keys {unknown}; a newer version of mmner may have written them",
+            stacklevel=4,
+        )
+    return {key: value for key, value in settings.items() if key not in unknown}
+
+
+def _known_keys(config_class: type[PreTrainedConfig]) -> set[str]:
+    """The fields of a config class and what transformers keeps beside them."""
+    return {field.name for field in fields(config_class)} | _BOOKKEEPING
+
+
+def _refuse_unknown(config: PreTrainedConfig, given: dict[str, Any], own: set[str]) -> None:
+    """Raises TypeError where transformers has made an attribute of a key that nobody knows."""
+    unknown = sorted(
+        key
+        for key in given.keys() & vars(config).keys() - _known_keys(type(config))
+        if not key.startswith("_")
+    )
+    if unknown:
+        raise TypeError(f"{type(config).__name__}: unknown keys {unknown}; its own keys are {sorted(own)}")
+
+
+def _check_types(config: PreTrainedConfig, config_class: type[PreTrainedConfig]) -> None:
+    """Raises TypeError for a field whose value does not fit its annotation."""
+    for name, hint in get_annotations(config_class).items():
+        if not fits_type(value := getattr(config, name), hint):
+            raise TypeError(
+                f"{config_class.__name__} {name}: expected {describe_type(hint)}, found {value!r}"
+            )
+
+
+def _as_list(values: Any) -> Any:
+    """A sequence as a list, anything else as it is, to be refused by its type."""
+    return list(values) if isinstance(values, (list, tuple)) else values
+
+
+def _check_label_map(name: str, given: Any) -> None:
+    """Raises TypeError where it is no mapping of label ids to names, or for ``label2id`` of names to ids."""
+    pairs = [] if given is None else given.items() if isinstance(given, dict) else [(None, None)]
+    for label, number in pairs if name == "label2id" else ((label, number) for number, label in pairs):
+        if not isinstance(label, str) or not re.fullmatch(r"\d{1,6}", str(number), re.ASCII):
+            raise TypeError(
+                f"MMNERConfig {name}: expected label names and their numbers, found {given!r:.200}"
+            )
+
+
+def _check_towers(given: Any) -> None:
+    """Raises TypeError where it is no list of mappings with names for keys."""
+    if not isinstance(given, (list, tuple)) or not all(
+        isinstance(tower, dict) and all(isinstance(key, str) for key in tower) for tower in given
+    ):
+        raise TypeError(f"MMNERConfig vision_towers: expected a list of mappings, found {given!r:.200}")
+
+
+def _encoder_config(given: dict[str, Any]) -> PreTrainedConfig:
+    """The config of a text encoder from its dict.
+
+    Raises:
+        ValueError: there is no such encoder, or it refuses the config.
+    """
+    try:
+        return AutoConfig.for_model(**given)
+    except Exception as error:  # each encoder's config raises what it likes
+        raise ValueError(
+            "text_config: expected the config of a text encoder of transformers, found one of type "
+            f"{given.get('model_type')!r:.80} that it refuses; {error!s:.300}"
+        ) from error
+
+
+def _tower_dict(tower: dict[str, Any]) -> dict[str, Any]:
+    """A tower's settings with its defaults filled in, checked."""
+    _check_towers([tower])
+    config = VisionTowerConfig(**tower)
+    return {name: getattr(config, name) for name in get_annotations(VisionTowerConfig)}
+
+
+MMNERConfig.register_for_auto_class()
+if __package__ == "modeling_mmner.model":  # as remote code it is found by the auto_map of a saved config
+    AutoConfig.register(MMNERConfig.model_type, MMNERConfig, exist_ok=True)

@@ -1,0 +1,154 @@
+"""What a batch is made of on its way through a model: text states, regions, fused features, and the context
+that holds them.
+
+Notation: B batch, W words, D text width, R regions of a post (those of all its pictures, one picture after
+the other), C vision channels, F features, L labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class ModelPart(nn.Module):
+    """A part that has a row in `parts_mmner`: ``class Mine(Fusion, part="mine")`` makes it known under the
+    row's name.
+
+    A module whose own parameters or buffers PyTorch does not initialise as it wants has a method
+    ``initialise()``, which writes them by `transformers.initialization`.
+    """
+
+    classes: ClassVar[dict[str, type[Any]]]
+
+    def __init_subclass__(cls, *, part: str | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if ModelPart in cls.__bases__:
+            cls.classes = {}
+        elif part is not None:
+            cls.classes[part] = cls
+
+    @classmethod
+    def named(cls, name: str) -> type[Self]:
+        """The class of a part.
+
+        Raises:
+            ValueError: the table has such a row, but there is no class for it.
+        """
+        if name not in cls.classes:
+            raise ValueError(
+                f"{cls.__name__} {name!r}: expected a class for this row of the table of parts, found those"
+                f" of {list(cls.classes)}; define one as `class Mine({cls.__name__}, part={name!r})`"
+            )
+        return cls.classes[name]
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The sizes that parts are built for: the text tower's D, each picture encoder's C, the fusion's F and
+    attention heads.
+
+    `features` is 0 until the fusion is built.
+    """
+
+    text: int
+    channels: tuple[int, ...]
+    heads: int
+    features: int = 0
+
+
+@dataclass
+class TextStates:
+    """What a text tower gives.
+
+    Attributes:
+        words: (B, W, D), 0 where there is no word.
+        mask: (B, W) bool, True for words: words first, padding after.
+        sentence: (B, D) a vector of the whole text.
+    """
+
+    words: Tensor
+    mask: Tensor
+    sentence: Tensor
+
+
+@dataclass
+class Regions:
+    """What a picture encoder gives.
+
+    Attributes:
+        states: (B, R, C), 0 where `mask` is False; R may be 0.
+        mask: (B, R) bool, True for regions of pictures that are there.
+    """
+
+    states: Tensor
+    mask: Tensor
+
+    @property
+    def has_picture(self) -> Tensor:
+        """(B,) bool."""
+        return self.mask.any(1)
+
+
+@dataclass
+class FusionOutput:
+    """What a fusion hands to the heads and objectives.
+
+    Attributes:
+        features: (B, W, F) what the tagging head reads.
+        text_view, image_view: (B, W, D) the two halves of the features, where the fusion has them.
+        gate: (B, W, D) in 0..1, how much of the picture each word lets through; 0 without a picture.
+        attention: (B, W, R) in 0..1, each word's attention over the regions, mean over heads; 0 without a
+            picture.
+    """
+
+    features: Tensor
+    text_view: Tensor | None = None
+    image_view: Tensor | None = None
+    gate: Tensor | None = None
+    attention: Tensor | None = None
+
+
+@dataclass
+class Context:
+    """All that heads and objectives may read of a batch.
+
+    Attributes:
+        text: the text tower's states.
+        regions: those of each picture encoder.
+        fused: see `FusionOutput`.
+        labels: (B, W) label ids, -100 where there is no word; None at prediction.
+        emissions: for each head that has run, by its name, (B, W, L) float32 in its own labels.
+    """
+
+    text: TextStates
+    regions: Sequence[Regions]
+    fused: FusionOutput
+    labels: Tensor | None = None
+    emissions: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def has_picture(self) -> Tensor:
+        """(B,) bool: whether any picture encoder saw a picture of the post."""
+        found = torch.zeros(len(self.text.mask), dtype=torch.bool, device=self.text.mask.device)
+        for regions in self.regions:
+            found = found | regions.has_picture
+        return found
+
+    def gold(self) -> Tensor:
+        """The labels (B, W). Raises ValueError where the batch has none."""
+        if self.labels is None:
+            raise ValueError("objectives: expected labels (B, W), found none")
+        return self.labels
+
+    def no_loss(self) -> Tensor:
+        """A loss of exactly 0 with gradients of 0, for a batch that has nothing to compute it from."""
+        return (self.fused.features.float() * 0).sum()
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """(B, K, D) -> (B, D): mean over those of the K states where `mask` (B, K) is True; 0 where none is."""
+    weights = mask[..., None].to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)

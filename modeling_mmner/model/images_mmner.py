@@ -1,0 +1,272 @@
+"""Any picture -> a square of RGB bytes. This file loads no torch: tensors are known by what they can do."""
+
+import io
+import os
+import threading
+import time
+import urllib.request
+from http.client import HTTPException
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError, features
+
+PICTURE_COLUMNS = ("image", "images")
+"""The columns of a row that may hold pictures: one, or a list of them."""
+
+# Named one by one: Pillow reads more, and for some of it (EPS) starts another program.
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "GIF",
+    "WEBP",
+    "BMP",
+    "TIFF",
+    "PPM",
+    "ICO",
+    "TGA",
+    *(["AVIF"] if features.check("avif") else []),
+)
+"""The formats of picture files that are read."""
+
+_GIVEN = (
+    threading.Lock()
+)  # several posts, read by as many threads, may have one PIL image, which decodes itself in place
+_MOST_BYTES = 50_000_000
+_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_EXPECTED = (
+    "a PIL image, a path, bytes, an open file, an array (H, W), (H, W, 1/3/4) or (3, H, W), or a row with"
+    " 'bytes' or 'path'"
+)
+
+
+class PictureError(ValueError):
+    """A picture that is missing, broken or of no known kind; the text names it and says what was expected."""
+
+
+def load_picture(picture: Any) -> Image.Image:
+    """Open a picture of any kind as RGB: upright by its EXIF, first frame of an animation, transparency over
+    white.
+
+    Args:
+        picture: PIL image, path, bytes, a file open for reading bytes, array or tensor (uint8, uint16, or
+            floats in 0..1), or ``{"bytes": ..., "path": ...}``. Files are read in one of `FORMATS`. A
+            `PictureError` in its place is raised.
+
+    Raises:
+        PictureError: naming the picture, and why it cannot be read.
+    """
+    if isinstance(picture, PictureError):
+        raise picture
+    row = picture if isinstance(picture, dict) else None
+    if row is not None and isinstance(picture := _content_of(row), dict):
+        raise PictureError(
+            f"picture: expected {_EXPECTED}, found a row inside a row; give the bytes or the path"
+        )
+    if isinstance(picture, Image.Image):
+        with _GIVEN:
+            return _decoded(picture, "the PIL image")
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        return _opened(
+            io.BytesIO(bytes(picture)),
+            f"{len(picture)} bytes" if row is None else f"row with path {row.get('path')!r}",
+        )
+    if isinstance(picture, (str, os.PathLike)):
+        return _opened_path(os.fspath(picture))
+    if callable(getattr(picture, "read", None)):
+        return _opened(io.BytesIO(_bytes_of(picture)), f"open file {getattr(picture, 'name', '')}".rstrip())
+    if hasattr(picture, "__array__"):
+        return _from_array(_as_array(picture))
+    raise PictureError(f"picture: expected {_EXPECTED}, found {type(picture).__name__}")
+
+
+def is_url(picture: Any) -> bool:
+    """Whether a picture is given by its address on the web."""
+    return isinstance(picture, str) and picture[:8].lower().startswith(("http://", "https://"))
+
+
+class _WebRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to the web only; urllib's own also follows those to ftp."""
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        if not is_url(newurl):
+            raise OSError(f"a redirect to {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def fetch_picture(url: str, *, timeout: float = 20.0) -> bytes:
+    """The bytes at an address on the web, at most 50 MB of them.
+
+    Args:
+        timeout: seconds that it may take.
+
+    Raises:
+        PictureError: nothing can be fetched there, or too much, or too slowly.
+    """
+    deadline = time.monotonic() + timeout
+    content = bytearray()
+    try:
+        # Some servers refuse urllib's own name.
+        request = urllib.request.Request(url, headers={"User-Agent": "mmner"})
+        with urllib.request.build_opener(_WebRedirects).open(request, timeout=timeout) as response:
+            while chunk := response.read1(2**16):
+                content += chunk
+                if len(content) > _MOST_BYTES:
+                    raise OSError(f"more than {_MOST_BYTES:,} bytes")
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no end of it after {timeout} seconds")
+    except (OSError, ValueError, HTTPException) as error:
+        raise PictureError(f"picture {url}: expected to fetch it, found {error}") from error
+    return bytes(content)
+
+
+def pictures_of(row: dict[str, Any]) -> list[Any]:
+    """The pictures of a row: those of its list `images` where it has one, else its `image`; nulls are left
+    out.
+    """
+    several = row.get("images")
+    entry = several if several is not None else row.get("image")
+    return [
+        picture for picture in (entry if isinstance(entry, (list, tuple)) else [entry]) if picture is not None
+    ]
+
+
+def square(picture: Image.Image, size: int) -> Image.Image:
+    """An RGB picture resized to a square of `size` pixels, bicubic, nothing cropped; one of that size as it
+    is.
+    """
+    return picture if picture.size == (size, size) else picture.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def square_pixels(picture: Image.Image, size: int) -> np.ndarray:
+    """(3, size, size) uint8 of `square`."""
+    return np.asarray(square(picture, size), dtype=np.uint8).transpose(2, 0, 1)
+
+
+def _content_of(row: dict[str, Any]) -> Any:
+    """What a row of `datasets.Image(decode=False)` holds: its bytes if it has them, else its path."""
+    content, path = row.get("bytes"), row.get("path")
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        return content
+    if content is not None:
+        raise PictureError(f"picture: expected the row's 'bytes' to be bytes, found {type(content).__name__}")
+    if path is None:
+        found = sorted(map(str, row))
+        raise PictureError(
+            f"picture: expected 'bytes' or 'path' in the row, found the keys {found} and neither has a value"
+        )
+    return path
+
+
+def _opened_path(path: str | bytes) -> Image.Image:
+    name = os.fsdecode(path)
+    if is_url(name):
+        raise PictureError(f"picture {name}: expected {_EXPECTED}; URLs are not fetched, download it first")
+    try:
+        is_file = os.path.isfile(path)
+    except ValueError:  # a NUL byte, which no path has
+        is_file = False
+    if not is_file:
+        raise PictureError(f"picture {name:.300}: expected a file, found none")
+    return _opened(path, name)
+
+
+def _bytes_of(file: Any) -> bytes:
+    """The rest of an open file."""
+    try:
+        content = file.read(_MOST_BYTES + 1)
+    except Exception as error:  # closed, or not open for reading; files of others raise what they like
+        raise PictureError(f"picture: expected a file open for reading, found {error}") from error
+    if not isinstance(content, bytes):
+        raise PictureError(
+            f"picture: expected a file opened as bytes ('rb'), found one that reads {type(content).__name__}"
+        )
+    if len(content) > _MOST_BYTES:
+        raise PictureError(f"picture: expected at most {_MOST_BYTES:,} bytes, found more in the open file")
+    return content
+
+
+def _as_array(picture: Any) -> np.ndarray:
+    """An array or tensor as a NumPy array: without its gradient, dense, on the CPU, and bfloat16 as
+    float32.
+    """
+    try:
+        if hasattr(picture, "detach"):
+            picture = picture.detach().cpu()
+            picture = picture if str(picture.layout) == "torch.strided" else picture.to_dense()
+            picture = picture.float() if picture.is_floating_point() else picture
+        return np.asarray(picture)
+    except Exception as error:  # whoever makes array-likes raises what they like
+        raise PictureError(
+            f"picture: expected an array, found a {type(picture).__name__} that gives none; {error}"
+        ) from error
+
+
+def _opened(source: Any, name: str) -> Image.Image:
+    try:
+        with Image.open(source, formats=FORMATS) as picture:
+            limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns between this and its double
+            if limit is not None and picture.width * picture.height > limit:
+                raise Image.DecompressionBombError(
+                    f"found {picture.width} x {picture.height} pixels, more than {limit}"
+                )
+            return _decoded(picture, name)
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureError(
+            f"picture {name}: expected one of the formats {', '.join(FORMATS)}, found none of them"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"picture {name}: expected a picture of ordinary size; {error}") from error
+    except (
+        Exception
+    ) as error:  # Pillow's readers raise whatever a broken file leads to: OSError, struct.error, TypeError
+        raise PictureError(f"picture {name}: could not be opened; {error}") from error
+
+
+def _decoded(picture: Image.Image, name: str) -> Image.Image:
+    """The first frame, upright, as RGB."""
+    try:
+        if picture.tell():
+            picture.seek(0)
+        picture.load()
+        # Without Exif there is nothing to turn, and exif_transpose would copy the pixels for it.
+        upright = ImageOps.exif_transpose(picture) if picture.getexif() else picture
+    except Exception as error:  # as above
+        raise PictureError(f"picture {name}: could not be decoded, the file is broken; {error}") from error
+    if upright.width == 0 or upright.height == 0:
+        raise PictureError(
+            f"picture {name}: expected at least one pixel, found {upright.width} x {upright.height}"
+        )
+    if upright.mode in _SIXTEEN_BIT_MODES:
+        # Pillow's own conversion clips at 255 instead of scaling.
+        scaled = np.asarray(upright).astype(np.int64).clip(0, 65535) // 257
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+    if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
+        layer = (upright.convert("LA") if upright.mode == "La" else upright).convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    """A picture from an array; floats are taken in 0..1, uint16 in 0..65535."""
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise PictureError(
+            f"picture array: expected shape (H, W), (H, W, 1/3/4) or (3, H, W), found {array.shape}"
+        )
+    if array.dtype == np.uint16:
+        array = (array // 257).astype(np.uint8)
+    elif array.dtype.kind == "f":
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise PictureError(
+                "picture array: expected floats in 0..1, found values outside; or pass uint8 in 0..255"
+            )
+        array = (array * 255).round().astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise PictureError(f"picture array: expected uint8, uint16 or floats in 0..1, found {array.dtype}")
+    return _decoded(Image.fromarray(array), "array")

@@ -1,0 +1,238 @@
+"""Tag schemes, spans and words: everything about labels that needs no tensor.
+
+Tags are BIO: ``O``, ``B-<type>``, ``I-<type>``. Words come either from the user or from `split_words`, whose
+rule has a name that is saved with the processor, so that a model splits text tomorrow as it did when it was
+trained.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+OUTSIDE = "O"
+BOUNDARY_LABELS = (OUTSIDE, "B", "I")
+IGNORED = -100
+"""The label id where there is no word."""
+WORD_RULES = ("mmner-words-1",)
+
+_ELISIONS = frozenset(["c", "d", "j", "l", "m", "n", "s", "t", "qu", "jusqu", "lorsqu", "puisqu", "quoiqu"])
+_APOSTROPHES = frozenset("'\u2019")
+_NUMBER_SEPARATORS = frozenset(".,:")
+_ZERO_WIDTH_JOINER = "\u200d"
+
+
+class Span(NamedTuple):
+    """An entity over words: `type`, first word `start`, and `end`, one past the last word."""
+
+    type: str
+    start: int
+    end: int
+
+
+class Word(NamedTuple):
+    """A word of a text and its character offsets: ``text[start:end] == word.text``."""
+
+    text: str
+    start: int
+    end: int
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Check that `labels` is a BIO tag set.
+
+    Raises:
+        TypeError: it is no list of strings.
+        ValueError: a label occurs twice, has no B-/I- prefix, a tab, a line break or a space at its end;
+            ``O`` is missing, or all there is; an ``I-x`` has no ``B-x``.
+    """
+    if (
+        not isinstance(labels, Sequence)
+        or isinstance(labels, str)
+        or not all(isinstance(label, str) for label in labels)
+    ):
+        raise TypeError(f"labels: expected a list of strings, found {labels!r:.200}")
+    if len(set(labels)) != len(labels):
+        twice = sorted({label for label in labels if list(labels).count(label) > 1})
+        raise ValueError(f"labels: expected each label once, found {twice} more than once")
+    if OUTSIDE not in labels:
+        raise ValueError(f"labels: expected {OUTSIDE!r} among them, found {list(labels)}")
+    for label in labels:
+        prefix, _, entity_type = label.partition("-")
+        if label != OUTSIDE and (prefix not in ("B", "I") or not entity_type):
+            raise ValueError(
+                f"labels: expected 'O', 'B-<type>' or 'I-<type>', found {label!r}; convert the tags to BIO"
+                " first"
+            )
+        if entity_type != entity_type.strip() or any(char.isspace() and char != " " for char in entity_type):
+            raise ValueError(
+                f"labels: expected types without tabs, line breaks or spaces at their ends, found {label!r}"
+            )
+        if prefix == "I" and f"B-{entity_type}" not in labels:
+            raise ValueError(
+                f"labels: {label!r} has no 'B-{entity_type}'; a BIO entity begins with B-, so add that label"
+            )
+    if len(labels) == 1:
+        raise ValueError(f"labels: expected an entity type or more beside {OUTSIDE!r}, found none")
+
+
+def bio_labels(types: Iterable[str]) -> list[str]:
+    """``O`` and the B-/I- pair of each entity type, in the order given."""
+    return [OUTSIDE] + [f"{prefix}-{entity_type}" for entity_type in types for prefix in "BI"]
+
+
+def entity_types(labels: Sequence[str]) -> list[str]:
+    """The entity types of a tag set, in order of first appearance."""
+    return list(dict.fromkeys(label.partition("-")[2] for label in labels if label != OUTSIDE))
+
+
+def boundary_label(label: str) -> str:
+    """The label without its type: ``B-PER`` -> ``B`` (Li et al. 2022, section on boundary detection)."""
+    return label.partition("-")[0]
+
+
+def may_follow(previous: str | None, label: str) -> bool:
+    """Whether BIO lets `label` come after `previous` (None: at the start of a text).
+
+    An I- tag must continue the B- or I- tag of its own type. Works for typed and for bare (``B``/``I``/``O``)
+    labels.
+    """
+    prefix, _, entity_type = label.partition("-")
+    if prefix != "I":
+        return True
+    return previous is not None and previous != OUTSIDE and previous.partition("-")[2] == entity_type
+
+
+def tags_to_spans(tags: Sequence[str]) -> list[Span]:
+    """Entities of a tag sequence, read leniently as seqeval's default does: an orphan I- begins an entity."""
+    spans: list[Span] = []
+    for position, tag in enumerate(tags):
+        prefix, _, entity_type = tag.partition("-")
+        if prefix == OUTSIDE:
+            continue
+        continues = prefix == "I" and spans and spans[-1].end == position and spans[-1].type == entity_type
+        if continues:
+            spans[-1] = spans[-1]._replace(end=position + 1)
+        else:
+            spans.append(Span(entity_type, position, position + 1))
+    return spans
+
+
+def spans_to_tags(spans: Iterable[Span], length: int) -> list[str]:
+    """BIO tags of `length` words in which the (non-overlapping) `spans` are entities.
+
+    Raises:
+        ValueError: a span is empty, reaches beyond the words, or overlaps another.
+    """
+    tags = [OUTSIDE] * length
+    for span in spans:
+        if not 0 <= span.start < span.end <= length:
+            raise ValueError(f"{span}: expected 0 <= start < end <= {length}, the number of words")
+        if any(tag != OUTSIDE for tag in tags[span.start : span.end]):
+            raise ValueError(f"{span}: overlaps another span; expected spans apart from each other")
+        tags[span.start : span.end] = [f"B-{span.type}"] + [f"I-{span.type}"] * (span.end - span.start - 1)
+    return tags
+
+
+def check_word_rule(rule: str) -> None:
+    """Raises ValueError for a rule that this version does not have."""
+    if rule not in WORD_RULES:
+        raise ValueError(
+            f"word rule: expected one of {list(WORD_RULES)}, found {rule!r}; a newer package may know it"
+        )
+
+
+def split_words(text: str, rule: str = "mmner-words-1") -> list[Word]:
+    """Split raw text into words with exact offsets; no character but white space is lost.
+
+    Rule ``mmner-words-1``, the habit of the Twitter-2017 files, read from left to right:
+
+    1. white space separates;
+    2. a URL (``http://``, ``https://``, ``www.``) is one word up to the next white space;
+    3. a number keeps its inner ``.``, ``,`` and ``:`` when digits follow (``9.30``, ``80,000``);
+    4. letters, digits and ``_`` are one word, with the marks, variation selectors and zero-width characters
+    on them; 5. a French elision keeps its apostrophe (``l'`` | ``Italie``, ``qu'`` | ``il``), also where a
+    space follows it; 6. an emoji is one word with its skin tone, joined parts or second flag letter;
+    7. any other character (``#``, ``@``, apostrophe, hyphen, punctuation) is a word of its own.
+
+    Raises:
+        ValueError: `rule` is unknown.
+    """
+    check_word_rule(rule)
+    words, position = [], 0
+    while position < len(text):
+        if text[position].isspace():
+            position += 1
+            continue
+        end = _word_end(text, position)
+        words.append(Word(text[position:end], position, end))
+        position = end
+    return words
+
+
+def _word_end(text: str, start: int) -> int:
+    """One past the word that begins at `start`, which is not white space."""
+    if text[start : start + 8].lower().startswith(("http://", "https://", "www.")):
+        return next((i for i in range(start, len(text)) if text[i].isspace()), len(text))
+    if not _is_alphanumeric(text[start]):
+        return _symbol_end(text, start)
+    end = start
+    while end < len(text):
+        if _is_alphanumeric(text[end]) or _is_attached(text[end]):
+            end += 1
+        elif _separates_digits(text, end):
+            end += 2
+        else:
+            break
+    return end + 1 if _is_elided(text, start, end) else end
+
+
+def _is_elided(text: str, start: int, end: int) -> bool:
+    """Whether the letters from `start` to `end` are a French elision whose apostrophe follows.
+
+    Tokenised French has a space behind it (``l' Italie``), so it counts there too, unless the letters are
+    quoted (``'n' ``).
+    """
+    if text[start:end].lower() not in _ELISIONS or text[end : end + 1] not in _APOSTROPHES:
+        return False
+    is_quoted = start > 0 and text[start - 1] in _APOSTROPHES
+    rest = text[end + 1 : end + 3]
+    return rest[:1].isalpha() or (not is_quoted and rest[:1].isspace() and rest[1:].isalpha())
+
+
+def _symbol_end(text: str, start: int) -> int:
+    """One past the symbol at `start` with all that is attached to it; emoji sequences stay whole."""
+    end = start + 1
+    if _is_regional_indicator(text[start]) and end < len(text) and _is_regional_indicator(text[end]):
+        end += 1
+    while end < len(text) and not text[end].isspace():
+        if (
+            _is_attached(text[end])
+            or _is_skin_tone(text[end])
+            or (text[end - 1] == _ZERO_WIDTH_JOINER and unicodedata.category(text[end]) in ("So", "Sm"))
+        ):
+            end += 1
+        else:
+            break
+    return end
+
+
+def _is_alphanumeric(character: str) -> bool:
+    return character.isalnum() or character == "_"
+
+
+def _is_attached(character: str) -> bool:
+    """Marks, format characters (joiners, soft hyphen, tags of flags) belong to the character before them."""
+    return unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
+
+
+def _is_skin_tone(character: str) -> bool:
+    return "\U0001f3fb" <= character <= "\U0001f3ff"
+
+
+def _is_regional_indicator(character: str) -> bool:
+    return "\U0001f1e6" <= character <= "\U0001f1ff"
+
+
+def _separates_digits(text: str, position: int) -> bool:
+    around = text[position - 1 : position] + text[position + 1 : position + 2]
+    return text[position] in _NUMBER_SEPARATORS and len(around) == 2 and around.isdigit()

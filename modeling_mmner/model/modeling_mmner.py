@@ -1,0 +1,444 @@
+"""`MMNERForTokenClassification`: the parts wired together. The maths is in the modules of the parts.
+
+Notation: B batch, K windows of a text, S sub-tokens of a window, W words, Y bytes of a word, L labels, N
+pictures a post, M regions of a picture, R = N * M regions of a post, C vision channels.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForTokenClassification, PreTrainedModel, initialization
+from transformers.utils import ModelOutput, logging
+
+from .configuration_mmner import MMNERConfig
+from .context_mmner import Context, Regions, TextStates, Widths
+from .crf_mmner import CRF
+from .fusion_mmner import Fusion
+from .heads_mmner import Head, check_reading
+from .objectives_mmner import Objective
+from .parts_mmner import HEADS, MAIN_HEAD, TEXT_TOWERS
+from .text_mmner import TextTower
+from .vision_mmner import VisionTower
+
+_logger = logging.get_logger(__name__)
+_NO_LABELS = (
+    "forward: expected labels (B, W) in training, found none. With label_smoothing_factor or"
+    " compute_loss_func the Trainer keeps them back and would put another loss in the place of the CRF's:"
+    " leave these out. To predict, call model.eval() first, or torch.no_grad() to keep dropout"
+)
+# The names that version 0.1 gave to weights, and those of today.
+_RENAMED = {
+    r"^classifier\.": "heads.crf.classifier.",
+    r"^crf\.": "heads.crf.crf.",
+    r"^objectives\.boundary\.": "heads.boundary.",
+}
+_WHERE_TO_LOAD = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+)
+
+
+@dataclass
+class MMNEROutput(ModelOutput):
+    """Output of `MMNERForTokenClassification`.
+
+    Attributes:
+        loss: scalar, the weighted sum of the losses below; with labels only.
+        losses: scalars before weighting, by the name of the part; those that were computed.
+        logits: (B, W, L) emissions of the CRF.
+        tags: (B, W) decoded label ids, -100 where there is no word; unless training.
+        span_scores: (B, W) in 0..1, at an entity's first word the posterior of exactly that entity, 0
+            elsewhere; unless training.
+        gate: (B, W, D) in 0..1, how much of the picture each word lets through; on request.
+        attentions: (B, W, R) in 0..1, each word's attention over the regions; on request.
+    """
+
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    logits: Tensor | None = None
+    tags: Tensor | None = None
+    span_scores: Tensor | None = None
+    gate: Tensor | None = None
+    attentions: Tensor | None = None
+
+
+class MMNERPreTrainedModel(PreTrainedModel):
+    """Initialisation and what transformers wants to know of the models of this package."""
+
+    config_class = MMNERConfig
+    config: MMNERConfig
+    base_model_prefix = "mmner"
+    main_input_name = "input_ids"
+    input_modalities = ["text", "image"]
+    _supports_sdpa = True
+    _keep_in_fp32_modules_strict = [r"heads\.\w+\.crf"]
+    supports_gradient_checkpointing = True
+    # The losses are means over texts; the Trainer must not divide or multiply them again when it accumulates
+    # gradients.
+    accepts_loss_kwargs = False
+    # `nn.ModuleList` and `nn.ModuleDict`, of which type checkers know only that they hold modules.
+    vision_towers: Sequence[VisionTower]
+    heads: Mapping[str, Head]
+    objectives: Mapping[str, Objective]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if callable(initialise := getattr(module, "initialise", None)):
+            initialise()
+        elif isinstance(module, (nn.Linear, nn.Conv1d)):
+            # BERT's 0.02 at BERT's width; in a narrower model that constant would drown the picture in the
+            # residual.
+            initialization.normal_(module.weight, std=(3 * module.weight[0].numel()) ** -0.5)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers'; ``id2label=..., label2id=..., ignore_mismatched_sizes=True`` fine-tunes to other
+        entity types.
+
+        Towers and fusion are then those of the checkpoint, and what depends on the labels is made anew, even
+        where its size is the same: the classifiers, the CRFs and the entity centres.
+        """
+        kwargs.setdefault("use_safetensors", True)  # a pickle runs what its maker likes
+        kwargs["key_mapping"] = _RENAMED | (kwargs.get("key_mapping") or {})
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        # Weights given as a state dict have no labels to compare, and an adapter brings its own layers.
+        if (
+            kwargs.get("ignore_mismatched_sizes")
+            and pretrained_model_name_or_path
+            and not model._hf_peft_config_loaded
+        ):
+            where = {key: kwargs[key] for key in _WHERE_TO_LOAD if key in kwargs}
+            saved = type(model.config).from_pretrained(pretrained_model_name_or_path, **where)
+            if saved.labels != model.config.labels:
+                model.reset_label_layers()
+                _logger.warning(
+                    f"{pretrained_model_name_or_path}: made classifiers, CRFs and entity centres anew, to be"
+                    f" trained on {model.config.labels}; the checkpoint's are of {saved.labels}"
+                )
+        return loaded
+
+    def reset_label_layers(self) -> None:
+        """Make anew, at random, what depends on the labels: the classifiers, the CRFs and the entity
+        centres.
+        """
+        parts: list[Head | Objective] = [*self.heads.values(), *self.objectives.values()]
+        for module in [layer for part in parts for layer in part.label_layers()]:
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                # Or it would be taken for loaded, and left as it is.
+                tensor._is_hf_initialized = False  # type: ignore[attr-defined]
+            self._init_weights(module)
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        """As transformers', which reaches the text encoder and the fusion, and beyond it the picture encoders
+        that are trained.
+
+        One with batch-norm goes on as it is: a second pass would enter each batch twice into its running
+        statistics.
+        """
+        super()._set_gradient_checkpointing(enable, *args, **kwargs)
+        for backbone in [tower.backbone for tower in self.vision_towers if not tower.frozen]:
+            if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules()):
+                if backbone.supports_gradient_checkpointing:
+                    backbone._set_gradient_checkpointing(enable)
+            elif enable:
+                _logger.warning_once(
+                    "gradient checkpointing: left out of a picture encoder that has batch-norm"
+                )
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As transformers', with an entry for AutoModel beside that of the class's own Auto class, and one
+        for the pipeline.
+        """
+        # Transformers copies the files that this one imports, wherever in it: so the pipeline's travels, too.
+        from .pipeline_mmner import MultimodalNERPipeline
+
+        entry = "modeling_mmner.MMNERForTokenClassification"
+        self.config.auto_map = {"AutoModel": entry} | (getattr(self.config, "auto_map", None) or {})
+        # A model of version 0.1 is saved under the names of today, not under those that it was loaded by.
+        kwargs.setdefault("save_original_format", False)
+        impl = f"pipeline_mmner.{MultimodalNERPipeline.__name__}"
+        self.config.custom_pipelines = {
+            "multimodal-ner": {"impl": impl, "pt": ["AutoModelForTokenClassification"]}
+        }
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+
+class MMNERForTokenClassification(MMNERPreTrainedModel):
+    """Tags every word of a post that may have pictures.
+
+    Text tower, vision towers, fusion, classifier and CRF, with the auxiliary objectives that the config
+    lists.
+    """
+
+    def __init__(self, config: MMNERConfig) -> None:
+        super().__init__(config)
+        self.text_tower = TextTower.named(config.text_tower)(config)
+        self.vision_towers = cast(
+            Sequence[VisionTower],
+            nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs()),
+        )
+        widths = Widths(
+            text=self.text_tower.width,
+            channels=tuple(tower.channels for tower in self.vision_towers),
+            heads=config.fusion_heads or self.text_tower.heads,
+        )
+        self.fusion = Fusion.named(config.fusion)(config, widths)
+        widths = replace(widths, features=self.fusion.width)
+        heads = {name: Head.named(name)(config, widths) for name in config.objectives if name in HEADS}
+        others = {
+            name: Objective.named(name)(config, widths) for name in config.objectives if name not in HEADS
+        }
+        check_reading(heads)
+        self.heads = cast(Mapping[str, Head], nn.ModuleDict(heads))
+        self.objectives = cast(Mapping[str, Objective], nn.ModuleDict(others))
+        self.post_init()
+
+    @property
+    def crf(self) -> CRF:
+        """The main head's."""
+        return self.heads[MAIN_HEAD].crf
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_tower.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_tower.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        word_starts: Tensor | None = None,
+        word_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        character_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        image_features: Tensor | Sequence[Tensor | None] | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_gate: bool = False,
+        return_dict: bool | None = None,
+    ) -> MMNEROutput | tuple[Any, ...]:
+        """Emissions, tags and span scores; with labels also the losses.
+
+        Args:
+            input_ids, attention_mask: (B, K, S) the windows of each text, padded on the right; or (B, S), one
+                window each.
+            word_starts, word_mask: (B, W) index in 0..K*S-1 of each word's first sub-token; bool, words
+                first, W > 0.
+            token_type_ids: (B, K, S) 1 for sub-tokens of the text's context, 0 for the text's own; without
+                it, no context.
+            character_ids: (B, W, Y) the bytes of each word, plus 1, padded with 0, where the text tower reads
+                characters.
+            pixel_values, image_mask: (B, N, 3, H, W) uint8; (B, N) bool, without which all are there. N may
+                be 0.
+            image_features: (B, N, M, C) in place of a frozen tower's pixels; of several towers, one tensor
+                each or None.
+            labels: (B, W) label ids, padded with -100.
+            output_attentions, output_gate: whether to return the words' attention over the regions and their
+                gate.
+
+        Raises:
+            ValueError: inputs that are missing, of the wrong type or out of range; pixels beside features; no
+                labels in training.
+        """
+        if labels is None and self.training and torch.is_grad_enabled():
+            raise ValueError(_NO_LABELS)
+        words = {"word_starts": word_starts, "word_mask": word_mask, "token_type_ids": token_type_ids}
+        pictures = {"pixel_values": pixel_values, "image_mask": image_mask, "image_features": image_features}
+        context = self.encode(
+            input_ids,
+            attention_mask,
+            **cast(Any, words | pictures),
+            character_ids=character_ids,
+            labels=labels,
+            need_weights=bool(
+                self.config.output_attentions if output_attentions is None else output_attentions
+            ),
+        )
+        for name in self._wanted_heads(with_losses=labels is not None):
+            self.run_head(name, context)
+        losses = {} if labels is None else self._losses(context)
+        emissions = context.emissions[MAIN_HEAD]
+        tags, scores = (None, None) if self.training else self._decode(emissions, context.text.mask)
+        # All at once: an output's keys are in the order in which they were set, and the loss must come first
+        # in a tuple.
+        output = MMNEROutput(
+            loss=(
+                torch.stack([self.config.objectives[name] * part for name, part in losses.items()]).sum()
+                if losses
+                else None
+            ),
+            losses=losses or None,
+            logits=emissions,
+            tags=tags,
+            span_scores=scores,
+            gate=context.fused.gate if output_gate else None,
+            attentions=context.fused.attention,
+        )
+        return (
+            output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        )
+
+    def encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        word_starts: Tensor | None = None,
+        word_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        character_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        image_features: Tensor | Sequence[Tensor | None] | None = None,
+        labels: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> Context:
+        """What the heads and objectives read, for the inputs of `forward`; no head has run yet."""
+        if word_starts is None or word_mask is None:
+            raise ValueError(
+                "forward: expected word_starts and word_mask (B, W), found none. This model tags words, not"
+                " sub-tokens: make its inputs with MMNERProcessor. The stock token-classification pipeline"
+                " cannot place words; use pipeline('multimodal-ner', ...) or processor(...), model(...),"
+                " processor.post_process_entities(...)"
+            )
+        words = {"word_starts": word_starts, "word_mask": word_mask.bool()}
+        text = self._read_text(
+            input_ids, attention_mask, words, token_type_ids=token_type_ids, character_ids=character_ids
+        )
+        regions = self._regions(len(word_mask), pixel_values, image_mask, image_features)
+        return Context(text, regions, self.fusion(text, regions, need_weights=need_weights), labels)
+
+    def _read_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        words: dict[str, Tensor],
+        *,
+        token_type_ids: Tensor | None,
+        character_ids: Tensor | None,
+    ) -> TextStates:
+        """The text tower's states, from those of the inputs that it reads."""
+        name, row = self.config.text_tower, TEXT_TOWERS[self.config.text_tower]
+        windows = [input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask]
+        if token_type_ids is not None:
+            if not row.has_encoder:
+                raise ValueError(
+                    f"forward: expected no token_type_ids with text tower {name!r}, which reads no context"
+                )
+            windows.append(token_type_ids)
+        if input_ids.dim() == 2:
+            windows = [tensor[:, None] for tensor in windows]
+        if token_type_ids is not None:
+            words["token_type_ids"] = windows.pop()
+        if row.reads_characters:
+            if character_ids is None:
+                raise ValueError(
+                    f"forward: expected character_ids (B, W, Y), which text tower {name!r} reads, found none;"
+                    " make the inputs with the model's own MMNERProcessor"
+                )
+            words["character_ids"] = character_ids
+        return self.text_tower(*windows, **words)
+
+    def _regions(
+        self,
+        batch: int,
+        pixel_values: Tensor | None,
+        image_mask: Tensor | None,
+        image_features: Tensor | Sequence[Tensor | None] | None,
+    ) -> list[Regions]:
+        """Each tower's regions, from ready-made features or from pixels."""
+        if not self.vision_towers:
+            return []
+        features: list[Tensor | None] = [None] * len(self.vision_towers)
+        if image_features is not None:
+            features = [image_features] if isinstance(image_features, Tensor) else list(image_features)
+            self._check_features(features, pixel_values)
+        if pixel_values is None and any(feature is None for feature in features):
+            pixel_values = torch.zeros(batch, 0, 3, 1, 1, dtype=torch.uint8, device=self.device)
+            image_mask = None
+        if pixel_values is not None and (pixel_values.dtype != torch.uint8 or pixel_values.dim() != 5):
+            raise ValueError(
+                f"pixel_values: expected (B, N, 3, H, W) uint8 in 0..255, found {tuple(pixel_values.shape)} "
+                f"{pixel_values.dtype}; the towers normalise pixels themselves"
+            )
+        pictures = next(given for given in (pixel_values, *features) if given is not None)
+        if image_mask is None:
+            image_mask = torch.ones(pictures.shape[:2], dtype=torch.bool, device=pictures.device)
+        return [
+            (
+                tower(pixel_values, image_mask=image_mask.bool())
+                if feature is None
+                else tower.regions_of_posts(feature.to(tower.mean), image_mask.bool())
+            )
+            for tower, feature in zip(self.vision_towers, features, strict=True)
+        ]
+
+    def _check_features(self, features: Sequence[Tensor | None], pixel_values: Tensor | None) -> None:
+        if len(features) != len(self.vision_towers):
+            raise ValueError(
+                f"image_features: expected one tensor for each of {len(self.vision_towers)} towers, found"
+                f" {len(features)}"
+            )
+        if (pixel_values is None) != all(feature is not None for feature in features):
+            found = "both" if pixel_values is not None else "neither for one of the towers"
+            raise ValueError(f"forward: expected pixel_values or image_features, found {found}")
+        for tower, feature in zip(self.vision_towers, features, strict=True):
+            if feature is None:
+                continue
+            if not tower.frozen:
+                raise ValueError(
+                    "image_features: expected pixel_values for a tower that is trained, found ready-made"
+                    " features"
+                )
+            if feature.dim() != 4 or feature.shape[-1] != tower.channels:
+                raise ValueError(
+                    f"image_features: expected (B, N, M, {tower.channels}), found {tuple(feature.shape)}"
+                )
+
+    def _wanted_heads(self, *, with_losses: bool) -> list[str]:
+        """The heads whose emissions are wanted: the main one, and those whose loss is computed."""
+        weights = self.config.objectives
+        return [name for name in self.heads if name == MAIN_HEAD or (with_losses and weights[name] > 0)]
+
+    def run_head(self, name: str, context: Context) -> None:
+        """Put a head's emissions into the context, after those that it reads."""
+        if name not in context.emissions:
+            for needed in self.heads[name].reads:
+                self.run_head(needed, context)
+            context.emissions[name] = self.heads[name](context)
+
+    def _decode(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The best tags (B, W), and the posterior (B, W) of each of their spans."""
+        tags = self.crf.decode_batch(emissions, mask=mask)
+        return tags, self.crf.span_scores(emissions, tags, mask=mask)
+
+    def _losses(self, context: Context) -> dict[str, Tensor]:
+        """The losses whose weight is not 0, by name and before weighting (eq. 13)."""
+        losses = {}
+        for name in (name for name, weight in self.config.objectives.items() if weight > 0):
+            if name in self.heads:
+                losses[name] = self.heads[name].loss(context.emissions[name], context)
+            else:
+                losses[name] = self.objectives[name](context)
+        return losses
+
+
+MMNERForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
+if __package__ == "modeling_mmner.model":  # as remote code it is found by the auto_map of its config
+    AutoModel.register(MMNERConfig, MMNERForTokenClassification, exist_ok=True)
+    AutoModelForTokenClassification.register(MMNERConfig, MMNERForTokenClassification, exist_ok=True)

@@ -1,0 +1,213 @@
+"""`pipeline("multimodal-ner")`: posts in many forms -> their entities."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from numbers import Real
+from typing import Any, cast, get_args
+
+from torch.utils.data import Dataset
+from transformers import AutoModelForTokenClassification
+from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.base import Pipeline
+
+from .images_mmner import PictureError
+from .posts_mmner import PostError, is_one_post, is_words, with_beside
+from .prediction_mmner import BatchPredictor, BrokenPictures, PostReader, Prediction, is_indexed, post_at
+
+
+class MultimodalNERPipeline(Pipeline):
+    """Finds the entities of posts: ``pipeline("multimodal-ner", model=..., trust_remote_code=True)``.
+
+    A post is
+
+    - a text;
+    - ``{"text": ...}`` or ``{"tokens": [...]}``, with ``"image": ...`` or ``"images": [...]`` where it has
+      pictures, and ``"context": ...``, a text or several about it, as the rows of a data set are;
+    - a list of words, inside a list of posts;
+    - a chat, as transformers' own multimodal pipelines take it: ``[{"role": "user", "content": [{"type":
+      "image", "image": ...}, {"type": "text", "text": ...}]}]``. Its user's texts, joined by line ends, are
+      the text.
+
+    A picture is whatever `load_picture` takes, or a ``data:image/...;base64,...`` address. One post gives a
+    list of ``{"entity_group", "score", "word", "start", "end"}``, see `MMNERProcessor.post_process_entities`;
+    a list of posts gives a list of such lists; anything else that can be iterated over (a generator, a data
+    set) gives an iterator that reads on as it is read from.
+    """
+
+    _load_processor: Any = True
+    _load_tokenizer: Any = False
+    _load_image_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_video_processor: Any = False
+    _pipeline_calls_generate = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.processor is None:
+            raise ValueError(
+                "multimodal-ner: expected a processor, found none; pass the folder or id of a saved model, or"
+                " pipeline(..., model=model, processor=processor)"
+            )
+        self.model.eval()
+
+    def __call__(  # type: ignore[override]
+        self,
+        text: Any,
+        images: Any = None,
+        *,
+        context: Any = None,
+        is_split_into_words: bool = False,
+        num_workers: int | None = None,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Find entities.
+
+        Args:
+            text: a post, a list of posts, or an iterable of them.
+            images: the pictures of one text; of many posts as many entries, each a picture, a list of them or
+                None.
+            context: the context of one text, a string or a list of strings; of many posts as many entries, or
+                None. Only models that were trained with contexts read them.
+            is_split_into_words: True takes a list of strings for the words of one post, False for as many
+                texts.
+            num_workers: processes that read posts and their pictures; default 0: threads of this one. A
+                stream is read by one process at most, and by no thread. Threads decode what a data set gives
+                    undecoded: ``Image(decode=False)``.
+            batch_size: posts a batch, at most; default 1. Many posts are sorted by length, but those of a
+                stream, which is read no further than a batch.
+            options: threshold, in 0..1, leaves out entities with a lower score (default 0). allow_urls
+                fetches pictures from the web (default False), timeout is the seconds that each may take
+                (default 20). image_dir is a folder that the paths of pictures may not lead out of (default:
+                any file is opened). broken_pictures: ``raise`` (default), or ``skip`` to take such a post
+                without it. broken_posts: ``raise`` (default) stops at a post that cannot be read, ``return``
+                    gives its error in the place of its entities and goes on.
+
+        Raises:
+            PostError: a post is none of the above; the text names its number, from 1.
+            PictureError: a picture cannot be read.
+            TypeError, ValueError: an unknown option, or one out of its range.
+        """
+        parameters = self._sanitize_parameters(**options)
+        defaults = (self._preprocess_params, self._forward_params, self._postprocess_params)
+        reading, _, naming = (own | given for own, given in zip(defaults, parameters, strict=True))
+        found = partial(_entities, broken_posts=naming.pop("broken_posts", "raise"))
+        predictor = BatchPredictor(
+            self.model,
+            PostReader(cast(Any, self.processor), **reading),
+            batch_size=(self._batch_size or 1) if batch_size is None else batch_size,
+            num_workers=(self._num_workers or 0) if num_workers is None else num_workers,
+            **naming,
+        )
+        if is_split_into_words and is_words(text):
+            text = {"tokens": list(text)}
+        if is_one_post(text):
+            predictor.num_workers = 0
+            return next(found(predictor.predict([with_beside(text, images, context)])))
+        beside = {
+            name: given for name, given in (("images", images), ("context", context)) if given is not None
+        }
+        posts = _PairedPosts(text, **beside) if beside else text
+        predictor.read_ahead = is_indexed(posts)
+        entities = found(predictor.predict(posts))
+        # What holds its posts in memory gives a list: lists, and the arrays and columns of NumPy and pandas.
+        return list(entities) if isinstance(text, (list, tuple)) or hasattr(text, "tolist") else entities
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Write the model, its code and its processor, which transformers' own leaves out."""
+        super().save_pretrained(save_directory, **kwargs)
+        cast(Any, self.processor).save_pretrained(save_directory, **kwargs)
+
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """The options of reading posts, of the model (none) and of its entities."""
+        reading: dict[str, Any] = {
+            key: options.pop(key)
+            for key in ("allow_urls", "broken_pictures", "image_dir", "timeout")
+            if key in options
+        }
+        entities: dict[str, Any] = {
+            key: options.pop(key) for key in ("broken_posts", "threshold") if key in options
+        }
+        if options:
+            raise TypeError(
+                f"multimodal-ner: unknown options {sorted(options)}; expected some of allow_urls, batch_size,"
+                " broken_pictures, broken_posts, image_dir, num_workers, threshold, timeout; in a call also"
+                " context, images, is_split_into_words"
+            )
+        if reading.get("broken_pictures", "raise") not in get_args(BrokenPictures):
+            raise ValueError(
+                f"broken_pictures: expected 'raise' or 'skip', found {reading['broken_pictures']!r}"
+            )
+        if entities.get("broken_posts", "raise") not in ("raise", "return"):
+            raise ValueError(
+                f"broken_posts: expected 'raise' or 'return', found {entities['broken_posts']!r}"
+            )
+        threshold = entities.get("threshold", 0.0)
+        if not (isinstance(threshold, Real) and 0 <= float(threshold) <= 1):
+            raise ValueError(f"threshold: expected a score in 0..1, found {threshold!r}")
+        return reading, {}, entities
+
+    def preprocess(self, input_: Any, **options: Any) -> Prediction:  # type: ignore[override]
+        """A post, read, without its entities."""
+        read = PostReader(cast(Any, self.processor), **options)
+        return read.lay_out(read(input_))
+
+    def _forward(self, input_tensors: Any, **forward_parameters: Any) -> Any:
+        predictor = BatchPredictor(self.model, PostReader(cast(Any, self.processor)))
+        outputs = predictor.run(predictor.collate([input_tensors])) if input_tensors.error is None else None
+        return {"prediction": input_tensors, "outputs": outputs}
+
+    def postprocess(  # type: ignore[override]
+        self, model_outputs: Any, *, threshold: float = 0.0, broken_posts: str = "raise"
+    ) -> list[dict[str, Any]] | PostError | PictureError:
+        """The entities of one post."""
+        prediction, outputs = model_outputs["prediction"], model_outputs["outputs"]
+        if outputs is not None:
+            BatchPredictor(self.model, PostReader(cast(Any, self.processor)), threshold=threshold).complete(
+                [prediction], outputs
+            )
+        return next(_entities(iter([prediction]), broken_posts=broken_posts))
+
+
+def _entities(
+    predictions: Iterator[Prediction], *, broken_posts: str
+) -> Iterator[list[dict[str, Any]] | PostError | PictureError]:
+    """The entities of each post; raises, or gives, the error of one that could not be read."""
+    for prediction in predictions:
+        if prediction.error is not None and broken_posts == "raise":
+            raise prediction.error
+        yield prediction.entities if prediction.error is None else prediction.error
+
+
+class _PairedPosts(Dataset[Any]):
+    """Posts with the pictures and contexts given beside them."""
+
+    def __init__(self, posts: Any, **beside: Any) -> None:
+        for name, given in beside.items():
+            if not (is_indexed(posts) and is_indexed(given) and len(posts) == len(given)):
+                found = [
+                    len(each) if is_indexed(each) else f"a {type(each).__name__}" for each in (given, posts)
+                ]
+                raise ValueError(
+                    f"{name}: expected an entry (or None) for each of the posts, found {found[0]} for"
+                    f" {found[1]}"
+                )
+        self.posts, self.beside = posts, {"images": None, "context": None} | beside
+
+    def __len__(self) -> int:
+        return len(self.posts)
+
+    def __getitem__(self, index: int) -> Any:
+        entries = {
+            name: None if given is None else post_at(given, index) for name, given in self.beside.items()
+        }
+        return with_beside(post_at(self.posts, index), **entries, number=index + 1)
+
+
+if (
+    __package__ == "modeling_mmner.model"
+):  # as remote code it is found by the custom_pipelines of a saved config
+    PIPELINE_REGISTRY.register_pipeline(
+        "multimodal-ner", pipeline_class=MultimodalNERPipeline, pt_model=AutoModelForTokenClassification
+    )

@@ -1,0 +1,192 @@
+"""The forms in which a post may be given -> a row ``{"text" or "tokens", "images", "context"}``, and its
+pictures' contents.
+"""
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .images_mmner import PictureError, fetch_picture, is_url, pictures_of
+
+
+class PostError(ValueError):
+    """A post that cannot be read; the text says which, what was expected and what was found."""
+
+
+def checked_post(post: Any, number: int) -> dict[str, Any]:
+    """The post, after checking that it has a text or tokens; `number` (from 1) names it in errors.
+
+    Raises:
+        PostError: it has neither or both, or they are of another type.
+    """
+    if not isinstance(post, dict):
+        raise PostError(
+            f"post {number}: expected an object with 'text' or 'tokens', found {type(post).__name__}"
+        )
+    text, tokens = post.get("text"), post.get("tokens")
+    if (text is None) == (tokens is None):
+        found = "both" if text is not None else f"neither; its keys are {sorted(map(str, post))}"
+        raise PostError(f"post {number}: expected either 'text' or 'tokens', found {found}")
+    if text is not None and not isinstance(text, str):
+        raise PostError(f"post {number}: expected 'text' to be a string, found {type(text).__name__}")
+    if tokens is not None and not is_words(tokens):
+        raise PostError(f"post {number}: expected 'tokens' to be a list of strings, found {tokens!r:.80}")
+    return post
+
+
+def as_row(post: Any, number: int) -> Any:
+    """A post in any of its forms as ``{"text" or "tokens", "images"}``."""
+    if isinstance(post, str):
+        return {"text": post}
+    if is_chat(post):
+        return _chat_row(post, number)
+    if is_words(post):
+        return {"tokens": list(post)}
+    # The rows that `datasets.Dataset.map` passes are no dicts.
+    return dict(post) if isinstance(post, Mapping) else post
+
+
+def _chat_row(messages: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
+    """The texts and pictures that the user of a chat sends."""
+    texts, pictures = [], []
+    for message in messages:
+        content = message["content"] if message["role"] == "user" else []
+        for part in content if isinstance(content, (list, tuple)) else [{"type": "text", "text": content}]:
+            kind = part.get("type") if isinstance(part, Mapping) else None
+            if kind == "text" and isinstance(part.get("text"), str):
+                texts.append(part["text"])
+            elif kind in ("image", "image_url") and len(sources := _chat_pictures(part)) == 1:
+                pictures += sources
+            else:
+                raise PostError(
+                    f"post {number}: expected parts {{'type': 'text', 'text': ...}} and {{'type': 'image',"
+                    f" 'image' (or 'url', 'path', 'base64'): ...}} in a chat, found {part!r:.80}"
+                )
+    if not texts:
+        raise PostError(
+            f"post {number}: expected a chat with a text of its user, found roles"
+            f" {[m['role'] for m in messages]}"
+        )
+    return {"text": "\n".join(texts), "images": pictures}
+
+
+def _chat_pictures(part: Mapping[str, Any]) -> list[Any]:
+    """What a chat's part names as its picture; more than one is an error."""
+    sources = {
+        key: part[key] for key in ("image", "url", "path", "base64", "image_url") if part.get(key) is not None
+    }
+    if isinstance(sources.get("image_url"), Mapping):
+        sources["image_url"] = sources["image_url"].get("url")
+    if "base64" in sources:
+        sources["base64"] = "data:image/*;base64," + str(sources["base64"]).rpartition("base64,")[2]
+    return list(sources.values())
+
+
+def fetched(picture: Any, *, allow_urls: bool, timeout: float) -> Any:
+    """The bytes of a picture that is given by an address; any other picture as it is."""
+    address = (
+        picture.get("path") if isinstance(picture, Mapping) and picture.get("bytes") is None else picture
+    )
+    if not isinstance(address, str):
+        return picture
+    if is_url(address):
+        if not allow_urls:
+            raise PictureError(
+                f"picture {address:.300}: expected one at hand, found one on the web; allow_urls=True"
+                " fetches it"
+            )
+        return fetch_picture(address, timeout=timeout)
+    if address.startswith("data:image/"):
+        try:
+            return base64.b64decode(address.partition(",")[2])
+        except ValueError as error:
+            raise PictureError(f"picture {address:.40}...: expected base64, found {error}") from error
+    return picture
+
+
+def within(picture: Any, folder: Path) -> Any:
+    """A picture that is given by a path as that of a file in a folder, where a relative path may begin; any
+    other as it is.
+
+    Raises:
+        PictureError: there is none, or the path, or a link on it, leads out of the folder.
+    """
+    given = picture.get("path") if isinstance(picture, Mapping) and picture.get("bytes") is None else picture
+    if not isinstance(given, (str, os.PathLike)):
+        return picture
+    root = folder.resolve()
+    try:
+        found = next(
+            (
+                path
+                for path in (root / given, Path(given))
+                if path.is_file() and path.resolve().is_relative_to(root)
+            ),
+            None,
+        )
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, links in a circle
+        found = None
+    if found is None:
+        raise PictureError(
+            f"picture {os.fspath(given)!s:.300}: expected a file in {folder}, found none; --image_dir names"
+            " another"
+        )
+    return str(found)
+
+
+def is_chat(post: Any) -> bool:
+    """Whether a post is the messages of a chat; many rows, which have texts of their own, may also have roles
+    and contents.
+    """
+    return (
+        isinstance(post, (list, tuple))
+        and len(post) > 0
+        and all(
+            isinstance(message, Mapping)
+            and {"role", "content"} <= message.keys()
+            and not {"text", "tokens"} & message.keys()
+            for message in post
+        )
+    )
+
+
+def is_words(post: Any) -> bool:
+    return isinstance(post, (list, tuple)) and all(isinstance(word, str) for word in post)
+
+
+def with_beside(post: Any, images: Any, context: Any, number: int = 1) -> Any:
+    """A post with the pictures and the context given beside it."""
+    if images is None and context is None:
+        return post
+    row = dict(checked_post(as_row(post, number), number))
+    if images is not None:
+        if pictures_of(row):
+            raise PostError(f"post {number}: expected its pictures in the post or in images, found both")
+        row |= {"image": None, "images": images if isinstance(images, (list, tuple)) else [images]}
+    if context is not None:
+        if row.get("context"):
+            raise PostError(f"post {number}: expected its context in the post or in context, found both")
+        row["context"] = context
+    return row
+
+
+def context_of(post: Mapping[str, Any], number: int) -> Any:
+    """The context of a post: a string, a list of strings, or None.
+
+    Raises:
+        PostError: it is something else.
+    """
+    context = post.get("context")
+    if context is None or isinstance(context, str) or is_words(context):
+        return context
+    raise PostError(
+        f"post {number}: expected 'context' to be a string or a list of strings, found {context!r:.80}"
+    )
+
+
+def is_one_post(given: Any) -> bool:
+    """Whether it is one post, or nothing that could be many."""
+    many = hasattr(given, "__iter__") or hasattr(given, "__getitem__")
+    return isinstance(given, (str, bytes, Mapping)) or is_chat(given) or not many

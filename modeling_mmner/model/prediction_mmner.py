@@ -1,0 +1,312 @@
+"""The one batch predictor: posts in any form in, their entities out, in order; the error of a bad post is its
+result.
+"""
+
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from .batching_mmner import CORES, ahead, of_like_size
+from .images_mmner import PictureError, load_picture, pictures_of
+from .labels_mmner import IGNORED
+from .posts_mmner import PostError, as_row, checked_post, context_of, fetched, within
+from .processing_mmner import MMNERProcessor, Post
+from .windows_mmner import TextWindows
+
+BrokenPictures = Literal["raise", "skip"]
+MAX_TOKENS = 8192
+"""Sub-tokens of a batch with its padding: 16 windows of 512."""
+SORTED_BATCHES, SORTED_POSTS = 16, 1024
+"""So many batches, but not so many posts, are sorted by length together: of tweets 7% is padding then,
+unsorted it is 43%.
+"""
+READING_THREADS = min(8, CORES) if CORES > 1 else 0
+"""Threads that read posts while the model runs; Pillow lets them decode pictures side by side."""
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Prediction:
+    """What was found in one post.
+
+    Attributes:
+        id: the post's, if it has one.
+        post: as it was read, its pictures as squares; None where it could not be read.
+        windows: its text, laid out for the model; None where it could not be read.
+        pictures: as they were given, where the reader has ready-made features of them.
+        error: why it could not be read.
+        broken_pictures: why pictures of it were left out.
+        entities: see `MMNERProcessor.post_process_entities`.
+        tags: the BIO tag of each word.
+    """
+
+    id: Any = None
+    post: Post | None = None
+    windows: TextWindows | None = None
+    pictures: list[Any] = field(default_factory=list)
+    error: PostError | PictureError | None = None
+    broken_pictures: list[str] = field(default_factory=list)
+    entities: list[dict[str, Any]] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class PostReader:
+    """Reads a post in any of the forms that `MultimodalNERPipeline` lists; it can be sent to another process.
+
+    Attributes:
+        processor: splits texts and shrinks pictures.
+        allow_urls: whether pictures are fetched from the web.
+        timeout: seconds that fetching one may take.
+        broken_pictures: ``raise`` makes a picture that cannot be read the post's error, ``skip`` leaves it
+            out.
+        image_dir: folder that paths of pictures may not lead out of, for posts of strangers; None: any file
+            is opened.
+        features: ready-made features of all pictures (the package's `PictureFeatures`), which then are not
+            even opened.
+    """
+
+    processor: MMNERProcessor
+    allow_urls: bool = False
+    timeout: float = 20.0
+    broken_pictures: BrokenPictures = "raise"
+    image_dir: str | Path | None = None
+    features: Any = None
+
+    def __call__(self, given: Any, *, number: int = 1) -> Prediction:
+        """A post without its entities yet; `number`, from 1, names it in errors. An error in its place stays
+        one.
+        """
+        if isinstance(given, PostError):
+            return Prediction(error=given)
+        read = Prediction(id=given.get("id") if isinstance(given, Mapping) else None)
+        try:
+            row = checked_post(as_row(given, number), number)
+            if self.features is not None:
+                read.pictures = pictures_of(row)
+            opens = self.processor.image_size is not None and (
+                self.features is None or self.features.needs_pixels
+            )
+            pictures = self._pictures(row, number, read.broken_pictures) if opens else []
+            text = row["text"] if row.get("text") is not None else row["tokens"]
+            context = context_of(row, number) if self.processor.context_window is not None else None
+            (read.post,) = self.processor.read([text], [pictures], context=[context], whole_pictures=False)
+        except (PostError, PictureError) as error:
+            read.error = error
+        return read
+
+    def lay_out(self, read: Prediction) -> Prediction:
+        """The same with its text laid out: by no thread, for the model would wait for Python while it makes
+        sub-tokens.
+        """
+        if read.post is not None:
+            (read.windows,) = self.processor.lay_out([read.post])
+        return read
+
+    def _pictures(self, row: dict[str, Any], number: int, broken: list[str]) -> list[Any]:
+        pictures = []
+        for picture in pictures_of(row):
+            try:
+                given = fetched(picture, allow_urls=self.allow_urls, timeout=self.timeout)
+                pictures.append(
+                    load_picture(given if self.image_dir is None else within(given, Path(self.image_dir)))
+                )
+            except PictureError as error:
+                if self.broken_pictures == "raise":
+                    text = f"post {number}: {error}; broken_pictures='skip' goes on without it"
+                    raise PictureError(text) from error
+                _logger.warning("post %d read without its picture: %s", number, error)
+                broken.append(str(error))
+        return pictures
+
+
+@dataclass
+class BatchPredictor:
+    """Finds the entities of posts in batches of like length.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        read: reads each post.
+        batch_size: posts a batch, at most.
+        max_tokens: sub-tokens a batch with its padding, at most; only a post that has more is a batch by
+            itself.
+        read_ahead: whether the posts of several batches are sorted by length, which saves padding, while
+            threads read as many more; False reads a stream no further than a batch.
+        num_workers: processes that read posts in place of this one; a stream is read by one at most.
+        threshold: in 0..1; entities with a lower score are left out.
+        autocast: makes the context in which the model runs.
+
+    Raises:
+        ValueError: `batch_size` is not a number > 0.
+    """
+
+    model: Any
+    read: PostReader
+    batch_size: int = 1
+    max_tokens: int = MAX_TOKENS
+    read_ahead: bool = False
+    num_workers: int = 0
+    threshold: float = 0.0
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: expected a number of posts > 0, found {self.batch_size}")
+
+    def predict(self, posts: Any, *, first: int = 1) -> Iterator[Prediction]:
+        """The predictions of posts in their order, each when all that are sorted with it are done.
+
+        Args:
+            posts: a data set, a list, or any iterable of posts; this thread alone asks it for posts.
+            first: the number by which errors name the first of them.
+        """
+        with closing(self._each_read(posts, first)) as read:
+            while window := list(islice(read, self._window)):
+                for batch in self._batches(window):
+                    self.complete(batch, self.run(self.collate(batch)))
+                yield from window
+
+    @property
+    def _window(self) -> int:
+        """Posts that are sorted together."""
+        return max(
+            self.batch_size, min(SORTED_BATCHES * self.batch_size, SORTED_POSTS) if self.read_ahead else 0
+        )
+
+    def _each_read(self, posts: Any, first: int) -> Generator[Prediction, None, None]:
+        """The posts, read, in their order."""
+        if not self.num_workers:
+            numbered, threads = (
+                enumerate(_each(posts), start=first),
+                READING_THREADS if self.read_ahead else 0,
+            )
+            read = ahead(
+                lambda post: self.read(post[1], number=post[0]), numbered, threads=threads, most=self._window
+            )
+            yield from map(self.read.lay_out, read)
+        else:
+            indexed = is_indexed(posts)
+            kind = _IndexedPosts if indexed else _StreamedPosts
+            dataset: Dataset[Prediction] = kind(posts, self.read, first)
+            workers = (
+                self.num_workers if indexed else min(self.num_workers, 1)
+            )  # each would read the whole stream
+            own = (
+                torch.Generator()
+            )  # a loader draws a number, and training that is evaluated shall not miss it
+            loader = DataLoader(
+                dataset, batch_size=self.batch_size, num_workers=workers, collate_fn=list, generator=own
+            )
+            yield from chain.from_iterable(loader)
+
+    def _batches(self, window: list[Prediction]) -> Iterator[Sequence[Prediction]]:
+        """Those posts that could be read, in batches."""
+        readable = (prediction for prediction in window if prediction.windows is not None)
+        return of_like_size(readable, size=_size, most=self.batch_size, bound=self.max_tokens)
+
+    def collate(self, batch: Sequence[Prediction]) -> dict[str, Any]:
+        """The model's inputs of posts that could be read."""
+        posts, windows = zip(*((prediction.post, prediction.windows) for prediction in batch), strict=True)
+        inputs = dict(self.read.processor.encode(posts, windows=windows))
+        features = self.read.features
+        return (
+            inputs
+            if features is None
+            else features.in_place_of_pixels(inputs, [each.pictures for each in batch])
+        )
+
+    def run(self, inputs: dict[str, Any]) -> Any:
+        """The model's output for the inputs of a batch."""
+        with torch.inference_mode(), self.autocast():
+            # Ready-made features come as a list, which the model moves itself.
+            tensors = {
+                name: given.to(self.model.device)
+                for name, given in inputs.items()
+                if isinstance(given, Tensor)
+            }
+            return self.model(**inputs | tensors)
+
+    def complete(self, batch: Sequence[Prediction], outputs: Any) -> None:
+        """Put the tags and entities of a batch into its predictions."""
+        processor = self.read.processor
+        entities = processor.post_process_entities(
+            outputs, [prediction.post for prediction in batch], threshold=self.threshold
+        )
+        for prediction, found, tags in zip(batch, entities, outputs["tags"].tolist(), strict=True):
+            prediction.entities = found
+            prediction.tags = [processor.labels[tag] for tag in tags if tag != IGNORED]
+
+
+def _size(prediction: Prediction) -> int:
+    """Sub-tokens of a post that was read."""
+    assert prediction.windows is not None
+    return prediction.windows.size
+
+
+class _IndexedPosts(Dataset[Prediction]):
+    """Posts that can be read in any order, and so by several processes."""
+
+    def __init__(self, posts: Any, read: PostReader, first: int) -> None:
+        self.posts, self.read, self.first = posts, read, first
+
+    def __len__(self) -> int:
+        return len(self.posts)
+
+    def __getitem__(self, index: int) -> Prediction:
+        return self.read.lay_out(self.read(post_at(self.posts, index), number=index + self.first))
+
+
+class _StreamedPosts(IterableDataset[Prediction]):
+    """Posts that come one after the other."""
+
+    def __init__(self, posts: Iterable[Any], read: PostReader, first: int) -> None:
+        self.posts, self.read, self.first = posts, read, first
+
+    def __iter__(self) -> Iterator[Prediction]:
+        for number, post in enumerate(self.posts, start=self.first):
+            yield self.read.lay_out(self.read(post, number=number))
+
+
+def is_indexed(posts: Any) -> bool:
+    """Whether posts can be read in any order."""
+    indexed = hasattr(posts, "__len__") and hasattr(posts, "__getitem__")
+    return indexed and not isinstance(posts, (str, bytes, Mapping, IterableDataset))
+
+
+def post_at(posts: Any, index: int) -> Any:
+    """The post at a position, or its error; a pandas Series by itself is read by its labels."""
+    try:
+        return getattr(posts, "iloc", posts)[index]
+    except PostError as error:  # of posts that are put together as they are asked for
+        return error
+    except Exception as error:  # a data set that decodes pictures raises whatever Pillow does
+        failed = PostError(
+            f"post {index + 1}: expected a row of the data set, found that it cannot be read; {error}"
+        )
+        failed.__cause__ = error
+        return failed
+
+
+def _each(posts: Any) -> Iterator[Any]:
+    """Posts one after the other."""
+    return (post_at(posts, index) for index in range(len(posts))) if is_indexed(posts) else iter(posts)
+
+
+def computes_in_bfloat16(device_type: str) -> bool:
+    """Whether devices of a type (cpu, cuda, mps) compute in bfloat16 natively.
+
+    A CPU without its instructions emulates them, some twenty times slower than float32.
+    """
+    if device_type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return device_type == "cpu" and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )

@@ -1,0 +1,539 @@
+"""`MMNERProcessor`: texts, contexts and pictures -> tensors, and the model's outputs -> entities.
+
+Notation: B batch, K windows of a text, S sub-tokens of a window, W words, Y bytes of a word, N pictures a
+post.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+
+from .configuration_mmner import MOST_PIXELS_A_SIDE, MMNERConfig
+from .images_mmner import PictureError, load_picture, square, square_pixels
+from .labels_mmner import IGNORED, Word, check_labels, check_word_rule, split_words, tags_to_spans
+from .windows_mmner import TextWindows, WindowLayout
+
+_SETTINGS = frozenset(["labels", "image_size", "word_rule", "word_bytes", "context_window"])
+
+
+class Post(NamedTuple):
+    """A post as the model reads it: its text, the words that its tags belong to, its pictures, opened, as
+    RGB, its context.
+    """
+
+    text: str
+    words: list[Word]
+    pictures: Sequence[Image.Image] = ()
+    context: str = ""
+
+
+class MMNERProcessor(ProcessorMixin):
+    """Makes the inputs of `MMNERForTokenClassification` and reads its outputs.
+
+    Every word gets a place: one that the tokenizer drops (zero-width, private use, a control character)
+    stands as the unknown token. Texts are never cut: one that is longer than the encoder's window, the
+    tokenizer's `model_max_length`, is laid out in windows that overlap by half, see `WindowLayout`. This is
+    ours; the papers cut. A context, what somebody wrote about the post or its picture, follows the text in
+    the same window; it is read, never tagged. Pictures leave as uint8, since each vision tower normalises its
+    own.
+
+    Args:
+        tokenizer: a fast tokenizer; byte-level ones (RoBERTa) loaded with ``add_prefix_space=True``.
+        labels: the BIO label names in id order.
+        image_size: height and width in pixels of the square the pictures leave in; None for a model of text
+            alone, whose pictures are not even opened.
+        word_rule: name of the rule that splits raw text, see `split_words`.
+        word_bytes: for text towers that read characters, how many bytes of a word at most, > 0; a longer word
+            is cut at its end for them, and for them alone. None makes no characters.
+        context_window: for models that read contexts, how many sub-tokens of one at most, > 0. None reads no
+            contexts.
+
+    Raises:
+        TypeError: a setting is of another type.
+        ValueError: the tokenizer is not a fast one, or its window has no room for two sub-tokens; the labels
+            are no BIO tag set; the rule is unknown; `word_bytes` or `context_window` is out of its range.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str] = (
+            "O",
+            "B-PER",
+            "I-PER",
+            "B-LOC",
+            "I-LOC",
+            "B-ORG",
+            "I-ORG",
+            "B-MISC",
+            "I-MISC",
+        ),
+        image_size: int | None = 224,
+        word_rule: str = "mmner-words-1",
+        word_bytes: int | None = None,
+        context_window: int | None = None,
+    ) -> None:
+        super().__init__(tokenizer)
+        if not tokenizer.is_fast:
+            raise ValueError(
+                f"tokenizer: expected a fast one, which places words, found {type(tokenizer).__name__}"
+            )
+        check_labels(labels)
+        check_word_rule(word_rule)
+        nothings = {"word_bytes": "characters", "context_window": "contexts", "image_size": "pictures"}
+        for (name, nothing), value in zip(
+            nothings.items(), (word_bytes, context_window, image_size), strict=True
+        ):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise TypeError(
+                    f"{name}: expected a number > 0, or None for no {nothing}, found {value!r:.80}"
+                )
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected a number > 0, or None for no {nothing}, found {value}")
+        if image_size is not None and image_size > MOST_PIXELS_A_SIDE:
+            raise ValueError(f"image_size: expected at most {MOST_PIXELS_A_SIDE} pixels, found {image_size}")
+        self.labels = list(labels)
+        self.image_size = image_size
+        self.word_rule = word_rule
+        self.word_bytes = word_bytes
+        self.context_window = context_window
+        self._layout = WindowLayout(tokenizer)
+        if context_window is not None:
+            _ = self._layout.separators  # a tokenizer that has none is told of now, not at the first context
+
+    @property
+    def window(self) -> int | None:
+        """Longest input of the text encoder in sub-tokens, special tokens included; None: no limit."""
+        return self._layout.window
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers'; ``labels=...``, ``context_window=...`` and the like take the place of what was
+        saved.
+        """
+        # Apart from the others, which transformers hands on to the tokenizer and that to the model's config.
+        settings = {name: kwargs.pop(name) for name in _SETTINGS & kwargs.keys()}
+        kwargs.setdefault(
+            "trust_remote_code", False
+        )  # or a folder whose tokenizer has code of its own asks at the terminal
+        saved = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        return (
+            cls(saved.tokenizer, **{name: getattr(saved, name) for name in _SETTINGS} | settings)
+            if settings
+            else saved
+        )
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What `__call__` returns."""
+        types = [] if self.context_window is None else ["token_type_ids"]
+        characters = [] if self.word_bytes is None else ["character_ids"]
+        return [
+            "input_ids",
+            "attention_mask",
+            *types,
+            "word_starts",
+            "word_mask",
+            *characters,
+            "pixel_values",
+            "image_mask",
+        ]
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | Sequence[Sequence[str]],
+        images: Any = None,
+        *,
+        context: Any = None,
+        labels: Sequence[Sequence[str | int]] | None = None,
+        is_split_into_words: bool | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """Make a batch.
+
+        Args:
+            text: a raw text, a list of raw texts, or a list of word lists. With ``is_split_into_words=True``
+                a flat list of strings is the words of one post.
+            images: for each text a picture, a list of them, or None (see `load_picture` for the kinds); None:
+                no pictures.
+            context: for each text a string, a list of strings, which are joined by spaces, or None; None: no
+                contexts. Read where the processor has a `context_window`.
+            labels: for each text its words' labels, as names or ids.
+            pad_to_multiple_of: pad the windows to a multiple of so many sub-tokens, but to no more than the
+                encoder reads; None: to the longest.
+            return_tensors: "pt", "np", or None for arrays as they are.
+
+        Returns:
+            see `encode`.
+
+        Raises:
+            TypeError: `text` or `context` is none of the above.
+            ValueError: numbers of texts, pictures, contexts or labels differ; labels that are not a list for
+                each text, or an unknown one; a picture that cannot be read.
+        """
+        posts = self.read(
+            text, images, context=context, is_split_into_words=is_split_into_words, whole_pictures=False
+        )
+        return self.encode(
+            posts, labels=labels, pad_to_multiple_of=pad_to_multiple_of, return_tensors=return_tensors
+        )
+
+    def read(
+        self,
+        text: Any,
+        images: Any = None,
+        *,
+        context: Any = None,
+        is_split_into_words: bool | None = None,
+        whole_pictures: bool = True,
+    ) -> list[Post]:
+        """Posts from texts, pictures and contexts, as `__call__` takes them: raw texts split into words by
+        the processor's rule, pictures opened (not those of a model of text alone). What is read once can be
+        encoded, and its entities named, without reading it again.
+
+        Args:
+            whole_pictures: False keeps of each picture only the square that the model sees, which saves
+                memory.
+        """
+        if is_single := isinstance(text, str) or _is_one_post(text, is_split_into_words):
+            text, images, context = [text], [images], [context]
+        if not hasattr(text, "__iter__"):
+            raise TypeError(f"text: expected a string or a list of texts, found {type(text).__name__}")
+        posts = [self._read_text(one, number) for number, one in enumerate(text)]
+        if not posts:
+            raise ValueError("text: expected at least one text, found none")
+
+        def place(number: int) -> str:
+            return "" if is_single else f"text {number}: "
+
+        if self.context_window is not None and context is not None:
+            _check_entries("context", context, len(posts))
+            texts = [_read_context(entry, place(number)) for number, entry in enumerate(context)]
+            posts = [post._replace(context=one) for post, one in zip(posts, texts, strict=True)]
+        if self.image_size is not None and images is not None:
+            _check_entries("images", images, len(posts))
+            pictures = [
+                self._read_pictures(entry, place(number), whole=whole_pictures)
+                for number, entry in enumerate(images)
+            ]
+            posts = [post._replace(pictures=opened) for post, opened in zip(posts, pictures, strict=True)]
+        return posts
+
+    def _read_text(self, text: Any, number: int) -> Post:
+        if isinstance(text, str):
+            return Post(text, split_words(text, self.word_rule))
+        if isinstance(text, Sequence) and all(isinstance(word, str) for word in text):
+            return _joined(text)
+        raise TypeError(f"text {number}: expected a string or a list of strings, found {type(text).__name__}")
+
+    def _read_pictures(self, entry: Any, place: str, *, whole: bool) -> list[Image.Image]:
+        """The pictures of a post, given as None, one picture or a list of them (in which None is no
+        picture).
+        """
+        given = [
+            picture
+            for picture in (entry if isinstance(entry, (list, tuple)) else [entry])
+            if picture is not None
+        ]
+        try:
+            opened = [load_picture(picture) for picture in given]
+        except PictureError as error:
+            raise PictureError(f"{place}{error}") from error
+        size = self.image_size
+        return opened if whole or size is None else [square(picture, size) for picture in opened]
+
+    def encode(
+        self,
+        posts: Sequence[Post],
+        *,
+        windows: Sequence[TextWindows] | None = None,
+        labels: Sequence[Sequence[str | int]] | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """Make a batch of posts.
+
+        Args:
+            windows: what `lay_out` has made of them; None: it is called.
+            labels, pad_to_multiple_of, return_tensors: see `__call__`.
+
+        Returns:
+            input_ids, attention_mask (B, K, S) int64, the windows of each text; of a text with fewer than K
+            the last ones are empty. With `context_window`, token_type_ids (B, K, S) int64, 1 for the context,
+            0 for the text. word_starts (B, W) int64, the index in 0..K*S-1 of each word's first sub-token in
+            its text's windows laid side by side, and word_mask (B, W) bool. With `word_bytes`, character_ids
+            (B, W, Y) int64, each word's bytes in UTF-8, plus 1, padded with 0. pixel_values (B, N, 3, H, W)
+            uint8 and image_mask (B, N) bool. With labels, labels (B, W) int64 padded with -100.
+
+        Raises:
+            ValueError: labels that do not fit the posts.
+        """
+        words = [[word.text for word in post.words] for post in posts]
+        data = self._placed(
+            words, self.lay_out(posts) if windows is None else windows, pad_to_multiple_of or 1
+        )
+        if self.word_bytes is not None:
+            data["character_ids"] = self._character_array(words, most=self.word_bytes)
+        data |= self._pixel_arrays(posts)
+        if labels is not None:
+            data["labels"] = self._label_array(labels, words)
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def post_process_entities(
+        self, outputs: Any, text: Any, *, is_split_into_words: bool | None = None, threshold: float = 0.0
+    ) -> list[list[dict[str, Any]]]:
+        """Entities of each text, in the keys of transformers' own NER pipeline.
+
+        Args:
+            outputs: the model's output with `tags` (B, W) and `span_scores` (B, W).
+            text: the texts or word lists that the inputs were made of, or the posts that `read` made of them.
+            threshold: in 0..1; entities with a lower score are left out.
+
+        Returns:
+            For each text a list of ``{"entity_group", "score", "word", "start", "end"}``; offsets are into
+            the raw text, or into ``" ".join(words)`` for word lists.
+
+        Raises:
+            ValueError: the outputs are of another number of texts or words.
+        """
+        is_read = isinstance(text, list) and all(isinstance(post, Post) for post in text)
+        posts = text if is_read else self.read(text, is_split_into_words=is_split_into_words)
+        tags, scores = outputs["tags"].tolist(), outputs["span_scores"].tolist()
+        if len(tags) != len(posts):
+            raise ValueError(f"outputs: expected those of {len(posts)} texts, found {len(tags)}")
+        return [
+            [entity for entity in self._entities(*row) if entity["score"] >= threshold]
+            for row in zip(posts, tags, scores, strict=True)
+        ]
+
+    def _entities(self, post: Post, tags: list[int], scores: list[float]) -> list[dict[str, Any]]:
+        """The entities of one post from its padded rows of tags and scores."""
+        tags = [tag for tag in tags if tag != IGNORED]
+        if len(tags) != len(post.words):
+            raise ValueError(
+                f"outputs: expected tags of {len(post.words)} words, found {len(tags)}; is this the same"
+                " text?"
+            )
+        entities = []
+        for span in tags_to_spans([self.labels[tag] for tag in tags]):
+            start, end = post.words[span.start].start, post.words[span.end - 1].end
+            entities.append(
+                {
+                    "entity_group": span.type,
+                    "score": scores[span.start],
+                    "word": post.text[start:end],
+                    "start": start,
+                    "end": end,
+                }
+            )
+        return entities
+
+    def lay_out(self, posts: Sequence[Post]) -> list[TextWindows]:
+        """The windows of each post."""
+        unknown = self.tokenizer.unk_token_id
+        if unknown is None:
+            unknown = self.tokenizer.mask_token_id if self.tokenizer.mask_token_id is not None else 0
+        texts = []
+        words = [[word.text for word in post.words] for post in posts]
+        for post, pieces, context in zip(
+            posts, self._pieces(words), self._context_pieces(posts), strict=True
+        ):
+            ids: list[int] = []
+            starts = []
+            for word in range(len(post.words)):
+                starts.append(len(ids))
+                ids += pieces.get(word) or [unknown]
+            if not (ids or self._layout.before or self._layout.after):
+                ids = [unknown]  # an empty text is there, too
+            texts.append(
+                self._layout.lay_out(
+                    ids, np.array(starts, dtype=np.int64), context, context_window=self.context_window
+                )
+            )
+        return texts
+
+    def _placed(
+        self, posts: list[list[str]], texts: Sequence[TextWindows], multiple: int
+    ) -> dict[str, np.ndarray]:
+        """input_ids, attention_mask, token_type_ids, word_starts and word_mask of posts given as words and
+        their windows.
+        """
+        longest = max(len(row) for text in texts for row in text.rows)
+        padded = -(-longest // multiple) * multiple
+        longest = padded if self._layout.window is None else max(longest, min(padded, self._layout.window))
+        shape = (len(texts), max(len(text.rows) for text in texts), longest)
+        input_ids, attention_mask = (
+            np.full(shape, self.tokenizer.pad_token_id or 0, np.int64),
+            np.zeros(shape, np.int64),
+        )
+        token_type_ids = np.zeros(shape, np.int64)
+        for number, text in enumerate(texts):
+            for window, (row, types) in enumerate(zip(text.rows, text.types, strict=True)):
+                input_ids[number, window, : len(row)] = row
+                attention_mask[number, window, : len(row)] = 1
+                token_type_ids[number, window, : len(row)] = types
+        return {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            **({} if self.context_window is None else {"token_type_ids": token_type_ids}),
+            "word_starts": _padded(
+                [(text.word_windows * longest + text.word_places).tolist() for text in texts], 0
+            ),
+            "word_mask": _padded([[1] * len(words) for words in posts], 0).astype(bool),
+        }
+
+    def _context_pieces(self, posts: Sequence[Post]) -> list[list[int]]:
+        """For each post the sub-token ids of its context."""
+        pieces: list[list[int]] = [[] for _ in posts]
+        filled = [index for index, post in enumerate(posts) if post.context]
+        if not filled or self.context_window is None:
+            return pieces
+        encoded = self.tokenizer(
+            [_encodable(posts[index].context) for index in filled],
+            add_special_tokens=False,
+            truncation=False,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        for index, ids in zip(filled, encoded["input_ids"], strict=True):
+            pieces[index] = list(ids)
+        return pieces
+
+    def _pieces(self, posts: list[list[str]]) -> list[dict[int, list[int]]]:
+        """For each post, the sub-token ids of each word by its index; a word that the tokenizer drops is
+        missing.
+        """
+        pieces: list[dict[int, list[int]]] = [{} for _ in posts]
+        filled = [index for index, words in enumerate(posts) if words]
+        if not filled:
+            return pieces
+        encoded = self.tokenizer(
+            [[_encodable(word) for word in posts[index]] for index in filled],
+            is_split_into_words=True,
+            add_special_tokens=False,
+            truncation=False,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        for row, index in enumerate(filled):
+            for piece, word in zip(encoded["input_ids"][row], encoded.word_ids(row), strict=True):
+                if word is not None:
+                    pieces[index].setdefault(word, []).append(piece)
+        return pieces
+
+    def _character_array(self, posts: list[list[str]], *, most: int) -> np.ndarray:
+        """(B, W, Y) character ids of posts given as words, at most so many a word."""
+        # One character more than bytes: the last may be a surrogate that belongs to the next.
+        spelt = [
+            [np.frombuffer(_encodable(word[: most + 1]).encode()[:most], np.uint8) for word in words]
+            for words in posts
+        ]
+        longest = max((len(word) for words in spelt for word in words), default=0)
+        ids = np.zeros((len(posts), max(1, *map(len, posts)), max(1, longest)), np.int64)
+        for row, words in enumerate(spelt):
+            for place, word in enumerate(words):
+                ids[row, place, : len(word)] = word.astype(np.int64) + 1
+        return ids
+
+    def _pixel_arrays(self, posts: Sequence[Post]) -> dict[str, np.ndarray]:
+        """pixel_values and image_mask of posts."""
+        size = self.image_size or 1
+        most = 0 if self.image_size is None else max(len(post.pictures) for post in posts)
+        pixels = np.zeros((len(posts), most, 3, size, size), dtype=np.uint8)
+        mask = np.zeros((len(posts), most), dtype=bool)
+        for row, post in enumerate(posts):
+            for column, picture in enumerate(post.pictures[:most]):
+                pixels[row, column] = square_pixels(picture, size)
+                mask[row, column] = True
+        return {"pixel_values": pixels, "image_mask": mask}
+
+    def _label_array(self, labels: Sequence[Sequence[str | int]], posts: list[list[str]]) -> np.ndarray:
+        """(B, W) label ids padded with -100."""
+        if len(labels) != len(posts):
+            raise ValueError(f"labels: expected a list for each of {len(posts)} texts, found {len(labels)}")
+        rows = []
+        for index, (row, words) in enumerate(zip(labels, posts, strict=True)):
+            if isinstance(row, (str, bytes)) or not hasattr(row, "__len__"):
+                raise ValueError(
+                    f"labels of text {index}: expected a list with a label for each of its {len(words)}"
+                    f" words, found {row!r}; labels are a list for each text, also for a single one: [['O',"
+                    " ...]]"
+                )
+            if len(row) != len(words):
+                raise ValueError(
+                    f"labels of text {index}: expected one for each of {len(words)} words, found {len(row)}"
+                )
+            rows.append([self._label_id(label, index) for label in row])
+        return _padded(rows, IGNORED)
+
+    def _label_id(self, label: Any, index: int) -> int:
+        if isinstance(label, str) and label in self.labels:
+            return self.labels.index(label)
+        try:
+            number = -1 if isinstance(label, (str, bool)) else operator.index(label)
+        except (TypeError, ValueError):  # what is no whole number; a tensor with several
+            number = -1
+        if not 0 <= number < len(self.labels):
+            raise ValueError(
+                f"labels of text {index}: expected one of {self.labels} or its id, found {label!r}"
+            )
+        return number
+
+
+def _check_entries(name: str, given: Any, count: int) -> None:
+    """Raises ValueError where it is no list with an entry for each text."""
+    if not isinstance(given, (list, tuple)) or len(given) != count:
+        found = len(given) if isinstance(given, (list, tuple)) else type(given).__name__
+        raise ValueError(
+            f"{name}: expected a list with an entry (or None) for each of {count} texts, found {found}"
+        )
+
+
+def _read_context(entry: Any, place: str) -> str:
+    """The context of a post, given as None, a string or a list of strings."""
+    texts = [] if entry is None else [entry] if isinstance(entry, str) else entry
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{place}context: expected a string, a list of strings or None, found {entry!r:.80}")
+    return " ".join(stripped for text in texts if (stripped := text.strip()))
+
+
+def _is_one_post(text: Any, is_split_into_words: bool | None) -> bool:
+    """Whether `text` is the words of one post."""
+    is_list = bool(is_split_into_words) and hasattr(text, "__iter__") and not isinstance(text, str)
+    return is_list and all(isinstance(word, str) for word in text)
+
+
+def _encodable(word: str) -> str:
+    """The word with U+FFFD for each lone surrogate (half an emoji, as cut JSON holds it), which no tokenizer
+    takes.
+    """
+    return word.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _joined(words: Sequence[str]) -> Post:
+    """A post given as words: its text is the words with a space between."""
+    placed, position = [], 0
+    for word in words:
+        placed.append(Word(word, position, position + len(word)))
+        position += len(word) + 1
+    return Post(" ".join(words), placed)
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
+    """(B, longest) int64, with at least one column so that a batch of empty texts has a shape to compute
+    with.
+    """
+    array = np.full((len(rows), max(1, *map(len, rows)) if rows else 1), value, dtype=np.int64)
+    for index, row in enumerate(rows):
+        array[index, : len(row)] = row
+    return array
+
+
+MMNERProcessor.register_for_auto_class()
+if __package__ == "modeling_mmner.model":  # as remote code it is found by the auto_map of a saved processor
+    AutoProcessor.register(MMNERConfig, MMNERProcessor, exist_ok=True)

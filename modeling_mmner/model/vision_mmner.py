@@ -1,0 +1,165 @@
+"""Vision towers: any timm model in, a map of picture regions out.
+
+Notation: B batch, N pictures a post, P pictures of the batch, M regions of a picture, R = N * M regions of a
+post, C channels.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TimmWrapperConfig, TimmWrapperModel, initialization
+
+from .configuration_mmner import VisionTowerConfig
+from .context_mmner import Regions
+
+
+class VisionTower(nn.Module):
+    """Regions of pictures from a timm model's last feature map; it holds its own normalisation and picture
+    size.
+
+    Only pictures that exist are read, so whatever pixels stand in place of a missing one can change nothing.
+
+    Args:
+        config: see `VisionTowerConfig`. A frozen tower has no gradients and stays in evaluation mode: its
+            batch-norm statistics are those of its pretraining. A pooled one gives a post's pictures as one
+            vector.
+    """
+
+    mean: Tensor
+    std: Tensor
+    backbone: Any
+
+    def __init__(self, config: VisionTowerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.frozen = config.frozen
+        self.pooled = config.pooled
+        self.image_size = config.image_size
+        self.backbone = TimmWrapperModel(
+            TimmWrapperConfig(architecture=config.backbone, do_pooling=False, model_args=config.backbone_args)
+        )
+        if hasattr(
+            self.backbone.timm_model, "pre_logits"
+        ):  # VGG's layers after its last map, most of its weights
+            self.backbone.timm_model.pre_logits = nn.Identity()
+        self.channels: int = self.backbone.timm_model.num_features
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1))
+        if self.frozen:
+            self.backbone.requires_grad_(False).eval()
+
+    @property
+    def timm_model(self) -> Any:
+        """The encoder itself.
+
+        Raises:
+            ValueError: it was let go of.
+        """
+        if self.backbone is None:
+            raise ValueError(
+                f"vision tower {self.config.backbone}: expected ready-made features, since its encoder was"
+                " let go of (`release`), found pixels; give image_features, or put an encoder in its place,"
+                " as `load_tower` does"
+            )
+        return self.backbone.timm_model
+
+    def release(self) -> None:
+        """Let go of the encoder: until a new one is put in its place, the tower gives regions of ready-made
+        features alone.
+        """
+        self.backbone = None
+
+    def initialise(self) -> None:
+        """Write the normalisation, which a model that is loaded does not take from here."""
+        initialization.copy_(self.mean, torch.tensor(self.config.mean).view(1, 3, 1, 1))
+        initialization.copy_(self.std, torch.tensor(self.config.std).view(1, 3, 1, 1))
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many of a picture's regions come before its map: a ViT's class token and registers; 0 for other
+        encoders.
+        """
+        return getattr(self.timm_model, "num_prefix_tokens", 0)
+
+    def train(self, mode: bool = True) -> "VisionTower":
+        """As PyTorch's, but a backbone of which nothing is trained stays in evaluation mode; a frozen one has
+        no gradients.
+        """
+        super().train(mode)
+        if self.backbone is None:
+            return self
+        if self.frozen:
+            # `from_pretrained` makes every parameter anew, with gradients, and then calls `eval`, which comes
+            # here.
+            self.backbone.requires_grad_(False).eval()
+        elif not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            self.backbone.eval()  # as under an adapter: batch-norm must not move either, nobody would save it
+        return self
+
+    def forward(self, pixel_values: Tensor, *, image_mask: Tensor) -> Regions:
+        """Regions of each post's pictures, one picture after the other.
+
+        Args:
+            pixel_values: (B, N, 3, H, W) uint8 in 0..255; another size than the tower's is resized, bicubic,
+                no crop.
+            image_mask: (B, N) bool, True where there is a picture.
+
+        Returns:
+            see `regions_of_posts`. Where the whole batch has no picture, M is 0 and the backbone does not
+            run.
+        """
+        pictures = pixel_values[image_mask]  # shape: (P, 3, H, W)
+        if len(pictures) == 0:
+            dtype = self.mean.dtype if self.backbone is None else self.backbone.dtype
+            states = torch.zeros(*image_mask.shape, 0, self.channels, dtype=dtype, device=image_mask.device)
+        else:
+            features = self.features(pictures)  # shape: (P, M, C)
+            states = features.new_zeros(*image_mask.shape, *features.shape[1:])
+            states[image_mask] = features
+        return self.regions_of_posts(states, image_mask)
+
+    def regions_of_posts(self, states: Tensor, image_mask: Tensor) -> Regions:
+        """What the fusion reads of each picture's regions.
+
+        Args:
+            states: (B, N, M, C), anything (even NaN) where there is no picture.
+            image_mask: (B, N) bool.
+
+        Returns:
+            R = N * M regions a post, its pictures' one after the other; of a pooled tower R = 1, the mean
+            over each picture's regions, then over the pictures. 0 where there is no picture.
+        """
+        if not self.pooled:
+            mask = image_mask[..., None].expand(states.shape[:3])
+            return Regions(torch.where(mask[..., None], states, 0).flatten(1, 2), mask.flatten(1, 2))
+        present = image_mask[..., None]
+        vectors = states.sum(2) / max(
+            states.shape[2], 1
+        )  # shape: (B, N, C); M is 0 where the whole batch has no picture
+        total = torch.where(present, vectors, 0).sum(1, keepdim=True)
+        return Regions(total / present.sum(1, keepdim=True).clamp(min=1), image_mask.any(1, keepdim=True))
+
+    def kept_features(self, pictures: Tensor) -> Tensor:
+        """(P, M, C) what may be kept of P pictures (P, 3, H, W), to be ready-made features: of a pooled tower
+        M = 1.
+        """
+        features = self.features(pictures)
+        return features.mean(1, keepdim=True) if self.pooled else features
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """(P, M, C) regions of P existing pictures."""
+        timm_model = self.timm_model
+        pixels = pictures.float() / 255  # in half precision the CPU cannot resize
+        if pixels.shape[-2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            pixels = nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        pixels = ((pixels - self.mean) / self.std).to(
+            self.backbone.dtype, memory_format=torch.channels_last
+        )  # convolves faster
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.backbone(pixels).last_hidden_state
+        if features.dim() == 4:  # a map; (P, H, W, C) from Swin's kind, (P, C, H, W) from all others
+            channels_last = getattr(timm_model, "output_fmt", "NCHW") == "NHWC"
+            features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
+        return features

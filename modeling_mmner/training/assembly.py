@@ -1,0 +1,293 @@
+"""Recipe -> processor and model: tokenizers, configs, and the pretrained weights of the towers."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import safe_open
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from ..model.configuration_mmner import MMNERConfig, VisionTowerConfig
+from ..model.modeling_mmner import MMNERForTokenClassification
+from ..model.parts_mmner import FUSIONS, needs_of, part_settings
+from ..model.processing_mmner import MMNERProcessor
+from ..model.text_mmner import window_of, without_pooler
+from ..model.vision_mmner import VisionTower
+from .recipes import Recipe, TowerSettings
+from .word_vocabulary import check_vectors, load_vectors, make_word_tokenizer, word_vocabulary
+
+
+def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[str]]) -> MMNERProcessor:
+    """The processor of a recipe, whose tokenizer knows the window of the text encoder as its
+    `model_max_length`.
+
+    Args:
+        recipe: names a pretrained text encoder, or asks for one from scratch.
+        labels: the BIO label names in id order.
+        posts: tokens of the training posts, on which the tokenizer of an encoder from scratch is trained.
+    """
+    settings = recipe.model
+    if not settings.text_tower.has_encoder:
+        tokenizer = make_word_tokenizer(posts, size=settings.vocabulary_size, vectors=settings.word_vectors)
+    elif settings.text_encoder is not None:
+        tokenizer = AutoTokenizer.from_pretrained(
+            settings.text_encoder, add_prefix_space=True, trust_remote_code=False
+        )
+    else:
+        tokenizer = train_tokenizer(posts, settings.vocabulary_size)
+    text_config = _text_config(recipe, tokenizer)
+    if text_config is not None and (window := window_of(text_config)) is not None:
+        tokenizer.model_max_length = min(window, tokenizer.model_max_length)
+    sizes = [_tower_config(tower)["image_size"] for tower in settings.towers]
+    word_bytes = settings.word_bytes if settings.text_tower.reads_characters else None
+    return MMNERProcessor(
+        tokenizer,
+        labels=labels,
+        image_size=max(sizes, default=None),
+        word_bytes=word_bytes,
+        context_window=settings.context_window if recipe.corpus.context is not None else None,
+    )
+
+
+def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrainedTokenizerBase:
+    """A cased BPE tokenizer with [CLS] and [SEP], trained on words.
+
+    Not WordPiece, whose training breaks ties at random: the same posts would not give the same vocabulary
+    twice.
+    """
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, special_tokens=specials, show_progress=False)
+    tokenizer.train_from_iterator((word for post in posts for word in post), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, specials.index(name)) for name in ("[CLS]", "[SEP]")],
+    )
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **dict(zip(names, specials, strict=True)))
+
+
+def build_config(recipe: Recipe, processor: MMNERProcessor, *, sentence_vector: str = "mean") -> MMNERConfig:
+    """The config of a recipe's model, in the vocabulary and labels of its processor.
+
+    Args:
+        sentence_vector: for a recipe that does not say it.
+    """
+    own = {
+        "text_config": _text_config(recipe, processor.tokenizer),
+        "word_vocabulary": (
+            None if recipe.model.text_tower.has_encoder else word_vocabulary(processor.tokenizer)
+        ),
+        "vision_towers": [_tower_config(tower) for tower in recipe.model.towers],
+        "id2label": dict(enumerate(processor.labels)),
+    }
+    return MMNERConfig(**{"sentence_vector": sentence_vector} | recipe.model.config | own)
+
+
+def _text_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig | None:
+    if not recipe.model.text_tower.has_encoder:
+        return None
+    if recipe.model.text_encoder is not None:
+        return AutoConfig.from_pretrained(recipe.model.text_encoder, trust_remote_code=False)
+    vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    return AutoConfig.for_model(**recipe.model.config.get("text_config", {}) | vocabulary)
+
+
+def check_model(recipe: Recipe) -> None:
+    """Check that the recipe's parts fit together, before anything is read or downloaded.
+
+    Raises:
+        ValueError: they do not, or no text encoder is named.
+        TypeError: a setting is of another type.
+    """
+    config = dict(recipe.model.config)
+    if (vectors := recipe.model.word_vectors) is not None:
+        check_vectors(vectors, width=config.get("word_width", part_settings()["word_width"].default))
+    if not recipe.model.text_tower.has_encoder:
+        config["word_vocabulary"] = {"size": 2, "unknown": 1, "rare": 2}  # of no word yet
+    elif recipe.model.text_encoder is None and "model_type" not in config.get("text_config", {}):
+        raise ValueError(
+            "text_encoder: expected a model id or folder, or a text_config with its model_type, found neither"
+        )
+    else:
+        config.pop("text_config", None)
+    MMNERConfig(**config, vision_towers=[{"backbone": tower.model_name} for tower in recipe.model.towers])
+    for tower in recipe.model.towers:
+        VisionTowerConfig(backbone=tower.model_name, backbone_args=tower.backbone_args)
+        if tower.checkpoint:
+            check_checkpoint(tower.checkpoint)
+
+
+def build_model(
+    recipe: Recipe, processor: MMNERProcessor, *, with_frozen: bool = True
+) -> MMNERForTokenClassification:
+    """The recipe's model with its towers' pretrained weights; what is not pretrained starts at random from
+    torch's seed.
+
+    The pretrained weights are put in after the model is made, since a model's own initialisation would wipe
+    them.
+
+    Args:
+        with_frozen: False leaves those of frozen picture encoders to `load_tower`.
+    """
+    encoder, has_pooler = None, False
+    if (name := recipe.model.text_encoder) is not None:
+        asked = recipe.model.config.get("sentence_vector") == "pooler"
+        encoder, has_pooler = _pretrained_encoder(name, with_pooler=asked or _reads_sentence(recipe))
+        if asked and not has_pooler:
+            raise ValueError(
+                f"sentence_vector: expected a text encoder with a trained pooler, found none in {name}; use"
+                " 'mean'"
+            )
+    config = build_config(recipe, processor, sentence_vector="pooler" if has_pooler else "mean")
+    model = MMNERForTokenClassification(config)
+    if encoder is not None:
+        wanted = model.text_tower.encoder.state_dict().keys()
+        weights = {name: tensor for name, tensor in encoder.state_dict().items() if name in wanted}
+        model.text_tower.encoder.load_state_dict(weights)
+    if (vectors := recipe.model.word_vectors) is not None:
+        load_vectors(model.text_tower.encoder, processor.tokenizer, vectors)
+    for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True):
+        if settings.has_weights and (with_frozen or not settings.frozen):
+            load_tower(tower, settings)
+    return model
+
+
+def load_tower(tower: VisionTower, settings: TowerSettings) -> None:
+    """Put the pretrained weights into a picture encoder; one that was let go of is made again."""
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # timm draws weights before it reads them: a run's numbers must not depend on that
+        if tower.backbone is None:
+            tower.backbone = VisionTower(tower.config).backbone
+        weights = _pretrained_backbone(settings).state_dict()
+    wanted = tower.backbone.timm_model.state_dict().keys()
+    tower.backbone.timm_model.load_state_dict(
+        {name: tensor for name, tensor in weights.items() if name in wanted}
+    )
+
+
+def check_checkpoint(path: str) -> None:
+    """Check that a file of weights is one that can do no more than hold weights.
+
+    Raises:
+        ValueError: there is none, or it is no safetensors.
+    """
+    if not path.endswith(".safetensors") or not Path(path).is_file():
+        raise ValueError(
+            f"vision_checkpoint {path}: expected a file of weights in safetensors, found another or none."
+            " Files of torch are pickles, which can run programs: convert one that you trust by"
+            " safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            file.keys()
+    except Exception as error:  # safetensors has errors of its own
+        raise ValueError(
+            f"vision_checkpoint {path}: expected safetensors, found a damaged file; {error}"
+        ) from error
+
+
+def _reads_sentence(recipe: Recipe) -> bool:
+    """Whether a part of the recipe's model reads the vector of the whole text."""
+    fusion = recipe.model.config.get("fusion", MMNERConfig.fusion)
+    return "sentence" in needs_of(
+        fusion, recipe.model.config.get("objectives") or FUSIONS[fusion].default_objectives
+    )
+
+
+def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Module, bool]:
+    """A text encoder with its weights, and whether a trained pooler is among them; most checkpoints were
+    saved without.
+
+    Raises:
+        ValueError: it cannot be read, or its weights are no safetensors.
+    """
+    safe: dict[str, Any] = {
+        "trust_remote_code": False,
+        "use_safetensors": True,
+    }  # others' code and pickles run what they like
+    try:
+        options = (
+            {} if with_pooler else without_pooler(AutoConfig.from_pretrained(name, trust_remote_code=False))
+        )
+        encoder, loading = AutoModel.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, **safe, **options
+        )
+    except Exception as error:  # a damaged file leads to anything
+        raise ValueError(
+            f"text_encoder {name}: expected the folder or Hub id of an encoder of transformers with weights"
+            f" in safetensors, found {type(error).__name__}: {error!s:.500}"
+        ) from error
+    has_pooler = getattr(encoder, "pooler", None) is not None and not any(
+        "pooler" in key for key in loading["missing_keys"]
+    )
+    return encoder, with_pooler and has_pooler
+
+
+def pretrained_parts(model: MMNERForTokenClassification, recipe: Recipe) -> list[torch.nn.Module]:
+    """The towers that came with pretrained weights, which learn at their own rate."""
+    text = [model.text_tower.encoder] if recipe.model.text_encoder is not None else []
+    towers = zip(model.vision_towers, recipe.model.towers, strict=True)
+    return text + [
+        tower.backbone for tower, settings in towers if settings.has_weights and not settings.frozen
+    ]
+
+
+def _tower_config(settings: TowerSettings) -> dict[str, Any]:
+    """A `VisionTowerConfig` dict: the backbone with its full tag; size, mean and deviation of the pictures as
+    timm says.
+
+    Raises:
+        ValueError: timm has no such model, or the model takes no pictures of the wanted size.
+    """
+    name, arguments = settings.model_name, settings.backbone_args or {}
+    own = {"frozen": settings.frozen, "pooled": settings.pooled, "backbone_args": settings.backbone_args}
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is None:
+        if not timm.is_model(name.partition(".")[0]):
+            raise ValueError(
+                f"vision backbone {settings.backbone!r}: expected a model that timm has, found none of this"
+                " name"
+            )
+        return {"backbone": name, "image_size": settings.image_size or 224} | own
+    expected = arguments.get("img_size", cfg.input_size[-1])
+    size = settings.image_size or expected
+    if cfg.fixed_input_size and size != expected:
+        raise ValueError(
+            f"vision backbone {settings.backbone!r}: expected image_size {expected}, the only one that it"
+            f" takes, found {size}; leave image_size out, or give the backbone another one by backbone_args:"
+            " {img_size: ...}"
+        )
+    # A name without its tag means another set of weights as soon as timm changes its default.
+    tagged = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else name
+    return {"backbone": tagged, "image_size": size, "mean": list(cfg.mean), "std": list(cfg.std)} | own
+
+
+def _pretrained_backbone(settings: TowerSettings) -> torch.nn.Module:
+    """The timm model with its pretrained weights, from a file or from the Hub.
+
+    Raises:
+        ValueError: the file is no safetensors, or not of this model.
+    """
+    if settings.checkpoint:
+        check_checkpoint(settings.checkpoint)
+    overlay: dict[str, Any] = (
+        {"pretrained_cfg_overlay": {"file": settings.checkpoint}} if settings.checkpoint else {}
+    )
+    return timm.create_model(
+        settings.model_name, pretrained=True, num_classes=0, **(settings.backbone_args or {}), **overlay
+    )

@@ -1,0 +1,359 @@
+"""The corpus of a training run: opened, cut to its languages, its pictures checked, its splits kept apart."""
+
+import hashlib
+import json
+import warnings
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, Value
+
+from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS
+from dataset_scripts.contexts import CONTEXT, with_contexts
+from dataset_scripts.corpora import BUILDERS
+from dataset_scripts.formats.reader import CorpusError
+from dataset_scripts.opening import Corpus, open_corpus
+from dataset_scripts.overlap import overlapping
+from dataset_scripts.sample.languages import LANGUAGES
+from dataset_scripts.sample.texts import generate_posts
+
+from ..escaping import one_line
+from ..evaluation.metrics import ContextCounts, CorpusSummary, PictureCounts
+from ..model.batching_mmner import ahead
+from ..model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
+from ..model.processing_mmner import MMNERProcessor
+from .recipes import PEOPLE, CorpusSettings, load_recipe, recipe_names
+
+
+@dataclass
+class TrainingCorpus(Corpus):
+    """A corpus with all three splits, ready for training.
+
+    Attributes:
+        pictures: for each split the number of posts whose picture is present, missing or broken.
+        overlap: how many training posts occur in the validation and the test split, and whether they were
+            left out.
+        chance: best F1 of text alone on the ambiguous posts by language and over ``all``, where that is
+            known.
+        facts: see `facts_of`.
+        contexts: see `count_contexts`; empty where none are read.
+    """
+
+    pictures: dict[str, dict[str, int]] = field(default_factory=dict)
+    overlap: dict[str, Any] = field(default_factory=dict)
+    chance: dict[str, float] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    contexts: dict[str, ContextCounts] = field(default_factory=dict)
+
+    def summary(self) -> CorpusSummary:
+        """What the run's metrics say of the corpus."""
+        return CorpusSummary(
+            name=self.name,
+            version_name=self.version_name,
+            version=self.version,
+            posts={split: len(rows) for split, rows in self.splits.items()},
+            pictures={split: PictureCounts(**counts) for split, counts in self.pictures.items()},
+            overlap=self.overlap,
+            chance=self.chance,
+            contexts=self.contexts,
+            **self.facts,
+        )
+
+    def digest(self) -> str:
+        """Tells corpora apart: a hash of the labels and of each post's id, words, tags, language, context and
+        pictures' sizes.
+        """
+        found = hashlib.blake2b(json.dumps(self.labels).encode(), digest_size=8)
+        for split, rows in self.splits.items():
+            texts = [
+                column
+                for column in ("id", "tokens", "ner_tags", "language", CONTEXT)
+                if column in rows.features
+            ]
+            pictures = [column for column in PICTURE_COLUMNS if column in rows.features]
+            found.update(split.encode())
+            for post, row in zip(rows.select_columns(texts), rows.select_columns(pictures), strict=True):
+                found.update(json.dumps([post, [_size_of(picture) for picture in pictures_of(row)]]).encode())
+        return found.hexdigest()
+
+    def count_contexts(self, processor: MMNERProcessor) -> None:
+        """Count the contexts of each split as a processor lays them out; those that it cuts have lost their
+        end.
+        """
+        for split, rows in self.splits.items() if processor.context_window is not None else ():
+            present, cut = 0, 0
+            for first in range(0, len(rows), 1000):
+                chosen = rows[first : first + 1000]
+                posts = processor.read(chosen["tokens"], context=chosen[CONTEXT])
+                present += sum(bool(post.context) for post in posts)
+                cut += sum(text.context_cut > 0 for text in processor.lay_out(posts))
+            self.contexts[split] = ContextCounts(present, len(rows) - present, cut)
+
+
+def facts_of(settings: CorpusSettings) -> dict[str, Any]:
+    """What is known of a corpus without opening it: its `citation`, whether it `is_generated`, and `examples`
+    for a widget, a generated sentence in each of its languages: real posts belong to their authors."""
+    builder = BUILDERS.get(settings.dataset)
+    examples = []
+    for language in (language for language in settings.languages if language in LANGUAGES):
+        posts = (post.tokens for post in generate_posts(language, "test", 1) if len(set(post.tags)) > 3)
+        tokens = next(tokens for tokens in posts if all(token.isalpha() for token in tokens))
+        examples.append({"text": " ".join(tokens), "example_title": f"generated post ({language})"})
+    own = {} if builder is None else {"citation": builder.CITATION, "is_generated": builder.IS_GENERATED}
+    return own | {"examples": examples, "context_writer": settings.context_writer or ""}
+
+
+def known_corpora() -> dict[str, CorpusSummary]:
+    """What is known of the corpora of the package's recipes without opening them, by name."""
+    corpora = [load_recipe(name).corpus for name in recipe_names()]
+    return {
+        corpus.dataset: CorpusSummary(corpus.dataset, "", {}, {}, {}, {}, **facts_of(corpus))
+        for corpus in corpora
+    }
+
+
+def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
+    """The corpus that a recipe's settings name.
+
+    Raises:
+        CorpusError: it cannot be opened or lacks a split; no post is in the wanted languages; a picture is
+            missing or broken and they are required; training posts occur in the test split of another corpus.
+    """
+    opened = open_corpus(settings.dataset, config=settings.dataset_config, **_reading_options(settings))
+    corpus = TrainingCorpus(**{item.name: getattr(opened, item.name) for item in fields(Corpus)})
+    corpus.facts = facts_of(settings)
+    for line in corpus.reading_report():
+        print(one_line(line))
+    if settings.test_dataset is not None:
+        _take_test_split(corpus, open_corpus(settings.test_dataset))
+    if missing := [split for split in SPLITS if split not in corpus.splits]:
+        place = f"dataset {settings.dataset!r}"
+        raise CorpusError(f"{place}: expected the splits {', '.join(SPLITS)}; {', '.join(missing)} not found")
+    corpus.splits = _in_languages({split: corpus.splits[split] for split in SPLITS}, settings)
+    if settings.context is not None:
+        corpus.splits = with_contexts(corpus.splits, settings.context, settings.context_file)
+        _warn_of_writer(settings.context_writer)
+    _leave_out_test_posts(corpus, settings)
+    _keep_apart(corpus, settings)
+    for split in SPLITS:
+        corpus.splits[split], corpus.pictures[split] = _with_good_pictures(
+            corpus.splits[split], settings, split
+        )
+    if settings.dataset in BUILDERS and settings.test_dataset is None:
+        corpus.chance = BUILDERS[settings.dataset].chance(sorted(set(corpus.splits["test"]["language"])))
+    return corpus
+
+
+def _reading_options(settings: CorpusSettings) -> dict[str, Any]:
+    """How the recipe wants raw files read; a single language is that of posts which do not say theirs."""
+    if (
+        settings.dataset in BUILDERS
+        and BUILDERS[settings.dataset].NEEDS_LANGUAGE
+        and len(settings.languages) == 1
+    ):
+        return {"language": settings.languages[0]} | settings.given()
+    return settings.given()
+
+
+def _take_test_split(corpus: TrainingCorpus, other: Corpus) -> None:
+    """Replace the test split by that of another corpus, its tags by the ids of this one's labels."""
+    if "test" not in other.splits:
+        raise CorpusError(
+            f"test_dataset {other.name}: expected a test split, found {', '.join(other.splits)}"
+        )
+    rows, ids = other.splits["test"], {label: number for number, label in enumerate(corpus.labels)}
+    if unknown := sorted({other.labels[tag] for tags in rows["ner_tags"] for tag in tags} - set(ids)):
+        raise CorpusError(
+            f"test_dataset {other.name}: expected tags among {corpus.labels}, found {unknown}; rename the"
+            " types first"
+        )
+    if other.labels != corpus.labels:
+        tags = [[ids[other.labels[tag]] for tag in tags] for tags in rows["ner_tags"]]
+        rows = rows.remove_columns("ner_tags").add_column(
+            "ner_tags", tags, feature=corpus.splits["train"].features["ner_tags"]
+        )
+    corpus.splits["test"] = rows
+    corpus.version["test"] = other.version["test"]
+    corpus.name, corpus.version_name = (
+        f"{corpus.name}, test {other.name}",
+        f"{corpus.version_name}, test {other.version_name}",
+    )
+
+
+def _in_languages(splits: dict[str, Dataset], settings: CorpusSettings) -> dict[str, Dataset]:
+    """The rows in the recipe's languages (none named: all), and those whose language is unknown."""
+    found = {split: rows["language"] for split, rows in splits.items()}
+    known = set(chain(*found.values())) - {"unknown"}
+    wanted = dict.fromkeys(splits, settings.languages) | {
+        "test": settings.test_languages or settings.languages
+    }
+    if not known:
+        return splits
+    if absent := sorted({*settings.languages, *settings.test_languages} - known):
+        raise CorpusError(
+            f"--languages: expected some of {', '.join(sorted(known))}, found {', '.join(absent)} too"
+        )
+    cut = {}
+    for split, rows in splits.items():
+        names = {*wanted[split], "unknown"} if wanted[split] else known | {"unknown"}
+        kept = [index for index, language in enumerate(found[split]) if language in names]
+        if not kept:
+            raise CorpusError(
+                f"--languages: expected posts in {', '.join(wanted[split])} in the {split} split, found none"
+            )
+        cut[split] = rows if len(kept) == len(rows) else rows.select(kept)
+    return cut
+
+
+def _leave_out_test_posts(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
+    """Leave those training posts out that are test posts of other corpora which the recipe names."""
+    for name in settings.exclude_test_of:
+        other = open_corpus(name)
+        if "test" not in other.splits:
+            raise CorpusError(
+                f"exclude_test_of {name}: expected a test split, found {', '.join(other.splits)}"
+            )
+        train = corpus.splits["train"]
+        left_out = overlapping(train, other.splits["test"])
+        corpus.splits["train"] = _without_rows(train, left_out)
+        corpus.overlap[f"left out, test of {other.name}"] = len(left_out)
+        print(
+            f"{corpus.name}: of {len(train)} training posts, {len(left_out)} are test posts of {other.name};"
+            " left out of training"
+        )
+
+
+def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
+    """See to the training posts that occur in the validation or the test split, by id or by text."""
+    train = corpus.splits["train"]
+    found = {split: overlapping(train, corpus.splits[split]) for split in ("validation", "test")}
+    corpus.overlap |= {split: len(indices) for split, indices in found.items()} | {
+        "excluded": settings.exclude_overlap
+    }
+    if not any(found.values()):
+        return
+    counts = ", ".join(f"{len(indices)} in the {split} split" for split, indices in found.items())
+    what = f"{corpus.name}: of {len(train)} training posts, by id or by text, {counts}"
+    if settings.exclude_overlap:
+        left_out = {*found["validation"], *found["test"]}
+        corpus.splits["train"] = _without_rows(train, left_out)
+        print(f"{what}; left out of training: {len(left_out)}")
+    elif settings.test_dataset is not None and found["test"]:
+        raise CorpusError(f"{what}; --exclude_overlap leaves them out of training")
+    else:
+        warnings.warn(f"{what}; --exclude_overlap leaves them out of training", stacklevel=3)
+
+
+def _warn_of_writer(writer: str | None) -> None:
+    """Say that a model which wrote contexts may have learnt from the very posts that are tested on."""
+    if writer != PEOPLE:
+        who = f"{writer:.80}, which" if writer else "somebody (--context_writer says who); a model"
+        warnings.warn(
+            f"contexts were written by {who} may have seen the test posts and their entities", stacklevel=3
+        )
+
+
+def _without_rows(train: Dataset, left_out: Collection[int]) -> Dataset:
+    """The training rows without some.
+
+    Raises:
+        CorpusError: none would be left.
+    """
+    dropped = set(left_out)
+    if len(dropped) == len(train):
+        raise CorpusError(
+            f"training split: all of its {len(train)} posts are held-out posts too; none would be left to"
+            " train on"
+        )
+    return train.select([index for index in range(len(train)) if index not in dropped])
+
+
+def _with_good_pictures(
+    rows: Dataset, settings: CorpusSettings, split: str
+) -> tuple[Dataset, dict[str, int]]:
+    """The rows without their broken pictures, and the counts; each is decoded once, so that training cannot
+    stumble.
+
+    Once and for all, where the corpus is in `datasets`' own cache: there the answers are kept as well.
+    """
+    if not settings.use_images:
+        columns = [column for column in PICTURE_COLUMNS if column in rows.features]
+        rows = rows.remove_columns(columns).add_column("image", [None] * len(rows))
+        return rows, {"present": 0, "missing": len(rows), "broken": 0}
+    columns = [column for column in PICTURE_COLUMNS if column in rows.features]
+    states = rows.select_columns(columns).map(
+        _states,
+        batched=True,
+        remove_columns=columns,
+        features=Features({"state": Value("string"), "problem": Value("string")}),
+        fn_kwargs={"reader": f"{version('mmner')}, Pillow {version('pillow')}"},
+        desc=f"checking the pictures of {split}",
+    )
+    counts = {"present": 0, "missing": 0, "broken": 0} | Counter(states["state"])
+    problems = {
+        index: f"post {rows[index]['id']!r}: {row['problem']}"
+        for index, row in enumerate(states)
+        if row["state"] != "present"
+    }
+    if problems and settings.require_images:
+        raise CorpusError(
+            f"{split}: expected a readable picture for each post, found {counts['missing']} missing and"
+            f" {counts['broken']} broken; first: {next(iter(problems.values()))}; without --require_images"
+            " such posts are kept without their picture"
+        )
+    return (_without_broken(rows, problems) if counts["broken"] else rows), counts
+
+
+def _without_broken(rows: Dataset, problems: dict[int, str]) -> Dataset:
+    """The rows without those of their pictures that cannot be read; each is reported."""
+    columns = [column for column in PICTURE_COLUMNS if column in rows.features]
+
+    def stripped(row: dict[str, Any], index: int) -> dict[str, Any]:
+        if index in problems and pictures_of(row):
+            print(f"kept without its broken picture: {problems[index]}")
+            good = [picture for picture in pictures_of(row) if _problem({"images": [picture]}) is None]
+            row = {"image": good[0] if good else None, "images": good}
+        return {column: row[column] for column in columns}
+
+    return rows.map(stripped, with_indices=True, features=rows.features, desc="leaving out broken pictures")
+
+
+def _states(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[str]]:
+    """Of each post whether its pictures are ``present``, ``missing`` or ``broken``, and what is the matter.
+
+    Args:
+        reader: what reads the pictures; another one may answer otherwise.
+    """
+    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    found: dict[str, list[str]] = {"state": [], "problem": []}
+    for row, problem in zip(
+        rows, ahead(_problem, rows, threads=READING_THREADS, most=READ_AHEAD), strict=True
+    ):
+        found["state"].append("broken" if problem else "present" if pictures_of(row) else "missing")
+        found["problem"].append(problem or "no picture")
+    return found
+
+
+def _size_of(picture: Any) -> int | None:
+    """The bytes of a picture's file; None where it is not in one."""
+    content = picture if not isinstance(picture, Mapping) else picture["bytes"] or picture["path"]
+    if isinstance(content, bytes):
+        return len(content)
+    return (
+        Path(content).stat().st_size if isinstance(content, (str, Path)) and Path(content).is_file() else None
+    )
+
+
+def _problem(row: dict[str, Any]) -> str | None:
+    """Why a picture of a row cannot be read; None where all can or there is none."""
+    try:
+        for picture in pictures_of(row):
+            load_picture(picture)
+    except PictureError as error:
+        return str(error)
+    return None

@@ -1,0 +1,107 @@
+"""Terms: the licences of the corpus and the pretrained encoders of a run, and the licence that they leave for
+its model.
+
+A licence is written as the Hub spells it (``apache-2.0``). ``none``: published without a licence.
+``unknown``: nobody has said.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+OPEN_LICENCES = frozenset(
+    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5 "  # noqa: SIM905
+    "cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0"
+    " cdla-sharing-1.0 ecl-2.0 "
+    "epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 gpl-2.0 gpl-3.0 isc lgpl-2.1 lgpl-3.0 mit mpl-2.0 ms-pl ncsa odbl"
+    " odc-by osl-3.0 pddl "
+    "postgresql unlicense wtfpl zlib".split()
+)
+"""Of the Hub's licences those that allow any use, by anybody: no non-commercial, no-derivatives or
+behavioural ones.
+"""
+
+_IMAGENET = re.compile(r"(?<![a-z0-9])inw?(1|12|21|22)k(?![a-z0-9])")
+
+
+def derived_licence(terms: Iterable[str]) -> str:
+    """What the Hub's licence field of a model may say, by the terms of everything that the model was made
+    from.
+
+    One and the same open licence for all of it is the model's, too; whatever else it is, ``other``.
+    """
+    found = set(terms)
+    return found.pop() if len(found) == 1 and found <= OPEN_LICENCES else "other"
+
+
+def check_terms(declared: Mapping[str, str]) -> None:
+    """Check how the licences of a declaration are spelt.
+
+    Raises:
+        ValueError: one is no licence id.
+    """
+    for name, licence in declared.items():
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
+            raise ValueError(
+                f"recipe terms, {name}: expected a licence as the Hub spells it (apache-2.0, mit,"
+                f" cc-by-nc-sa-4.0, ...) or none, found {licence!r}"
+            )
+
+
+def terms_of(recipe: Any) -> list[dict[str, str]]:
+    """The terms of what a run of the recipe uses: a row ``{"part", "name", "terms", "remark"}`` for each
+    thing.
+
+    Used are the training corpus, its contexts, the text encoder and the picture encoders that come with
+    weights. Each is looked up in the recipe's `terms` under the value of its own setting: a corpus's name
+    (``conll`` for files), the contexts' writer (``contexts`` where nobody has said), a Hub id, or the path as
+    it was given, of which the rows show only the last name.
+    """
+    corpus, encoder = recipe.corpus, recipe.model.text_encoder
+    used = {corpus.dataset: ("corpus", corpus.source, "")}
+    if encoder is not None:
+        used[encoder] = ("text encoder", encoder, "")
+    if corpus.context is not None:
+        writer = corpus.context_writer or "contexts"
+        used[writer] = ("contexts", writer, "")
+    for tower in (tower for tower in recipe.model.towers if tower.has_weights):
+        if tower.checkpoint is not None:
+            used[tower.checkpoint] = (
+                "picture encoder",
+                tower.checkpoint,
+                f"weights of {tower.backbone} from a file",
+            )
+        else:
+            used[tower.backbone] = ("picture encoder", tower.backbone, _remark(tower.model_name))
+    return [
+        {"part": part, "name": public_name(name), "terms": recipe.terms.get(key, "unknown"), "remark": remark}
+        for key, (part, name, remark) in used.items()
+    ]
+
+
+def public_name(name: str) -> str:
+    """A Hub id or another name as it is; of a path on the author's disk only the last name."""
+    is_path = name.startswith(("/", "./", "../", "~")) or Path(name).is_absolute() or exists(name)
+    return Path(name).absolute().name if is_path else name
+
+
+def exists(name: str) -> bool:
+    """Whether there is a file or folder of this name; a name that no file can have is none."""
+    try:
+        return name != "" and Path(name).exists()
+    except (OSError, ValueError):  # too long for the file system, or with a NUL byte
+        return False
+
+
+def _remark(backbone: str) -> str:
+    """What a timm model's licence does not say: timm's names tell what the weights were trained on."""
+    import timm  # takes seconds, and the command line reads this file for its options
+
+    cfg = timm.get_pretrained_cfg(backbone)
+    is_imagenet = _IMAGENET.search((cfg.tag if cfg is not None else None) or backbone)
+    return (
+        "pretrained on ImageNet, whose pictures are for non-commercial research and education only"
+        if is_imagenet
+        else ""
+    )

@@ -1,0 +1,84 @@
+"""What transformers' own `Trainer` needs for an MMNER model: the metric, the entity centres, and lengths to
+group posts by.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from accelerate import Accelerator
+from datasets import Dataset
+from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..evaluation.span_f1.span_f1 import SpanF1
+from ..model.labels_mmner import IGNORED
+from ..model.processing_mmner import MMNERProcessor
+from .steps import centres_due, post_lengths, refresh_centres
+
+
+def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The `compute_metrics` of a Trainer: precision, recall and F1 over entities, and F1 without orphan I-
+    tags.
+
+    Args:
+        labels: the L label names in id order.
+
+    Returns:
+        A function of predictions, of which the last is the tags (B, W), and label ids (B, W), both -100 where
+        there is no word; it gives ``{"precision", "recall", "f1", "strict_f1"}``, each in 0..1.
+    """
+
+    def compute_metrics(predictions: EvalPrediction) -> dict[str, float]:
+        tags = predictions.predictions[-1]
+        names = {
+            "predictions": [[labels[tag] for tag in row if tag != IGNORED] for row in tags],
+            "references": [[labels[tag] for tag in row if tag != IGNORED] for row in predictions.label_ids],
+        }
+        lenient, strict = (SpanF1().compute(**names, mode=mode) for mode in ("lenient", "strict"))
+        return {name: lenient[name] for name in ("precision", "recall", "f1")} | {"strict_f1": strict["f1"]}
+
+    return compute_metrics
+
+
+class EntityCentreCallback(TrainerCallback):
+    """Computes the entity centres from the training data as `train_accelerate.py` does (Li et al. 2022, eq.
+    6-8).
+
+    Does nothing for a model without the clustering objective. The pass over the data draws no random numbers:
+    a run's dropout and order of posts are the same with it and without.
+
+    Args:
+        warmup_epochs: epochs before the first centres.
+        refresh_epochs: epochs between refreshes.
+    """
+
+    def __init__(self, *, warmup_epochs: int = 2, refresh_epochs: int = 2) -> None:
+        self.warmup_epochs, self.refresh_epochs = warmup_epochs, refresh_epochs
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Refresh where that is due; not in the midst of an epoch, where a resumed run begins with the
+        centres it had.
+        """
+        done = state.epoch or 0.0
+        if done % 1 or not centres_due(
+            int(done) + 1, warmup_epochs=self.warmup_epochs, refresh_epochs=self.refresh_epochs
+        ):
+            return
+        training = kwargs["train_dataloader"]
+        refresh_centres(
+            kwargs["model"],
+            training.dataset,
+            collate=training.collate_fn,
+            batch_size=args.train_batch_size,
+            accelerator=Accelerator(),  # shares the state of the Trainer's: its processes and its precision
+        )
+
+
+def with_lengths(rows: Dataset, processor: MMNERProcessor) -> Dataset:
+    """The rows with a column ``length``, their sub-tokens, by which
+    ``train_sampling_strategy="group_by_length"`` sorts.
+
+    Without it transformers would look for sub-tokens, which the rows do not have before they are collated.
+    """
+    return rows.add_column("length", post_lengths(processor, rows))

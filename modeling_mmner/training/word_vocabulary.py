@@ -1,0 +1,134 @@
+"""The vocabulary of a text tower of words: a tokenizer of whole words, and their vectors from a file."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, normalizers
+from torch import nn
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+PADDING, UNKNOWN = "[PAD]", "[UNK]"
+_MOST_CHARACTERS = 1_000_000  # of a line
+
+
+def make_word_tokenizer(
+    posts: Iterable[list[str]], *, size: int, vectors: str | None = None
+) -> PreTrainedTokenizerBase:
+    """A tokenizer of whole words: the most frequent of the training posts, then those of a file of vectors in
+    its order.
+
+    The words that training sees once have the last ids, from `rare_words_from` on, which the tokenizer keeps
+    among its settings. Words are cased, unless the file's vectors are of words in lower case alone: then all
+    words are read in lower case.
+
+    Args:
+        posts: tokens of the training posts.
+        size: how many ids at most, those of padding and of the unknown word included.
+        vectors: file of word vectors, see `read_vectors`.
+    """
+    in_file = [] if vectors is None else [word for word, _ in islice(read_vectors(vectors), size)]
+    lower = bool(in_file) and all(word == word.lower() for word in in_file)
+    spelling = (
+        normalizers.Lowercase()
+    )  # not Python's, which writes the last letter of Greek words in another way
+    counts = Counter(spelling.normalize_str(word) if lower else word for post in posts for word in post)
+    by_frequency = sorted(counts, key=lambda word: (-counts[word], word))
+    words = [word for word in dict.fromkeys([*by_frequency, *in_file]) if word not in (PADDING, UNKNOWN)]
+    words = sorted(words[: max(size - 2, 0)], key=lambda word: counts[word] == 1)
+    ids = {word: number for number, word in enumerate([PADDING, UNKNOWN, *words])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    if lower:
+        tokenizer.normalizer = spelling
+    rare = len(ids) - sum(counts[word] == 1 for word in words)
+    names = {
+        "pad_token": PADDING,
+        "unk_token": UNKNOWN,
+        "split_special_tokens": True,
+    }  # no word is cut where it holds one
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, rare_words_from=rare)
+
+
+def word_vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """What `MMNERConfig.word_vocabulary` says of a tokenizer of `make_word_tokenizer`."""
+    rare = tokenizer.init_kwargs.get(
+        "rare_words_from", len(tokenizer)
+    )  # another's tokenizer of words has no rare ones
+    return {"size": len(tokenizer), "unknown": tokenizer.unk_token_id, "rare": rare}
+
+
+@torch.no_grad()
+def load_vectors(embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerBase, path: str) -> int:
+    """Put the vectors of a file into the embeddings of the tokenizer's words; returns how many words there
+    were.
+
+    Raises:
+        ValueError: the vectors are of another width; see `read_vectors`.
+    """
+    ids, width = tokenizer.get_vocab(), embeddings.embedding_dim
+    found = set()
+    check_vectors(path, width=width)
+    for word, vector in read_vectors(path):
+        if (number := ids.get(word)) is not None and number not in found:
+            embeddings.weight[number] = torch.from_numpy(vector)
+            found.add(number)
+    return len(found)
+
+
+def check_vectors(path: str, *, width: int) -> None:
+    """Check by its first line that a file has vectors of a width.
+
+    Raises:
+        ValueError: they are of another one; see `read_vectors`.
+    """
+    _, vector = next(read_vectors(path))
+    if len(vector) != width:
+        raise ValueError(
+            f"word_vectors {path}: expected vectors of word_width {width}, found {len(vector)}; set"
+            " word_width to it"
+        )
+
+
+def read_vectors(path: str) -> Iterator[tuple[str, np.ndarray]]:
+    """The words of a file in GloVe's text format with their vectors: a word and its numbers a line, separated
+    by spaces.
+
+    A first line with two numbers alone, as word2vec writes it, is passed over.
+
+    Raises:
+        ValueError: there is no such file, or a line has other than the first one's number of numbers.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"word_vectors: expected a file of word vectors, found none at {path}")
+    width = None
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+        for number, line in enumerate(iter(partial(file.readline, _MOST_CHARACTERS), ""), 1):
+            if len(line) == _MOST_CHARACTERS:
+                raise ValueError(
+                    f"word_vectors {path}, line {number}: expected a line of at most {_MOST_CHARACTERS:,}"
+                    " characters, found a longer one"
+                )
+            fields = line.rstrip("\r\n").rstrip(" ").split(" ")
+            if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
+                continue
+            width = len(fields) - 1 if width is None else width
+            # Words with spaces in them are there, too: the numbers are the last fields.
+            word, values = " ".join(fields[:-width] if width else fields), fields[-width:] if width else []
+            try:
+                vector = np.array(values, dtype=np.float32)
+            except ValueError:
+                vector = np.empty(0, dtype=np.float32)
+            if not width or not word or len(vector) != width or not np.isfinite(vector).all():
+                raise ValueError(
+                    f"word_vectors {path}, line {number}: expected a word and {width or 'its'} numbers, found"
+                    f" {line!r:.80}"
+                )
+            yield word, vector
+    if width is None:
+        raise ValueError(
+            f"word_vectors {path}: expected a word and its numbers on each line, found an empty file"
+        )

@@ -1,0 +1,189 @@
+"""Built data sets as their users meet them: `datasets` alone, in a process without the package and without
+the network.
+"""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageOps
+
+from dataset_scripts.builders.built_corpus import build_dataset
+from dataset_scripts.builders.editing import remove_posts
+from modeling_mmner.model.labels_mmner import bio_labels
+from tests.built_corpora import build_small, record_of, rows_of
+from tests.elsewhere import run_elsewhere
+from tests.shared_data import DATA, needs_data
+from tests.small_corpora import write_mmner, write_pictures
+
+LOADED = """
+import hashlib, json, sys
+import datasets
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+def described(rows):
+    found = []
+    for decoded, row in zip(rows, rows.cast_column("image", datasets.Image(decode=False)), strict=True):
+        file, picture = row.pop("image"), decoded["image"]
+        row["file"] = file and [file["path"], sha256(file["bytes"])]
+        row["pixels"] = picture and [picture.mode, list(picture.size), sha256(picture.tobytes())]
+        found.append(row)
+    return found
+
+result = {}
+for name, folder, configs in json.loads(sys.argv[1]):
+    for config in configs:
+        for streaming in (False, True):
+            corpus = datasets.load_dataset(folder, config, streaming=streaming)
+            features = corpus["train"].features
+            result[f"{name} {config} {streaming}"] = {
+                "rows": {split: described(rows) for split, rows in corpus.items()},
+                "labels": features["ner_tags"].feature.names,
+                "columns": {column: type(feature).__name__ for column, feature in features.items()},
+            }
+with open(sys.argv[2], "w") as target:
+    json.dump(result, target)
+"""
+REAL = ("twitter2015", "twitter2017")
+MMNER = {
+    "en": [("1", "Paris/B-LOC")],
+    "fr": [("2---x", "Nice/B-LOC"), ("3", "oui/O")],
+    "fr_plus_en": [("1", "Paris/B-LOC")],
+}
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*expected the official file")
+
+
+def turned_picture() -> bytes:
+    """A photograph that its Exif says to turn."""
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.linear_gradient("L").resize((30, 10)).convert("RGB").save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What a picture file must come back as."""
+    picture = ImageOps.exif_transpose(Image.open(path))
+    content = [path.name, hashlib.sha256(path.read_bytes()).hexdigest()]
+    return {
+        "file": content,
+        "pixels": [picture.mode, list(picture.size), hashlib.sha256(picture.tobytes()).hexdigest()],
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small data set, the same with posts taken out, one with several configs, and the real posts that have
+    pictures.
+    """
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "small").mkdir()
+    write_pictures(folder / "images")
+    (folder / "images" / "8.jpg").write_bytes(turned_picture())
+    for name in ("small", "edited"):
+        build_small(folder / name, image_dir=folder / "images", language="en")
+    remove_posts(folder / "edited" / "built", ["1", "5", "6"])
+    write_mmner(folder / "released", **MMNER)
+    build_dataset("mmner", folder / "mmner" / "built", data_dir=folder / "released", no_verify=True)
+    for name in REAL if DATA.is_dir() else ():
+        raw = DATA / "tweets_with_pictures" / name
+        build_dataset(name, folder / name / "built", data_dir=raw, image_dir=raw / "images", no_verify=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    """What the other process finds in each, by name, config and whether it streams."""
+    configs = {
+        "small": [None, "default"],
+        "edited": [None],
+        "mmner": [None, "en", "fr", "en_plus_fr"],
+        **{name: [None] for name in REAL},
+    }
+    found = [
+        (name, str(folder / name / "built"), names)
+        for name, names in configs.items()
+        if (folder / name / "built").is_dir()
+    ]
+    run_elsewhere(LOADED, json.dumps(found), folder / "result.json", folder=folder, HF_HUB_OFFLINE=1)
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_columns_have_their_types_and_labels_their_names(loaded):
+    """If it failed, ids of labels would have no meaning on the Hub, or pictures be shown as bytes."""
+    for found in loaded.values():
+        assert found["columns"] == {
+            "id": "Value",
+            "tokens": "List",
+            "ner_tags": "List",
+            "image": "Image",
+            "language": "Value",
+            "source": "Value",
+        }
+    assert loaded["mmner None False"]["labels"] == bio_labels(["PER", "LOC", "ORG", "MISC"])
+    assert loaded["small None False"]["labels"] == bio_labels(["LOC", "MISC", "PER", "ORG"])
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_rows_are_those_that_were_built(folder, loaded, split):
+    """If it failed, the Hub would give other posts or pictures than the corpus has."""
+    expected = rows_of(folder / "small" / "built", split)
+    found = loaded["small None False"]["rows"][split]
+    for row, post in zip(found, expected, strict=True):
+        assert all(
+            row[column] == post[column] for column in ("id", "tokens", "ner_tags", "language", "source")
+        )
+        path = folder / "images" / f"{post['id']}.jpg"
+        picture = described(path) if path.exists() else {"file": None, "pixels": None}
+        assert {"file": row["file"], "pixels": row["pixels"]} == picture
+
+
+def test_streamed_rows_are_the_loaded_ones(loaded):
+    """If it failed, training on a streamed data set would see other posts."""
+    streamed = {name: found for name, found in loaded.items() if name.endswith("True")}
+    assert len(streamed) == len(loaded) / 2
+    for name, found in streamed.items():
+        assert found == loaded[name.replace("True", "False")]
+
+
+def test_configs_are_loaded_by_name(loaded):
+    """If it failed, the card would name files of a config that are not its own."""
+    ids = {
+        name: [row["id"] for row in loaded[f"mmner {name} False"]["rows"]["train"]]
+        for name in (None, "en", "fr", "en_plus_fr")
+    }
+    assert ids == {None: ["1"], "en": ["1"], "fr": ["2---x", "3"], "en_plus_fr": ["1"]}
+    assert loaded["small None False"] == loaded["small default False"]
+
+
+def test_posts_that_were_taken_out_are_gone_and_the_others_as_before(loaded):
+    """If it failed, a data set would no longer load after a post was taken out, or still give it."""
+    before, after = loaded["small None False"], loaded["edited None False"]
+    kept = {
+        split: [row for row in rows if row["id"] not in {"1", "5", "6"}]
+        for split, rows in before["rows"].items()
+    }
+    assert after == before | {"rows": kept}
+
+
+@needs_data
+@pytest.mark.parametrize("name", REAL)
+def test_real_posts_come_back_with_their_pictures(folder, loaded, name):
+    """If it failed, real tweets or their pictures would come back changed from what users load."""
+    raw, count = DATA / "tweets_with_pictures" / name, 0
+    for split, rows in loaded[f"{name} None False"]["rows"].items():
+        for row in rows:
+            assert {"file": row["file"], "pixels": row["pixels"]} == described(
+                raw / "images" / f"{row['id']}.jpg"
+            )
+            count += 1
+        assert record_of(folder / name / "built")["configs"]["default"]["splits"][split]["pictures"][
+            "present"
+        ] == len(rows)
+    assert count == 15

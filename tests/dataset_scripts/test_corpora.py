@@ -1,0 +1,53 @@
+"""Tests of the corpora by name, and of the options of reading them."""
+
+import argparse
+from dataclasses import fields
+
+import pytest
+
+from dataset_scripts.builders.builder import CorpusBuilder, PostsBuilder, PostsConfig
+from dataset_scripts.commands import add_corpus_commands
+from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
+from dataset_scripts.reading_options import ReadingOptions, default_of
+
+
+def test_each_name_has_its_builder():
+    """If it failed, a corpus that --help names could not be opened."""
+    assert list(BUILDERS) == ["sample", "twitter2015", "twitter2017", "mmner", "conll"] and len(BUILDERS) == 5
+    assert FOLDER_CORPUS in BUILDERS and "imdb" not in BUILDERS and BUILDERS.get("imdb") is None
+    for name, builder in BUILDERS.items():
+        assert issubclass(builder, CorpusBuilder) and builder.__name__.lower() == name
+        assert builder.IS_GENERATED is not issubclass(builder, PostsBuilder)
+
+
+def test_only_the_generated_corpus_knows_its_chance_level():
+    """If it failed, a report would compare real posts with a figure of the generated ones, or these with
+    none.
+    """
+    assert {name for name, builder in BUILDERS.items() if builder.chance(["en"]) is not None} == {"sample"}
+
+
+@pytest.mark.parametrize("item", fields(ReadingOptions), ids=lambda item: item.name)
+def test_each_option_is_listed_once(item):
+    """If it failed, an option of the builders would be missing from the command line, or mean something else
+    there.
+    """
+    parser = argparse.ArgumentParser()
+    add_corpus_commands(parser.add_subparsers())
+    [default] = [default_of(other) for other in fields(PostsConfig) if other.name == item.name]
+    assert default == default_of(item) and item.metadata["help"]
+    for command in ("build-dataset conll --output_dir x", "inspect x", "export-imgid x --output_dir x"):
+        assert getattr(parser.parse_args(command.split()), item.name) is None
+
+
+def test_options_at_their_default_are_left_to_the_builder():
+    """If it failed, Twitter-2015's OTHER would no longer become MISC when a recipe says nothing of types."""
+    assert ReadingOptions().given() == {}
+    given = {
+        "data_dir": "a",
+        "tag_scheme": "iob1",
+        "rename_types": {"A": "B"},
+        "repair_orphans": True,
+        "no_verify": True,
+    }
+    assert ReadingOptions(**given).given() == given

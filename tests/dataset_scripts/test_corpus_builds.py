@@ -1,0 +1,307 @@
+"""Tests of what is built from corpora: versions of their files, cached data sets, and the real corpora."""
+
+import os
+import warnings
+from functools import partial
+from pathlib import Path
+
+import datasets
+import pyarrow.parquet
+import pytest
+from datasets.exceptions import DatasetGenerationError
+
+from dataset_scripts.builders.builder import PostsBuilder
+from dataset_scripts.builders.conll import Conll
+from dataset_scripts.builders.mmner import MMNER
+from dataset_scripts.builders.official import OFFICIAL, Official, count_file, differences, file_hash
+from dataset_scripts.builders.twitter2015 import Twitter2015
+from dataset_scripts.builders.twitter2017 import Twitter2017
+from dataset_scripts.formats.reader import CorpusError, Reading
+from tests.shared_data import DATA, needs_data
+from tests.small_corpora import encoded, make_builder, write_mmner, write_pictures, write_posts
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A folder of three split files."""
+    return write_posts(tmp_path / "corpus")
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of pictures of some of its posts."""
+    return write_pictures(tmp_path / "images")
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A function that makes a builder which keeps what it builds in the test's folder."""
+    return partial(make_builder, tmp_path / "cache")
+
+
+# Versions.
+
+
+def test_other_copies_are_refused(make, corpus):
+    """If it failed, figures on another copy of a corpus would be compared with the published ones."""
+    found = file_hash(corpus / "train.txt")
+    message = (
+        rf"train\.txt: expected the official file, sha256 801e149e8635; found sha256 {found}: posts 3 instead"
+        r" of 3373, "
+        r"tokens 6 instead of 53007, LOC 2 instead of 731, MISC 0 instead of 701, ORG 0 instead of 1674, PER"
+        r" 1 instead of 2943\n"
+        r"(.*\n){2}this copy is version 'copy-[0-9a-f]{12}'; --no_verify takes it as another version of the"
+        r" corpus"
+    )
+    with pytest.raises(CorpusError, match=message):
+        make(Twitter2017, data_dir=corpus, no_verify=False).check_files()
+
+
+def test_other_copies_are_not_built(make, corpus, tmp_path):
+    """If it failed, only whoever asks for the check would be told of another copy."""
+    with pytest.raises(CorpusError, match="expected the official file, sha256 801e149e8635"):
+        make(Twitter2017, data_dir=corpus, no_verify=False).download_and_prepare(str(tmp_path / "built"))
+
+
+def test_other_copies_are_taken_with_a_warning(make, corpus):
+    """If it failed, --no_verify would still refuse another copy, or take it silently."""
+    with pytest.warns(
+        UserWarning,
+        match=r"expected the official file, sha256 801e149e8635; (.*\n)*this copy is version 'copy-",
+    ):
+        make(Twitter2017, data_dir=corpus, no_verify=True).check_files()
+
+
+def test_same_counts_with_other_content_are_another_copy(corpus):
+    """If it failed, a copy with the same counts but other words would pass for the official one."""
+    official = Official(count_file(corpus / "train.txt", Reading()), "0" * 12)
+    found = differences(corpus / "train.txt", Reading(), official)
+    assert found.endswith("the same counts with other content")
+
+
+def test_counts_are_those_of_the_tags_before_repair(tmp_path):
+    """If it failed, repairing a corpus would make it look like another copy, or its orphan tags would be no
+    difference.
+    """
+    folder = write_posts(
+        tmp_path / "corpus", {"train": [("1", "a/I-OTHER b/I-OTHER c/I-PER"), ("2", "d/B-OTHER e/I-PER")]}
+    )
+    counts = count_file(folder / "train.txt", Reading(rename_types={"OTHER": "MISC"}, repair_orphans=True))
+    assert counts.flat() == {"posts": 2, "tokens": 5, "MISC": 1, "orphan I-": 3}
+
+
+@pytest.mark.parametrize(("kind", "config"), [(Conll, "default"), (MMNER, "fr"), (MMNER, "all")])
+def test_corpora_without_official_figures_are_not_checked(make, tmp_path, kind, config):
+    """If it failed, files that nobody has published figures of could not be built."""
+    root = write_mmner(tmp_path / "mmner", fr=[("1", "a/O")], all_lang=[("1", "a/O")])
+    folder = root / "train_valid_test_fr" if kind is Conll else root
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(kind, config_name=config, data_dir=folder, no_verify=False).check_files()
+
+
+def test_version_names_the_content(make, corpus, tmp_path):
+    """If it failed, two copies would have one name, or one copy two names by its place or by what was done to
+    its tags.
+    """
+    name = make(Twitter2017, data_dir=corpus).version_name()
+    assert name == make(Twitter2017, data_dir=write_posts(tmp_path / "elsewhere")).version_name()
+    assert (
+        make(Twitter2017, data_dir=corpus, repair_orphans=True).version_name() == f"{name}+orphans-repaired"
+    )
+    (corpus / "test.txt").write_text("IMGID:6\nEuro\tO\n")
+    assert make(Twitter2017, data_dir=corpus).version_name() != name
+
+
+def test_config_id_stays_while_nothing_changes(make, corpus, images):
+    """If it failed, every run would build the corpus anew."""
+    first = make(Conll, data_dir=corpus, image_dir=str(images)).config_id
+    (corpus / "README.txt").write_text("not a split")
+    assert make(Conll, data_dir=corpus, image_dir=str(images)).config_id == first
+
+
+def change_text(corpus: Path, images: Path) -> None:
+    write_posts(corpus, {"valid": [("4", "Amazon/B-LOC"), ("5", "Nice/B-LOC")]})
+
+
+def change_picture(corpus: Path, images: Path) -> None:
+    (images / "1.jpg").write_bytes(encoded(99, "JPEG"))
+
+
+def change_time(corpus: Path, images: Path) -> None:
+    os.utime(images / "1.jpg", (1, 1))
+
+
+def add_picture(corpus: Path, images: Path) -> None:
+    (images / "7.jpg").write_bytes(encoded(7, "JPEG"))
+
+
+def remove_picture(corpus: Path, images: Path) -> None:
+    (images / "1.jpg").unlink()
+
+
+@pytest.mark.parametrize("change", [change_text, change_picture, change_time, add_picture, remove_picture])
+def test_config_id_changes_with_the_source(make, corpus, images, change):
+    """If it failed, changed files would be answered with what was built of the old ones."""
+    first = make(Conll, data_dir=corpus, image_dir=str(images)).config_id
+    change(corpus, images)
+    assert make(Conll, data_dir=corpus, image_dir=str(images)).config_id != first
+
+
+def test_config_id_of_a_mixture_changes_with_the_language_folders(make, tmp_path):
+    """If it failed, a mixture built before a language's folder came would say `unknown` for its posts for
+    ever.
+    """
+    root = write_mmner(tmp_path / "mmner", all_lang=[("1", "a/O")])
+    first = make(MMNER, config_name="all", data_dir=root).config_id
+    write_mmner(root, en=[("1", "a/O")])
+    assert make(MMNER, config_name="all", data_dir=root).config_id != first
+
+
+# Data sets.
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "arrow"])
+def test_built_data_set_holds_the_rows(make, corpus, images, tmp_path, file_format):
+    """If it failed, building would lose, change or reorder posts between the text files and the data set."""
+    builder = make(Conll, data_dir=corpus, image_dir=str(images), language="en")
+    if file_format == "parquet":
+        builder.download_and_prepare(str(tmp_path / "built"), file_format="parquet")
+        built = pyarrow.parquet.read_table(next((tmp_path / "built").glob("*train*.parquet"))).to_pylist()
+    else:
+        builder.download_and_prepare()
+        built = list(builder.as_dataset(split="train").cast_column("image", datasets.Image(decode=False)))
+    assert [row | {"image": None} for row in built] == [
+        row | {"image": None} for row in builder.rows("train")
+    ]
+
+
+def test_parquet_holds_the_pictures_byte_for_byte(make, corpus, images, tmp_path):
+    """If it failed, a data set would hold paths on its maker's disk, or pictures that were encoded once
+    more.
+    """
+    builder = make(Conll, data_dir=corpus, image_dir=str(images))
+    builder.download_and_prepare(str(tmp_path / "built"), file_format="parquet")
+    found = {}
+    for path in (tmp_path / "built").glob("*.parquet"):
+        found |= {row["id"]: row["image"] for row in pyarrow.parquet.read_table(path).to_pylist()}
+    expected = {
+        name: {"bytes": (images / f"{name}.jpg").read_bytes(), "path": f"{name}.jpg"} for name in "1246"
+    }
+    assert found == dict.fromkeys("357") | expected
+
+
+def test_built_data_set_decodes_its_pictures(make, corpus, images):
+    """If it failed, a data set opened straight from its builder would not give pictures, or its labels have
+    no names.
+    """
+    builder = make(Conll, data_dir=corpus, image_dir=str(images))
+    builder.download_and_prepare()
+    rows = builder.as_dataset(split="train")
+    assert [row["image"] and row["image"].size for row in rows] == [(24, 16), (24, 16), None]
+    assert rows.features["ner_tags"].feature.names == builder.labels()
+
+
+def test_what_was_found_is_kept_of_each_split(make, corpus, images):
+    """If it failed, the card of a built data set would not say how many pictures are missing or broken."""
+    (images / "4.jpg").write_bytes(b"no picture")
+    builder = make(Conll, data_dir=corpus, image_dir=str(images))
+    builder.download_and_prepare()
+    found = {
+        split: (found.missing, [broken["file"] for broken in found.broken])
+        for split, found in builder.reports.items()
+    }
+    assert found == {"train": (1, []), "validation": (1, ["4.jpg"]), "test": (1, [])}
+
+
+def test_changed_file_is_built_anew(make, corpus):
+    """If it failed, a corrected corpus would be answered from the cache with the posts of before."""
+    make(Conll, data_dir=corpus).download_and_prepare()
+    write_posts(corpus, {"train": [("8", "new/O")]})
+    builder = make(Conll, data_dir=corpus)
+    builder.download_and_prepare()
+    assert builder.as_dataset(split="train")["id"][:] == ["8"]
+
+
+def test_error_while_building_has_the_corpuss_text(make, corpus, images):
+    """If it failed, a build that stops at a post would say no more than that something went wrong."""
+    builder = make(Conll, data_dir=corpus, image_dir=str(images), require_images=True)
+    with pytest.raises(DatasetGenerationError) as caught:
+        builder.download_and_prepare()
+    assert "expected the picture 3.jpg" in str(caught.value.__cause__)
+
+
+# The real corpora.
+
+REAL = {
+    "twitter2015": (Twitter2015, "default", "twitter2015"),
+    "twitter2017": (Twitter2017, "default", "twitter2017"),
+    "mmner/en": (MMNER, "en", "mmnerd_en"),
+}
+each_real = pytest.mark.parametrize("name", REAL)
+
+
+def real_builder(name: str, cache: Path) -> PostsBuilder:
+    kind, config, folder = REAL[name]
+    return make_builder(cache, kind, config_name=config, data_dir=str(DATA / folder), no_verify=False)
+
+
+@needs_data
+@each_real
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_official_counts_are_those_of_the_official_files(tmp_path, name, split):
+    """If it failed, every user's official copy would be refused, or the reader would lose posts, tokens or
+    tags of it.
+    """
+    builder = real_builder(name, tmp_path)
+    [path], official = builder.files()[split], OFFICIAL[name][split]
+    assert count_file(path, builder.reading()).flat() == official.counts.flat()
+    assert file_hash(path) == official.sha256
+
+
+@needs_data
+@each_real
+def test_official_files_pass_the_check(tmp_path, name):
+    """If it failed, a builder could not build the very files that its figures belong to."""
+    builder = real_builder(name, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        builder.check_files()
+    assert builder.version_name() == "official"
+
+
+@needs_data
+@each_real
+def test_every_real_post_becomes_a_row(tmp_path, name):
+    """If it failed, a builder would drop posts of a real corpus, or change the types of their entities."""
+    builder, labels = real_builder(name, tmp_path), None
+    for split, official in OFFICIAL[name].items():
+        labels = labels or builder.labels()
+        rows = list(builder.rows(split))
+        begun = [labels[tag] for row in rows for tag in row["ner_tags"] if labels[tag][0] == "B"]
+        assert len(rows) == official.counts.posts
+        assert {f"B-{kind}": count for kind, count in official.counts.entities.items()} == {
+            x: begun.count(x) for x in set(begun)
+        }
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["twitter2015", "twitter2017"])
+def test_real_pictures_are_built_byte_for_byte(tmp_path, name):
+    """If it failed, real pictures would be lost, taken for broken or encoded once more on their way into a
+    data set.
+    """
+    folder = DATA / "tweets_with_pictures" / name
+    options = {
+        "data_dir": str(folder),
+        "image_dir": str(folder / "images"),
+        "broken_pictures": "stop",
+        "require_images": True,
+    }
+    builder = make_builder(tmp_path, REAL[name][0], **options)
+    with pytest.warns(UserWarning, match="expected the official file"):
+        builder.download_and_prepare()
+    built = builder.as_dataset(split="test").cast_column("image", datasets.Image(decode=False))
+    assert len(built) == 5
+    for row in built:
+        assert row["image"]["bytes"] == (folder / "images" / f"{row['id']}.jpg").read_bytes()

@@ -1,0 +1,397 @@
+"""Tests of the inspection of a corpus: its figures against naive counting, what the tables and the plot show
+of them.
+"""
+
+import io
+import json
+import os
+import random
+import statistics as naive
+from collections import Counter
+
+import datasets
+import pyarrow as pa
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+from seqeval.metrics.sequence_labeling import get_entities
+
+from dataset_scripts.builders.official import OFFICIAL
+from dataset_scripts.inspection import BINS, inspect_corpus, picture_numbers, plot_statistics, tables
+from dataset_scripts.opening import Corpus, open_corpus
+from modeling_mmner.model.images_mmner import pictures_of
+from modeling_mmner.model.labels_mmner import bio_labels
+
+from ..shared_data import DATA, needs_data
+
+TYPES = ["PER", "LOC", "product-software"]
+LABELS = bio_labels(TYPES)
+PICTURE = {"bytes": b"never opened", "path": "x.jpg"}
+FEATURES = {
+    "id": datasets.Value("string"),
+    "tokens": datasets.List(datasets.Value("string")),
+    "ner_tags": datasets.List(datasets.ClassLabel(names=LABELS)),
+    "language": datasets.Value("string"),
+    "source": datasets.Value("string"),
+}
+ONE = datasets.Features(FEATURES | {"image": datasets.Image(decode=False)})
+SEVERAL = datasets.Features(FEATURES | {"images": datasets.List(datasets.Image(decode=False))})
+
+
+def post(text: str = "", **columns) -> dict:
+    """A post from ``word/TAG word ...``; no tag is O."""
+    pairs = [pair.partition("/") for pair in text.split()]
+    tags = [LABELS.index(tag or "O") for _, _, tag in pairs]
+    base = {
+        "id": "1",
+        "tokens": [word for word, _, _ in pairs],
+        "ner_tags": tags,
+        "language": "en",
+        "source": "tweet",
+    }
+    return base | columns
+
+
+def corpus_of(**splits: list[dict]) -> Corpus:
+    columns = {
+        split: {name: [row.get(name) for row in posts] for name in ONE} for split, posts in splits.items()
+    }
+    opened = {split: datasets.Dataset.from_dict(columns[split], features=ONE) for split in splits}
+    return Corpus("small", opened, LABELS, "official", dict.fromkeys(splits, "0" * 12))
+
+
+def random_posts(count: int, seed: int) -> list[dict]:
+    """Posts of any tags, orphans among them, from few words so that splits share entities."""
+    source = random.Random(seed)
+    posts = []
+    for number in range(count):
+        length = source.choice([0, 1, 4, 5, 6, 10, 17, 41, 101, 501])
+        posts.append(
+            {
+                "id": str(number),
+                "tokens": [
+                    source.choice(["Paris", "paris", "Straße", "STRASSE", "Jordan", "à"])
+                    for _ in range(length)
+                ],
+                "ner_tags": [source.choice([0, 0, *range(len(LABELS))]) for _ in range(length)],
+                "language": source.choice(["en", "fr", None]),
+                "source": source.choice(["tweet", "caption"]),
+                "image": source.choice([PICTURE, None]),
+            }
+        )
+    return posts
+
+
+@pytest.fixture
+def saved_figures(monkeypatch):
+    """The figures that were saved, to look at what is drawn in them."""
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda figure, *args, **kwargs: figures.append(figure) or save(figure, *args, **kwargs),
+    )
+    return figures
+
+
+def printed(found: dict, width: int = 120) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    for table in tables(found):
+        console.print(table)
+    return console.export_text()
+
+
+def test_counts_are_those_of_naive_counting():
+    """If it failed, posts, tags, orphans, lengths, pictures, languages or sources would be miscounted."""
+    posts = {"train": random_posts(700, 1), "test": random_posts(90, 2)}
+    found = inspect_corpus(corpus_of(**posts))["splits"]
+    assert list(found) == ["train", "test"]
+    for split, rows in posts.items():
+        tags = [[LABELS[tag] for tag in row["ner_tags"]] for row in rows]
+        pairs = [pair for post_tags in tags for pair in zip(["O", *post_tags], post_tags, strict=False)]
+        assert found[split]["posts"] == len(rows)
+        assert found[split]["tokens"] == sum(map(len, tags))
+        assert found[split]["entities"] == {
+            name: sum(tag == f"B-{name}" for _, tag in pairs) for name in TYPES
+        }
+        assert found[split]["orphans"] == sum(
+            tag[0] == "I" and before not in (f"B{tag[1:]}", tag) for before, tag in pairs
+        )
+        assert found[split]["posts_without_entity"] == sum(set(post_tags) <= {"O"} for post_tags in tags)
+        missing = sum(row["image"] is None for row in rows)
+        assert found[split]["pictures"] == {
+            "posts_by_number": {"0": missing, "1": len(rows) - missing},
+            "missing": missing,
+            "missing_share": missing / len(rows),
+        }
+        languages = Counter(row["language"] or "unknown" for row in rows)
+        assert found[split]["languages"] == languages and list(found[split]["languages"].values()) == sorted(
+            languages.values(), reverse=True
+        )
+        assert found[split]["sources"] == Counter(row["source"] for row in rows)
+
+
+def test_lengths_are_those_of_the_standard_library():
+    """If it failed, a length would be wrong, or a post would stand in another bin than its name says, or in
+    none.
+    """
+    posts = random_posts(300, 3)
+    lengths = [len(row["tokens"]) for row in posts]
+    found = inspect_corpus(corpus_of(train=posts))["splits"]["train"]["tokens_per_post"]
+    histogram = found.pop("histogram")
+    assert found == {
+        "min": min(lengths),
+        "median": naive.median(lengths),
+        "mean": pytest.approx(naive.mean(lengths)),
+        "percentile_95": pytest.approx(naive.quantiles(lengths, n=20, method="inclusive")[-1]),
+        "max": max(lengths),
+    }
+    assert list(histogram) == BINS and sum(histogram.values()) == len(lengths)
+    for name, number in histogram.items():
+        low, high = {"up to 5": (0, 5), "over 500": (501, 10**9)}.get(name) or map(int, name.split("-"))
+        assert number == sum(low <= length <= high for length in lengths), name
+
+
+def test_seen_entities_are_those_of_naive_comparison():
+    """If it failed, the share of entities that a model could have learnt by heart would be wrong."""
+    posts = {"train": random_posts(40, 4), "validation": random_posts(60, 5), "test": random_posts(60, 6)}
+    entities = {
+        split: [
+            (" ".join(row["tokens"][start : end + 1]).casefold(), name)
+            for row in rows
+            for name, start, end in get_entities([LABELS[tag] for tag in row["ner_tags"]])
+        ]
+        for split, rows in posts.items()
+    }
+    known = set(entities["train"])
+    found = inspect_corpus(corpus_of(**posts))["splits"]
+    assert "seen" not in found["train"]
+    for split in ("validation", "test"):
+        blocks = found[split]["seen"]["by_type"] | {None: found[split]["seen"]["overall"]}
+        assert list(blocks) == [*TYPES, None]
+        for name, block in blocks.items():
+            those = [entity for entity in entities[split] if name in (entity[1], None)]
+            numbers = {}
+            for prefix, group in (("", those), ("surfaces_", sorted(set(those)))):
+                others = [
+                    [kind for kind in TYPES if kind != entity[1] and (entity[0], kind) in known]
+                    for entity in group
+                ]
+                is_known = [entity in known for entity in group]
+                numbers |= {
+                    prefix + "seen": sum(is_known),
+                    prefix + "as_several_types": sum(
+                        known and bool(other) for known, other in zip(is_known, others, strict=True)
+                    ),
+                    prefix + "as_another_type": sum(
+                        not known and bool(o) for known, o in zip(is_known, others, strict=True)
+                    ),
+                }
+            numbers |= {"entities": len(those), "surfaces": len(set(those))}
+            assert block == numbers | {"seen_share": numbers["seen"] / len(those)}
+        assert all(
+            0 < blocks[None][kind] < blocks[None]["entities"]
+            for kind in ("seen", "as_several_types", "as_another_type")
+        )
+
+
+def test_seen_ignores_case_and_reads_orphans_as_entities():
+    """If it failed, ``PARIS`` would be new after ``Paris``, or an orphan I- no entity though scoring takes it
+    for one.
+    """
+    train = [post("Paris/B-LOC Hilton/B-PER"), post("Jordan/B-PER"), post("Jordan/B-LOC")]
+    test = [post("PARIS/I-LOC said/O hilton/B-LOC"), post("jordan/B-LOC"), post("Paris/B-PER Hilton/I-PER")]
+    seen = inspect_corpus(corpus_of(train=train, test=test))["splits"]["test"]["seen"]
+    assert (seen["overall"]["entities"], seen["overall"]["seen"]) == (4, 2)
+    assert (seen["by_type"]["LOC"]["as_several_types"], seen["by_type"]["LOC"]["as_another_type"]) == (1, 1)
+    assert seen["by_type"]["PER"]["seen_share"] == 0
+    assert seen["by_type"]["product-software"]["seen_share"] is None
+
+
+@needs_data
+def test_official_corpus_has_its_official_figures():
+    """If it failed, what is said of Twitter-2015 would differ from the counts that its files are checked
+    against.
+    """
+    found = inspect_corpus(open_corpus("twitter2015", data_dir=DATA / "twitter2015"))["splits"]
+    for split, official in OFFICIAL["twitter2015"].items():
+        counts = official.counts
+        assert found[split]["entities"] == counts.entities
+        assert (found[split]["posts"], found[split]["tokens"], found[split]["orphans"]) == (
+            counts.posts,
+            counts.tokens,
+            counts.orphans,
+        )
+        assert found[split]["pictures"]["missing_share"] == 1
+
+
+def test_sample_corpus_shows_its_ambiguity():
+    """If it failed, the sample's names of several types, which only the picture tells apart, would not show
+    in its figures.
+    """
+    found = inspect_corpus(open_corpus("sample"))["splits"]["test"]
+    ambiguous = found["sources"]["ambiguous"]
+    assert found["seen"]["overall"]["as_several_types"] >= ambiguous > 0
+    assert found["pictures"]["missing"] == found["sources"]["no_picture"]
+
+
+@pytest.mark.parametrize("way", ["whole", "selected", "sliced", "joined", "from Parquet"])
+def test_pictures_are_counted_as_they_would_be_found(way, tmp_path):
+    """If it failed, nulls, empty lists or a part of a table would make the numbers of pictures belong to
+    other posts.
+    """
+    source = random.Random(7)
+    lists = [
+        source.choice([None, [], [None], [PICTURE], [PICTURE, None, PICTURE], [PICTURE] * 3])
+        for _ in range(600)
+    ]
+    rows = datasets.Dataset.from_list([post("a", images=images) for images in lists], features=SEVERAL)
+    if way == "selected":
+        rows = rows.shuffle(seed=1).select(range(50, 400))
+    elif way == "sliced":
+        rows = rows.select(range(37, 501))
+    elif way == "joined":
+        rows = datasets.concatenate_datasets([rows.select(range(3, 40)), rows.select(range(11, 12)), rows])
+    elif way == "from Parquet":
+        rows.to_parquet(tmp_path / "rows.parquet")
+        rows = datasets.Dataset.from_parquet(
+            str(tmp_path / "rows.parquet"), cache_dir=str(tmp_path), features=SEVERAL
+        )
+    assert picture_numbers(rows).tolist() == [len(pictures_of(row)) for row in rows]
+
+
+def test_list_of_pictures_goes_before_the_single_one():
+    """If it failed, a post with both columns would be counted otherwise than it is read."""
+    features = datasets.Features(SEVERAL | {"image": datasets.Image(decode=False)})
+    kinds = [(None, PICTURE), ([], PICTURE), ([PICTURE] * 2, PICTURE), ([PICTURE], None), (None, None)]
+    rows = datasets.Dataset.from_list(
+        [post("a", images=images, image=image) for images, image in kinds], features=features
+    )
+    assert picture_numbers(rows).tolist() == [len(pictures_of(row)) for row in rows] == [1, 0, 2, 1, 0]
+
+
+@pytest.mark.parametrize("features", [ONE, SEVERAL], ids=["image", "images"])
+def test_pictures_are_counted_without_being_read(features, tmp_path):
+    """If it failed, inspecting a corpus of gigabytes would load all its pictures."""
+
+    def posts():
+        for _ in range(64):
+            picture = {"bytes": os.urandom(500_000), "path": None}
+            yield post(
+                "Paris/B-LOC", **({"image": picture} if "image" in features else {"images": [picture, None]})
+            )
+
+    rows = datasets.Dataset.from_generator(posts, features=features, cache_dir=str(tmp_path))
+    usual = pa.default_memory_pool()
+    watched = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(watched)
+    try:
+        found = inspect_corpus(Corpus("large", {"train": rows}, LABELS, "official", {}))
+    finally:
+        pa.set_memory_pool(usual)
+    assert found["splits"]["train"]["pictures"]["posts_by_number"] == {"1": 64}
+    assert watched.max_memory() < 1_000_000
+
+
+def test_statistics_are_json_also_of_empty_splits(tmp_path):
+    """If it failed, the statistics could not be saved, or a split without posts would divide by zero."""
+    found = inspect_corpus(corpus_of(train=[post("Paris/B-LOC")], test=[]))
+    assert json.loads(json.dumps(found)) == found
+    empty = found["splits"]["test"]
+    assert empty["pictures"] == {"posts_by_number": {}, "missing": 0, "missing_share": None}
+    assert [empty["tokens_per_post"][key] for key in ("min", "median", "mean", "percentile_95", "max")] == [
+        None
+    ] * 5
+    assert empty["seen"]["overall"]["seen_share"] is None
+    assert "nan" not in printed(found)
+    plot_statistics(found, tmp_path / "empty.png")
+
+
+def test_without_train_nothing_is_compared(saved_figures, tmp_path):
+    """If it failed, a corpus of a test split alone could not be inspected, or its entities would count as
+    unseen.
+    """
+    found = inspect_corpus(corpus_of(test=[post("Paris/B-LOC")]))
+    assert found["splits"]["test"]["seen"] is None
+    assert "seen" not in printed(found)
+    plot_statistics(found, tmp_path / "test.png")
+    assert [text.get_text() for text in saved_figures[0].axes[2].texts] == ["no two splits to compare"]
+
+
+def test_tables_fit_a_terminal_and_hold_the_figures():
+    """If it failed, a heading, a type or a number would be cut off or missing at 120 columns."""
+    posts = random_posts(1200, 8)
+    for number, row in enumerate(posts):
+        row["source"] = f"source-{number % 20:02}"
+    found = inspect_corpus(corpus_of(train=posts, validation=posts[:100], test=random_posts(80, 9)))
+    text = printed(found)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 120 and "…" not in text
+    assert lines[0].strip() == "small, version official"
+    (train,) = [
+        line.split("│") for line in lines if line.startswith("│ train ") and len(line.split("│")) == 9
+    ]
+    split = found["splits"]["train"]
+    assert [cell.strip() for cell in train[2:6]] == [
+        "1,200",
+        f"{split['tokens']:,}",
+        f"{sum(split['entities'].values()):,}",
+        f"{split['orphans']:,}",
+    ]
+    assert train[7].strip() == f"{100 * split['pictures']['missing_share']:.1f}%"
+    assert (
+        sum("product-software " in line for line in lines) == 3
+    )  # by type, and for each of two splits among those seen
+    (rest,) = [line for line in lines if " 10 more " in line]
+    assert rest.split("│")[3].strip() == "480"
+
+
+def test_plot_shows_the_counts(saved_figures, tmp_path):
+    """If it failed, a bar would be of another type, split or length than its label says."""
+    found = inspect_corpus(
+        corpus_of(train=random_posts(90, 1), validation=random_posts(30, 2), test=random_posts(60, 3))
+    )
+    plot_statistics(found, tmp_path / "plot.png")
+    by_type, lengths, seen = saved_figures[0].axes
+    for split, bars in zip(found["splits"].values(), by_type.containers, strict=True):
+        assert [bar.get_width() for bar in bars] == list(split["entities"].values())
+    assert [text.get_text() for text in by_type.get_legend().get_texts()] == ["train", "validation", "test"]
+    assert [label.get_text() for label in lengths.get_xticklabels()] == BINS
+    for split, bars in zip(found["splits"].values(), lengths.containers, strict=True):
+        expected = [
+            100 * number / split["posts"] for number in split["tokens_per_post"]["histogram"].values()
+        ]
+        assert [bar.get_height() for bar in bars] == pytest.approx(expected)
+    assert [label.get_text() for label in seen.get_yticklabels()] == [*TYPES, "all types"]
+    for split, parts in zip(("validation", "test"), (seen.containers[:4], seen.containers[4:]), strict=True):
+        block = found["splits"][split]["seen"]["overall"]
+        only, several, other, unseen = (part[-1].get_width() for part in parts)
+        assert only + several == pytest.approx(100 * block["seen_share"])
+        assert several == pytest.approx(100 * block["as_several_types"] / block["entities"])
+        assert other == pytest.approx(100 * block["as_another_type"] / block["entities"])
+        assert only + several + other + unseen == pytest.approx(100)
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 500
+
+
+def test_plot_refuses_a_corpus_without_splits(tmp_path):
+    """If it failed, an empty picture would be saved."""
+    with pytest.raises(ValueError, match="expected at least one split, found none"):
+        plot_statistics(inspect_corpus(corpus_of()), tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("name", ["[/red] [bold]x[/bold]", "$\\frac{$", "$a$ \\$b"])
+def test_names_are_neither_markup_nor_mathematics(saved_figures, tmp_path, name):
+    """If it failed, a type with a bracket or a dollar would end the command in an error of rich or
+    Matplotlib, or be lost.
+    """
+    found = inspect_corpus(corpus_of(train=[post("Word/B-product-software", source=name)]))
+    hostile = json.loads(json.dumps(found).replace('"product-software"', json.dumps(name))) | {"name": name}
+    output = printed(hostile)
+    assert (
+        f" {name} " in output and f"\n{name}, version official" in f"\n{output}" and output.count(name) == 3
+    )
+    plot_statistics(hostile, tmp_path / "plot.png")
+    assert saved_figures[-1].axes[0].get_yticklabels()[2].get_text() == name

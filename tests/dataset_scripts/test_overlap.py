@@ -1,0 +1,535 @@
+"""Tests of the leakage guard: by id and by text, against a loop over all pairs of posts, and the figures of
+the real corpora.
+"""
+
+import json
+import unicodedata
+from dataclasses import astuple, replace
+
+import datasets
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataset_scripts.builders.builder import corpus_features
+from dataset_scripts.formats.reader import CorpusError, Reading, read_posts
+from dataset_scripts.opening import Corpus, open_corpus
+from dataset_scripts.overlap import Overlap, overlap_matrix, overlapping, split_overlap
+from modeling_mmner.model.labels_mmner import bio_labels
+from tests.shared_data import DATA, needs_data, property_test
+
+LABELS = bio_labels(["PER", "LOC", "MISC"])
+OTHER_LABELS = bio_labels(["OTHER", "LOC", "PER"])
+MMNERD_TWITTER = {
+    ("train", "train"): (1682, 23, 5),
+    ("train", "validation"): (358, 6, 2),
+    ("train", "test"): (350, 8, 1),
+    ("validation", "train"): (213, 5, 1),
+    ("validation", "validation"): (34, 0, 0),
+    ("validation", "test"): (46, 0, 0),
+    ("test", "train"): (211, 1, 1),
+    ("test", "validation"): (45, 1, 1),
+    ("test", "test"): (43, 2, 0),
+}
+"""For a split of MMNERD-en and one of Twitter-2017: shared ids, those with other tokens, those of the same
+tokens with other tags."""
+
+INSIDE = {"twitter2015": (2, 4, 3), "twitter2017": (1, 3, 0), "mmner": (0, 2, 0)}
+"""Posts that are repeated by text inside a corpus: train-validation, train-test, validation-test."""
+
+
+def split(*posts, labels=LABELS):
+    """A split of (id, text) or (id, text, tags) posts; words stand between spaces, and tags by default
+    are O.
+    """
+    rows = []
+    for name, text, *tags in posts:
+        tokens = text.split(" ") if text else []
+        names = tags[0].split(" ") if tags else ["O"] * len(tokens)
+        tag_ids = [labels.index(tag) for tag in names]
+        rows.append(
+            {
+                "id": name,
+                "tokens": tokens,
+                "ner_tags": tag_ids,
+                "image": None,
+                "language": "en",
+                "source": "test",
+            }
+        )
+    return dataset(rows, corpus_features(labels))
+
+
+def dataset(rows, features):
+    """Rows as a data set, which may be empty."""
+    return datasets.Dataset.from_dict(
+        {column: [row[column] for row in rows] for column in features}, features=features
+    )
+
+
+def overlap(of, found_in, *, of_labels=LABELS, found_in_labels=LABELS):
+    return split_overlap(of, found_in, of_labels=of_labels, found_in_labels=found_in_labels)
+
+
+def normalised(tokens):
+    return unicodedata.normalize("NFKC", " ".join(tokens)).casefold()
+
+
+def alike(one, other):
+    """Whether two token lists share half of their letter triples; with the same text they do in any case."""
+    sets = []
+    for text in ("".join(normalised(tokens).split()) for tokens in (one, other)):
+        sets.append({"".join(triple) for triple in zip(text, text[1:], text[2:], strict=False)} or {text})
+    return sum(triple in sets[1] for triple in sets[0]) / (len(sets[0]) + len(sets[1])) >= 0.25
+
+
+def by_hand(of, found_in, of_labels, found_in_labels):
+    """The overlap by comparing each post with each; and the positions of the posts found."""
+    counts, positions = [0] * 6, []
+    for position, row in enumerate(of):
+        own = [of_labels[tag].replace("OTHER", "MISC") for tag in row["ner_tags"]]
+        mates = [
+            (other, other["id"] == row["id"] and bool(row["id"]), normalised(other["tokens"]))
+            for other in found_in
+        ]
+        text = normalised(row["tokens"])
+        same_text = [other for other, _, its_text in mates if its_text == text]
+        same_id = [other for other, is_mate, _ in mates if is_mate and alike(other["tokens"], row["tokens"])]
+        same_tokens = [other for other in same_text if len(other["tokens"]) == len(row["tokens"])]
+        their_tags = [
+            [found_in_labels[tag].replace("OTHER", "MISC") for tag in other["ner_tags"]]
+            for other in same_tokens
+        ]
+        facts = [
+            bool(same_id),
+            bool(same_text),
+            bool(same_id or same_text),
+            bool(same_id) and not any(other in same_tokens for other in same_id),
+            any(is_mate for _, is_mate, _ in mates) and not same_id,
+            any(tags != own for tags in their_tags),
+        ]
+        counts = [count + fact for count, fact in zip(counts, facts, strict=True)]
+        positions += [position] if facts[2] else []
+    return Overlap(len(of), *counts), positions
+
+
+@st.composite
+def splits(draw, labels):
+    """A few posts with ids and words that are likely to meet others, and any tags."""
+    names = st.sampled_from(["0", "1", "O_12", "17_06_3", "", None])
+    words = st.sampled_from(
+        [
+            "Paris",
+            "PARIS",
+            "Ｐａｒｉｓ",
+            "Straße",
+            "strasse",
+            "caf\u00e9",
+            "cafe\u0301",
+            ":",
+            ")",
+            ":)",
+            "a\u00a0b",
+        ]
+    )
+    rows = []
+    for name, tokens in draw(st.lists(st.tuples(names, st.lists(words, max_size=4)), max_size=6)):
+        tags = [draw(st.sampled_from(range(3))) for _ in tokens]
+        rows.append({"id": name, "tokens": tokens, "ner_tags": tags})
+    features = datasets.Features({key: corpus_features(labels)[key] for key in ("id", "tokens", "ner_tags")})
+    return dataset(rows, features)
+
+
+fewer_examples = settings(property_test, max_examples=50)
+either_way = given(splits(LABELS), splits(OTHER_LABELS))
+
+
+@property_test
+@either_way
+def test_counts_are_those_of_a_loop_over_all_pairs(one, other):
+    """If it failed, the indexes would miss posts, or count some twice, where ids or texts repeat within a
+    split.
+    """
+    found, positions = by_hand(one, other, LABELS, OTHER_LABELS)
+    assert overlap(one, other, found_in_labels=OTHER_LABELS) == found
+    assert overlapping(one, other) == positions
+
+
+@fewer_examples
+@either_way
+def test_both_directions_agree_on_whether_there_is_overlap(one, other):
+    """If it failed, a leak would be there or not depending on which corpus was named first."""
+    there = overlap(one, other, found_in_labels=OTHER_LABELS)
+    back = overlap(other, one, of_labels=OTHER_LABELS)
+    for count in ("by_id", "by_text", "either", "conflicting_tags"):
+        assert (getattr(there, count) == 0) == (getattr(back, count) == 0), count
+    assert max(there.by_id, there.by_text) <= there.either <= there.by_id + there.by_text
+    assert there.same_id_other_tokens <= there.by_id and there.conflicting_tags <= there.by_text
+
+
+@fewer_examples
+@either_way
+def test_without_repeats_both_directions_count_the_same(one, other):
+    """If it failed, the comparison of two posts would depend on which comes first."""
+    one, other = (
+        rows.select(list({normalised(row["tokens"]): at for at, row in enumerate(rows)}.values()))
+        for rows in (one, other)
+    )
+    one, other = (
+        rows.select(list({row["id"]: at for at, row in enumerate(rows)}.values())) for rows in (one, other)
+    )
+    there = overlap(one, other, found_in_labels=OTHER_LABELS)
+    back = overlap(other, one, of_labels=OTHER_LABELS)
+    # Not `either`: a post may have its id on one post there and its text on another.
+    assert replace(there, posts=0, either=0) == replace(back, posts=0, either=0)
+
+
+@fewer_examples
+@either_way
+def test_nothing_is_left_once_the_overlapping_posts_are_out(train, held_out):
+    """If it failed, --exclude_overlap would leave leaks in the training split."""
+    out = set(overlapping(train, held_out))
+    kept = train.select([position for position in range(len(train)) if position not in out])
+    assert overlap(kept, held_out, found_in_labels=OTHER_LABELS).either == 0
+    assert overlap(held_out, kept, of_labels=OTHER_LABELS).either == 0
+    assert len(out) == overlap(train, held_out, found_in_labels=OTHER_LABELS).either
+
+
+@fewer_examples
+@either_way
+def test_a_split_read_in_parts_has_the_same_posts_in_common(train, held_out):
+    """If it failed, leaks would be missed, or other posts left out, in a training split that is read in
+    several parts.
+    """
+    whole = overlapping(train, held_out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dataset_scripts.overlap._ROWS_AT_ONCE", 2)
+        assert overlapping(train, held_out) == whole
+
+
+@fewer_examples
+@either_way
+def test_a_split_is_found_in_itself(one, other):
+    """If it failed, a copy of a corpus under another name would not be known for one."""
+    itself = overlap(one, one)
+    assert itself.by_text == itself.either == itself.posts and itself.same_id_other_post == 0
+    assert itself.by_id == sum(bool(name) for name in one["id"])
+    assert overlapping(one, other, one) == list(range(len(one)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Ｐａｒｉｓ ！", "Paris !"),
+        ("PARIS", "paris"),
+        ("Die Straße", "die STRASSE"),
+        ("caf\u00e9 ni\u00f1o", "cafe\u0301 nin\u0303o"),
+        ("ﬁn ½", "fin 1⁄2"),
+        ("new\u00a0york", "New York"),
+    ],
+)
+def test_normalised_texts_are_the_same(one, other):
+    """If it failed, a repeat written with other characters for the same letters would go unseen."""
+    found = overlap(split(("a", one)), split(("b", other)))
+    assert (found.by_id, found.by_text, found.same_id_other_post) == (0, 1, 0)
+    assert overlapping(split(("a", one)), split(("b", other))) == [0]
+
+
+@pytest.mark.parametrize(("one", "other"), [("café", "cafe"), ("a b", "ab"), ("Paris !", "Paris")])
+def test_other_texts_are_not_the_same(one, other):
+    """If it failed, posts would be thrown out of training that no held-out split has."""
+    assert overlap(split(("a", one)), split(("b", other))).either == 0
+
+
+def test_an_id_counts_where_words_are_split_elsewhere():
+    """If it failed, tweets that another corpus cut into other tokens would leak: neither their text nor their
+    tokens match.
+    """
+    twitter = split(("17_06_6555", "Good Morning :) Wake up"), ("O_7", "24.06 | Justin via Instagram"))
+    mmnerd = split(
+        ("17_06_6555", "Good Morning : ) Wake up"),
+        ("O_7", "24 . 06 | Justin via Instagram"),
+        ("c---d", "a caption"),
+    )
+    found = overlap(twitter, mmnerd)
+    assert found == Overlap(
+        posts=2,
+        by_id=2,
+        by_text=0,
+        either=2,
+        same_id_other_tokens=2,
+        same_id_other_post=0,
+        conflicting_tags=0,
+    )
+    assert overlapping(mmnerd, twitter) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_same"),
+    [
+        ("abcd", True),
+        ("ab cd", True),
+        ("ABCE", True),
+        ("abxy", False),
+        ("abc", True),
+        ("abcxyz", False),
+        ("", False),
+    ],
+)
+def test_texts_of_one_id_are_alike_from_half_of_their_triples_on(text, is_same):
+    """If it failed, the line between a post cut otherwise and another post of the same number would lie
+    elsewhere than stated.
+    """
+    found = overlap(split(("7", "abcd")), split(("7", text)))
+    assert (found.by_id, found.same_id_other_post) == (int(is_same), int(not is_same))
+
+
+def test_same_text_in_other_tokens_is_not_a_conflict_of_tags():
+    """If it failed, a token with a no-break space in it would make every tag behind it a contradiction."""
+    one = split(("a", "New\u00a0York now", "B-LOC O"))
+    other = split(("a", "New York now", "B-LOC I-LOC O"))
+    assert astuple(overlap(one, other)) == (1, 1, 1, 1, 1, 0, 0)
+
+
+def test_row_numbers_are_no_ids(tmp_path):
+    """If it failed, --exclude_overlap would throw out a third of a corpus because both number their
+    sentences.
+    """
+    texts = {
+        "one": {
+            "train": ["Jordan", "posts", "today"],
+            "valid": ["Rain", "again"],
+            "test": ["Amazon", "in", "London"],
+        },
+        "two": {
+            "train": ["Die", "Straße", "nach", "München"],
+            "valid": ["Guten", "Abend"],
+            "test": ["Heute", "nicht"],
+        },
+    }
+    for name, files in texts.items():
+        (tmp_path / name).mkdir()
+        for file, tokens in files.items():
+            sentence = "".join(f"{index}\t{token}\tO\n" for index, token in enumerate(tokens))
+            (tmp_path / name / f"{file}.txt").write_text(sentence, encoding="utf-8")
+    one, two = (open_corpus(str(tmp_path / name)) for name in texts)
+    assert one.splits["train"]["id"] == two.splits["train"]["id"] == ["train-1"]
+    found = overlap(
+        one.splits["train"], two.splits["train"], of_labels=one.labels, found_in_labels=two.labels
+    )
+    assert astuple(found) == (1, 0, 0, 0, 0, 1, 0)
+    assert overlapping(one.splits["train"], *two.splits.values()) == []
+
+
+def test_other_and_misc_are_one_type():
+    """If it failed, each post with a MISC entity would be a contradiction between Twitter-2017 and a corpus
+    that says OTHER.
+    """
+    one = split(("a", "Champions League tonight", "B-MISC I-MISC O"), ("b", "Paris", "B-MISC"))
+    other = split(
+        ("a", "Champions League tonight", "B-OTHER I-OTHER O"), ("b", "Paris", "B-LOC"), labels=OTHER_LABELS
+    )
+    assert overlap(one, other, found_in_labels=OTHER_LABELS).conflicting_tags == 1
+
+
+def test_tags_are_compared_by_name():
+    """If it failed, two corpora with their labels in another order would disagree on every entity."""
+    posts = [("a", "Jordan sings", "B-PER O"), ("b", "in Paris", "O B-LOC")]
+    found = overlap(split(*posts), split(*posts, labels=OTHER_LABELS), found_in_labels=OTHER_LABELS)
+    assert (found.by_text, found.conflicting_tags) == (2, 0)
+
+
+def test_a_tag_without_a_name_is_an_error():
+    """If it failed, tags would be compared by the names of another corpus, or -100 be read as the last
+    label.
+    """
+    rows = split(("a", "Jordan sings", "B-PER O"))
+    with pytest.raises(
+        CorpusError, match=r"ner_tags: expected ids from 0 to 0, one for each of \['O'\], found \[1, 0\]"
+    ):
+        overlap(rows, rows, found_in_labels=["O"])
+    ignored = rows.cast_column("ner_tags", datasets.List(datasets.Value("int64"))).map(
+        lambda row: {"ner_tags": [-100, 0]}
+    )
+    with pytest.raises(CorpusError, match=r"found \[-100, 0\]"):
+        overlap(rows, ignored)
+
+
+def test_pictures_are_never_read():
+    """If it failed, comparing two corpora would decode gigabytes of pictures, or stop at the first broken
+    one.
+    """
+    rows = split(("a", "Paris !"), ("b", "rain"))
+    missing = {"bytes": None, "path": "/nowhere/picture.jpg"}
+    rows = (
+        rows.remove_columns("image").add_column("image", [missing] * 2).cast_column("image", datasets.Image())
+    )
+    with pytest.raises(FileNotFoundError):
+        rows[0]
+    assert overlap(rows, rows).either == 2
+    assert overlapping(rows.with_format("arrow"), rows) == [0, 1]
+
+
+def test_rows_may_be_selected_before():
+    """If it failed, the positions given would be those of the data set on disk, and other posts would be
+    thrown out.
+    """
+    train = split(("a", "one"), ("b", "two"), ("c", "three"), ("d", "four"))
+    assert overlapping(train.select([3, 1, 0]), split(("x", "Four"), ("y", "one"))) == [0, 2]
+
+
+def test_many_rows_are_read_in_parts():
+    """If it failed, posts after the first thousand would be compared with others than those of their id."""
+    words = [" ".join(f"{word}{number}" for word in ("alpha", "beta", "gamma")) for number in range(2300)]
+    one = split(*[(f"O_{number}", text) for number, text in enumerate(words)])
+    other = split(
+        *[(f"O_{number}", text.replace("a", "a ", 1)) for number, text in reversed(list(enumerate(words)))]
+    )
+    assert astuple(overlap(one, other)) == (2300, 2300, 0, 2300, 2300, 0, 0)
+    assert overlapping(one, other.select(range(5))) == [2295, 2296, 2297, 2298, 2299]
+
+
+def test_empty_splits():
+    """If it failed, a corpus with an empty split would stop the report of its overlap."""
+    none, some = split(), split(("a", "one"))
+    assert astuple(overlap(none, some)) == (0,) * 7
+    assert astuple(overlap(some, none)) == (1,) + (0,) * 6
+    assert overlapping(some, none) == overlapping(none, some) == overlapping(some) == []
+
+
+def test_matrix_of_two_corpora_and_of_one():
+    """If it failed, the card would show a figure beside the wrong pair of splits, or could not be written as
+    JSON.
+    """
+    first = Corpus(
+        "first",
+        {"train": split(("a", "one"), ("b", "two")), "test": split(("c", "three"))},
+        LABELS,
+        "official",
+        {"train": "1", "test": "2"},
+    )
+    second = Corpus(
+        "second",
+        {"validation": split(("c", "Three"), ("x", "three"), ("y", "TWO"))},
+        LABELS,
+        "unverified",
+        {"validation": "3"},
+    )
+    zeros = {"same_id_other_tokens": 0, "same_id_other_post": 0, "conflicting_tags": 0}
+    expected = {
+        "of": {"name": "second", "version_name": "unverified", "version": {"validation": "3"}},
+        "found_in": {"name": "first", "version_name": "official", "version": {"train": "1", "test": "2"}},
+        "pairs": [
+            {"found_in": "train", "of": "validation", "posts": 3, "by_id": 0, "by_text": 1, "either": 1}
+            | zeros,
+            {"found_in": "test", "of": "validation", "posts": 3, "by_id": 1, "by_text": 2, "either": 2}
+            | zeros,
+        ],
+    }
+    assert json.loads(json.dumps(overlap_matrix(second, first))) == expected
+    assert [(pair["found_in"], pair["of"]) for pair in overlap_matrix(first, second)["pairs"]] == [
+        ("validation", "train"),
+        ("validation", "test"),
+    ]
+    inside = overlap_matrix(first)
+    assert inside["of"] == inside["found_in"] == expected["found_in"]
+    assert inside["pairs"] == [
+        {"found_in": "train", "of": "test", "posts": 1, "by_id": 0, "by_text": 0, "either": 0} | zeros
+    ]
+    assert overlap_matrix(second)["pairs"] == []
+
+
+@pytest.fixture(scope="module")
+def corpora():
+    """The three real corpora of posts, each opened once."""
+    return {
+        "twitter2015": open_corpus("twitter2015", data_dir=DATA / "twitter2015"),
+        "twitter2017": open_corpus("twitter2017", data_dir=DATA / "twitter2017"),
+        "mmner": open_corpus("mmner", config="en", data_dir=DATA / "mmnerd_en"),
+    }
+
+
+@needs_data
+def test_posts_of_twitter2017_in_mmnerd(corpora):
+    """If it failed, the published leakage between the two corpora would not be found."""
+    pairs = overlap_matrix(corpora["twitter2017"], corpora["mmner"])["pairs"]
+    counts = ("by_id", "same_id_other_tokens", "conflicting_tags")
+    assert {
+        (pair["found_in"], pair["of"]): tuple(pair[count] for count in counts) for pair in pairs
+    } == MMNERD_TWITTER
+    assert all(pair["same_id_other_post"] == 0 for pair in pairs)
+
+
+@needs_data
+@pytest.mark.parametrize("name", INSIDE)
+def test_posts_repeated_inside_a_real_corpus(corpora, name):
+    """If it failed, the repeats between the official splits would not be found, or posts be taken for repeats
+    that are none.
+    """
+    pairs = overlap_matrix(corpora[name])["pairs"]
+    assert [(pair["found_in"], pair["of"]) for pair in pairs] == [
+        ("train", "validation"),
+        ("train", "test"),
+        ("validation", "test"),
+    ]
+    assert tuple(pair["by_text"] for pair in pairs) == INSIDE[name]
+    assert all(pair["by_id"] == pair["same_id_other_post"] == 0 for pair in pairs)
+
+
+@needs_data
+def test_training_on_mmnerd_without_the_posts_of_twitter2017(corpora):
+    """If it failed, a model trained on MMNERD with --exclude_overlap would have seen posts that it is tested
+    on.
+    """
+    train, twitter = corpora["mmner"].splits["train"], corpora["twitter2017"].splits
+    out = set(overlapping(train, twitter["validation"], twitter["test"]))
+    assert len(out) == 711  # 358 + 350 shared ids, and three posts more by their text
+    kept = train.select([position for position in range(len(train)) if position not in out])
+    for held_out in ("validation", "test"):
+        labels = {"of_labels": corpora["twitter2017"].labels, "found_in_labels": corpora["mmner"].labels}
+        assert split_overlap(twitter[held_out], kept, **labels).either == 0
+
+
+@needs_data
+def test_numbered_sentences_of_two_languages_are_not_the_same():
+    """If it failed, thousands of sentences that merely have the same number would be taken for the same."""
+    rows = []
+    for language in ("en", "es"):
+        posts = [
+            (post.id, " ".join(post.tokens))
+            for post in read_posts(DATA / "wikineural" / language / "val.conllu")
+        ]
+        rows.append(split(*posts[:3000]))
+    found = overlap(*rows)
+    assert (found.posts, found.by_id, found.same_id_other_post) == (3000, 0, 3000)
+
+
+@pytest.mark.parametrize("fine", [False, True], ids=["GMNER", "FMNERG"])
+def test_posts_of_grounded_corpora_are_found(tmp_path, fine):
+    """If it failed, GMNER's or FMNERG's train files, which hold test posts of Twitter-2017, could not be held
+    against it.
+    """
+    posts = {
+        "O_1": [("Ted", "B-PER", "B-politician"), ("Cruz", "I-PER", "I-politician"), ("speaks", "O", "O")],
+        "O_2": [("Bill", "B-PER", "B-athlete")],
+    }
+    folders = {}
+    for name, known, columns in (("train of it", ["O_1", "O_2"], 3 if fine else 2), ("twitter", ["O_1"], 2)):
+        folders[name] = folder = tmp_path / name
+        folder.mkdir()
+        for split in ("train", "dev", "test"):
+            blocks = [
+                [f"IMGID:{post}", *("\t".join(fields[:columns]) for fields in posts[post])] for post in known
+            ]
+            (folder / f"{split}.txt").write_text(
+                "\n\n".join("\n".join(block) for block in blocks) + "\n", encoding="utf-8"
+            )
+    grounded, twitter = (open_corpus(str(folder)) for folder in folders.values())
+    assert grounded.labels == ["O", "B-PER", "I-PER"]
+    pairs = overlap_matrix(twitter, grounded)["pairs"]
+    [shared] = [pair for pair in pairs if (pair["found_in"], pair["of"]) == ("train", "test")]
+    assert (shared["posts"], shared["by_id"], shared["by_text"], shared["either"]) == (1, 1, 1, 1)
+    assert overlapping(grounded.splits["train"], twitter.splits["test"]) == [0]
+    reading = Reading()
+    list(read_posts(folders["train of it"] / "train.txt", reading))
+    assert reading.notes == ({"tags of finer types, in a third column, not read": 3} if fine else {})

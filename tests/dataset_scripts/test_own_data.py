@@ -1,0 +1,522 @@
+"""Tests of data as people have it: each tool's file, from spans to word tags and back, against the spans that
+were annotated.
+"""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import train_accelerate
+from dataset_scripts.formats.annotations import CharacterSpan, read_annotation, words_and_tags
+from dataset_scripts.formats.reader import CorpusError
+from dataset_scripts.opening import Corpus, open_corpus
+from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.cli import main
+from modeling_mmner.model.labels_mmner import split_words, tags_to_spans
+from modeling_mmner.model.pipeline_mmner import MultimodalNERPipeline
+from modeling_mmner.training.recipes import load_recipe
+from tests.shared_data import property_test
+from tests.tool_exports import NAMES, TEXTS, TOOLS, json_lines, plain
+from tests.training.test_training import TEXT
+
+
+def found_spans(corpus: Corpus) -> dict[str, list[tuple[int, int, str]]]:
+    """The entities of a corpus's posts as characters of their texts, by the number that ends each text."""
+    by_number = {text.rpartition(" ")[2]: text for text, _ in TEXTS}
+    found = {}
+    for rows in corpus.splits.values():
+        for row in rows:
+            text = by_number[row["tokens"][-1]]
+            words = split_words(text)
+            assert [word.text for word in words] == row["tokens"]
+            spans = tags_to_spans([corpus.labels[tag] for tag in row["ner_tags"]])
+            found[row["tokens"][-1]] = [
+                (words[span.start].start, words[span.end - 1].end, span.type) for span in spans
+            ]
+    return found
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_spans_of_each_tool_come_back_exactly(tool, tmp_path):
+    """If it failed, the entities of a tool's export would be lost or moved on their way into the corpus."""
+    corpus = open_corpus(str(TOOLS[tool](tmp_path)))
+    assert found_spans(corpus) == {text.rpartition(" ")[2]: spans for text, spans in TEXTS}
+    assert corpus.left_out == [] and set(corpus.splits) == {"train", "validation", "test"}
+    assert sorted(len(rows) for rows in corpus.splits.values()) == [4, 4, 32]
+    assert set(corpus.labels) == {"O", *(f"{prefix}-{label}" for prefix in "BI" for label in NAMES)}
+
+
+@pytest.mark.parametrize("tool", ["prodigy", "label_studio"])
+def test_rejected_posts_are_counted(tool, tmp_path):
+    """If it failed, posts that an annotator has thrown out would be trained on as posts without entities."""
+    corpus = open_corpus(str(TOOLS[tool](tmp_path)))
+    assert corpus.notes["posts that their annotator rejected or skipped"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", TOOLS)
+def test_file_to_a_trained_model_and_back_to_offsets(tool, tmp_path):
+    """If it failed, a user's file could be opened, but no model trained on it that says where in a text its
+    entities are.
+    """
+    overrides = {
+        "dataset": str(TOOLS[tool](tmp_path)),
+        "languages": [],
+        "fusion": "text-only",
+        "vision_towers": [],
+        "objectives": {"crf": 1.0},
+        "text_config": TEXT,
+        "vocabulary_size": 300,
+        "epochs": 60,
+        "batch_size": 8,
+        "head_learning_rate": 3e-3,
+        "compare_without_pictures": False,
+        "output_dir": str(tmp_path / "run"),
+    }
+    train_accelerate.train(load_recipe("quickstart", overrides))
+    folder = tmp_path / "run" / "model"
+    pipe = MultimodalNERPipeline(
+        model=MMNERForTokenClassification.from_pretrained(folder),
+        processor=MMNERProcessor.from_pretrained(folder),
+    )
+    wanted = [{(start, end, label) for start, end, label in spans} for _, spans in TEXTS]
+    found = [{(one["start"], one["end"], one["entity_group"]) for one in pipe(text)} for text, _ in TEXTS]
+    assert sum(len(right & mine) for right, mine in zip(wanted, found, strict=True)) > 0.8 * sum(
+        map(len, wanted)
+    )
+    assert all(text[one["start"] : one["end"]] == one["word"] for text, _ in TEXTS for one in pipe(text))
+
+
+# Spans that are no words
+
+
+@pytest.mark.parametrize(
+    ("spans", "kept", "reasons"),
+    [
+        ([(0, 6, "PER")], ["B-PER", "O", "O", "O", "O"], []),
+        ([(0, 5, "PER")], ["O"] * 5, ["does not begin and end where words do"]),
+        ([(0, 7, "PER")], ["O"] * 5, ["does not begin and end where words do"]),
+        ([(10, 20, "LOC"), (14, 20, "ORG")], ["O", "O", "B-LOC", "I-LOC", "O"], ["overlaps another span"]),
+        ([(3, 3, "PER")], ["O"] * 5, ["is empty or not within the text's 21 characters"]),
+        (
+            [(-6, 6, "PER"), (10, 99, "LOC")],
+            ["O"] * 5,
+            ["is empty or not within the text's 21 characters"] * 2,
+        ),
+        ([(0, 6, "PER", "Jordon")], ["O"] * 5, ["has another text than the tool says, 'Jordon'"]),
+    ],
+)
+def test_what_is_no_word_is_left_out_and_told(spans, kept, reasons):
+    """If it failed, a span would be moved to the next word without a word, or lost."""
+    words, tags, left_out = words_and_tags(
+        "Jordan in San Marino.", [CharacterSpan(*span) for span in spans], "file:3"
+    )
+    assert words == ["Jordan", "in", "San", "Marino", "."] and tags == kept
+    assert [one.reason for one in left_out] == reasons and all(one.place == "file:3" for one in left_out)
+
+
+@given(text=st.text(max_size=40), data=st.data())
+@property_test
+def test_every_span_is_a_tag_or_left_out(text, data):
+    """If it failed, some text would make a span vanish."""
+    place = st.integers(-2, len(text) + 2)
+    spans = [
+        CharacterSpan(*data.draw(st.tuples(place, place)), "X") for _ in range(data.draw(st.integers(0, 4)))
+    ]
+    _, tags, left_out = words_and_tags(text, spans, "x")
+    assert tags.count("B-X") + len(left_out) == len(spans)
+
+
+_KEYS = (
+    "text",
+    "tokens",
+    "ner_tags",
+    "spans",
+    "label",
+    "entities",
+    "data",
+    "annotations",
+    "result",
+    "type",
+    "value",
+    "start",
+    "end",
+)
+_ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["labels", "B-X", "O"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_KEYS), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(record=_ANYTHING)
+@property_test
+def test_any_record_is_a_post_or_an_error_in_words(record):
+    """If it failed, a malformed row of a stranger's file would end in a traceback."""
+    try:
+        found = read_annotation(record, "file:1")
+    except CorpusError as error:
+        assert str(error).startswith("file:1: expected")
+        return
+    if found is not None and found.words is None:
+        words_and_tags(found.text, found.spans, "file:1")
+
+
+def test_left_out_spans_are_listed(tmp_path, capsys):
+    """If it failed, somebody would train on fewer entities than annotated and never know."""
+    records = [
+        {"text": f"Jordan {number}", "spans": [{"start": 0, "end": 6 - number % 2, "label": "PER"}]}
+        for number in range(20)
+    ]
+    path = json_lines(tmp_path / "posts.jsonl", records)
+    assert main(["inspect", str(path), "--output_dir", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "posts: spans left out, since they are no whole words or overlap: 10" in said
+    assert "posts.jsonl:2: PER 0-5 'Jorda' does not begin and end where words do" in said
+    listed = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "spans_left_out.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(listed) == 10 and listed[0]["start"] == 0 and listed[0]["end"] == 5
+
+
+# Words with tags, columns, pictures
+
+
+def tagged(count: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"words": ["Jordan", str(number)], "labels": ["B-PER", "O"]} | more for number in range(count)]
+
+
+def test_columns_have_other_names(tmp_path):
+    """If it failed, a file would have to be written anew because its columns are called otherwise."""
+    path = json_lines(tmp_path / "posts.jsonl", tagged(20, photo=None, lang="de", about="a text"))
+    columns = {"tokens": "words", "ner_tags": "labels", "image": "photo", "language": "lang"}
+    corpus = open_corpus(str(path), columns=columns)
+    row = corpus.splits["train"][0]
+    assert (
+        row["tokens"][0] == "Jordan"
+        and row["language"] == "de"
+        and row["about"] == "a text"
+        and row["image"] is None
+    )
+    assert corpus.labels == ["O", "B-PER", "I-PER"]
+    with pytest.raises(
+        CorpusError,
+        match=r"posts.jsonl: --columns: expected \['foto'\] among the columns, found them in no post",
+    ):
+        open_corpus(str(path), columns=columns | {"image": "foto"})
+
+
+def test_cells_of_a_table_are_lists(tmp_path):
+    """If it failed, words in a table's cell would be one long word."""
+    path = tmp_path / "posts.tsv"
+    rows = ["tokens\tner_tags", *(f"Jordan {number}\tB-PER O" for number in range(10))]
+    rows += [f'"[""San Marino"", ""{number}""]"\t"[\'B-LOC\', \'O\']"' for number in range(10)]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    corpus = open_corpus(str(path))
+    tokens = {row["tokens"][0] for rows in corpus.splits.values() for row in rows}
+    assert tokens == {"Jordan", "San Marino"}
+
+
+@pytest.mark.parametrize("scheme", ["bioes", "iob1"])
+def test_tags_of_other_schemes_become_bio(tmp_path, scheme):
+    """If it failed, own files would have to be in BIO, which tools do not all write."""
+    tags = {"bioes": ["B-LOC", "E-LOC", "S-PER"], "iob1": ["I-LOC", "I-LOC", "I-PER"]}[scheme]
+    path = json_lines(
+        tmp_path / "posts.jsonl",
+        [{"tokens": ["San", "Marino", f"x{n}"], "ner_tags": tags} for n in range(10)],
+    )
+    corpus = open_corpus(str(path), tag_scheme=scheme, rename_types={"PER": "PERSON"})
+    assert [corpus.labels[tag] for tag in corpus.splits["train"][0]["ner_tags"]] == [
+        "B-LOC",
+        "I-LOC",
+        "B-PERSON",
+    ]
+
+
+def test_folder_of_split_files(tmp_path):
+    """If it failed, somebody's own splits would be mixed."""
+    for name, count in (("train", 6), ("dev", 3), ("test", 2)):
+        json_lines(
+            tmp_path / f"{name}.jsonl",
+            [{"tokens": [name, str(n)], "ner_tags": ["B-X", "O"]} for n in range(count)],
+        )
+    corpus = open_corpus(str(tmp_path))
+    assert {split: len(rows) for split, rows in corpus.splits.items()} == {
+        "train": 6,
+        "validation": 3,
+        "test": 2,
+    }
+    assert {row["tokens"][0] for row in corpus.splits["validation"]} == {"dev"}
+
+
+def test_posts_say_their_split(tmp_path):
+    """If it failed, a column with the split would be passed over, and posts be drawn into other ones."""
+    names = ["train", "train", "valid", "test"]
+    path = json_lines(
+        tmp_path / "a.jsonl", [{"tokens": [name], "ner_tags": ["B-X"], "split": name} for name in names]
+    )
+    corpus = open_corpus(str(path))
+    assert re.fullmatch("copy-[0-9a-f]{12}", corpus.version_name)
+    with pytest.raises(CorpusError, match=r"a\.jsonl, which has its own splits': expected no --split_ratio"):
+        open_corpus(str(path), split_ratio="50,25,25")
+    assert {split: [row["tokens"][0] for row in rows] for split, rows in corpus.splits.items()} == {
+        "train": ["train", "train"],
+        "validation": ["valid"],
+        "test": ["test"],
+    }
+
+
+def test_pictures_are_found_and_none_outside(tmp_path):
+    """If it failed, pictures would be lost, or a file from a stranger could name any file of the computer."""
+    inside, elsewhere = tmp_path / "data", tmp_path / "pictures"
+    for folder in (inside / "img", elsewhere):
+        folder.mkdir(parents=True)
+    for path in (inside / "img" / "a.png", elsewhere / "b.png", tmp_path / "secret.png"):
+        Image.new("L", (8, 8), len(path.name)).save(path)
+    given = [
+        "img/a.png",
+        "/data/upload/7/b.png",
+        "../secret.png",
+        str(tmp_path / "secret.png"),
+        "https://example.org/b.png",
+        None,
+    ]
+    posts = [
+        {"tokens": [f"w{number % 6}x{number}"], "ner_tags": ["B-X"], "image": given[number % 6]}
+        for number in range(60)
+    ]
+    path = json_lines(inside / "posts.jsonl", posts)
+    corpus = open_corpus(str(path), image_dir=str(elsewhere))
+    found = {}
+    for rows in corpus.splits.values():
+        for row in rows:
+            image = row["image"]
+            found.setdefault(int(row["tokens"][0][1]), set()).add(image and Path(image["path"]).name)
+    moved = tmp_path / "moved"
+    inside.rename(moved)
+    again = open_corpus(str(moved / "posts.jsonl"), image_dir=str(elsewhere))
+    assert (again.version_name, again.version) == (corpus.version_name, corpus.version)
+    assert found == {0: {"a.png"}, 1: {"b.png"}, 2: {None}, 3: {None}, 4: {"b.png"}, 5: {None}}
+    assert sum(number for note, number in corpus.notes.items() if note.startswith("pictures left out")) == 20
+
+
+def test_data_set_with_tags_by_name(tmp_path):
+    """If it failed, a data set of the Hub whose tags are strings would be refused."""
+    rows = datasets.Dataset.from_list(
+        [{"words": ["Jordan", str(n)], "tags": ["B-PER", "O"]} for n in range(8)]
+    )
+    for split in ("train", "validation", "test"):
+        rows.to_parquet(tmp_path / f"{split}.parquet")
+    corpus = open_corpus(str(tmp_path), columns={"tokens": "words", "ner_tags": "tags"})
+    assert corpus.labels == ["O", "B-PER", "I-PER"] and len(corpus.splits["test"]) == 8
+
+
+def test_options_that_a_corpus_does_not_read_are_refused(tmp_path):
+    """If it failed, somebody's --split_ratio or --tag_scheme would be passed over without a word."""
+    path = plain(tmp_path)
+    with pytest.raises(CorpusError, match="expected no --split_slices, which say how raw files are read"):
+        open_corpus(str(path), split_slices={"train": "train[:3]"})
+    with pytest.raises(CorpusError, match="expected no --split_ratio, which say how other files are read"):
+        open_corpus("twitter2017", data_dir=tmp_path, split_ratio="60,20,20")
+    built = tmp_path / "built"
+    tags = datasets.List(datasets.ClassLabel(names=["O", "B-X"]))
+    features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": tags})
+    built.mkdir()
+    datasets.Dataset.from_list([{"tokens": ["a"], "ner_tags": [1]}], features=features).to_parquet(
+        built / "train-00000-of-00001.parquet"
+    )
+    with pytest.raises(CorpusError, match="expected no --tag_scheme, which say how raw files are read"):
+        open_corpus(str(built), tag_scheme="bioes")
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{"words": ["a"]}], "posts.jsonl:1: expected 'tokens' and 'ner_tags', or 'text' and 'spans'"),
+        (
+            [{"tokens": ["a"], "ner_tags": ["O", "O"]}],
+            "posts.jsonl:1: expected a tag for each of 1 words in 'ner_tags', found 2",
+        ),
+        (
+            [{"tokens": ["a"], "ner_tags": [3]}],
+            "posts.jsonl:1: expected tags O, B-<type>, I-<type>, found 3; names in place of ids",
+        ),
+        (
+            [{"tokens": ["a"], "ner_tags": ["S-X"]}],
+            "found 'S-X'; --tag_scheme says that a file is in IOB1 or BIOES",
+        ),
+        (
+            [{"text": "a", "spans": [{"start": 0, "label": "X"}]}],
+            "expected spans with 'start', 'end' and one 'label', found",
+        ),
+        (
+            [{"text": "a", "spans": [{"start": 0, "end": 1, "labels": ["X", "Y"]}]}],
+            "expected spans with 'start', 'end' and one",
+        ),
+        (
+            [{"tokens": ["a"], "ner_tags": ["B-X"], "split": "other"}],
+            "post 'posts-1', column split: expected one of train, validation, test, found 'other'",
+        ),
+        (["text"], "posts.jsonl:1: expected an object with"),
+        (
+            [{"tokens": ["a"], "ner_tags": ["O"]}] * 20,
+            "--split_ratio: expected posts for each split, found none for",
+        ),
+        (
+            [{"tokens": [str(n)], "ner_tags": ["O"]} for n in range(20)],
+            "expected posts with entities, found none in 20 posts",
+        ),
+        ([], "posts.jsonl: expected annotated posts, found none"),
+    ],
+)
+def test_errors_name_file_and_row(tmp_path, records, message):
+    """If it failed, somebody would look for a mistake in a file of thousands of rows."""
+    path = json_lines(tmp_path / "posts.jsonl", records)
+    with pytest.raises(CorpusError) as caught:
+        open_corpus(str(path))
+    assert message in str(caught.value)
+
+
+def test_task_with_several_texts_says_so(tmp_path):
+    """If it failed, the name of a picture could be taken for the text of its post."""
+    value = {"start": 0, "end": 6, "labels": ["PER"]}
+    tasks = [
+        {
+            "data": {"image": "a.jpg", "tweet": f"Jordan {n}"},
+            "annotations": [{"result": [{"type": "labels", "value": value}]}],
+        }
+        for n in range(10)
+    ]
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps(tasks), encoding="utf-8")
+    with pytest.raises(
+        CorpusError, match=r"expected one text in 'data', found .*'image', 'tweet'.*--columns text=KEY"
+    ):
+        open_corpus(str(path))
+    assert open_corpus(str(path), columns={"text": "tweet"}).splits["train"][0]["tokens"][0] == "Jordan"
+
+
+def test_json_min_leaves_out_what_nobody_marked(tmp_path):
+    """If it failed, one post without an entity would make a whole export of Label Studio unreadable."""
+    records = [{"text": f"Jordan {n}", "id": n, "annotation_id": n} for n in range(10)]
+    for record in records[1:]:
+        record["label"] = [{"start": 0, "end": 6, "text": "Jordan", "labels": ["PER"]}]
+    corpus = open_corpus(str(json_lines(tmp_path / "min.jsonl", records)))
+    assert sum(any(row["ner_tags"]) for rows in corpus.splits.values() for row in rows) == 9
+
+
+def test_seed_0_and_share_0_are_taken(tmp_path):
+    """If it failed, a seed of 0 would be another one, or a share of 0 a crash."""
+    path = str(
+        json_lines(tmp_path / "posts.jsonl", [{"tokens": [str(n)], "ner_tags": ["B-X"]} for n in range(40)])
+    )
+    found = [open_corpus(path, split_seed=seed).splits["test"]["tokens"][:] for seed in (0, 1)]
+    assert found[0] != found[1] and "seed 0" in open_corpus(path, split_seed=0).version_name
+    assert set(open_corpus(path, split_ratio="90,10,0").splits) == {"train", "validation"}
+
+
+def test_columns_of_texts_and_lists_are_kept(tmp_path):
+    """If it failed, contexts that are a text here and a list there would vanish without a word."""
+    about = ["x", ["y", "z"], [], "half \ud83d"]
+    records = [{"tokens": [f"\ud83d{n}"], "ner_tags": ["B-X"], "context": about[n % 4]} for n in range(20)]
+    path = tmp_path / "posts.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    rows = [row for split in open_corpus(str(path)).splits.values() for row in split]
+    assert {tuple(row["context"]) for row in rows} == {("x",), ("y", "z"), (), ("half \ufffd",)}
+    assert all(row["tokens"][0].startswith("\ufffd") for row in rows)
+
+
+def test_folder_with_parquet_is_read_as_files(tmp_path):
+    """If it failed, pictures beside somebody's Parquet file would not be found, or JSON lines be passed over
+    for a stray file.
+    """
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    posts = [{"tokens": [str(n)], "ner_tags": ["B-X"], "image": "a.png"} for n in range(10)]
+    datasets.Dataset.from_list(posts).to_parquet(tmp_path / "posts.parquet")
+    rows = open_corpus(str(tmp_path), split_ratio="100,0,0").splits["train"]
+    assert len(rows) == 10 and all(Path(row["image"]["path"]).name == "a.png" for row in rows)
+    (tmp_path / "posts.parquet").rename(tmp_path / "cache.bin")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache.bin").rename(tmp_path / "cache" / "x.parquet")
+    json_lines(
+        tmp_path / "posts.jsonl", [{"tokens": ["lines", str(n)], "ner_tags": ["B-X", "O"]} for n in range(10)]
+    )
+    assert open_corpus(str(tmp_path)).splits["train"][0]["tokens"][0] == "lines"
+
+
+@pytest.mark.parametrize("name", ["posts.jsonl", "posts.json", "posts.csv", "posts.parquet"])
+def test_broken_files_are_errors_in_words(tmp_path, name):
+    """If it failed, a broken file would end in a traceback."""
+    (tmp_path / name).write_bytes(b"\xff\xfe{broken")
+    with pytest.raises(CorpusError, match=name):
+        open_corpus(str(tmp_path / name))
+
+
+def test_unknown_record_is_bounded():
+    """If it failed, an error would print a whole book."""
+    with pytest.raises(CorpusError) as caught:
+        read_annotation({"x" * 10**6: 1} | {str(number): "y" * 1000 for number in range(1000)}, "place")
+    assert len(str(caught.value)) < 1000
+
+
+# The README's page
+
+
+def readme_files() -> dict[str, str]:
+    """The files that the README's page on one's own data shows, by their names."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    page = re.search(r"^### Your data in five minutes$(.*?)^### ", text, re.MULTILINE | re.DOTALL)[1]
+    return dict(re.findall(r"^\*\*[^\n]*`([\w.]+)`:\n\n```\w+\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("name", readme_files())
+def test_file_of_the_readme_is_a_corpus(tmp_path, name):
+    """If it failed, the README would show a form that the package does not read."""
+    (tmp_path / name).write_text(readme_files()[name], encoding="utf-8")
+    columns = {"tokens": "words", "ner_tags": "labels"} if name == "table.csv" else {}
+    corpus = open_corpus(str(tmp_path / name), columns=columns)
+    posts = [row for rows in corpus.splits.values() for row in rows]
+    entities = Counter(
+        (" ".join(row["tokens"][span.start : span.end]), span.type)
+        for row in posts
+        for span in tags_to_spans([corpus.labels[tag] for tag in row["ner_tags"]])
+    )
+    rejected = corpus.notes.get("posts that their annotator rejected or skipped", 0)
+    assert len(posts) + rejected == 8 and all(corpus.splits.values()) and corpus.left_out == []
+    wanted = {
+        ("Jordan", "PER"): 1 - rejected,
+        ("Lima", "LOC"): 3,
+        ("Anna", "PER"): 2,
+        ("Ben", "PER"): 2,
+        ("Jordan", "LOC"): 1,
+    }
+    assert +entities == +Counter(wanted)
+
+
+def test_readme_has_a_file_of_each_form():
+    """If it failed, the page would have lost a form, and the test above with it."""
+    assert set(readme_files()) == {
+        *(
+            "words.jsonl",
+            "spans.jsonl",
+            "table.csv",
+            "doccano.jsonl",
+            "prodigy.jsonl",
+            "spacy.json",
+            "label_studio.json",
+        )
+    }

@@ -1,0 +1,186 @@
+"""Tests of tag schemes: IOB1, BIO and BIOES of the same entities, and orphan tags, against plainly written
+oracles.
+"""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset_scripts.formats.schemes import PREFIXES, orphans, repaired, to_bio
+from modeling_mmner.model.labels_mmner import Span, spans_to_tags, tags_to_spans
+from tests.shared_data import property_test
+
+TYPES = ["PER", "LOC", "x-y"]
+BIO_TAGS = ["O", *(f"{prefix}-{name}" for prefix in "BI" for name in TYPES)]
+any_bio_tags = st.lists(st.sampled_from(BIO_TAGS), max_size=12)
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> tuple[int, list[Span]]:
+    """A number of words and the entities over them, which often touch and often are of one word."""
+    spans, position = [], 0
+    for _ in range(draw(st.integers(0, 6))):
+        start = position + draw(st.integers(0, 2))
+        position = start + draw(st.integers(1, 4))
+        spans.append(Span(draw(st.sampled_from(TYPES)), start, position))
+    return position + draw(st.integers(0, 2)), spans
+
+
+def span_of(position: int, spans: list[Span]) -> Span | None:
+    """The entity that a word is in."""
+    return next((span for span in spans if span.start <= position < span.end), None)
+
+
+def bio_tag(position: int, spans: list[Span]) -> str:
+    """B- at the first word of an entity, I- at the others."""
+    span = span_of(position, spans)
+    if span is None:
+        return "O"
+    return f"B-{span.type}" if position == span.start else f"I-{span.type}"
+
+
+def iob1_tag(position: int, spans: list[Span]) -> str:
+    """B- at the first word of an entity right behind another one of its type, I- at all others."""
+    span = span_of(position, spans)
+    if span is None:
+        return "O"
+    before = span_of(span.start - 1, spans)
+    touches = before is not None and before.type == span.type
+    return f"B-{span.type}" if position == span.start and touches else f"I-{span.type}"
+
+
+def bioes_tag(position: int, spans: list[Span]) -> str:
+    """S- for an entity of one word; else B- at the first, E- at the last and I- at the inner words."""
+    span = span_of(position, spans)
+    if span is None:
+        return "O"
+    is_first, is_last = position == span.start, position == span.end - 1
+    prefix = "S" if is_first and is_last else "B" if is_first else "E" if is_last else "I"
+    return f"{prefix}-{span.type}"
+
+
+WRITERS = {"bio": bio_tag, "iob1": iob1_tag, "bioes": bioes_tag}
+
+
+def naive_orphans(tags: list[str]) -> list[bool]:
+    """A loop that remembers the type of the entity it is in."""
+    found, inside = [], None
+    for tag in tags:
+        found.append(tag[0] == "I" and tag[2:] != inside)
+        inside = None if tag == "O" else tag[2:]
+    return found
+
+
+@pytest.mark.parametrize("scheme", WRITERS)
+@property_test
+@given(text=texts())
+def test_every_scheme_becomes_the_same_bio(scheme, text):
+    """If it failed, a corpus in this scheme would be trained on with other entities than its annotators
+    marked.
+    """
+    length, spans = text
+    tags = [WRITERS[scheme](position, spans) for position in range(length)]
+    assert to_bio(tags, scheme) == [bio_tag(position, spans) for position in range(length)]
+
+
+@pytest.mark.parametrize("scheme", WRITERS)
+@property_test
+@given(text=texts())
+def test_entities_survive_every_scheme(scheme, text):
+    """If it failed, spans read from the rewritten tags would not be those that were written."""
+    length, spans = text
+    tags = [WRITERS[scheme](position, spans) for position in range(length)]
+    assert tags_to_spans(to_bio(tags, scheme)) == spans
+
+
+@pytest.mark.parametrize("scheme", WRITERS)
+@property_test
+@given(text=texts())
+def test_prefixes_are_those_of_the_scheme(scheme, text):
+    """If it failed, a valid tag of a scheme would be refused by the reader, or one of another scheme let
+    in.
+    """
+    length, spans = text
+    tags = [WRITERS[scheme](position, spans) for position in range(length)]
+    assert {tag[0] for tag in tags if tag != "O"} <= set(PREFIXES[scheme])
+
+
+@property_test
+@given(tags=any_bio_tags)
+def test_bio_stays_as_it_is(tags):
+    """If it failed, reading a corpus in BIO would repair it unasked, and its figures would not be the
+    published ones.
+    """
+    assert to_bio(tags, "bio") == tags
+
+
+@property_test
+@given(tags=any_bio_tags)
+def test_orphans_are_those_of_a_plain_loop(tags):
+    """If it failed, the counts of orphan tags in data cards would be wrong."""
+    assert orphans(tags) == naive_orphans(tags)
+
+
+@property_test
+@given(tags=any_bio_tags)
+def test_repaired_tags_are_the_entities_of_lenient_reading(tags):
+    """If it failed, repairing a corpus would merge, cut or lose entities that lenient scoring reads in it."""
+    assert repaired(tags) == spans_to_tags(tags_to_spans(tags), len(tags))
+
+
+@property_test
+@given(tags=any_bio_tags)
+def test_repaired_tags_have_no_orphans(tags):
+    """If it failed, repairing once would leave orphans, or make new ones of the tags that follow."""
+    assert not any(orphans(repaired(tags)))
+
+
+@property_test
+@given(tags=any_bio_tags)
+def test_repair_is_idempotent_and_changes_orphans_alone(tags):
+    """If it failed, a repaired corpus would differ from its source in more than its orphan tags."""
+    once = repaired(tags)
+    assert repaired(once) == once
+    assert [old != new for old, new in zip(tags, once, strict=True)] == orphans(tags)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("I-A I-A B-A O I-A", "B-A I-A B-A O B-A"),
+        ("I-A I-B B-B", "B-A B-B B-B"),
+        ("B-A I-A", "B-A I-A"),
+        ("", ""),
+    ],
+    ids=["touching", "another type", "B- at a beginning", "no words"],
+)
+def test_iob1_by_hand(tags, expected):
+    """If it failed, both the code and the oracle above would misread Ramshaw and Marcus's scheme."""
+    assert to_bio(tags.split(), "iob1") == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("S-A B-A I-A E-A S-A", "B-A B-A I-A I-A B-A"),
+        ("B-x-y E-x-y O", "B-x-y I-x-y O"),
+        ("O E-A", "O I-A"),
+        ("I-A E-A", "I-A I-A"),
+        ("B-A E-B", "B-A I-B"),
+        ("B-A B-A", "B-A B-A"),
+    ],
+    ids=["touching", "type with a hyphen", "lone E-", "lone I- E-", "E- of another type", "B- without E-"],
+)
+def test_bioes_by_hand(tags, expected):
+    """If it failed, malformed BIOES would be made well-formed unasked, instead of showing as orphans."""
+    assert to_bio(tags.split(), "bioes") == expected.split()
+
+
+@pytest.mark.parametrize("tags", ["S-A I-A", "S-A E-A", "B-A E-A I-A", "B-A E-A E-A"])
+def test_bioes_entities_do_not_go_on_behind_their_end(tags):
+    """If it failed, a tag behind S- or E-, which continues nothing, would lengthen the entity that is closed
+    already.
+    """
+    names = tags.split()
+    closed = next(position for position, tag in enumerate(names) if tag[0] in "ES") + 1
+    assert tags_to_spans(to_bio(names, "bioes"))[0].end == closed

@@ -1,0 +1,222 @@
+"""Tests of intervals, of the paired test and of calibration, each against one that is worked out in another
+way.
+"""
+
+import tracemalloc
+from fractions import Fraction
+from itertools import product
+from math import isclose, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modeling_mmner.evaluation.span_f1.confidence import bootstrap_interval, calibration, paired_randomisation
+from modeling_mmner.evaluation.span_f1.span_f1 import SpanF1, count_score
+from modeling_mmner.evaluation.span_f1.spans import tag_counts
+from modeling_mmner.model.labels_mmner import tags_to_spans
+from tests.evaluation.test_span_f1 import random_posts
+from tests.shared_data import property_test
+
+
+def random_counts(random, posts, *, right=0.7):
+    """Counts of two systems, posts (posts, 3) with up to three gold entities, of which each finds some and
+    mistakes others.
+    """
+    gold = random.integers(0, 4, posts)
+    correct = [random.binomial(gold, share) for share in (0.7, right)]
+    return [
+        np.stack([one, one + random.binomial(gold - one, 0.8), gold], axis=1).astype(float) for one in correct
+    ]
+
+
+# The interval
+
+
+def test_intervals_are_those_of_a_loop_over_resamples():
+    """If it failed, the blocks of resamples would draw or sum otherwise than one resample after another."""
+    _, gold, (predicted, _) = random_posts(30, 2)
+    found = SpanF1().compute(predictions=predicted, references=gold, intervals=True, resamples=105, seed=3)
+    spans = [[set(tags_to_spans(tags)) for tags in side] for side in (gold, predicted)]
+    types = sorted({span.type for side in spans for post in side for span in post})
+    random, micro, macro = np.random.default_rng(3), [], []
+    for _ in range(105):
+        times, by_type = random.multinomial(30, [1 / 30] * 30), []
+        for kind in types:
+            sums = [0, 0]
+            for post, (right, hits) in enumerate(zip(*spans, strict=True)):
+                for span in right & hits:
+                    sums[0] += 2 * times[post] * (span.type == kind)
+                sums[1] += times[post] * sum(span.type == kind for span in [*right, *hits])
+            by_type.append(sums)
+        micro.append(sum(sums[0] for sums in by_type) / sum(sums[1] for sums in by_type))
+        macro.append(sum(sums[0] / max(sums[1], 1) for sums in by_type) / len(types))
+    for name, values in (("confidence_interval", micro), ("macro_confidence_interval", macro)):
+        assert found[name] == pytest.approx(np.quantile(values, [0.025, 0.975]))
+
+
+def test_resamples_and_seed_reach_the_draws():
+    """If it failed, more resamples would be asked for and not be drawn."""
+    counts = random_counts(np.random.default_rng(0), 50)[0]
+    same = bootstrap_interval(
+        counts, lambda sums: 2 * sums[:, 0] / (sums[:, 1] + sums[:, 2]), resamples=70, seed=4
+    )
+    assert count_score(counts, resamples=70, seed=4)["confidence_interval"] == [*same]
+    assert (
+        count_score(counts, resamples=80, seed=4)
+        != count_score(counts, resamples=70, seed=4)
+        != count_score(counts, resamples=70)
+    )
+
+
+# The paired test
+
+
+def exact_p_value(counts_a, counts_b):
+    """The p-value over all 2^n swaps, in fractions, which have no rounding."""
+
+    def f1(rows):
+        correct, predicted, gold = (int(one) for one in np.sum(rows, axis=0))
+        return Fraction(2 * correct, predicted + gold) if predicted + gold else Fraction(0)
+
+    observed, reached = abs(f1(counts_a) - f1(counts_b)), 0
+    for swaps in product((False, True), repeat=len(counts_a)):
+        sides = [np.where(np.array(swaps)[:, None] ^ turned, counts_b, counts_a) for turned in (False, True)]
+        reached += abs(f1(sides[0]) - f1(sides[1])) >= observed
+    return reached / 2 ** len(counts_a)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_paired_test_is_the_exact_one_up_to_chance(seed):
+    """If it failed, p would not be the share of swaps with at least the observed difference."""
+    counts = random_counts(np.random.default_rng(seed), 9, right=0.3 if seed % 2 else 0.7)
+    exact, resamples = exact_p_value(*counts), 20_000
+    bound = 4 * sqrt(exact * (1 - exact) / resamples) + 1 / resamples
+    assert paired_randomisation(*counts, resamples=resamples, seed=seed) == pytest.approx(exact, abs=bound)
+
+
+def test_swaps_that_change_nothing_count_as_reaching_the_difference():
+    """If it failed, rounding or a strict comparison would leave out swaps whose difference is that which was
+    observed.
+    """
+    first, second = np.array([[1.0, 1, 1], [1, 2, 3]]), np.array([[0.0, 1, 1], [1, 2, 3]])
+    assert exact_p_value(first, second) == 1
+    assert paired_randomisation(first, second, resamples=50, seed=0) == 1
+    assert paired_randomisation(first, first, resamples=50, seed=0) == 1
+
+
+def test_p_values_under_the_null_are_uniform():
+    """If it failed, systems that are equally good would be called different more often than p says, or p
+    would be too large.
+    """
+    random, pairs = np.random.default_rng(11), 1500
+    values = np.array(
+        [paired_randomisation(*random_counts(random, 300), resamples=199, seed=seed) for seed in range(pairs)]
+    )
+    for level in (0.05, 0.2, 0.5):
+        assert np.mean(values <= level) == pytest.approx(level, abs=3.3 * sqrt(level * (1 - level) / pairs))
+    levels = np.arange(1, 201) / 200
+    distance = max(abs(np.mean(values <= level + 1e-9) - level) for level in levels)
+    assert distance < 1.95 / sqrt(pairs)  # Kolmogorov and Smirnov's bound at 0.1%
+
+
+def test_p_value_of_a_clear_difference_is_the_least_there_is():
+    """If it failed, a better system would not be told from a worse one, or p be zero, which no number of
+    resamples can show.
+    """
+    counts = random_counts(np.random.default_rng(0), 400, right=0.3)
+    assert paired_randomisation(*counts, resamples=999, seed=0) == pytest.approx(0.001)
+
+
+def test_paired_test_does_not_depend_on_which_system_is_first():
+    """If it failed, the test would be one-sided; and equal seeds would give different p."""
+    first, second = random_counts(np.random.default_rng(1), 60)
+    values = [paired_randomisation(first, second, resamples=500, seed=seed) for seed in (5, 5, 6)]
+    assert values[0] == values[1] == paired_randomisation(second, first, resamples=500, seed=5) != values[2]
+
+
+def test_paired_test_of_a_large_split_fits_into_memory():
+    """If it failed, the swaps of all resamples at once would take gigabytes for a large split."""
+    counts = random_counts(np.random.default_rng(2), 20_000)
+    tracemalloc.start()
+    paired_randomisation(*counts, resamples=2000, seed=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20_000 * 2000 / 2  # bytes; one byte a swap would be twice that
+
+
+def test_module_gives_the_paired_test_of_its_mode():
+    """If it failed, the p-value would be that of other counts than the F1 beside it."""
+    _, gold, systems = random_posts(60, 4)
+    for mode in ("lenient", "strict"):
+        counts = [tag_counts(gold, system, strict=mode == "strict") for system in systems]
+        options = {"other_predictions": systems[1], "mode": mode, "swaps": 300, "seed": 2}
+        found = SpanF1().compute(predictions=systems[0], references=gold, **options)
+        first, second = (count_score(one)["f1"] for one in counts)
+        p_value = paired_randomisation(*counts, resamples=300, seed=2)
+        assert found["paired"] == {"other_f1": second, "difference": first - second, "p_value": p_value}
+
+
+# Calibration
+
+
+def test_calibration_of_a_case_worked_out_by_hand():
+    """If it failed, a bin would be weighted wrongly, or an edge belong to the lower bin."""
+    found = calibration([0.95, 1.0, 0.3, 0.35, 0.05], [True, False, True, True, False])
+    # Of [0.9, 1] mean 0.975 and one of two right; of [0.3, 0.4) mean 0.325, both right; of [0, 0.1) mean
+    # 0.05, none right.
+    assert found["expected_calibration_error"] == pytest.approx(0.4 * 0.475 + 0.4 * 0.675 + 0.2 * 0.05)
+    filled = {number: row for number, row in enumerate(found["bins"]) if row["count"]}
+    assert {number: (row["count"], row["share_right"]) for number, row in filled.items()} == {
+        0: (1, 0),
+        3: (2, 1),
+        9: (2, 0.5),
+    }
+    assert [filled[number]["mean_score"] for number in (0, 3, 9)] == pytest.approx([0.05, 0.325, 0.975])
+    assert found["bins"][1] == {"low": 0.1, "high": 0.2, "count": 0, "mean_score": None, "share_right": None}
+    assert found["number"] == 5 and len(found["bins"]) == 10
+
+
+@property_test
+@given(
+    st.lists(
+        st.tuples(st.one_of(st.floats(0, 1), st.integers(0, 10).map(lambda tenth: tenth / 10)), st.booleans())
+    ),
+    st.integers(1, 12),
+)
+def test_calibration_is_that_of_a_loop(pairs, bins):
+    """If it failed, a score would be in no bin, in two, or in one whose bounds do not hold it."""
+    found = calibration([score for score, _ in pairs], [right for _, right in pairs], bins=bins)
+    error = 0.0
+    for number, row in enumerate(found["bins"]):
+        low, high = number / bins, (number + 1) / bins
+        held = [
+            (score, right)
+            for score, right in pairs
+            if low <= score < high or (number == bins - 1 and score == 1)
+        ]
+        assert (row["low"], row["high"], row["count"]) == (low, high, len(held))
+        if held:
+            mean, share = (
+                sum(score for score, _ in held) / len(held),
+                sum(right for _, right in held) / len(held),
+            )
+            assert isclose(row["mean_score"], mean, abs_tol=1e-12) and isclose(row["share_right"], share)
+            error += len(held) * abs(mean - share)
+    assert found["expected_calibration_error"] == pytest.approx(error / max(len(pairs), 1))
+    assert sum(row["count"] for row in found["bins"]) == found["number"] == len(pairs)
+
+
+def test_calibration_pairs_each_score_with_its_entity():
+    """If it failed, a score would be held against another entity, or in strict mode against one that does not
+    count.
+    """
+    gold, predicted = [["B-PER", "O", "B-LOC"], ["I-LOC"]], [["I-PER", "O", "B-LOC"], ["B-PER"]]
+    scores = [[0.9, 0.8], [0.3]]
+    for mode, expected in (
+        ("lenient", ([0.9, 0.8, 0.3], [True, True, False])),
+        ("strict", ([0.8, 0.3], [True, False])),
+    ):
+        found = SpanF1().compute(predictions=predicted, references=gold, mode=mode, scores=scores)
+        assert found["calibration"] == calibration(*expected)

@@ -1,0 +1,304 @@
+"""Tests of the reports: plots, confusion counts, the table of results and the words about the picture."""
+
+import io
+import random
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+from seqeval.metrics.sequence_labeling import get_entities
+
+from modeling_mmner.evaluation.metrics import RunMetrics
+from modeling_mmner.evaluation.reports import (
+    percent,
+    picture_worth,
+    plot_confusion,
+    plot_learning_curves,
+    results_table,
+    span_confusion,
+)
+from tests.small_metrics import make_metrics
+
+HISTORY = [
+    {
+        "epoch": 1,
+        "loss": 9.0,
+        "loss_crf": 8.0,
+        "validation_f1": 0.5,
+        "validation_strict_f1": 0.4,
+        "seconds": 1.0,
+    },
+    {
+        "epoch": 2,
+        "loss": 3.0,
+        "loss_crf": 2.0,
+        "loss_clustering": 1.5,
+        "validation_f1": 0.9,
+        "validation_strict_f1": 0.8,
+    },
+    {
+        "epoch": 3,
+        "loss": 2.0,
+        "loss_crf": 1.0,
+        "loss_clustering": 1.0,
+        "validation_f1": 0.7,
+        "validation_strict_f1": 0.6,
+    },
+]
+GOLD = [["B-PER", "I-PER", "O", "B-LOC"], ["B-ORG", "O"]]
+PREDICTED = [["B-PER", "I-PER", "O", "B-ORG"], ["O", "B-LOC"]]
+
+
+def score(f1: float, *, half_width: float = 0.05) -> dict:
+    interval = [max(0.0, f1 - half_width), min(1.0, f1 + half_width)]
+    return {"precision": f1, "recall": f1, "f1": f1, "number": 48, "confidence_interval": interval}
+
+
+def block(f1: float, **ambiguous: float) -> dict:
+    """A block with an F1 overall and one on the ambiguous posts of each language."""
+    return {
+        "overall": score(f1),
+        "strict": score(f1 - 0.01),
+        "by_type": {},
+        "by_language": {},
+        "by_source": (
+            {"plain": score(0.99)}
+            | ({"ambiguous": score(next(iter(ambiguous.values())))} if ambiguous else {})
+        ),
+        "by_language_and_source": (
+            {"en/plain": score(0.99)}
+            | {f"{language}/ambiguous": score(f1) for language, f1 in ambiguous.items()}
+        ),
+    }
+
+
+def metrics(*, chance: dict | None = None, **modes: dict) -> RunMetrics:
+    """Metrics with the given test block for each kind of picture, first the kind that the run was trained
+    with.
+    """
+    run = make_metrics()
+    run["splits"]["test"] = next(iter(modes.values())) | {"picture": modes, "raw_text": score(0.5)}
+    run["corpus"]["chance"] = chance
+    return RunMetrics.from_dict(run)
+
+
+@pytest.fixture
+def saved_figures(monkeypatch):
+    """The figures that were saved, to look at what is drawn in them."""
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda figure, *args, **kwargs: figures.append(figure) or save(figure, *args, **kwargs),
+    )
+    return figures
+
+
+def legend_of(axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_learning_curves_show_every_loss_and_mark_the_selected_epoch(saved_figures, tmp_path):
+    """If it failed, a loss would be missing from the plot, or another epoch than the one kept would be
+    marked.
+    """
+    plot_learning_curves(HISTORY, tmp_path / "best.png")
+    plot_learning_curves(HISTORY, tmp_path / "given.png", selected_epoch=3)
+    losses, scores = saved_figures[0].axes
+    assert legend_of(losses) == ["total (weighted)", "crf", "clustering"]
+    assert [list(line.get_xdata()) for line in losses.lines] == [[1, 2, 3], [1, 2, 3], [2, 3]]
+    assert [list(line.get_ydata()) for line in scores.lines[:2]] == [[50.0, 90.0, 70.0], [40.0, 80.0, 60.0]]
+    assert legend_of(scores) == ["lenient", "strict", "selected: epoch 2, F1 90.0"]
+    assert legend_of(saved_figures[1].axes[1])[-1] == "selected: epoch 3, F1 70.0"
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in (losses, scores))
+    with Image.open(tmp_path / "best.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 500
+
+
+def test_losses_below_zero_are_drawn(saved_figures, tmp_path):
+    """If it failed, a clustering loss, whose cosine term may be negative, would vanish from a log scale."""
+    plot_learning_curves([HISTORY[1] | {"loss_clustering": -0.5}], tmp_path / "negative.png")
+    plot_learning_curves(HISTORY, tmp_path / "positive.png")
+    assert [figure.axes[0].get_yscale() for figure in saved_figures] == ["linear", "log"]
+
+
+def test_learning_curves_refuse_what_they_cannot_draw(tmp_path):
+    """If it failed, an empty history or a wrong epoch would end in an error that does not name it."""
+    with pytest.raises(ValueError, match="history: expected an entry per epoch, found none"):
+        plot_learning_curves([], tmp_path / "x.png")
+    with pytest.raises(
+        ValueError, match=r"selected_epoch: expected one of the history's epochs \[1, 2, 3\], found 4"
+    ):
+        plot_learning_curves(HISTORY, tmp_path / "x.png", selected_epoch=4)
+
+
+def test_span_confusion_counts_types_missed_and_spurious():
+    """If it failed, an entity would be counted under another type, or a missed one as spurious."""
+    types, matrix = span_confusion(GOLD, PREDICTED)
+    assert types == ["LOC", "ORG", "PER"]
+    assert matrix.tolist() == [[0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0], [1, 0, 0, 0]]
+
+
+def test_span_confusion_wants_the_same_boundaries():
+    """If it failed, a prediction that covers a part of an entity would count as that entity."""
+    assert span_confusion([["B-PER", "I-PER"]], [["B-PER", "O"]])[1].tolist() == [[0, 1], [1, 0]]
+
+
+def test_span_confusion_agrees_with_seqeval():
+    """If it failed, the plot and the scores beside it would speak of different entities."""
+    rng = random.Random(0)
+    tags = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    gold, predicted = ([[rng.choice(tags) for _ in range(8)] for _ in range(60)] for _ in range(2))
+    matrix = span_confusion(gold, predicted)[1]
+    entities, found = set(get_entities(gold)), set(get_entities(predicted))
+    assert np.trace(matrix[:-1, :-1]) == len(entities & found) > 10
+    assert matrix[:-1].sum() == len(entities)
+    assert matrix[:, :-1].sum() == len(found)
+
+
+def test_span_confusion_refuses_tags_of_other_posts():
+    """If it failed, gold and predictions out of step would be compared without a word."""
+    with pytest.raises(ValueError, match="predicted: expected tags of 2 posts as in gold, found 1"):
+        span_confusion(GOLD, PREDICTED[:1])
+    with pytest.raises(ValueError, match="predicted tags of post 1: expected 2 as in gold, found 1"):
+        span_confusion(GOLD, [PREDICTED[0], ["O"]])
+
+
+def test_confusion_plot_shows_every_count_and_no_corner(saved_figures, tmp_path):
+    """If it failed, a count would be missing, or the corner that means nothing would bear one."""
+    plot_confusion(GOLD, PREDICTED, tmp_path / "confusion.png")
+    axes = saved_figures[0].axes[0]
+    drawn = {tuple(map(int, text.get_position()[::-1])): text.get_text() for text in axes.texts}
+    matrix = span_confusion(GOLD, PREDICTED)[1]
+    assert drawn == {place: str(matrix[place]) for place in np.ndindex(4, 4) if place != (3, 3)}
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["LOC", "ORG", "PER", "missed"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["LOC", "ORG", "PER", "spurious"]
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_confusion_plot_of_nothing_is_refused(tmp_path):
+    """If it failed, tags without entities would end in an error of the plotting library."""
+    with pytest.raises(ValueError, match="tags: expected an entity in gold or predicted, found none"):
+        plot_confusion([["O"]], [["O"]], tmp_path / "x.png")
+
+
+def test_names_are_neither_mathematics_nor_markup(tmp_path):
+    """If it failed, a type's or a recipe's name could stop a run after its training."""
+    tags = [[f"B-{name}" for name in (r"$\frac{$", "[/red]", "x" * 300)]]
+    plot_confusion(tags, tags, tmp_path / "confusion.png")
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert max(picture.size) < 1500
+    console = Console(width=120, file=io.StringIO())
+    console.print(results_table({"[/red] run": metrics(none=block(0.45))}))
+    assert "[/red] run" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("name", [":smiley: run", "\x1b[31mred", "half \ud83d", "two\nlines"])
+def test_names_neither_command_nor_break_the_terminal(name):
+    """If it failed, a name could colour or move the terminal, turn into an emoji, or stop the table for want
+    of an encoding.
+    """
+    console = Console(width=120, file=io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    console.print(results_table({name: metrics(none=block(0.45))}))
+    console.file.seek(0)
+    shown = console.file.read()
+    assert "\x1b" not in shown and (name in shown) == (name == ":smiley: run")
+
+
+def test_results_table_has_a_row_for_each_run_and_kind_of_picture():
+    """If it failed, scores would stand in the wrong row, or a run would be missing."""
+    modes = {"true": block(0.9, en=0.95), "shuffled": block(0.6, en=0.42), "none": block(0.5, en=0.41)}
+    runs = {"with": metrics(**modes), "without": metrics(none=block(0.45))}
+    table = results_table(runs)
+    columns = [[str(cell) for cell in (column.header, *column.cells)] for column in table.columns]
+    assert list(zip(*columns, strict=True)) == [
+        ("run", "picture", "P", "R", "F1", "strict F1", "F1 plain", "F1 ambiguous"),
+        ("with", "true", "90.0", "90.0", "90.0", "89.0", "99.0", "95.0"),
+        ("with", "shuffled", "60.0", "60.0", "60.0", "59.0", "99.0", "42.0"),
+        ("with", "none", "50.0", "50.0", "50.0", "49.0", "99.0", "41.0"),
+        ("without", "none", "45.0", "45.0", "45.0", "44.0", "99.0", "-"),
+    ]
+
+
+def test_scores_in_percent_are_refused():
+    """If it failed, percent taken for fractions would print as 9710.0, and a missing score as anything."""
+    assert percent(0.4567) == "45.7"
+    with pytest.raises(
+        ValueError, match=r"score: expected a fraction in 0..1, found 97.1; metrics hold fractions"
+    ):
+        percent(97.1)
+    with pytest.raises(ValueError, match="found None"):
+        percent(None)
+
+
+def worth(*, text: float, true: float, shuffled: float, chance: float = 0.46) -> str:
+    modes = {"true": block(0.9, en=true), "shuffled": block(0.6, en=shuffled)}
+    return picture_worth(metrics(chance={"en": chance}, **modes), metrics(none=block(0.5, en=text)))
+
+
+def test_picture_worth_says_all_figures():
+    """If it failed, a figure would be missing or another one's would stand in its place."""
+    assert (
+        worth(text=0.461, true=0.989, shuffled=0.452)
+        == "On ambiguous names (en) text alone reaches 46.1 F1 (95% interval 41.1-51.1, chance 46.0: no"
+        " better than chance); with its picture the model reaches 98.9, with another post's picture 45.2:"
+        " a clear gain from the pictures."
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "verdict"),
+    [
+        (
+            {"text": 0.6, "true": 0.9, "shuffled": 0.4},
+            "chance 46.0: above chance, so the words give some of it away)",
+        ),
+        ({"text": 0.3, "true": 0.9, "shuffled": 0.4}, "chance 46.0: below chance)"),
+        ({"text": 0.46, "true": 0.5, "shuffled": 0.4}, ": no clear gain from the pictures."),
+        ({"text": 0.46, "true": 0.3, "shuffled": 0.3}, ": the pictures clearly do harm."),
+        (
+            {"text": 0.46, "true": 0.7, "shuffled": 0.68},
+            "not from what the pictures show, since another post's serves as well.",
+        ),
+    ],
+)
+def test_picture_worth_is_honest_where_pictures_do_not_help(scores, verdict):
+    """If it failed, the report would praise pictures that do nothing, or call a leak in the text chance."""
+    text = worth(**scores)
+    assert verdict in text
+    assert text.count("a clear gain from the pictures") == (1 if scores["true"] == 0.9 else 0)
+
+
+def test_picture_worth_speaks_of_each_language_and_of_all():
+    """If it failed, a language in which the picture does nothing would hide behind another."""
+    pictured = metrics(true=block(0.9, en=0.95, fr=0.45), chance={"en": 0.4, "fr": 0.5, "all": 0.45})
+    lines = picture_worth(pictured, metrics(none=block(0.5, en=0.4, fr=0.5))).splitlines()
+    assert [line[: line.index(")") + 1].removeprefix("On ambiguous names ") for line in lines] == [
+        "(en)",
+        "(fr)",
+        "(all languages)",
+    ]
+    assert "chance 40.0" in lines[0] and lines[0].endswith(
+        "the model reaches 95.0: a clear gain from the pictures."
+    )
+    assert "chance 50.0" in lines[1] and lines[1].endswith(
+        "the model reaches 45.0: no clear gain from the pictures."
+    )
+
+
+def test_picture_worth_of_a_corpus_without_pictures_is_nothing():
+    """Regression: a run on posts without pictures, compared with itself, ended in a KeyError after its
+    training.
+    """
+    assert picture_worth(metrics(none=block(0.5, en=0.4)), metrics(none=block(0.5, en=0.4))) == ""
+
+
+def test_picture_worth_without_chance_level_or_ambiguous_names():
+    """If it failed, a corpus without a chance level or without ambiguous names could not be reported."""
+    text = picture_worth(metrics(true=block(0.9, en=0.9)), metrics(none=block(0.5, en=0.4)))
+    assert "(95% interval 35.0-45.0);" in text and "chance" not in text
+    assert picture_worth(metrics(true=block(0.9)), metrics(none=block(0.5))) == ""

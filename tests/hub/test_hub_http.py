@@ -1,0 +1,370 @@
+"""The real Hub client over HTTP, in processes without the package: what is pushed, in every way, and what is
+loaded.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from http.client import HTTPConnection
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from huggingface_hub import HfApi, HfFileSystem, constants
+from PIL import Image
+from transformers import Trainer, TrainingArguments
+
+from dataset_scripts.builders.built_corpus import PUBLISHED
+from dataset_scripts.builders.publishing import check_may_publish, publish
+from dataset_scripts.formats.reader import CorpusError
+from modeling_mmner.cli import main
+from modeling_mmner.hub.push import save_hub_folder
+from modeling_mmner.training.collator import MMNERCollator
+from tests.built_corpora import build_small, built_sample, files_of
+from tests.dataset_scripts.test_built_data_sets import LOADED as LOADED_ROWS
+from tests.elsewhere import TEXTS, assert_same, assert_says_as, load_elsewhere, run_elsewhere, small_system
+from tests.small_metrics import run_metrics
+from tests.tiny import SYSTEMS
+
+ROOT = Path(__file__).parents[2]
+AUTOS = ("AutoModel", "AutoModelForTokenClassification")
+CODE = {path.name for path in (ROOT / "modeling_mmner" / "model").glob("*_mmner.py")}
+PUSH = "import sys; from tests.test_hub_http import push; push(*sys.argv[1:])"
+
+
+@dataclass
+class Hub:
+    """A running server, and a folder with what it began with and what is pushed to it."""
+
+    address: str
+    folder: Path
+
+    @property
+    def picture(self) -> Path:
+        return self.folder / "picture.png"
+
+    def log(self) -> dict[str, Any]:
+        connection = HTTPConnection(self.address.removeprefix("http://"))
+        connection.request("GET", "/log")
+        return json.load(connection.getresponse())
+
+    def repository(self, name: str) -> dict[str, Any]:
+        return self.log()["repositories"][name]
+
+    def commits(self, name: str) -> list[dict[str, Any]]:
+        """What was pushed, after the commit with which the Hub makes a repository."""
+        return self.repository(name)["commits"][1:]
+
+    def environment(self) -> dict[str, Any]:
+        return {"HF_ENDPOINT": self.address, "HF_TOKEN": "hf_any", "NO_PROXY": "127.0.0.1"}
+
+    def model_folder(self, key: str) -> Path:
+        return self.folder / "served" / "models" / "org" / key
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory) -> Iterator[Hub]:
+    """A Hub that has a model of each system, and a public data set."""
+    folder = tmp_path_factory.mktemp("hub")
+    Image.linear_gradient("L").save(folder / "picture.png")
+    for name in SYSTEMS:
+        save_hub_folder(
+            *small_system(name), folder=folder / "served" / "models" / "org" / name, metrics=run_metrics()
+        )
+    (folder / "small").mkdir()
+    build_small(folder / "small")
+    shutil.copytree(built_sample(), folder / "sample")
+    shutil.copytree(folder / "small" / "built", folder / "served" / "datasets" / "org" / "public")
+    command = [sys.executable, "-m", "tests.hub_server", str(folder / "served")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield Hub(process.stdout.readline().strip(), folder)
+        finally:
+            process.terminate()
+
+
+# Pushing, in a process of its own that has the package.
+
+
+def push_model(hub: Hub) -> str | None:
+    """A model with its processor, and then another model, each tagged; returns the hash of the first."""
+    for seed, name in ((1, "first"), (2, "second")):
+        parts: tuple[Any, ...] = small_system("mlmner", seed=seed)
+        for part in parts:
+            part.save_pretrained(hub.folder / name)
+            part.push_to_hub("org/pushed")
+        HfApi().create_tag("org/pushed", tag=name)
+    return HfApi().model_info("org/pushed", revision="first").sha
+
+
+def push_trained(hub: Hub) -> None:
+    """What transformers' own Trainer trains, with a push at each checkpoint and one at the end."""
+    model, processor = small_system("2m-ner")
+    rows = [
+        {"tokens": text.split(), "ner_tags": [0] * len(text.split()), "image": hub.picture} for text in TEXTS
+    ]
+    arguments = TrainingArguments(
+        str(hub.folder / "trained"),
+        push_to_hub=True,
+        hub_model_id="org/trained",
+        num_train_epochs=1,
+        save_strategy="epoch",
+        report_to="none",
+        remove_unused_columns=False,
+        use_cpu=True,
+    )
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=rows,
+        data_collator=MMNERCollator(processor),
+        processing_class=processor,
+    )
+    trainer.train()
+    trainer.push_to_hub()
+
+
+def push_by_command(hub: Hub) -> list[tuple[int, str]]:
+    """``push``, when the tag cannot be set, again, and once more; returns status and output of each."""
+    folder = shutil.copytree(hub.model_folder("mlmner"), hub.folder / "command")
+    (folder / "notes.txt").write_text("private")
+
+    def command() -> tuple[int, str]:
+        with redirect_stdout(StringIO()) as printed, redirect_stderr(printed):
+            return main(["push", "--model", str(folder), "--repo_id", "org/command"]), printed.getvalue()
+
+    with patch.object(HfApi, "create_tag", side_effect=OSError("the network is gone")):
+        failed = command()
+    return [failed, command(), command()]
+
+
+def push_data_sets(hub: Hub) -> str:
+    """A data set, another one in its place, and that once more; returns why it may not go to a public
+    repository.
+    """
+    for folder in (hub.folder / "small" / "built", hub.folder / "sample", hub.folder / "sample"):
+        check_may_publish("org/posts", generated=True, has_rights=False, public=False)
+        publish(folder, "org/posts")
+    try:
+        check_may_publish("org/public", generated=True, has_rights=False, public=False)
+    except CorpusError as error:
+        return str(error)
+    return ""
+
+
+PUSHES = (push_model, push_trained, push_by_command, push_data_sets)
+
+
+def push(address: str, folder: str) -> None:
+    """Run all of `PUSHES` and keep what each returns, or its error."""
+    hub, results = Hub(address, Path(folder)), {}
+    for function in PUSHES:
+        try:
+            results[function.__name__] = {"returned": function(hub)}
+        except Exception:
+            results[function.__name__] = {"error": traceback.format_exc()}
+    (hub.folder / "pushes.json").write_text(json.dumps(results), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def pushes(hub):
+    """What each of `PUSHES` returned, or its error."""
+    run_elsewhere(
+        PUSH, hub.address, hub.folder, folder=hub.folder, blocked=(), PYTHONPATH=ROOT, **hub.environment()
+    )
+    return json.loads((hub.folder / "pushes.json").read_text(encoding="utf-8"))
+
+
+def returned(pushes: dict[str, Any], name: str) -> Any:
+    assert "error" not in pushes[name], pushes[name]["error"]
+    return pushes[name]["returned"]
+
+
+# Loading, in processes without the package.
+
+
+@pytest.fixture(scope="module")
+def models(hub, pushes):
+    """All that is loaded: for each a key and the arguments of `from_pretrained`."""
+    revisions = {
+        "mlmner": ("mlmner", "main"),
+        "2m-ner": ("2m-ner", hub.repository("models/org/2m-ner")["commits"][0]["oid"]),
+        "first": ("pushed", pushes["push_model"].get("returned")),
+        "second": ("pushed", "second"),
+        "trained": ("trained", "main"),
+        "command": ("command", "v0.1.0"),
+        "again": ("again", "main"),
+    }
+    return {
+        key: {"pretrained_model_name_or_path": f"org/{name}", "revision": revision}
+        for key, (name, revision) in revisions.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def loaded(hub, models):
+    """What each model says in a process that has the Hub alone; one is pushed on from there, and two are not
+    there.
+    """
+    others = {
+        "pushed on": {"pretrained_model_name_or_path": "org/mlmner", "push_to": "org/again"},
+        "no repository": {"pretrained_model_name_or_path": "org/nonsense"},
+        "no revision": {"pretrained_model_name_or_path": "org/mlmner", "revision": "nonsense"},
+    }
+    return load_elsewhere(others | models, picture=hub.picture, folder=hub.folder, **hub.environment())
+
+
+@pytest.mark.skipif(constants.HF_HUB_OFFLINE, reason="HF_HUB_OFFLINE is set")
+def test_server_serves_the_files_themselves(hub):
+    """If it failed, the other tests would compare with something else than the folder."""
+    served = HfFileSystem(endpoint=hub.address, token="hf_any")
+    files = files_of(hub.folder / "served" / "datasets" / "org" / "public")
+    for name, content in files.items():
+        path = f"datasets/org/public/{name}"
+        assert served.exists(path) and served.cat_file(path) == content
+        assert served.cat_file(path, start=3, end=8) == content[3:8]
+    assert {
+        path.removeprefix("datasets/org/public/") for path in served.find("datasets/org/public")
+    } == files.keys()
+
+
+@pytest.mark.parametrize("system", ["mlmner", "2m-ner"])
+def test_models_and_pipelines_over_http_are_those_of_the_folder(hub, loaded, system):
+    """If it failed, a user of the Hub would get another model, processor or pipeline than was saved, or
+    none.
+    """
+    assert_says_as(loaded[system], hub.model_folder(system), picture=hub.picture)
+
+
+def test_missing_repository_and_revision_are_named(loaded):
+    """If it failed, a misspelt name would end in an error that speaks of something else."""
+    assert (
+        "org/nonsense is not a local folder and is not a valid model identifier"
+        in loaded["no repository"]["error"]
+    )
+    assert (
+        "nonsense is not a valid git identifier (branch name, tag name or commit id)"
+        in loaded["no revision"]["error"]
+    )
+
+
+def test_what_was_loaded_once_needs_no_hub(hub, models, loaded):
+    """If it failed, a machine that is offline could not use a model that it has."""
+    before = hub.log()["requests"]
+    again = load_elsewhere(
+        models, picture=hub.picture, folder=hub.folder, **hub.environment(), HF_HUB_OFFLINE=1
+    )
+    assert hub.log()["requests"] == before
+    for key in models:
+        assert "error" not in again[key], again[key]["error"]
+        assert again[key]["pipeline"] == loaded[key]["pipeline"]
+        for auto in AUTOS:
+            assert_same(again[key][auto], loaded[key][auto])
+
+
+def test_model_of_the_hub_that_is_pushed_on_is_whole(hub, loaded):
+    """If it failed, a user without the package could not share a fine-tuned model, or its code would stay
+    elsewhere.
+    """
+    assert "error" not in loaded["pushed on"], loaded["pushed on"]["error"]
+    assert not CODE.difference(hub.commits("models/org/again")[-1]["files"])
+    assert_says_as(loaded["again"], hub.model_folder("mlmner"), picture=hub.picture)
+
+
+@pytest.mark.parametrize("revision", ["first", "second"])
+def test_pushed_model_is_loaded_by_hash_and_by_tag(hub, pushes, loaded, revision):
+    """If it failed, `push_to_hub` would leave behind what loading needs, or `revision` not give that
+    revision's weights.
+    """
+    returned(pushes, "push_model")
+    assert_says_as(loaded[revision], hub.folder / revision, picture=hub.picture)
+
+
+def test_pushed_model_and_processor_bring_all_their_code(hub, pushes):
+    """If it failed, a repository would have code that nothing reads, or lack some."""
+    returned(pushes, "push_model")
+    code = [
+        {name for name in commit["written"] if name.endswith(".py")}
+        for commit in hub.commits("models/org/pushed")
+    ]
+    assert code == [CODE, set(), set()]  # the model's pipeline reads posts by the processor's file
+
+
+def test_trained_model_is_on_the_hub_when_the_trainer_is_done(hub, pushes, loaded):
+    """If it failed, `Trainer(..., push_to_hub=True)` would make a repository that nobody can load."""
+    returned(pushes, "push_trained")
+    assert hub.commits("models/org/trained")[-1]["title"] == "End of training"
+    assert_says_as(loaded["trained"], hub.folder / "trained", picture=hub.picture)
+
+
+def test_command_pushes_the_files_of_the_model_in_one_commit(hub, pushes, loaded):
+    """If it failed, `push` would leave a half-made repository, send what is none of the model's, or set no
+    tag.
+    """
+    (failed, why), (done, printed), _ = returned(pushes, "push_by_command")
+    assert (failed, done) == (2, 0)
+    assert "the network is gone" in why and "the same command again only sets the tag" in why
+    repository, [commit] = hub.repository("models/org/command"), hub.commits("models/org/command")
+    assert repository["private"] and repository["tags"] == {"v0.1.0": commit["oid"]}
+    assert set(commit["written"]) == files_of(hub.model_folder("mlmner")).keys()
+    assert "left out: notes.txt" in printed and commit["oid"] in printed
+    assert_says_as(loaded["command"], hub.model_folder("mlmner"), picture=hub.picture)
+
+
+def test_command_does_not_push_a_tag_twice(pushes):
+    """If it failed, a revision that others have pinned would change."""
+    _, _, (status, printed) = returned(pushes, "push_by_command")
+    assert status == 2
+    assert "org/command: expected no tag 'v0.1.0' yet, found one" in printed
+
+
+# Data sets.
+
+
+def published(folder: Path) -> list[str]:
+    """The files of a built data set that belong on the Hub."""
+    return sorted(name for name in files_of(folder) if any(fnmatch(name, pattern) for pattern in PUBLISHED))
+
+
+def test_data_set_is_pushed_in_one_commit(hub, pushes):
+    """If it failed, the Hub would show half a data set, or what is none of it, or files of an older one."""
+    returned(pushes, "push_data_sets")
+    small, sample = published(hub.folder / "small" / "built"), published(hub.folder / "sample")
+    before, after = hub.commits("datasets/org/posts")
+    assert (before["written"], before["deleted"]) == (small, [])
+    assert (after["written"], after["deleted"]) == (
+        sample,
+        [name for name in small if name.endswith(".parquet")],
+    )
+    assert after["files"] == [".gitattributes", *sample]
+    assert after["title"] == "sample generated-1.0.0-seed-1"
+
+
+def test_data_set_is_private(hub, pushes):
+    """If it failed, posts that were to be private would be on show, or go to a repository where they are."""
+    message = "--push org/public: expected a new or a private repository, found a public one"
+    assert returned(pushes, "push_data_sets").startswith(message)
+    assert hub.repository("datasets/org/posts")["private"]
+
+
+def test_rows_over_http_are_those_of_the_folder(hub, pushes):
+    """If it failed, a data set loaded or streamed from the Hub would have other posts or pictures than were
+    built.
+    """
+    returned(pushes, "push_data_sets")
+    places = [["local", str(hub.folder / "sample"), [None]], ["hub", "org/posts", [None]]]
+    target = hub.folder / "rows.json"
+    run_elsewhere(LOADED_ROWS, json.dumps(places), target, folder=hub.folder, **hub.environment())
+    rows = json.loads(target.read_text(encoding="utf-8"))
+    assert len(rows["local None False"]["rows"]["test"]) == 200
+    assert rows["hub None False"] == rows["local None False"]
+    assert rows["hub None True"] == rows["local None False"]

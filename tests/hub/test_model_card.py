@@ -1,0 +1,519 @@
+"""Tests of the model card: its front matter, its figures, what it says of which model, and its errors."""
+
+import ast
+import copy
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from dataset_scripts.sample.texts import generate_posts
+from modeling_mmner.cli import main
+from modeling_mmner.evaluation.metrics import RunMetrics
+from modeling_mmner.hub.model_card import recipe_cards, render_untrained_card, without_folders, write_cards
+from modeling_mmner.training.corpus import known_corpora
+from modeling_mmner.training.recipe_options import parse_arguments
+from modeling_mmner.training.recipes import load_recipe, recipe_from_settings, recipe_names
+from tests.outlines import outline, programs
+from tests.small_metrics import card_of, make_metrics, run_metrics
+
+CARDS = Path(__file__).parents[2] / "model_cards"
+SYNTHETIC = "no\n> evidence of quality on real posts"
+EQUATION_5, EQUATION_8 = "Eq. 5 (contrastive fusion)", "Eq. 8 (entity clustering)"
+
+
+def test_front_matter_is_what_the_hub_reads():
+    """If it failed, the Hub would list the model under other tags, or with scores that are not its own."""
+    metrics = make_metrics()
+    data = ModelCard(card_of(metrics)).data
+    assert (data.language, data.license, data.base_model) == (
+        ["en", "fr"],
+        "apache-2.0",
+        ["google-bert/bert-base-cased"],
+    )
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "token-classification")
+    assert data.tags == ["multimodal", "ner", "mmner", "mner"]
+    overall = metrics["splits"]["test"]["overall"]
+    results = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert results == {key: overall[key] for key in ("precision", "recall", "f1")}
+    assert {(result.dataset_name, result.dataset_revision) for result in data.eval_results} == {
+        ("sample", "te0123456789")
+    }
+
+
+def test_front_matter_leaves_out_what_the_model_has_not():
+    """If it failed, a model from scratch would be listed as derived from an empty name."""
+    data = ModelCard(card_of(make_metrics(base_models=[], languages=[]))).data.to_dict()
+    assert data["license"] == "apache-2.0"
+    assert not {"base_model", "language"} & set(data)
+
+
+def test_every_score_of_the_test_split_is_on_the_card():
+    """If it failed, a table would lack a row, or show another score than the measured one in its place."""
+    metrics = make_metrics()
+    test = metrics["splits"]["test"]
+    lines = card_of(metrics).splitlines()
+    scores = {"overall": test["overall"], "overall, strict": test["strict"]}
+    scores["overall, raw text instead of words"] = test["raw_text"]
+    for kind in ("type", "language", "source"):
+        scores |= {f"{kind} {name}": score for name, score in test[f"by_{kind}"].items()}
+    for name, score in scores.items():
+        cells = [f"{100 * score[key]:.1f}" for key in ("precision", "recall", "f1")]
+        interval = "-".join(f"{100 * bound:.1f}" for bound in score["confidence_interval"])
+        assert f"| {name} | {' | '.join(cells)} | {interval} | {score['number']} |" in lines
+    for mode, scored in test["picture"].items():
+        cells = [
+            f"{100 * part['f1']:.1f}"
+            for part in (scored["overall"], scored["strict"], scored["by_source"]["ambiguous"])
+        ]
+        assert f"| {mode} | {' | '.join(cells)} |" in lines
+    assert "right at best, percent: en 99.1, all 99.2." in lines
+
+
+def test_tables_are_whole():
+    """If it failed, a stray line break or column of the template would break a table on the Hub's page."""
+    lines = card_of(make_metrics()).splitlines()
+    tables = [
+        list(group)
+        for is_table, group in itertools.groupby(lines, lambda line: line.startswith("|"))
+        if is_table
+    ]
+    assert len(tables) == 5
+    for table in tables:
+        assert len(table) > 2 and set(table[1]) == {"|", "-"}
+        assert {row.count("|") for row in table} == {table[0].count("|")}
+
+
+def test_training_data_and_settings_are_told():
+    """If it failed, nobody could tell with which data and settings the model was trained."""
+    metrics = make_metrics()
+    validation, card = metrics["splits"]["validation"]["overall"], card_of(metrics)
+    assert "| train | `tr0123456789` | 1601 | 1001 | 602 | 3 |" in card
+    assert '| objectives | `{"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01}` |' in card
+    assert "| batch_size | `32` |" in card
+    assert (
+        f"epoch 7 of {metrics['recipe']['training']['epochs']}," in card
+        and f"{100 * validation['f1']:.1f} F1 there" in card
+    )
+    assert "Training took 1.6\nminutes, with evaluation 2.2. Seed: 17." in card
+    assert "Versions: mmner 0.1.0, python 3.11.7, torch 2.9.0." in card
+
+
+def test_paths_of_the_author_stay_private(tmp_path, monkeypatch):
+    """If it failed, card or metrics on the Hub would have folder names of whoever trained the model."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret" / "posts").mkdir(parents=True)
+    folders = dict.fromkeys(("data_dir", "image_dir", "output_dir", "text_encoder"), "/home/secret/a")
+    towers = [{"backbone": "timm/resnet152.tv_in1k", "checkpoint": "~/secret/weights.safetensors"}]
+    paths = {
+        "dataset": "secret/posts",
+        "exclude_test_of": ["./secret/b", "org/posts"],
+        "terms": {"/home/secret/a": "mit"},
+    }
+    metrics = make_metrics(**folders, **paths, vision_towers=towers)
+    told = without_folders(RunMetrics.from_dict(metrics)).to_dict()
+    card = card_of(told)
+    assert (
+        "secret" not in card
+        and "secret" not in json.dumps(told)
+        and metrics["recipe"]["corpus"]["data_dir"] == "/home/secret/a"
+    )
+    assert (
+        '| exclude_test_of | `["b", "org/posts"]` |' in card and '"checkpoint": "weights.safetensors"' in card
+    )
+    assert without_folders(RunMetrics.from_dict(told)).to_dict() == told
+    untouched = run_metrics()
+    untouched.recipe.pop("terms")
+    assert without_folders(untouched) == untouched
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", "bert-crf"])
+def test_examples_pin_a_tag_of_the_model(recipe):
+    """If it failed, code would run that nobody has read, as with the branch main, which pinned nothing."""
+    default, pushed = (
+        card_of(make_metrics(recipe)),
+        card_of(make_metrics(recipe), repo_id="someone/model", revision="v7"),
+    )
+    for card, name, tag in ((default, f"org/{recipe}", "v0.1.0"), (pushed, "someone/model", "v7")):
+        assert card.count(f'"{name}", trust_remote_code=True, revision="{tag}")') == 3
+        assert card.count("trust_remote_code=True") == card.count("revision=") == 3
+        assert f"`{tag}` is a tag" in card and "put the hash of the commit" in card
+        assert ("picture.jpg" in card) == (recipe == "quickstart")
+    assert "stands for the model's folder" in default and "stands for" not in pushed
+
+
+def test_synthetic_scores_are_called_so():
+    """If it failed, scores on generated posts would pass for quality on real ones, or real ones for
+    generated.
+    """
+    assert SYNTHETIC in card_of(make_metrics())
+    metrics = make_metrics()
+    metrics["corpus"] |= {"version_name": "official", "is_generated": False}
+    real = card_of(metrics)
+    assert "## Evaluation" in real
+    assert "synthetic" not in real and "generated posts." not in real
+
+
+def test_card_speaks_of_the_objectives_and_pictures_that_the_model_has():
+    """If it failed, a text-only model would be credited with the paper's losses and pictures."""
+    whole, text_only = card_of(make_metrics()), card_of(make_metrics("bert-crf"))
+    without_clustering = card_of(make_metrics(objectives={"crf": 1.0, "contrastive": 0.5, "clustering": 0.0}))
+    assert EQUATION_5 in whole and EQUATION_8 in whole and "M = 0" in whole and "| shuffled |" in whole
+    assert EQUATION_5 in without_clustering and EQUATION_8 not in without_clustering
+    assert not any(part in text_only for part in (EQUATION_5, EQUATION_8, "M = 0", "| shuffled |"))
+    assert (
+        "this model was trained without pictures" in text_only and "trained on the words alone" in text_only
+    )
+
+
+def test_withheld_pictures_are_told():
+    """If it failed, a model that never saw a picture would be offered as one that reads them."""
+    metrics = make_metrics(use_images=False)
+    modes = metrics["splits"]["test"]["picture"]
+    metrics["splits"]["test"]["picture"] = {"none": modes["none"]}
+    card = card_of(metrics)
+    assert "Every picture was withheld" in card and "give it no pictures" in card
+    assert "| true |" not in card
+
+
+def test_corpus_without_pictures_or_chance_level_has_a_card():
+    """If it failed, only the sample corpus could be used."""
+    metrics = make_metrics(dataset="conll")
+    metrics["corpus"]["chance"] = None
+    for mode in ("shuffled", "none"):
+        del metrics["splits"]["test"]["picture"][mode]
+    card = card_of(metrics)
+    assert "| true |" in card
+    assert "| shuffled |" not in card and "right at best" not in card
+
+
+def test_terms_are_told_part_by_part():
+    """If it failed, a model from data without a licence would look free to use."""
+    card = card_of(make_metrics("mlmner"), repo_id="someone/model")
+    assert "Licence field: `other`." in card
+    assert "| corpus | `twitter2017` | none |  |" in card
+    assert "| text encoder | `google-bert/bert-base-cased` | apache-2.0 |  |" in card
+    assert (
+        "| picture encoder | `timm/resnet152.tv_in1k` | bsd-3-clause | pretrained on ImageNet, whose" in card
+    )
+    data = ModelCard(card).data
+    assert (data.license, data.license_name) == ("other", "terms-of-its-parts")
+    assert data.license_link == "https://huggingface.co/someone/model#terms" and "\n## Terms\n" in card
+
+
+def test_open_licence_is_told_with_the_terms_that_it_follows_from():
+    """If it failed, a card would claim a bare licence."""
+    card = card_of(make_metrics())
+    assert "Licence field: `apache-2.0`." in card and "| corpus | `sample` | apache-2.0 |  |" in card
+    assert not {"license_name", "license_link"} & set(ModelCard(card).data.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "licence", "derived"), [("mlmner", "apache-2.0", "other"), ("quickstart", "mit", "apache-2.0")]
+)
+def test_licence_that_does_not_follow_is_refused(recipe, licence, derived):
+    """If it failed, a licence written into the metrics by hand would stand on the card."""
+    with pytest.raises(
+        ValueError, match=f"expected the license '{derived}', which follows from the terms, found '{licence}'"
+    ):
+        card_of(make_metrics(recipe) | {"license": licence})
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "model",
+        "seed",
+        "selected_epoch",
+        "terms",
+        "license",
+        "corpus.overlap",
+        "corpus.pictures.train.broken",
+        "timing.total_seconds",
+        "splits.validation.overall.f1",
+        "splits.test.overall.f1",
+        "splits.test.strict.confidence_interval",
+        "splits.test.raw_text",
+        "splits.test.picture",
+        "splits.test.picture.shuffled.strict.f1",
+    ],
+)
+def test_missing_metrics_are_named(place):
+    """If it failed, a card would be made with a hole, or the error would not say which key is missing from
+    where.
+    """
+    metrics = make_metrics()
+    *path, key = place.split(".")
+    part = metrics
+    for name in path:
+        part = part[name]
+    del part[key]
+    with pytest.raises(
+        ValueError, match=rf"^metrics: expected '{re.escape(place)}', found none; .*metrics.json"
+    ):
+        card_of(metrics)
+
+
+def test_scores_that_are_no_fractions_are_refused():
+    """If it failed, a card would say 9710.0 F1, or print a score that was never computed."""
+    metrics = make_metrics()
+    metrics["splits"]["test"]["strict"]["f1"] = 97.1
+    with pytest.raises(ValueError, match=r"score: expected a fraction in 0\.\.1, found 97\.1"):
+        card_of(metrics)
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "message"),
+    [
+        ("corpus.overlap", ["<img>"], "expected 'corpus.overlap' to be dict"),
+        ("versions", "<script>", "expected 'versions' to be dict.*, found '<script>'"),
+        ("seed", "1", "expected 'seed' to be int, found '1'"),
+        ("corpus.posts", {"test": "many"}, "expected 'corpus.posts' to be dict"),
+    ],
+)
+def test_metrics_of_another_type_are_refused(place, wrong, message):
+    """If it failed, a hand-made metrics.json could bring anything into a card."""
+    metrics = make_metrics()
+    *path, key = place.split(".")
+    part = metrics
+    for name in path:
+        part = part[name]
+    part[key] = wrong
+    with pytest.raises(ValueError, match=f"^metrics: {message}"):
+        card_of(metrics)
+
+
+def test_card_of_several_languages_has_their_scores():
+    """If it failed, the Hub would show one figure for four languages."""
+    metrics = make_metrics("2m-ner-quickstart")
+    test = metrics["splits"]["test"]
+    test["by_language"]["fr"] = copy.deepcopy(test["by_language"]["en"]) | {"f1": 0.4321}
+    test["language_macro_f1"] = 0.5432
+    card = card_of(metrics)
+    figures = {result.metric_name: result.metric_value for result in ModelCard(card).data.eval_results}
+    assert figures["F1 in fr (lenient)"] == 0.4321
+    assert "Mean of the languages' F1 (macro over languages): 54.3." in card
+
+
+def test_card_cites_the_paper_whose_parts_the_model_has():
+    """If it failed, 2M-NER's authors would not be credited, or those of another system."""
+    mlmner, collaboration = card_of(make_metrics()), card_of(make_metrics("2m-ner-quickstart"))
+    assert "li2022multimodal" in mlmner and "wang2024mmner" not in mlmner
+    assert "wang2024mmner" in collaboration and "li2022multimodal" not in collaboration
+    assert "flattens them" in collaboration and "flattens them" not in mlmner
+
+
+HOSTILE = [
+    "</td><script>alert(1)</script>",
+    "a | b\n| --- | --- |\n# heading\n- item",
+    'x"); import os; os.system("true") #\n---\nlicense: mit\n---\n',
+    "`code` ``` ```` [link](javascript:alert(1))",
+    "x" * 300,
+    "a\0b",
+]
+
+
+def named(text: str) -> str:
+    """A card in which all that a user or a corpus can name has one name."""
+    metrics = make_metrics(
+        "quickstart", dataset=text, languages=[text], data_dir=text, rename_types={text: text}
+    )
+    metrics["recipe"] |= {"name": text, "description": text, "base_models": []}
+    metrics["corpus"] |= {
+        "name": text,
+        "version_name": text,
+        "citation": text,
+        "version": dict.fromkeys(("train", "test"), text),
+    }
+    metrics["corpus"]["posts"] = {"train": 1, "test": 1}
+    metrics["versions"][text] = text
+    metrics["terms"] = [{"part": text, "name": text, "terms": "apache-2.0", "remark": text}]
+    test = metrics["splits"]["test"]
+    for kind in ("by_type", "by_language", "by_source"):
+        test[kind][text] = test["overall"]
+    for scored in test["picture"].values():
+        scored["by_source"][text] = test["overall"]
+    return card_of(metrics)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=["HTML", "table", "code and YAML", "backticks", "long", "NUL"])
+def test_what_strangers_say_stays_text(text):
+    """Regression: names were written as they came, and one of 300 characters stopped a run after its
+    training.
+    """
+    plain, found = ModelCard(named("plain")), ModelCard(named(text))
+    assert outline(found.text) == outline(plain.text)
+    assert found.data.to_dict().keys() == plain.data.to_dict().keys() and found.data.license == "apache-2.0"
+    kinds = [
+        [type(node) for node in ast.walk(ast.parse(program))]
+        for card in (plain, found)
+        for program in programs(card.text)
+    ]
+    assert len(kinds) == 4 and kinds[:2] == kinds[2:]
+
+
+# What a card may say.
+
+
+def numbers_of(text: str) -> list[str]:
+    return re.findall(r"(?<![\w.])\d+(?:\.\d+)?", text)
+
+
+def leaves(part) -> list:
+    if isinstance(part, dict):
+        part = list(part.values())
+    return [leaf for item in part for leaf in leaves(item)] if isinstance(part, list) else [part]
+
+
+def figures_of(metrics: dict) -> set[str]:
+    """All ways in which a card may print a number of the metrics."""
+    numbers = [
+        leaf for leaf in leaves(metrics) if isinstance(leaf, (int, float)) and not isinstance(leaf, bool)
+    ]
+    percents = {f"{100 * number:.1f}" for number in numbers if 0 <= number <= 1}
+    return percents | {str(round(number, 4)) for number in numbers} | {"95"}  # the 95 % interval
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", "2m-ner-quickstart", "bert-crf"])
+def test_every_figure_is_one_of_the_metrics(recipe):
+    """If it failed, a card would have a figure that was never measured."""
+    metrics = make_metrics(recipe)
+    metrics["splits"]["test"]["by_language"]["fr"] = copy.deepcopy(metrics["splits"]["test"]["overall"]) | {
+        "f1": 0.4321
+    }
+    metrics["splits"]["test"]["language_macro_f1"] = 0.5432
+    card = card_of(metrics)
+    evaluation = card[card.index("## Evaluation") : card.index("## Fidelity")]
+    shown = numbers_of(evaluation.replace("F1", "F"))
+    results = [str(result.metric_value) for result in ModelCard(card).data.eval_results]
+    assert len(shown) > 50 and len(results) == 5
+    assert set(shown) | set(results) <= figures_of(metrics)
+    assert not set(shown) <= figures_of(make_metrics(recipe) | {"splits": {}})
+
+
+def test_untrained_recipe_has_a_card_without_figures():
+    """If it failed, a system that nobody has trained would be advertised with scores, or lack the command
+    that trains it.
+    """
+    card, trained = untrained_card("mlmner"), card_of(make_metrics("mlmner"))
+    headings = [line for line in trained.splitlines() if line.startswith("#")]
+    assert [line for line in card.splitlines() if line.startswith("#")] == headings
+    measured = card[card.index("## Evaluation") : card.index("## Fidelity")]
+    assert "Nothing has been measured." in measured and not numbers_of(measured.replace("F1", "F"))
+    assert not {"model-index", "metrics"} & set(ModelCard(card).data.to_dict())
+    assert "Not trained yet" in card and "Not trained yet" not in trained
+
+
+def untrained_card(name):
+    recipe = load_recipe(name)
+    return render_untrained_card(recipe, corpus=known_corpora()[recipe.corpus.dataset])
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_command_of_an_untrained_card_trains_its_recipe(name):
+    """If it failed, the command that the card gives would not run, or train something else."""
+    [command] = re.findall(r"python train_accelerate\.py (.*)", untrained_card(name))
+    recipe, packaged = parse_arguments(command.split()), load_recipe(name)
+    folders = {key: getattr(recipe.corpus, key) for key in ("data_dir", "image_dir", "context_file")}
+    assert recipe == packaged.with_settings(**folders)
+    assert (recipe.corpus.data_dir is None) == (recipe.corpus.dataset == "sample")
+    assert bool(recipe.corpus.context_file) == (recipe.corpus.context is not None)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_front_matter_is_valid_for_the_hub(name):
+    """If it failed, the Hub would refuse the push, or show the model without its task, languages or
+    examples.
+    """
+    card = ModelCard(recipe_cards(CARDS, known_corpora())[name])
+    data = card.data.to_dict()
+    assert (
+        card.content == recipe_cards(CARDS, known_corpora())[name]
+        and data["pipeline_tag"] == "token-classification"
+    )
+    assert all(re.fullmatch("[a-z]{2,3}", language) for language in data["language"])
+    assert data["license"] != "other" or re.fullmatch(r"[a-z0-9.-]+", data["license_name"])
+    for result in data.get("model-index", [{"results": []}])[0]["results"]:
+        assert {"type", "name"} <= set(result["task"]) and {"type", "name"} <= set(result["dataset"])
+        assert all({"type", "value"} <= set(metric) for metric in result["metrics"])
+
+
+def test_widget_has_a_generated_sentence_in_each_language():
+    """If it failed, the model's page would have no example, or show somebody's real post."""
+    widget = ModelCard(card_of(make_metrics(languages=["es", "en", "nl"]))).data.to_dict()["widget"]
+    assert [example["example_title"] for example in widget] == ["generated post (es)", "generated post (en)"]
+    for example, language in zip(widget, ("es", "en"), strict=True):
+        assert example["text"] in {" ".join(post.tokens) for post in generate_posts(language, "test", 1)}
+    assert "widget" not in ModelCard(card_of(make_metrics(languages=["nl"]))).data.to_dict()
+
+
+# The cards in the repository.
+
+
+def test_cards_in_the_repository_are_what_the_code_renders():
+    """If it failed, recipe, template or metrics were changed without `python -m modeling_mmner cards`."""
+    files = {
+        path.stem: path.read_text(encoding="utf-8") for path in CARDS.glob("*.md") if path.name != "README.md"
+    }
+    assert files == recipe_cards(CARDS, known_corpora())
+    assert set(files) == set(recipe_names())
+
+
+@pytest.mark.parametrize("path", sorted((CARDS / "metrics").glob("*.json")), ids=lambda path: path.stem)
+def test_metrics_in_the_repository_are_of_their_recipes(path):
+    """If it failed, a card would have the scores of other settings than those that its recipe has now."""
+    settings, now = json.loads(path.read_text(encoding="utf-8"))["recipe"], load_recipe(path.stem)
+    assert settings.pop("base_models") == now.base_models()
+    settings["training"] |= {
+        name: getattr(now.training, name) for name in ("output_dir", "num_workers")
+    }  # change no score
+    # A setting that came after the run has its default.
+    assert recipe_from_settings(settings, source=path.name).to_dict() == now.to_dict()
+    assert not re.search(r'"(/|~|\.\.?/)', path.read_text(encoding="utf-8"))
+
+
+def test_cards_command_takes_metrics_in(tmp_path, capsys):
+    """If it failed, a retrained recipe's card would keep the old scores."""
+    source = tmp_path / "run.json"
+    source.write_text(json.dumps(make_metrics("bert-crf", output_dir="/home/somebody/run")))
+    folder = tmp_path / "cards"
+    assert main(["cards", "--output_dir", str(folder)]) == 0
+    assert "Not trained yet" in (folder / "bert-crf.md").read_text("utf-8")
+    assert main(["cards", "--output_dir", str(folder), "--metrics", str(source)]) == 0
+    assert capsys.readouterr().out.splitlines()[-len(recipe_names()) :] == [
+        str(folder / f"{name}.md") for name in recipe_names()
+    ]
+    kept = json.loads((folder / "metrics" / "bert-crf.json").read_text("utf-8"))
+    assert (
+        kept["recipe"]["training"]["output_dir"] == "run"
+        and kept["splits"] == run_metrics("bert-crf").to_dict()["splits"]
+    )
+    assert (folder / "bert-crf.md").read_text("utf-8") == card_of(kept)
+    assert "Not trained yet" in (folder / "mlmner.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"run\.json: expected the metrics\.json of a training run, found no JSON"),
+        ("[]", r"run\.json: expected the metrics\.json of a training run, found a list"),
+        ("{}", r"metrics: expected 'recipe', found none"),
+        (
+            json.dumps({"recipe": {"name": "quickstart"}}),
+            r"metrics: expected 'terms', found none; .* finished training run",
+        ),
+        (
+            json.dumps(make_metrics(name="mine")),
+            r"run\.json: expected the metrics of one of \['2m-ner', .* found those of 'mine'",
+        ),
+    ],
+)
+def test_metrics_that_make_no_card_are_not_taken_in(tmp_path, content, message):
+    """If it failed, metrics of an older version or another system would replace good ones."""
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        write_cards(tmp_path / "cards", known_corpora(), metrics=[tmp_path / "run.json"])
+    assert not (tmp_path / "cards").exists()

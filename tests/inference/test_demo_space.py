@@ -1,0 +1,218 @@
+"""Tests of the command `demo`: its refusals, and the folder for a Space, which runs with nothing but what it
+says.
+"""
+
+import ast
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import gradio
+import pytest
+import yaml
+from huggingface_hub import metadata_load
+
+from modeling_mmner.cli import main
+from modeling_mmner.inference.demo_space import card_data, model_name, write_space
+from tests.demo_parts import answer, free_port, marking_model, processor_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    """A saved model with a card that has a name and a licence."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    marking_model().save_pretrained(folder)
+    processor_of().save_pretrained(folder)
+    result = {
+        "task": {"type": "token-classification"},
+        "dataset": {"type": "x", "name": "x"},
+        "metrics": [{"type": "f1", "value": 1}],
+    }
+    front = {"license": "cc-by-4.0", "model-index": [{"name": "tiny", "results": [result]}]}
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(front)}---\n# A card\n")
+    return folder
+
+
+def test_impossible_options_are_answered_in_one_line(saved, capsys):
+    """If it failed, a taken port or a device that is not there would end in a traceback."""
+    command = ["demo", "--model", str(saved)]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert main([*command, "--port", port]) == 2
+    assert (
+        f"--port {port}: expected an address of this computer and a port that is free"
+        in capsys.readouterr().err
+    )
+    assert main([*command, "--device", "nowhere"]) == 2
+    assert "device nowhere: expected one that this computer has" in capsys.readouterr().err
+    for number in ("0", "65536", "http"):
+        with pytest.raises(SystemExit):
+            main([*command, "--port", number])
+        assert f"expected a port, 1 to 65535, found '{number}'" in capsys.readouterr().err
+
+
+def front_matter(folder: Path) -> dict:
+    return metadata_load(folder / "README.md")
+
+
+def test_space_says_what_it_needs(saved, tmp_path, capsys):
+    """If it failed, the Space would not build, or be shown under another licence or another Gradio."""
+    folder = tmp_path / "space"
+    assert main(["demo", "--model", str(saved), "--space", str(folder)]) == 0
+    assert f"hf upload ORG/NAME {folder} --repo-type space" in capsys.readouterr().out
+    front = front_matter(folder)
+    assert (front["sdk"], front["sdk_version"], front["app_file"]) == ("gradio", gradio.__version__, "app.py")
+    assert (front["license"], front["title"]) == ("cc-by-4.0", "Entities of posts: tiny")
+    assert front["python_version"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert "models" not in front
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md", "app.py", "dataset_scripts", "model", "modeling_mmner", "requirements.txt",
+    ]  # fmt: skip
+    assert not list(folder.rglob("__pycache__"))
+
+
+HOSTILE_NAME = (
+    'x"""\nimport os\nos.system("touch PWNED")\n"""{name!r}\\\n---\nlicense:'
+    " mit\n---\n<script>alert(1)</script>"
+)
+
+
+def test_a_model_s_name_is_never_code(saved, tmp_path):
+    """Regression: a card whose model's name closes a docstring put its rest into app.py, which every
+    visitor's Space runs.
+    """
+    model = shutil.copytree(saved, tmp_path / "model")
+    result = {
+        "task": {"type": "t"},
+        "dataset": {"type": "x", "name": "x"},
+        "metrics": [{"type": "f1", "value": 1}],
+    }
+    front = {"license": "cc-by-4.0", "model-index": [{"name": HOSTILE_NAME, "results": [result]}]}
+    (model / "README.md").write_text(f"---\n{yaml.safe_dump(front)}---\n# A card\n")
+    plain, hostile = (
+        write_space(str(saved), tmp_path / "plain"),
+        write_space(str(model), tmp_path / "hostile"),
+    )
+    program, expected = ((folder / "app.py").read_text() for folder in (hostile, plain))
+    assert ast.dump(ast.parse(program)) == ast.dump(ast.parse(expected)).replace("'tiny'", repr(HOSTILE_NAME))
+    assert (
+        front_matter(hostile).keys() == front_matter(plain).keys()
+        and front_matter(hostile)["license"] == "cc-by-4.0"
+    )
+    pages = [
+        re.split(r"^---$", (folder / "README.md").read_text(), flags=re.MULTILINE)[2]
+        for folder in (hostile, plain)
+    ]
+    assert "<script>" not in pages[0] and len(pages[0].splitlines()) == len(pages[1].splitlines())
+
+
+def test_space_of_a_hub_model_holds_its_name_alone(tmp_path, monkeypatch):
+    """If it failed, the Space would look for a folder that it does not have, or not be listed with its
+    model.
+    """
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    folder = write_space("org/mlmner", tmp_path)
+    assert front_matter(folder)["models"] == ["org/mlmner"]
+    assert front_matter(folder)["license"] == "other"
+    assert (
+        "build_demo(*load_model('org/mlmner'), name='org/mlmner', examples=examples())"
+        in (folder / "app.py").read_text()
+    )
+    assert not (folder / "model").exists()
+
+
+def test_names_and_licences_are_those_of_the_card(saved, tmp_path):
+    """If it failed, a page would call its model otherwise than its card does."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    assert (model_name(str(saved)), model_name(str(bare)), model_name("org/x")) == ("tiny", "bare", "org/x")
+    assert (card_data(str(saved)).license, card_data(str(bare)).license) == ("cc-by-4.0", None)
+
+
+def test_name_that_is_no_text_is_written_as_text(saved, tmp_path):
+    """If it failed, a card that calls its model 2024 would stop the Space."""
+    folder = shutil.copytree(saved, tmp_path / "numbered")
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(card.replace("name: tiny", "name: 2024"))
+    assert model_name(str(folder)) == "2024"
+
+
+def test_space_is_not_written_over_anything(saved, tmp_path):
+    """If it failed, a mistyped folder would be filled with a Space, or a model copied into itself without
+    end.
+    """
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="expected a new or an empty folder"):
+        write_space(str(saved), tmp_path)
+    with pytest.raises(ValueError, match="outside of the model's"):
+        write_space(str(saved), saved / "space")
+    with pytest.raises(ValueError, match=r"found no config\.json"):
+        write_space(str(tmp_path), tmp_path / "space")
+    with pytest.raises(ValueError, match="Repo id"):
+        write_space("no/such/folder", tmp_path / "space")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert not (saved / "space").exists()
+
+
+WITHOUT = """
+import runpy, sys
+sys.modules.update(dict.fromkeys({absent!r}))
+runpy.run_path("app.py", run_name="__main__")
+"""
+
+
+def test_space_serves_its_own_copy_with_its_own_requirements(saved, tmp_path):
+    """If it failed, the Space would start here, where everything is installed, and nowhere else."""
+    folder = write_space(str(saved), tmp_path / "space")
+    copied = folder / "modeling_mmner" / "inference" / "demo.py"
+    copied.write_text(copied.read_text().replace("<h1>Named entities", "<h1>COPIED: Named entities"))
+    listed = {
+        re.match(r"[\w-]+", line).group() for line in (folder / "requirements.txt").read_text().splitlines()
+    }
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    modules = {
+        "pillow": "PIL",
+        "pytorch-crf": "torchcrf",
+        "pyyaml": "yaml",
+        "huggingface-hub": "huggingface_hub",
+    }
+    # What Gradio brings itself.
+    unlisted = (
+        {re.match(r"[\w-]+", line).group() for line in dependencies}
+        - listed
+        - {"jinja2", "pyyaml", "rich", "tqdm"}
+    )
+    absent = sorted(modules.get(name, name) for name in unlisted)
+    assert "datasets" in absent
+
+    port = free_port()
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {
+        "GRADIO_SERVER_NAME": "127.0.0.1",
+        "GRADIO_SERVER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WITHOUT.format(absent=absent)],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        assert "COPIED: Named entities" in answer(process, f"http://127.0.0.1:{port}/config", log)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)

@@ -1,0 +1,554 @@
+"""Tests of explanations: word-over-region maps, the gate's mean, pictures with maps drawn over them, and the
+command.
+"""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.cli import main
+from modeling_mmner.inference.explain import (
+    attended_tower,
+    draw_map,
+    draw_maps,
+    explain,
+    region_maps,
+    save_explanation,
+)
+from modeling_mmner.model.images_mmner import PictureError
+from modeling_mmner.training.assembly import train_tokenizer
+from tests.tiny import LABELS, TOWER, VIT, naive_attention, naive_layer, tiny_model
+
+WORDS = ["Jordan", "posts", "from", "Paris", "today", "and", "tomorrow"]
+TEXT = "Jordan posts from Paris today"
+FINE_VIT = VIT | {"backbone_args": VIT["backbone_args"] | {"patch_size": 8}}
+REGISTER_VIT = VIT | {"backbone_args": VIT["backbone_args"] | {"patch_size": 8, "reg_tokens": 2}}
+SWIN_SIZES = {
+    "img_size": 64,
+    "window_size": 2,
+    "embed_dim": 8,
+    "depths": [1, 1, 1, 1],
+    "num_heads": [1, 2, 2, 2],
+}
+SWIN = {"backbone": "swin_tiny_patch4_window7_224", "backbone_args": SWIN_SIZES, "image_size": 64}
+# Each model's settings, the prefix tokens of its attended encoder, and the side of that one's map.
+MODELS = {
+    "cross-modal, cnn": ({"fusion": "cross-modal"}, 0, 2),
+    "cross-modal, swin": ({"fusion": "cross-modal", "vision_towers": [SWIN]}, 0, 2),
+    "cross-modal, vit": ({"fusion": "cross-modal", "vision_towers": [FINE_VIT]}, 1, 4),
+    "collaboration, vit first": (
+        {"fusion": "collaboration", "vision_towers": [FINE_VIT, TOWER | {"pooled": True}]},
+        1,
+        4,
+    ),
+    "collaboration, vit second": (
+        {"fusion": "collaboration", "vision_towers": [TOWER | {"pooled": True}, REGISTER_VIT]},
+        3,
+        4,
+    ),
+}
+WITHOUT_MAPS = {
+    "text alone": {"fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0}},
+    "all pooled": {"fusion": "collaboration", "vision_towers": [TOWER | {"pooled": True}]},
+}
+
+each_model = pytest.mark.parametrize("kind", MODELS)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([WORDS], 100)
+
+
+@pytest.fixture(scope="module")
+def make(tokenizer):
+    """A function that gives a tiny model of some settings and its processor; each is made once."""
+    made = {}
+
+    def parts(**settings):
+        key = json.dumps(settings)
+        if key not in made:
+            size = 64 if settings.get("vision_towers", [TOWER]) else None
+            model = tiny_model(text={"vocab_size": len(tokenizer)}, **settings)
+            made[key] = model, MMNERProcessor(tokenizer, labels=LABELS, image_size=size)
+        return made[key]
+
+    return parts
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A picture of coarse random colours, different in every part."""
+    colours = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize((width, height), Image.Resampling.NEAREST)
+
+
+@torch.no_grad()
+def naive_weights(model: MMNERForTokenClassification, inputs) -> torch.Tensor:
+    """Each word's attention (W, R) over the attended encoder's regions, head by head and without a batch."""
+    context = model.encode(**inputs)
+    words, regions = (
+        context.text.words[0],
+        context.regions[list(model.vision_towers).index(attended_tower(model))].states[0],
+    )
+    if model.config.fusion == "cross-modal":
+        text, _ = naive_layer(model.fusion.text_layer, words, words)
+        return naive_layer(model.fusion.text_guided_image, text, model.fusion.region_projection(regions))[1]
+    reader = next(part for part in model.fusion.readers if hasattr(part, "query"))
+    return naive_attention(reader, words, regions)[1]
+
+
+# Maps and gate
+
+
+@each_model
+def test_maps_are_the_attention_laid_out_region_by_region(make, kind):
+    """If it failed, a map would show another word's or picture's attention, or its regions at other
+    places.
+    """
+    settings, prefix, side = MODELS[kind]
+    model, processor = make(**settings)
+    pictures = [noise(70, 40), noise(33, 90, seed=1)]
+    explanation = explain(model, processor, TEXT, pictures)
+    weights = naive_weights(model, processor(TEXT, images=pictures))
+    assert explanation.maps.shape == (5, 2, side, side) and explanation.maps.dtype == np.float32
+    per_picture = prefix + side * side
+    for word in range(5):
+        for picture in range(2):
+            for row in range(side):
+                for column in range(side):
+                    place = picture * per_picture + prefix + row * side + column
+                    found = explanation.maps[word, picture, row, column]
+                    assert found == pytest.approx(weights[word, place].item(), abs=1e-6)
+    assert explanation.maps.std() > 1e-4
+
+
+@each_model
+def test_what_prefix_tokens_take_is_missing_from_the_maps_and_nothing_else(make, kind):
+    """If it failed, shares of attention would be invented or lost: a ViT's class token takes some that has no
+    place.
+    """
+    settings, prefix, _ = MODELS[kind]
+    model, processor = make(**settings)
+    explanation = explain(model, processor, TEXT, [noise(64, 64), noise(64, 64, seed=1)])
+    weights = naive_weights(model, processor(TEXT, images=explanation.pictures)).view(5, 2, -1)
+    missing = weights[..., :prefix].sum((1, 2)).numpy()
+    np.testing.assert_allclose(explanation.maps.sum((1, 2, 3)), 1 - missing, atol=1e-5)
+    assert (missing > 0.01).all() if prefix else not missing.any()
+
+
+@each_model
+def test_explanation_of_one_post_is_that_of_the_post_in_a_batch(make, kind):
+    """If it failed, maps, gate or entities would depend on the padding of a batch."""
+    settings, prefix, side = MODELS[kind]
+    model, processor = make(**settings)
+    texts = [TEXT, "Paris", "Jordan posts from Paris today and tomorrow and tomorrow"]
+    images = [[noise(64, 64)], [], [noise(64, 64, seed=1), noise(30, 64, seed=2)]]
+    with torch.inference_mode():
+        outputs = model(**processor(texts, images=images), output_attentions=True, output_gate=True)
+    entities = processor.post_process_entities(outputs, texts)
+    for row, (text, pictures) in enumerate(zip(texts, images, strict=True)):
+        alone = explain(model, processor, text, pictures)
+        assert [entity | {"score": 0} for entity in alone.entities] == [
+            entity | {"score": 0} for entity in entities[row]
+        ]
+        if not pictures:
+            assert alone.maps is None and alone.gate is None
+            continue
+        count = len(alone.words)
+        together = (
+            outputs.attentions[row, :count]
+            .view(count, 2, -1)[:, : len(pictures), prefix:]
+            .unflatten(2, (side, side))
+        )
+        np.testing.assert_allclose(alone.maps, together, atol=1e-6)
+        if outputs.gate is not None:
+            np.testing.assert_allclose(alone.gate, outputs.gate[row, :count].mean(-1), atol=1e-6)
+
+
+def test_gate_is_the_mean_of_the_model_s(make):
+    """If it failed, the page would say of a word that it used its picture when it did not."""
+    model, processor = make(fusion="cross-modal")
+    explanation = explain(model, processor, TEXT, noise(64, 64))
+    with torch.inference_mode():
+        gate = model(**processor(TEXT, images=noise(64, 64)), output_gate=True).gate[0]
+    expected = [sum(word.tolist()) / len(word) for word in gate]
+    assert explanation.gate.shape == (5,) and explanation.gate.dtype == np.float32
+    np.testing.assert_allclose(explanation.gate, expected, atol=1e-6)
+    assert 0 < explanation.gate.min() < explanation.gate.max() < 1
+
+
+def test_fusion_without_a_gate_gives_none(make):
+    """If it failed, a model without a gate would be shown with one."""
+    assert explain(*make(**MODELS["collaboration, vit first"][0]), TEXT, noise(64, 64)).gate is None
+
+
+@each_model
+@pytest.mark.parametrize("images", [None, [], [None]], ids=["none", "empty", "list of none"])
+def test_post_without_a_picture_has_entities_and_no_maps(make, kind, images):
+    """If it failed, attention over pictures that are not there would be drawn, or such posts not be
+    explained.
+    """
+    model, processor = make(**MODELS[kind][0])
+    explanation = explain(model, processor, TEXT, images)
+    assert (explanation.maps, explanation.gate, explanation.pictures) == (None, None, [])
+    with torch.inference_mode():
+        (expected,) = processor.post_process_entities(model(**processor(TEXT)), TEXT)
+    assert expected and explanation.entities == expected
+
+
+@pytest.mark.parametrize("kind", WITHOUT_MAPS)
+def test_model_without_regions_has_no_maps(make, kind):
+    """If it failed, a pooled picture's only weight, which is 1 for every word, would be drawn as if it
+    pointed at something.
+    """
+    explanation = explain(*make(**WITHOUT_MAPS[kind]), TEXT, noise(64, 64))
+    assert (explanation.maps, explanation.gate) == (None, None)
+    with pytest.raises(
+        ValueError,
+        match="maps: expected a post with a picture and a model whose words attend over its regions",
+    ):
+        explanation.required_maps()
+
+
+def test_model_of_text_alone_opens_no_picture(make):
+    """If it failed, a broken picture would stop a model that does not look at it."""
+    assert explain(*make(**WITHOUT_MAPS["text alone"]), TEXT, "/not/there.jpg").pictures == []
+
+
+def test_words_and_raw_text_are_explained_alike(make):
+    """If it failed, maps of posts given as words would be off by what the words are split into."""
+    parts = make(fusion="cross-modal")
+    raw, words = explain(*parts, TEXT, noise(64, 64)), explain(*parts, TEXT.split(), [noise(64, 64)])
+    np.testing.assert_array_equal(raw.maps, words.maps)
+    assert (raw.text, raw.words, raw.entities) == (words.text, words.words, words.entities)
+    assert [raw.text[word.start : word.end] for word in raw.words] == TEXT.split()
+
+
+@pytest.mark.parametrize("text", ["", []], ids=["text", "words"])
+def test_empty_post_has_maps_of_no_word(make, text):
+    """If it failed, the padding that stands for an empty text would be explained as a word."""
+    explanation = explain(*make(fusion="cross-modal"), text, noise(64, 64))
+    assert (
+        explanation.maps.shape == (0, 1, 2, 2) and explanation.gate.shape == (0,) and explanation.words == []
+    )
+
+
+def test_pictures_are_whole_and_upright(make, tmp_path):
+    """If it failed, a map would be drawn over another picture than the model read: turned, transparent, or a
+    square.
+    """
+    turned = noise(40, 20)
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    explanation = explain(
+        *make(fusion="cross-modal"), TEXT, [str(tmp_path / "turned.png"), noise(30, 50).convert("RGBA")]
+    )
+    assert [(picture.mode, picture.size) for picture in explanation.pictures] == [
+        ("RGB", (20, 40)),
+        ("RGB", (30, 50)),
+    ]
+
+
+def test_entity_types_are_found_by_word(make):
+    """If it failed, a word would be shown with the type of an entity that it is no part of."""
+    explanation = explain(*make(fusion="cross-modal"), TEXT, noise(64, 64))
+    inside = [
+        {
+            entity["entity_group"]
+            for entity in explanation.entities
+            if entity["start"] <= word.start < entity["end"]
+        }
+        for word in explanation.words
+    ]
+    assert [explanation.entity_type(number) for number in range(5)] == [
+        next(iter(types), None) for types in inside
+    ]
+    assert explanation.entities
+
+
+def test_prefix_tokens_are_those_of_timm(make):
+    """If it failed, maps would be shifted by a class token or by registers."""
+    found = {
+        kind: attended_tower(make(**settings)[0]).prefix_tokens for kind, (settings, _, _) in MODELS.items()
+    }
+    assert found == {kind: prefix for kind, (_, prefix, _) in MODELS.items()}
+
+
+# What cannot be explained
+
+
+def test_model_in_training_mode_is_refused(make):
+    """If it failed, dropout would draw another map at each call, and there would be no entities."""
+    model, processor = make(fusion="cross-modal")
+    model.train()
+    try:
+        with pytest.raises(
+            ValueError,
+            match=r"expected a model in evaluation mode, found it in training mode; call model.eval",
+        ):
+            explain(model, processor, TEXT)
+    finally:
+        model.eval()
+
+
+def test_explaining_changes_no_mode_and_keeps_no_graph(make):
+    """If it failed, looking into a model between two steps of training would change how it goes on."""
+    model, processor = make(fusion="cross-modal")
+    before = {
+        name: (module.training, len(module._forward_pre_hooks)) for name, module in model.named_modules()
+    }
+    explain(model, processor, TEXT, noise(64, 64))
+    assert {
+        name: (module.training, len(module._forward_pre_hooks)) for name, module in model.named_modules()
+    } == before
+    assert torch.is_grad_enabled() and all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_several_posts_are_refused(make):
+    """If it failed, the first of several posts would be explained and the others dropped."""
+    with pytest.raises(
+        TypeError,
+        match="expected one text or the words of one post, found several posts; explain them one by one",
+    ):
+        explain(*make(fusion="cross-modal"), [["Jordan"], ["Paris"]])
+
+
+def test_broken_picture_is_named(make):
+    """If it failed, the page could not tell a user what is wrong with a picture."""
+    with pytest.raises(PictureError, match=r"^picture /not/there.jpg: expected a file, found none"):
+        explain(*make(fusion="cross-modal"), TEXT, "/not/there.jpg")
+
+
+def test_regions_that_are_no_square_are_refused():
+    """If it failed, tokens without a place would be drawn at some place of the picture."""
+    tower = SimpleNamespace(prefix_tokens=1, backbone=SimpleNamespace(timm_model=torch.nn.Identity()))
+    with pytest.raises(
+        ValueError,
+        match=r"expected a square map, found 6 regions a picture after 1 prefix tokens; .* Identity",
+    ):
+        region_maps(torch.rand(3, 14), tower, pictures=2)
+
+
+# Drawing
+
+
+@pytest.mark.parametrize("shade", [0, 128, 255])
+@pytest.mark.parametrize("size", [(80, 60), (7, 200), (300, 5)])
+@pytest.mark.parametrize("grid", [(2, 2), (7, 7), (3, 5)])
+def test_hot_spot_is_where_the_weight_is(shade, size, grid):
+    """If it failed, the map would be drawn transposed or mirrored, or be lost on a white or black picture."""
+    for hot in [(0, 0), (0, grid[1] - 1), (grid[0] - 1, 0), (grid[0] // 2, grid[1] // 2)]:
+        weights = np.zeros(grid, dtype=np.float32)
+        weights[hot] = 0.01
+        drawn = draw_map(Image.new("RGB", size, (shade,) * 3), weights)
+        assert (drawn.size, drawn.mode) == (size, "RGB")
+        light = np.asarray(drawn.convert("L"), dtype=float)
+        row, column = np.unravel_index(light.argmax(), light.shape)
+        assert (int((row + 0.5) * grid[0] / size[1]), int((column + 0.5) * grid[1] / size[0])) == hot
+
+
+def test_more_attention_is_brighter():
+    """If it failed, the colours would not have the order of the weights."""
+    weights = np.linspace(0, 1, 9, dtype=np.float32)[None]
+    light = np.asarray(draw_map(Image.new("RGB", (900, 10), "gray"), weights).convert("L"), dtype=float)[5]
+    centres = light[50::100]
+    assert (np.diff(centres) > 5).all()
+
+
+def test_picture_stays_visible_under_its_map():
+    """If it failed, one could not see what lies at the place that is looked at."""
+    picture = Image.new("RGB", (64, 64), "white")
+    picture.paste("black", (0, 32, 64, 64))
+    for weights in (np.zeros((2, 2)), np.ones((2, 2)), np.eye(2)):
+        light = np.asarray(draw_map(picture, weights).convert("L"), dtype=float)
+        assert (light[8, [8, 56]] - light[56, [56, 8]] > 60).all()
+
+
+@pytest.mark.parametrize("weights", [np.zeros((2, 2)), np.full((2, 2), 0.25), np.full((1, 1), 1e-30)])
+def test_flat_map_is_drawn_flat(weights):
+    """If it failed, a map of nothing would divide by 0, or noise be blown up to a hot spot."""
+    with np.errstate(all="raise"):
+        drawn = np.asarray(draw_map(Image.new("RGB", (20, 10), "gray"), weights))
+    assert (drawn == drawn[0, 0]).all()
+    assert (drawn[0, 0].mean() > 120) == bool(weights.max() > 0)
+
+
+def test_colours_are_scaled_to_the_map_s_maximum_or_the_one_given():
+    """If it failed, weak maps would be black, or several maps of one scale not be comparable."""
+    picture, weights = noise(40, 30), np.random.default_rng(0).random((3, 3))
+    drawn = np.asarray(draw_map(picture, weights))
+    np.testing.assert_array_equal(np.asarray(draw_map(picture, weights / 64)), drawn)
+    np.testing.assert_array_equal(np.asarray(draw_map(picture, weights, maximum=weights.max())), drawn)
+    assert np.asarray(draw_map(picture, weights, maximum=4.0)).mean() < drawn.mean() - 10
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [np.ones(4), np.ones((0, 2)), np.ones((1, 2, 2)), np.array([[0.5, np.nan]]), np.array([[-0.1, 1.0]])],
+)
+def test_weights_that_are_no_map_are_refused(weights):
+    """If it failed, a wrong array would be drawn as some picture, or end in an error of a library."""
+    with pytest.raises(
+        ValueError, match=r"map: expected weights \(h, w\), finite and at least 0, found shape"
+    ):
+        draw_map(noise(8, 8), weights)
+
+
+def test_maps_of_several_pictures_are_drawn_side_by_side_on_one_scale():
+    """If it failed, a picture that is hardly looked at would look as hot as the one that is."""
+    pictures, maps = [noise(30, 20), noise(10, 40, seed=1)], np.zeros((2, 2, 2), dtype=np.float32)
+    maps[0, 0, 0], maps[1, 1, 1] = 0.8, 0.1
+    strip = draw_maps(pictures, maps)
+    assert strip.size == (40, 40)
+    for box, picture, weights in zip([(0, 0, 30, 20), (30, 0, 40, 40)], pictures, maps, strict=True):
+        expected = draw_map(picture, weights, maximum=maps.max())
+        np.testing.assert_array_equal(np.asarray(strip.crop(box)), np.asarray(expected))
+    assert strip.getpixel((5, 35)) == (255, 255, 255)
+
+
+# Files and the command
+
+
+def saved(parts, folder):
+    """The folder, with a model and its processor in it."""
+    for part in parts:
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(make, tmp_path_factory):
+    return saved(make(fusion="cross-modal"), tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    noise(50, 30).save(path)
+    return path
+
+
+def run(folder, picture, output, *options) -> int:
+    common = ["--model", folder, "--text", TEXT, "--image", picture, "--output_dir", output]
+    return main(["explain", *map(str, common), *map(str, options)])
+
+
+def test_command_writes_what_explain_gives(folder, make, picture, tmp_path, capsys):
+    """If it failed, the files would hold other maps than the model's, or be named so that words cannot be
+    told apart.
+    """
+    assert run(folder, picture, tmp_path / "new" / "folder") == 0
+    expected = explain(*make(fusion="cross-modal"), TEXT, picture)
+    written = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
+    assert written == {
+        "explanation.json",
+        *(f"{number}_{word}.png" for number, word in enumerate(TEXT.split(), start=1)),
+    }
+    record = json.loads((tmp_path / "new" / "folder" / "explanation.json").read_text(encoding="utf-8"))
+    assert record["text"] == TEXT and record["entities"] == expected.entities
+    assert [word["text"] for word in record["words"]] == TEXT.split()
+    assert all(TEXT[word["start"] : word["end"]] == word["text"] for word in record["words"])
+    np.testing.assert_allclose(record["maps"], expected.maps)
+    np.testing.assert_allclose(record["gate"], expected.gate)
+    for number, word in enumerate(TEXT.split(), start=1):
+        drawn = np.asarray(Image.open(tmp_path / "new" / "folder" / f"{number}_{word}.png"))
+        np.testing.assert_array_equal(
+            drawn, np.asarray(draw_map(expected.pictures[0], expected.maps[number - 1, 0]))
+        )
+
+
+def test_command_prints_a_line_for_each_word(folder, make, picture, tmp_path, capsys):
+    """If it failed, one would have to open the files to learn which word looked where."""
+    assert run(folder, picture, tmp_path) == 0
+    expected = explain(*make(fusion="cross-modal"), TEXT, picture)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:2] for line in lines] == [
+        [str(number), word] for number, word in enumerate(TEXT.split(), start=1)
+    ]
+    assert [line[2] for line in lines] == [expected.entity_type(number) or "-" for number in range(5)]
+    assert [line[4] for line in lines] == [f"{gate:.2f}" for gate in expected.gate]
+    assert [line[5] for line in lines] == [f"{maps.max():.2f}" for maps in expected.maps]
+
+
+def test_chosen_words_alone_are_drawn(folder, picture, tmp_path, capsys):
+    """If it failed, a long post would give a file for each of its words."""
+    assert run(folder, picture, tmp_path, "--words", "4,1") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"1_Jordan.png", "4_Paris.png", "explanation.json"}
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["4", "1"]
+
+
+def test_file_names_are_safe(make, picture, tmp_path):
+    """If it failed, a word could write outside the folder, or a URL or half an emoji end the command."""
+    words = ["../up", "https://a.b/c?d=e", "Zoë", "\ud83d", "x" * 300, "a\x00b", "😍"]
+    explanation = explain(*make(fusion="cross-modal"), words, picture)
+    save_explanation(explanation, tmp_path / "out", words=range(1, len(words) + 1))
+    names = sorted(
+        (path.name for path in (tmp_path / "out").glob("*.png")), key=lambda name: int(name.split("_")[0])
+    )
+    assert names == [
+        "1____up.png",
+        "2_https___a_b_c_d_e.png",
+        "3_Zoë.png",
+        "4__.png",
+        f"5_{'x' * 40}.png",
+        "6_a_b.png",
+        "7__.png",
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    assert json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))[
+        "text"
+    ] == " ".join(words)
+
+
+def test_several_pictures_are_drawn_in_one_file(folder, make, picture, tmp_path):
+    """If it failed, only the first picture of a post would be shown."""
+    assert run(folder, picture, tmp_path, "--image", picture, picture) == 0
+    expected = explain(*make(fusion="cross-modal"), TEXT, [picture, picture])
+    drawn = np.asarray(Image.open(tmp_path / "1_Jordan.png"))
+    np.testing.assert_array_equal(drawn, np.asarray(draw_maps(expected.pictures, expected.maps[0])))
+    assert drawn.shape == (30, 100, 3)
+
+
+@pytest.mark.parametrize("words", ["0", "6", "1,9"])
+def test_word_that_is_not_there_is_named(folder, picture, tmp_path, capsys, words):
+    """If it failed, a wrong number would draw the last word or end in a traceback."""
+    assert run(folder, picture, tmp_path / "out", "--words", words) == 2
+    assert (
+        f"explain: words: expected numbers in 1..5, found {words.split(',')[-1]}\n" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", ["a", "1,,2", "-1", ""])
+def test_words_that_are_no_numbers_are_named(folder, picture, tmp_path, capsys, words):
+    """If it failed, a slip would end in a traceback."""
+    with pytest.raises(SystemExit, match="2"):
+        run(folder, picture, tmp_path, f"--words={words}")
+    assert f"--words: expected numbers separated by commas, found {words!r}" in capsys.readouterr().err
+
+
+def test_broken_picture_ends_the_command_in_a_line(folder, tmp_path, capsys):
+    """If it failed, a mistyped file name would end in a traceback or in maps over nothing."""
+    assert run(folder, tmp_path / "nothere.png", tmp_path / "out") == 2
+    assert (
+        "explain: picture " in (printed := capsys.readouterr().err)
+        and "expected a file, found none" in printed
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_model_without_maps_ends_the_command_in_a_line(make, picture, tmp_path, capsys):
+    """If it failed, the command would write files without a map and look as if it had worked."""
+    model = saved(make(**WITHOUT_MAPS["text alone"]), tmp_path / "model")
+    assert run(model, picture, tmp_path / "out") == 2
+    assert (
+        "explain: maps: expected a post with a picture and a model whose words attend"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()

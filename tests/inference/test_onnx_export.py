@@ -1,0 +1,433 @@
+"""Tests of the exported folder: onnxruntime and numpy against torch, and a process that has no torch."""
+
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.cli import main
+from modeling_mmner.inference import onnx_decoding, onnx_export
+from modeling_mmner.inference.onnx_decoding import ExportedModel, existing_windows
+from modeling_mmner.model.crf_mmner import CRF
+from tests.elsewhere import run_elsewhere
+from tests.shared_data import SENTENCES, bpe_tokenizer, property_test
+from tests.tiny import LABELS, SYSTEMS, parts_of, ready_model, stir
+
+# MLMNER reads short windows; 2M-NER is saved in half precision, and its ViT sees pictures of another size
+# than the processor's. A model that reads contexts is MLMNER in longer windows. GVATT reads characters by a
+# BiLSTM and has a second one over the words, AdaCAN reads characters by a CNN; neither has windows.
+SETTINGS = {
+    "mlmner": SYSTEMS["mlmner"],
+    "2m-ner": SYSTEMS["2m-ner"],
+    "text-only": {"fusion": "text-only"},
+    "context": {"fusion": "cross-modal"},
+    "gvatt": SYSTEMS["gvatt"],
+    "adacan": SYSTEMS["adacan"],
+}
+HALF_PRECISION = "2m-ner"
+each_system = pytest.mark.parametrize("system", SETTINGS)
+LABEL_SETS = {"typed": LABELS, "shuffled": ["B-LOC", "I-PER", "O", "I-LOC", "B-PER"], "bare": ["O", "B", "I"]}
+TEXTS = ["Jordan posts from Paris !", "", "London . Santos @ Amazon in München", "El niño , Italie " * 30]
+
+
+class Exported(NamedTuple):
+    """A model in torch, its processor, the same exported, and what the command said."""
+
+    model: MMNERForTokenClassification
+    processor: MMNERProcessor
+    exported: ExportedModel
+    folder: Path
+    output: str
+
+
+@pytest.fixture(scope="module")
+def systems(tmp_path_factory):
+    """A function that gives a system's model, exported once."""
+    root, made = tmp_path_factory.mktemp("exported"), {}
+
+    def export(system: str) -> Exported:
+        if system not in made:
+            source, folder, output = root / f"{system} in torch", root / system, io.StringIO()
+            save_model(source, system)
+            with contextlib.redirect_stdout(output):
+                assert main(["export-onnx", "--model", str(source), "--output_dir", str(folder)]) == 0
+            model = MMNERForTokenClassification.from_pretrained(source, dtype=torch.float32).eval()
+            processor = MMNERProcessor.from_pretrained(folder)
+            made[system] = Exported(model, processor, onnx_decoding.load(folder), folder, output.getvalue())
+        return made[system]
+
+    return export
+
+
+def save_model(folder: Path, system: str) -> Path:
+    if "text_tower" in SETTINGS[system]:
+        for part in parts_of(SETTINGS[system], posts=SENTENCES, seed=1):
+            part.save_pretrained(folder)
+        return folder
+    tokenizer = bpe_tokenizer()
+    tokenizer.model_max_length = 16 if system == "mlmner" else 64
+    model = ready_model(**SETTINGS[system], text={"vocab_size": len(tokenizer), "num_hidden_layers": 1})
+    if system == HALF_PRECISION:
+        model.bfloat16()
+    model.save_pretrained(folder)
+    image_size, context_window = 64 if model.vision_towers else None, 8 if system == "context" else None
+    MMNERProcessor(
+        tokenizer, labels=LABELS, image_size=image_size, context_window=context_window
+    ).save_pretrained(folder)
+    return folder
+
+
+def batch_of(
+    processor: MMNERProcessor, lengths: tuple[int, ...], pictures: tuple[int, ...], *, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Random words and pictures: how many each post has."""
+    random = np.random.default_rng(seed)
+    known = sorted({word for words in SENTENCES for word in words})
+    texts = [[known[number] for number in random.integers(0, len(known), length)] for length in lengths]
+    images = [list(random.integers(256, size=(count, 64, 64, 3), dtype=np.uint8)) for count in pictures]
+    contexts = [" ".join(known[: number % 9]) for number in range(len(lengths))]
+    return dict(processor(texts, images=images, context=contexts))
+
+
+def as_arrays(batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in batch.items()}
+
+
+def in_torch(model: MMNERForTokenClassification, batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    with torch.inference_mode():
+        output = model(**batch)
+    return {name: output[name].numpy() for name in ("logits", "tags", "span_scores")}
+
+
+# The graph
+
+
+@each_system
+@pytest.mark.parametrize(
+    ("lengths", "pictures"),
+    [
+        ((1,), (1,)),
+        ((4, 2), (0, 0)),
+        ((2, 0, 9, 3, 3), (3, 1, 0, 2, 1)),
+        ((0,), (2,)),
+        ((0,), (0,)),
+        ((60, 1, 8, 0), (0, 1, 1, 0)),
+    ],
+    ids=[
+        "one word",
+        "no pictures",
+        "many pictures",
+        "empty with pictures",
+        "empty",
+        "longer than the window",
+    ],
+)
+def test_outputs_equal_torch(systems, system, lengths, pictures):
+    """If it failed, an axis of the graph would be stuck at its traced size, or the exported model say
+    something else.
+    """
+    exported = systems(system)
+    batch = batch_of(exported.processor, lengths, pictures)
+    expected, found = in_torch(exported.model, batch), exported.exported(**as_arrays(batch))
+    assert found.keys() == expected.keys()
+    np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-4, rtol=0)
+    np.testing.assert_array_equal(found["tags"], expected["tags"])
+    np.testing.assert_allclose(found["span_scores"], expected["span_scores"], atol=1e-5, rtol=0)
+
+
+@each_system
+def test_graph_takes_what_the_processor_returns(systems, system):
+    """If it failed, the graph could not be used in another runtime by what its file says."""
+    exported = systems(system)
+    inputs = dict(exported.processor([["Paris"], ["in", "London"]], return_tensors="np"))
+    batch = {name: torch.from_numpy(array) for name, array in inputs.items()}
+    windows = {"input_ids", "attention_mask", "token_type_ids"} & inputs.keys()
+    inputs |= {name: inputs[name][:, 0] for name in windows}
+    inputs["word_windows"] = np.zeros_like(inputs["word_starts"]) + np.arange(2)[:, None]
+    session = exported.exported.session
+    wanted = [node.name for node in session.get_inputs()]
+    (logits,) = session.run(None, {name: inputs[name] for name in wanted})
+    np.testing.assert_allclose(logits, in_torch(exported.model, batch)["logits"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("system", ["mlmner", "2m-ner", "gvatt", "adacan"])
+def test_pixels_of_missing_pictures_change_nothing(systems, system):
+    """If it failed, whatever stands in the place of a missing picture would be seen."""
+    exported = systems(system)
+    batch = as_arrays(batch_of(exported.processor, (3, 5, 2), (1, 0, 2)))
+    missing = ~batch["image_mask"]
+    other = batch["pixel_values"].copy()
+    other[missing] = 255 - other[missing]
+    assert not np.array_equal(other, batch["pixel_values"])
+    found = exported.exported(**batch | {"pixel_values": other})
+    np.testing.assert_array_equal(found["logits"], exported.exported(**batch)["logits"])
+
+
+@pytest.mark.parametrize("system", ["gvatt", "adacan"])
+@pytest.mark.parametrize(
+    "texts", [[["", "Paris", "😀" * 40, "El niño"], [], ["", ""]], [["", ""], []]], ids=["some", "none"]
+)
+def test_words_without_characters_equal_torch(systems, system, texts):
+    """If it failed, a word without a byte would be read as the word before it, or be a number out of
+    nowhere.
+    """
+    exported = systems(system)
+    batch = dict(exported.processor(texts))
+    assert batch["character_ids"].flatten(1).any() == any(map(any, texts))
+    found, expected = exported.exported(**as_arrays(batch)), in_torch(exported.model, batch)
+    np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-4, rtol=0)
+
+
+@each_system
+def test_graph_is_one_valid_file(systems, system):
+    """If it failed, the folder could not be moved as its parts say, or other runtimes refuse the graph."""
+    graph = systems(system).folder / "model.onnx"
+    assert not list(graph.parent.glob("*.data"))
+    onnx.checker.check_model(graph, full_check=True)
+
+
+# Entities
+
+
+@each_system
+def test_entities_equal_torch(systems, system):
+    """If it failed, users of the exported folder would get other entities, offsets or scores."""
+    exported = systems(system)
+    pictures = [Image.linear_gradient("L"), None, [Image.radial_gradient("L")] * 2, None]
+    inputs = dict(exported.processor(TEXTS, images=pictures, return_tensors="np"))
+    outputs = in_torch(exported.model, {name: torch.from_numpy(array) for name, array in inputs.items()})
+    expected = exported.processor.post_process_entities(outputs, text=TEXTS)
+    found = exported.processor.post_process_entities(exported.exported(**inputs), text=TEXTS)
+    assert [len(entities) for entities in found] == [len(entities) for entities in expected]
+    assert sum(map(len, expected)) > 5, "hardly any entities to compare"
+    for post, reference in zip(found, expected, strict=True):
+        for entity, other in zip(post, reference, strict=True):
+            assert entity == other | {"score": pytest.approx(other["score"], abs=1e-5)}
+
+
+ALONE = """
+import json, sys
+import numpy as np
+import onnx_decoding
+inputs = dict(np.load(sys.argv[2]))
+np.savez(sys.argv[3], **onnx_decoding.load(sys.argv[1])(**inputs))
+found = {name.partition(".")[0] for name in sys.modules}
+assert not found & {"torch", "transformers", "modeling_mmner"}
+"""
+
+
+def test_decoding_needs_numpy_and_onnxruntime_alone(systems, tmp_path):
+    """If it failed, a server without torch could not run the exported folder."""
+    exported = systems("mlmner")
+    batch = as_arrays(batch_of(exported.processor, (5, 0, 40), (1, 0, 2)))
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(exported.folder / "onnx_decoding.py", alone)
+    np.savez(tmp_path / "inputs.npz", **batch)
+    blocked = ("torch", "transformers", "modeling_mmner", "dataset_scripts", "onnx", "onnxscript")
+    run_elsewhere(
+        ALONE, exported.folder, tmp_path / "inputs.npz", tmp_path / "found.npz", folder=alone, blocked=blocked
+    )
+    found, expected = np.load(tmp_path / "found.npz"), exported.exported(**batch)
+    assert set(found.files) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, atol=1e-6, rtol=0)
+
+
+WITH_PROCESSOR = """
+import json, sys
+from transformers import AutoProcessor
+from onnx_decoding import load
+processor = AutoProcessor.from_pretrained(".", trust_remote_code=True)
+texts = json.loads(sys.argv[1])
+outputs = load(".")(**processor(texts, return_tensors="np"))
+print(json.dumps(processor.post_process_entities(outputs, text=texts)))
+"""
+
+
+def test_folder_needs_no_package(systems, tmp_path):
+    """If it failed, the processor's code or settings would be missing from the folder, or the README's
+    example not run.
+    """
+    exported = systems("mlmner")
+    folder = shutil.copytree(exported.folder, tmp_path / "folder")
+    found = json.loads(run_elsewhere(WITH_PROCESSOR, json.dumps(TEXTS), folder=folder).stdout)
+    outputs = exported.exported(**exported.processor(TEXTS, return_tensors="np"))
+    expected = exported.processor.post_process_entities(outputs, text=TEXTS)
+    assert [[entity["word"] for entity in post] for post in found] == [
+        [entity["word"] for entity in post] for post in expected
+    ]
+    assert found == [
+        [one | {"score": pytest.approx(one["score"], abs=1e-6)} for one in post] for post in expected
+    ]
+
+
+# Decoding in numpy
+
+
+def both_crfs(labels: list[str]) -> tuple[CRF, onnx_decoding.CRF]:
+    """The same CRF in torch and in numpy."""
+    torch.manual_seed(1)
+    crf = CRF(labels)
+    stir(crf, scale=1.0)
+    parts = {"start": crf.start_transitions, "transitions": crf.transitions, "end": crf.end_transitions}
+    return crf, onnx_decoding.CRF(labels, **{name: part.tolist() for name, part in parts.items()})
+
+
+@property_test
+@given(
+    labels=st.sampled_from(sorted(LABEL_SETS)),
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    padding=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_crf_equals_torch(labels, lengths, padding, seed):
+    """If it failed, the exported model's tags or scores would not be its CRF's, for empty texts or padding
+    for example.
+    """
+    ours, exported = both_crfs(LABEL_SETS[labels])
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(max(lengths) + padding) < torch.tensor(lengths)[:, None]
+    emissions = 3 * torch.randn(*mask.shape, ours.num_tags, generator=generator)
+    emissions[~mask] = torch.nan
+    tags = ours.decode_batch(emissions, mask=mask)
+    found = exported.decode_batch(emissions.numpy(), mask=mask.numpy())
+    np.testing.assert_array_equal(found, tags.numpy())
+    scores = ours.span_scores(emissions, tags, mask=mask)
+    with np.errstate(all="raise", under="ignore"):
+        found_scores = exported.span_scores(emissions.numpy(), found, mask=mask.numpy())
+    assert found.dtype == np.int64 and found_scores.dtype == np.float32
+    np.testing.assert_allclose(found_scores, scores.numpy(), atol=2e-5, rtol=0)
+
+
+def test_scores_of_a_long_text_are_exact():
+    """If it failed, scores would lose digits with each word, as sums in float32 do."""
+    _, crf = both_crfs(LABELS)
+    mask = np.ones((1, 300), dtype=bool)
+    # A constant for all labels of a word changes no probability. Emissions in 64ths keep all their bits
+    # beside it.
+    emissions = (
+        np.random.default_rng(0).integers(-300, 300, size=(1, 300, len(LABELS))).astype(np.float32) / 64
+    )
+    tags = crf.decode_batch(emissions, mask=mask)
+    scores = crf.span_scores(emissions, tags, mask=mask)
+    assert (scores > 0.1).sum() > 50
+    np.testing.assert_allclose(crf.span_scores(emissions + 512, tags, mask=mask), scores, atol=1e-6, rtol=0)
+
+
+def test_crf_refuses_what_does_not_fit():
+    """If it failed, a mask with a hole or emissions of another model would silently give wrong tags."""
+    _, crf = both_crfs(LABELS)
+    emissions, mask = np.zeros((2, 3, 5), np.float32), np.ones((2, 3), dtype=bool)
+    hole = mask.copy()
+    hole[0, 1] = False
+    for wrong_emissions, wrong_mask, message in [
+        (emissions[..., :4], mask, r"emissions: expected shape \(B, W, 5\) with W > 0, got \(2, 3, 4\)"),
+        (emissions[:, :0], mask[:, :0], r"with W > 0, got \(2, 0, 5\)"),
+        (emissions, mask[:, :2], r"mask: expected bool of shape \(2, 3\), got bool of shape \(2, 2\)"),
+        (emissions, mask.astype(int), r"mask: expected bool of shape \(2, 3\), got int64"),
+        (emissions, hole, "padding after, got a mask with a hole"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            crf.decode_batch(wrong_emissions, mask=wrong_mask)
+
+
+# Windows
+
+
+@property_test
+@given(
+    counts=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    size=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+def test_windows_that_exist_are_picked_out(counts, size, seed):
+    """If it failed, words would take the state of another text's window, or empty windows be computed."""
+    random = np.random.default_rng(seed)
+    exists = np.arange(max(counts)) < np.array(counts)[:, None]
+    ids = np.arange(exists.size * size).reshape(*exists.shape, size)
+    starts = np.stack([random.integers(0, count * size, 5) for count in counts])
+    found = existing_windows(
+        {"input_ids": ids, "attention_mask": np.repeat(exists[..., None], size, axis=2).astype(int)}, starts
+    )
+    assert found["input_ids"].shape == (sum(counts), size) and found["attention_mask"].all()
+    expected = np.stack([row.ravel()[places] for row, places in zip(ids, starts, strict=True)])
+    np.testing.assert_array_equal(found["input_ids"][found["word_windows"], found["word_starts"]], expected)
+
+
+# The command
+
+
+def test_command_says_what_it_made_and_how_exact_it_is(systems):
+    """If it failed, a user would not learn whether the exported model can be trusted."""
+    exported = systems("mlmner")
+    made, checked = exported.output.splitlines()
+    assert made.startswith(f"wrote {exported.folder}: model.onnx (opset ")
+    assert 0 <= float(checked.split(": ")[1].split(",")[0]) <= onnx_export.TOLERANCE
+    assert {"model.onnx", "decoding.json", "onnx_decoding.py", "processor_config.json", "tokenizer.json"} <= {
+        path.name for path in exported.folder.iterdir()
+    }
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The folder of a model of text alone."""
+    return save_model(tmp_path_factory.mktemp("small") / "model", "text-only")
+
+
+def refusal(capsys, model: Path, folder: Path) -> str:
+    """What the command says when it refuses."""
+    assert main(["export-onnx", "--model", str(model), "--output_dir", str(folder)]) == 2
+    return capsys.readouterr().err
+
+
+def test_missing_extra_is_named(small, tmp_path, monkeypatch, capsys):
+    """If it failed, a user without the extra would see a traceback out of torch."""
+    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnxscript" else name)
+    message = refusal(capsys, small, tmp_path / "out")
+    assert message.startswith("export-onnx: ") and "found no onnxscript; pip install 'mmner[onnx]'" in message
+
+
+def test_other_folders_are_left_alone(small, tmp_path, capsys):
+    """If it failed, an export would mix with or delete what a user keeps in the folder."""
+    (tmp_path / "mine.txt").write_text("mine")
+    assert "expected a new or an empty folder, found something else there" in refusal(capsys, small, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_models_that_cannot_be_traced_are_named(small, tmp_path, monkeypatch, capsys):
+    """If it failed, an encoder that torch cannot trace would end in a traceback, or leave half a folder."""
+
+    def fail(*_, **__):
+        raise RuntimeError("cannot trace this\nand more")
+
+    monkeypatch.setattr(torch.export, "export", fail)
+    message = refusal(capsys, small, tmp_path / "out")
+    assert (
+        "expected a model of which torch can make a graph, found one with bert: cannot trace this\n"
+        in message
+    )
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("difference", [0.5, float("nan")])
+def test_wrong_graphs_are_not_kept(small, tmp_path, monkeypatch, capsys, difference):
+    """If it failed, a graph that computes something else would be handed out as the model."""
+    stub = SimpleNamespace(save=lambda path: path.touch())
+    monkeypatch.setattr(onnx_export, "_graph", lambda *_: stub)
+    monkeypatch.setattr(onnx_export, "_difference", lambda *_: difference)
+    message = refusal(capsys, small, tmp_path / "out")
+    assert f"within 0.0001 of torch's, found a difference of {difference:.1e}; no folder was made" in message
+    assert not any(tmp_path.iterdir())

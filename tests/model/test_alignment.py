@@ -1,0 +1,245 @@
+"""Tests of the contrastive alignment against loops over single pairs, and of 2M-NER's total loss."""
+
+import math
+
+import pytest
+import torch
+import torchcrf
+from torch import Tensor, nn
+
+from modeling_mmner.model.context_mmner import Context, FusionOutput, Regions, TextStates, Widths
+from modeling_mmner.model.objectives_mmner import ContrastiveAlignment, nt_xent
+from tests.tiny import LABELS, SYSTEMS, gradients, stir, tiny_batch, tiny_config, tiny_model
+
+WIDTH, CHANNELS = 8, (12, 6)
+REGIONS = (3, 0, 4, 2, 1)
+
+
+def make_context() -> Context:
+    """Five posts with random vectors, seen by two picture encoders, the second pooled; the second post has no
+    picture.
+    """
+    generator = torch.Generator().manual_seed(0)
+    region_mask = torch.arange(max(REGIONS)) < torch.tensor(REGIONS)[:, None]
+    pooled_mask = region_mask[:, :1]
+    states = [
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((5, WIDTH), (*region_mask.shape, CHANNELS[0]), (5, 1, CHANNELS[1]))
+    ]
+    sentence, regions, vectors = (tensor.requires_grad_() for tensor in states)
+    text = TextStates(torch.empty(0), torch.ones(5, 3, dtype=torch.bool), sentence)
+    return Context(
+        text, [Regions(regions, region_mask), Regions(vectors, pooled_mask)], FusionOutput(torch.empty(0))
+    )
+
+
+def make_alignment(channels: tuple[int, ...] = CHANNELS, **settings: float) -> ContrastiveAlignment:
+    torch.manual_seed(1)
+    config = tiny_config(fusion="collaboration", **settings)
+    alignment = ContrastiveAlignment(
+        config, Widths(text=WIDTH, channels=channels, heads=4, features=WIDTH)
+    ).double()
+    stir(alignment, scale=0.3)
+    return alignment
+
+
+def make_pairs(count: int) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(2)
+    first, second = (3 * torch.randn(count, WIDTH, dtype=torch.float64) for _ in range(2))
+    return first.requires_grad_(), second.requires_grad_()
+
+
+def naive_nt_xent(first: list[Tensor], second: list[Tensor], temperature: float) -> Tensor:
+    """Chen et al. 2020, eq. 1: of all 2P vectors each one's own term, as a quotient of sums."""
+    vectors, losses = [*first, *second], []
+    for index, anchor in enumerate(vectors):
+
+        def match(other: Tensor, anchor: Tensor = anchor) -> Tensor:
+            return (anchor @ other / anchor.norm() / other.norm() / temperature).exp()
+
+        partner = vectors[index - len(first)]  # of a first one its second, from the end
+        losses.append(
+            -(
+                match(partner) / sum(match(other) for place, other in enumerate(vectors) if place != index)
+            ).log()
+        )
+    return torch.stack(losses).mean()
+
+
+def naive_head(head: nn.Sequential, vector: Tensor) -> Tensor:
+    first, _, last = head
+    return last.weight @ (first.weight @ vector + first.bias).clamp(min=0) + last.bias
+
+
+def naive_alignment(alignment: ContrastiveAlignment, context: Context, temperature: float) -> Tensor:
+    """The sum over picture encoders, with one text head for all."""
+    sentence, has_picture = context.text.sentence, context.has_picture
+    rows = [row for row in range(len(sentence)) if has_picture[row] and context.text.mask[row].any()]
+    losses = []
+    for head, regions in zip(alignment.picture_heads, context.regions, strict=True):
+        texts = [naive_head(alignment.text_head, sentence[row]) for row in rows]
+        pictures = [naive_head(head, regions.states[row, regions.mask[row]].mean(0)) for row in rows]
+        losses.append(naive_nt_xent(texts, pictures, temperature))
+    return torch.stack(losses).sum()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.1, 2.0])
+@pytest.mark.parametrize("count", [2, 5])
+def test_nt_xent_equals_its_equation(count, temperature):
+    """If it failed, a vector would be its own negative, the partner another post's, or the temperature
+    misplaced.
+    """
+    pairs = make_pairs(count)
+    loss, expected = nt_xent(*pairs, temperature=temperature), naive_nt_xent(*map(list, pairs), temperature)
+    torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        gradients(loss, list(pairs)), gradients(expected, list(pairs)), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_nt_xent_of_orthogonal_pairs_is_known():
+    """If it failed, the loss and the loops of this file would share a mistake: cosines of 1 and 0 leave one
+    logarithm.
+    """
+    vectors = 5 * torch.eye(3)
+    expected = -math.log(math.exp(2) / (math.exp(2) + 4))
+    assert nt_xent(vectors, vectors, temperature=0.5).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_nt_xent_is_symmetric_in_its_views():
+    """If it failed, the loss would treat texts and pictures unlike each other."""
+    first, second = make_pairs(5)
+    loss, swapped = nt_xent(first, second, temperature=0.5), nt_xent(second, first, temperature=0.5)
+    torch.testing.assert_close(loss, swapped, atol=1e-6, rtol=1e-6)
+
+
+def test_nt_xent_of_one_pair_is_zero_and_has_no_gradient():
+    """If it failed, a pair without negatives would give NaN, as a softmax over nothing does."""
+    pairs = make_pairs(1)
+    loss = nt_xent(*pairs, temperature=0.5)
+    assert loss == 0 and all(gradient.eq(0).all() for gradient in gradients(loss, list(pairs)))
+
+
+def test_nt_xent_is_of_full_precision_under_autocast():
+    """Regression: mixed precision computed the cosines in bfloat16, whose three digits the temperature then
+    magnified.
+    """
+    first, second = (tensor.detach().float() for tensor in make_pairs(5))
+    expected = nt_xent(first, second, temperature=0.05)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(nt_xent(first, second, temperature=0.05), expected)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.1])
+def test_alignment_equals_its_equation(temperature):
+    """If it failed, the heads, the mean over regions or the sum over picture encoders would not be those
+    described.
+    """
+    alignment, context = make_alignment(alignment_temperature=temperature), make_context()
+    loss, expected = alignment(context), naive_alignment(alignment, context, temperature)
+    torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
+    inputs = [
+        context.text.sentence,
+        *(regions.states for regions in context.regions),
+        *alignment.parameters(),
+    ]
+    torch.testing.assert_close(gradients(loss, inputs), gradients(expected, inputs), atol=1e-5, rtol=1e-5)
+
+
+def test_posts_without_picture_take_no_part_in_the_alignment():
+    """If it failed, a post without a picture would be a negative of the others, or be pushed towards
+    nothing.
+    """
+    alignment, context = make_alignment(), make_context()
+    loss = alignment(context)
+    for gradient in gradients(
+        loss, [context.text.sentence, *(regions.states for regions in context.regions)]
+    ):
+        assert gradient[1].eq(0).all()
+        assert gradient[context.has_picture].flatten(1).any(1).all()
+    context.text.sentence = context.text.sentence.detach().clone()
+    context.text.sentence[1] = 7.0
+    assert alignment(context) == loss
+
+
+def test_empty_text_with_a_picture_takes_no_part_in_the_alignment():
+    """If it failed, a picture posted without a word would be aligned with a text vector of zeros."""
+    alignment, context = make_alignment(), make_context()
+    context.text.mask[0] = False
+    loss = alignment(context)
+    for regions in context.regions:
+        regions.mask[0] = False
+    assert loss == alignment(context) and loss > 0
+
+
+@pytest.mark.parametrize("pictured", [0, 1])
+def test_alignment_of_fewer_than_two_pictures_is_exactly_zero(pictured):
+    """If it failed, a batch with one picture would add a loss with nothing to contrast with, or NaN."""
+    context = make_context()
+    for regions in context.regions:
+        regions.mask &= (torch.arange(5) < pictured)[:, None]
+    loss = make_alignment()(context)
+    assert loss.shape == () and loss == 0
+
+
+@pytest.mark.parametrize("pictures", [(0, 0, 0), (0, 1, 0), (0, 2, 0)])
+def test_batch_with_fewer_than_two_pictured_posts_still_learns_its_main_task(pictures):
+    """If it failed, such a batch would stop the training, or its loss would not be that of the CRF alone."""
+    model = tiny_model(**SYSTEMS["2m-ner"]).train()
+    output = model(**tiny_batch(pictures=(*pictures, 0), lengths=(5, 3, 7, 2)))
+    assert output.losses["alignment"] == 0 and output.loss == 1.6 * output.losses["crf"]
+    output.loss.backward()
+    learning = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and parameter.grad.any()
+    }
+    assert all(
+        any(name.startswith(part) for name in learning)
+        for part in ("text_tower", "fusion", "heads.crf.classifier", "heads.crf.crf")
+    )
+    assert not any(name.startswith("objectives") for name in learning)
+
+
+def test_losses_of_picture_encoders_add_up_over_one_text_head():
+    """If it failed, each picture encoder would have a text head of its own, or the sum would be a mean."""
+    both, context = make_alignment(), make_context()
+    state, parts = both.state_dict(), []
+    for place, width in enumerate(CHANNELS):
+        alone = make_alignment((width,))
+        names = {
+            name: name.replace("picture_heads.0", f"picture_heads.{place}") for name in alone.state_dict()
+        }
+        alone.load_state_dict({name: state[other] for name, other in names.items()})
+        context_of_one = make_context()
+        context_of_one.regions = [context_of_one.regions[place]]
+        parts.append(alone(context_of_one))
+    torch.testing.assert_close(both(context), torch.stack(parts).sum(), atol=1e-6, rtol=1e-6)
+    assert {name.split(".")[0] for name in state} == {"text_head", "picture_heads"}
+
+
+def test_any_fusion_with_pictures_can_be_aligned():
+    """If it failed, the alignment would read something that only the collaboration fusion has."""
+    model = tiny_model(fusion="cross-modal", objectives={"crf": 1.0, "alignment": 0.4})
+    output = model(**tiny_batch())
+    assert (
+        output.losses["alignment"] > 0
+        and output.loss == output.losses["crf"] + 0.4 * output.losses["alignment"]
+    )
+
+
+@pytest.mark.parametrize("sentence_vector", ["mean", "pooler"])
+def test_total_is_that_of_the_paper(sentence_vector):
+    """If it failed, the weights 1.6 and 0.4 would not be 2 * (alpha * L_CRF + (1 - alpha) * L_cl) with alpha
+    = 0.8.
+    """
+    model = tiny_model(fusion="collaboration", sentence_vector=sentence_vector)
+    batch = tiny_batch((5, 3, 7, 4), (1, 0, 2, 1))
+    output, context = model(**batch), model.encode(**batch)
+    crf = torchcrf.CRF(len(LABELS), batch_first=True)
+    crf.load_state_dict(model.crf.state_dict())
+    main = -crf(output.logits, batch["labels"].clamp(min=0), mask=batch["word_mask"]) / len(batch["labels"])
+    aligned = naive_alignment(model.objectives["alignment"], context, 0.5)
+    assert aligned > 0.1
+    torch.testing.assert_close(output.loss, 1.6 * main + 0.4 * aligned, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(output.loss, 2 * (0.8 * main + 0.2 * aligned), atol=1e-6, rtol=1e-6)

@@ -1,0 +1,252 @@
+"""Tests of 2M-NER's collaboration fusion against loops over single posts, heads and towers."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modeling_mmner.model.context_mmner import Widths
+from modeling_mmner.model.fusion_mmner import Attention, CollaborationFusion
+from tests.tiny import TOWER, fuse, gradients, heads_of, naive_attention, stir, tiny_config
+
+WIDTH, CHANNELS, WORDS, REGIONS = 32, (12, 20), (5, 2, 4, 1), (3, 0, 4, 2)
+# Which of the towers are pooled.
+TOWERS = {
+    "2M-NER": (False, True),
+    "pooled first": (True, False),
+    "maps": (False, False),
+    "vectors": (True, True),
+    "one map": (False,),
+    "one vector": (True,),
+}
+each_set_of_towers = pytest.mark.parametrize("pooled", TOWERS.values(), ids=TOWERS)
+
+Regions = list[tuple[Tensor, Tensor]]
+
+
+def make_fusion(pooled: tuple[bool, ...], **settings) -> CollaborationFusion:
+    torch.manual_seed(2)
+    towers = [TOWER | {"pooled": flag} for flag in pooled]
+    config = tiny_config(fusion="collaboration", vision_towers=towers, **settings)
+    fusion = CollaborationFusion(config, Widths(WIDTH, CHANNELS[: len(pooled)], heads_of(config))).eval()
+    stir(fusion)
+    return fusion
+
+
+def make_inputs(
+    pooled: tuple[bool, ...], dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Regions]:
+    """Words, word_mask and each tower's regions of four posts of which the second has no picture."""
+    torch.manual_seed(3)
+    word_mask = torch.arange(max(WORDS)) < torch.tensor(WORDS)[:, None]
+    words = torch.randn(*word_mask.shape, WIDTH, dtype=dtype).masked_fill(~word_mask[..., None], 0)
+    regions = []
+    for place, flag in enumerate(pooled):
+        counts = torch.tensor([min(count, 1) if flag else (1 + place) * count for count in REGIONS])
+        mask = torch.arange(int(counts.max())) < counts[:, None]
+        picture = torch.randn(*mask.shape, CHANNELS[place], dtype=dtype)
+        regions.append((picture.masked_fill(~mask[..., None], 0), mask))
+    return words, word_mask, regions
+
+
+def naive_fusion(
+    fusion: CollaborationFusion, words: Tensor, pictures: list[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Features (W, D) and attentions of one post: words (W, D) and each tower's regions (R, C) without
+    padding.
+    """
+    views, weights = [], []
+    for reader, norm, picture in zip(fusion.readers, fusion.norms, pictures, strict=True):
+        attended = torch.zeros_like(words)
+        if isinstance(reader, Attention):
+            weights.append(torch.zeros(len(words), len(picture), dtype=words.dtype))
+        if len(picture) and isinstance(reader, Attention):
+            attended, weights[-1] = naive_attention(reader, words, picture)
+        elif len(picture):
+            (vector,) = picture
+            attended = torch.stack([reader.weight @ vector + reader.bias for _ in words])
+        views.append(torch.stack([norm(word + change) for word, change in zip(words, attended, strict=True)]))
+    return torch.stack([fusion.output(torch.cat(parts)) for parts in zip(*views, strict=True)]), weights
+
+
+def one_post(words: Tensor, word_mask: Tensor, regions: Regions, row: int) -> tuple[Tensor, list[Tensor]]:
+    """What `naive_fusion` takes, of one post of a batch."""
+    return words[row, word_mask[row]], [picture[row, mask[row]] for picture, mask in regions]
+
+
+@each_set_of_towers
+@pytest.mark.parametrize("need_weights", [False, True], ids=["sdpa", "eager"])
+def test_collaboration_equals_its_equations_post_by_post(pooled, need_weights):
+    """If it failed, the fusion would not be 2M-NER's, or a post would depend on the padding of its batch."""
+    fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
+    fused = fuse(fusion, words, word_mask=word_mask, regions=regions, need_weights=need_weights)
+    assert fused.features.shape == (*word_mask.shape, fusion.width) and fusion.width == WIDTH
+    assert (fused.attention is not None) == (need_weights and not all(pooled))
+    for row, length in enumerate(WORDS):
+        expected, weights = naive_fusion(fusion, *one_post(words, word_mask, regions, row))
+        torch.testing.assert_close(fused.features[row, :length], expected, atol=1e-5, rtol=1e-5)
+        if fused.attention is not None:
+            count = weights[0].shape[1]
+            torch.testing.assert_close(
+                fused.attention[row, :length, :count], weights[0], atol=1e-5, rtol=1e-5
+            )
+
+
+@each_set_of_towers
+def test_gradients_of_collaboration_equal_those_of_its_equations(pooled):
+    """If it failed, the fusion or the towers before it would learn something else than its equations."""
+    fusion, (words, word_mask, regions) = make_fusion(pooled).double(), make_inputs(pooled, torch.float64)
+    inputs = [words, *(picture for picture, _ in regions)]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    inputs += fusion.parameters()
+    features = fuse(fusion, words, word_mask=word_mask, regions=regions).features
+    share = torch.randn(features.shape, dtype=torch.float64)
+    found = gradients((features * share)[word_mask].sum(), inputs)
+    naive = [
+        (naive_fusion(fusion, *one_post(words, word_mask, regions, row))[0] * share[row, :length]).sum()
+        for row, length in enumerate(WORDS)
+    ]
+    torch.testing.assert_close(found, gradients(torch.stack(naive).sum(), inputs), atol=1e-9, rtol=1e-9)
+    assert all(gradient.any() for gradient, tensor in zip(found, inputs, strict=True) if tensor.dim() != 1)
+
+
+@torch.no_grad()
+def test_linear_map_of_a_pooled_tower_is_attention_over_one_vector():
+    """If it failed, the one linear map would not be the paper's W_o(W_v(W_p v)), or words would matter to its
+    weights.
+    """
+    fusion, (words, word_mask, regions) = make_fusion((True,)), make_inputs((True,))
+    project, attention = nn.Linear(CHANNELS[0], WIDTH), Attention(WIDTH, 4, dropout=0.1).eval()
+    stir(project)
+    stir(attention)
+    value, output, reader = attention.value, attention.output, fusion.readers[0]
+    reader.weight.copy_(output.weight @ value.weight @ project.weight)
+    reader.bias.copy_(output.weight @ (value.weight @ project.bias + value.bias) + output.bias)
+    fused = fuse(fusion, words, word_mask=word_mask, regions=regions)
+    ((picture, mask),) = regions
+    for need_weights in (True, False):
+        attended, weights = attention(words, project(picture), mask=mask, need_weights=need_weights)
+        expected = fusion.output(fusion.norms[0](words + attended))
+        torch.testing.assert_close(fused.features[mask[:, 0]], expected[mask[:, 0]], atol=1e-5, rtol=1e-5)
+        assert weights is None or weights.eq(1).all()
+
+
+@each_set_of_towers
+def test_attention_with_weights_equals_fused_kernel(pooled):
+    """If it failed, asking for the attention would change the tags."""
+    fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
+    eager, sdpa = (
+        fuse(fusion, words, word_mask=word_mask, regions=regions, need_weights=need) for need in (True, False)
+    )
+    torch.testing.assert_close(eager.features, sdpa.features, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("pooled", "first"), [((False, True), 0), ((True, False), 1), ((False, False), 0)])
+def test_attention_of_a_word_is_a_distribution_over_regions_of_the_first_map(pooled, first):
+    """If it failed, the shown attention would be of another tower, leak to missing pictures, or not sum
+    to 1.
+    """
+    fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
+    attention = fuse(fusion, words, word_mask=word_mask, regions=regions, need_weights=True).attention
+    region_mask = regions[first][1]
+    assert attention.shape == (len(WORDS), max(WORDS), region_mask.shape[1])
+    expected = torch.tensor([1.0, 0.0, 1.0, 1.0])[:, None].expand(-1, max(WORDS))
+    torch.testing.assert_close(attention.sum(2), expected)
+    assert attention[~region_mask[:, None].expand_as(attention)].eq(0).all()
+    assert attention[1].eq(0).all() and attention.min() >= 0
+
+
+@each_set_of_towers
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("filler", [1e4, float("nan")], ids=["noise", "NaN"])
+def test_what_stands_in_place_of_a_missing_picture_changes_no_bit(pooled, training, filler):
+    """If it failed, a missing picture's stand-in would change the tags of a post."""
+    fusion, (words, word_mask, regions) = make_fusion(pooled).train(training), make_inputs(pooled)
+    missing = ~torch.tensor(REGIONS).bool()[:, None, None]
+    other = [
+        (torch.where(missing, filler * torch.randn(picture.shape), picture), mask)
+        for picture, mask in regions
+    ]
+    outputs = []
+    for given in (regions, other):
+        torch.manual_seed(0)
+        outputs.append(fuse(fusion, words, word_mask=word_mask, regions=given, need_weights=True))
+    assert torch.equal(outputs[0].features, outputs[1].features)
+    if outputs[0].attention is not None:
+        assert torch.equal(outputs[0].attention, outputs[1].attention)
+
+
+@each_set_of_towers
+def test_what_stands_in_masked_regions_changes_no_bit(pooled):
+    """If it failed, the padding of a post with fewer pictures than its neighbours would change its tags."""
+    fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
+    other = [
+        (torch.where(mask[..., None], picture, 1e4 * torch.randn(picture.shape)), mask)
+        for picture, mask in regions
+    ]
+    plain, changed = (
+        fuse(fusion, words, word_mask=word_mask, regions=given).features for given in (regions, other)
+    )
+    assert torch.equal(plain, changed)
+
+
+@each_set_of_towers
+def test_word_without_a_picture_is_its_own_normalised_state(pooled):
+    """If it failed, a post without a picture would get features from a picture that is not there."""
+    fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
+    features = fuse(fusion, words, word_mask=word_mask, regions=regions).features
+    alone = fusion.output(torch.cat([norm(words) for norm in fusion.norms], dim=-1))
+    torch.testing.assert_close(features[1], alone[1], atol=1e-6, rtol=1e-6)
+    assert all((features[row] - alone[row]).abs().max() > 1e-2 for row in (0, 2, 3))
+
+
+@each_set_of_towers
+def test_batch_without_regions_equals_batch_with_masked_ones(pooled):
+    """If it failed, a batch of text alone would be tagged otherwise than its posts beside pictured ones."""
+    fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
+    masked = [(picture, torch.zeros_like(mask)) for picture, mask in regions]
+    # A pooled tower gives one vector a post, of zeros, even where there is no region.
+    absent = [
+        (torch.zeros_like(picture), mask) if flag else (picture[:, :0], mask[:, :0])
+        for flag, (picture, mask) in zip(pooled, masked, strict=True)
+    ]
+    there, gone = (
+        fuse(fusion, words, word_mask=word_mask, regions=given, need_weights=True)
+        for given in (masked, absent)
+    )
+    assert torch.equal(there.features, gone.features)
+    assert there.attention is None or gone.attention.shape == (len(WORDS), max(WORDS), 0)
+
+
+def test_number_of_heads_comes_from_the_text_encoder_unless_set():
+    """If it failed, the setting `fusion_heads` would do nothing."""
+    for settings, heads in (({}, 4), ({"fusion_heads": 8}, 8), ({"text": {"num_attention_heads": 2}}, 2)):
+        fusion = make_fusion((False, True, False)[:2], **settings)
+        assert [module.heads for module in fusion.modules() if isinstance(module, Attention)] == [heads]
+
+
+def test_each_tower_has_weights_of_its_own():
+    """If it failed, two picture encoders would be read by one attention, which fits neither."""
+    fusion = make_fusion((False, False))
+    names = {name.split(".")[1] for name, _ in fusion.named_parameters() if name.startswith("readers")}
+    assert (
+        names == {"0", "1"} and len({id(parameter) for parameter in fusion.parameters()}) == 2 * (8 + 2) + 2
+    )
+    assert [reader.key.in_features for reader in fusion.readers] == list(CHANNELS)
+
+
+@each_set_of_towers
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_dropout_acts_in_training_alone(pooled, dropout):
+    """If it failed, predictions would be random, or the module would be trained without dropout."""
+    fusion, (words, word_mask, regions) = make_fusion(pooled, dropout=dropout), make_inputs(pooled)
+    for training in (True, False):
+        fusion.train(training)
+        first, second = (fuse(fusion, words, word_mask=word_mask, regions=regions).features for _ in range(2))
+        assert torch.equal(first, second) != (training and dropout > 0)
+
+
+def test_width_that_the_heads_do_not_divide_is_refused():
+    """If it failed, the error would come from a reshape deep inside, naming neither heads nor width."""
+    with pytest.raises(ValueError, match="expected a width that is a multiple of its 5 heads, found 32"):
+        make_fusion((False, True), fusion_heads=5)

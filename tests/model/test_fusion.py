@@ -1,0 +1,256 @@
+"""Tests of attention, Transformer layers and fusions against loops over single posts, heads and words."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modeling_mmner.model.context_mmner import Widths
+from modeling_mmner.model.fusion_mmner import Attention, CrossModalFusion, TextOnlyFusion, TransformerLayer
+from tests.tiny import fuse, gradients, heads_of, naive_attention, naive_layer, stir, tiny_config
+
+WIDTH, CHANNELS, WORDS, REGIONS = 32, 12, (5, 2, 4, 1), (3, 0, 4, 2)
+
+
+def make_fusion(**settings) -> CrossModalFusion:
+    torch.manual_seed(2)
+    config = tiny_config(**settings)
+    fusion = CrossModalFusion(config, Widths(WIDTH, (CHANNELS,), heads_of(config))).eval()
+    stir(fusion)
+    return fusion
+
+
+def make_inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Words, word_mask, regions and region_mask of four posts of which the second has no picture."""
+    torch.manual_seed(3)
+    word_mask = torch.arange(max(WORDS)) < torch.tensor(WORDS)[:, None]
+    region_mask = torch.arange(max(REGIONS)) < torch.tensor(REGIONS)[:, None]
+    words = torch.randn(*word_mask.shape, WIDTH).masked_fill(~word_mask[..., None], 0)
+    regions = torch.randn(*region_mask.shape, CHANNELS).masked_fill(~region_mask[..., None], 0)
+    return words, word_mask, regions, region_mask
+
+
+def naive_fusion(fusion: CrossModalFusion, words: Tensor, regions: Tensor) -> dict[str, Tensor]:
+    """The equations for one post, words (W, D) and regions (R, C) without padding."""
+    pictured = len(regions) > 0
+    visual = fusion.region_projection(regions) if pictured else fusion.no_picture[None]
+    text, _ = naive_layer(fusion.text_layer, words, words)
+    image_guided, _ = naive_layer(fusion.image_guided_by_text, visual, text)
+    text_view, _ = naive_layer(fusion.text_from_image, text, image_guided)
+    guided_image, weights = naive_layer(fusion.text_guided_image, text, visual)
+    gates = [
+        torch.sigmoid(fusion.gate(torch.cat(pair))) for pair in zip(text_view, guided_image, strict=True)
+    ]
+    gate = torch.stack(gates) * pictured
+    image_view = gate * guided_image
+    features = torch.cat([text_view, image_view], dim=1)
+    fused = {"features": features, "text_view": text_view, "image_view": image_view, "gate": gate}
+    return fused | {"attention": weights if pictured else torch.zeros(len(words), 0)}
+
+
+@pytest.mark.parametrize("need_weights", [False, True], ids=["sdpa", "eager"])
+def test_cross_modal_fusion_equals_its_equations_post_by_post(need_weights):
+    """If it failed, the fusion would not be MLMNER's, or a post would depend on the padding of its batch."""
+    fusion = make_fusion()
+    words, word_mask, regions, region_mask = make_inputs()
+    fused = fuse(
+        fusion, words, word_mask=word_mask, regions=[(regions, region_mask)], need_weights=need_weights
+    )
+    assert (fused.attention is not None) == need_weights
+    for row, (length, count) in enumerate(zip(WORDS, REGIONS, strict=True)):
+        expected = naive_fusion(fusion, words[row, :length], regions[row, :count])
+        for name in ("features", "text_view", "image_view", "gate"):
+            torch.testing.assert_close(
+                getattr(fused, name)[row, :length], expected[name], atol=1e-5, rtol=1e-5, msg=name
+            )
+        if need_weights:
+            torch.testing.assert_close(
+                fused.attention[row, :length, :count], expected["attention"], atol=1e-5, rtol=1e-5
+            )
+
+
+def test_gradients_of_fusion_equal_those_of_its_equations():
+    """If it failed, the fusion would learn something else than its equations."""
+    fusion = make_fusion()
+    words, word_mask, regions, region_mask = make_inputs()
+    parameters = list(fusion.parameters())
+    fused = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)])
+    share = torch.randn(fused.features.shape)
+    found = gradients((fused.features * share)[word_mask].sum(), parameters)
+    naive = [
+        (
+            naive_fusion(fusion, words[row, :length], regions[row, :count])["features"] * share[row, :length]
+        ).sum()
+        for row, (length, count) in enumerate(zip(WORDS, REGIONS, strict=True))
+    ]
+    expected = gradients(torch.stack(naive).sum(), parameters)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_attention_with_weights_equals_fused_kernel():
+    """If it failed, asking for the attention would change the tags."""
+    fusion = make_fusion()
+    words, word_mask, regions, region_mask = make_inputs()
+    eager, sdpa = (
+        fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)], need_weights=need)
+        for need in (True, False)
+    )
+    torch.testing.assert_close(eager.features[word_mask], sdpa.features[word_mask], atol=1e-6, rtol=1e-5)
+
+
+def test_attention_of_a_word_is_a_distribution_over_its_own_regions():
+    """If it failed, the shown attention would leak to missing pictures or to the learned row, or not sum to
+    1.
+    """
+    fusion = make_fusion()
+    words, word_mask, regions, region_mask = make_inputs()
+    attention = fuse(
+        fusion, words, word_mask=word_mask, regions=[(regions, region_mask)], need_weights=True
+    ).attention
+    assert attention.shape == (len(WORDS), max(WORDS), max(REGIONS))
+    expected = torch.tensor([1.0, 0.0, 1.0, 1.0])[:, None].expand(-1, max(WORDS))
+    torch.testing.assert_close(attention.sum(2), expected)
+    assert attention[~region_mask[:, None].expand_as(attention)].eq(0).all()
+    assert attention.min() >= 0
+
+
+def test_post_without_picture_has_no_image_view():
+    """If it failed, a post without a picture would get features from a picture that is not there."""
+    fusion = make_fusion()
+    words, word_mask, regions, region_mask = make_inputs()
+    fused = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)])
+    assert fused.image_view[1].eq(0).all() and fused.gate[1].eq(0).all()
+    assert all(fused.image_view[row].ne(0).all() and fused.gate[row].gt(0).all() for row in (0, 2, 3))
+
+
+def test_what_stands_in_masked_regions_changes_no_bit():
+    """If it failed, a missing picture's stand-in would change the tags of a post."""
+    fusion = make_fusion()
+    words, word_mask, regions, region_mask = make_inputs()
+    other = torch.where(region_mask[..., None], regions, 1e4 * torch.randn(regions.shape))
+    plain = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)])
+    changed = fuse(fusion, words, word_mask=word_mask, regions=[(other, region_mask)])
+    assert torch.equal(plain.features, changed.features)
+
+
+@pytest.mark.parametrize("pictured", [True, False])
+def test_learned_row_learns_from_posts_without_picture_alone(pictured):
+    """If it failed, the row that stands for no picture would be trained by pictures, or never."""
+    fusion = make_fusion()
+    words, word_mask, regions, region_mask = (
+        tensor[:1] if pictured else tensor[1:2] for tensor in make_inputs()
+    )
+    features = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)]).features
+    (gradient,) = gradients((features * torch.randn(features.shape))[word_mask].sum(), [fusion.no_picture])
+    assert bool(gradient.any()) != pictured
+
+
+def test_batch_without_regions_equals_batch_with_masked_ones():
+    """If it failed, a batch of text alone would be tagged otherwise than its posts beside pictured ones."""
+    fusion = make_fusion()
+    words, word_mask, regions, region_mask = make_inputs()
+    nothing = torch.zeros_like(region_mask)
+    masked = fuse(fusion, words, word_mask=word_mask, regions=[(regions, nothing)], need_weights=True)
+    absent = fuse(
+        fusion, words, word_mask=word_mask, regions=[(regions[:, :0], nothing[:, :0])], need_weights=True
+    )
+    torch.testing.assert_close(masked.features[word_mask], absent.features[word_mask], atol=1e-6, rtol=1e-5)
+    assert absent.attention.shape == (len(WORDS), max(WORDS), 0)
+
+
+def test_number_of_heads_comes_from_the_text_encoder_unless_set():
+    """If it failed, the setting `fusion_heads` would do nothing."""
+    for settings, heads in (({}, 4), ({"fusion_heads": 8}, 8), ({"text": {"num_attention_heads": 2}}, 2)):
+        fusion = make_fusion(**settings)
+        layers = [module for module in fusion.modules() if isinstance(module, Attention)]
+        assert [layer.heads for layer in layers] == [heads] * 4
+
+
+def test_attention_equals_one_head_at_a_time():
+    """If it failed, heads would mix, the scale would not be the root of the head width, or masked keys would
+    weigh.
+    """
+    torch.manual_seed(4)
+    attention = Attention(WIDTH, 4, dropout=0.0)
+    stir(attention)
+    query, context = 3 * torch.randn(2, 5, WIDTH), 3 * torch.randn(2, 6, WIDTH)
+    mask = torch.tensor([[True, False, True, True, False, True], [False, True, False, False, False, False]])
+    states, weights = attention(query, context, mask=mask, need_weights=True)
+    for row in range(2):
+        expected, expected_weights = naive_attention(attention, query[row], context[row, mask[row]])
+        torch.testing.assert_close(states[row], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(weights[row][:, mask[row]], expected_weights, atol=1e-6, rtol=1e-5)
+
+
+def test_self_attention_layer_equals_that_of_pytorch():
+    """If it failed, "a standard Transformer layer" would be another one: other norms, other activation, other
+    width.
+    """
+    torch.manual_seed(5)
+    ours = TransformerLayer(WIDTH, 4, dropout=0.0)
+    stir(ours)
+    theirs = nn.TransformerEncoderLayer(WIDTH, 4, 4 * WIDTH, dropout=0.0, activation="gelu", batch_first=True)
+    names = {
+        "attention.output": "self_attn.out_proj",
+        "feed_forward.0": "linear1",
+        "feed_forward.2": "linear2",
+        "attention_norm": "norm1",
+        "feed_forward_norm": "norm2",
+    }
+    state = {}
+    for kind in ("weight", "bias"):
+        parts = [ours.get_parameter(f"attention.{part}.{kind}") for part in ("query", "key", "value")]
+        state[f"self_attn.in_proj_{kind}"] = torch.cat(parts)
+        state |= {
+            f"{theirs_}.{kind}": ours.get_parameter(f"{ours_}.{kind}") for ours_, theirs_ in names.items()
+        }
+    theirs.load_state_dict(state)
+    words, mask = make_inputs()[:2]
+    states, _ = ours(words, words, mask=mask)
+    torch.testing.assert_close(
+        states[mask], theirs(words, src_key_padding_mask=~mask)[mask], atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("need_weights", "dtype"),
+    list(itertools.product([False, True], [torch.float32, torch.bfloat16, torch.float16])),
+)
+def test_row_masked_throughout_is_finite(need_weights, dtype):
+    """If it failed, one empty text would turn a whole batch, or its gradient, into NaN."""
+    torch.manual_seed(6)
+    layer = TransformerLayer(WIDTH, 4, dropout=0.0).to(dtype)
+    query, context = (torch.randn(2, 3, WIDTH, dtype=dtype, requires_grad=True) for _ in range(2))
+    mask = torch.tensor([[False, False, False], [True, True, False]])
+    states, _ = layer(query, context, mask=mask, need_weights=need_weights)
+    assert states.isfinite().all()
+    inputs = [query, context, *layer.parameters()]
+    assert all(gradient.isfinite().all() for gradient in gradients(states.float().square().sum(), inputs))
+
+
+@pytest.mark.parametrize("part", [Attention, TransformerLayer])
+@pytest.mark.parametrize("need_weights", [False, True], ids=["sdpa", "eager"])
+def test_dropout_acts_in_training_alone(part, need_weights):
+    """If it failed, predictions would be random, or the layers would be trained without dropout."""
+    torch.manual_seed(7)
+    module, (words, mask) = part(WIDTH, 4, dropout=0.5), make_inputs()[:2]
+    for training in (True, False):
+        module.train(training)
+        first, second = (module(words, words, mask=mask, need_weights=need_weights)[0] for _ in range(2))
+        assert torch.equal(first, second) != training
+
+
+def test_width_that_the_heads_do_not_divide_is_refused():
+    """If it failed, the error would come from a reshape deep inside, naming neither heads nor width."""
+    with pytest.raises(ValueError, match="expected a width that is a multiple of its 5 heads, found 32"):
+        Attention(WIDTH, 5, dropout=0.0)
+
+
+def test_text_only_fusion_leaves_the_words_alone():
+    """If it failed, the text baselines would not be an encoder and a classifier."""
+    fusion = TextOnlyFusion(tiny_config(fusion="text-only"), Widths(WIDTH, (), 4))
+    words, word_mask = make_inputs()[:2]
+    fused = fuse(fusion, words, word_mask=word_mask, regions=[])
+    assert fusion.width == WIDTH and torch.equal(fused.features, words)
+    assert fused.text_view is None and fused.image_view is None

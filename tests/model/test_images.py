@@ -1,0 +1,551 @@
+"""Tests of reading pictures: every kind and mode, and every way in which one can be broken."""
+
+import io
+import random
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from modeling_mmner.model.images_mmner import PictureError, load_picture, square_pixels
+from tests.shared_data import DATA, PICTURED_FILES, needs_data, property_test
+
+GENERATOR = np.random.default_rng(0)
+PIXELS = GENERATOR.integers(0, 256, (24, 36, 3), dtype=np.uint8)
+PICTURE = Image.fromarray(PIXELS)
+GREY = PIXELS[:, :, 0]
+
+
+def encoded(picture: Image.Image = PICTURE, file_format: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def loaded(picture: object) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    result = load_picture(picture)
+    assert result.mode == "RGB"
+    return np.asarray(result)
+
+
+def over_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours (H, W, 3) of a layer with opacities (H, W) in 0..255 that lies on white."""
+    share = alpha[..., None].astype(float) / 255
+    return colours * share + 255 * (1 - share)
+
+
+@pytest.fixture
+def png_path(tmp_path):
+    path = tmp_path / "ünï ? & =.png"
+    path.write_bytes(encoded())
+    return path
+
+
+@pytest.mark.parametrize(
+    "as_kind",
+    [
+        lambda path: PICTURE,
+        lambda path: path,
+        lambda path: str(path),
+        lambda path: encoded(),
+        lambda path: bytearray(encoded()),
+        lambda path: memoryview(encoded()),
+        lambda path: PIXELS,
+        lambda path: PIXELS.astype(np.uint16) * 257,
+        lambda path: PIXELS / 255,
+        lambda path: PIXELS.transpose(2, 0, 1),
+        lambda path: torch.tensor(PIXELS).permute(2, 0, 1),
+        lambda path: torch.tensor(PIXELS).permute(2, 0, 1) / 255,
+        lambda path: (torch.tensor(PIXELS).permute(2, 0, 1) / 255).requires_grad_(),
+        lambda path: torch.tensor(PIXELS).permute(2, 0, 1).to_sparse(),
+        lambda path: io.BytesIO(encoded()),
+        lambda path: path.open("rb"),
+        lambda path: {"bytes": encoded(), "path": None},
+        lambda path: {"bytes": encoded(), "path": "/not/there.png"},
+        lambda path: {"bytes": None, "path": str(path)},
+        lambda path: {"path": str(path)},
+    ],
+    ids=[
+        *[
+            "PIL",
+            "Path",
+            "str",
+            "bytes",
+            "bytearray",
+            "memoryview",
+            "uint8 array",
+            "uint16 array",
+            "float array",
+        ],
+        *[
+            "channels first",
+            "tensor",
+            "float tensor",
+            "tensor with a gradient",
+            "sparse tensor",
+            "BytesIO",
+            "open file",
+        ],
+        *["row of bytes", "row of bytes and a stale path", "row of a path"],
+        *["row without bytes"],
+    ],
+)
+def test_every_kind_gives_the_same_picture(as_kind, png_path):
+    """If it failed, what a user passes a picture as would change what the model sees."""
+    assert np.array_equal(loaded(as_kind(png_path)), PIXELS)
+
+
+def test_tensor_in_bfloat16_gives_its_picture():
+    """Regression: NumPy knows no bfloat16, so a batch from a half-precision program stopped with torch's own
+    error.
+    """
+    exact = torch.tensor([[0.0, 0.25, 0.5, 1.0]], dtype=torch.bfloat16)
+    assert loaded(exact)[0, :, 0].tolist() == [0, 64, 128, 255]
+
+
+def itself(kind):
+    """A row, or a list, that holds itself."""
+    held = {} if kind == "row" else []
+    if kind == "row":
+        held["path"] = held
+    else:
+        held.append(held)
+    return held
+
+
+NO_PICTURES = {
+    "bytes that are text": (
+        {"bytes": "text", "path": None},
+        "expected the row's 'bytes' to be bytes, found str",
+    ),
+    "row in itself": (itself("row"), "found a row inside a row"),
+    "list in itself": (itself("list"), "expected a PIL image, a path, .* found list"),
+    "text file": (io.StringIO("text"), r"expected a file opened as bytes \('rb'\), found one that reads str"),
+    "keys of other types": ({1: 2, "a": 3}, r"found the keys \['1', 'a'\] and neither has a value"),
+    "no path": ("a\0b", "expected a file, found none"),
+    "path too long": ("x" * 5000, "expected a file, found none"),
+    "folder": (".", "expected a file, found none"),
+    "complex array": (
+        np.zeros((2, 2), complex),
+        "expected uint8, uint16 or floats in 0..1, found complex128",
+    ),
+    "objects": (np.array([[None, "a"]]), "expected uint8, uint16 or floats in 0..1, found object"),
+    "truth values": (np.ones((2, 2), bool), "expected uint8, uint16 or floats in 0..1, found bool"),
+    "not a number": (torch.full((2, 2), float("nan")), "expected floats in 0..1, found values outside"),
+    "tensor on meta": (torch.zeros(2, 2, device="meta"), "found a Tensor that gives none"),
+    "nothing to see": (np.zeros((0, 4), np.uint8), r"found \(0, 4\)"),
+    "number": (3, "found int"),
+}
+
+
+@pytest.mark.parametrize(("picture", "message"), NO_PICTURES.values(), ids=NO_PICTURES)
+def test_what_is_no_picture_is_named(picture, message):
+    """Regression: some of these stopped a whole batch with an error that named no picture, even where broken
+    ones are skipped.
+    """
+    with pytest.raises(PictureError, match=message):
+        load_picture(picture)
+
+
+def test_closed_file_is_named():
+    """If it failed, a file that was closed too early would stop a batch with a bare ValueError."""
+    file = io.BytesIO(encoded())
+    file.close()
+    with pytest.raises(
+        PictureError, match="expected a file open for reading, found I/O operation on closed file"
+    ):
+        load_picture(file)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n9 9 scale\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize(
+    "as_kind", [lambda path: path, lambda path: path.read_bytes(), lambda path: path.open("rb")]
+)
+def test_a_picture_starts_no_program(as_kind, tmp_path, monkeypatch):
+    """Regression: an .eps under the name of a .jpg made Pillow run Ghostscript on a stranger's program."""
+    path = tmp_path / "picture.jpg"
+    path.write_bytes(POSTSCRIPT)
+    with Image.open(path) as opened:
+        assert opened.format == "EPS"  # Pillow alone would read it
+    for name in ("Popen", "run", "call", "check_call", "check_output"):
+        monkeypatch.setattr(subprocess, name, mock.Mock(side_effect=AssertionError("a program was started")))
+    with pytest.raises(PictureError, match=r"expected one of the formats JPEG, PNG, .*, found none of them"):
+        load_picture(as_kind(path))
+
+
+@pytest.mark.parametrize("shape", [(24, 36), (24, 36, 1)], ids=["(H, W)", "(H, W, 1)"])
+@pytest.mark.parametrize(
+    "scale", [lambda a: a, lambda a: a.astype(np.uint16) * 257, lambda a: (a / 255).astype(np.float32)]
+)
+def test_grey_arrays_are_grey_pictures(shape, scale):
+    """If it failed, grey arrays would be refused or scaled otherwise than coloured ones."""
+    assert np.array_equal(loaded(scale(GREY.reshape(shape))), np.repeat(GREY[:, :, None], 3, axis=2))
+
+
+def test_floats_are_rounded_to_the_nearest_byte():
+    """If it failed, float pictures would be darker than the same pictures as bytes."""
+    assert loaded(np.array([[0.0, 0.4 / 255, 0.6 / 255, 254.6 / 255, 1.0]]))[0, :, 0].tolist() == [
+        0,
+        0,
+        1,
+        255,
+        255,
+    ]
+
+
+def test_array_with_opacity_lies_on_white():
+    """If it failed, the colours under transparent pixels would show."""
+    alpha = GENERATOR.integers(0, 256, GREY.shape, dtype=np.uint8)
+    result = loaded(np.dstack([PIXELS, alpha]))
+    assert np.abs(result - over_white(PIXELS, alpha)).max() <= 1.01
+
+
+def test_an_array_of_three_rows_and_three_columns_of_colours_keeps_its_axes():
+    """If it failed, a picture three pixels high would be turned on its side."""
+    array = PIXELS[:3, :3]
+    assert np.array_equal(loaded(array), array)
+
+
+def colours_of(*rows: tuple[int, int, int]) -> np.ndarray:
+    """(1, W, 3) of the colours of a picture one pixel high."""
+    return np.array([rows])
+
+
+def row_picture(mode: str, values: list) -> Image.Image:
+    """A picture one pixel high."""
+    picture = Image.new(mode, (len(values), 1))
+    for column, value in enumerate(values):
+        picture.putpixel((column, 0), value)
+    return picture
+
+
+def palette_picture() -> Image.Image:
+    """Red, green and blue by a palette."""
+    picture = row_picture("P", [0, 1, 2])
+    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    return picture
+
+
+RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
+PRINT_COLOURS = [(0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 0, 255)]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (encoded(row_picture("L", [0, 100, 255])), colours_of(BLACK, (100,) * 3, WHITE)),
+        (encoded(row_picture("1", [0, 1])), colours_of(BLACK, WHITE)),
+        (encoded(palette_picture()), colours_of(RED, GREEN, BLUE)),
+        (encoded(palette_picture(), "GIF"), colours_of(RED, GREEN, BLUE)),
+        (encoded(palette_picture(), transparency=1), colours_of(RED, WHITE, BLUE)),
+        (encoded(palette_picture(), "GIF", transparency=1), colours_of(RED, WHITE, BLUE)),
+        (
+            encoded(palette_picture(), transparency=bytes([255, 51, 0])),
+            colours_of(RED, (204, 255, 204), WHITE),
+        ),
+        (encoded(row_picture("RGB", [RED, GREEN]), transparency=RED), colours_of(WHITE, GREEN)),
+        (encoded(row_picture("L", [0, 9]), transparency=9), colours_of(BLACK, WHITE)),
+        (
+            encoded(row_picture("RGBA", [(*RED, 255), (*RED, 0), (*RED, 51)])),
+            colours_of(RED, WHITE, (255, 204, 204)),
+        ),
+        (encoded(row_picture("LA", [(0, 255), (0, 0), (0, 51)])), colours_of(BLACK, WHITE, (204,) * 3)),
+        (
+            encoded(row_picture("CMYK", PRINT_COLOURS), "TIFF"),
+            colours_of(WHITE, (0, 255, 255), (255, 0, 255), BLACK),
+        ),
+        (encoded(row_picture("RGB", [RED, GREEN]), "BMP"), colours_of(RED, GREEN)),
+        (encoded(row_picture("RGB", [RED, GREEN]), "WEBP", lossless=True), colours_of(RED, GREEN)),
+    ],
+    ids=[
+        *[
+            "grey",
+            "1-bit",
+            "palette PNG",
+            "palette GIF",
+            "transparent palette PNG",
+            "transparent palette GIF",
+        ],
+        *[
+            "half-transparent palette",
+            "RGB with a transparent colour",
+            "grey with a transparent grey",
+            "RGBA",
+            "LA",
+            "CMYK",
+        ],
+        *["BMP", "WebP"],
+    ],
+)
+def test_every_mode_shows_its_colours_over_white(data, expected):
+    """If it failed, files of this mode would come out in other colours, or what is transparent would not be
+    white.
+    """
+    assert np.array_equal(loaded(data), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_modes_keep_their_colours(mode):
+    """If it failed, grey or print JPEGs (whose inks are stored inverted) would come out as their negative."""
+    colour = Image.new("RGB", (16, 16), (200, 60, 20)).convert(mode)
+    assert (
+        np.abs(
+            loaded(encoded(colour, "JPEG", quality=95)).astype(int) - np.asarray(colour.convert("RGB"))
+        ).max()
+        <= 3
+    )
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", None])
+def test_sixteen_bits_are_scaled_not_clipped(file_format):
+    """If it failed, all but the darkest 255 of 65,536 greys would be white, as Pillow's own conversion has
+    it.
+    """
+    ramp = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    picture = Image.fromarray(ramp)
+    result = loaded(encoded(picture, file_format) if file_format else picture)
+    assert np.abs(result - ramp[..., None] / 65535 * 255).max() <= 1
+    assert np.array_equal(result, loaded(ramp))
+
+
+UPRIGHT_BY_ORIENTATION: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT_BY_ORIENTATION)
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_turned_photos_stand_upright(orientation, file_format):
+    """If it failed, photos of phones would lie on their side."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = UPRIGHT_BY_ORIENTATION[orientation](loaded(encoded(PICTURE, file_format)))
+    assert np.array_equal(loaded(encoded(PICTURE, file_format, exif=exif)), turned)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_animations_show_their_first_frame(file_format):
+    """If it failed, the frame would depend on the format, or on what was done with the picture before."""
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
+    data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
+    last = Image.open(io.BytesIO(data))
+    last.seek(2)
+    first = np.full((8, 8, 3), RED)
+    assert np.abs(loaded(data) - first).max() <= 2
+    assert np.abs(loaded(last) - first).max() <= 2
+
+
+def test_an_animation_with_a_broken_later_frame_is_read():
+    """If it failed, a picture would be lost for frames that nobody looks at; counting them once read them
+    all.
+    """
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN)]
+    data = bytearray(encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:]))
+    second = data.rindex(
+        struct.pack("<HHI", 256, 4, 1) if data[:2] == b"II" else struct.pack(">HHI", 256, 4, 1)
+    )
+    data[second : second + 2] = b"\xff\xff"
+    assert np.array_equal(loaded(bytes(data)), np.full((8, 8, 3), RED))
+
+
+def test_the_file_says_what_it_is_not_its_name(tmp_path):
+    """If it failed, the corpora's PNGs named .jpg would be lost."""
+    path = tmp_path / "1.jpg"
+    path.write_bytes(encoded(file_format="PNG"))
+    assert np.array_equal(loaded(path), PIXELS)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises a size and holds nothing."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"")]
+    png = b"\x89PNG\r\n\x1a\n"
+    for name, data in chunks:
+        png += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return png
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "picture 0 bytes: expected one of the formats JPEG, .* found none of them"),
+        (b"no picture at all", "picture 17 bytes: expected one of the formats JPEG, .* found none of them"),
+        (
+            encoded(file_format="JPEG")[:900],
+            "picture 900 bytes: could not be decoded, the file is broken; image file is truncated",
+        ),
+        (encoded()[:600], "picture 600 bytes: could not be decoded, the file is broken"),
+        (
+            png_header(50000, 50000),
+            "expected a picture of ordinary size; Image size .2500000000 pixels. exceeds limit",
+        ),
+        (png_header(9, 0), "picture 45 bytes: expected one of the formats JPEG, .* found none of them"),
+        (b"P6 5 5 x ", "picture 9 bytes: could not be opened; invalid literal"),
+    ],
+    ids=[
+        "empty",
+        "text",
+        "truncated JPEG",
+        "truncated PNG",
+        "decompression bomb",
+        "no height",
+        "broken header",
+    ],
+)
+def test_broken_files_say_what_is_wrong(data, message, tmp_path):
+    """If it failed, a broken picture would stop a training, or its report would not say which it is and
+    why.
+    """
+    with pytest.raises(PictureError, match=message):
+        load_picture(data)
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(data)
+    with pytest.raises(PictureError, match=r"picture .*broken\.jpg: "):
+        load_picture(path)
+
+
+SEEDS = [
+    encoded(PICTURE, name)
+    for name in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "SGI", "TGA", "JPEG2000")
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+@property_test
+@given(st.sampled_from(SEEDS), st.integers(0, 2**32))
+def test_damaged_files_are_read_or_refused_in_one_way(data, seed):
+    """If it failed, one damaged file of thousands would end a run; Pillow raises a dozen kinds of errors on
+    them.
+    """
+    random_state = random.Random(seed)
+    damaged = bytearray(data)
+    for _ in range(random_state.choice([1, 3, 10])):
+        damaged[random_state.randrange(min(len(damaged), 300))] = random_state.randrange(256)
+    try:
+        with mock.patch.object(Image, "MAX_IMAGE_PIXELS", 10**6):  # a damaged size costs no memory here
+            assert load_picture(bytes(damaged)).mode == "RGB"
+    except PictureError as error:
+        assert str(error).startswith(f"picture {len(data)} bytes: ")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_cut_exif_costs_no_picture():
+    """If it failed, a photo would be lost for its metadata, though every viewer shows it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    cut = encoded(PICTURE, "JPEG", exif=exif.tobytes()[:-8])
+    assert np.array_equal(loaded(cut), loaded(encoded(PICTURE, "JPEG")))
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (
+            "https://pbs.example/1.jpg",
+            "picture https://pbs.example/1.jpg: .*URLs are not fetched, download it first",
+        ),
+        ("http://x", "picture http://x: .*URLs are not fetched"),
+        ("not/there.jpg", "picture not/there.jpg: expected a file, found none"),
+        ("a\0b", "expected a file, found none"),
+        ("/", "picture /: expected a file, found none"),
+        ({"bytes": None, "path": None}, r"found the keys \['bytes', 'path'\] and neither has a value"),
+        ({}, r"found the keys \[\] and neither"),
+        ({"path": "not/there.jpg"}, "picture not/there.jpg: expected a file"),
+        ({"bytes": b"x", "path": "cat.jpg"}, "picture row with path 'cat.jpg': expected one of the formats"),
+        (7, "picture: expected a PIL image, a path, bytes, an open file, an array .* found int"),
+        (Image.new("RGB", (0, 5)), "picture the PIL image: expected at least one pixel, found 0 x 5"),
+        (np.zeros((0, 5), np.uint8), r"found \(0, 5\)"),
+        (np.zeros((4, 5, 2), np.uint8), r"expected shape .* found \(4, 5, 2\)"),
+        (np.zeros((2, 3, 4, 5), np.uint8), r"expected shape .* found \(2, 3, 4, 5\)"),
+        (np.zeros((4, 5), np.int64), "expected uint8, uint16 or floats in 0..1, found int64"),
+        (np.full((4, 5), 200.0), "expected floats in 0..1, found values outside; or pass uint8"),
+        (np.full((4, 5), -0.1), "expected floats in 0..1, found values outside"),
+        (np.full((4, 5), np.nan), "expected floats in 0..1, found values outside"),
+    ],
+    ids=[
+        *[
+            "https",
+            "http",
+            "missing",
+            "null in path",
+            "folder",
+            "empty row",
+            "no row",
+            "row of missing",
+            "row of broken",
+        ],
+        *[
+            "number",
+            "no width",
+            "no rows",
+            "two channels",
+            "four axes",
+            "int64",
+            "floats to 255",
+            "negative",
+            "not a number",
+        ],
+    ],
+)
+def test_what_is_no_picture_is_refused(picture, message):
+    """If it failed, the text would not say what was passed and what is expected instead."""
+    with pytest.raises(PictureError, match=message):
+        load_picture(picture)
+
+
+def test_square_is_the_whole_picture_resized():
+    """If it failed, pixels would be cropped, transposed or no bytes, and the towers see another picture."""
+    corners = np.repeat(
+        np.repeat(np.array([[RED, GREEN], [BLUE, WHITE]], dtype=np.uint8), 20, axis=0), 50, axis=1
+    )
+    square = square_pixels(Image.fromarray(corners), 32)
+    assert (square.shape, square.dtype) == ((3, 32, 32), np.uint8)
+    assert [tuple(square[:, row, column]) for row in (0, -1) for column in (0, -1)] == [
+        RED,
+        GREEN,
+        BLUE,
+        WHITE,
+    ]
+    assert np.array_equal(square[:, 0, 0], RED) and np.abs(square[1, :16, :16]).max() < 255
+
+
+def test_square_is_resized_smoothly():
+    """If it failed, small pictures would keep single pixels of large ones instead of what stands around
+    them.
+    """
+    chequered = Image.fromarray((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)).convert("RGB")
+    assert np.abs(square_pixels(chequered, 16).astype(float) - 127.5).max() < 10
+
+
+def test_square_of_a_square_is_itself():
+    """If it failed, pictures of the right size would be blurred."""
+    assert np.array_equal(square_pixels(PICTURE.crop((0, 0, 24, 24)), 24), PIXELS[:, :24].transpose(2, 0, 1))
+
+
+@needs_data
+@pytest.mark.parametrize("path", PICTURED_FILES)
+def test_real_pictures_are_read(path):
+    """If it failed, pictures as people post them (JPEG, and PNG named .jpg) would be taken for broken."""
+    folder = (DATA / path).parent / "images"
+    pictures = sorted(folder.glob(f"{(DATA / path).stem}_*.jpg"))
+    assert len(pictures) == 5
+    for picture in pictures:
+        with Image.open(picture) as plain:
+            assert np.array_equal(loaded(picture), np.asarray(plain.convert("RGB")))

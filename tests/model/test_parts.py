@@ -1,0 +1,206 @@
+"""Tests of the table of parts: its rows and the classes fit together, and heads run in order of need."""
+
+import subprocess
+import sys
+from itertools import chain
+
+import pytest
+import torch
+from torch import Tensor
+
+from modeling_mmner import MMNERForTokenClassification
+from modeling_mmner.model.context_mmner import Context
+from modeling_mmner.model.fusion_mmner import Fusion
+from modeling_mmner.model.heads_mmner import BoundaryDetection, Head, Tagging
+from modeling_mmner.model.objectives_mmner import Objective
+from modeling_mmner.model.parts_mmner import (
+    COMMON_SETTINGS,
+    FUSIONS,
+    HEADS,
+    LOSSES,
+    TEXT_TOWERS,
+    Part,
+    objective_parts,
+    part_settings,
+)
+from modeling_mmner.model.text_mmner import TextTower
+from tests.tiny import stir, tiny_batch, tiny_config
+
+TABLES = {
+    "text tower": (TEXT_TOWERS, TextTower),
+    "fusion": (FUSIONS, Fusion),
+    "head": (HEADS, Head),
+    "loss": (LOSSES, Objective),
+}
+ROWS = [*TEXT_TOWERS.values(), *FUSIONS.values(), *objective_parts().values()]
+
+
+@pytest.mark.parametrize(("table", "base"), TABLES.values(), ids=TABLES)
+def test_each_row_has_a_class_and_each_class_a_row(table, base):
+    """If it failed, a part could be named in a recipe and not be built, or be written and never found."""
+    assert set(table) == set(base.classes)
+    assert all(base.named(name) is base.classes[name] for name in table)
+
+
+def test_row_without_a_class_says_what_to_write():
+    """If it failed, a forgotten class would end in a KeyError."""
+    with pytest.raises(
+        ValueError,
+        match=r"Fusion 'mine': expected a class .* define one as `class Mine\(Fusion, part='mine'\)`",
+    ):
+        Fusion.named("mine")
+
+
+def test_what_a_part_needs_another_gives():
+    """If it failed, a misspelt need would make a part that no model can have."""
+    given = {*chain(*(row.gives for row in ROWS)), "regions"}
+    assert set(chain(*(row.needs for row in ROWS))) <= given
+
+
+def test_settings_have_one_meaning_and_a_default_that_fits():
+    """If it failed, two parts would read one key for two things, or a model of defaults would be refused."""
+    keys = list(chain(*(row.settings.items() for row in ROWS)))
+    assert all(part_settings()[name] == setting for name, setting in keys)
+    assert not COMMON_SETTINGS.keys() & part_settings().keys()
+    for name, setting in keys:
+        setting.check(name, setting.default)
+        assert setting.help
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind", "message"),
+    [
+        ("contrastive_temperature", 0, ValueError, "^contrastive_temperature: expected > 0, found 0$"),
+        (
+            "contrastive_image_share",
+            1.01,
+            ValueError,
+            r"^contrastive_image_share: expected 0\.\.1, found 1\.01$",
+        ),
+        ("fusion_heads", 0, ValueError, "^fusion_heads: expected > 0, found 0$"),
+        ("fusion_heads", 1.5, TypeError, r"^MMNERConfig fusion_heads: expected int or nothing, found 1\.5$"),
+        ("sentence_vector", "first", TypeError, "expected one of 'mean', 'pooler', found 'first'"),
+    ],
+)
+def test_values_outside_a_setting_s_range_are_refused(name, value, kind, message):
+    """If it failed, a model would be built that cannot be trained."""
+    with pytest.raises(kind, match=message):
+        part_settings()[name].check(name, value)
+
+
+def test_the_table_loads_nothing_heavy():
+    """If it failed, `--help` would take seconds again."""
+    check = (
+        "import sys, modeling_mmner.model.parts_mmner as p; sys.exit(any(m in sys.modules for m in ('torch',"
+        " 'transformers', 'numpy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+# Heads
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """The names of the heads that run, as they run."""
+    seen = []
+    for name, kind in list(Head.classes.items()):
+
+        def forward(self, context: Context, name: str = name, run=kind.forward) -> Tensor:
+            seen.append(name)
+            return run(self, context)
+
+        monkeypatch.setattr(kind, "forward", forward)
+    return seen
+
+
+class BoundaryReader(Tagging):
+    """A main head that adds to its emissions how surely a word begins an entity, as boundary detection has
+    it.
+    """
+
+    reads = ("boundary",)
+
+    def forward(self, context: Context) -> Tensor:
+        return super().forward(context) + context.emissions["boundary"][..., 1:2]
+
+
+@pytest.fixture
+def reading(monkeypatch) -> None:
+    monkeypatch.setitem(Head.classes, "crf", BoundaryReader)
+
+
+def model_of(**objectives: float) -> MMNERForTokenClassification:
+    torch.manual_seed(0)
+    model = MMNERForTokenClassification(tiny_config(objectives=objectives))
+    stir(model)
+    return model.eval()
+
+
+def test_prediction_runs_the_main_head_alone(calls):
+    """If it failed, every prediction would pay for heads that nobody reads."""
+    batch = tiny_batch()
+    labels = batch.pop("labels")
+    model_of(crf=1.0, boundary=0.4)(**batch)
+    assert calls == ["crf"]
+    model_of(crf=1.0, boundary=0.4)(**batch, labels=labels)
+    model_of(crf=1.0, boundary=0.0)(**batch, labels=labels)
+    assert calls == ["crf", "crf", "boundary", "crf"]
+
+
+@pytest.mark.parametrize("weight", [0.4, 0.0])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_head_runs_after_those_that_it_reads(reading, calls, weight, labelled):
+    """If it failed, a head could read another's emissions in training alone, or only where its loss
+    counts.
+    """
+    batch = tiny_batch()
+    labels = batch.pop("labels")
+    model = model_of(crf=1.0, boundary=weight)
+    output = model(**batch, labels=labels if labelled else None)
+    assert calls == ["boundary", "crf"]
+    context = model.encode(**batch)
+    plain = Tagging.states(model.heads["crf"], context)
+    expected = (
+        model.heads["crf"].classifier(plain)
+        + BoundaryDetection.forward(model.heads["boundary"], context)[..., 1:2]
+    )
+    torch.testing.assert_close(output.logits, expected, atol=1e-6, rtol=1e-6)
+    assert (
+        output.losses is None
+        if not labelled
+        else output.losses.keys() == ({"crf", "boundary"} if weight else {"crf"})
+    )
+
+
+def test_heads_that_cannot_run_are_refused(reading, monkeypatch):
+    """If it failed, a head without what it reads would end in a KeyError, two that read each other in a
+    loop.
+    """
+    with pytest.raises(
+        ValueError,
+        match=r"head 'crf' reads the emissions of \['boundary'\], expected them among the objectives",
+    ):
+        model_of(crf=1.0)
+    monkeypatch.setattr(BoundaryDetection, "reads", ("crf",))
+    with pytest.raises(ValueError, match="expected an order of need, found heads that read each other"):
+        model_of(crf=1.0, boundary=0.4)
+
+
+def test_a_head_may_read_an_earlier_one(calls, monkeypatch):
+    """If it failed, only the main head could read another's emissions."""
+    monkeypatch.setattr(BoundaryDetection, "reads", ("crf",))
+    model_of(crf=1.0, boundary=0.4)(**tiny_batch())
+    assert calls == ["crf", "boundary"]
+
+
+def test_a_head_that_another_reads_learns_from_its_loss(reading):
+    """If it failed, the boundary head would not be trained through the emissions that it lends."""
+    model = model_of(crf=1.0, boundary=0.0).train()
+    model(**tiny_batch()).loss.backward()
+    assert model.heads["boundary"].classifier.weight.grad.any()
+
+
+def test_rows_are_parts():
+    """If it failed, a row would lack what the config reads of it."""
+    assert all(isinstance(row, Part) and row.help for row in ROWS)

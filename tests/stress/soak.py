@@ -1,0 +1,193 @@
+"""Hours of use in minutes: the pipeline and the page under four clients at a time, with good requests and bad
+ones.
+
+`python -m tests.soak --minutes 20` prints the requests, errors that are not the caller's, answers that are
+not what one client alone is given, and the memory taken; the status is 1 where something of it is not as it
+must be.
+"""
+
+import argparse
+import json
+import logging
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import Request as WebRequest
+from urllib.request import urlopen
+
+from PIL import Image
+
+from modeling_mmner.inference.demo import build_demo, launch
+from modeling_mmner.model.pipeline_mmner import MultimodalNERPipeline
+from tests.demo_parts import free_port
+from tests.inference.test_demo import ask
+from tests.small_posts import ROWS, small_parts
+from tests.stress.bad_input.cases import is_own
+from tests.stress.bad_input.pictures import UNREADABLE
+from tests.stress.bad_input.texts import NO_POSTS, ODD_TEXTS
+
+CLIENTS = 4
+_MOST_GROWTH = 0.10  # of the memory, from the end of the first third on
+
+Request = Callable[[], Any]
+
+
+def memory() -> float:
+    """MB that this process takes."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@dataclass
+class Soak:
+    """What came of the requests.
+
+    Attributes:
+        requests: by their names, with what each must give: an answer, or the text of an error.
+        counts: of answers and refusals by door.
+        wrong: what was another answer than it must be, or an error that is not the caller's.
+        taken: MB of memory, once a second.
+    """
+
+    requests: dict[str, Request]
+    expected: dict[str, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    taken: list[float] = field(default_factory=list)
+
+    def answer(self, name: str) -> tuple[str, str]:
+        """Whether a request is answered, refused or fails, and what comes of it."""
+        try:
+            return "answered", rounded(self.requests[name]())
+        except Exception as error:
+            kind = "refused" if is_own(error) else "failed"
+            return kind, f"{type(error).__name__}: {error}"
+
+    def client(self, number: int, until: float) -> None:
+        """Requests in an order of the client's own."""
+        draw = random.Random(number)
+        while time.monotonic() < until:
+            name = draw.choice(list(self.requests))
+            kind, text = self.answer(name)
+            self.counts[f"{name.partition(':')[0]}, {kind}"] += 1
+            if kind == "failed" or text != self.expected[name]:
+                self.wrong.append(f"{name}: expected {self.expected[name][:200]}, found {text[:200]}")
+
+    def run(self, minutes: float) -> None:
+        """Each request once by itself, then all clients."""
+        for name in self.requests:
+            kind, self.expected[name] = self.answer(name)
+            if kind == "failed":
+                self.wrong.append(f"{name}, alone: {self.expected[name][:200]}")
+        until = time.monotonic() + 60 * minutes
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            clients = [pool.submit(self.client, number, until) for number in range(CLIENTS)]
+            while time.monotonic() < until:
+                time.sleep(1)
+                self.taken.append(memory())
+            for one in clients:
+                one.result()
+
+
+def rounded(answer: Any) -> str:
+    """An answer as text, with the scores of entities to four digits."""
+    return repr([one | {"score": f"{one['score']:.4f}"} if isinstance(one, dict) else one for one in answer])
+
+
+def pipeline_requests(pipe: MultimodalNERPipeline) -> dict[str, Request]:
+    """Posts, good and bad."""
+    requests: dict[str, Request] = {}
+    for number, row in enumerate(ROWS):
+        requests[f"pipeline: post {number}"] = lambda row=row: pipe(row)
+    for name, text in ODD_TEXTS.items():
+        if len(text) < 10_000:
+            requests[f"pipeline: text, {name}"] = lambda text=text: pipe(text)
+    for name, (post, _) in NO_POSTS.items():
+        requests[f"pipeline: no post, {name}"] = lambda post=post: next(pipe(iter([post])))
+    for name, (content, _) in UNREADABLE.items():
+        data = content()
+        requests[f"pipeline: picture, {name}"] = lambda data=data: pipe(
+            {"text": "Jordan", "image": {"bytes": data}}
+        )
+    return requests
+
+
+def page_requests(address: str, folder: Path) -> dict[str, Request]:
+    """What visitors send: texts, pictures that they upload, and files that they have not uploaded."""
+    good, broken = folder / "good.png", folder / "broken.png"
+    Image.linear_gradient("L").resize((90, 60)).save(good)
+    broken.write_bytes(b"no picture")
+    numbers = iter(range(10**9))
+    lock = threading.Lock()
+
+    def visit(text: str, picture: str | None = None) -> Any:
+        with lock:
+            session = f"visitor{next(numbers)}"
+        message = ask(address, text, picture and upload(address, picture), session=session)
+        return message["output"].get("data", message["success"])[1:]
+
+    texts = {
+        "a text": "Jordan posts from Paris",
+        "no text": " ",
+        "HTML": "<script>alert(1)</script>",
+        "half an emoji": "\ud83d",
+    }
+    requests: dict[str, Request] = {
+        f"page: {name}": lambda text=text: visit(text) for name, text in texts.items()
+    }
+    requests["page: too long a text"] = lambda: visit("Paris " * 10_000)
+    requests["page: a picture"] = lambda: visit("Jordan in Paris", str(good))
+    requests["page: no picture"] = lambda: visit("Jordan in Paris", str(broken))
+    return requests
+
+
+def upload(address: str, path: str) -> str:
+    """Send a file as the page does; returns what the page calls it."""
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="picture.png"\r\n\r\n'
+    body = head + Path(path).read_bytes() + b"\r\n--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    with urlopen(WebRequest(f"{address}gradio_api/upload", body, headers), timeout=60) as answer:
+        return str(json.load(answer)[0])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20, help="how long (default 20)")
+    minutes = parser.parse_args().minutes
+    logging.disable(logging.ERROR)
+    model, processor = small_parts()
+    processor.tokenizer.model_max_length = 64
+    page = build_demo(model, processor, name="soak")
+    launch(page, host="127.0.0.1", port=free_port(), wait=False)
+    with tempfile.TemporaryDirectory() as folder:
+        pipe = MultimodalNERPipeline(model=model, processor=processor)
+        soak = Soak(pipeline_requests(pipe) | page_requests(page.local_url, Path(folder)))
+        soak.run(minutes)
+    page.close()
+    for name, count in sorted(soak.counts.items()):
+        print(f"{name:<24}{count:>9}")
+    settled, end = soak.taken[len(soak.taken) // 3], max(soak.taken[-10:])
+    growth = end / settled - 1
+    print(
+        f"{soak.counts.total()} requests of {CLIENTS} clients in {minutes:g} minutes, {len(soak.requests)}"
+        " kinds"
+    )
+    print(f"not as one client alone is answered, or no error of the caller's: {len(soak.wrong)}")
+    print(
+        f"memory: {soak.taken[0]:.0f} MB, after a third {settled:.0f}, at the end {end:.0f} ({growth:+.1%})"
+    )
+    print("\n".join(soak.wrong[:10]))
+    return int(bool(soak.wrong) or growth > _MOST_GROWTH)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,321 @@
+"""Runs that survive: what goes on from a checkpoint equals what was never interrupted, and what does not fit
+is refused.
+"""
+
+import hashlib
+import json
+import pickle
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModel, pipeline
+
+import train_accelerate
+from modeling_mmner import MMNERForTokenClassification
+from modeling_mmner.training.checkpoints import Checkpoints
+from modeling_mmner.training.recipes import Recipe
+from modeling_mmner.training.run_folder import RunError, is_finished, is_unfinished
+from tests.interrupted import (
+    TRAINED_TOWER,
+    TWO_M_NER,
+    assert_same_run,
+    checkpoints_in,
+    frozen_tower,
+    recipe_in,
+    train_dying,
+    train_killed,
+)
+from tests.training.test_training import write_corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """A folder with a small corpus."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus, tmp_path_factory) -> Recipe:
+    """The recipe of a finished run."""
+    recipe = recipe_in(corpus, output_dir=str(tmp_path_factory.mktemp("uninterrupted")))
+    train_accelerate.train(recipe)
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def died(corpus, tmp_path_factory) -> Recipe:
+    """The recipe of a run that died in its second epoch, with two checkpoints."""
+    recipe = recipe_in(corpus, output_dir=str(tmp_path_factory.mktemp("died") / "output"))
+    train_killed(recipe, saves=5)
+    return recipe
+
+
+@pytest.fixture
+def recipe(died, tmp_path) -> Recipe:
+    """A copy of the run that died, for one test."""
+    shutil.copytree(died.training.output_dir, tmp_path / "output")
+    return died.with_settings(output_dir=str(tmp_path / "output"))
+
+
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where a step is made."""
+    monkeypatch.setattr(
+        train_accelerate, "train_batches", lambda *args, **options: pytest.fail("a step was made")
+    )
+
+
+# Going on equals never having stopped
+
+SYSTEMS: dict[str, tuple[dict[str, Any], int]] = {
+    "between epochs": ({"checkpoint_steps": 0, "epochs": 3}, 3),
+    "accumulation": ({"accumulation": 4, "checkpoint_steps": 1}, 6),
+    "several languages, no pictures": (
+        {"language_temperature": 2.0, "use_images": False, "checkpoint_steps": 4},
+        5,
+    ),
+    "2M-NER": (TWO_M_NER | {"checkpoint_steps": 4}, 5),
+    "trained tower": ({"vision_towers": [TRAINED_TOWER], "checkpoint_steps": 3}, 6),
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_run_that_dies_at_each_checkpoint_equals_one_that_does_not(corpus, tmp_path, system):
+    """If it failed, a run that goes on would see other posts, draw other numbers, or forget what it had
+    found.
+    """
+    settings, deaths = SYSTEMS[system]
+    whole, dying = (
+        recipe_in(corpus, output_dir=str(tmp_path / name), **settings) for name in ("whole", "dying")
+    )
+    train_accelerate.train(whole)
+    assert train_dying(dying) == deaths
+    assert_same_run(whole, dying)
+
+
+def test_frozen_encoder_that_is_not_there_is_in_no_checkpoint(corpus, tmp_path):
+    """If it failed, checkpoints would hold weights that never change, or a run without its encoder could not
+    go on.
+    """
+    settings = {"vision_towers": [frozen_tower(tmp_path)], "feature_cache": str(tmp_path / "features")}
+    whole, dying = (
+        recipe_in(corpus, output_dir=str(tmp_path / name), **settings) for name in ("whole", "dying")
+    )
+    train_accelerate.train(whole)
+    train_killed(dying, saves=5)
+    files = [
+        checkpoints_in(dying)[-1] / "model.safetensors",
+        *Path(dying.training.output_dir).rglob("best-*.safetensors"),
+    ]
+    assert len(files) == 2
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+        assert not [name for name in names if "backbone" in name] and len(names) > 50
+    train_accelerate.train(dying)
+    assert_same_run(whole, dying)
+    saved = MMNERForTokenClassification.from_pretrained(tmp_path / "dying" / "model")
+    assert saved.vision_towers[0].backbone is not None
+
+
+def test_settings_that_change_no_result_may_differ(recipe, uninterrupted, tmp_path):
+    """If it failed, a run could not go on with more workers, or from another place."""
+    moved = tmp_path / "moved"
+    shutil.move(recipe.training.output_dir, moved)
+    other = recipe.with_settings(
+        output_dir=str(moved),
+        checkpoint_steps=3,
+        checkpoints_kept=1,
+        num_workers=1,
+        feature_cache=str(tmp_path / "features"),
+    )
+    train_accelerate.train(other)
+    assert_same_run(uninterrupted, recipe.with_settings(output_dir=str(moved)))
+
+
+def test_named_checkpoint_goes_on_in_another_folder(recipe, uninterrupted, tmp_path):
+    """If it failed, a checkpoint could not be tried twice, or would need the folder that it was made in."""
+    first, _ = checkpoints_in(recipe)
+    other = recipe.with_settings(output_dir=str(tmp_path / "other"), resume=str(first))
+    train_accelerate.train(other)
+    assert_same_run(uninterrupted, other)
+    assert len(checkpoints_in(recipe)) == 2
+
+
+def test_finished_run_is_run_anew(uninterrupted, tmp_path):
+    """If it failed, the same command again would do nothing, or take results for its own while they were half
+    replaced.
+    """
+    shutil.copytree(uninterrupted.training.output_dir, tmp_path / "again")
+    again = uninterrupted.with_settings(output_dir=str(tmp_path / "again"))
+    output, results = (
+        Path(again.training.output_dir),
+        ("metrics.json", "model/model.safetensors", "predictions.jsonl"),
+    )
+    assert is_finished(output) and not (output / "checkpoints").exists()
+    before = [(output / name).read_bytes() for name in results]
+    train_killed(again, saves=1)
+    assert is_unfinished(output) and before == [(output / name).read_bytes() for name in results]
+    train_accelerate.train(again)
+    assert is_finished(output) and (output / "metrics.json").read_bytes() != before[0]  # its times are others
+    assert_same_run(uninterrupted, again)
+
+
+def test_unfinished_run_loads_as_no_model(recipe):
+    """If it failed, half a model would be used as a whole one."""
+    output = Path(recipe.training.output_dir)
+    assert is_unfinished(output)
+    for folder in (output, output / "model", checkpoints_in(recipe)[-1]):
+        for load in (AutoModel.from_pretrained, lambda place: pipeline("multimodal-ner", model=place)):
+            with pytest.raises((OSError, ValueError)):
+                load(str(folder))
+
+
+def test_never_begins_anew(recipe, uninterrupted, monkeypatch):
+    """If it failed, nobody could be rid of a run that was begun."""
+    begun = []
+    monkeypatch.setattr(
+        train_accelerate,
+        "save",
+        lambda checkpoints, *args, **options: begun.append(checkpoints.progress.steps),
+    )
+    monkeypatch.setattr(Checkpoints, "load_best", lambda self: None)
+    train_accelerate.train(recipe.with_settings(resume="never"))
+    assert begun[0] == 1 and not checkpoints_in(recipe)
+
+
+def test_last_checkpoints_are_kept_with_the_weights_that_they_need(corpus, tmp_path):
+    """If it failed, checkpoints would fill the disk, or the best epoch's weights be gone when they are
+    wanted.
+    """
+    for kept, names in (
+        (1, ["0002-step-00000010"]),
+        (3, ["0002-step-00000006", "0002-step-00000008", "0002-step-00000010"]),
+    ):
+        recipe = recipe_in(corpus, output_dir=str(tmp_path / str(kept)), checkpoints_kept=kept)
+        train_killed(recipe, saves=6)
+        assert [path.name.removeprefix("epoch-") for path in checkpoints_in(recipe)] == names
+        assert sorted(path.name for path in checkpoints_in(recipe)[0].parent.glob("*.*")) == [
+            "best-epoch-0001.safetensors"
+        ]
+
+
+# What does not fit is refused
+
+
+def test_checkpoint_of_another_recipe_is_refused_by_name(recipe, monkeypatch):
+    """If it failed, a run would go on with settings that half of it was not trained with."""
+    no_training(monkeypatch)
+    newest = checkpoints_in(recipe)[-1]
+    message = (
+        f"{newest}: expected a checkpoint of the same recipe and corpus, found one that differs in batch_size"
+        " (expected 8, found 4), seed (expected 7, found 1). Give the settings that it was trained with,"
+        " name another --output_dir, or begin anew: --resume never removes it"
+    )
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        train_accelerate.train(recipe.with_settings(batch_size=8, seed=7))
+    assert len(checkpoints_in(recipe)) == 2
+
+
+def test_checkpoint_of_another_corpus_is_refused(recipe, corpus, tmp_path, monkeypatch):
+    """If it failed, the posts that a checkpoint takes for seen would be others."""
+    no_training(monkeypatch)
+    shutil.copytree(corpus / "images", tmp_path / "corpus" / "images")
+    for path in corpus.glob("*.txt"):
+        text = path.read_text(encoding="utf-8")
+        (tmp_path / "corpus" / path.name).write_text(text.replace("\tO\n", "\tB-LOC\n", 1), encoding="utf-8")
+    moved = {"data_dir": str(tmp_path / "corpus"), "image_dir": str(tmp_path / "corpus" / "images")}
+    with pytest.raises(
+        RunError, match=r"differs in corpus \(expected '.*', found '.*'\)\. Give the settings"
+    ):
+        train_accelerate.train(recipe.with_settings(**moved))
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.bin", "random_states_0.pkl", "progress.json", "checkpoint.json"]
+)
+def test_older_checkpoint_is_used_where_the_newest_is_corrupt(recipe, uninterrupted, capsys, name):
+    """If it failed, one bad sector would cost the run, or its weights be nonsense."""
+    older, newest = checkpoints_in(recipe)
+    content = bytearray((newest / name).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (newest / name).write_bytes(content)
+    train_accelerate.train(recipe)
+    said = capsys.readouterr().out
+    what = (
+        "checkpoint.json with the SHA-256 of its files"
+        if name == "checkpoint.json"
+        else f"{name} with SHA-256 "
+    )
+    assert f"{newest}: expected {what}" in said and "passed over for the one before" in said
+    assert f"going on from {older}: epoch 2, 0 batches done" in said
+    assert_same_run(uninterrupted, recipe)
+
+
+def test_run_without_a_whole_checkpoint_does_not_begin_anew_unasked(recipe, monkeypatch):
+    """If it failed, days of training would be thrown away without a word."""
+    no_training(monkeypatch)
+    for path in checkpoints_in(recipe):
+        (path / "optimizer.bin").unlink()
+    folder = Path(recipe.training.output_dir) / "checkpoints"
+    message = f"{folder}: expected a whole checkpoint to go on from, found none: "
+    with pytest.raises(
+        RunError,
+        match=rf"{message}.*optimizer\.bin with SHA-256 \w+, found no file; .*begin anew with --resume",
+    ):
+        train_accelerate.train(recipe)
+
+
+def test_path_that_is_no_checkpoint_is_refused(recipe, tmp_path, monkeypatch):
+    """If it failed, a mistyped path would begin a new run."""
+    no_training(monkeypatch)
+    message = (
+        rf"--resume {tmp_path}: expected auto, never, or the folder of a whole checkpoint; expected"
+        r" checkpoint\.json"
+    )
+    with pytest.raises(RunError, match=message):
+        train_accelerate.train(recipe.with_settings(resume=str(tmp_path)))
+
+
+class Planted:
+    """A pickle that writes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("optimizer.bin", "pickle"),
+        ("optimizer.bin", "torch"),
+        ("random_states_0.pkl", "torch"),
+        ("custom_checkpoint_0.pkl", "pickle"),
+    ],
+)
+def test_planted_pickle_is_refused(recipe, tmp_path, monkeypatch, name, form):
+    """If it failed, whoever hands on a checkpoint could run a program on the machine of whoever goes on from
+    it.
+    """
+    no_training(monkeypatch)
+    newest, mark = checkpoints_in(recipe)[-1], tmp_path / "it was run"
+    with (newest / name).open("wb") as file:
+        pickle.dump(Planted(mark), file) if form == "pickle" else torch.save(Planted(mark), file)
+    manifest = json.loads((newest / "checkpoint.json").read_text())
+    manifest["files"][name] = hashlib.sha256((newest / name).read_bytes()).hexdigest()
+    (newest / "checkpoint.json").write_text(json.dumps(manifest))
+    message = (
+        rf"{newest}: expected tensors and plain values that fit this run, found .*; nothing of it was run"
+    )
+    with pytest.raises(RunError, match=message):
+        train_accelerate.train(recipe)
+    assert not mark.exists()

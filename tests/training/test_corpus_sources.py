@@ -1,0 +1,308 @@
+"""Tests of training on built and foreign data sets, on posts with several pictures, and of the guard against
+leakage.
+"""
+
+import warnings
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+
+import train_accelerate
+from dataset_scripts.builders.built_corpus import build_dataset
+from dataset_scripts.builders.editing import remove_posts
+from dataset_scripts.formats.reader import CorpusError
+from modeling_mmner.evaluation.scores import ShownRows, rows_with
+from modeling_mmner.model.processing_mmner import MMNERProcessor
+from modeling_mmner.training.collator import MMNERCollator
+from modeling_mmner.training.corpus import load_corpus
+from modeling_mmner.training.recipes import CorpusSettings
+from tests.shared_data import bpe_tokenizer
+from tests.small_corpora import POSTS, encoded, write_pictures, write_posts
+from tests.training.test_training import small_recipe, write_corpus
+
+LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """A cache of data sets that one test run keeps."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "sources_cache")
+
+
+@pytest.fixture
+def raw(tmp_path) -> dict[str, str]:
+    """The options that name a raw corpus with pictures."""
+    return {
+        "data_dir": str(write_posts(tmp_path / "raw")),
+        "image_dir": str(write_pictures(tmp_path / "pictures")),
+    }
+
+
+def saved(
+    folder: Path,
+    columns: dict,
+    features: datasets.Features,
+    splits: tuple[str, ...] = ("train", "validation", "test"),
+) -> str:
+    """A data set of Parquet files, the same rows in each split."""
+    for split in splits:
+        rows = datasets.Dataset.from_dict(columns, features=features)
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return str(folder)
+
+
+def text_features(**more) -> datasets.Features:
+    tags = datasets.List(datasets.ClassLabel(names=LABELS))
+    return datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": tags, **more})
+
+
+def test_built_corpus_trains_as_its_raw_files_do(tmp_path, raw):
+    """If it failed, a figure would depend on whether a corpus was built first, or carry another version's
+    hash.
+    """
+    build_dataset("conll", tmp_path / "built", **raw)
+    plain, built = (
+        load_corpus(CorpusSettings(dataset="conll", **raw)),
+        load_corpus(CorpusSettings(dataset=str(tmp_path / "built"))),
+    )
+    assert (built.labels, built.version, built.pictures) == (plain.labels, plain.version, plain.pictures)
+    assert built.version_name == plain.version_name
+    for split, rows in plain.splits.items():
+        assert [row | {"image": None} for row in built.splits[split].to_list()] == [
+            row | {"image": None} for row in rows.to_list()
+        ]
+        for row, other in zip(rows, built.splits[split], strict=True):
+            assert (row["image"] is None) == (other["image"] is None)
+            assert row["image"] is None or Path(row["image"]["path"]).read_bytes() == other["image"]["bytes"]
+
+
+def test_version_tells_that_posts_were_taken_out(tmp_path, raw):
+    """If it failed, a model card would name a version that the model was not trained on."""
+    build_dataset("conll", tmp_path / "built", **raw)
+    before = load_corpus(CorpusSettings(dataset=str(tmp_path / "built")))
+    remove_posts(tmp_path / "built", ["2"])
+    after = load_corpus(CorpusSettings(dataset=str(tmp_path / "built")))
+    assert after.version_name.startswith(f"{before.version_name}+without-")
+    assert after.splits["train"]["id"] == ["1", "3"]
+
+
+def test_foreign_data_set_needs_tokens_and_tags_alone(tmp_path):
+    """If it failed, a data set of the Hub could only be used if it had been built by this package."""
+    columns = {"tokens": [["Nice"], ["so"]], "ner_tags": [[3], [0]]}
+    with pytest.warns(
+        UserWarning,
+        match="of 2 training posts, by id or by text, 2 in the validation split, 2 in the test split",
+    ):
+        corpus = load_corpus(CorpusSettings(dataset=saved(tmp_path / "mine", columns, text_features())))
+    assert corpus.labels == LABELS
+    assert corpus.version_name == "unverified"
+    row = corpus.splits["test"][0]
+    assert row == {
+        "tokens": ["Nice"],
+        "ner_tags": [3],
+        "id": "0",
+        "language": "unknown",
+        "source": "mine",
+        "image": None,
+    }
+
+
+def with_several_pictures(folder: Path) -> str:
+    """Posts with two pictures, of which one is broken in the second post; with none; with null."""
+    good, other = ({"bytes": encoded(seed, "PNG"), "path": None} for seed in (1, 2))
+    broken = {"bytes": b"no picture", "path": None}
+    columns = {
+        "tokens": [["Nice"], ["so"], ["me"], ["Jordan"]],
+        "ner_tags": [[3], [0], [0], [1]],
+        "images": [[good, other], [broken, other], [], None],
+    }
+    return saved(folder, columns, text_features(images=datasets.List(datasets.Image())))
+
+
+@pytest.mark.filterwarnings("ignore:mine")
+def test_posts_may_have_several_pictures(tmp_path, capsys):
+    """If it failed, only the first picture would be seen, or a broken one would cost the post its good
+    ones.
+    """
+    corpus = load_corpus(CorpusSettings(dataset=with_several_pictures(tmp_path / "mine")))
+    assert corpus.pictures["train"] == {"present": 1, "missing": 2, "broken": 1}
+    assert "kept without its broken picture: post '1': " in capsys.readouterr().out
+    rows = corpus.splits["train"]
+    assert [len(row["images"] or []) for row in rows] == [2, 1, 0, 0]
+    assert rows[1]["images"][0]["bytes"] == encoded(2, "PNG")
+    processor = MMNERProcessor(bpe_tokenizer(), labels=corpus.labels, image_size=4)
+    batch = MMNERCollator(processor)(rows.to_list())
+    assert batch["image_mask"].tolist() == [[True, True], [True, False], [False, False], [False, False]]
+
+
+@pytest.mark.filterwarnings("ignore:mine")
+def test_views_move_all_pictures_of_a_post(tmp_path):
+    """If it failed, the shuffled score would be that of posts which still see a picture of their own."""
+    rows = load_corpus(CorpusSettings(dataset=with_several_pictures(tmp_path / "mine"))).splits["train"]
+    assert rows_with("picture", rows) == [0, 1]
+    pictures = {
+        mode: [len(view[index].get("images") or []) for index in range(len(view))]
+        for mode in ("true", "shuffled", "none")
+        for view in [ShownRows(rows, mode)]
+    }
+    assert pictures == {"true": [2, 1, 0, 0], "shuffled": [1, 2, 0, 0], "none": [0, 0, 0, 0]}
+
+
+@pytest.mark.filterwarnings("ignore:mine")
+def test_withheld_pictures_are_gone_from_a_list_column(tmp_path):
+    """If it failed, the model without pictures would be trained with them."""
+    corpus = load_corpus(CorpusSettings(dataset=with_several_pictures(tmp_path / "mine"), use_images=False))
+    assert "images" not in corpus.splits["train"].features
+    assert corpus.pictures["train"] == {"present": 0, "missing": 4, "broken": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"ner_tags": datasets.List(datasets.Value("int64"))},
+            "expected ner_tags to be a list of ClassLabel",
+        ),
+        (
+            {"ner_tags": datasets.List(datasets.ClassLabel(names=["O", "I-PER"]))},
+            "column ner_tags: labels: 'I-PER' has no 'B-PER'",
+        ),
+    ],
+    ids=["ids without names", "no BIO"],
+)
+def test_tags_that_cannot_be_read_are_refused(tmp_path, change, message):
+    """If it failed, ids would be taken for other tags than they stand for."""
+    features = datasets.Features(text_features() | change)
+    path = saved(tmp_path / "mine", {"tokens": [["so"]], "ner_tags": [[0]]}, features)
+    with pytest.raises(CorpusError, match=message):
+        load_corpus(CorpusSettings(dataset=path))
+
+
+def test_data_set_without_a_split_is_refused(tmp_path):
+    """If it failed, a model would be selected on its test split, or the run end after training."""
+    path = saved(
+        tmp_path / "mine", {"tokens": [["so"]], "ner_tags": [[0]]}, text_features(), splits=("train", "test")
+    )
+    with pytest.raises(
+        CorpusError, match="expected the splits train, validation, test; validation not found"
+    ):
+        load_corpus(CorpusSettings(dataset=path))
+
+
+def test_data_set_without_tokens_is_refused(tmp_path):
+    """If it failed, the error would come from the middle of training."""
+    features = datasets.Features({"words": datasets.List(datasets.Value("string"))})
+    with pytest.raises(CorpusError, match="expected the columns tokens and ner_tags, found words"):
+        load_corpus(CorpusSettings(dataset=saved(tmp_path / "mine", {"words": [["so"]]}, features)))
+
+
+def test_nothing_by_that_name_is_said_so(tmp_path):
+    """If it failed, a mistyped folder would look like trouble with the network."""
+    with pytest.raises(
+        CorpusError,
+        match=r"expected one of sample, .*, a folder with a corpus, or the id .*; could not load it",
+    ):
+        load_corpus(CorpusSettings(dataset=str(tmp_path / "nothere")))
+
+
+@pytest.fixture
+def leaking(tmp_path, raw) -> CorpusSettings:
+    """Training on one corpus and testing on another, which holds two of its training posts: one by id, one by
+    text.
+    """
+    shared = [("1", "Paris/B-LOC is/O Paris/O"), ("9", "JORDAN/B-PER Henderson/I-PER"), ("8", "new/O")]
+    other = write_posts(tmp_path / "other", POSTS | {"test": shared})
+    return CorpusSettings(dataset="conll", **raw, test_dataset=str(other))
+
+
+def test_training_on_posts_of_another_corpus_test_split_is_stopped(leaking):
+    """If it failed, a model would be tested on what it was trained on, and nobody told."""
+    message = (
+        "of 3 training posts, by id or by text, 0 in the validation split, 2 in the test split;"
+        " --exclude_overlap leaves them"
+    )
+    with pytest.raises(CorpusError, match=message):
+        load_corpus(leaking)
+
+
+def test_overlapping_posts_are_left_out_on_request(leaking, capsys):
+    """If it failed, --exclude_overlap would leave leaks, or throw away posts that are none."""
+    leaking.exclude_overlap = True
+    corpus = load_corpus(leaking)
+    assert corpus.splits["train"]["id"] == ["3"]
+    assert corpus.splits["test"]["id"] == ["1", "9", "8"]
+    assert corpus.overlap == {"validation": 0, "test": 2, "excluded": True}
+    assert "left out of training: 2" in capsys.readouterr().out
+
+
+def test_leaving_out_all_of_the_training_split_is_refused(tmp_path, raw):
+    """If it failed, training would end in an error about an empty loader, or train on nothing."""
+    other = write_posts(tmp_path / "other", POSTS | {"test": POSTS["train"]})
+    with pytest.raises(
+        CorpusError, match="all of its 3 posts are held-out posts too; none would be left to train on"
+    ):
+        load_corpus(CorpusSettings(dataset="conll", **raw, test_dataset=str(other), exclude_overlap=True))
+
+
+def test_other_corpus_tags_keep_their_names(leaking):
+    """If it failed, a test split whose labels stand in another order would be scored against the wrong
+    types.
+    """
+    leaking.exclude_overlap = True
+    corpus = load_corpus(leaking)
+    named = [[corpus.labels[tag] for tag in tags] for tags in corpus.splits["test"]["ner_tags"]]
+    assert named == [["B-LOC", "O", "O"], ["B-PER", "I-PER"], ["O"]]
+
+
+def test_other_corpus_with_an_unknown_type_is_refused(tmp_path, raw):
+    """If it failed, gold entities that the model cannot know would vanish from the score."""
+    other = write_posts(
+        tmp_path / "other", {"train": [("x", "a/O")], "valid": [("y", "a/O")], "test": [("z", "a/B-geo")]}
+    )
+    with pytest.raises(
+        CorpusError, match=r"test_dataset other: expected tags among .*, found \['B-geo'\]; rename"
+    ):
+        load_corpus(CorpusSettings(dataset="conll", **raw, test_dataset=str(other)))
+
+
+def test_overlap_inside_one_corpus_is_a_warning(tmp_path):
+    """If it failed, official corpora, which have a few repeats, could not be used, or their repeats stay
+    unknown.
+    """
+    posts = POSTS | {"test": [("6", "Paris/B-LOC is/O paris/O")]}
+    recipe = CorpusSettings(dataset="conll", data_dir=str(write_posts(tmp_path / "raw", posts)))
+    with pytest.warns(
+        UserWarning, match="0 in the validation split, 1 in the test split; --exclude_overlap leaves them out"
+    ):
+        corpus = load_corpus(recipe)
+    assert corpus.overlap == {"validation": 0, "test": 1, "excluded": False}
+    assert len(corpus.splits["train"]) == 3
+
+
+def test_corpus_whose_splits_are_apart_warns_of_nothing(raw):
+    """If it failed, the warning would be everywhere and soon be overread."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        corpus = load_corpus(CorpusSettings(dataset="conll", **raw))
+    assert corpus.overlap == {"validation": 0, "test": 0, "excluded": False}
+
+
+def test_whole_run_on_a_built_data_set(tmp_path, monkeypatch):
+    """If it failed, --dataset FOLDER would not train, or metrics and card not name the corpus version."""
+    write_corpus(tmp_path / "raw")
+    raw = {"data_dir": tmp_path / "raw", "image_dir": tmp_path / "raw" / "images"}
+    record = build_dataset("conll", tmp_path / "built", **raw, language="en")
+    settings = {"dataset": str(tmp_path / "built"), "data_dir": None, "image_dir": None}
+    recipe = small_recipe(tmp_path, **settings, epochs=1, output_dir=str(tmp_path / "out"))
+    metrics = train_accelerate.train(recipe).to_dict()
+    config = record["configs"]["default"]
+    assert metrics["corpus"]["version_name"] == config["version"]
+    assert metrics["corpus"]["version"] == {
+        split: details["sha256"] for split, details in config["splits"].items()
+    }
+    assert config["version"] in (tmp_path / "out" / "model" / "README.md").read_text(encoding="utf-8")
+    assert metrics["splits"]["test"]["picture"].keys() == {"true", "shuffled", "none"}
+    assert torch.tensor([epoch["loss"] for epoch in metrics["history"]]).isfinite().all()

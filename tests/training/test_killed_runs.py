@@ -1,0 +1,123 @@
+"""Training processes that are killed: what they find when they go on is what nobody disturbed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from modeling_mmner.training.recipes import Recipe
+from modeling_mmner.training.run_folder import is_finished
+from tests.interrupted import TWO_M_NER, assert_same_run, checkpoints_in, recipe_in
+from tests.training.test_training import write_corpus
+
+ROOT = Path(__file__).parents[2]
+KILLS = 20
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=3")
+SYSTEMS = {"MLMNER": {}, "2M-NER": TWO_M_NER}
+
+
+def started(
+    recipe: Recipe, *, launcher: Sequence[str] = (), stderr: int = subprocess.DEVNULL
+) -> subprocess.Popen[str]:
+    """The script at work on a recipe, started by Python alone or by a launcher's module."""
+    path = Path(f"{recipe.training.output_dir}-recipe", "tiny.yaml")
+    path.parent.mkdir(exist_ok=True)
+    settings = recipe.to_settings()
+    del settings["name"]
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    command = [sys.executable, "-u", *launcher, "train_accelerate.py", "--recipe", str(path)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
+def kill_at_random(recipe: Recipe, chance: random.Random) -> str | None:
+    """Start the script and kill it once it trains, every second time while it writes a checkpoint; returns
+    where that was, None where it had ended before."""
+    folder = Path(recipe.training.output_dir) / "checkpoints"
+    with started(recipe) as process:
+        if checkpoints_in(recipe):
+            assert process.stdout is not None
+            while "going on from" not in (line := process.stdout.readline()):
+                assert line, "the script ended without going on"
+        while process.poll() is None and not checkpoints_in(recipe):
+            time.sleep(0.01)
+        if in_writing := chance.random() < 0.5:
+            while process.poll() is None and not list(folder.glob(".epoch-*")):
+                pass
+            time.sleep(chance.uniform(0, 0.05))
+        else:
+            time.sleep(chance.uniform(0, 1.0))
+        process.kill()
+    if process.returncode != -signal.SIGKILL:
+        return None
+    half = [path.name for path in folder.glob(".epoch-*")]
+    return (
+        f"{checkpoints_in(recipe)[-1].name}, {'waited for a checkpoint' if in_writing else 'random'}, half"
+        f" written: {half}"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_twenty_kills_change_nothing(tmp_path, system):
+    """If it failed, a run on a cluster that takes its machines back would find something else, or nothing."""
+    write_corpus(tmp_path)
+    settings = {"epochs": 60, "checkpoint_steps": 5} | SYSTEMS[system]
+    whole, killed = (
+        recipe_in(tmp_path, output_dir=str(tmp_path / name), **settings) for name in ("whole", "killed")
+    )
+    assert started(whole).wait() == 0
+    chance, places = random.Random(1), []
+    while len(places) < KILLS:
+        place = kill_at_random(killed, chance)
+        assert place is not None, f"the run ended after {len(places)} kills"
+        places.append(place)
+        print(f"{system}: kill {len(places)} at {place}")
+    assert started(killed).wait() == 0
+    assert is_finished(Path(killed.training.output_dir)) and not checkpoints_in(killed)
+    assert_same_run(whole, killed)
+    print(f"{system}: {KILLS} kills, weights, metrics and predictions equal")
+
+
+def second_process(of: subprocess.Popen[str]) -> int | None:
+    """The second of the processes that train under torchrun, while there is one."""
+    for children in Path(f"/proc/{of.pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            with suppress(OSError):  # it has ended
+                if b"\0RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes():
+                    return int(child)
+    return None
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_run_that_goes_on_by_itself(tmp_path):
+    """If it failed, a run of several processes would begin anew, or end, where one of them has died."""
+    write_corpus(tmp_path)
+    settings = {"epochs": 40, "checkpoint_steps": 5, "batch_size": 2}
+    whole, killed = (
+        recipe_in(tmp_path, output_dir=str(tmp_path / name), **settings) for name in ("whole", "killed")
+    )
+    assert started(whole, launcher=TORCHRUN).wait() == 0
+    places: list[Path] = []
+    with (
+        (tmp_path / "errors.txt").open("w") as errors,
+        started(killed, launcher=TORCHRUN, stderr=errors.fileno()) as process,
+    ):
+        while len(places) < 3:
+            assert process.poll() is None, f"the run ended after {len(places)} kills"
+            newer = [path for path in checkpoints_in(killed) if not places or path.name > places[-1].name]
+            if newer and (second := second_process(process)) is not None:
+                places.append(newer[-1])
+                os.kill(second, signal.SIGKILL)
+            time.sleep(0.01)
+        process.communicate()  # what it prints is read to its end, or printing would fail
+    assert process.returncode == 0, (tmp_path / "errors.txt").read_text("utf-8")[-5000:]
+    assert_same_run(whole, killed)
+    print(f"killed after {', '.join(path.name for path in places)}: weights, metrics and predictions equal")

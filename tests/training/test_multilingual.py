@@ -1,0 +1,257 @@
+"""Tests of training in several languages: parts of splits, shares of the languages, scores by language,
+transfer between them.
+"""
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+import train_accelerate
+from dataset_scripts.builders.built_corpus import build_dataset
+from dataset_scripts.formats.reader import CorpusError
+from dataset_scripts.opening import open_corpus
+from dataset_scripts.slices import parse_slice
+from modeling_mmner.evaluation.reports import transfer_table
+from modeling_mmner.evaluation.span_f1.span_f1 import evaluate_tags
+from modeling_mmner.training.corpus import load_corpus
+from modeling_mmner.training.recipes import CorpusSettings
+from modeling_mmner.training.steps import PostSampler, draws_by_language
+from tests.shared_data import property_test
+from tests.small_corpora import write_posts
+from tests.training.test_training import small_recipe
+
+ENTITIES = {"en": "Paris", "fr": "Lyon", "de": "Bonn"}
+
+
+@pytest.fixture
+def languages(tmp_path) -> Path:
+    """A folder for each language in the indexed format: five validation and three test sentences, no training
+    file.
+    """
+    for language, name in ENTITIES.items():
+        (tmp_path / "wiki" / language).mkdir(parents=True)
+        for split, count in (("val", 5), ("test", 3)):
+            blocks = [f"0\t{name}\tB-LOC\n1\t{language}{split}{number}\tO\n\n" for number in range(count)]
+            (tmp_path / "wiki" / language / f"{split}.conllu").write_text("".join(blocks), encoding="utf-8")
+    return tmp_path / "wiki"
+
+
+SLICES = {"train": "val[:3]", "validation": "val[3:]", "test": "test[::2]"}
+
+
+@property_test
+@given(
+    st.integers(0, 12),
+    st.one_of(st.none(), st.integers(0, 15)),
+    st.one_of(st.none(), st.integers(0, 15)),
+    st.one_of(st.none(), st.integers(1, 5)),
+)
+def test_slices_take_what_python_takes(count, start, stop, step):
+    """If it failed, another part of a split would be trained on than the one written down."""
+    written = "".join("" if number is None else str(number) for number in (start,))
+    text = f"val[{written}:{'' if stop is None else stop}{'' if step is None else f':{step}'}]"
+    assert list(range(count))[parse_slice(text).posts] == list(range(count))[start:stop:step]
+    assert parse_slice(text).name == "val"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "val[", "val[1]", "val[:1:0]", "val[-5:]", "val[a:]", "[:1]", "val[:1]x"]
+)
+def test_malformed_slices_are_refused(text):
+    """If it failed, a mistyped part would be taken for a file's name, or for the whole split."""
+    with pytest.raises(CorpusError, match=r"expected NAME or NAME\[START:STOP\]"):
+        parse_slice(text)
+
+
+def test_folders_of_languages_are_one_corpus(languages):
+    """If it failed, posts would lose their language, or ids of two languages be taken for one another's."""
+    corpus = open_corpus("conll", data_dir=languages, split_slices=SLICES)
+    train = corpus.splits["train"]
+    assert Counter(train["language"]) == {"de": 3, "en": 3, "fr": 3}
+    assert train["tokens"][:3] == [["Bonn", "deval0"], ["Bonn", "deval1"], ["Bonn", "deval2"]]
+    assert train["id"] == [
+        f"{language}-val-{number}" for language in ("de", "en", "fr") for number in (1, 2, 3)
+    ]
+    assert [tokens[1] for tokens in corpus.splits["test"]["tokens"]][:2] == ["detest0", "detest2"]
+    assert corpus.version_name.endswith("+train=val[:3]+validation=val[3:]+test=test[::2]")
+
+
+def test_a_file_that_no_split_takes_is_asked_for(languages):
+    """If it failed, a corpus without a training file would be trained on something else."""
+    with pytest.raises(CorpusError, match=r"expected one train file out of train\.txt"):
+        open_corpus("conll", data_dir=languages)
+
+
+def test_slice_of_an_unknown_split_is_refused(languages):
+    """If it failed, a mistyped split would leave the whole of it in place."""
+    with pytest.raises(
+        CorpusError, match="split_slices: expected some of train, validation, test; found dev"
+    ):
+        open_corpus("conll", data_dir=languages, split_slices=SLICES | {"dev": "val"})
+
+
+def test_built_data_sets_are_sliced_as_files_are(tmp_path, monkeypatch):
+    """If it failed, the same part would be other posts once the corpus is built."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    raw = write_posts(tmp_path / "raw")
+    build_dataset("conll", tmp_path / "built", data_dir=raw)
+    slices = {"train": "train[1:]", "test": "validation[:1]"}
+    from_files = open_corpus("conll", data_dir=raw, split_slices=slices)
+    built = open_corpus(str(tmp_path / "built"), split_slices=slices)
+    assert {split: rows["id"] for split, rows in built.splits.items()} == {
+        split: rows["id"] for split, rows in from_files.splits.items()
+    }
+    assert built.version == from_files.version
+    assert built.version_name.endswith("+train=train[1:]+test=validation[:1]")
+
+
+@property_test
+@given(
+    st.dictionaries(st.sampled_from(["en", "fr", "de", "es"]), st.integers(1, 500), min_size=1),
+    st.sampled_from([1, 1.5, 2, 5, 1e6]),
+)
+def test_draws_are_in_proportion(sizes, temperature):
+    """If it failed, languages would get other shares than the temperature says, or an epoch another
+    length.
+    """
+    draws = draws_by_language(Counter(sizes), temperature=temperature)
+    assert sum(draws.values()) == sum(sizes.values())
+    weights = {language: size ** (1 / temperature) for language, size in sizes.items()}
+    for language, drawn in draws.items():
+        assert abs(drawn - sum(sizes.values()) * weights[language] / sum(weights.values())) <= 1
+
+
+def test_smallest_temperatures_do_not_overflow():
+    """If it failed, a temperature near 0, which asks for the largest language alone, would end in an
+    OverflowError.
+    """
+    assert draws_by_language(Counter(en=400, fr=300), temperature=1e-3) == {"en": 700, "fr": 0}
+
+
+def sampler(temperature: float, seed: int = 1) -> PostSampler:
+    """Over 40 English, 10 French and 5 German posts of different lengths."""
+    languages = ["en"] * 40 + ["fr"] * 10 + ["de"] * 5
+    lengths = [1 + index % 7 for index in range(len(languages))]
+    return PostSampler(lengths, languages, temperature=temperature, batch_size=4, seed=seed)
+
+
+def test_temperature_one_is_the_plain_order():
+    """If it failed, results of one language would change although nothing about it did."""
+    ours = sampler(1, seed=0)
+    for epoch in range(3):
+        ours.set_epoch(epoch)
+        plain = LengthGroupedSampler(4, lengths=ours.lengths, generator=torch.Generator().manual_seed(epoch))
+        assert list(ours) == list(plain)
+
+
+def test_order_follows_from_seed_and_epoch():
+    """If it failed, another pass over the posts would change the order, and a run that goes on would not know
+    it any more.
+    """
+    for temperature in (1.0, 5.0):
+        first, again = sampler(temperature), sampler(temperature)
+        orders = []
+        for epoch in range(3):
+            first.set_epoch(epoch)
+            orders.append(list(first))
+        again.set_epoch(2)
+        assert list(again) == list(again) == orders[2]
+        other = sampler(temperature, seed=2)
+        assert len({tuple(order) for order in (*orders, list(other))}) == 4
+
+
+def test_high_temperature_draws_languages_alike_and_posts_in_turn():
+    """If it failed, some posts of a small language would be seen often and others never."""
+    ours = sampler(1e9)
+    drawn = list(ours)
+    assert len(drawn) == len(ours) == 55
+    by_language = Counter("en" if index < 40 else "fr" if index < 50 else "de" for index in drawn)
+    assert sorted(by_language.values()) == [18, 18, 19]
+    times = Counter(drawn)
+    for posts in (range(40), range(40, 50), range(50, 55)):
+        assert max(times[index] for index in posts) - min(times[index] for index in posts) <= 1
+    ours.set_epoch(1)
+    assert list(ours) != drawn
+
+
+def test_mean_over_languages_is_no_mean_over_posts():
+    """If it failed, the macro score would favour the language with most posts."""
+    gold = [["B-PER"], ["B-PER"], ["B-PER"], ["B-LOC"]]
+    scores = evaluate_tags(gold, [["B-PER"], ["B-PER"], ["B-PER"], ["O"]], languages=["en", "en", "en", "fr"])
+    assert scores["language_macro_f1"] == 0.5
+    assert scores["overall"]["f1"] == pytest.approx(6 / 7)
+
+
+def test_training_and_test_may_have_other_languages(languages):
+    """If it failed, zero-shot transfer would be tested on the language that was trained on."""
+    recipe = CorpusSettings(
+        dataset="conll",
+        data_dir=str(languages),
+        split_slices=SLICES,
+        languages=["fr"],
+        test_languages=["en", "de"],
+    )
+    corpus = load_corpus(recipe)
+    found = {split: set(rows["language"]) for split, rows in corpus.splits.items()}
+    assert found == {"train": {"fr"}, "validation": {"fr"}, "test": {"en", "de"}}
+
+
+def test_language_that_no_post_is_in_is_refused(languages):
+    """If it failed, a mistyped language beside right ones would silently be left out."""
+    recipe = CorpusSettings(
+        dataset="conll", data_dir=str(languages), split_slices=SLICES, languages=["fr", "it"]
+    )
+    with pytest.raises(CorpusError, match="--languages: expected some of de, en, fr, found it too"):
+        load_corpus(recipe)
+
+
+def test_test_posts_of_other_corpora_are_left_out(tmp_path, capsys):
+    """If it failed, a model would have seen the test posts of the corpus that it is compared on."""
+    raw = write_posts(tmp_path / "raw")
+    other = write_posts(
+        tmp_path / "other",
+        {"train": [("x", "a/O")], "valid": [("y", "a/O")], "test": [("2", "Jordan/O Henderson/O")]},
+    )
+    corpus = load_corpus(CorpusSettings(dataset="conll", data_dir=str(raw), exclude_test_of=[str(other)]))
+    assert corpus.splits["train"]["id"] == ["1", "3"]
+    assert corpus.overlap["left out, test of other"] == 1
+    assert "of 3 training posts, 1 are test posts of" in capsys.readouterr().out
+
+
+def test_transfer_trains_on_each_language_and_tests_on_all(languages, tmp_path):
+    """If it failed, the transfer table would show something else than its headings say."""
+    settings = {
+        "data_dir": str(languages),
+        "image_dir": None,
+        "split_slices": SLICES,
+        "languages": ["en", "fr"],
+        "transfer": True,
+    }
+    recipe = small_recipe(tmp_path, **settings, epochs=1, vocabulary_size=60)
+    scores = train_accelerate.transfer(recipe)
+    output = Path(recipe.training.output_dir)
+    assert json.loads((output / "transfer.json").read_text(encoding="utf-8")) == {
+        trained: {tested: asdict(score) for tested, score in row.items()} for trained, row in scores.items()
+    }
+    assert {trained: set(tested) for trained, tested in scores.items()} == {
+        "en": {"en", "fr"},
+        "fr": {"en", "fr"},
+    }
+    for language in ("en", "fr"):
+        metrics = json.loads((output / language / "metrics.json").read_text(encoding="utf-8"))
+        assert metrics["corpus"]["posts"] == {"train": 3, "validation": 2, "test": 4}
+        assert metrics["recipe"]["corpus"]["languages"] == [language]
+    assert [str(column.header) for column in transfer_table(scores).columns] == ["trained on", "en", "fr"]
+
+
+def test_transfer_needs_two_languages(tmp_path):
+    """If it failed, a table of nothing would be printed after no training at all."""
+    with pytest.raises(CorpusError, match=r"--transfer: expected two --languages or more, found \['en'\]"):
+        train_accelerate.transfer(small_recipe(tmp_path, transfer=True))

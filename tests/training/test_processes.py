@@ -1,0 +1,425 @@
+"""Several processes that train together, held against one that has the whole batch."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator, PartialState
+from accelerate.commands.config import load_config_from_file
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.distributed import TCPStore
+
+import train_accelerate
+from dataset_scripts.formats.reader import CorpusError
+from modeling_mmner.evaluation.scores import Predictor
+from modeling_mmner.model.gathering_mmner import gathered, mean_over_processes, whole_batch
+from modeling_mmner.model.objectives_mmner import nt_xent
+from modeling_mmner.training import steps as training
+from modeling_mmner.training.assembly import build_model, build_processor
+from modeling_mmner.training.collator import MMNERCollator
+from modeling_mmner.training.corpus import load_corpus
+from modeling_mmner.training.processes import _meeting_place
+from modeling_mmner.training.recipes import Recipe, load_recipe
+from modeling_mmner.training.steps import StepBatches, refresh_centres
+from tests import tiny
+from tests.together import exit_codes, together
+from tests.training.test_training import TEXT, TOWER, write_corpus
+
+LAUNCH = Path(train_accelerate.__file__).with_name("modeling_mmner") / "training" / "launch"
+QUIET_TEXT = TEXT | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+VIT = tiny.VIT | {"pretrained": False}
+FROZEN, TRAINED = TOWER | {"frozen": True}, TOWER | {"frozen": False, "image_size": 64}
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "quickstart": {"vision_towers": [FROZEN], "objectives": {"clustering": 0.1}},
+    "2m-ner-quickstart": {"vision_towers": [VIT, FROZEN | {"pooled": True}]},
+}
+
+
+@pytest.fixture(scope="module")
+def posts(tmp_path_factory) -> Path:
+    """A corpus of 23 training posts, some without a picture, so that the last step of an epoch has an odd
+    number.
+    """
+    folder = tmp_path_factory.mktemp("posts")
+    write_corpus(folder)
+    blocks = (folder / "train.txt").read_text("utf-8").strip().split("\n\n")
+    (folder / "train.txt").write_text("\n\n".join(blocks[:-1]) + "\n", encoding="utf-8")
+    return folder
+
+
+def recipe_of(name: str, folder: Path, **settings: Any) -> Recipe:
+    """A system in tiny whose losses depend on nothing random."""
+    overrides = {
+        "text_config": QUIET_TEXT,
+        "vocabulary_size": 300,
+        "dropout": 0.0,
+        "dataset": "conll",
+        "data_dir": str(folder),
+        "image_dir": str(folder / "images"),
+        "languages": ["en"],
+        "feature_cache": str(folder / "features"),
+        "centre_warmup_epochs": 0,
+        "compare_without_pictures": False,
+        "mixed_precision": "no",
+    }
+    return load_recipe(name, overrides | SYSTEMS[name] | settings)
+
+
+def steps_of(recipe: Recipe) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    """Train; the losses of each step, and the metrics."""
+    steps: list[dict[str, float]] = []
+
+    def observed(*arguments: Any, **options: Any) -> Iterator[dict[str, float]]:
+        for losses in training.train_batches(*arguments, **options):
+            steps.append(losses)
+            yield losses
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_accelerate, "train_batches", observed)
+        metrics = train_accelerate.train(recipe)
+    return steps, metrics.to_dict()
+
+
+def one_and_two(
+    name: str, posts: Path, tmp_path: Path, **settings: Any
+) -> list[tuple[list[dict[str, float]], dict[str, Any]]]:
+    """A run in one process, and that of each of two with the same number of posts a step."""
+    one = recipe_of(name, posts, batch_size=10, output_dir=str(tmp_path / "one"), **settings)
+    two = recipe_of(name, posts, batch_size=5, output_dir=str(tmp_path / "two"), **settings)
+    return [steps_of(one), *together(steps_of, two, folder=tmp_path)]
+
+
+def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]]) -> float:
+    assert [step.keys() for step in one] == [step.keys() for step in other]
+    return max(abs(step[name] - same[name]) for step, same in zip(one, other, strict=True) for name in step)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_two_processes_take_the_steps_of_one(name, posts, tmp_path):
+    """If it failed, training in more processes would train something else: other posts a step, other weights
+    of posts, other negatives, another learning rate."""
+    (one, measured), (first, metrics), (second, others) = one_and_two(name, posts, tmp_path, epochs=3)
+    assert len(one) == 9 and first == second
+    assert largest_difference(one, first) < 1e-4
+    for split in ("validation", "test"):
+        assert (
+            metrics["splits"][split]["overall"]
+            == others["splits"][split]["overall"]
+            == measured["splits"][split]["overall"]
+        )
+    assert json.loads((tmp_path / "two" / "metrics.json").read_text("utf-8"))["splits"] == metrics["splits"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_two_processes_stay_with_one_for_fifty_steps(name, posts, tmp_path):
+    """If it failed, small differences would grow, or come with the decay of the learning rate, new centres or
+    accumulation.
+    """
+    (one, _), (two, _), _ = one_and_two(
+        name, posts, tmp_path, epochs=17, accumulation=2, centre_refresh_epochs=3
+    )
+    assert len(one) == 51
+    assert largest_difference(one[:50], two[:50]) < 1e-4
+
+
+def test_batch_norm_that_trains_ends_with_the_same_statistics_everywhere(posts, tmp_path):
+    """If it failed, processes would predict with statistics of their own, and none of them with those that
+    are saved.
+    """
+    recipe = recipe_of(
+        "quickstart", posts, vision_towers=[TRAINED], batch_size=5, epochs=1, output_dir=str(tmp_path / "two")
+    )
+    (first, metrics), (second, others) = together(steps_of, recipe, folder=tmp_path)
+    assert first == second and metrics["splits"] == others["splits"]
+    one = recipe.with_settings(batch_size=10, output_dir=str(tmp_path / "one"))
+    assert (
+        largest_difference(steps_of(one)[0], first) > 1e-4
+    )  # as the README says: each process normalises its own pictures
+
+
+def test_fsdp_takes_the_steps_of_ddp(posts, tmp_path):
+    """If it failed, a model that is shared out would be trained, evaluated or saved otherwise."""
+    recipe = recipe_of("quickstart", posts, batch_size=5, epochs=1, output_dir=str(tmp_path / "ddp"))
+    (whole, metrics), _ = together(steps_of, recipe, folder=tmp_path)
+    sharded = recipe.with_settings(output_dir=str(tmp_path / "fsdp"))
+    (first, found), (second, others) = together(steps_of_shares, sharded, folder=tmp_path)
+    assert len(first) == 3 and first == second
+    assert largest_difference(whole, first) < 1e-5
+    assert found["splits"] == others["splits"] == metrics["splits"]
+    saved = [load_file(tmp_path / kind / "model" / "model.safetensors") for kind in ("ddp", "fsdp")]
+    torch.testing.assert_close(saved[0], saved[1], atol=1e-5, rtol=1e-4)
+
+
+def steps_of_shares(recipe: Recipe) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    """As `steps_of`, with the settings of `launch/sharded.yaml`."""
+    _as_accelerators(yaml.safe_load((LAUNCH / "sharded.yaml").read_text("utf-8"))["fsdp_config"])
+    return steps_of(recipe)
+
+
+def _as_accelerators(settings: dict[str, Any]) -> None:
+    """Let Accelerate, which knows FSDP of accelerators alone, take the CPU for one."""
+    names = {
+        key.upper(): str(value).lower() if isinstance(value, bool) else str(value)
+        for key, value in settings.items()
+    }
+    layers = names.pop("FSDP_TRANSFORMER_LAYER_CLS_TO_WRAP").replace("XLMRobertaLayer", "BertLayer")
+    os.environ |= names | {"FSDP_TRANSFORMER_CLS_TO_WRAP": layers, "ACCELERATE_USE_FSDP": "true"}
+    train_accelerate.started_processes()
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
+
+
+def refused(recipe: Recipe) -> str:
+    _as_accelerators(yaml.safe_load((LAUNCH / "sharded.yaml").read_text("utf-8"))["fsdp_config"])
+    with pytest.raises(train_accelerate.RunError) as error:
+        train_accelerate.train(recipe)
+    return str(error.value)
+
+
+def test_fsdp_with_a_trained_picture_encoder_is_refused(posts, tmp_path):
+    """If it failed, processes would wait for one that has no picture in its batch."""
+    recipe = recipe_of("quickstart", posts, vision_towers=[TRAINED], output_dir=str(tmp_path / "out"))
+    expected = (
+        "recipe quickstart: distributed_type FSDP: expected frozen picture encoders, found one that is"
+        " trained"
+    )
+    assert all(message.startswith(expected) for message in together(refused, recipe, folder=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["two_machines", "sharded"])
+def test_accelerate_knows_every_key_of_a_launch_file(name):
+    """If it failed, the file that the README names would end in an error, or a key of it would be
+    misspelt.
+    """
+    config = load_config_from_file(str(LAUNCH / f"{name}.yaml"))
+    known = {f"fsdp_{field.name}" for field in fields(FullyShardedDataParallelPlugin)}
+    renamed = {"fsdp_version", "fsdp_transformer_layer_cls_to_wrap", "fsdp_offload_params"}
+    assert config.num_processes > 1
+    assert set(config.fsdp_config or {}) <= known | renamed
+
+
+# Runs of several models
+
+
+def test_comparison_and_its_results_come_once(posts, tmp_path):
+    """Regression: the end of the first model's training took the group of the processes away, so the second
+    one's failed.
+    """
+    recipe = recipe_of("quickstart", posts, batch_size=5, epochs=1, output_dir=str(tmp_path / "out"))
+    together(train_accelerate.main, recipe.with_settings(compare_without_pictures=True), folder=tmp_path)
+    printed, others = [(tmp_path / f"{rank}.out").read_text("utf-8") for rank in range(2)]
+    assert not others
+    assert (
+        printed.count("epoch 1: loss") == 2
+        and printed.count("Test split") == 1
+        and printed.count("Model folder") == 1
+    )
+    for folder in (tmp_path / "out", tmp_path / "out" / "without_pictures"):
+        assert (folder / "model" / "model.safetensors").is_file() and (folder / "metrics.json").is_file()
+        assert len(list(folder.glob("tensorboard/*"))) == 1
+
+
+def test_transfer_trains_a_model_for_each_language(tmp_path):
+    """Regression: as for the comparison; and each process wrote transfer.json."""
+    rows = [
+        {
+            "tokens": [name, split, str(number)],
+            "ner_tags": ["B-PER", "O", "O"],
+            "language": language,
+            "split": split,
+        }
+        for language, name in (("en", "Anna"), ("fr", "Luc"))
+        for split in ("train", "validation", "test")
+        for number in range(3)
+    ]
+    (tmp_path / "posts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    settings = {
+        "dataset": str(tmp_path / "posts.jsonl"),
+        "data_dir": None,
+        "image_dir": None,
+        "languages": ["en", "fr"],
+    }
+    recipe = recipe_of(
+        "quickstart", tmp_path, **settings, epochs=1, output_dir=str(tmp_path / "out"), transfer=True
+    )
+    together(train_accelerate.main, recipe, folder=tmp_path)
+    scores = json.loads((tmp_path / "out" / "transfer.json").read_text("utf-8"))
+    assert {trained: set(tested) for trained, tested in scores.items()} == {
+        "en": {"en", "fr"},
+        "fr": {"en", "fr"},
+    }
+    assert [
+        (tmp_path / f"{rank}.out").read_text("utf-8").count("Test F1 of each language") for rank in range(2)
+    ] == [1, 0]
+
+
+def test_transfer_with_a_comparison_is_refused():
+    """If it failed, one of two wishes would be dropped without a word."""
+    message = (
+        "recipe transfer: expected no compare_without_pictures beside it, .* found both;"
+        " --compare_without_pictures false"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_recipe("quickstart", {"transfer": True, "compare_without_pictures": True})
+
+
+# Processes that fail
+
+
+def broken_second(recipe: Recipe) -> None:
+    def train_batches(*arguments: Any, **options: Any) -> Iterator[dict[str, float]]:
+        if torch.distributed.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return training.train_batches(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_accelerate, "train_batches", train_batches)
+        train_accelerate.main(recipe)
+
+
+def test_killed_process_ends_the_run(posts, tmp_path):
+    """If it failed, the others would wait for it as long as they wait for one that builds a corpus."""
+    recipe = recipe_of("quickstart", posts, batch_size=5, output_dir=str(tmp_path / "out"))
+    assert exit_codes(broken_second, recipe, folder=tmp_path) == [1, -signal.SIGKILL]
+
+
+def test_processes_that_are_started_again_do_not_hear_the_dead(monkeypatch):
+    """Regression: torchrun has one store for all attempts, and the second one's processes called at the first
+    one's addresses.
+    """
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.port), "RANK": "0", "WORLD_SIZE": "1"}
+    for name, value in (place | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+        monkeypatch.setenv(name, value)
+    server.set("address", "of the dead")
+    assert _meeting_place() == {}
+    for attempt in ("1", "2"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        found = _meeting_place()
+        assert (found["rank"], found["world_size"]) == (0, 1)
+        assert not found["store"].check(["address"])
+        found["store"].set("address", "of the dead")
+
+
+def test_fewer_posts_than_processes_are_refused(posts, tmp_path):
+    """If it failed, a process without a post would leave the others waiting."""
+    few = recipe_of("quickstart", posts, output_dir=str(tmp_path / "out"))
+    expected = "training split: expected a post for each of 2 processes, found 1; start fewer"
+    assert together(refused_for_posts, few, folder=tmp_path) == [expected] * 2
+
+
+def refused_for_posts(recipe: Recipe) -> str:
+    def one_post(settings: Any) -> Any:
+        corpus = load_corpus(settings)
+        corpus.splits["train"] = corpus.splits["train"].select([0])
+        return corpus
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(CorpusError) as error:
+        patch.setattr(train_accelerate, "load_corpus", one_post)
+        train_accelerate.train(recipe)
+    return str(error.value)
+
+
+# The pieces
+
+
+def centres_and_tags(recipe: Recipe, count: int) -> tuple[Tensor, list[list[str]]]:
+    """The entity centres over some posts, and their tags."""
+    train_accelerate.started_processes()
+    rows = load_corpus(recipe.corpus).splits["train"].select(range(count))
+    torch.manual_seed(0)
+    processor = build_processor(recipe, labels=rows.features["ner_tags"].feature.names, posts=rows["tokens"])
+    model, accelerator = build_model(recipe, processor), Accelerator()
+    refresh_centres(model, rows, collate=MMNERCollator(processor), batch_size=2, accelerator=accelerator)
+    return model.objectives["clustering"].centres, Predictor(
+        model, processor, accelerator, batch_size=2
+    ).tags(rows)
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_three_processes_count_each_post_once(count, posts, tmp_path):
+    """If it failed, centres or scores would count a post twice or never where it cannot be shared out evenly,
+    or a process without a post would leave the others waiting."""
+    recipe = recipe_of("quickstart", posts, feature_cache="off")
+    centres, tags = centres_and_tags(recipe, count)
+    for found, theirs in together(centres_and_tags, recipe, count, folder=tmp_path, processes=3):
+        torch.testing.assert_close(found, centres, atol=1e-6, rtol=1e-5)
+        assert theirs == tags and len(tags) == count
+
+
+@pytest.mark.parametrize("count", range(1, 14))
+def test_steps_have_the_posts_of_one_process(count):
+    """If it failed, two processes would see other posts in a step than one, or one of them more steps than
+    the other.
+    """
+    one = [sorted(batch) for batch in StepBatches(range(count), batch_size=6, processes=1)]
+    batches = StepBatches(range(count), batch_size=3, processes=2)
+    two = [sorted(first + second) for first, second in zip(*[iter(batches)] * 2, strict=True)]
+    assert two == (one[:-1] if count % 6 == 1 else one)
+    assert len(batches) == len(list(batches)) and all(batches)
+    assert {abs(len(first) - len(second)) for first, second in zip(*[iter(batches)] * 2, strict=True)} <= {
+        0,
+        1,
+    }
+
+
+class Vectors(nn.Module):
+    """Two linear maps whose weights get the gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 4), nn.Linear(6, 4)
+
+
+def contrast(inputs: Tensor, module: Vectors) -> Tensor:
+    first, second = gathered(torch.stack([module.first(inputs), module.second(inputs)], dim=1)).unbind(1)
+    return whole_batch(nt_xent(first, second, temperature=0.5))
+
+
+def squares(inputs: Tensor, module: Vectors) -> Tensor:
+    return mean_over_processes(module.first(inputs).square().sum(1))
+
+
+def shared_step(loss_of: Any, shares: list[Tensor]) -> tuple[float, list[Tensor]]:
+    """The loss, and the gradients that data-parallel training averages, of this process's share."""
+    torch.distributed.init_process_group("gloo")
+    module = Vectors()
+    parallel = nn.parallel.DistributedDataParallel(Wrapped(module, loss_of), find_unused_parameters=True)
+    loss = parallel(shares[torch.distributed.get_rank()])
+    loss.backward()
+    return loss.item(), [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+
+
+class Wrapped(nn.Module):
+    def __init__(self, module: Vectors, loss_of: Any) -> None:
+        super().__init__()
+        self.module, self.loss_of = module, loss_of
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.loss_of(inputs, self.module)
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (1, 4), (0, 3)], ids=["even", "uneven", "empty"])
+@pytest.mark.parametrize("loss_of", [contrast, squares])
+def test_loss_and_gradient_are_those_of_the_whole_batch(loss_of, sizes, tmp_path):
+    """If it failed, each process's share would count by itself, whatever its size, or the gradient's scale
+    would be off.
+    """
+    inputs = torch.randn(sum(sizes), 6, generator=torch.Generator().manual_seed(1))
+    module = Vectors()
+    loss = loss_of(inputs, module)
+    loss.backward()
+    expected = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    for found, gradients in together(shared_step, loss_of, list(inputs.split(sizes)), folder=tmp_path):
+        assert found == pytest.approx(loss.item(), abs=1e-6)
+        torch.testing.assert_close(gradients, expected, atol=1e-6, rtol=1e-5)

@@ -1,0 +1,512 @@
+"""Tests of recipes: what wins over what, what is refused, and that the packaged ones name parts that fit
+together.
+"""
+
+from dataclasses import fields, replace
+
+import pytest
+import yaml
+
+import modeling_mmner.training.recipes
+from modeling_mmner import MMNERConfig
+from modeling_mmner.model.parts_mmner import FUSIONS, part_settings
+from modeling_mmner.training.assembly import check_model
+from modeling_mmner.training.recipe_options import parse_arguments
+from modeling_mmner.training.recipes import (
+    CorpusSettings,
+    ModelSettings,
+    Recipe,
+    TowerSettings,
+    TrainingSettings,
+    load_recipe,
+    model_keys,
+    recipe_from_settings,
+    recipe_names,
+    section_of,
+)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function that writes a recipe's file and gives its path as text."""
+
+    def write(settings, name="mine.yaml"):
+        path = tmp_path / name
+        path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def in_sections(settings):
+    """Settings as a recipe's file has them."""
+    sections = {"corpus": {}, "model": {}, "training": {}}
+    for name, value in settings.items():
+        place = sections[section_of(name)] if section_of(name) else sections
+        place[name] = value
+    return sections
+
+
+def value_of(recipe, name):
+    """A setting of a recipe, wherever it is."""
+    section = section_of(name)
+    part = recipe if section is None else getattr(recipe, section)
+    return part.config[name] if section == "model" and name in part.config else getattr(part, name)
+
+
+def refused(arguments, capsys):
+    """What the command line says when it refuses its arguments."""
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.split("error: ", 1)[1].strip()
+
+
+# Precedence
+
+
+def test_command_line_wins_over_recipe_and_recipe_over_default(written):
+    """If it failed, a run would not be trained with what its user asked for."""
+    path = written({"training": {"epochs": 3, "seed": 5}})
+    training = parse_arguments(["--recipe", path, "--epochs", "7"]).training
+    assert (training.epochs, training.seed, training.batch_size) == (7, 5, TrainingSettings().batch_size)
+
+
+def test_a_fusion_alone_is_its_system(written):
+    """Regression: a recipe with only `fusion: cross-modal` trained the tagging alone, not MLMNER's four
+    objectives.
+    """
+    for fusion, objectives in {
+        "cross-modal": {"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01},
+        "collaboration": {"crf": 1.6, "alignment": 0.4},
+        "text-only": {"crf": 1.0},
+    }.items():
+        recipe = load_recipe(written({"model": {"fusion": fusion}}))
+        assert (
+            MMNERConfig(**recipe.model.config).objectives
+            == recipe.to_dict()["model"]["objectives"]
+            == objectives
+        )
+        assert len(recipe.model.towers) == len(MMNERConfig(fusion=fusion).vision_towers)
+    recipe = parse_arguments(
+        ["--recipe", written({"model": {"fusion": "cross-modal"}}), "--objectives", "clustering=0"]
+    )
+    assert MMNERConfig(**recipe.model.config).objectives == {
+        "crf": 1.0,
+        "boundary": 0.4,
+        "contrastive": 0.5,
+        "clustering": 0.0,
+    }
+
+
+def test_what_a_recipe_says_of_the_model_reaches_the_config_unread(written):
+    """If it failed, a new part's setting would have to be named in the recipe's code, too."""
+    values = {name: setting.default for name, setting in part_settings().items()} | {
+        "fusion_heads": 2,
+        "dropout": 0.25,
+    }
+    recipe = load_recipe(written({"model": values}))
+    assert recipe.model.config == values
+    config = MMNERConfig(**recipe.model.config)
+    assert all(getattr(config, name) == value for name, value in values.items())
+
+
+def test_an_option_that_is_not_given_changes_nothing(written):
+    """If it failed, the command line's own defaults would override the recipe."""
+    settings = in_sections(
+        {"epochs": 3, "use_images": False, "languages": ["fr"], "objectives": {"crf": 0.5}}
+    )
+    recipe = parse_arguments(["--recipe", written(settings)])
+    assert recipe == Recipe(
+        name="mine",
+        corpus=CorpusSettings(use_images=False, languages=["fr"]),
+        model=ModelSettings(config={"objectives": {"crf": 0.5}}),
+        training=TrainingSettings(epochs=3),
+    )
+
+
+def test_settings_of_a_recipe_are_those_of_its_file():
+    """If it failed, a recipe that was written down could not be read again."""
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert recipe_from_settings(recipe.to_settings(), source="again") == recipe.with_settings() == recipe
+        assert recipe.with_settings(objectives={"crf": 2.0}, epochs=1).to_settings()["model"][
+            "objectives"
+        ] == {"crf": 2.0}
+
+
+def test_quickstart_is_the_default_recipe():
+    """If it failed, the one command of the README would train something else."""
+    assert parse_arguments([]) == load_recipe("quickstart")
+
+
+_TEXTS = (
+    "dataset",
+    "dataset_config",
+    "data_dir",
+    "image_dir",
+    "language",
+    "test_dataset",
+    "text_encoder",
+    "output_dir",
+    "feature_cache",
+    "resume",
+    "word_vectors",
+    "context",
+    "context_writer",
+    "split_ratio",
+)
+_FIELDS = [item for section in (CorpusSettings, ModelSettings, TrainingSettings) for item in fields(section)]
+_KEYS = model_keys()
+OPTIONS: dict[str, tuple[str, object]] = {
+    **{item.name: ("3", 3) for item in _FIELDS if item.type in (int, int | None)},
+    **{item.name: ("0.25", 0.25) for item in _FIELDS if item.type is float},
+    **{item.name: (str(not item.default).lower(), not item.default) for item in _FIELDS if item.type is bool},
+    **{name: ("0.25", 0.25) for name, setting in _KEYS.items() if setting.type is float},
+    **dict.fromkeys(_TEXTS, ("a/b c", "a/b c")),
+    "tag_scheme": ("iob1", "iob1"),
+    "terms": ("org/mine=mit,x=none", load_recipe("bert-crf").terms | {"org/mine": "mit", "x": "none"}),
+    "rename_types": ("OTHER=MISC,x=y", {"OTHER": "MISC", "x": "y"}),
+    "columns": ("tokens=words,image=photo", {"tokens": "words", "image": "photo"}),
+    **dict.fromkeys(
+        ("languages", "test_languages", "exclude_test_of", "context_file"), ("fr,de", ["fr", "de"])
+    ),
+    "split_slices": ("train=val[:20],test=test[::2]", {"train": "val[:20]", "test": "test[::2]"}),
+    "text_config": ("{model_type: bert}", {"model_type": "bert"}),
+    "text_tower": ("transformer", "transformer"),
+    **{name: ("6", 6) for name, setting in _KEYS.items() if setting.type is int},
+    "vision_towers": ("[{backbone: a}]", [TowerSettings("a")]),
+    "fusion": ("cross-modal", "cross-modal"),
+    "fusion_heads": ("2", 2),
+    "sentence_vector": ("pooler", "pooler"),
+    "objectives": ("crf=2,boundary=0.5", {"crf": 2.0, "boundary": 0.5}),
+    "mixed_precision": ("bf16", "bf16"),
+}
+
+
+def test_words_and_encoders_exclude_each_other():
+    """If it failed, an encoder or a file of vectors that is asked for would be left unread without a word."""
+    with pytest.raises(
+        ValueError, match="recipe text_encoder: expected none with a text tower of words, found 'a/b'"
+    ):
+        load_recipe("bilstm-crf", {"text_encoder": "a/b"})
+    with pytest.raises(ValueError, match=r"word_vectors: expected a text tower of words, found .* 'a\.txt'"):
+        load_recipe("mlmner", {"word_vectors": "a.txt"})
+
+
+def test_options_here_are_all_settings():
+    """If it failed, a setting was added and the next test does not try its option."""
+    assert set(OPTIONS) == {item.name for item in _FIELDS} - {"config"} | set(_KEYS) | {"terms"}
+
+
+@pytest.mark.parametrize(("name", "text", "value"), [(name, *pair) for name, pair in OPTIONS.items()])
+def test_every_setting_is_an_option(name, text, value):
+    """If it failed, a setting could not be changed from the command line, or would arrive as another type."""
+    base = {"word_vectors": "bilstm-crf", "context_file": "bert-crf-context"}.get(name, "bert-crf")
+    found = value_of(parse_arguments(["--recipe", base, f"--{name}", text]), name)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("name", ["text_encoder", "data_dir", "image_dir", "fusion_heads"])
+def test_none_on_the_command_line_is_nothing(name, written):
+    """If it failed, what a recipe sets could not be taken back; --fusion_heads none, as its help says, once
+    was an error.
+    """
+    path = written(in_sections({name: 4 if name == "fusion_heads" else "x"}))
+    assert value_of(parse_arguments(["--recipe", path, f"--{name}", "none"]), name) is None
+
+
+def test_objectives_are_merged_by_name():
+    """If it failed, switching one objective off would drop the others, the main task among them."""
+    recipe = parse_arguments(["--recipe", "mlmner", "--objectives", "clustering=0,boundary=0.9"])
+    assert recipe.model.config["objectives"] == {
+        "crf": 1.0,
+        "boundary": 0.9,
+        "contrastive": 0.5,
+        "clustering": 0.0,
+    }
+    assert load_recipe("mlmner", {"objectives": {"clustering": 0, "boundary": 0.9}}) == recipe
+
+
+def test_text_config_is_merged_by_key():
+    """If it failed, a smaller encoder from scratch would lose its type."""
+    recipe = parse_arguments(["--text_config", "{hidden_size: 64}"])
+    assert recipe.model.config["text_config"] == load_recipe("quickstart").model.config["text_config"] | {
+        "hidden_size": 64
+    }
+
+
+def test_recipes_share_nothing():
+    """If it failed, changing one recipe would change the next that is made."""
+    for recipe in (Recipe(), load_recipe("mlmner")):
+        recipe.model.towers[0].frozen = False
+        recipe.model.config.setdefault("objectives", {})["crf"] = 9.0
+    assert Recipe().model.config == {} and Recipe().model.towers[0].frozen
+    assert (
+        load_recipe("mlmner").model.config["objectives"]["crf"] == 1.0
+        and load_recipe("mlmner").model.towers[0].frozen
+    )
+
+
+# Towers
+
+
+def test_vision_flags_change_one_key_of_each_tower():
+    """If it failed, another backbone would lose the tower's other settings, or a checkpoint be ignored."""
+    [tower] = load_recipe("mlmner").model.towers
+    arguments = [
+        "--recipe",
+        "mlmner",
+        "--vision_backbone",
+        "tf_efficientnet_lite0",
+        "--vision_checkpoint",
+        "w.safetensors",
+    ]
+    changed = {"backbone": "tf_efficientnet_lite0", "checkpoint": "w.safetensors"}
+    assert parse_arguments(arguments).model.towers == [replace(tower, **changed)]
+
+
+def test_vision_flags_of_two_towers_are_in_order(written):
+    """If it failed, two towers would get each other's backbones."""
+    path = written({"model": {"vision_towers": [{"backbone": "a", "image_size": 32}, {"backbone": "b"}]}})
+    recipe = parse_arguments(["--recipe", path, "--vision_backbone", "c,d"])
+    assert recipe.model.towers == [TowerSettings("c", image_size=32), TowerSettings("d")]
+
+
+def test_one_rule_says_which_towers_come_with_weights():
+    """If it failed, a tower would learn at one rate, be named among the base models, and have its terms told,
+    by three rules.
+    """
+    towers = [
+        TowerSettings("a"),
+        TowerSettings("a", pretrained=False),
+        TowerSettings("a", pretrained=False, checkpoint="w"),
+    ]
+    assert [tower.has_weights for tower in towers] == [True, False, True]
+    assert (
+        TowerSettings("timm/resnet152.tv_in1k").model_name
+        == TowerSettings("hf-hub:timm/resnet152.tv_in1k").model_name
+    )
+
+
+@pytest.mark.parametrize(("recipe", "value", "number"), [("mlmner", "a,b", 1), ("bert-crf", "a", 0)])
+def test_vision_flags_of_another_number_of_towers_are_refused(recipe, value, number, capsys):
+    """If it failed, a backbone would be dropped in silence, as for a system without pictures."""
+    text = refused(["--recipe", recipe, "--vision_backbone", value], capsys)
+    expected = f"expected {number} values of vision_backbone, one per vision tower, found '{value}'"
+    assert text == f"recipe '{recipe}': {expected}"
+
+
+# What is refused
+
+
+def test_unknown_key_in_a_file_is_refused(written):
+    """If it failed, a misspelt setting in a recipe would do nothing."""
+    with pytest.raises(
+        ValueError,
+        match=r"mine\.yaml', section 'training': unknown keys \['epoch'\]; expected some of .*'epochs'",
+    ):
+        load_recipe(written({"training": {"epoch": 3}}))
+    with pytest.raises(
+        ValueError,
+        match=r"mine\.yaml': unknown keys \['epochs'\]; .*'epochs' belongs to the section 'training'",
+    ):
+        load_recipe(written({"epochs": 3}))
+
+
+def test_unknown_key_in_code_is_refused():
+    """If it failed, a misspelt override in a program would do nothing."""
+    with pytest.raises(ValueError, match=r"recipe 'mlmner': unknown keys \['epoch'\]; expected some of"):
+        load_recipe("mlmner", {"epoch": 3})
+    with pytest.raises(ValueError, match=r"^mine: unknown keys \['epoch'\]"):
+        recipe_from_settings({"epoch": 3}, source="mine")
+
+
+@pytest.mark.parametrize("option", ["--epoch", "--epochss", "--recip", "--name"])
+def test_unknown_option_is_refused(option, capsys):
+    """If it failed, a misspelt or shortened option would do nothing, or something else."""
+    assert refused([option, "3"], capsys) == f"unrecognized arguments: {option} 3"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"mine\.yaml: expected a mapping of settings, found NoneType"),
+        ("- epochs\n", r"mine\.yaml: expected a mapping of settings, found list"),
+        ("epochs: [", r"mine\.yaml: expected YAML; while parsing"),
+        ("training: fast", "section 'training': expected a mapping of settings, found 'fast'"),
+        ("training: {epochs: three}", "recipe epochs: expected int, found 'three'"),
+        ("training: {epochs: true}", "recipe epochs: expected int, found True"),
+        ("corpus: {use_images: 1}", "recipe use_images: expected bool, found 1"),
+        ("training: {learning_rate: fast}", "recipe learning_rate: expected float, found 'fast'"),
+        ("corpus: {languages: en}", "recipe languages: expected list.*, found 'en'"),
+        ("model: {objectives: {crf: high}}", "recipe objectives: expected dict.*, found {'crf': 'high'}"),
+        ("model: {vision_towers: resnet}", "recipe vision_towers: expected list.*, found 'resnet'"),
+        ("model: {vision_towers: [resnet]}", r"recipe vision_towers: expected list.*, found \['resnet'\]"),
+        (
+            "model: {vision_towers: [{size: 3}]}",
+            r"recipe vision_towers: unknown keys \['size'\]; expected some of \['backbone'",
+        ),
+        (
+            "model: {vision_towers: [{pooled: true}]}",
+            r"vision_towers: expected 'backbone', the name of a timm model, found \['pooled'\]",
+        ),
+        ("model: {vision_towers: [{backbone: 3}]}", "recipe vision_towers backbone: expected str, found 3"),
+        (
+            "corpus: {tag_scheme: iob2}",
+            "recipe tag_scheme: expected one of 'bio', 'iob1', 'bioes', found 'iob2'",
+        ),
+        ("model: {fusion: [umt]}", r"recipe fusion: expected one of .* found \['umt'\]"),
+        ("model: {contrastive_temperature: 0}", "contrastive_temperature: expected > 0, found 0"),
+        ("training: {epochs: 0}", "recipe epochs: expected at least 1, found 0"),
+        ("training: {batch_size: -1}", "recipe batch_size: expected at least 1, found -1"),
+        ("corpus: {data_dir: 3}", "recipe data_dir: expected str or nothing, found 3"),
+        (
+            "terms: {org/mine: Apache 2}",
+            "recipe terms, org/mine: expected a licence as the Hub spells it .* found 'Apache 2'",
+        ),
+        ("training: {weight_decay: -0.1}", "recipe weight_decay: expected a number >= 0, found -0.1"),
+        (
+            "training: {centre_warmup_epochs: -1}",
+            "recipe centre_warmup_epochs: expected a number >= 0, found -1",
+        ),
+        ("training: {seed: -1}", "recipe seed: expected a number >= 0, found -1"),
+        ("training: {num_workers: -2}", "recipe num_workers: expected a number >= 0, found -2"),
+        ("license: mit", r"unknown keys \['license'\]; expected some of .*'terms'"),
+    ],
+)
+def test_wrong_values_in_a_file_are_refused(written, content, message):
+    """If it failed, a wrong value would end the run later, after hours, with an error that does not name
+    it.
+    """
+    with pytest.raises((TypeError, ValueError), match=message):
+        load_recipe(written(content))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "2.5"], "argument --epochs: invalid int value: '2.5'"),
+        (["--use_images", "maybe"], "recipe use_images: expected bool, found 'maybe'"),
+        (["--objectives", "crf"], "argument --objectives: expected name=weight,name=weight, found 'crf'"),
+        (["--objectives", "crf=a"], "argument --objectives: expected name=weight,name=weight, found 'crf=a'"),
+        (["--text_config", "{a"], "argument --text_config: expected a value in YAML, found '{a'"),
+        (
+            ["--mixed_precision", "fp8"],
+            "recipe mixed_precision: expected one of 'auto', 'no', 'bf16', 'fp16', found 'fp8'",
+        ),
+        (
+            ["--recipe", "nerf"],
+            f"recipe 'nerf': expected one of {recipe_names()} or the path of a .yaml file",
+        ),
+        (["--recipe", "not/there.yaml"], "recipe not/there.yaml: expected a YAML file, found none"),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(arguments, message, capsys):
+    """If it failed, a slip on the command line would end in a trace, as a missing recipe file once did."""
+    text = refused(arguments, capsys)
+    assert text.startswith(message)
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-4", 1e-4), ("3E5", 3e5), ("2e+1", 20.0), ("2.0e-3", 2e-3), ("1", 1)]
+)
+def test_numbers_as_people_write_them_are_numbers(written, text, value):
+    """If it failed, 1e-4 in a recipe would be an error, since YAML takes it for a string."""
+    assert load_recipe(written(f"training: {{weight_decay: {text}}}")).training.weight_decay == value
+
+
+def test_flag_of_a_tower_changes_the_towers_of_the_fusion(written):
+    """If it failed, a recipe that leaves the towers to its fusion could not be given a backbone on the
+    command line.
+    """
+    sparse = written("model: {fusion: cross-modal, text_encoder: org/bert}")
+    recipe = load_recipe(sparse, {"vision_backbone": "resnet50", "vision_checkpoint": ""})
+    (default,) = load_recipe(sparse).model.towers
+    assert recipe.model.towers == [replace(default, backbone="resnet50")]
+
+
+def test_section_without_settings_is_refused_by_name(written):
+    """If it failed, `training:` with all its lines commented out would end in a trace."""
+    empty = written("training:\n  # epochs: 3\n")
+    for overrides in ({}, {"epochs": 3}):
+        with pytest.raises(TypeError, match="section 'training': expected a mapping of settings, found None"):
+            load_recipe(empty, overrides)
+
+
+def test_towers_follow_the_fusion_until_they_are_given():
+    """If it failed, another fusion on top of a recipe would be built with the towers of the first."""
+    recipe = Recipe().with_settings(fusion="collaboration")
+    assert [tower.backbone for tower in recipe.model.towers] == [
+        tower["backbone"] for tower in FUSIONS["collaboration"].default_towers
+    ]
+    assert recipe.with_settings(fusion="text-only").model.towers == []
+    assert len(recipe.to_dict()["model"]["vision_towers"]) == 2
+
+
+def test_objectives_of_null_are_those_of_the_fusion(written):
+    """If it failed, `objectives: null` would train nothing, or end in a trace when the card is made."""
+    recipe = load_recipe(written("model: {fusion: cross-modal, objectives: null}"))
+    assert recipe.to_dict()["model"]["objectives"] == FUSIONS["cross-modal"].default_objectives
+
+
+def test_weights_of_objectives_are_numbers_as_people_write_them(written):
+    """If it failed, `crf: 1e-2` would be refused where `learning_rate: 1e-2` is read."""
+    assert load_recipe(written("model: {objectives: {crf: 1e-2}}")).model.config["objectives"] == {
+        "crf": 0.01
+    }
+
+
+# The packaged recipes
+
+
+def test_packaged_recipes_are_the_files_of_the_folder():
+    """If it failed, a recipe would be in the folder and not be offered."""
+    folder = modeling_mmner.training.recipes.resources.files("modeling_mmner.training").joinpath("recipes")
+    assert recipe_names() == sorted(file.name.removesuffix(".yaml") for file in folder.iterdir())
+    assert {"2m-ner", "2m-ner-quickstart", "bert-crf", "mlmner", "quickstart"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_packaged_recipe_names_parts_that_fit_together(name):
+    """If it failed, a packaged recipe would fail when its model is made."""
+    recipe = load_recipe(name)
+    assert recipe.name == name and recipe.description
+    check_model(recipe)
+    needs_encoder = recipe.model.text_tower.has_encoder
+    assert ((recipe.model.text_encoder is not None) + ("text_config" in recipe.model.config)) == needs_encoder
+
+
+def test_mlmner_recipe_has_the_papers_settings():
+    """If it failed, the recipe of this name would not be the system of the paper (tables 1 and 2)."""
+    recipe = load_recipe("mlmner")
+    config, (tower,) = recipe.model.config, recipe.model.towers
+    assert config["objectives"] == {"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01}
+    assert (config["contrastive_temperature"], config["contrastive_image_share"]) == (0.1, 0.75)
+    assert recipe.training.batch_size == 32
+    assert recipe.model.text_encoder == "google-bert/bert-base-cased"
+    assert tower.backbone == "timm/resnet152.tv_in1k"
+
+
+def test_2m_ner_recipe_has_the_papers_settings():
+    """If it failed, the recipe of this name would not be the system of the paper."""
+    recipe = load_recipe("2m-ner")
+    config, training = recipe.model.config, recipe.training
+    assert config["objectives"] == {"crf": pytest.approx(2 * 0.8), "alignment": pytest.approx(2 * (1 - 0.8))}
+    assert (config["alignment_temperature"], training.batch_size, training.epochs) == (0.5, 32, 8)
+    assert training.learning_rate == training.head_learning_rate == 5e-5  # Adam, linear decay, no warm-up
+    assert (training.warmup_share, training.weight_decay) == (0.0, 0.0)
+    assert recipe.model.text_encoder == "google-bert/bert-base-multilingual-cased"
+    assert recipe.corpus.languages == ["en", "fr", "de", "es"]
+    vit, resnet = recipe.model.towers
+    assert (vit.backbone, vit.frozen) == ("timm/vit_base_patch32_clip_224.openai", False)
+    assert (resnet.backbone, resnet.frozen, resnet.pooled) == ("timm/resnet152.tv_in1k", True, True)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "2m-ner-quickstart"])
+def test_quickstarts_need_no_download(name):
+    """If it failed, the first command that a user tries would need a network."""
+    recipe = load_recipe(name)
+    assert recipe.model.text_encoder is None and recipe.corpus.dataset == "sample"
+    assert not any(tower.has_weights for tower in recipe.model.towers)

@@ -1,0 +1,395 @@
+"""Runs that end early: by a signal, by patience, by numbers that are none, by a full disk, or before their
+first step.
+"""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+
+import train_accelerate
+from modeling_mmner import MMNERForTokenClassification
+from modeling_mmner.training import run_folder
+from modeling_mmner.training.checkpoints import Checkpoints
+from modeling_mmner.training.progress import Progress
+from modeling_mmner.training.recipes import Recipe
+from modeling_mmner.training.run_folder import RunError, is_unfinished
+from modeling_mmner.training.stopping import Stopped, command_to_go_on
+from tests.interrupted import assert_same_run, checkpoints_in, recipe_in, train_killed
+from tests.training.test_killed_runs import started
+from tests.training.test_training import write_corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """A folder with a small corpus."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture
+def recipe(corpus, tmp_path) -> Recipe:
+    return recipe_in(corpus, output_dir=str(tmp_path / "output"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus, tmp_path_factory) -> Recipe:
+    """The recipe of a finished run."""
+    recipe = recipe_in(corpus, output_dir=str(tmp_path_factory.mktemp("uninterrupted")))
+    train_accelerate.train(recipe)
+    return recipe
+
+
+def after_batches(monkeypatch: pytest.MonkeyPatch, count: int, do: Any) -> None:
+    """Do something after so many batches of a run."""
+    add, batches = Progress.add, []
+
+    def add_and_do(self: Progress, losses: dict[str, float]) -> None:
+        add(self, losses)
+        batches.append(losses)
+        if len(batches) == count:
+            do()
+
+    monkeypatch.setattr(Progress, "add", add_and_do)
+
+
+# Signals
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_is_heard_at_the_end_of_the_step(recipe, uninterrupted, monkeypatch, number, code):
+    """If it failed, a machine that is taken back would cost all since the last checkpoint, or the run change
+    by it.
+    """
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        after_batches(patch, 9, lambda: os.kill(os.getpid(), number))
+        with pytest.raises(
+            Stopped, match=rf"stopped by {number.name}; saved .*epoch-0002-step-00000009$"
+        ) as stopped:
+            train_accelerate.train(recipe)
+    assert stopped.value.code == code and signal.getsignal(number) == before
+    train_accelerate.train(recipe)
+    assert_same_run(uninterrupted, recipe)
+
+
+def test_signal_within_an_accumulated_step_waits_for_its_end(corpus, tmp_path, monkeypatch):
+    """If it failed, the gradients of half a step would be lost, and the run go on another way."""
+    recipe = recipe_in(corpus, output_dir=str(tmp_path / "output"), accumulation=4, checkpoint_steps=0)
+    after_batches(monkeypatch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped, match="step-00000001"):
+        train_accelerate.train(recipe)
+    progress = json.loads((checkpoints_in(recipe)[-1] / "progress.json").read_text())
+    assert (progress["batches"], progress["steps"]) == (4, 1)
+
+
+def test_second_signal_ends_the_run_at_once(corpus, tmp_path, monkeypatch, request):
+    """If it failed, a step that hangs could not be interrupted."""
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # whoever runs the tests may ignore Ctrl-C
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    recipe = recipe_in(corpus, output_dir=str(tmp_path / "output"), accumulation=4)
+    for count in (1, 2):
+        after_batches(monkeypatch, count, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train_accelerate.train(recipe)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
+def test_script_says_how_to_go_on(corpus, tmp_path, number, code):
+    """If it failed, a job's script would not know that the run is to be started again, or a person how."""
+    recipe = recipe_in(corpus, output_dir=str(tmp_path / "out put"), epochs=1000)
+    with started(recipe, stderr=subprocess.PIPE) as process:
+        while not checkpoints_in(recipe):
+            assert process.poll() is None
+        process.send_signal(number)
+        _, said = process.communicate()
+    assert process.returncode == code
+    newest, path = checkpoints_in(recipe)[-1], f"{tmp_path}/out put-recipe/tiny.yaml"
+    assert (
+        said.splitlines()[-1]
+        == f"train_accelerate.py: stopped by {number.name}; saved {newest}. Go on with: python"
+        f" train_accelerate.py --recipe '{path}'"
+    )
+    assert is_unfinished(tmp_path / "out put")
+
+
+def test_command_to_go_on_never_begins_anew(monkeypatch):
+    """If it failed, the command that is given would throw away what was saved."""
+    monkeypatch.setattr(sys, "argv", ["train_accelerate.py", "--resume", "never", "--recipe", "a b"])
+    found = command_to_go_on("never")
+    assert found == "python train_accelerate.py --resume never --recipe 'a b' --resume auto"
+
+
+def test_command_of_several_runs_goes_on_where_it_was_stopped(recipe, monkeypatch):
+    """If it failed, a comparison that is stopped in its second run would make the first one again."""
+    both = recipe.with_settings(compare_without_pictures=True, epochs=1)
+    train_killed(both, saves=5, train=train_accelerate.main)  # the first run has four
+    first = Path(both.training.output_dir)
+    before = (first / "metrics.json").read_bytes()
+    trained = []
+    train = train_accelerate.train
+    monkeypatch.setattr(
+        train_accelerate, "train", lambda one: [trained.append(one.corpus.use_images), train(one)][1]
+    )
+    train_accelerate.main(both)
+    assert trained == [False] and (first / "metrics.json").read_bytes() == before
+    train_accelerate.main(both)
+    assert trained == [False, True, False] and (first / "metrics.json").read_bytes() != before
+
+
+def test_named_checkpoint_is_refused_for_several_runs(recipe, tmp_path):
+    """If it failed, each language would be said to go on from the checkpoint of one."""
+    several = recipe.with_settings(transfer=True, languages=["en", "fr"], resume=str(tmp_path))
+    with pytest.raises(RunError, match=rf"--resume {tmp_path}: expected auto or never with --transfer"):
+        train_accelerate.main(several)
+
+
+# Early stopping
+
+
+def test_patience_ends_training_and_keeps_the_best_epoch(corpus, tmp_path, monkeypatch):
+    """If it failed, epochs would be spent for nothing, or the last weights be taken for the best ones."""
+    scores = iter([0.2, 0.5, 0.5, 0.4, 0.9])
+    monkeypatch.setattr(
+        train_accelerate,
+        "SpanF1",
+        lambda: type("Fixed", (), {"compute": lambda self, mode, **_: {"f1": _score(mode, scores)}})(),
+    )
+    saved: list[dict[str, torch.Tensor]] = []
+    keep_best = Checkpoints.keep_best
+    monkeypatch.setattr(
+        Checkpoints, "keep_best", lambda self: [saved.append(_weights(self.model)), keep_best(self)][1]
+    )
+    recipe = recipe_in(corpus, output_dir=str(tmp_path / "output"), epochs=9, patience=2, checkpoint_steps=0)
+    metrics = train_accelerate.train(recipe)
+    assert [epoch["validation_f1"] for epoch in metrics.history] == [
+        0.2,
+        0.5,
+        0.5,
+        0.4,
+    ] and metrics.selected_epoch == 2
+    model = MMNERForTokenClassification.from_pretrained(tmp_path / "output" / "model")
+    assert len(saved) == 2 and all(
+        torch.equal(tensor, model.state_dict()[name]) for name, tensor in saved[1].items()
+    )
+
+
+_LAST: list[float] = []
+
+
+def _score(mode: str, scores: Any) -> float:
+    """The next score; the strict one of an epoch is its lenient one."""
+    if mode == "lenient":
+        _LAST[:] = [next(scores)]
+    return _LAST[0]
+
+
+def _weights(model: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_no_patience_trains_all_epochs():
+    """If it failed, training would end by itself although nobody asked for it."""
+    progress = Progress(
+        epoch=9, history=[{"epoch": epoch, "validation_f1": 1 / epoch} for epoch in range(1, 9)]
+    )
+    assert not progress.is_over(epochs=9, patience=0) and progress.is_over(epochs=8, patience=0)
+    assert progress.is_over(epochs=9, patience=7) and not progress.is_over(epochs=9, patience=8)
+
+
+# Numbers that are none
+
+
+@pytest.mark.parametrize(("value", "word"), [(float("nan"), "nan"), (float("inf"), "inf")])
+def test_loss_that_is_no_number_names_its_posts(recipe, monkeypatch, value, word):
+    """If it failed, a run would go on with weights that are no numbers, or leave them as its last
+    checkpoint.
+    """
+    seen: list[list[str]] = []
+    forward, rows = (
+        MMNERForTokenClassification.forward,
+        train_accelerate.load_corpus(recipe.corpus).splits["train"],
+    )
+
+    def failing(self: Any, **batch: Any) -> Any:
+        output = forward(self, **batch)
+        if self.training:
+            seen.append(batch["labels"])
+            if len(seen) == 9:
+                output.loss = output.loss * value
+        return output
+
+    monkeypatch.setattr(MMNERForTokenClassification, "forward", failing)
+    with pytest.raises(RunError) as raised:
+        train_accelerate.train(recipe)
+    found = re.fullmatch(
+        r"epoch 2, batch 3: expected finite numbers, found (.*), with the posts (.*)\. Look at them, or begin"
+        r" anew "
+        r"\(--resume never\) with a lower learning rate; the run can go on from (.*)",
+        str(raised.value),
+    )
+    assert found is not None and f"loss {word}" in found[1] and Path(found[3]) == checkpoints_in(recipe)[-1]
+    posts = [rows[list(rows["id"]).index(post)] for post in found[2].split(", ")]
+    assert [post["ner_tags"] for post in posts] == [
+        [tag for tag in row if tag >= 0] for row in seen[-1].tolist()
+    ]
+    state = torch.load(checkpoints_in(recipe)[-1] / "optimizer.bin", weights_only=True)["state"]
+    assert all(torch.isfinite(moment["exp_avg"]).all() for moment in state.values())
+
+
+def test_gradient_that_is_no_number_stops_the_run(recipe, monkeypatch):
+    """If it failed, the step after a good loss could make all weights NaN, and the next checkpoint would hold
+    them.
+    """
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(
+        torch.nn.utils, "clip_grad_norm_", lambda *args, **options: clip(*args, **options) * float("nan")
+    )
+    with pytest.raises(
+        RunError,
+        match=r"epoch 1, batch 1: expected finite numbers, found gradient's norm nan, with the posts .*no",
+    ):
+        train_accelerate.train(recipe)
+    assert checkpoints_in(recipe) == []
+
+
+# What would fail late
+
+
+def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(recipe, monkeypatch):
+    """If it failed, a run would find after its training that it cannot save."""
+    monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
+    output = Path(recipe.training.output_dir)
+    for name, kind, other in (
+        *((name, "folder", "file") for name in ("model", "checkpoints", "tensorboard")),
+        *(
+            (name, "file", "folder")
+            for name in ("metrics.json", "predictions.jsonl", "learning_curves.png", "status.json")
+        ),
+    ):
+        output.mkdir(parents=True)
+        (output / name).write_text("a file") if other == "file" else (output / name).mkdir()
+        message = (
+            f"--output_dir {output}: expected {name} to be a {kind}, found a {other}; move it away, or name"
+            " another folder"
+        )
+        with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+            train_accelerate.train(recipe)
+        shutil.rmtree(output)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """For so long the process may write no more than others may: root may write everywhere."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_folder_that_may_not_be_written_is_refused(corpus):
+    """If it failed, a run would train for nothing."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        output = Path(folder, "output")
+        output.mkdir(mode=0o555)
+        message = (
+            f"--output_dir {output}: expected a folder that can be made and written, found .*Permission"
+            " denied.*; name another"
+        )
+        with nobody(), pytest.raises(RunError, match=message):
+            train_accelerate.train(recipe_in(corpus, output_dir=str(output)))
+
+
+def test_plots_that_cannot_be_drawn_are_found_before_training(recipe, monkeypatch):
+    """If it failed, a run would end with an error in its last line."""
+    monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(
+        RunError, match=r"plots: expected matplotlib, found .*; install it: pip install matplotlib"
+    ):
+        train_accelerate.train(recipe)
+
+
+def test_disk_without_room_is_found_before_the_first_step(recipe, uninterrupted, monkeypatch):
+    """If it failed, a run would stop at its first checkpoint or at its last one, or be refused although there
+    is room.
+    """
+    usage = namedtuple("usage", "total used free")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            train_accelerate, "train_batches", lambda *args, **options: pytest.fail("a step was made")
+        )
+        patch.setattr(run_folder.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 123_000))
+        with pytest.raises(RunError) as raised:
+            train_accelerate.train(recipe)
+    found = re.fullmatch(
+        rf"--output_dir {recipe.training.output_dir}: expected (.*) MB of free disk \(3 checkpoints of (.*)"
+        r" MB, the best epoch's "
+        r"weights and the model\), found 0\.1 MB; make room, keep fewer \(--checkpoints_kept 1\), or name a"
+        r" folder on another "
+        r"disk",
+        str(raised.value),
+    )
+    assert found is not None
+    train_killed(recipe, saves=4)
+    newest, needed, each = checkpoints_in(recipe)[-1], *(1e6 * float(number) for number in found.groups())
+    assert each == pytest.approx(_bytes(newest), rel=0.15)  # the rest is names and headers
+    model = _bytes(Path(uninterrupted.training.output_dir) / "model" / "model.safetensors")
+    best = _bytes(newest / "model.safetensors")
+    assert needed == pytest.approx(3 * each + 2 * best + model, rel=0.05)
+
+
+def _bytes(path: Path) -> int:
+    return sum(
+        file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()
+    )
+
+
+def test_full_disk_leaves_the_checkpoint_before(recipe, uninterrupted, monkeypatch):
+    """If it failed, half a checkpoint would take the place of a whole one. A limit on the size of files
+    stands for the disk.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with monkeypatch.context() as patch:
+            after_batches(patch, 5, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1])))
+            with pytest.raises(RunError) as raised:
+                train_accelerate.train(recipe)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    folder = Path(recipe.training.output_dir) / "checkpoints"
+    found = re.fullmatch(
+        rf"{folder}/epoch-0001-step-00000006: expected to write it, found (.*); make room, or see who may"
+        r" write there; the run "
+        rf"can go on from {folder}/epoch-0001-step-00000004",
+        str(raised.value),
+    )
+    assert found is not None and "File too large" in found[1]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "epoch-0001-step-00000002",
+        "epoch-0001-step-00000004",
+    ]
+    train_accelerate.train(recipe)
+    assert_same_run(uninterrupted, recipe)

@@ -1,0 +1,192 @@
+"""Tests of the terms: what a run uses, under which licences, and the licence that they leave for the
+model.
+"""
+
+import pytest
+import timm
+
+from dataset_scripts.opening import BUILDERS, make_builder
+from modeling_mmner.training.recipe_options import parse_arguments
+from modeling_mmner.training.recipes import load_recipe, recipe_names
+from modeling_mmner.training.terms import derived_licence, public_name, terms_of
+
+
+def declared(recipe) -> dict[str, str]:
+    """The terms of what a run uses, by the names that are told."""
+    return {row["name"]: row["terms"] for row in terms_of(recipe)}
+
+
+@pytest.mark.parametrize(
+    ("terms", "licence"),
+    [
+        (["apache-2.0"], "apache-2.0"),
+        (["mit", "mit", "mit"], "mit"),
+        (["cc-by-sa-4.0", "cc-by-sa-4.0"], "cc-by-sa-4.0"),
+        (["apache-2.0", "mit"], "other"),
+        (["apache-2.0", "bsd-3-clause", "apache-2.0"], "other"),
+        (["cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0"], "other"),
+        (["cc-by-nd-4.0"], "other"),
+        (["openrail"], "other"),
+        (["llama2"], "other"),
+        (["none"], "other"),
+        (["none", "none"], "other"),
+        (["unknown"], "other"),
+        (["apache-2.0", "none"], "other"),
+        (["apache-2.0", "unknown"], "other"),
+        (["other"], "other"),
+        (["apache2"], "other"),
+        ([], "other"),
+    ],
+)
+def test_licence_follows_from_the_terms(terms, licence):
+    """If it failed, a model would be offered under a licence that some part of it does not allow."""
+    assert derived_licence(terms) == licence
+    assert derived_licence(reversed(terms)) == licence
+
+
+# What a run uses.
+
+
+def test_recipes_declare_the_terms_of_all_that_they_use():
+    """If it failed, a packaged recipe's card would call a well-known corpus or encoder unknown."""
+    licences = {}
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert "unknown" not in declared(recipe).values(), name
+        licences[name] = derived_licence(declared(recipe).values())
+    generated = {"2m-ner-quickstart", "quickstart"}
+    assert licences == {name: "apache-2.0" if name in generated else "other" for name in recipe_names()}
+
+
+def test_rows_of_2m_ner():
+    """If it failed, a pretrained encoder would be left out of the card's terms, or its remark."""
+    rows = terms_of(load_recipe("2m-ner"))
+    assert [(row["part"], row["name"], row["terms"]) for row in rows] == [
+        ("corpus", "mmner", "none"),
+        ("text encoder", "google-bert/bert-base-multilingual-cased", "apache-2.0"),
+        ("picture encoder", "timm/vit_base_patch32_clip_224.openai", "apache-2.0"),
+        ("picture encoder", "timm/resnet152.tv_in1k", "bsd-3-clause"),
+    ]
+    assert ["ImageNet" in row["remark"] for row in rows] == [False, False, False, True]
+
+
+def test_encoders_from_scratch_have_no_terms():
+    """If it failed, a model that came from nobody's weights would carry the terms of some."""
+    assert declared(load_recipe("2m-ner-quickstart")) == {"sample": "apache-2.0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["--text_encoder", "org/other"], "org/other"),
+        (["--vision_backbone", "timm/resnet50.a1_in1k"], "timm/resnet50.a1_in1k"),
+        (["--dataset", "org/posts"], "org/posts"),
+    ],
+)
+def test_what_nobody_declared_is_unknown_and_can_be_declared(arguments, name):
+    """If it failed, another encoder or corpus on the command line would inherit the terms of the one that it
+    replaces.
+    """
+    recipe = parse_arguments(["--recipe", "mlmner", *arguments])
+    assert declared(recipe)[name] == "unknown"
+    assert len(declared(recipe)) == 3
+    assert (
+        declared(parse_arguments(["--recipe", "mlmner", *arguments, "--terms", f"{name}=mit"]))[name] == "mit"
+    )
+
+
+def test_declared_terms_are_merged_with_those_of_the_recipe():
+    """If it failed, declaring the terms of one part would forget those of all others."""
+    recipe = parse_arguments(
+        ["--recipe", "mlmner", "--text_encoder", "org/other", "--terms", "org/other=mit"]
+    )
+    assert declared(recipe) == {
+        "twitter2017": "none",
+        "org/other": "mit",
+        "timm/resnet152.tv_in1k": "bsd-3-clause",
+    }
+
+
+def test_paths_are_declared_as_given_and_told_by_their_last_name(tmp_path):
+    """If it failed, a card would publish folder names, or weights from a file would pass for those of the
+    Hub.
+    """
+    encoder, checkpoint = tmp_path / "somebody" / "encoder", tmp_path / "somebody" / "weights.safetensors"
+    arguments = ["--recipe", "mlmner", "--text_encoder", str(encoder), "--vision_checkpoint", str(checkpoint)]
+    rows = terms_of(parse_arguments([*arguments, "--terms", f"{encoder}=mit"]))
+    assert [(row["name"], row["terms"]) for row in rows[1:]] == [
+        ("encoder", "mit"),
+        ("weights.safetensors", "unknown"),
+    ]
+    assert rows[2]["remark"] == "weights of timm/resnet152.tv_in1k from a file"
+
+
+def test_files_are_declared_as_conll_and_told_by_their_folder(tmp_path, monkeypatch):
+    """If it failed, files in a folder called 'sample' would be taken for the generated corpus, with its
+    licence.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sample").mkdir()
+    arguments = ["--dataset", "conll", "--data_dir", "sample"]
+    [row] = terms_of(parse_arguments(arguments))
+    assert (row["name"], row["terms"]) == ("sample", "unknown")
+    assert declared(parse_arguments([*arguments, "--terms", "conll=cc-by-4.0"])) == {"sample": "cc-by-4.0"}
+
+
+def test_only_paths_lose_their_folders(tmp_path, monkeypatch):
+    """If it failed, an organisation's name would be cut off a Hub id, or a folder be told."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "built" / "mine").mkdir(parents=True)
+    names = ["google-bert/bert-base-cased", "sample", "built/mine", "./a/b", "~/a/b", str(tmp_path / "c")]
+    assert [public_name(name) for name in names] == [
+        "google-bert/bert-base-cased",
+        "sample",
+        "mine",
+        "b",
+        "b",
+        "c",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "is_imagenet"),
+    [
+        ("timm/resnet152.tv_in1k", True),
+        ("resnet152.a1_in1k", True),
+        ("hf-hub:timm/vit_base_patch16_224.augreg_in21k", True),
+        ("timm/vit_base_patch32_clip_224.openai", False),
+        ("timm/vit_base_patch32_clip_224.openai_ft_in12k_in1k", True),
+        ("tf_efficientnet_lite0", True),
+        ("org/unheard-of", False),
+    ],
+)
+def test_weights_from_imagenet_are_remarked(backbone, is_imagenet):
+    """If it failed, the terms of ImageNet's pictures would be kept from who uses the model."""
+    recipe = load_recipe("mlmner", {"vision_backbone": backbone})
+    assert ("ImageNet" in terms_of(recipe)[-1]["remark"]) == is_imagenet
+
+
+# Agreement with those who know.
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_corpora_have_the_licence_of_their_builders(name, tmp_path):
+    """If it failed, a model's card and the data card of its corpus would contradict each other."""
+    for corpus, licence in load_recipe(name).terms.items():
+        if corpus in BUILDERS:
+            builder = BUILDERS[corpus]
+            own = (
+                make_builder(corpus).info.license
+                if corpus == "sample"
+                else builder.BUILDER_CONFIGS[0].license
+            )
+            assert licence == {"other": "none"}.get(own, own)
+            assert ("without a licence" in builder.TERMS) == (licence == "none")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_timm_models_have_the_licence_that_timm_says(name):
+    """If it failed, a recipe would declare another licence for a picture encoder than its publisher."""
+    for backbone, licence in load_recipe(name).terms.items():
+        if backbone.startswith("timm/"):
+            assert timm.get_pretrained_cfg(backbone.removeprefix("timm/")).license == licence

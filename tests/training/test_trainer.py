@@ -1,0 +1,403 @@
+"""transformers' Trainer: the same training as `train_accelerate.py`, and all that its users expect of it."""
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from transformers import (
+    EvalPrediction,
+    Trainer,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    get_linear_schedule_with_warmup,
+)
+
+import train_accelerate
+from dataset_scripts.opening import open_corpus
+from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.evaluation.span_f1.span_f1 import tag_score
+from modeling_mmner.training.assembly import build_model, build_processor, train_tokenizer
+from modeling_mmner.training.collator import MMNERCollator
+from modeling_mmner.training.corpus import load_corpus
+from modeling_mmner.training.recipes import load_recipe
+from modeling_mmner.training.steps import centres_due, parameter_groups, refresh_centres, train_batches
+from modeling_mmner.training.trainer import EntityCentreCallback, span_f1, with_lengths
+from modeling_mmner.training.word_vocabulary import make_word_tokenizer, word_vocabulary
+from tests.tiny import tiny_model
+
+SETTINGS = {"learning_rate": 1e-3, "head_learning_rate": 3e-3, "weight_decay": 0.01}
+EPOCHS, BATCH, WARMUP_STEPS = 4, 4, 2
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+@pytest.fixture(scope="module")
+def posts() -> Any:
+    """Twelve posts of the sample corpus for training and as many for evaluation, with pictures where they
+    have one.
+    """
+    splits = open_corpus("sample").splits
+    return {name: splits[name].select(range(12)) for name in ("train", "validation")}
+
+
+@pytest.fixture(scope="module")
+def processor(posts) -> MMNERProcessor:
+    labels = posts["train"].features["ner_tags"].feature.names
+    return MMNERProcessor(train_tokenizer(posts["train"]["tokens"], 300), labels=labels, image_size=64)
+
+
+def new_model(
+    processor: MMNERProcessor, *, dropout: bool = False, **settings: Any
+) -> MMNERForTokenClassification:
+    text = {"vocab_size": len(processor.tokenizer)} | ({} if dropout else NO_DROPOUT)
+    labels = dict(enumerate(processor.labels))
+    return tiny_model(text=text, id2label=labels, dropout=0.1 if dropout else 0.0, **settings)
+
+
+def optimizer_for(model: MMNERForTokenClassification) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameter_groups(model, [model.text_tower.encoder], **SETTINGS))
+
+
+def make_trainer(model, processor, posts, folder: Path, *, centres: bool = True, **options: Any) -> Trainer:
+    settings: dict[str, Any] = {
+        "num_train_epochs": EPOCHS,
+        "per_device_train_batch_size": BATCH,
+        "warmup_steps": WARMUP_STEPS,
+        "remove_unused_columns": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "logging_steps": 1,
+    }
+    return Trainer(
+        model=model,
+        args=TrainingArguments(str(folder), **settings | options),
+        train_dataset=posts["train"],
+        eval_dataset=posts["validation"],
+        data_collator=MMNERCollator(processor),
+        compute_metrics=span_f1(processor.labels),
+        processing_class=processor,
+        callbacks=[EntityCentreCallback(warmup_epochs=1, refresh_epochs=2)] if centres else [],
+        optimizers=(optimizer_for(model), None),
+    )
+
+
+def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module, tolerance: float = 0.0) -> None:
+    for (name, tensor), expected in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.allclose(tensor.float(), expected.float(), rtol=0, atol=tolerance), f"{name} differs"
+
+
+def train_by_our_loop(
+    model: MMNERForTokenClassification, processor: MMNERProcessor, posts: Any
+) -> list[float]:
+    """What `train_accelerate.py` does, with the posts in their order; returns the loss of each step."""
+    accelerator = Accelerator(cpu=True)
+    collate = MMNERCollator(processor)
+    loader = DataLoader(posts["train"], batch_size=BATCH, collate_fn=collate)
+    optimizer = optimizer_for(model)
+    scheduler = get_linear_schedule_with_warmup(optimizer, WARMUP_STEPS, EPOCHS * len(loader))
+    wrapped, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
+    losses: list[float] = []
+    for epoch in range(1, EPOCHS + 1):
+        if centres_due(epoch, warmup_epochs=1, refresh_epochs=2):
+            refresh_centres(model, posts["train"], collate=collate, batch_size=BATCH, accelerator=accelerator)
+        steps = train_batches(
+            wrapped,
+            loader,
+            accelerator=accelerator,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            max_grad_norm=1.0,
+        )
+        losses += [parts["loss"] for parts in steps]
+    return losses
+
+
+def logged_losses(trainer: Trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("fusion", ["cross-modal", "collaboration"])
+def test_trainer_and_script_train_alike(posts, processor, tmp_path: Path, fusion: str) -> None:
+    """If it failed, the Trainer would not compute what the script does: another loss, schedule, clipping or
+    set of centres.
+    """
+    ours, theirs = new_model(processor, fusion=fusion), new_model(processor, fusion=fusion)
+    losses = train_by_our_loop(ours, processor, posts)
+    trainer = make_trainer(theirs, processor, posts, tmp_path, train_sampling_strategy="sequential")
+    trainer.train()
+    assert logged_losses(trainer) == pytest.approx(losses, rel=1e-5)
+    assert losses[-1] < 0.8 * losses[0]
+    assert_same_weights(ours, theirs, tolerance=1e-5)
+
+
+def test_without_the_callback_there_are_no_centres(posts, processor, tmp_path: Path) -> None:
+    """If it failed, the test above would not tell whether the callback does its work."""
+    models = [new_model(processor), new_model(processor)]
+    for model, centres in zip(models, (True, False), strict=True):
+        make_trainer(model, processor, posts, tmp_path, centres=centres).train()
+    assert [bool(model.objectives["clustering"].has_centre.any()) for model in models] == [True, False]
+
+
+def test_accumulated_batches_are_one_large_batch(posts, processor, tmp_path: Path) -> None:
+    """If it failed, the loss would be scaled by the number of accumulated batches."""
+    objectives = {"crf": 1.0, "boundary": 0.4}  # means over texts; contrast and clusters are of one batch
+    trainers = []
+    for options in ({}, {"per_device_train_batch_size": BATCH // 2, "gradient_accumulation_steps": 2}):
+        model = new_model(processor, objectives=objectives)
+        trainers.append(
+            make_trainer(model, processor, posts, tmp_path, train_sampling_strategy="sequential", **options)
+        )
+        trainers[-1].train()
+    # Not the weights: Adam makes a full step of the rounding errors in a gradient that should be 0.
+    assert logged_losses(trainers[1]) == pytest.approx(logged_losses(trainers[0]), rel=1e-3)
+
+
+@pytest.mark.parametrize("save_steps", [6, 4], ids=["between epochs", "in the midst of an epoch"])
+def test_resumed_run_is_one_never_interrupted(posts, processor, tmp_path: Path, save_steps: int) -> None:
+    """If it failed, resuming would change dropout, the order of posts, or the entity centres."""
+    options = {"save_strategy": "steps", "save_steps": save_steps, "seed": 3}
+    through, resumed = (new_model(processor, dropout=True) for _ in range(2))
+    first = make_trainer(through, processor, posts, tmp_path / "through", **options)
+    first.train()
+    second = make_trainer(resumed, processor, posts, tmp_path / "resumed", **options)
+    second.train(resume_from_checkpoint=str(tmp_path / "through" / f"checkpoint-{save_steps}"))
+    assert second.state.global_step == first.state.global_step == 12
+    assert_same_weights(through, resumed)
+
+
+def test_the_pass_for_the_centres_draws_no_random_numbers(posts, processor, tmp_path: Path) -> None:
+    """If it failed, a run with centres would have another dropout and order of posts than one without."""
+    model = new_model(processor)
+    trainer = make_trainer(model, processor, posts, tmp_path)
+    before = torch.get_rng_state()
+    EntityCentreCallback(warmup_epochs=0).on_epoch_begin(
+        trainer.args,
+        TrainerState(epoch=0.0),
+        TrainerControl(),
+        model=model,
+        train_dataloader=trainer.get_train_dataloader(),
+    )
+    assert model.objectives["clustering"].has_centre.any()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_posts_are_grouped_by_length(posts, processor, tmp_path: Path) -> None:
+    """Regression: train_sampling_strategy="group_by_length" looked for input_ids in the rows and stopped."""
+    rows = {name: with_lengths(part, processor) for name, part in posts.items()}
+    inputs = [processor([tokens])["input_ids"] for tokens in posts["train"]["tokens"]]
+    assert list(rows["train"]["length"]) == [windows.numel() for windows in inputs]
+    options = {"train_sampling_strategy": "group_by_length", "num_train_epochs": 1}
+    trainer = make_trainer(new_model(processor), processor, rows, tmp_path, **options)
+    batches = [
+        [int(count) for count in batch["attention_mask"].sum((1, 2))]
+        for batch in trainer.get_train_dataloader()
+    ]
+    assert sorted(chain(*batches)) == sorted(rows["train"]["length"])
+    assert sum(max(batch) * len(batch) for batch in batches) < len(rows["train"]) * max(
+        rows["train"]["length"]
+    )
+    trainer.train()
+    with pytest.raises(ValueError, match="input_ids"):
+        make_trainer(new_model(processor), processor, posts, tmp_path, **options).train()
+
+
+def test_best_checkpoint_is_loaded_at_the_end(posts, processor, tmp_path: Path) -> None:
+    """If it failed, the last epoch's weights or centres would pass for the best one's."""
+    model = new_model(processor)
+    options = {
+        "save_strategy": "epoch",
+        "eval_strategy": "epoch",
+        "metric_for_best_model": "f1",
+        "load_best_model_at_end": True,
+    }
+    trainer = make_trainer(model, processor, posts, tmp_path, **options)
+    trainer.train()
+    f1 = [entry["eval_f1"] for entry in trainer.state.log_history if "eval_f1" in entry]
+    assert trainer.state.best_metric == max(f1)
+    assert len(f1) == EPOCHS
+    best = MMNERForTokenClassification.from_pretrained(trainer.state.best_model_checkpoint)
+    assert_same_weights(model, best)
+    assert trainer.evaluate()["eval_f1"] == pytest.approx(max(f1))
+
+
+def test_evaluation_gives_the_processors_entities(posts, processor, tmp_path: Path) -> None:
+    """If it failed, padding between batches of other lengths would enter the score."""
+    model = new_model(processor)
+    rows = posts["validation"]
+    predicted = []
+    for row in rows:
+        with torch.no_grad():
+            predicted.append(model(**processor([row["tokens"]], images=[row["image"]])).tags[0].tolist())
+    # Half of the posts say what the model says, so that an untrained model has a score.
+    tags = [
+        found if index % 2 else right
+        for index, (found, right) in enumerate(zip(predicted, rows["ner_tags"], strict=True))
+    ]
+    rows = rows.remove_columns("ner_tags").add_column("ner_tags", tags)
+    trainer = make_trainer(
+        model, processor, posts | {"validation": rows}, tmp_path, per_device_eval_batch_size=5
+    )
+    scores = trainer.evaluate()
+    gold, found = ([[processor.labels[tag] for tag in row] for row in part] for part in (tags, predicted))
+    expected = tag_score(gold, found)
+    assert 0 < expected["f1"] < 1
+    for name in ("precision", "recall", "f1"):
+        assert scores[f"eval_{name}"] == pytest.approx(expected[name])
+    assert scores["eval_strict_f1"] == pytest.approx(tag_score(gold, found, strict=True)["f1"])
+
+
+def test_span_f1_leaves_padding_out() -> None:
+    """If it failed, padded places would count as words."""
+    compute = span_f1(["O", "B-PER", "I-PER"])
+    tags = torch.tensor([[1, 2, 0], [1, -100, -100]]).numpy()
+    gold = torch.tensor([[1, 2, 0], [0, -100, -100]]).numpy()
+    scores = compute(EvalPrediction(predictions=(None, tags), label_ids=gold))
+    assert scores["precision"] == 0.5
+    assert scores["recall"] == 1.0
+
+
+def test_bf16_trains_close_to_float32(posts, processor, tmp_path: Path) -> None:
+    """If it failed, mixed precision would reach the CRF or the centres and spoil the loss."""
+    plain, half = new_model(processor), new_model(processor)
+    options = {"train_sampling_strategy": "sequential"}
+    trainers = [
+        make_trainer(plain, processor, posts, tmp_path, **options),
+        make_trainer(half, processor, posts, tmp_path, bf16=True, **options),
+    ]
+    for trainer in trainers:
+        trainer.train()
+    assert logged_losses(trainers[1]) == pytest.approx(logged_losses(trainers[0]), rel=0.05)
+    assert logged_losses(trainers[1]) != logged_losses(trainers[0])
+    assert half.crf.transitions.dtype == torch.float32
+
+
+@pytest.mark.parametrize("how", ["label_smoothing_factor", "compute_loss_func"])
+def test_what_would_replace_the_crf_loss_is_refused(posts, processor, tmp_path: Path, how: str) -> None:
+    """If it failed, the Trainer would train with cross-entropy over words, and nobody would notice."""
+    model = new_model(processor)
+    trainer = make_trainer(
+        model, processor, posts, tmp_path, **({how: 0.1} if how == "label_smoothing_factor" else {})
+    )
+    if how == "compute_loss_func":
+        trainer.compute_loss_func = lambda outputs, labels, num_items_in_batch: outputs.logits.sum()
+    with pytest.raises(ValueError, match=f"expected labels .* in training, found none.*{how}"):
+        trainer.train()
+
+
+def test_model_of_words_trains_and_is_saved_whole(posts, tmp_path: Path) -> None:
+    """If it failed, the Trainer's users could not train a system of words: its characters would get lost on
+    the way.
+    """
+    labels = posts["train"].features["ner_tags"].feature.names
+    tokenizer = make_word_tokenizer(posts["train"]["tokens"], size=200)
+    processor = MMNERProcessor(tokenizer, labels=labels, image_size=64, word_bytes=12)
+    settings = {
+        "word_vocabulary": word_vocabulary(tokenizer),
+        "id2label": dict(enumerate(labels)),
+        "dropout": 0.0,
+    }
+    model = tiny_model(text_tower="hbilstm", fusion="gvatt", **settings)
+    trainer = make_trainer(model, processor, posts, tmp_path, centres=False, save_strategy="epoch")
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < 0.9 * losses[0]
+    checkpoint = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    again, read = (
+        MMNERForTokenClassification.from_pretrained(checkpoint).eval(),
+        MMNERProcessor.from_pretrained(checkpoint),
+    )
+    inputs = read([list(posts["train"][0]["tokens"])])
+    torch.testing.assert_close(again(**inputs).logits, model.eval()(**inputs).logits, atol=1e-6, rtol=1e-6)
+
+
+def test_checkpoint_is_a_whole_model_folder(posts, processor, tmp_path: Path) -> None:
+    """If it failed, a checkpoint could not be loaded from the Hub by itself."""
+    trainer = make_trainer(
+        new_model(processor), processor, posts, tmp_path, save_strategy="epoch", num_train_epochs=1
+    )
+    trainer.train()
+    checkpoint = next(tmp_path.glob("checkpoint-*"))
+    package = Path(__file__).parents[2] / "modeling_mmner" / "model"
+    assert {path.name for path in checkpoint.glob("*.py")} == {
+        path.name for path in package.glob("*_mmner.py")
+    }
+    assert MMNERProcessor.from_pretrained(checkpoint).labels == processor.labels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_quickstart_by_trainer_is_as_good_as_by_script(tmp_path: Path, seed: int) -> None:
+    """If it failed, one of the two ways would train worse by more than a shuffling of the posts explains.
+    Prints both figures.
+    """
+    recipe = load_recipe(
+        "quickstart", {"seed": seed, "output_dir": str(tmp_path), "compare_without_pictures": False}
+    )
+    script = train_accelerate.train(recipe).to_dict()["splits"]["test"]
+
+    torch.manual_seed(seed)
+    corpus, training = load_corpus(recipe.corpus), recipe.training
+    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
+    model = build_model(recipe, processor)
+    # The Trainer's sampler for posts of like length reads this column, in evaluation too.
+    rows = {
+        name: split.add_column("length", [len(tokens) for tokens in split["tokens"]])
+        for name, split in corpus.splits.items()
+    }
+    groups = parameter_groups(
+        model,
+        [],
+        learning_rate=training.learning_rate,
+        head_learning_rate=training.head_learning_rate,
+        weight_decay=training.weight_decay,
+    )
+    steps = training.epochs * -(-len(rows["train"]) // training.batch_size)
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            str(tmp_path / "trainer"),
+            num_train_epochs=training.epochs,
+            per_device_train_batch_size=training.batch_size,
+            warmup_steps=int(training.warmup_share * steps),
+            train_sampling_strategy="group_by_length",
+            remove_unused_columns=False,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            save_total_limit=1,
+            load_best_model_at_end=True,
+            metric_for_best_model="f1",
+            report_to="none",
+            seed=seed,
+            disable_tqdm=True,
+        ),
+        train_dataset=rows["train"],
+        eval_dataset=rows["validation"],
+        data_collator=MMNERCollator(processor),
+        compute_metrics=span_f1(processor.labels),
+        callbacks=[
+            EntityCentreCallback(
+                warmup_epochs=training.centre_warmup_epochs, refresh_epochs=training.centre_refresh_epochs
+            )
+        ],
+        optimizers=(torch.optim.AdamW(groups), None),
+    )
+    trainer.train()
+    ambiguous = rows["test"].select(
+        [index for index, source in enumerate(rows["test"]["source"]) if source == "ambiguous"]
+    )
+    found = {
+        "all entities": trainer.evaluate(rows["test"])["eval_f1"],
+        "ambiguous names": trainer.evaluate(ambiguous)["eval_f1"],
+    }
+    expected = {
+        "all entities": script["overall"]["f1"],
+        "ambiguous names": script["by_source"]["ambiguous"]["f1"],
+    }
+    print({name: {"script": round(expected[name], 4), "Trainer": round(found[name], 4)} for name in found})
+    assert found == pytest.approx(expected, abs=0.04)

@@ -1,0 +1,473 @@
+"""A whole training run on a small corpus in files, and the pieces it is made of."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+import train_accelerate
+from dataset_scripts.sample.sample import draw_picture, generate_posts
+from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.evaluation.reports import context_worth, results_table
+from modeling_mmner.evaluation.scores import Predictor
+from modeling_mmner.training import steps as training
+from modeling_mmner.training.assembly import build_model, build_processor, pretrained_parts
+from modeling_mmner.training.collator import MMNERCollator
+from modeling_mmner.training.corpus import load_corpus
+from modeling_mmner.training.recipe_options import parse_arguments
+from modeling_mmner.training.recipes import Recipe, load_recipe
+from modeling_mmner.training.steps import centres_due, loader_workers, parameter_groups, refresh_centres
+
+TEXT = {
+    "model_type": "bert",
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+}
+TOWER = {
+    "backbone": "resnet10t",
+    "backbone_args": {"channels": [8, 8, 16, 16]},
+    "image_size": 32,
+    "pretrained": False,
+}
+
+
+def write_corpus(folder: Path) -> None:
+    """A corpus in the IMGID format: generated posts, their pictures, one picture broken."""
+    (folder / "images").mkdir(parents=True)
+    for split, name, count in (("train", "train", 24), ("validation", "valid", 12), ("test", "test", 12)):
+        lines = []
+        for post in list(generate_posts("en", split, 1))[:count]:
+            lines += [
+                f"IMGID:{post.id}",
+                *(f"{token}\t{tag}" for token, tag in zip(post.tokens, post.tags, strict=True)),
+                "",
+            ]
+            if (picture := draw_picture(post, 1)) is not None:
+                (folder / "images" / f"{post.id}.jpg").write_bytes(picture)
+        (folder / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
+    next(iter(sorted((folder / "images").glob("en-train-*")))).write_bytes(b"no picture")
+
+
+def small_recipe(folder: Path, **settings) -> Recipe:
+    """MLMNER in tiny on the corpus of `write_corpus`."""
+    overrides = {
+        "text_config": TEXT,
+        "vocabulary_size": 300,
+        "vision_towers": [TOWER],
+        "dataset": "conll",
+        "data_dir": str(folder),
+        "image_dir": str(folder / "images"),
+        "languages": ["en"],
+        "epochs": 2,
+        "batch_size": 8,
+        "centre_warmup_epochs": 0,
+        "compare_without_pictures": False,
+        "mixed_precision": "no",
+        "output_dir": str(folder / "output"),
+    }
+    return load_recipe("quickstart", overrides | settings)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The recipe and the metrics of a finished run, which has written its output folder."""
+    folder = tmp_path_factory.mktemp("run")
+    write_corpus(folder)
+    recipe = small_recipe(folder)
+    return recipe, train_accelerate.train(recipe).to_dict()
+
+
+def test_run_writes_all_it_promises(finished) -> None:
+    """If it failed, a run would end without one of its results."""
+    recipe, metrics = finished
+    output = Path(recipe.training.output_dir)
+    for name in (
+        "config.json",
+        "model.safetensors",
+        "README.md",
+        "processor_config.json",
+        "metrics.json",
+        "manifest.json",
+    ):
+        assert (output / "model" / name).stat().st_size > 0
+    for name in ("learning_curves.png", "confusion_matrix.png"):
+        assert (output / name).read_bytes().startswith(b"\x89PNG")
+    assert list(output.glob("tensorboard/*"))
+    assert json.loads((output / "metrics.json").read_text(encoding="utf-8")) == json.loads(
+        json.dumps(metrics)
+    )
+
+
+def test_metrics_tell_what_the_picture_is_worth(finished) -> None:
+    """If it failed, metrics.json would lack scores that readers compare."""
+    _, metrics = finished
+    test = metrics["splits"]["test"]
+    assert set(test) >= {"overall", "strict", "by_type", "by_language", "by_source", "raw_text", "picture"}
+    assert set(test["picture"]) == {"true", "shuffled", "none"}
+    assert test["picture"]["true"]["overall"] == test["overall"]
+    assert metrics["corpus"]["pictures"]["train"]["broken"] == 1
+
+
+def test_saved_model_gives_the_written_predictions(finished) -> None:
+    """If it failed, the saved weights would not be those that were scored."""
+    recipe, metrics = finished
+    model = MMNERForTokenClassification.from_pretrained(Path(recipe.training.output_dir) / "model").eval()
+    processor = MMNERProcessor.from_pretrained(Path(recipe.training.output_dir) / "model")
+    rows = load_corpus(recipe.corpus).splits["test"]
+    written = [
+        json.loads(line)
+        for line in (Path(recipe.training.output_dir) / "predictions.jsonl").read_text("utf-8").splitlines()
+    ]
+    predicted = Predictor(model, processor, Accelerator(), batch_size=5).tags(rows)
+    assert [row["id"] for row in written] == rows["id"]
+    assert [row["predicted"] for row in written] == predicted
+    assert metrics["corpus"]["posts"]["test"] == len(written)
+
+
+def test_centres_are_saved_with_the_model(finished) -> None:
+    """If it failed, training on from a checkpoint would begin without the entity centres."""
+    recipe, _ = finished
+    model = MMNERForTokenClassification.from_pretrained(Path(recipe.training.output_dir) / "model")
+    assert model.objectives["clustering"].has_centre.all()
+    assert (model.objectives["clustering"].centres.norm(dim=1) > 0).all()
+
+
+def test_same_seed_same_weights(finished, tmp_path: Path) -> None:
+    """If it failed, a run could not be repeated."""
+    recipe, metrics = finished
+    again = train_accelerate.train(small_recipe(Path(recipe.corpus.data_dir), output_dir=str(tmp_path)))
+    assert [epoch["loss"] for epoch in again.history] == [epoch["loss"] for epoch in metrics["history"]]
+
+
+def test_command_line_trains_and_compares(finished, tmp_path: Path, capsys) -> None:
+    """If it failed, the script would not do from its options what `train` does."""
+    recipe, _ = finished
+    path = tmp_path / "small.yaml"
+    settings = recipe.to_settings()
+    del settings["name"]
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    options = [
+        "--recipe",
+        str(path),
+        "--epochs",
+        "1",
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--compare_without_pictures",
+    ]
+    train_accelerate.main(parse_arguments(options))
+    printed = capsys.readouterr().out
+    assert "Test split" in printed and "epoch 1: loss" in printed
+    alone = json.loads((tmp_path / "out" / "without_pictures" / "metrics.json").read_text(encoding="utf-8"))
+    assert alone["recipe"]["corpus"]["use_images"] is False
+    assert set(alone["splits"]["test"]["picture"]) == {"none"}
+
+
+def test_centres_equal_means_over_the_training_posts(finished) -> None:
+    """If it failed, a centre would not be the mean feature of its type's gold words."""
+    recipe, _ = finished
+    corpus = load_corpus(recipe.corpus)
+    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
+    torch.manual_seed(0)
+    model = build_model(recipe, processor).train()
+    rows = corpus.splits["train"]
+    refresh_centres(model, rows, collate=MMNERCollator(processor), batch_size=5, accelerator=Accelerator())
+    assert model.training
+
+    model.eval()
+    found: dict[str, list[torch.Tensor]] = {}
+    for index in range(len(rows)):
+        batch = MMNERCollator(processor)([rows[index]])
+        with torch.no_grad():
+            features = model.encode(**batch).fused.features[0]
+        for position, label in enumerate(rows[index]["ner_tags"]):
+            if label > 0:
+                found.setdefault(corpus.labels[label][2:], []).append(features[position])
+    types = list(dict.fromkeys(label[2:] for label in corpus.labels[1:]))
+    expected = torch.stack([torch.stack(found[name]).mean(0) for name in types])
+    torch.testing.assert_close(model.objectives["clustering"].centres, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_centres_count_each_post_once_whatever_the_languages_shares(tmp_path, monkeypatch) -> None:
+    """Regression: with a language temperature the centres were means over the posts that were drawn, some of
+    them twice.
+    """
+    write_corpus(tmp_path)
+    seen = []
+    monkeypatch.setattr(
+        train_accelerate, "refresh_centres", lambda model, posts, **options: seen.append(list(posts["id"]))
+    )
+    recipe = small_recipe(tmp_path, language_temperature=5.0, epochs=1)
+    train_accelerate.train(recipe)
+    assert seen == [list(load_corpus(recipe.corpus).splits["train"]["id"])] and len(set(seen[0])) == len(
+        seen[0]
+    )
+
+
+def test_centres_are_the_same_for_posts_that_come_as_a_stream(finished) -> None:
+    """If it failed, the Trainer could not cluster on an iterable data set, or a stream would be read another
+    way.
+    """
+    recipe, _ = finished
+    corpus = load_corpus(recipe.corpus)
+    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
+    model, rows, found = build_model(recipe, processor), corpus.splits["train"], []
+    for posts in (rows, iter(rows)):
+        refresh_centres(
+            model, posts, collate=MMNERCollator(processor), batch_size=5, accelerator=Accelerator()
+        )
+        found.append(model.objectives["clustering"].centres.clone())
+    assert torch.equal(*found) and found[0].any()
+
+
+def test_groups_hold_each_trained_parameter_once_at_its_rate(finished) -> None:
+    """If it failed, a parameter would learn twice, never, or at the wrong rate."""
+    recipe, _ = finished
+    corpus = load_corpus(recipe.corpus)
+    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
+    model = build_model(recipe, processor)
+    model.vision_towers[0].frozen = True
+    model.train()
+    groups = parameter_groups(
+        model, [model.text_tower.encoder], learning_rate=1.0, head_learning_rate=2.0, weight_decay=0.5
+    )
+    rates = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+    }
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert sum(len(group["params"]) for group in groups) == len(trained) == len(rates)
+    assert not any("vision_towers" in name for name in trained)
+    for name, parameter in trained.items():
+        expected = (
+            1.0 if name.startswith("text_tower.encoder") else 2.0,
+            0.5 if parameter.dim() > 1 else 0.0,
+        )
+        assert rates[id(parameter)] == expected, name
+
+
+def test_from_scratch_parts_are_not_called_pretrained(finished) -> None:
+    """If it failed, encoders from scratch would learn at the small rate of pretrained ones."""
+    recipe, _ = finished
+    corpus = load_corpus(recipe.corpus)
+    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
+    assert pretrained_parts(build_model(recipe, processor), recipe) == []
+
+
+def test_centre_schedule() -> None:
+    """If it failed, centres would be computed before the warm-up is over, or not refreshed."""
+    due = [epoch for epoch in range(1, 9) if centres_due(epoch, warmup_epochs=2, refresh_epochs=3)]
+    assert due == [3, 6]
+
+
+def test_output_folder_that_cannot_be_is_refused_before_training(tmp_path, monkeypatch):
+    """If it failed, a run would train for hours and then find that it cannot save."""
+    monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
+    recipe = small_recipe(tmp_path)
+    (tmp_path / "output").write_text("a file")
+    message = (
+        rf"--output_dir {recipe.training.output_dir}: expected a folder that can be made and written, found"
+        r" .*exists"
+    )
+    with pytest.raises(train_accelerate.RunError, match=message):
+        train_accelerate.train(recipe)
+
+
+def test_recipe_that_makes_no_card_is_refused_before_training(tmp_path, monkeypatch):
+    """If it failed, a name that the Hub's card refuses would be found out after the training."""
+    monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
+
+    def refuse(recipe: Recipe) -> str:
+        raise ValueError("no such licence")
+
+    monkeypatch.setattr(train_accelerate, "render_untrained_card", refuse)
+    message = "recipe quickstart: expected settings that a card can be made of; no such licence"
+    with pytest.raises(train_accelerate.RunError, match=message):
+        train_accelerate.train(small_recipe(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objectives": {"crf": 1.0, "clusterin": 1.0}}, "clusterin"),
+        (
+            {"fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0, "contrastive": 1.0}},
+            "contrastive",
+        ),
+        ({"objectives": {"crf": 1.0}, "boundary_share": 0.5}, "boundary_share: expected 'boundary'"),
+        (
+            {"text_encoder": None, "text_config": {"hidden_size": 8}},
+            "text_encoder: expected a model id or folder, or a text_config",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_before_training(tmp_path, monkeypatch, settings, message):
+    """If it failed, a misspelt objective would be found out after the corpus was downloaded and read."""
+    monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
+    with pytest.raises(train_accelerate.RunError, match=rf"recipe quickstart: .*{message}"):
+        train_accelerate.train(small_recipe(tmp_path).with_settings(**settings))
+
+
+@pytest.mark.slow
+def test_model_of_real_size_trains_a_step(tmp_path: Path) -> None:
+    """If it failed, BERT-base with ResNet-152 would not train, or not survive saving."""
+    from modeling_mmner import MMNERConfig
+
+    torch.manual_seed(0)
+    model = MMNERForTokenClassification(MMNERConfig()).train()
+    before = model.vision_towers[0].backbone.timm_model.bn1.running_mean.clone()
+    batch = {
+        "input_ids": torch.randint(5, 28996, (2, 12)),
+        "attention_mask": torch.ones(2, 12, dtype=torch.long),
+        "word_starts": torch.arange(1, 11).expand(2, -1),
+        "word_mask": torch.ones(2, 10, dtype=torch.bool),
+        "pixel_values": torch.randint(0, 256, (2, 1, 3, 224, 224), dtype=torch.uint8),
+        "labels": torch.randint(0, 9, (2, 10)),
+    }
+    groups = parameter_groups(model, [], learning_rate=1e-5, head_learning_rate=1e-4, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    first = model(**batch).loss
+    first.backward()
+    optimizer.step()
+    assert torch.isfinite(first) and torch.equal(
+        before, model.vision_towers[0].backbone.timm_model.bn1.running_mean
+    )
+    model.eval()
+    model.save_pretrained(tmp_path)
+    loaded = MMNERForTokenClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        ours, theirs = model(**batch, output_attentions=True), loaded(**batch)
+    assert ours.attentions.shape == (2, 10, 49)
+    assert torch.equal(ours.tags, theirs.tags)
+    torch.testing.assert_close(model(**batch).logits, theirs.logits, atol=0, rtol=0)
+
+
+# Contexts
+
+
+@pytest.fixture(scope="module")
+def with_contexts(tmp_path_factory):
+    """A finished run on posts whose one name only their context tells to be a person or a place."""
+    folder = tmp_path_factory.mktemp("contexts")
+    contexts = []
+    for split, numbers in (("train", range(160)), ("valid", range(160, 184)), ("test", range(184, 208))):
+        lines = []
+        for number in numbers:
+            kind = random.Random(number).choice(("PER", "LOC"))
+            words = ["Jordan", "is", "great", *str(number)]
+            tags = [f"B-{kind}", *["O"] * (len(words) - 1)]
+            lines += [
+                f"IMGID:{split}{number}",
+                *(f"{word}\t{tag}" for word, tag in zip(words, tags, strict=True)),
+                "",
+            ]
+            about = {"PER": "a man who plays", "LOC": "the river at night"}[kind]
+            contexts.append({"id": f"{split}{number}", "about": about if number % 12 > 1 else None})
+        (folder / f"{split}.txt").write_text("\n".join(lines), encoding="utf-8")
+    text = "".join(json.dumps(context) + "\n" for context in contexts)
+    (folder / "contexts.jsonl").write_text(text, encoding="utf-8")
+    recipe = small_recipe(
+        folder,
+        fusion="text-only",
+        vision_towers=[],
+        objectives={"crf": 1.0},
+        image_dir=None,
+        context="about",
+        context_file=[str(folder / "contexts.jsonl")],
+        context_writer="people",
+        context_window=3,
+        epochs=12,
+        head_learning_rate=3e-3,
+        exclude_overlap=False,
+    )
+    return recipe, train_accelerate.train(recipe)
+
+
+def test_run_tells_what_the_contexts_are_worth(with_contexts) -> None:
+    """If it failed, a model would not learn from contexts, or its gain would be shown without what it comes
+    from.
+    """
+    _, metrics = with_contexts
+    test = metrics.splits.test
+    scores = {mode: block.overall.f1 for mode, block in test.context.items()}
+    assert list(scores) == ["true", "shuffled", "none"] and scores["true"] == test.overall.f1
+    assert (
+        scores["true"] >= 20 / 24 > 0.7 > max(scores["shuffled"], scores["none"])
+    )  # 20 posts have a context
+    assert (
+        test.p_values["context"].keys() == {"shuffled", "none"}
+        and max(test.p_values["context"].values()) < 0.05
+    )
+    assert test.p_values["picture"] == {} and list(test.picture) == ["none"]
+    counts = metrics.corpus.contexts["test"]
+    assert (counts.present, counts.missing) == (20, 4) and counts.cut == 20
+    assert "(0 with a picture, 20 with a context, of which 20 are cut)" in metrics.corpus.describe()
+
+
+def test_context_results_are_in_table_words_and_card(with_contexts) -> None:
+    """If it failed, a reader of the results would have to take the contexts' gain on trust."""
+    recipe, metrics = with_contexts
+    table = results_table({"run": metrics})
+    assert [column.header for column in table.columns][:3] == ["run", "picture", "context"]
+    assert list(table.columns[2].cells) == ["true", "shuffled", "none"] and set(table.columns[1].cells) == {
+        "none"
+    }
+    words = context_worth(metrics)
+    assert "clearly better than another post's, clearly better than none" in words
+    card = (Path(recipe.training.output_dir) / "model" / "README.md").read_text(encoding="utf-8")
+    assert "Contexts, written by people:" in card and "| test | 20 | 4 | 20 |" in card
+    rows = [line for line in card.splitlines() if line.startswith(("| true |", "| shuffled |", "| none |"))]
+    assert len(rows) == 3 and rows[0].endswith("| - |")
+    assert "| contexts | `people` |" in card
+
+
+def test_contexts_of_an_unnamed_writer_are_warned_of(with_contexts) -> None:
+    """If it failed, a model that has seen the test posts could write the contexts, and no reader would think
+    of it.
+    """
+    recipe, _ = with_contexts
+    for writer, words in (
+        ("", "by somebody (--context_writer says who); a model may have"),
+        ("m/x", "by m/x, which may have"),
+    ):
+        with pytest.warns(UserWarning, match=re.escape(f"contexts were written {words} seen the test posts")):
+            load_corpus(recipe.with_settings(context_writer=writer).corpus)
+
+
+@pytest.mark.parametrize(
+    "setting, opens_pictures, cores, processes, expected",
+    [
+        (None, True, 2, 1, 1),
+        (None, True, 64, 1, 4),
+        (None, True, 8, 4, 1),
+        (None, True, 1, 1, 0),
+        (None, False, 8, 1, 0),
+        (3, False, 1, 1, 3),
+    ],
+)
+def test_batches_are_prepared_by_processes_where_cores_are_free(
+    setting, opens_pictures, cores, processes, expected, monkeypatch
+):
+    """If it failed, pictures would be decoded while the model waits, or more processes would run than there
+    are cores.
+    """
+    monkeypatch.setattr(training, "CORES", cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert loader_workers(setting, opens_pictures=opens_pictures) == expected
+
+
+def test_processes_that_prepare_batches_change_nothing(tmp_path):
+    """If it failed, a run's results would depend on how many cores the machine has."""
+    write_corpus(tmp_path)
+    losses = []
+    for workers in (0, 1):
+        recipe = small_recipe(tmp_path, num_workers=workers, output_dir=str(tmp_path / f"{workers}"))
+        losses.append([epoch["loss"] for epoch in train_accelerate.train(recipe).history])
+    assert losses[0] == losses[1]

@@ -1,0 +1,483 @@
+"""Tests of what a text tower of words reads: its vocabulary, files of word vectors, and the bytes of
+words.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.training.assembly import build_model, build_processor, check_model
+from modeling_mmner.training.recipe_options import parse_arguments
+from modeling_mmner.training.recipes import load_recipe
+from modeling_mmner.training.word_vocabulary import (
+    PADDING,
+    UNKNOWN,
+    load_vectors,
+    make_word_tokenizer,
+    read_vectors,
+    word_vocabulary,
+)
+from tests.shared_data import bpe_tokenizer, property_test
+from tests.tiny import LABELS, SYSTEMS, parts_of
+
+POSTS = [
+    ["Jordan", "posts", "from", "Paris"],
+    ["Jordan", "in", "New York", "!"],
+    ["from", "Paris", "!", "Zürich"],
+]
+VECTORS = "paris 1 2 3\njordan -4 5.5 6e-1\nnew york 7 8 9\nnothing 0 0 0\n"
+SMALL = {"word_width": 3, "word_lstm_width": 8, "character_filters": 4, "character_cnn_width": 4}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function that writes a file of vectors and returns its path."""
+
+    def write(content: str) -> str:
+        path = tmp_path / "vectors.txt"
+        path.write_bytes(content.encode())
+        return str(path)
+
+    return write
+
+
+def naive_vocabulary(posts: list[list[str]], *, size: int, in_file: list[str]) -> tuple[list[str], int]:
+    """All words in the order of their ids, and from which id on they are rare, by counting."""
+    counts: dict[str, int] = {}
+    for post in posts:
+        for word in post:
+            counts[word] = counts.get(word, 0) + 1
+    left, words = {word for word in counts if word not in (PADDING, UNKNOWN)}, []
+    while left:
+        most = max(counts[word] for word in left)
+        words.append(min(word for word in left if counts[word] == most))
+        left.remove(words[-1])
+    for word in in_file:
+        if word not in words and word not in (PADDING, UNKNOWN):
+            words.append(word)
+    words = words[: max(0, size - 2)]
+    rare = [word for word in words if counts.get(word) == 1]
+    ordered = [PADDING, UNKNOWN, *(word for word in words if word not in rare), *rare]
+    return ordered, len(ordered) - len(rare)
+
+
+def in_order(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    ids = tokenizer.get_vocab()
+    assert sorted(ids.values()) == list(range(len(ids)))
+    return sorted(ids, key=ids.__getitem__)
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase, words: list[str]) -> list[int]:
+    return MMNERProcessor(tokenizer, labels=LABELS, image_size=None)([words])["input_ids"].flatten().tolist()
+
+
+# The vocabulary
+
+some_words = st.sampled_from(
+    ["a", "b", "B", "c d", "ü", "Σ", PADDING, UNKNOWN, "x[PAD]", "0", "\u200b", "😀"]
+)
+
+
+@property_test
+@given(
+    posts=st.lists(st.lists(some_words, max_size=6), max_size=5),
+    size=st.integers(1, 9),
+    in_file=st.none() | st.lists(some_words, max_size=5),
+)
+def test_vocabulary_is_that_of_naive_counting(tmp_path_factory, posts, size, in_file):
+    """If it failed, frequent words would be cut before rare ones, or frequent words be made unknown in
+    training.
+    """
+    vectors, words = None, []
+    if in_file is not None:
+        words = ["B", *in_file]  # a capital letter, so that the vocabulary is a cased one
+        vectors = tmp_path_factory.getbasetemp() / "vectors.txt"
+        vectors.write_text("".join(f"{word} 0.5\n" for word in words), encoding="utf-8", newline="")
+    tokenizer = make_word_tokenizer(posts, size=size, vectors=vectors and str(vectors))
+    ordered, rare = naive_vocabulary(posts, size=size, in_file=words[:size])  # no more of a long file is read
+    assert in_order(tokenizer) == ordered
+    assert word_vocabulary(tokenizer) == {"size": len(ordered), "unknown": 1, "rare": rare}
+    asked = ["a", "B", "c d", "x[PAD]", "nowhere", UNKNOWN, "😀"]
+    assert ids_of(tokenizer, asked) == [ordered.index(word) if word in ordered else 1 for word in asked]
+
+
+def test_frequent_words_come_first_and_rare_ones_last():
+    """If it failed, the cut of a vocabulary would depend on the order of the posts, or keep its rarest
+    words.
+    """
+    words = ["!", "Jordan", "Paris", "from", "New York", "Zürich", "in", "posts"]
+    assert in_order(make_word_tokenizer(POSTS, size=100)) == [PADDING, UNKNOWN, *words]
+    assert word_vocabulary(make_word_tokenizer(POSTS, size=100)) == {"size": 10, "unknown": 1, "rare": 6}
+    assert in_order(make_word_tokenizer(POSTS[::-1], size=7)) == [PADDING, UNKNOWN, *words[:5]]
+    assert word_vocabulary(make_word_tokenizer(POSTS, size=7))["rare"] == 6
+    assert word_vocabulary(make_word_tokenizer(POSTS, size=1)) == {"size": 2, "unknown": 1, "rare": 2}
+
+
+def test_words_of_the_file_are_known_and_not_rare(written):
+    """If it failed, a word with a vector that training does not see would be unknown, or be forgotten in
+    training.
+    """
+    tokenizer = make_word_tokenizer(
+        [["b", "a", "a"], ["b", "once"]], size=6, vectors=written("c 1\na 2\nd 3\ne 4\n")
+    )
+    assert in_order(tokenizer) == [PADDING, UNKNOWN, "a", "b", "c", "once"]
+    assert word_vocabulary(tokenizer) == {"size": 6, "unknown": 1, "rare": 5}
+
+
+def test_special_words_in_posts_are_no_words():
+    """If it failed, an id would be given twice, or words that hold "[PAD]" be read as what stands before
+    it.
+    """
+    posts = [[PADDING, UNKNOWN, "x[PAD]y", "x", "[unk]"], [PADDING, UNKNOWN, "x"]]
+    tokenizer = make_word_tokenizer(posts, size=100)
+    assert in_order(tokenizer) == [PADDING, UNKNOWN, "x", "[unk]", "x[PAD]y"]
+    assert ids_of(tokenizer, [PADDING, "x[PAD]y", UNKNOWN, "x[UNK]", "[unk]"]) == [0, 4, 1, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "lower"), [(VECTORS, True), (VECTORS + "Paris 1 1 1\n", False), (None, False)]
+)
+def test_words_are_read_in_lower_case_where_the_vectors_are(written, content, lower):
+    """If it failed, capitalised words would have no vector, or lose their capitals for no reason."""
+    tokenizer = make_word_tokenizer(POSTS, size=100, vectors=content and written(content))
+    ids = tokenizer.get_vocab()
+    found = ids_of(tokenizer, ["Paris", "paris", "PARIS", "ZÜRICH", "New York"])
+    if lower:
+        assert found == [ids["paris"]] * 3 + [ids["zürich"], ids["new york"]]
+        assert not any(word.isupper() or word.istitle() for word in ids.keys() - {PADDING, UNKNOWN})
+    else:
+        assert found == [ids["Paris"], ids["paris"] if content else 1, 1, 1, ids["New York"]]
+
+
+def test_every_word_of_training_is_read_as_itself(written):
+    """Regression: in lower case, words whose capital letters Python and the tokenizer spell differently were
+    all unknown.
+    """
+    posts = [["ΟΔΟΣ", "İstanbul", "STRASSE", "ǅ", "ὈΔΥΣΣΕΎΣ", "ﬀ"]] * 2
+    for vectors in (None, written(VECTORS)):
+        found = ids_of(make_word_tokenizer(posts, size=100, vectors=vectors), posts[0])
+        assert 1 not in found and len(set(found)) == 6
+
+
+def test_saved_vocabulary_is_the_same(written, tmp_path):
+    """If it failed, a loaded model would read other words, or train on without rare words."""
+    for number, vectors in enumerate((None, written(VECTORS))):
+        tokenizer = make_word_tokenizer(POSTS, size=9, vectors=vectors)
+        tokenizer.save_pretrained(tmp_path / str(number))
+        loaded = AutoTokenizer.from_pretrained(tmp_path / str(number))
+        assert in_order(loaded) == in_order(tokenizer) and word_vocabulary(loaded) == word_vocabulary(
+            tokenizer
+        )
+        assert word_vocabulary(loaded)["rare"] < word_vocabulary(loaded)["size"]
+        words = ["Paris", "PARIS", "New York", "x[PAD]", "nowhere", "!"]
+        assert ids_of(loaded, words) == ids_of(tokenizer, words)
+
+
+def test_tokenizer_of_somebody_else_has_no_rare_words():
+    """If it failed, the words of a tokenizer that does not count them could not be used, or be forgotten."""
+    tokenizer = bpe_tokenizer()
+    assert word_vocabulary(tokenizer) == {
+        "size": len(tokenizer),
+        "unknown": tokenizer.unk_token_id,
+        "rare": len(tokenizer),
+    }
+
+
+# Files of vectors
+
+
+def vectors_of(path: str) -> dict[str, list[float]]:
+    return {word: vector.tolist() for word, vector in read_vectors(path)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a 1 -2.5\nb c 3 4e-1\n\u00a0 5 6\n",
+        "3 2\na 1 -2.5\nb c 3 4e-1\n\u00a0 5 6\n",  # word2vec's first line
+        "3 2 \na 1 -2.5 \nb c 3 4e-1 \n\u00a0 5 6 \n",  # and its spaces
+        "a 1 -2.5\r\nb c 3 4e-1\r\n\u00a0 5 6\r\n",
+        "a 1 -2.5\nb c 3 4e-1\n\u00a0 5 6",
+    ],
+    ids=["glove", "word2vec", "word2vec with spaces", "CRLF", "no last line break"],
+)
+def test_formats_of_vectors(written, content):
+    """If it failed, a word would be lost, the first line be taken for a word, or a word with a space for a
+    broken line.
+    """
+    assert vectors_of(written(content)) == {"a": [1, -2.5], "b c": [3, pytest.approx(0.4)], "\u00a0": [5, 6]}
+    assert all(vector.dtype == np.float32 for _, vector in read_vectors(written(content)))
+
+
+def test_lines_end_at_line_breaks_alone(written):
+    """If it failed, words of other control characters, which GloVe has, would break a line in two."""
+    words = ["a\u2028b", "a\rb", "\x85", "\x0b", "c\td", "\x1c"]
+    assert list(vectors_of(written("".join(f"{word} 1 2\n" for word in words)))) == words
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "numbers"),
+    [
+        ("a 1 2 3\nb 1 2\n", 2, "3"),
+        ("a 1 2\nb 1\n", 2, "2"),
+        ("a 1 2\nb one 2\n", 2, "2"),
+        ("a 1 2\nb 1 nan\n", 2, "2"),
+        ("a 1 2\nb inf 1\n", 2, "2"),
+        ("a 1 2\n\nb 1 2\n", 2, "2"),
+        ("a 1 2\n 1 2\n", 2, "2"),
+        ("a 1 2\nb  2\n", 2, "2"),
+        ("2 2\na 1 2\nb 1\n", 3, "2"),
+        ("a\nb 1\n", 1, "its"),
+        ("a b 1\n", 1, "2"),
+    ],
+)
+def test_broken_lines_are_named(written, content, line, numbers):
+    """If it failed, a file of another kind would give vectors of nonsense, or an error without its place."""
+    path, found = written(content), content.split("\n")[line - 1]
+    with pytest.raises(ValueError) as error:
+        vectors_of(path)
+    expected = (
+        f"word_vectors {path}, line {line}: expected a word and {numbers} numbers, found {found + chr(10)!r}"
+    )
+    assert str(error.value) == expected
+
+
+def test_missing_file_is_named(tmp_path):
+    """If it failed, a misspelt path would end in a traceback, or be no vectors at all."""
+    for path in (tmp_path / "nothere.txt", tmp_path):
+        with pytest.raises(
+            ValueError, match=f"^word_vectors: expected a file of word vectors, found none at {path}$"
+        ):
+            make_word_tokenizer(POSTS, size=9, vectors=str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x00\xff\x12 \x93\xfe \x00"], ids=["empty", "binary"])
+def test_file_that_is_no_text_of_vectors_is_named(tmp_path, content):
+    """If it failed, word2vec's binary file would end in an error without its path, or an empty one pass."""
+    path = tmp_path / "vectors.bin"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^word_vectors {path}.*: expected a word and .* numbers"):
+        vectors_of(str(path))
+
+
+def test_each_vector_gets_to_its_word_s_row(written):
+    """If it failed, words would start from other words' vectors."""
+    path = written("nowhere 9 9 9\nParis 1 2 3\nJordan -4 5.5 6e-1\nNew York 7 8 9\nParis 0 0 0\n")
+    tokenizer = make_word_tokenizer(POSTS, size=8)
+    embeddings = nn.Embedding(len(tokenizer), 3)
+    before = embeddings.weight.detach().clone()
+    assert "New York" in tokenizer.get_vocab() and "nowhere" not in tokenizer.get_vocab()
+    assert load_vectors(embeddings, tokenizer, path) == 3
+    rows = {"Paris": [1, 2, 3], "Jordan": [-4, 5.5, 0.6], "New York": [7, 8, 9]}
+    for word, number in tokenizer.get_vocab().items():
+        expected = torch.tensor(rows[word], dtype=torch.float32) if word in rows else before[number]
+        assert torch.equal(embeddings.weight[number], expected), word
+    assert embeddings.weight.requires_grad
+
+
+def test_vectors_of_another_width_are_refused(written):
+    """If it failed, the error would be one of shapes, which does not say what to set."""
+    tokenizer, path = make_word_tokenizer(POSTS, size=9), written(VECTORS)
+    message = f"^word_vectors {path}: expected vectors of word_width 4, found 3; set word_width to it$"
+    with pytest.raises(ValueError, match=message):
+        load_vectors(nn.Embedding(len(tokenizer), 4), tokenizer, path)
+
+
+# Recipes
+
+
+def build(*arguments: str) -> tuple[MMNERForTokenClassification, MMNERProcessor]:
+    """The model and the processor of a command line, for `POSTS`."""
+    settings = [f"--{name}={value}" for name, value in SMALL.items()]
+    recipe = parse_arguments([*arguments, *settings])
+    processor = build_processor(recipe, labels=LABELS, posts=POSTS)
+    return build_model(recipe, processor), processor
+
+
+def test_vectors_are_checked_before_the_corpus_is_read(written):
+    """If it failed, a file of another width would be found out after the corpus was downloaded and read."""
+    recipe = parse_arguments(
+        ["--recipe", "bilstm-crf", "--word_vectors", written(VECTORS), "--word_width", "4"]
+    )
+    with pytest.raises(ValueError, match="expected vectors of word_width 4, found 3; set word_width to it"):
+        check_model(recipe)
+    check_model(recipe.with_settings(word_width=3))
+
+
+def test_recipe_starts_from_the_vectors(written):
+    """If it failed, `--word_vectors` would make a vocabulary and leave the embeddings at random."""
+    model, processor = build("--recipe", "bilstm-crf", "--word_vectors", written(VECTORS))
+    ids, weight = processor.tokenizer.get_vocab(), model.get_input_embeddings().weight
+    assert {"jordan", "zürich", "nothing"} < ids.keys() and model.config.word_vocabulary == word_vocabulary(
+        processor.tokenizer
+    )
+    rows = {"paris": [1, 2, 3], "jordan": [-4, 5.5, 0.6], "new york": [7, 8, 9], "nothing": [0, 0, 0]}
+    for word, row in rows.items():
+        assert torch.equal(weight[ids[word]], torch.tensor(row, dtype=torch.float32)), word
+    others = weight[[number for word, number in ids.items() if word not in rows]]
+    assert others.abs().max() <= 1 and others.abs().min() > 0, "drawn, from -1..1 at this width"
+
+
+def test_recipe_of_another_width_is_refused(written):
+    """If it failed, a recipe's default width would cut or misplace the vectors of a file."""
+    path = written("a 1 2\n")
+    with pytest.raises(ValueError, match="expected vectors of word_width 3, found 2"):
+        build("--recipe", "bilstm-crf", "--word_vectors", path)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "word_bytes"), [("bilstm-crf", None), ("cnn-bilstm-crf", 5), ("hbilstm-crf", 5)]
+)
+def test_processor_makes_bytes_for_towers_that_read_them(recipe, word_bytes):
+    """If it failed, a tower of characters would be without them, or `--word_bytes` do nothing."""
+    model, processor = build("--recipe", recipe, "--word_bytes", "5")
+    assert processor.word_bytes == word_bytes
+    batch = processor(POSTS, labels=[["O"] * 4] * 3)
+    assert (
+        ("character_ids" in batch)
+        == ("character_ids" in processor.model_input_names)
+        == (word_bytes is not None)
+    )
+    assert word_bytes is None or batch["character_ids"].shape == (3, 4, 5)
+    assert model(**batch).loss.isfinite()
+    assert load_recipe(recipe).model.word_bytes == 64
+
+
+# Words and their bytes
+
+LETTERS = ["a", "é", "€", "😀", "\ud83d", "\ude00", " ", "\u200b", "\ufeff", "\ufffd", "\x00", "Z"]
+a_word = st.text(st.sampled_from(LETTERS), max_size=9)
+
+
+def naive_bytes(word: str) -> list[int]:
+    """UTF-8 by its definition; two surrogates that belong together are one character, a lone one is
+    U+FFFD.
+    """
+    codes, found = [], []
+    for letter in word:
+        code = ord(letter)
+        if codes and 0xD800 <= codes[-1] < 0xDC00 <= code < 0xE000:
+            codes[-1] = 0x10000 + ((codes[-1] - 0xD800) << 10) + code - 0xDC00
+        else:
+            codes.append(code)
+    for code in (0xFFFD if 0xD800 <= code < 0xE000 else code for code in codes):
+        if code < 0x80:
+            found.append(code)
+            continue
+        rest = [0x80 | code >> shift & 0x3F for shift in (12, 6, 0)]
+        count = 1 if code < 0x800 else 2 if code < 0x10000 else 3
+        first = (0xC0, 0xE0, 0xF0)[count - 1] | code >> 6 * count
+        found += [first, *rest[3 - count :]]
+    return found
+
+
+@property_test
+@given(posts=st.lists(st.lists(a_word, max_size=4), min_size=1, max_size=3), most=st.integers(1, 12))
+@example(posts=[["a\ud83d\ude00"]], most=2)  # cut inside of a character that is two surrogates
+def test_characters_are_the_bytes_of_each_word(posts, most):
+    """If it failed, a word would be spelt with another's bytes, be cut at another place, or stop a batch with
+    an error.
+    """
+    processor = MMNERProcessor(
+        make_word_tokenizer(POSTS, size=9), labels=LABELS, image_size=None, word_bytes=most
+    )
+    batch = processor(posts)
+    spelt = [[naive_bytes(word)[:most] for word in words] for words in posts]
+    longest = max((len(word) for words in spelt for word in words), default=0)
+    assert batch["character_ids"].shape == (len(posts), max(1, *map(len, posts)), max(1, longest))
+    for row, words in enumerate(spelt):
+        for place in range(batch["character_ids"].shape[1]):
+            word = words[place] if place < len(words) else []
+            expected = [byte + 1 for byte in word] + [0] * (max(1, longest) - len(word))
+            assert batch["character_ids"][row, place].tolist() == expected
+
+
+@property_test
+@given(words=st.lists(a_word | st.sampled_from([word for post in POSTS for word in post]), max_size=6))
+def test_each_word_has_one_place_and_its_id(words):
+    """If it failed, empty words, words with spaces or halves of emojis would shift all that follow."""
+    tokenizer = make_word_tokenizer(POSTS, size=9)
+    batch = MMNERProcessor(tokenizer, labels=LABELS, image_size=None)([words, ["Paris"]])
+    vocabulary = tokenizer.get_vocab()
+    assert batch["word_mask"].sum(1).tolist() == [len(words), 1]
+    found = batch["input_ids"][0].flatten()[batch["word_starts"][0]]
+    assert found[: len(words)].tolist() == [vocabulary.get(word, 1) for word in words]
+
+
+@pytest.mark.parametrize("system", ["gvatt", "adacan", "bilstm"])
+@pytest.mark.parametrize(
+    "texts", [[[], []], ["", " "], [[], ["Paris", "", "\ud83d"]]], ids=["words", "raw", "one empty"]
+)
+def test_empty_texts_are_tagged_with_nothing(system, texts):
+    """If it failed, a batch of empty texts would stop, or give NaN."""
+    model, processor = parts_of(SYSTEMS[system], posts=POSTS)
+    lengths = [len(text) if isinstance(text, list) else 0 for text in texts]
+    batch = processor(texts, labels=[["O"] * length for length in lengths])
+    assert batch["input_ids"].shape == (2, 1, max(1, *lengths))
+    output = model(**batch)
+    assert output.loss.isfinite() and output.logits.isfinite().all()
+    assert (output.tags >= 0).sum(1).tolist() == lengths
+    model.train()(**batch).loss.backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_words_of_no_bytes_are_refused():
+    """If it failed, a recipe of no bytes would train a tower of characters on nothing."""
+    tokenizer = make_word_tokenizer(POSTS, size=9)
+    with pytest.raises(
+        ValueError, match=r"^word_bytes: expected a number > 0, or None for no characters, found 0$"
+    ):
+        MMNERProcessor(tokenizer, labels=LABELS, image_size=None, word_bytes=0)
+    with pytest.raises(ValueError, match="recipe word_bytes: expected at least 1, found 0"):
+        load_recipe("hbilstm-crf", {"word_bytes": 0})
+
+
+def test_saved_processor_spells_words_alike(tmp_path: Path):
+    """If it failed, a loaded model would be without its characters, or read longer words than it was trained
+    on.
+    """
+    processor = MMNERProcessor(
+        make_word_tokenizer(POSTS, size=9), labels=LABELS, image_size=None, word_bytes=4
+    )
+    processor.save_pretrained(tmp_path)
+    loaded = MMNERProcessor.from_pretrained(tmp_path)
+    assert loaded.word_bytes == 4 and word_vocabulary(loaded.tokenizer) == word_vocabulary(
+        processor.tokenizer
+    )
+    words = [["Zürich", "PARIS", "New York", "x[PAD]y"], []]
+    for name, tensor in processor(words).items():
+        assert torch.equal(loaded(words)[name], tensor), name
+    longer = MMNERProcessor.from_pretrained(tmp_path, word_bytes=6)
+    assert longer(words)["character_ids"].shape == (2, 4, 6)
+    without = MMNERProcessor.from_pretrained(tmp_path, word_bytes=None)
+    assert "character_ids" not in without(words)
+
+
+@pytest.mark.parametrize("tower", ["cnn-bilstm", "hbilstm"])
+def test_towers_of_characters_do_not_go_without(tower):
+    """If it failed, inputs of another model's processor would end in a shape error, or be read without their
+    characters.
+    """
+    model, processor = parts_of({"fusion": "text-only", "text_tower": tower}, posts=POSTS)
+    other = MMNERProcessor(processor.tokenizer, labels=LABELS, image_size=None)
+    with pytest.raises(
+        ValueError, match=rf"expected character_ids \(B, W, Y\), which text tower '{tower}' reads, found none"
+    ):
+        model(**other(POSTS))
+    assert model(**processor(POSTS)).logits.isfinite().all()
+
+
+def test_reference_of_bytes_is_utf_8():
+    """If it failed, the tests above would compare with another encoding than UTF-8."""
+    text = "".join(LETTERS[:4] + LETTERS[6:]) + "\x7f\x80\u07ff\u0800\uffff\U00010000\U0010ffff"
+    assert bytes(naive_bytes(text)) == text.encode()
+    assert bytes(naive_bytes("\ude00\ud83d\ude00\ud83d")).decode() == "\ufffd😀\ufffd"
+    assert all(one < other for one, other in pairwise(map(naive_bytes, "aé€😀")))
