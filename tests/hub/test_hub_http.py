@@ -37,7 +37,7 @@ from tests.tiny import SYSTEMS
 ROOT = Path(__file__).parents[2]
 AUTOS = ("AutoModel", "AutoModelForTokenClassification")
 CODE = {path.name for path in (ROOT / "modeling_mmner" / "model").glob("*_mmner.py")}
-PUSH = "import sys; from tests.test_hub_http import push; push(*sys.argv[1:])"
+PUSH = "import sys; from tests.hub.test_hub_http import push; push(*sys.argv[1:])"
 
 
 @dataclass

@@ -210,7 +210,7 @@ def killed_while_filling(folder: Path, times: int, count: int) -> int:
     """
     rows = 0
     for _ in range(times):
-        code = f"from tests.test_features import fill_slowly; fill_slowly({str(folder)!r}, {count})"
+        code = f"from tests.training.test_features import fill_slowly; fill_slowly({str(folder)!r}, {count})"
         before = len(list(folder.glob("computed-*")))
         process = subprocess.Popen(
             [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL
