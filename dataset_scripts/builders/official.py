@@ -1,10 +1,11 @@
 """Counts and hashes of the official copies of the corpora, and the comparison of a user's copy with them."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from modeling_mmner.files import sha256
 
 from ..formats.reader import Reading, read_posts
 from ..formats.schemes import orphans
@@ -12,20 +13,26 @@ from ..formats.schemes import orphans
 
 @dataclass
 class Counts:
-    """What a split holds: posts, tokens, entities (B- tags) by type, and orphan I- tags."""
+    """What a split holds: posts, tokens, entities (B- tags) by type, orphan I- tags, posts by language and
+    by source.
+    """
 
     posts: int = 0
     tokens: int = 0
     entities: Counter[str] = field(default_factory=Counter)
     orphans: int = 0
+    languages: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
 
-    def add(self, post_tags: Iterable[str]) -> None:
-        """Count one post by its BIO tags."""
+    def add(self, post_tags: Iterable[str], language: str | None = None, source: str | None = None) -> None:
+        """Count one post by its BIO tags, its language and its source."""
         tags = list(post_tags)
         self.posts += 1
         self.tokens += len(tags)
         self.entities.update(tag[2:] for tag in tags if tag.startswith("B-"))
         self.orphans += sum(orphans(tags))
+        self.languages["unknown" if language is None else language] += 1
+        self.sources["unknown" if source is None else source] += 1
 
     def flat(self) -> dict[str, int]:
         """The counts by name, the entity types among them."""
@@ -88,23 +95,22 @@ def count_file(path: Path, reading: Reading) -> Counts:
 
 def file_hash(path: Path) -> str:
     """The first 12 hex digits of the file's SHA-256, which name the version of a corpus."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return sha256(path)[:12]
 
 
-def differences(path: Path, reading: Reading, official: Official) -> str | None:
-    """How a file differs from the official split, in words; None where it is the official file.
+def differences(path: Path, found_hash: str, reading: Reading, official: Official) -> str | None:
+    """How a file, whose `file_hash` is known, differs from the official split, in words; None where it is the
+    official file.
 
     Raises:
         CorpusError: the file cannot be read.
     """
-    if (found_hash := file_hash(path)) == official.sha256:
+    if found_hash == official.sha256:
         return None
     expected, found = official.counts.flat(), count_file(path, reading).flat()
-    names = dict.fromkeys([*expected, *found])
     parts = [
         f"{name} {found.get(name, 0)} instead of {expected.get(name, 0)}"
-        for name in names
+        for name in dict.fromkeys([*expected, *found])
         if found.get(name, 0) != expected.get(name, 0)
     ]
     what = ", ".join(parts) or "the same counts with other content"
