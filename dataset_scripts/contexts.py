@@ -57,7 +57,7 @@ def read_contexts(files: Sequence[str], field: str) -> dict[str, Any]:
     contexts: dict[str, Any] = {}
     for path in [path for name in files for path in _paths(name)]:
         for number, entry in read_json_lines(path):
-            place = f"{path}:{number}"
+            place = f"{path}, line {number}"
             post, context = _entry(entry, field, place)
             if contexts.setdefault(post, context) != context:
                 raise CorpusError(f"{place}: expected one context for a post, found another of {post!r}")

@@ -4,7 +4,7 @@ training split.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Statistics = dict[str, Any]
+_Surface = tuple[str, str]
+"""The casefolded words of an entity, and its type."""
 
 BIN_ENDS = (5, 10, 15, 20, 25, 30, 40, 60, 100, 200, 500)
 """The longest post of each bin of the histogram of lengths; a last bin holds those beyond."""
@@ -37,18 +39,24 @@ _BATCH = 250  # of rows that were selected or shuffled the pictures are copied a
 _SHOWN_VALUES = 12
 _LEGEND_ROOM = 24
 _OVERALL = ""
-_LENGTHS = {"min": "min", "median": "median", "mean": "mean", "percentile_95": "95%", "max": "max"}
+_LENGTHS: dict[str, tuple[str, Any]] = {
+    "min": ("min", np.min),
+    "median": ("median", np.median),
+    "mean": ("mean", np.mean),
+    "percentile_95": ("95%", partial(np.percentile, q=95)),
+    "max": ("max", np.max),
+}
 _SEEN_KEYS = (
     *("entities", "seen", "as_several_types", "as_another_type"),
     *("surfaces", "surfaces_seen", "surfaces_as_several_types", "surfaces_as_another_type"),
 )
+_SPLIT_HEADINGS = (
+    *("split", "posts", "tokens", "entities"),
+    *("orphan I-", "without entity", "without picture"),
+)
 _SEEN_HEADINGS = (
-    "entities",
-    "seen",
-    "as several types",
-    "as another type only",
-    "different ones",
-    "of these seen",
+    *("split", "type", "entities", "seen"),
+    *("as several types", "as another type only", "different ones", "of these seen"),
 )
 _SPLIT_COLOURS = {"train": "#1769aa", "validation": "#d9730d", "test": "#3b8f6b"}
 _SEEN_COLOURS = {
@@ -80,60 +88,48 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
           Entities are read leniently (see `tags_to_spans`), so an orphan I- begins one here.
     """
     types = entity_types(corpus.labels)
-    found = {split: _figures_of(rows, corpus.labels) for split, rows in corpus.splits.items()}
-    splits = {split: figures.statistics(types) for split, figures in found.items()}
+    splits, surfaces = {}, {}
+    for split, rows in corpus.splits.items():
+        splits[split], surfaces[split] = _statistics_of(rows, corpus.labels)
     known: dict[str, set[str]] = defaultdict(set)
-    for surface, entity_type in found["train"].surfaces if "train" in found else ():
+    for surface, entity_type in surfaces.get("train", ()):
         known[surface].add(entity_type)
-    for split in found.keys() - {"train"}:
-        splits[split]["seen"] = _seen(found[split].surfaces, known, types) if "train" in found else None
+    for split in splits.keys() - {"train"}:
+        splits[split]["seen"] = _seen(surfaces[split], known, types) if "train" in splits else None
     about = {"name": corpus.name, "version_name": corpus.version_name, "version": dict(corpus.version)}
     return {**about, "types": types, "splits": splits}
 
 
-@dataclass
-class _SplitFigures:
-    """The counts of one split; `surfaces` counts entities by (casefolded words, type)."""
-
-    counts: Counts = field(default_factory=Counts)
-    lengths: list[int] = field(default_factory=list)
-    without_entity: int = 0
-    pictures: Counter[int] = field(default_factory=Counter)
-    surfaces: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def statistics(self, types: Sequence[str]) -> Statistics:
-        """The statistics of `inspect_corpus` without ``seen``, which compares two splits."""
-        counts, missing = self.counts, self.pictures[0]
-        return {
-            "posts": counts.posts,
-            "tokens": counts.tokens,
-            "entities": {entity_type: counts.entities[entity_type] for entity_type in types},
-            "orphans": counts.orphans,
-            "tokens_per_post": _lengths(self.lengths),
-            "posts_without_entity": self.without_entity,
-            "pictures": {
-                "posts_by_number": {str(number): self.pictures[number] for number in sorted(self.pictures)},
-                "missing": missing,
-                "missing_share": _share(missing, counts.posts),
-            },
-            "languages": dict(counts.languages.most_common()),
-            "sources": dict(counts.sources.most_common()),
-        }
-
-
-def _figures_of(rows: datasets.Dataset, labels: Sequence[str]) -> _SplitFigures:
-    figures = _SplitFigures()
-    figures.pictures.update(picture_numbers(rows).tolist())
+def _statistics_of(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Statistics, Counter[_Surface]]:
+    """The statistics of a split but for ``seen``, which compares two, and how often each surface occurs."""
+    counts, lengths, without_entity = Counts(), [], 0
+    surfaces: Counter[_Surface] = Counter()
     for batch in _batches(rows, ["tokens", "ner_tags", "language", "source"]):
         for row in batch.to_pylist():
             tags = [labels[number] for number in row["ner_tags"]]
             spans = tags_to_spans(tags)
-            figures.counts.add(tags, row["language"], row["source"])
-            figures.lengths.append(len(tags))
-            figures.without_entity += not spans
+            counts.add(tags, row["language"], row["source"])
+            lengths.append(len(tags))
+            without_entity += not spans
             words = (" ".join(row["tokens"][span.start : span.end]).casefold() for span in spans)
-            figures.surfaces.update(zip(words, (span.type for span in spans), strict=True))
-    return figures
+            surfaces.update(zip(words, (span.type for span in spans), strict=True))
+    pictures = Counter(picture_numbers(rows).tolist())
+    statistics = {
+        "posts": counts.posts,
+        "tokens": counts.tokens,
+        "entities": {entity_type: counts.entities[entity_type] for entity_type in entity_types(labels)},
+        "orphans": counts.orphans,
+        "tokens_per_post": _lengths(lengths),
+        "posts_without_entity": without_entity,
+        "pictures": {
+            "posts_by_number": {str(number): pictures[number] for number in sorted(pictures)},
+            "missing": pictures[0],
+            "missing_share": _share(pictures[0], counts.posts),
+        },
+        "languages": dict(counts.languages.most_common()),
+        "sources": dict(counts.sources.most_common()),
+    }
+    return statistics, surfaces
 
 
 def picture_numbers(rows: datasets.Dataset) -> np.ndarray:
@@ -176,16 +172,8 @@ def _listed(lists: pa.ListArray) -> np.ndarray:
 
 def _lengths(lengths: Sequence[int]) -> Statistics:
     bins = np.bincount(np.searchsorted(BIN_ENDS, lengths), minlength=len(BINS))
-    found = np.array(lengths)
-    figures = {
-        "min": np.min,
-        "median": np.median,
-        "mean": np.mean,
-        "percentile_95": lambda lengths: np.percentile(lengths, 95),
-        "max": np.max,
-    }
-    known = {name: measure(found).item() if len(found) else None for name, measure in figures.items()}
-    return known | {"histogram": dict(zip(BINS, bins.tolist(), strict=True))}
+    found = {name: measure(lengths).item() if lengths else None for name, (_, measure) in _LENGTHS.items()}
+    return found | {"histogram": dict(zip(BINS, bins.tolist(), strict=True))}
 
 
 def _seen(
@@ -222,43 +210,19 @@ def tables(statistics: Statistics) -> list[Table]:
     """Tables for printing at 120 columns: splits, lengths, entities by type, entities seen in train, posts by
     what they have.
     """
-    splits = statistics["splits"]
-    sums = {split: sum(found["entities"].values()) for split, found in splits.items()}
-    headings = ["split", "posts", "tokens", "entities", "orphan I-", "without entity", "without picture"]
-    of_splits = [
-        [
-            *(split, found["posts"], found["tokens"], sums[split], found["orphans"]),
-            _share(found["posts_without_entity"], found["posts"]),
-            found["pictures"]["missing_share"],
-        ]
-        for split, found in splits.items()
-    ]
-    of_lengths = [
-        [split, *(_rounded(found["tokens_per_post"][key]) for key in _LENGTHS)]
-        for split, found in splits.items()
-    ]
-    of_types = [
-        [
-            name,
-            *chain(
-                *((n := found["entities"][name], _share(n, sums[split])) for split, found in splits.items())
-            ),
-        ]
-        for name in statistics["types"]
-    ]
+    types, splits = statistics["types"], statistics["splits"]
+    title = f"{statistics['name']}, version {statistics['version_name']}"
+    headings = ["split", *(heading for heading, _ in _LENGTHS.values())]
+    shares = ["type", *chain(*((split, "share") for split in splits))]
     found = [
-        _table(f"{statistics['name']}, version {statistics['version_name']}", headings, [of_splits]),
-        _table("Tokens per post", ["split", *_LENGTHS.values()], [of_lengths]),
-        _table(
-            "Entities by type (B- tags)",
-            ["type", *chain(*((split, "share") for split in splits))],
-            [of_types],
-        ),
+        _table(title, _SPLIT_HEADINGS, [[_split_row(*item) for item in splits.items()]]),
+        _table("Tokens per post", headings, [[_length_row(*item) for item in splits.items()]]),
+        _table("Entities by type (B- tags)", shares, [[_type_row(name, splits) for name in types]]),
     ]
     if compared := _compared(statistics):
         title = "Entities seen in train (the same words, whatever their case)"
         sections = [_seen_rows(split, seen) for split, seen in compared.items()]
-        found.append(_table(title, ["split", "type", *_SEEN_HEADINGS], sections, text_columns=2))
+        found.append(_table(title, _SEEN_HEADINGS, sections, text_columns=2))
     blocks = {
         "tokens": [found["tokens_per_post"]["histogram"] for found in splits.values()],
         "pictures": [found["pictures"]["posts_by_number"] for found in splits.values()],
@@ -267,6 +231,25 @@ def tables(statistics: Statistics) -> list[Table]:
     }
     sections = [_value_rows(name, columns) for name, columns in blocks.items()]
     return [*found, _table("Posts by", ["", "", *splits], sections, text_columns=2)]
+
+
+def _split_row(split: str, found: Statistics) -> list[Any]:
+    entities, without = sum(found["entities"].values()), _share(found["posts_without_entity"], found["posts"])
+    missing = found["pictures"]["missing_share"]
+    return [split, found["posts"], found["tokens"], entities, found["orphans"], without, missing]
+
+
+def _length_row(split: str, found: Statistics) -> list[str | None]:
+    lengths = [found["tokens_per_post"][name] for name in _LENGTHS]
+    return [split, *(None if length is None else f"{round(length, 1):,}" for length in lengths)]
+
+
+def _type_row(name: str, splits: Mapping[str, Statistics]) -> list[Any]:
+    row: list[Any] = [name]
+    for found in splits.values():
+        number = found["entities"][name]
+        row += [number, _share(number, sum(found["entities"].values()))]
+    return row
 
 
 def _table(
@@ -289,10 +272,6 @@ def _cell(value: str | float | None) -> str:
     if value is None:
         return "-"
     return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.1%}"
-
-
-def _rounded(length: float | None) -> str | None:
-    return None if length is None else f"{round(length, 1):,}"
 
 
 def _seen_rows(split: str, seen: Statistics) -> Iterator[list[Any]]:

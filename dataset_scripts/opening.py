@@ -151,9 +151,12 @@ def make_builder(
 
 def _refuse(dataset: str, given: Iterable[str], useless: Iterable[str]) -> None:
     """Options of reading that a corpus has no use for: whoever gives them expects something else."""
-    if found := [f"--{key}" for key in given if key in useless]:
-        what = f"expected no {' and no '.join(found)}, which say how other files are read"
-        raise CorpusError(f"dataset {dataset!r}: {what}; found them")
+    if found := [key for key in given if key in useless]:
+        kind = "other" if set(found) <= set(_OF_OWN_FILES) else "raw"
+        names = " and no ".join(f"--{key}" for key in found)
+        raise CorpusError(
+            f"dataset {dataset!r}: expected no {names}, which say how {kind} files are read; found them"
+        )
 
 
 def _from_builder(builder: CorpusBuilder) -> Corpus:

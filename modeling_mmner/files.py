@@ -57,7 +57,7 @@ def staged_folder(
             raise FileExistsError(f"{target}: expected a new or an empty folder, found something else there")
         if not overwrite:
             raise FileExistsError(
-                f"{target}: expected a new folder, found an older one; --overwrite replaces it"
+                f"{target}: expected a new folder, found a built data set; --overwrite replaces it"
             )
     with _staged(target) as staged:
         yield staged

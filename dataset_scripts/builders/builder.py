@@ -182,11 +182,9 @@ class PostsBuilder(CorpusBuilder):
             CorpusError: see `folders` and `find_split`; or a split is to be taken from a part that cannot be
                 read.
         """
-        if unknown := sorted(set(self.config.split_slices) - set(SPLITS)):
-            found = ", ".join(unknown)
-            raise CorpusError(
-                f"{self.name} split_slices: expected some of {', '.join(SPLITS)}; found {found}"
-            )
+        if unknown := ", ".join(sorted(set(self.config.split_slices) - set(SPLITS))):
+            expected = f"some of {', '.join(SPLITS)}"
+            raise CorpusError(f"{self.name} split_slices: expected {expected}; found {unknown}")
         return {
             split: [find_split(folder, self._slice(split).name) for folder in self.folders()]
             for split in SPLITS
@@ -208,7 +206,7 @@ class PostsBuilder(CorpusBuilder):
 
     def official(self) -> Mapping[str, Official]:
         """The official splits that this corpus is compared with; empty where none are known."""
-        return OFFICIAL.get(self.name, {})
+        return OFFICIAL.get(self.name) or OFFICIAL.get(f"{self.name}/{self.config.name}", {})
 
     def check_files(self) -> None:
         """Compare the files with the official ones, where there are such.
@@ -241,17 +239,9 @@ class PostsBuilder(CorpusBuilder):
         config = self.config
         return Reading(config.tag_scheme, config.rename_types, config.repair_orphans)
 
-    def id_of(self, post: TaggedPost, path: Path) -> str:
-        """The id of a post of a file."""
-        return post.id
-
-    def language_of(self, post: TaggedPost, path: Path) -> str:
-        """The language of a post of a file."""
-        return self.config.language
-
-    def source_of(self, post: TaggedPost) -> str:
-        """Where a post comes from."""
-        return self.name
+    def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
+        """The columns of a post of a file that are not in the file's lines: id, language and source."""
+        return {"id": post.id, "language": self.config.language, "source": self.name}
 
     def rows(self, split: str) -> Iterator[dict[str, Any]]:
         """The rows of a split, pictures by their path: ``{"bytes": None, "path": ...}``.
@@ -266,13 +256,10 @@ class PostsBuilder(CorpusBuilder):
             if unknown := sorted(set(post.tags) - set(labels)):
                 found = f"{unknown}; if it is another name for one of them, say --rename_types OLD=NEW"
                 raise CorpusError(f"{place}: expected tags among {list(labels)}, found {found}")
-            yield {
-                "id": self.id_of(post, path),
+            yield self.about(post, path) | {
                 "tokens": post.tokens,
                 "ner_tags": [labels[tag] for tag in post.tags],
                 "image": self._picture(post, place),
-                "language": self.language_of(post, path),
-                "source": self.source_of(post),
             }
 
     def _posts(self, split: str, reading: Reading) -> Iterator[tuple[Path, TaggedPost]]:
@@ -299,19 +286,15 @@ class PostsBuilder(CorpusBuilder):
         Raises:
             CorpusError: as `rows`; or a picture is broken and `broken_pictures` says stop.
         """
-        read = ahead(
-            lambda row: (row, *_read_picture(row)), self.rows(split), threads=READING_THREADS, most=READ_AHEAD
-        )
-        for row, picture, problem in read:
+        rows = self.rows(split)
+        for row, problem in ahead(_with_picture, rows, threads=READING_THREADS, most=READ_AHEAD):
             if problem is not None:
                 if self.config.broken_pictures == "stop":
                     hint = "with --broken_pictures keep such posts are kept without their picture"
                     raise CorpusError(f"post {row['id']!r}: {problem}; {hint}")
-                name = Path(row["image"]["path"]).name
-                self.reports[split].broken.append(
-                    {"split": split, "id": row["id"], "file": name, "problem": problem}
-                )
-            yield row | {"image": picture}
+                broken = {"split": split, "id": row["id"], "file": f"{row['id']}.jpg", "problem": problem}
+                self.reports[split].broken.append(broken)
+            yield row
 
     def _info(self) -> datasets.DatasetInfo:
         features = corpus_features(bio_labels(self.TYPES or self._types_in_files()))
@@ -323,7 +306,7 @@ class PostsBuilder(CorpusBuilder):
         """Every type of any split: a small training split may lack one, which is then a type that a model
         will not find.
         """
-        paths, reading = dict.fromkeys(chain(*self.files().values())), self.reading()
+        paths, reading = PostsBuilder.source_files(self), self.reading()
         return types_by_frequency(post.tags for path in paths for post in read_posts(path, reading))
 
     def splits(self) -> dict[str, datasets.Dataset]:
@@ -384,14 +367,14 @@ def types_by_frequency(tags: Iterable[Iterable[str]]) -> list[str]:
     return sorted(types, key=lambda name: (-types[name], name))
 
 
-def _read_picture(row: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
-    """The picture's bytes after decoding it once, or what is wrong with it."""
+def _with_picture(row: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The row with its picture's bytes, after decoding it once; or without it, and what is wrong with it."""
     if row["image"] is None:
-        return None, None
+        return row, None
     path = Path(row["image"]["path"])
     try:
         picture = {"bytes": path.read_bytes(), "path": path.name}
         load_picture(picture)
-        return picture, None
     except (PictureError, OSError) as error:
-        return None, str(error)
+        return row | {"image": None}, str(error)
+    return row | {"image": picture}, None

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from modeling_mmner.files import sha256
+from modeling_mmner.files import read_yaml, sha256
 
 from ..formats.reader import Reading, read_posts
 from ..formats.schemes import orphans
@@ -52,32 +54,25 @@ class Official:
     sha256: str
 
 
-def _row(
-    posts: int, tokens: int, per: int, loc: int, org: int, misc: int, orphans: int, sha256: str
-) -> Official:
-    return Official(Counts(posts, tokens, Counter(PER=per, LOC=loc, ORG=org, MISC=misc), orphans), sha256)
+FACTS: Mapping[str, Any] = read_yaml(
+    resources.files(__package__).joinpath("facts.yaml").read_text(encoding="utf-8")
+)
+"""What is known of the published corpora by name: citation, known problems, and counts of the official files.
+"""
+
+
+def _official(sha256: str, entities: dict[str, int], **counts: int) -> Official:
+    return Official(Counts(entities=Counter(entities), **counts), sha256)
 
 
 OFFICIAL: Mapping[str, Mapping[str, Official]] = {
-    "twitter2015": {
-        "train": _row(4000, 64439, 2217, 2091, 927, 931, 186, "a6246e37aa1c"),
-        "validation": _row(1000, 16178, 552, 522, 247, 220, 53, "9dcc7f9df733"),
-        "test": _row(3257, 52822, 1816, 1697, 839, 720, 135, "edb2665b89bf"),
-    },
-    "twitter2017": {
-        "train": _row(3373, 53007, 2943, 731, 1674, 701, 0, "801e149e8635"),
-        "validation": _row(723, 11309, 626, 173, 375, 150, 0, "41b5db90cb32"),
-        "test": _row(723, 11330, 621, 178, 395, 157, 0, "a7d9e172ae85"),
-    },
-    "mmner/en": {
-        "train": _row(19968, 328043, 3344, 4742, 7764, 25322, 0, "09460256b558"),
-        "validation": _row(2463, 40584, 419, 552, 972, 3166, 0, "58185cc1f77e"),
-        "test": _row(2533, 41889, 431, 517, 1019, 3214, 0, "187de233e976"),
-    },
+    name if config == "default" else f"{name}/{config}": {
+        split: _official(**details) for split, details in splits.items()
+    }
+    for name, facts in FACTS.items()
+    for config, splits in facts["official"].items()
 }
-"""By corpus (``name`` or ``name/config``) and split. MMNERD's French, German and Spanish files are not
-public.
-"""
+"""By corpus (``name`` or ``name/config``) and split."""
 
 
 def count_file(path: Path, reading: Reading) -> Counts:

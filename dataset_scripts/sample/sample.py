@@ -1,7 +1,5 @@
 """Builder of the sample corpus, the package's embedded default data: see the data card in README.md."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -252,8 +252,8 @@ def test_missing_pictures_are_counted(make, corpus, images, has_folder, missing)
     """If it failed, a text corpus would pass for a multimodal one."""
     builder = make(Conll, data_dir=corpus, **{"image_dir": str(images)} if has_folder else {})
     for split in missing:
-        list(builder.rows(split))
-    assert {split: found.missing for split, found in builder.reports.items()} == missing
+        list(builder._generate_examples(split))
+    assert {split: found.pictures()["missing"] for split, found in builder.reports.items()} == missing
 
 
 def test_required_picture_that_is_missing_stops(make, corpus, images):
@@ -280,7 +280,7 @@ def test_post_of_a_broken_picture_is_kept_and_listed(make, corpus, images, conte
     """If it failed, one broken picture would end the build of a corpus, lose the post, or go unnoticed."""
     (images / "2.jpg").write_bytes(content)
     builder = make(Conll, data_dir=corpus, image_dir=str(images))
-    rows = list(builder.checked_rows("train"))
+    rows = [row for _, row in builder._generate_examples("train")]
     assert [row["image"] for row in rows] == [{"bytes": encoded(1, "JPEG"), "path": "1.jpg"}, None, None]
     [broken] = builder.reports["train"].broken
     assert {name: broken[name] for name in ("split", "id", "file")} == {
@@ -289,7 +289,7 @@ def test_post_of_a_broken_picture_is_kept_and_listed(make, corpus, images, conte
         "file": "2.jpg",
     }
     assert re.search(problem, broken["problem"])
-    assert builder.reports["train"].missing == 1
+    assert builder.reports["train"].pictures()["missing"] == 1
 
 
 @each_broken
