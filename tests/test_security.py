@@ -5,10 +5,7 @@ elsewhere.
 import io
 import json
 import pickle
-import shutil
 import socket
-import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +17,6 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 import train_accelerate
-from dataset_scripts import archives
-from dataset_scripts.archives import unpacked
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import open_corpus
 from modeling_mmner.cli import main
@@ -322,44 +317,6 @@ def test_yaml_says_plain_values(text):
 
 
 # Nothing fills the disk
-
-
-def bomb(path: Path, size: int, members: int) -> Path:
-    """An archive of zeros, which are packed to a thousandth."""
-    with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED)
-        if path.suffix == ".zip"
-        else tarfile.open(path, "w:gz")
-    ) as archive:
-        for number in range(members):
-            if isinstance(archive, zipfile.ZipFile):
-                archive.writestr(f"{number}.txt", bytes(size))
-            else:
-                member = tarfile.TarInfo(f"{number}.txt")
-                member.size = size
-                archive.addfile(member, io.BytesIO(bytes(size)))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("name", "size", "members"), [("a.zip", 2_000_000, 1), ("a.tar.gz", 2_000_000, 1), ("a.tar.gz", 0, 2_000)]
-)
-def test_archives_are_no_bombs(name, size, members, tmp_path, monkeypatch):
-    """If it failed, an archive of a few KB would fill the disk with files, or the file system with their
-    names.
-    """
-    monkeypatch.setattr(archives, "_MOST_AT_LEAST", 1_000_000)
-    path = bomb(tmp_path / name, size, members)
-    with pytest.raises(
-        CorpusError,
-        match=r"expected an archive that is at most [\d,]+ bytes when unpacked, 50 times its own size",
-    ):
-        unpacked(path, tmp_path / "unpacked")
-    taken = sum(file.stat().st_size for file in (tmp_path / "unpacked").rglob("*"))
-    assert taken <= 50 * path.stat().st_size + 1_000_000
-    shutil.rmtree(tmp_path / "unpacked")
-    monkeypatch.setattr(archives, "_MOST_AT_LEAST", 10**9)
-    assert len(list(unpacked(path, tmp_path / "unpacked").iterdir())) == members
 
 
 # Nothing stops without a word
