@@ -2,7 +2,6 @@
 elsewhere.
 """
 
-import io
 import json
 import pickle
 import socket

@@ -291,9 +291,7 @@ def test_every_form_of_a_file_holds_what_was_written(as_text, as_form: Callable,
     """If it failed, tokens such as U+00A0, U+0085 or U+2028 would be stripped, split or taken for line ends
     in some form, or the notes not say how much of it there is.
     """
-    if (
-        as_form is with_spaces
-    ):  # a token that holds a space or looks like a mark could not be told from its line
+    if as_form is with_spaces:  # in which a token's space or mark is none
         keep = "".maketrans({" ": "_", "I": "i"})
         posts = [[(token.translate(keep), tag) for token, tag in post] for post in posts]
     form, notes = as_form(as_text(posts))
