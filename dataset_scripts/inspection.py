@@ -406,8 +406,13 @@ def _put_legend(axes: "Axes", title: str) -> None:
     axes.set_title(title, loc="left", pad=_LEGEND_ROOM)
     handles, labels = axes.get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True))
-    where = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderpad": 0, "borderaxespad": 0.4}
-    spacing = {"handlelength": 1, "columnspacing": 1.2, "fontsize": 9}
+    where: dict[str, Any] = {
+        "loc": "lower left",
+        "bbox_to_anchor": (0, 1),
+        "borderpad": 0,
+        "borderaxespad": 0.4,
+    }
+    spacing: dict[str, Any] = {"handlelength": 1, "columnspacing": 1.2, "fontsize": 9}
     axes.legend(list(shown.values()), list(shown), frameon=False, ncols=4, **where, **spacing)
 
 

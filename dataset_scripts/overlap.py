@@ -21,7 +21,7 @@ Only the columns id, tokens and ner_tags are read, never a picture.
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import combinations, product
 from typing import Any, NamedTuple
 
@@ -185,7 +185,7 @@ def _triples(text: str) -> set[str]:
 
 
 def _overlap(posts: _Posts, there: _Posts) -> Overlap:
-    counts: Counter[str] = Counter(dict.fromkeys(Overlap.__dataclass_fields__, 0), posts=len(posts.posts))
+    counts: Counter[str] = Counter(posts=len(posts.posts))
     for post in posts.posts:
         found = there.find(post)
         own = (post.text, post.length)
@@ -198,7 +198,7 @@ def _overlap(posts: _Posts, there: _Posts) -> Overlap:
         counts["same_id_other_tokens"] += bool(found.same_id) and other_tokens
         counts["same_id_other_post"] += found.has_id and not found.same_id
         counts["conflicting_tags"] += any(other_tags)
-    return Overlap(**counts)
+    return Overlap(**{item.name: counts[item.name] for item in fields(Overlap)})
 
 
 def _names(tags: Sequence[int], labels: Sequence[str]) -> list[str]:

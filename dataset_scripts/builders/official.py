@@ -61,7 +61,7 @@ FACTS: Mapping[str, Any] = read_yaml(
 """
 
 
-def _official(sha256: str, entities: dict[str, int], **counts: int) -> Official:
+def _official(sha256: str, entities: dict[str, int], **counts: Any) -> Official:
     return Official(Counts(entities=Counter(entities), **counts), sha256)
 
 

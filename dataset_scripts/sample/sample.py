@@ -73,7 +73,7 @@ class Sample(CorpusBuilder):
             description=self.__doc__, license="apache-2.0", features=corpus_features(list(TAGS))
         )
 
-    def checked_rows(self, split: str) -> Iterator[dict[str, Any]]:
+    def checked_rows(self, split: Any) -> Iterator[dict[str, Any]]:
         """The generated posts of a split, language by language, each with its drawing."""
         seed = self.config.seed
         for post in chain(*(generate_posts(code, split, seed) for code in self.config.languages)):

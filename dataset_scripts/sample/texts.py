@@ -157,7 +157,9 @@ def _fill(
     """The tokens and tags of `sentence` with `entities` in its slots; after a '#' a name is written as one
     word.
     """
-    remaining, tokens, tags = iter(entities), [], []
+    remaining = iter(entities)
+    tokens: list[str] = []
+    tags: list[str] = []
     for token in sentence.split(" "):
         words, own = [token], ["O"]
         if _SLOT.fullmatch(token):

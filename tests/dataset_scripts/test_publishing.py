@@ -192,6 +192,6 @@ def test_files_of_an_older_build_are_deleted_with_it(hub, tmp_path):
 
 def test_folder_without_a_data_set_is_not_published(hub, tmp_path):
     """If it failed, a wrong folder would be uploaded, or a repository be made for nothing."""
-    with pytest.raises(CorpusError, match="expected a data set made by build-dataset, found no corpus"):
+    with pytest.raises(CorpusError, match="expected a data set made by `build`, found no corpus"):
         publish(tmp_path, "org/posts")
     assert not hub.calls
