@@ -50,7 +50,6 @@ MOST_SESSIONS = 500
 
 _KEPT_SECONDS = 3600
 _DRAWN_SIDE = 512
-_NAMED = 10
 # Dark enough for white labels; the usual four types have the first four.
 _COLOURS = ("#1d4ed8", "#15803d", "#b45309", "#7e22ce", "#be123c", "#0f766e", "#a21caf")
 _ABOUT = (
@@ -68,68 +67,44 @@ _logger = logging.getLogger(__name__)
 
 
 class Piece(NamedTuple):
-    """A piece of a text: what it says, its entity's type or None, and the numbers of its words."""
+    """A piece of a text: what it says, its entity if it is one, and the numbers of its words."""
 
     text: str
-    label: str | None
+    entity: dict[str, Any] | None
     words: range
 
 
 def pieces_of(explanation: Explanation) -> list[Piece]:
-    """The whole text in pieces: entities, what follows one, and other words with what follows them.
+    """The whole text in pieces: what stands before its words, then each entity, and each word outside of one.
 
     What UTF-8 cannot encode is U+FFFD.
     """
-    words, text = explanation.words, explanation.text
-    ends = {word.end: number + 1 for number, word in enumerate(words)}
+    ends = {word.end: number + 1 for number, word in enumerate(explanation.words)}
     entities = {entity["start"]: entity for entity in explanation.entities}
-    starts = [word.start for word in words] + [len(text)]
-    pieces = [Piece(encodable(text[: starts[0]]), None, range(0))]
-    number = 0
-    while number < len(words):
-        start, entity = starts[number], entities.get(starts[number])
-        part = range(number, ends[entity["end"]] if entity else number + 1)
-        number = part.stop
-        if entity:
-            pieces.append(Piece(encodable(text[start : entity["end"]]), entity["entity_group"], part))
-            start = entity["end"]
-        pieces.append(Piece(encodable(text[start : starts[number]]), None, part))
+    starts = [*(word.start for word in explanation.words), len(explanation.text)]
+    pieces = [Piece(encodable(explanation.text[: starts[0]]), None, range(0))]
+    while (first := pieces[-1].words.stop) < len(explanation.words):
+        entity = entities.get(starts[first])
+        end = ends[entity["end"]] if entity else first + 1
+        text = encodable(explanation.text[starts[first] : starts[end]])
+        pieces.append(Piece(text, entity, range(first, end)))
     return pieces
 
 
-def summary(explanation: Explanation) -> str:
-    """The result as a sentence that names the first entities with their types and scores."""
-    entities = explanation.entities
-    if not entities:
-        return "No entity found in this text."
-    named = [f"{entity['word']} ({_type_and_score(entity)})" for entity in entities[:_NAMED]]
-    more = [f"and {len(entities) - _NAMED} more"] if len(entities) > _NAMED else []
-    count = "1 entity" if len(entities) == 1 else f"{len(entities)} entities"
-    return f"{count} found: {', '.join(named + more)}."
-
-
-def sentence_about(explanation: Explanation, part: range, *, reads_pictures: bool = True) -> str:
-    """In plain words: some words, where in the picture they look, and how much their gate lets through.
-
-    Args:
-        part: numbers of the words: those of an entity, or one outside of all.
-        reads_pictures: whether the model is one that does.
-    """
-    start, end = explanation.words[part[0]].start, explanation.words[part[-1]].end
-    entity = next((one for one in explanation.entities if one["start"] == start), None)
-    what = "belongs to no entity" if entity is None else f"is an entity: {_type_and_score(entity)}"
-    sentences = [f"“{explanation.text[start:end]}” {what}."]
-    if not reads_pictures:
-        sentences.append("This model reads the text alone, so no word looks at a picture.")
-    elif not explanation.pictures:
-        sentences.append("This post has no picture to look at.")
+def sentence_about(explanation: Explanation, piece: Piece) -> str:
+    """In plain words: an entity or a word, where in the picture it looks, and what its gate lets through."""
+    what = f"is an entity: {_label(piece.entity)}" if piece.entity else "belongs to no entity"
+    sentences = [f"“{piece.text.strip()}” {what}."]
+    if not explanation.pictures:
+        sentences.append("There is no picture that was looked at.")
     elif explanation.maps is None:
         sentences.append("This model reads the picture as a whole, so there is no map of where a word looks.")
     else:
-        where = place(explanation.maps[part, 0].mean(0))
+        where = place(explanation.maps[piece.words, 0].mean(0))
         sentences.append(f"The brighter a place, the more it is looked at; here it looks {where}.")
-    if explanation.pictures and explanation.gate is not None:
-        sentences.append(f"The gate lets {explanation.gate[part].mean():.0%} of the picture through for it.")
+    if explanation.gate is not None:
+        share = explanation.gate[piece.words].mean()
+        sentences.append(f"The gate lets {share:.0%} of the picture through for it.")
     return " ".join(sentences)
 
 
@@ -145,7 +120,7 @@ def place(weights: np.ndarray) -> str:
     return f"most at {where}"
 
 
-def _type_and_score(entity: dict[str, Any]) -> str:
+def _label(entity: dict[str, Any]) -> str:
     return f"{entity['entity_group']} {entity['score']:.2f}"
 
 
@@ -159,12 +134,10 @@ class DemoPage:
 
     def __init__(self, model: MMNERForTokenClassification, processor: MMNERProcessor) -> None:
         self.model, self.processor = model, processor
-        self.reads_pictures = processor.image_size is not None
+        self.colours = dict(zip(entity_types(processor.labels), itertools.cycle(_COLOURS), strict=False))
 
     def find(self, text: str, picture: str | None, context: str = "") -> list[Any]:
-        """The explanation to keep for the session, the status, the marked text, and the map and the sentence of
-        its first entity.
-        """
+        """The explanation to keep, the status, the marked text, and the first entity's map and sentence."""
         if not text.strip():
             return _failed(EMPTY_TEXT)
         if len(text) + len(context) > MOST_CHARACTERS:
@@ -180,27 +153,34 @@ class DemoPage:
         # The model has seen the picture in full; to draw maps over it, a copy of the size shown will do.
         side = (_DRAWN_SIDE, _DRAWN_SIDE)
         found = replace(found, pictures=[ImageOps.contain(one, side) for one in found.pictures])
-        unread = " This model reads the text alone; the picture was not looked at."
-        said = summary(found) + (unread if picture and not self.reads_pictures else "")
+        count = len(found.entities)
+        status = "1 entity found." if count == 1 else f"{count or 'No'} entities found."
+        if picture and self.processor.image_size is None:
+            status += " This model reads the text alone; the picture was not looked at."
         pieces = pieces_of(found)
-        first = next((piece.words for piece in pieces if piece.label is not None), range(0))
-        marked = [(piece.text, piece.label) for piece in pieces]
-        return [found, _escaped(said), marked, *self._detail(found, first)]
+        marked = gr.HighlightedText(
+            [(piece.text, _label(piece.entity) if piece.entity else None) for piece in pieces],
+            color_map={_label(entity): self.colours[entity["entity_group"]] for entity in found.entities},
+        )
+        first = next((piece for piece in pieces if piece.entity), pieces[0])
+        return [found, status, marked, *_detail(found, first)]
 
     def choose(self, explanation: Explanation | None, event: gr.SelectData) -> list[Any]:
         """The map of the piece of the text that the event names, or None, and the sentence about it."""
         pieces = [] if explanation is None else pieces_of(explanation)
         if not isinstance(event.index, int) or not 0 <= event.index < len(pieces):
             return [None, FORGOTTEN]
-        return self._detail(explanation, pieces[event.index].words)
+        return _detail(explanation, pieces[event.index])
 
-    def _detail(self, explanation: Explanation, part: range) -> list[Any]:
-        if not part:
-            return [None, ""]
-        drawn = None
-        if explanation.maps is not None and explanation.pictures:
-            drawn = draw_map(explanation.pictures[0], explanation.maps[part, 0].mean(0))
-        return [drawn, _escaped(sentence_about(explanation, part, reads_pictures=self.reads_pictures))]
+
+def _detail(explanation: Explanation, piece: Piece) -> list[Any]:
+    """What the page shows of a piece: its map, or None, and the sentence about it."""
+    if not piece.words:
+        return [None, ""]
+    drawn = None
+    if explanation.maps is not None:
+        drawn = draw_map(explanation.pictures[0], explanation.maps[piece.words, 0].mean(0))
+    return [drawn, html.escape(encodable(sentence_about(explanation, piece)))]
 
 
 def build_demo(
@@ -237,8 +217,7 @@ def build_demo(
             with gr.Column():
                 explanation = gr.State(time_to_live=_KEPT_SECONDS)
                 status = gr.HTML(html_template=_LIVE, js_on_load=None)
-                colours = dict(zip(entity_types(processor.labels), itertools.cycle(_COLOURS), strict=False))
-                marked = gr.HighlightedText(label="Entities: choose one, or a word", color_map=colours)
+                marked = gr.HighlightedText(label="Entities: choose one, or a word, to see where it looks")
                 drawn = gr.Image(label="Map", show_label=False, interactive=False, buttons=[], height=320)
                 sentence = gr.HTML(html_template=_LIVE, js_on_load=None)
         finding: dict[str, Any] = {
@@ -295,7 +274,3 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
 def _failed(message: str) -> list[Any]:
     """What `DemoPage.find` gives in place of a result."""
     return [None, f"<strong>{message}</strong>", [], None, ""]
-
-
-def _escaped(text: str) -> str:
-    return html.escape(encodable(text))
