@@ -167,8 +167,7 @@ class DemoPage:
 
     def choose(self, explanation: Explanation | None, event: gr.SelectData) -> list[Any]:
         """The map of the piece of the text that the event names, or None, and the sentence about it."""
-        pieces = [] if explanation is None else pieces_of(explanation)
-        if not isinstance(event.index, int) or not 0 <= event.index < len(pieces):
+        if explanation is None or event.index not in range(len(pieces := pieces_of(explanation))):
             return [None, FORGOTTEN]
         return _detail(explanation, pieces[event.index])
 
@@ -204,11 +203,16 @@ def build_demo(
             with gr.Column():
                 text = gr.Textbox(label="Text", lines=1, max_lines=12, placeholder="Look at this: Jordan!")
                 picture = gr.Image(
-                    label="Picture (optional)", type="filepath", sources=["upload"], buttons=[], height=200
+                    label="Picture (optional)",
+                    alt_text="The picture of the post",
+                    type="filepath",
+                    sources=["upload"],
+                    buttons=[],
+                    height=200,
                 )
                 # Gradio would open the file before a handler sees it, and show its own error, with a path,
                 # for a broken one.
-                picture.preprocess = lambda upload: upload and upload.path  # type: ignore[method-assign]
+                picture.preprocess = _file_of  # type: ignore[assignment, method-assign]
                 inputs: list[Any] = [text, picture]
                 if processor.context_window is not None:
                     about = "What somebody wrote about the post or its picture"
@@ -218,7 +222,9 @@ def build_demo(
                 explanation = gr.State(time_to_live=_KEPT_SECONDS)
                 status = gr.HTML(html_template=_LIVE, js_on_load=None)
                 marked = gr.HighlightedText(label="Entities: choose one, or a word, to see where it looks")
-                drawn = gr.Image(label="Map", show_label=False, interactive=False, buttons=[], height=320)
+                drawn = gr.Image(
+                    label="Map", alt_text="The map over the picture", interactive=False, buttons=[]
+                )
                 sentence = gr.HTML(html_template=_LIVE, js_on_load=None)
         finding: dict[str, Any] = {
             "fn": page.find,
@@ -274,3 +280,8 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
 def _failed(message: str) -> list[Any]:
     """What `DemoPage.find` gives in place of a result."""
     return [None, f"<strong>{message}</strong>", [], None, ""]
+
+
+def _file_of(upload: Any) -> str | None:
+    """The uploaded file of a picture component, or None."""
+    return upload.path if upload is not None else None

@@ -33,9 +33,9 @@ _README = """---
 
 # {title}
 
-A text and a picture in, the text with its entities marked out, and for each word a map of where in the picture
-it looks. Made by `mmner demo --space`. What the page finds are suggestions, each with a score. Not for
-surveillance, and not for finding out who somebody in a picture is.
+A text and a picture in, the text with its entities marked out, and for each word a map of where in the
+picture it looks. Made by `mmner demo --space`. What the page finds are suggestions, each with a score. Not
+for surveillance, and not for finding out who somebody in a picture is.
 """
 
 
@@ -101,8 +101,10 @@ def card_data(model: str) -> ModelCardData:
         ValueError: `model` is no folder, and the Hub has none of that name that we may see.
     """
     card = Path(model) / "README.md"
+    if Path(model).is_dir() and not card.is_file():
+        return ModelCardData()
     try:
-        return ModelCard.load(card if Path(model).is_dir() else model).data
+        return ModelCard.load(card if card.is_file() else model).data
     except RepositoryNotFoundError as error:
         raise ValueError(
             f"{model}: expected a folder or a model of the Hub, found neither; log in if it is private"
@@ -112,7 +114,7 @@ def card_data(model: str) -> ModelCardData:
 
 
 def space_requirements() -> list[str]:
-    """Lines for requirements.txt: what the installed package requires without its extras, and this very Gradio.
+    """Lines for requirements.txt: what the installed package requires without extras, and this very Gradio.
 
     Raises:
         ValueError: the package is not installed.

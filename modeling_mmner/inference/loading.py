@@ -6,9 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.prediction_mmner import BatchPredictor, PostReader, computes_in_bfloat16
@@ -57,61 +55,39 @@ def load_predictor(
     *,
     device: str | None = None,
     dtype: Dtype = "auto",
-    batch_size: int = 32,
-    num_workers: int = 0,
-    threshold: float = 0.0,
     reads_contexts: bool = False,
+    batch_size: int = 32,
+    **options: Any,
 ) -> BatchPredictor:
     """What finds the entities of posts in batches; a picture that cannot be read is left out and told of.
 
     Args:
         model_id: as of `load_model`, or a folder that `export_onnx` has made, which runs on the CPU.
         device, dtype, reads_contexts: as of `load_model`.
-        batch_size, num_workers, threshold: see `BatchPredictor`.
+        batch_size, options: of `BatchPredictor`: num_workers, threshold.
 
     Raises:
-        OSError, ValueError: as of `load_model`; an exported model is to run elsewhere, or in another dtype.
+        OSError, ValueError: as of `load_model`; an exported model is to run elsewhere or in another dtype, or
+            onnxruntime is missing.
     """
+    model: Any
     if (Path(model_id) / "decoding.json").is_file():
         if device not in (None, "cpu") or dtype not in ("auto", "float32"):
             raise ValueError(
                 f"model {model_id}: expected --device cpu and no --dtype for an exported model, found"
                 f" {device or 'cpu'} and {dtype}"
             )
-        processor = _load_processor(model_id, reads_contexts=reads_contexts)
-        model: Any = _ExportedModel(model_id)
-    else:
-        model, processor = load_model(model_id, device=device, dtype=dtype, reads_contexts=reads_contexts)
-    return BatchPredictor(
-        model,
-        PostReader(processor, broken_pictures="skip"),
-        batch_size=batch_size,
-        read_ahead=True,
-        num_workers=num_workers,
-        threshold=threshold,
-    )
-
-
-class _ExportedModel:
-    """A model that `export_onnx` has made, called as one in torch is.
-
-    Raises:
-        ValueError: onnxruntime is missing, or the folder is damaged.
-    """
-
-    device = torch.device("cpu")
-
-    def __init__(self, folder: str) -> None:
         if find_spec("onnxruntime") is None:
             raise ValueError(
-                f"model {folder}: expected onnxruntime for an exported model, found none; pip install"
-                " 'mmner[onnx]'"
+                f"model {model_id}: expected onnxruntime to run it, found none; pip install 'mmner[onnx]'"
             )
-        with _reading(folder):
-            self._run = onnx_decoding.load(folder)
-
-    def __call__(self, **inputs: Tensor) -> dict[str, np.ndarray]:
-        return self._run(**{name: tensor.numpy() for name, tensor in inputs.items()})
+        processor = _load_processor(model_id, reads_contexts=reads_contexts)
+        with _reading(model_id):
+            model = onnx_decoding.load(model_id)
+    else:
+        model, processor = load_model(model_id, device=device, dtype=dtype, reads_contexts=reads_contexts)
+    reader = PostReader(processor, broken_pictures="skip")
+    return BatchPredictor(model, reader, read_ahead=True, batch_size=batch_size, **options)
 
 
 def _load_processor(model_id: str, *, reads_contexts: bool) -> MMNERProcessor:

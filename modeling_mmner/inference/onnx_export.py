@@ -27,7 +27,7 @@ from ..model.text_mmner import BiLSTM, WordTower
 from ..model.vision_mmner import VisionTower
 from . import onnx_decoding
 from .loading import load_model
-from .onnx_decoding import existing_windows
+from .onnx_decoding import WINDOWS, existing_windows
 
 TOLERANCE = 1e-4
 """Greatest difference between the emissions of the graph and of torch."""
@@ -44,9 +44,7 @@ _CHECKED = [
 
 
 class ExportReport(NamedTuple):
-    """What was exported: the graph's `opset`, and the greatest `difference` of its emissions from torch's, over
-    made-up posts.
-    """
+    """What was exported: the graph's `opset`, and how far its emissions are from torch's at most."""
 
     opset: int
     difference: float
@@ -172,8 +170,8 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
         model_id: folder or Hub id of a trained model.
         output_dir: new folder, which gets ``model.onnx``, ``decoding.json`` (labels, CRF),
             ``onnx_decoding.py`` and the processor's files. It is made only if the graph computes the same.
-        int8: then let linear layers compute in 8-bit integers: smaller, faster on most CPUs, and no longer the
-            same to the last digit. Inputs are rounded by batch, so scores depend a little on who shares it.
+        int8: then let linear layers compute in 8-bit integers: smaller, faster on most CPUs, and no longer
+            the same to the last digit. Inputs are rounded by batch, so scores depend a little on the others.
 
     Raises:
         ValueError: a package is missing, the folder is there already, the model cannot be traced, or the
@@ -205,7 +203,7 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
 def _quantize(graph: Path) -> None:
     """Put products of 8-bit integers in place of those with a graph's own weights.
 
-    With 7 bits of weights: CPUs without instructions for products of bytes (VNNI) add two of them in 16 bits,
+    Weights have 7 bits: CPUs without instructions for products of bytes (VNNI) add two of them in 16 bits,
     which larger ones would overflow without a word.
     """
     import onnx
@@ -221,9 +219,7 @@ def _quantize(graph: Path) -> None:
 def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> torch.onnx.ONNXProgram:
     """The graph of the emissions, whose every axis but those of a picture may be of any size."""
     posts = _inputs(processor, _TRACED)
-    windows: dict[str, np.ndarray] = {
-        name: posts[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in posts
-    }
+    windows = {name: posts[name] for name in WINDOWS if name in posts}
     inputs = posts | existing_windows(windows, posts["word_starts"])
     texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
     sub_tokens = Dim("sub_tokens", max=processor.window)
@@ -252,16 +248,11 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
             program = torch.export.export(traced, (), tensors, dynamic_shapes=shapes)
             graph = torch.onnx.export(program, output_names=["emissions"], verbose=False)
     except Exception as error:  # torch raises errors of many kinds that have no base of their own
-        text = model.config.text_config
-        parts = ", ".join(
-            [
-                text.model_type if text else model.config.text_tower,
-                *(tower["backbone"] for tower in model.config.vision_towers),
-            ]
-        )
+        backbones = [tower["backbone"] for tower in model.config.vision_towers]
+        found = ", ".join([type(model.text_tower).__name__, *backbones])
         reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"expected a model of which torch can make a graph, found one with {parts}: {reason}"
+            f"expected a model of which torch can make a graph, found one with {found}: {reason}"
         ) from error
     assert graph is not None  # as it is only where a file is named
     return graph
@@ -269,15 +260,12 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
 
 def _write_decoding(model: MMNERForTokenClassification, folder: Path) -> None:
     """What makes entities of the graph's emissions: the CRF and the code."""
-    crf = model.crf
-    settings = {
-        "labels": model.config.labels,
-        "crf": {
-            "start": crf.start_transitions.tolist(),
-            "transitions": crf.transitions.tolist(),
-            "end": crf.end_transitions.tolist(),
-        },
+    crf = {
+        "start": model.crf.start_transitions.tolist(),
+        "transitions": model.crf.transitions.tolist(),
+        "end": model.crf.end_transitions.tolist(),
     }
+    settings = {"labels": model.config.labels, "crf": crf}
     (folder / "decoding.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
     shutil.copyfile(onnx_decoding.__file__, folder / "onnx_decoding.py")
 
