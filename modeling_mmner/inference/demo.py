@@ -202,14 +202,9 @@ def build_demo(
         with gr.Row():
             with gr.Column():
                 text = gr.Textbox(label="Text", lines=1, max_lines=12, placeholder="Look at this: Jordan!")
-                picture = gr.Image(
-                    label="Picture (optional)",
-                    alt_text="The picture of the post",
-                    type="filepath",
-                    sources=["upload"],
-                    buttons=[],
-                    height=200,
-                )
+                alt = "The picture of the post"
+                uploaded: Any = {"type": "filepath", "sources": ["upload"], "buttons": []}
+                picture = gr.Image(label="Picture (optional)", alt_text=alt, height=200, **uploaded)
                 # Gradio would open the file before a handler sees it, and show its own error, with a path,
                 # for a broken one.
                 picture.preprocess = _file_of  # type: ignore[assignment, method-assign]
@@ -223,7 +218,11 @@ def build_demo(
                 status = gr.HTML(html_template=_LIVE, js_on_load=None)
                 marked = gr.HighlightedText(label="Entities: choose one, or a word, to see where it looks")
                 drawn = gr.Image(
-                    label="Map", alt_text="The map over the picture", interactive=False, buttons=[]
+                    label="Map",
+                    alt_text="The map over the picture",
+                    interactive=False,
+                    buttons=[],
+                    height=300,
                 )
                 sentence = gr.HTML(html_template=_LIVE, js_on_load=None)
         finding: dict[str, Any] = {

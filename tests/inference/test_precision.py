@@ -84,7 +84,7 @@ def test_what_cannot_be_loaded_is_named(folder) -> None:
         load_model(folder, device="nowhere")
     with pytest.raises(ValueError, match="--context: expected a model that was trained with contexts, found"):
         load_predictor(folder, reads_contexts=True)
-    with pytest.raises(ValueError, match="model /not/there: expected the folder or Hub id of a trained model"):
+    with pytest.raises(ValueError, match="model /not/there: expected the folder or Hub id of a"):
         load_predictor("/not/there")
 
 
