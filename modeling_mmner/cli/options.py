@@ -1,0 +1,95 @@
+"""How a function becomes a command, whose docstring is its help; and the options that several have."""
+
+import re
+from collections.abc import Callable
+from copy import copy
+from functools import wraps
+from inspect import Parameter, getdoc, signature
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from typer import Argument, BadParameter, Option
+
+from dataset_scripts.reading_options import ReadingOptions
+
+from ..training.recipe_options import takes_options
+from ..training.recipes import settings_in
+
+
+def described(function: Callable[..., int]) -> Callable[..., int]:
+    """A function as typer reads it: its positional parameters are arguments, the others options that are
+    spelt as in Python (``--output_dir``; ``--public``, ``--no_public``), and its docstring says under
+    ``Args:`` what they are.
+    """
+    text, _, arguments = (getdoc(function) or "").partition("\n\nArgs:\n")
+    helps = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, flags=re.MULTILINE))
+
+    @wraps(function)
+    def run(**given: Any) -> int:
+        return function(**given)
+
+    own = signature(function)
+    parameters = [
+        _described(parameter, " ".join(helps[name].split()).removesuffix(".")) if name in helps else parameter
+        for name, parameter in own.parameters.items()
+    ]
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__doc__ = text
+    return run
+
+
+def _described(parameter: Parameter, text: str) -> Parameter:
+    kind, name = parameter.annotation, f"--{parameter.name}"
+    if get_origin(kind) is Annotated:
+        kind, info = get_args(kind)
+        info = copy(info)
+        info.help = text
+    elif parameter.kind is Parameter.KEYWORD_ONLY:
+        is_switch = kind in (bool, bool | None)
+        info = Option(f"{name}/--no_{parameter.name}" if is_switch else name, help=text)
+    else:
+        info = Argument(help=text)
+    return parameter.replace(annotation=Annotated[kind, info])
+
+
+reads_corpora = takes_options({"raw files": settings_in(ReadingOptions)}, into="reading")
+"""Gives a command the options of `ReadingOptions`; those that were given come as `reading`, for the others
+are left to the corpus's builder.
+"""
+
+
+def _numbers(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdecimal() for part in parts):
+        raise BadParameter(f"expected numbers separated by commas, found {text!r}")
+    return [int(part) for part in parts]
+
+
+def _mapping(text: str) -> dict[str, str]:
+    pairs = [pair.split("=") for pair in text.split(",")]
+    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise BadParameter(f"expected NAME=VALUE,NAME=VALUE, found {text!r}")
+    return dict(pairs)
+
+
+def comma_separated(text: str) -> list[str]:
+    """``a,b`` -> ["a", "b"]; nothing in an empty text."""
+    return [part for part in text.split(",") if part]
+
+
+Seeds = Annotated[Any, Option("--seeds", parser=_numbers, metavar="N,N,...")]
+Words = Annotated[Any, Option("--words", parser=_numbers, metavar="N,N,...")]
+Columns = Annotated[Any, Option("--columns", parser=_mapping, metavar="OURS=THEIRS,...")]
+Device = Annotated[
+    str | None, Option("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    Option("--dtype", help="what it computes in; auto: bfloat16 where the device is fast at it"),
+]
+BatchSize = Annotated[int, Option("--batch_size", min=1, help="posts a batch, at most")]
+NumWorkers = Annotated[
+    int, Option("--num_workers", min=0, help="processes that read posts and pictures; 0: threads of this one")
+]
+Threshold = Annotated[
+    float, Option("--threshold", min=0, max=1, help="leave out entities with a lower score")
+]
