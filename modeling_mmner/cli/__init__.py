@@ -11,22 +11,30 @@ from typer.main import get_command
 from ..training.recipe_options import SettingsCommand
 from . import corpora, models, runs
 
-COMMANDS = {
-    "train": runs.train,
-    "predict": models.predict,
-    "evaluate": models.evaluate,
-    "annotate": models.annotate,
-    "caption": corpora.caption,
-    "explain": models.explain,
-    "demo": models.demo,
-    "inspect": corpora.inspect,
-    "build": corpora.build,
-    "overlap": corpora.overlap,
-    "export-imgid": corpora.export_imgid,
-    "export-onnx": models.export_onnx,
-    "push": models.push,
-    "reproduce": runs.reproduce,
+COMMANDS = (
+    runs.train,
+    models.predict,
+    models.evaluate,
+    models.annotate,
+    corpora.caption,
+    models.explain,
+    models.demo,
+    corpora.inspect,
+    corpora.build,
+    corpora.overlap,
+    corpora.export_imgid,
+    models.export_onnx,
+    models.push,
+    runs.reproduce,
+)
+EXTRAS = {
+    "datatrove": "datatrove",
+    "gradio": "demo",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
 }
+"""Packages that not everybody needs, and the extra that brings each."""
 
 app = Typer(
     help="Multimodal named entity recognition: a sentence and its picture in, entities out.",
@@ -34,8 +42,8 @@ app = Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for name, function in COMMANDS.items():
-    app.command(name, cls=SettingsCommand)(function)
+for command in COMMANDS:
+    app.command(cls=SettingsCommand)(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,8 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return get_command(app).main(arguments, prog_name="mmner", standalone_mode=False) or 0
     except TyperException as error:  # a mistake in the command line
-        print(f"{place}: {error.format_message()}" if place else error.format_message(), file=sys.stderr)
-        return 2
+        message = error.format_message()
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        needed = f"needs the package {error.name}, which is not installed"
+        message = f"{needed}; pip install 'mmner[{EXTRAS[error.name]}]'"
     except (OSError, ValueError) as error:
-        print(f"{place}: {error}", file=sys.stderr)
-        return 2
+        message = str(error)
+    print(f"{place}: {message}" if place else message, file=sys.stderr)
+    return 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dataset_scripts.corpora import BUILDERS
 
-from .options import Device, comma_separated, described, reads_corpora
+from .options import Device, Positive, comma_separated, described, reads_corpora
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,7 +24,7 @@ def inspect(
     output_dir: str | None = None,
     config: str | None = None,
     split: str = "train",
-    count: int = 12,
+    count: Positive = 12,
     seed: int = 1,
     reading: dict[str, Any],
 ) -> int:
@@ -59,7 +59,7 @@ def inspect(
 
 
 def _draw(
-    corpus: "Corpus", statistics: dict[str, Any], folder: Path, *, split: str, count: int, seed: int
+    corpus: "Corpus", statistics: dict[str, Any], folder: Path, *, split: str, count: Positive, seed: int
 ) -> None:
     from dataset_scripts.contact_sheet import contact_sheet
     from dataset_scripts.inspection import plot_statistics
@@ -180,8 +180,8 @@ def caption(
     config: str | None = None,
     splits: str = "",
     prompt: str | None = None,
-    batch_size: int = 8,
-    max_new_tokens: int = 40,
+    batch_size: Positive = 8,
+    max_new_tokens: Positive = 40,
     device: Device = None,
     reading: dict[str, Any],
 ) -> int:

@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .corpora import opened_corpus, required_split
-from .options import BatchSize, Columns, Device, Dtype, NumWorkers, Threshold, Words, described, reads_corpora
+from .options import (
+    BatchSize,
+    Columns,
+    Device,
+    Dtype,
+    Numbers,
+    NumWorkers,
+    Port,
+    Positive,
+    Threshold,
+    described,
+    reads_corpora,
+)
 
 
 @described
@@ -165,8 +177,8 @@ def annotate(
     columns: Columns = None,
     image_dir: str | None = None,
     form: Literal["parquet", "jsonl"] = "parquet",
-    tasks: int = 1,
-    workers: int = 1,
+    tasks: Positive = 1,
+    workers: Positive = 1,
     local_tasks: int = -1,
     local_rank_offset: int = 0,
     device: Device = None,
@@ -195,13 +207,13 @@ def annotate(
         local_tasks: how many of the tasks are this machine's; -1: all.
         local_rank_offset: number of this machine's first task.
     """
+    if not verify and (model is None or input is None):
+        raise ValueError("expected --model and --input, or --verify; found one of them missing")
     from ..inference import annotate as annotation
 
     if verify:
         outcome = annotation.verify(output_dir)
     else:
-        if model is None or input is None:
-            raise ValueError("expected --model and --input, or --verify; found one of them missing")
         rows = {"split": split, "config": config, "revision": revision, "columns": columns or {}}
         place = {"local_tasks": local_tasks, "local_rank_offset": local_rank_offset}
         how = {"device": device, "dtype": dtype, "threshold": threshold, "batch_size": batch_size}
@@ -228,7 +240,7 @@ def explain(
     image: list[str],
     context: list[str] | None = None,
     output_dir: str,
-    words: Words = None,
+    words: Numbers = None,
 ) -> int:
     """Draw what a model looks at in a picture, word by word.
 
@@ -261,7 +273,7 @@ def explain(
 
 @described
 def demo(
-    *, model: str, device: Device = None, host: str = "127.0.0.1", port: int = 7860, space: str | None = None
+    *, model: str, device: Device = None, host: str = "127.0.0.1", port: Port = 7860, space: str | None = None
 ) -> int:
     """Try a model on a web page, or write the page as a Space.
 
@@ -273,15 +285,9 @@ def demo(
         port: port to serve on.
         space: folder to make that is ready to be a Space; nothing is served then.
     """
-    try:
-        from ..inference.demo import build_demo, launch
-        from ..inference.demo_space import model_name, write_space
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
-        raise ValueError(
-            "the page needs the package gradio, which is not installed; pip install 'mmner[demo]'"
-        ) from error
+    from ..inference.demo import build_demo, launch
+    from ..inference.demo_space import model_name, write_space
+
     if space:
         folder = write_space(model, space)
         print(f"wrote {folder}; `hf upload ORG/NAME {folder} --repo-type space` puts it on the Hub")

@@ -28,26 +28,27 @@ def described(function: Callable[..., int]) -> Callable[..., int]:
         return function(**given)
 
     own = signature(function)
-    parameters = [
-        _described(parameter, " ".join(helps[name].split()).removesuffix(".")) if name in helps else parameter
-        for name, parameter in own.parameters.items()
-    ]
-    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__signature__ = own.replace(  # type: ignore[attr-defined]
+        parameters=[_described(item, helps.get(name)) for name, item in own.parameters.items()]
+    )
     run.__doc__ = text
     return run
 
 
-def _described(parameter: Parameter, text: str) -> Parameter:
-    kind, name = parameter.annotation, f"--{parameter.name}"
+def _described(parameter: Parameter, text: str | None) -> Parameter:
+    kind, name = parameter.annotation, parameter.name
+    is_option = parameter.kind is Parameter.KEYWORD_ONLY
     if get_origin(kind) is Annotated:
         kind, info = get_args(kind)
-        info = copy(info)
-        info.help = text
-    elif parameter.kind is Parameter.KEYWORD_ONLY:
-        is_switch = kind in (bool, bool | None)
-        info = Option(f"{name}/--no_{parameter.name}" if is_switch else name, help=text)
+    elif text is None:  # no option: another decorator fills it
+        return parameter
     else:
-        info = Argument(help=text)
+        info = Option() if is_option else Argument()
+    info = copy(info)
+    if text is not None:
+        info.help = " ".join(text.split()).removesuffix(".")
+    if is_option:
+        info.param_decls = (f"--{name}/--no_{name}" if kind in (bool, bool | None) else f"--{name}",)
     return parameter.replace(annotation=Annotated[kind, info])
 
 
@@ -76,20 +77,18 @@ def comma_separated(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
 
 
-Seeds = Annotated[Any, Option("--seeds", parser=_numbers, metavar="N,N,...")]
-Words = Annotated[Any, Option("--words", parser=_numbers, metavar="N,N,...")]
-Columns = Annotated[Any, Option("--columns", parser=_mapping, metavar="OURS=THEIRS,...")]
-Device = Annotated[
-    str | None, Option("--device", help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")
-]
+Numbers = Annotated[Any, Option(parser=_numbers, metavar="N,N,...")]
+Columns = Annotated[Any, Option(parser=_mapping, metavar="OURS=THEIRS,...")]
+Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    Option("--dtype", help="what it computes in; auto: bfloat16 where the device is fast at it"),
+    Option(help="what it computes in; auto: bfloat16 where the device is fast at it"),
 ]
-BatchSize = Annotated[int, Option("--batch_size", min=1, help="posts a batch, at most")]
+Positive = Annotated[int, Option(min=1)]
+Jobs = Annotated[int, Option(min=1, max=64)]
+Port = Annotated[int, Option(min=1, max=65535)]
+BatchSize = Annotated[int, Option(min=1, help="posts a batch, at most")]
 NumWorkers = Annotated[
-    int, Option("--num_workers", min=0, help="processes that read posts and pictures; 0: threads of this one")
+    int, Option(min=0, help="processes that read posts and pictures; 0: threads of this one")
 ]
-Threshold = Annotated[
-    float, Option("--threshold", min=0, max=1, help="leave out entities with a lower score")
-]
+Threshold = Annotated[float, Option(min=0, max=1, help="leave out entities with a lower score")]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from ..training.paper_tables import TABLES
 from ..training.recipe_options import RecipeName, takes_settings
 from ..training.recipes import load_recipe
-from .options import Seeds, described
+from .options import Jobs, Numbers, described
 
 
 @takes_settings
@@ -26,9 +26,9 @@ def train(recipe: RecipeName = "quickstart", *, settings: dict[str, Any]) -> int
 def reproduce(
     table: Literal[*TABLES],  # type: ignore[valid-type]
     *,
-    seeds: Seeds = "1",
+    seeds: Numbers = "1",
     encoders: str | None = None,
-    jobs: int = 1,
+    jobs: Jobs = 1,
     dry_run: bool = False,
     keep_models: bool = False,
     settings: dict[str, Any],

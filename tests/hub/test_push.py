@@ -2,11 +2,11 @@
 in which order.
 """
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 from transformers import AutoConfig
 
-from modeling_mmner import MMNERConfig, MMNERForTokenClassification
+from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.cli import main
 from modeling_mmner.hub import push as hub
 from modeling_mmner.hub.push import plan_upload, push, save_hub_folder
@@ -23,6 +23,7 @@ from tests.small_metrics import card_of, make_metrics, run_metrics
 from tests.tiny import TEXT, TOWER, ready_model
 
 PACKAGE = Path(hub.__file__).parents[1] / "model"
+NO_PROCESSOR: Any = SimpleNamespace(save_pretrained=lambda target: None)
 
 
 class Hub:
@@ -79,10 +80,6 @@ def folder(saved, tmp_path) -> Path:
     return shutil.copytree(saved, tmp_path / "model")
 
 
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def pushed(folder: Path, *options: str) -> int:
     return main(["push", "--model", str(folder), "--repo_id", "org/name", *options])
 
@@ -90,23 +87,13 @@ def pushed(folder: Path, *options: str) -> int:
 # The folder.
 
 
-def test_manifest_has_the_hash_of_every_other_file(saved):
-    """If it failed, a file could be changed without being found out."""
-    manifest = json.loads((saved / "manifest.json").read_text("utf-8"))
-    files = {path.name: sha256(path.read_bytes()) for path in saved.iterdir() if path.name != "manifest.json"}
-    assert manifest == {"mmner": "0.1.0", "files": files}
-    code = {path.name for path in PACKAGE.glob("*_mmner.py")}
-    assert files.keys() >= code | {
-        "config.json",
-        "model.safetensors",
-        "processor_config.json",
-        "tokenizer.json",
-        "README.md",
-    }
-
-
-def test_card_and_metrics_of_the_folder_agree(saved):
-    """If it failed, nobody could hold the card on the Hub against the metrics beside it."""
+def test_folder_holds_a_whole_model_and_its_own_card(saved):
+    """If it failed, a model could not be loaded from the Hub, or nobody could hold its card against the metrics
+    beside it.
+    """
+    names = {path.name for path in saved.iterdir()}
+    assert names >= {path.name for path in PACKAGE.glob("*_mmner.py")}
+    assert names >= {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
     metrics = json.loads((saved / "metrics.json").read_text("utf-8"))
     assert (saved / "README.md").read_text("utf-8") == card_of(metrics)
     assert metrics["splits"] == run_metrics().to_dict()["splits"]
@@ -118,15 +105,13 @@ def test_saving_again_replaces_the_model_and_takes_nothing_else_up(folder):
     """
     (folder / "notes.txt").write_text("private")
     (folder / "model-00001-of-00002.safetensors").write_bytes(b"old")
-    before = plan_upload(folder, repo_id="org/name").files.keys()
-    model = MMNERForTokenClassification.from_pretrained(folder)
-    processor = SimpleNamespace(save_pretrained=lambda target: None)
+    model, processor = (
+        kind.from_pretrained(folder) for kind in (MMNERForTokenClassification, MMNERProcessor)
+    )
     save_hub_folder(model, processor, folder=folder, metrics=run_metrics())
-    assert (folder / "notes.txt").read_text() == "private" and not (
-        folder / "model-00001-of-00002.safetensors"
-    ).exists()
-    plan = plan_upload(folder, repo_id="org/name")
-    assert "notes.txt" in plan.left_out and plan.files.keys() < before
+    assert (folder / "notes.txt").read_text() == "private"
+    assert not (folder / "model-00001-of-00002.safetensors").exists()
+    assert plan_upload(folder, repo_id="org/name").left_out == ["notes.txt"]
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
@@ -142,10 +127,9 @@ def test_save_that_is_cut_off_leaves_the_model_that_was_there(folder):
     def die(target: str) -> None:
         raise Killed
 
+    processor = SimpleNamespace(save_pretrained=die)
     with pytest.raises(Killed):
-        save_hub_folder(
-            ready_model(seed=7), SimpleNamespace(save_pretrained=die), folder=folder, metrics=run_metrics()
-        )
+        save_hub_folder(ready_model(seed=7), processor, folder=folder, metrics=run_metrics())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -156,12 +140,10 @@ def test_metrics_that_make_no_card_cost_no_weights(tmp_path):
     model, metrics = ready_model(), run_metrics()
     metrics.license = "mit"
     with pytest.raises(ValueError, match=r"expected the license 'apache-2\.0'"):
-        save_hub_folder(
-            model, SimpleNamespace(save_pretrained=lambda target: None), folder=tmp_path, metrics=metrics
-        )
+        save_hub_folder(model, NO_PROCESSOR, folder=tmp_path, metrics=metrics)
     again = MMNERForTokenClassification.from_pretrained(tmp_path)
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
-    with pytest.raises(ValueError, match=r"expected manifest\.json"):
+    with pytest.raises(ValueError, match=r"found no metrics\.json, processor_config\.json, tokenizer\.json"):
         plan_upload(tmp_path, repo_id="org/name")
 
 
@@ -172,17 +154,10 @@ def test_path_of_the_text_encoder_stays_private(tmp_path):
     encoder = AutoConfig.for_model(**TEXT)
     encoder._name_or_path = str(tmp_path / "somebody" / "encoder")
     model = MMNERForTokenClassification(MMNERConfig(text_config=encoder, vision_towers=[TOWER]))
-    processor = SimpleNamespace(save_pretrained=lambda target: None)
-    save_hub_folder(
-        model,
-        processor,
-        folder=tmp_path / "model",
-        metrics=run_metrics(output_dir=str(tmp_path / "somebody")),
-    )
-    texts = [
-        path.read_text("utf-8") for path in (tmp_path / "model").iterdir() if path.suffix in (".json", ".md")
-    ]
-    assert len(texts) == 4 and not any(str(tmp_path) in text for text in texts)
+    metrics = run_metrics(output_dir=str(tmp_path / "somebody"))
+    save_hub_folder(model, NO_PROCESSOR, folder=tmp_path / "model", metrics=metrics)
+    texts = [path.read_text("utf-8") for path in (tmp_path / "model").glob("*.[jm]*[nd]")]
+    assert len(texts) == 3 and not any(str(tmp_path) in text for text in texts)
 
 
 # What would go where.
@@ -195,7 +170,8 @@ def test_dry_run_prints_what_goes_where_and_asks_nothing(folder, online, capsys)
     (folder / "notes.txt").write_text("private")
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / "checkpoint").mkdir()
-    (folder / "checkpoint" / "optimizer.pt").write_bytes(b"x")
+    for name in ("optimizer.pt", "model.safetensors", "metrics.json"):
+        (folder / "checkpoint" / name).write_bytes(b"x")
     assert pushed(folder, "--revision", "v7", "--dry_run") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:4] == [
@@ -209,8 +185,14 @@ def test_dry_run_prints_what_goes_where_and_asks_nothing(folder, online, capsys)
     plan = plan_upload(folder, repo_id="org/name", revision="v7")
     sizes = [len(part) if isinstance(part, bytes) else part.stat().st_size for part in plan.files.values()]
     assert f"  {len(sizes)} files, {sum(sizes):,} bytes" in lines
-    left_out = ["left out: .DS_Store", "left out: checkpoint/optimizer.pt", "left out: notes.txt"]
-    assert lines[-4:] == [*left_out, "dry run: nothing was sent"]
+    others = (
+        ".DS_Store",
+        "checkpoint/metrics.json",
+        "checkpoint/model.safetensors",
+        "checkpoint/optimizer.pt",
+    )
+    left_out = [f"left out: {name}" for name in (*others, "notes.txt")]
+    assert lines[-6:] == [*left_out, "dry run: nothing was sent"]
     assert not online.calls
 
 
@@ -221,106 +203,77 @@ def test_terms_are_shown_before_a_push(tmp_path, online, capsys):
     assert pushed(save_small(tmp_path / "model", recipe="bert-crf"), "--public") == 0
     shown = capsys.readouterr().out
     assert "repository: org/name (public)\n" in shown
-    terms = (
-        "licence: other, from the terms of\n  corpus twitter2017: none\n  text encoder"
-        " google-bert/bert-base-cased: apache-2.0\n"
-    )
-    assert terms in shown
+    terms = "licence: other, from the terms of\n  corpus twitter2017: none\n  text encoder"
+    assert f"{terms} google-bert/bert-base-cased: apache-2.0\n" in shown
 
 
-def test_uploaded_card_and_manifest_are_made_for_their_place(saved):
-    """If it failed, the card on the Hub would name another model, or the manifest there would not fit its
-    files.
+def test_uploaded_card_is_made_for_its_place_from_the_metrics(folder):
+    """If it failed, the card on the Hub would name another model, or have a score that was typed into it and
+    never measured; or a later version of the package would tag a model as its own.
     """
-    files = plan_upload(saved, repo_id="org/name", revision="v7").files
-    card, manifest = files["README.md"], json.loads(files["manifest.json"])
-    assert card.decode() == card_of(make_metrics(), repo_id="org/name", revision="v7")
-    contents = {name: part if isinstance(part, bytes) else part.read_bytes() for name, part in files.items()}
-    assert manifest["files"] == {
-        name: sha256(part) for name, part in contents.items() if name != "manifest.json"
-    }
-    assert contents.keys() == {path.name for path in saved.iterdir()}
-
-
-def test_tag_is_by_default_the_version_that_trained_the_model(saved):
-    """If it failed, a later version of the package would tag a model as its own."""
-    assert plan_upload(saved, repo_id="org/name").revision == "v0.1.0"
+    typed = (folder / "README.md").read_text("utf-8").replace("| overall |", "| overall | 99.9 |")
+    (folder / "README.md").write_text(typed, encoding="utf-8")
+    upload = plan_upload(folder, repo_id="org/name")
+    assert "99.9" in typed and upload.revision == "v0.1.0"
+    assert upload.files["README.md"] == card_of(make_metrics(), repo_id="org/name").encode()
+    assert upload.files.keys() == {path.name for path in folder.iterdir()}
 
 
 # What is refused.
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["modeling_mmner.py", "model.safetensors", "config.json", "tokenizer.json", "README.md", "metrics.json"],
+    ("names", "whole"),
+    [
+        (["crf_mmner.py", "processor_config.json"], None),
+        (["model.safetensors"], None),
+        (["modeling_mmner.py"], None),
+        (["metrics.json"], None),
+        (["config.json"], None),
+        (["model-00002-of-00002.safetensors"], {"weight_map": {"a": "model-00002-of-00002.safetensors"}}),
+    ],
 )
-def test_changed_file_is_refused(folder, online, capsys, name):
-    """If it failed, code, weights or a figure that nobody has trained or measured would get to the Hub."""
-    expected = sha256((folder / name).read_bytes())
-    with (folder / name).open("ab") as file:
-        file.write(b" ")
-    assert pushed(folder) == 2
+def test_missing_files_are_refused_and_all_named(folder, online, capsys, names, whole):
+    """If it failed, a model would be pushed that cannot be loaded, or without the metrics that its card is
+    made from, or its user would find the gaps one by one.
+    """
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    if whole:
+        (folder / "model.safetensors.index.json").write_text(json.dumps(whole))
+    assert pushed(folder, "--dry_run") == 2
     error = capsys.readouterr().err
-    found = sha256((folder / name).read_bytes())
-    assert error.startswith(
-        f"push: {folder}: expected the files that were saved with the model. {name}: expected SHA-256"
-        f" {expected}, "
-    )
-    assert (
-        f"found {found}. Put the saved files back, or save the model again" in error
-        and error.count("\n") == 1
-    )
+    message = f"push: {folder}: expected all files of a trained model, found no {', '.join(names)}. Save the"
+    assert error.startswith(message) and error.count("\n") == 1
     assert not online.calls
 
 
-def test_missing_files_are_refused_and_all_named(folder, online, capsys):
-    """If it failed, a model would be pushed that cannot be loaded, or its user would find the gaps one by
-    one.
-    """
-    (folder / "processor_config.json").unlink()
-    (folder / "crf_mmner.py").unlink()
-    assert pushed(folder, "--dry_run") == 2
-    error = capsys.readouterr().err
-    assert "crf_mmner.py: expected SHA-256" in error and "processor_config.json: expected SHA-256" in error
-    assert error.count("found no file") == 2
-
-
-def test_figure_typed_into_card_and_manifest_does_not_get_to_the_hub(folder):
-    """If it failed, whoever renews the manifest by hand could publish a score that was never measured."""
-    card = (folder / "README.md").read_text("utf-8").replace("| overall |", "| overall | 99.9 |")
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-    manifest["files"]["README.md"] = sha256(card.encode())
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    uploaded = plan_upload(folder, repo_id="org/name").files["README.md"]
-    assert "99.9" in card and uploaded == card_of(make_metrics(), repo_id="org/name").encode()
-
-
 @pytest.mark.parametrize(
-    "content", [None, "", "[]", '{"files": []}', '{"files": {}}', '{"files": {"config.json": "0"}}']
+    ("name", "content"),
+    [
+        ("model.safetensors", None),
+        ("config.json", b"{"),
+        ("config.json", b"{}"),
+        ("config.json", b'{"auto_map": 3}'),
+        ("model.safetensors.index.json", b"[]"),
+        ("metrics.json", b"{"),
+        ("crf_mmner.py", b"\xff"),
+    ],
 )
-def test_folder_without_a_manifest_is_refused(folder, online, capsys, content):
-    """If it failed, a model would be pushed of which nobody can say whether it is the one that was scored."""
-    (folder / "manifest.json").unlink()
-    if content is not None:
-        (folder / "manifest.json").write_text(content)
+def test_files_that_cannot_be_read_are_refused(folder, online, capsys, name, content):
+    """If it failed, weights that were cut off would get to the Hub, or a damaged file end in a trace."""
+    (folder / name).write_bytes((folder / name).read_bytes()[:-9] if content is None else content)
     assert pushed(folder) == 2
     error = capsys.readouterr().err
-    assert (
-        f"push: {folder}: expected manifest.json with the SHA-256 of the model's files, among them"
-        " metrics.json, found" in error
-    )
-    assert "Save the model with save_hub_folder, as training does" in error and error.count("\n") == 1
+    assert error.startswith(f"push: {folder}") and "expected" in error and error.count("\n") == 1
     assert not online.calls
 
 
 def test_something_else_than_a_folder_is_refused(tmp_path, online, capsys):
     """If it failed, a slip in the path, or a model's id, would end in a trace."""
     assert pushed(tmp_path / "none") == 2
-    assert (
-        capsys.readouterr().err
-        == f"push: {tmp_path / 'none'}: expected the folder of a trained model, found none\n"
-    )
+    message = f"push: {tmp_path / 'none'}: expected the folder of a trained model, found none\n"
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize("repo_id", ["name", "org/name/more", "org/na me", "org/--name"])
