@@ -159,15 +159,13 @@ def test_options_reach_the_annotation(called):
     """If it failed, an option of `annotate` would be taken and passed over."""
     from modeling_mmner.inference.annotate import Outcome
 
+    places = ["annotate", "--model", "m", "--input", "i", "--output_dir", "o"]
     calls = called("modeling_mmner.inference.annotate.annotate", Outcome(flaws=["one"]))
-    assert (
-        main("annotate --model m --input i --output_dir o --tasks 3 --columns text=body,image=photo".split())
-        == 1
-    )
+    assert main([*places, "--tasks", "3", "--columns", "text=body,image=photo"]) == 1
     [(_, options)] = calls
     assert (options["model"], options["input"], options["output_dir"]) == ("m", "i", "o")
     assert (options["tasks"], options["columns"]) == (3, {"text": "body", "image": "photo"})
     calls.clear()
     called("modeling_mmner.inference.annotate.verify", Outcome())
-    assert main("annotate --verify --output_dir o".split()) == 0
+    assert main(["annotate", "--verify", "--output_dir", "o"]) == 0
     assert calls == [(("o",), {})]

@@ -172,11 +172,8 @@ def _check_names(repo_id: str, revision: str) -> None:
     validate_repo_id(repo_id)
     if "/" not in repo_id:
         raise ValueError(f"--repo_id: expected org/name, found {repo_id!r}")
-    if (
-        not re.fullmatch(r"\w[\w.-]*", revision, re.ASCII)
-        or ".." in revision
-        or revision.endswith((".", ".lock"))
-    ):
+    is_tag = re.fullmatch(r"\w[\w.-]*", revision, re.ASCII) and ".." not in revision
+    if not is_tag or revision.endswith((".", ".lock")):
         raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
 
 
@@ -196,16 +193,12 @@ def push(upload: Upload, *, public: bool = False) -> str:
         _check_repository(upload, api, public=public)
     else:
         _ask(upload, "making the repository", api.create_repo, target, private=not public)
-    operations = [
+    files = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=part) for name, part in upload.files.items()
     ]
-    message = (
-        f"{upload.metrics.recipe['name']} {upload.revision}, trained with mmner"
-        f" {upload.metrics.versions['mmner']}"
-    )
-    commit = _ask(
-        upload, "uploading the files", api.create_commit, target, operations, commit_message=message
-    )
+    version = upload.metrics.versions["mmner"]
+    message = f"{upload.metrics.recipe['name']} {upload.revision}, trained with mmner {version}"
+    commit = _ask(upload, "uploading the files", api.create_commit, target, files, commit_message=message)
     doing = "setting the tag (the files are there: the same command again only sets the tag)"
     _ask(upload, doing, api.create_tag, target, tag=upload.revision, revision=commit.oid)
     return str(commit.commit_url)
@@ -215,13 +208,11 @@ def _check_repository(upload: Upload, api: HfApi, *, public: bool) -> None:
     """Check that a repository which is there already may get this push."""
     is_private = _ask(upload, "looking at the repository", api.repo_info, upload.repo_id).private
     if is_private == public:
-        wanted = "a private repository, found a public one; --public says that is meant"
+        kinds = ("private", "public", "--public says that is meant")
         if public:
-            wanted = (
-                "a public repository, found a private one; leave --public out, or make it public in its"
-                " settings on the Hub"
-            )
-        raise ValueError(f"{upload.repo_id}: expected {wanted}")
+            kinds = ("public", "private", "leave --public out, or make it public in its settings on the Hub")
+        wanted, found, advice = kinds
+        raise ValueError(f"{upload.repo_id}: expected a {wanted} repository, found a {found} one; {advice}")
     refs = _ask(upload, "reading the tags", api.list_repo_refs, upload.repo_id)
     for kind, known in (("tag", refs.tags), ("branch", refs.branches)):
         if upload.revision in [ref.name for ref in known]:
@@ -235,7 +226,5 @@ def _ask(upload: Upload, doing: str, call: Callable[..., Answer], *arguments: An
     """The Hub's answer; whatever goes wrong on the way is an error of one line."""
     try:
         return call(*arguments, **options)
-    except (
-        Exception
-    ) as error:  # the HTTP client's own kinds of error are no part of huggingface_hub's interface
+    except Exception as error:  # the HTTP client's own errors are no part of huggingface_hub's interface
         raise ValueError(f"{upload.repo_id}: {doing} failed: {' '.join(str(error).split())}") from error

@@ -35,7 +35,9 @@ def run(*arguments: object) -> int:
 
 
 def test_corpus_is_built(corpus, images, tmp_path, capsys):
-    """If it failed, the README's command would build nothing, or not say what it built and how it was read."""
+    """If it failed, the README's command would build nothing, or not say what it built, and how it read
+    it.
+    """
     (corpus / "train.txt").write_bytes((corpus / "train.txt").read_bytes().replace(b"\n", b"\r\n"))
     built = tmp_path / "built"
     assert run("build", "conll", "--data_dir", corpus, "--image_dir", images, "--output_dir", built) == 0

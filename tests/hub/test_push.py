@@ -88,8 +88,8 @@ def pushed(folder: Path, *options: str) -> int:
 
 
 def test_folder_holds_a_whole_model_and_its_own_card(saved):
-    """If it failed, a model could not be loaded from the Hub, or nobody could hold its card against the metrics
-    beside it.
+    """If it failed, a model could not be loaded from the Hub, or nobody could hold its card against the
+    metrics beside it.
     """
     names = {path.name for path in saved.iterdir()}
     assert names >= {path.name for path in PACKAGE.glob("*_mmner.py")}
