@@ -163,7 +163,7 @@ def export_imgid(dataset: str, *, output_dir: str, config: str | None = None, re
         output_dir: folder to make.
         config: config of a data set that has several.
     """
-    from dataset_scripts.builders.editing import export_imgid
+    from dataset_scripts.formats.imgid import export_imgid
 
     export_imgid(opened_corpus(dataset, config, reading), output_dir)
     print(f"wrote train.txt, valid.txt, test.txt and images/ to {output_dir}")
@@ -206,8 +206,7 @@ def caption(
     names = comma_separated(splits) or list(corpus.splits)
     chosen = {name: required_split(corpus, name, option="--splits") for name in names}
     how = {"prompt": prompt, "batch_size": batch_size, "max_new_tokens": max_new_tokens, "device": device}
-    for line in caption(chosen, model=model, output_file=output_file, **how):
-        print(line)
+    print(caption(chosen, model=model, output_file=output_file, **how))
     return 0
 
 
