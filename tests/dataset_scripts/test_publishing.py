@@ -2,8 +2,10 @@
 
 import fnmatch
 from types import SimpleNamespace
+from unittest.mock import call, create_autospec
 
 import pytest
+from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
@@ -15,38 +17,20 @@ from tests.built_corpora import build_small, built_sample, files_of
 from tests.small_corpora import write_posts
 
 
-class Hub:
-    """Stands for the Hub, with at most one repository; writes down what is asked of it."""
-
-    def __init__(self) -> None:
-        self.private: bool | None = None
-        self.calls: list[tuple[str, dict]] = []
-
-    def __call__(self) -> "Hub":
-        return self
-
-    def repo_info(self, repo_id: str, **options: object) -> SimpleNamespace:
-        self.calls.append(("repo_info", {"repo_id": repo_id} | options))
-        if self.private is None:
-            raise RepositoryNotFoundError("not found", response=SimpleNamespace(headers={}, request=None))
-        return SimpleNamespace(private=self.private)
-
-    def create_repo(self, repo_id: str, **options: object) -> None:
-        self.calls.append(("create_repo", {"repo_id": repo_id} | options))
-
-    def upload_folder(self, **options: object) -> SimpleNamespace:
-        self.calls.append(("upload_folder", options))
-        return SimpleNamespace(commit_url="https://hub/commit")
-
-    def changes(self) -> list[tuple[str, dict]]:
-        return [call for call in self.calls if call[0] != "repo_info"]
-
-
 @pytest.fixture
 def hub(monkeypatch):
-    hub = Hub()
-    monkeypatch.setattr(publishing, "HfApi", hub)
-    return hub
+    """Stands for the Hub; writes down what is asked of it."""
+    api = create_autospec(HfApi, instance=True)
+    api.upload_folder.return_value = SimpleNamespace(commit_url="https://hub/commit")
+    monkeypatch.setattr(publishing, "HfApi", lambda: api)
+    return api
+
+
+def has_repository(hub: HfApi, private: bool | None) -> None:
+    """Whether the Hub has the repository, and as what; None: it has none."""
+    absent = RepositoryNotFoundError("not found", response=SimpleNamespace(headers={}, request=None))
+    hub.repo_info.side_effect = absent if private is None else None
+    hub.repo_info.return_value = SimpleNamespace(private=private)
 
 
 @pytest.fixture
@@ -80,10 +64,10 @@ def test_what_may_not_be_pushed_is_refused_before_it_is_built(
     """If it failed, tweets would go to the Hub without anybody having said that they may, or, meant to be
     private, to where everybody sees them; or after hours of building; or not at all, and its user believe it.
     """
-    hub.private = False
+    has_repository(hub, private=False)
     assert build(tmp_path, *options) == 2
     assert message in capsys.readouterr().err
-    assert not hub.changes() and not (tmp_path / "built").exists()
+    assert {name for name, _, _ in hub.method_calls} <= {"repo_info"} and not (tmp_path / "built").exists()
 
 
 @pytest.mark.parametrize(
@@ -91,14 +75,12 @@ def test_what_may_not_be_pushed_is_refused_before_it_is_built(
 )
 def test_new_private_and_meant_repositories_are_allowed(hub, private, public):
     """If it failed, nobody could publish privately, or renew what they have published."""
-    hub.private = private
+    has_repository(hub, private)
     check_may_publish("org/posts", generated=False, has_rights=True, public=public)
     check_may_publish("org/posts", generated=True, has_rights=False, public=public)
     with pytest.raises(CorpusError, match="say --i_have_the_rights"):
         check_may_publish("org/posts", generated=False, has_rights=False, public=public)
-    assert hub.calls == [("repo_info", {"repo_id": "org/posts", "repo_type": "dataset"})] * (
-        0 if public else 2
-    )
+    assert hub.repo_info.mock_calls == [call("org/posts", repo_type="dataset")] * (0 if public else 2)
 
 
 @pytest.mark.parametrize("dataset", ["conll", "twitter2015", "twitter2017", "mmner", "sample"])
@@ -118,13 +100,14 @@ def test_only_the_sample_is_generated(hub, tmp_path, monkeypatch, dataset):
 @pytest.mark.parametrize("public", [False, True])
 def test_built_data_set_is_pushed(hub, corpus, tmp_path, capsys, public):
     """If it failed, a data set would be public without --public, or not there after the command said so."""
+    has_repository(hub, private=None)
     assert build(tmp_path, "--push", "org/posts", "--i_have_the_rights", *["--public"] * public) == 0
     assert capsys.readouterr().out.endswith("pushed to https://hub/commit\n")
-    repository = {"repo_id": "org/posts", "repo_type": "dataset"}
-    (created, options), (uploaded, upload) = hub.changes()
-    assert (created, options) == ("create_repo", repository | {"private": not public, "exist_ok": True})
-    assert uploaded == "upload_folder"
-    assert upload.items() >= (repository | {"folder_path": str(tmp_path / "built")}).items()
+    hub.create_repo.assert_called_once_with(
+        "org/posts", repo_type="dataset", private=not public, exist_ok=True
+    )
+    upload = {"repo_id": "org/posts", "repo_type": "dataset", "folder_path": str(tmp_path / "built")}
+    assert hub.upload_folder.call_args.kwargs.items() >= upload.items()
 
 
 def test_upload_is_one_commit_of_the_files_of_the_data_set(hub, tmp_path):
@@ -135,20 +118,19 @@ def test_upload_is_one_commit_of_the_files_of_the_data_set(hub, tmp_path):
     for name in ("notes.txt", ".env"):
         (built / name).write_text("private")
     assert publish(built, "org/posts") == "https://hub/commit"
-    [(_, upload)] = [call for call in hub.calls if call[0] == "upload_folder"]
+    upload = hub.upload_folder.call_args.kwargs
     data = {f"default/{split}-00000-of-00001.parquet" for split in ("train", "validation", "test")}
     sent = set(filter_repo_objects(files_of(built), allow_patterns=upload["allow_patterns"]))
     assert sent == {"README.md", "corpus.json"} | data
     [pattern] = upload["delete_patterns"]
     assert fnmatch.fnmatch("en_plus_fr/train-00003-of-00007.parquet", pattern)
     assert not fnmatch.fnmatch("README.md", pattern) and not fnmatch.fnmatch(".gitattributes", pattern)
-    hub.calls.clear()
     publish(built_sample(), "org/sample")
-    assert hub.calls[-1][1]["commit_message"] == "sample generated-1.0.0-seed-1"
+    assert hub.upload_folder.call_args.kwargs["commit_message"] == "sample generated-1.0.0-seed-1"
 
 
 def test_folder_without_a_data_set_is_not_published(hub, tmp_path):
     """If it failed, a wrong folder would be uploaded, or a repository be made for nothing."""
     with pytest.raises(CorpusError, match=r"expected a data set made by .*build.*, found no corpus"):
         publish(tmp_path, "org/posts")
-    assert not hub.calls
+    assert not hub.method_calls

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 import torch
@@ -26,47 +27,26 @@ PACKAGE = Path(hub.__file__).parents[1] / "model"
 NO_PROCESSOR: Any = SimpleNamespace(save_pretrained=lambda target: None)
 
 
-class Hub:
-    """Stands for the Hub, with at most one repository; writes down what is asked of it."""
-
-    def __init__(self) -> None:
-        self.private: bool | None = None
-        self.tags: list[str] = []
-        self.failing: dict[str, Exception] = {}
-        self.calls: list[tuple[str, tuple, dict]] = []
-
-    def __call__(self) -> "Hub":
-        return self
-
-    def __getattr__(self, name: str):
-        assert hasattr(HfApi, name)
-
-        def call(*arguments, **options):
-            self.calls.append((name, arguments, options))
-            if name in self.failing:
-                raise self.failing[name]
-            refs = SimpleNamespace(
-                tags=[SimpleNamespace(name=tag) for tag in self.tags], branches=[SimpleNamespace(name="main")]
-            )
-            answers = {
-                "repo_exists": self.private is not None,
-                "repo_info": SimpleNamespace(private=self.private),
-                "list_repo_refs": refs,
-                "create_commit": SimpleNamespace(oid="c0ffee", commit_url="https://hub/commit"),
-            }
-            return answers.get(name)
-
-        return call
-
-    def asked(self) -> list[str]:
-        return [name for name, _, _ in self.calls]
-
-
 @pytest.fixture
-def online(monkeypatch) -> Hub:
-    fake = Hub()
-    monkeypatch.setattr(hub, "HfApi", fake)
-    return fake
+def online(monkeypatch) -> HfApi:
+    """Stands for the Hub, which has no repository; writes down what is asked of it."""
+    api = create_autospec(HfApi, instance=True)
+    api.repo_exists.return_value = False
+    api.create_commit.return_value = SimpleNamespace(oid="c0ffee", commit_url="https://hub/commit")
+    monkeypatch.setattr(hub, "HfApi", lambda: api)
+    return api
+
+
+def asked(api: HfApi) -> list[str]:
+    return [name for name, _, _ in api.method_calls]
+
+
+def has_repository(api: HfApi, *, private: bool, tags: tuple[str, ...] = ()) -> None:
+    api.repo_exists.return_value = True
+    api.repo_info.return_value.private = private
+    named = {"tags": tags, "branches": ("main",)}
+    refs = {kind: [SimpleNamespace(name=name) for name in names] for kind, names in named.items()}
+    api.list_repo_refs.return_value = SimpleNamespace(**refs)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +173,7 @@ def test_dry_run_prints_what_goes_where_and_asks_nothing(folder, online, capsys)
     )
     left_out = [f"left out: {name}" for name in (*others, "notes.txt")]
     assert lines[-6:] == [*left_out, "dry run: nothing was sent"]
-    assert not online.calls
+    assert not asked(online)
 
 
 def test_terms_are_shown_before_a_push(tmp_path, online, capsys):
@@ -245,7 +225,7 @@ def test_missing_files_are_refused_and_all_named(folder, online, capsys, names, 
     error = capsys.readouterr().err
     message = f"push: {folder}: expected all files of a trained model, found no {', '.join(names)}. Save the"
     assert error.startswith(message) and error.count("\n") == 1
-    assert not online.calls
+    assert not asked(online)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +246,7 @@ def test_files_that_cannot_be_read_are_refused(folder, online, capsys, name, con
     assert pushed(folder) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"push: {folder}") and "expected" in error and error.count("\n") == 1
-    assert not online.calls
+    assert not asked(online)
 
 
 def test_something_else_than_a_folder_is_refused(tmp_path, online, capsys):
@@ -276,23 +256,23 @@ def test_something_else_than_a_folder_is_refused(tmp_path, online, capsys):
     assert capsys.readouterr().err == message
 
 
-@pytest.mark.parametrize("repo_id", ["name", "org/name/more", "org/na me", "org/--name"])
-def test_impossible_repository_is_refused(saved, online, repo_id, capsys):
-    """If it failed, the card's examples would load from a name that is none, or the Hub would refuse it
-    half-way.
-    """
-    assert main(["push", "--model", str(saved), "--repo_id", repo_id]) == 2
-    assert f"{repo_id}'" in capsys.readouterr().err and not online.calls
-
-
-@pytest.mark.parametrize("revision", ["a b", "-v1", "v1..2", "v1.lock", "v1.", "refs/tags/v1", "v1~"])
-def test_impossible_tag_is_refused(saved, online, revision, capsys):
-    """If it failed, the files would be uploaded and their tag refused, so that the card's examples find
-    nothing.
-    """
-    assert pushed(saved, f"--revision={revision}") == 2
-    assert f"--revision: expected the name of a tag, as v0.1.0, found '{revision}'" in capsys.readouterr().err
-    assert not online.calls
+@pytest.mark.parametrize(
+    ("option", "names", "message"),
+    [
+        ("--repo_id", ["name", "org/name/more", "org/na me", "org/--name"], ""),
+        (
+            "--revision",
+            ["a b", "-v1", "v1..2", "v1.lock", "v1.", "refs/tags/v1", "v1~"],
+            "--revision: expected the name of a tag, as v0.1.0, found ",
+        ),
+    ],
+)
+def test_impossible_names_are_refused(saved, online, capsys, option, names, message):
+    """If it failed, the Hub would refuse a name half-way, and the card's examples would load nothing."""
+    for name in names:
+        assert pushed(saved, f"{option}={name}") == 2
+        assert f"{message}'{name}'" in capsys.readouterr().err
+    assert not asked(online)
 
 
 # The push.
@@ -306,28 +286,24 @@ def test_new_repository_gets_one_commit_and_then_its_tag(folder, online, capsys,
     (folder / "notes.txt").write_text("private")
     assert pushed(folder, *["--public"] * public) == 0
     assert capsys.readouterr().out.endswith("pushed to https://hub/commit\n")
-    assert online.asked() == ["repo_exists", "create_repo", "create_commit", "create_tag"]
-    _, created, committed, tagged = online.calls
-    assert created[1:] == (("org/name",), {"private": not public})
-    (target, operations), options = committed[1:]
-    assert target == "org/name" and options == {
-        "commit_message": "quickstart v0.1.0, trained with mmner 0.1.0"
-    }
-    assert tagged[1:] == (("org/name",), {"tag": "v0.1.0", "revision": "c0ffee"})
-
-    plan = plan_upload(folder, repo_id="org/name")
+    assert asked(online) == ["repo_exists", "create_repo", "create_commit", "create_tag"]
+    online.create_repo.assert_called_once_with("org/name", private=not public)
+    online.create_tag.assert_called_once_with("org/name", tag="v0.1.0", revision="c0ffee")
+    (target, operations), options = online.create_commit.call_args
+    assert (target, options["commit_message"]) == ("org/name", "quickstart v0.1.0, trained with mmner 0.1.0")
+    files = plan_upload(folder, repo_id="org/name").files
     assert all(isinstance(operation, CommitOperationAdd) for operation in operations)
     assert {operation.path_in_repo: operation.path_or_fileobj for operation in operations} == {
-        name: part if isinstance(part, bytes) else str(part) for name, part in plan.files.items()
+        name: part if isinstance(part, bytes) else str(part) for name, part in files.items()
     }
-    assert "notes.txt" not in plan.files and "README.md" in plan.files
+    assert "notes.txt" not in files and "README.md" in files
 
 
 def test_existing_repository_is_looked_at_first(saved, online):
     """If it failed, a push would overwrite what it should not, or could not renew a model."""
-    online.private, online.tags = True, ["v0.0.9"]
+    has_repository(online, private=True, tags=("v0.0.9",))
     assert push(plan_upload(saved, repo_id="org/name")) == "https://hub/commit"
-    assert online.asked() == ["repo_exists", "repo_info", "list_repo_refs", "create_commit", "create_tag"]
+    assert asked(online) == ["repo_exists", "repo_info", "list_repo_refs", "create_commit", "create_tag"]
 
 
 @pytest.mark.parametrize(
@@ -335,48 +311,34 @@ def test_existing_repository_is_looked_at_first(saved, online):
     [
         (False, [], "expected a private repository, found a public one; --public says that is meant"),
         (True, ["--public"], "expected a public repository, found a private one; leave --public out, or"),
+        (True, [], "expected no tag 'v0.1.0' yet, found one, which others may have pinned; choose another"),
+        (True, ["--revision", "main"], "expected no branch 'main' yet, found one"),
     ],
 )
-def test_repository_of_the_other_visibility_is_refused(saved, online, capsys, private, options, message):
+def test_repository_with_another_visibility_or_such_a_tag_is_refused(
+    saved, online, capsys, private, options, message
+):
     """If it failed, weights meant to be private would be seen by everybody, or a user be told that all can
-    see them.
+    see them; or a tag that others have pinned would stand for another model.
     """
-    online.private = private
+    has_repository(online, private=private, tags=("v0.1.0",))
     assert pushed(saved, *options) == 2
     assert f"push: org/name: {message}" in capsys.readouterr().err
-    assert online.asked() == ["repo_exists", "repo_info"]
-
-
-@pytest.mark.parametrize(("revision", "kind"), [("v0.1.0", "tag"), ("main", "branch")])
-def test_known_tag_is_refused_before_anything_is_uploaded(saved, online, capsys, revision, kind):
-    """If it failed, a tag that others have pinned would stand for another model, or the push would stop
-    half-way.
-    """
-    online.private, online.tags = True, ["v0.1.0"]
-    assert pushed(saved, "--revision", revision) == 2
-    error = capsys.readouterr().err
-    assert (
-        f"org/name: expected no {kind} '{revision}' yet, found one" in error
-        and "choose another tag with --revision" in error
-    )
-    assert online.asked() == ["repo_exists", "repo_info", "list_repo_refs"]
+    assert "create_commit" not in asked(online)
 
 
 @pytest.mark.parametrize(
     ("call", "doing"),
     [
-        ("repo_exists", "looking for the repository failed"),
-        ("create_repo", "making the repository failed"),
-        ("create_commit", "uploading the files failed"),
-        (
-            "create_tag",
-            "setting the tag (the files are there: the same command again only sets the tag) failed",
-        ),
+        ("repo_exists", "looking for the repository"),
+        ("create_repo", "making the repository"),
+        ("create_commit", "uploading the files"),
+        ("create_tag", "setting the tag (the files are there: the same command again only sets the tag)"),
     ],
 )
 def test_errors_of_the_network_are_one_line(saved, online, capsys, call, doing):
     """If it failed, a user without a network would see a trace, or not know how far the push has got."""
-    online.failing = {call: OfflineModeIsEnabled("no\n network")}
+    getattr(online, call).side_effect = OfflineModeIsEnabled("no\n network")
     assert pushed(saved) == 2
-    assert capsys.readouterr().err == f"push: org/name: {doing}: no network\n"
-    assert online.asked()[-1] == call
+    assert capsys.readouterr().err == f"push: org/name: {doing} failed: no network\n"
+    assert asked(online)[-1] == call
