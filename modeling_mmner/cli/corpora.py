@@ -22,19 +22,17 @@ def inspect(
     dataset: str,
     *,
     output_dir: str | None = None,
-    config: str | None = None,
     split: str = "train",
     count: Positive = 12,
     seed: int = 1,
     reading: dict[str, Any],
-) -> int:
+) -> None:
     """Print what a corpus holds, and draw it.
 
     Args:
         dataset: sample, twitter2015, twitter2017, mmner or conll; a file or folder of posts; a folder with a
             built data set or raw files; or a Hub id.
         output_dir: folder for statistics.json, statistics.png and contact_sheet.html.
-        config: config of a data set that has several.
         split: split of the contact sheet.
         count: posts on the contact sheet.
         seed: random seed for the choice of posts.
@@ -42,10 +40,11 @@ def inspect(
     from rich.console import Console
 
     from dataset_scripts.inspection import inspect_corpus, tables
+    from dataset_scripts.opening import open_corpus
 
     from ..escaping import one_line
 
-    corpus = opened_corpus(dataset, config, reading)
+    corpus = open_corpus(dataset, **reading)
     required_split(corpus, split)
     statistics = inspect_corpus(corpus)
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -55,7 +54,6 @@ def inspect(
         print(one_line(line))
     if output_dir:
         _draw(corpus, statistics, Path(output_dir), split=split, count=count, seed=seed)
-    return 0
 
 
 def _draw(
@@ -93,7 +91,7 @@ def build(
     public: bool = False,
     i_have_the_rights: bool = False,
     reading: dict[str, Any],
-) -> int:
+) -> None:
     """Build a corpus into a folder that the Hub serves.
 
     Args:
@@ -134,11 +132,10 @@ def build(
     print(f"built {output_dir}; load_dataset({output_dir!r}) loads it, README.md is its card")
     if push:
         print(f"pushed to {publish(output_dir, push, public=public)}")
-    return 0
 
 
 @described
-def overlap(of: str, found_in: str | None = None) -> int:
+def overlap(of: str, found_in: str | None = None) -> None:
     """Count the posts that two corpora, or the splits of one, have in common.
 
     Args:
@@ -150,24 +147,23 @@ def overlap(of: str, found_in: str | None = None) -> int:
 
     other = open_corpus(found_in) if found_in else None
     print(json.dumps(overlap_matrix(open_corpus(of), other), indent=2, ensure_ascii=False))
-    return 0
 
 
 @reads_corpora
 @described
-def export_imgid(dataset: str, *, output_dir: str, config: str | None = None, reading: dict[str, Any]) -> int:
+def export_imgid(dataset: str, *, output_dir: str, reading: dict[str, Any]) -> None:
     """Write a corpus as IMGID files and pictures.
 
     Args:
         dataset: the corpus, named as for inspect.
         output_dir: folder to make.
-        config: config of a data set that has several.
     """
     from dataset_scripts.formats.imgid import export_imgid
 
-    export_imgid(opened_corpus(dataset, config, reading), output_dir)
+    from dataset_scripts.opening import open_corpus
+
+    export_imgid(open_corpus(dataset, **reading), output_dir)
     print(f"wrote train.txt, valid.txt, test.txt and images/ to {output_dir}")
-    return 0
 
 
 @reads_corpora
@@ -177,14 +173,13 @@ def caption(
     *,
     model: str,
     output_file: str,
-    config: str | None = None,
     splits: str = "",
     prompt: str | None = None,
     batch_size: Positive = 8,
     max_new_tokens: Positive = 40,
     device: Device = None,
     reading: dict[str, Any],
-) -> int:
+) -> None:
     """Describe the pictures of a corpus, as contexts for training.
 
     Each picture is described once; training reads the file with --context caption --context_file FILE. A file
@@ -194,27 +189,20 @@ def caption(
         dataset: the corpus, named as for inspect.
         model: folder or Hub id of an image-to-text or image-text-to-text model; code of its own is not run.
         output_file: JSON lines to write or to go on with.
-        config: config of a data set that has several.
         splits: splits to describe, separated by commas; default: all.
         prompt: what a model that chats is asked, or how captions of others begin.
         batch_size: pictures a batch.
         max_new_tokens: length of a picture's caption.
     """
+    from dataset_scripts.opening import open_corpus
+
     from ..inference.captioning import caption
 
-    corpus = opened_corpus(dataset, config, reading)
+    corpus = open_corpus(dataset, **reading)
     names = comma_separated(splits) or list(corpus.splits)
     chosen = {name: required_split(corpus, name, option="--splits") for name in names}
     how = {"prompt": prompt, "batch_size": batch_size, "max_new_tokens": max_new_tokens, "device": device}
     print(caption(chosen, model=model, output_file=output_file, **how))
-    return 0
-
-
-def opened_corpus(dataset: str, config: str | None, reading: dict[str, Any]) -> "Corpus":
-    """The corpus that a command names."""
-    from dataset_scripts.opening import open_corpus
-
-    return open_corpus(dataset, config=config, **reading)
 
 
 def required_split(corpus: "Corpus", split: str, *, option: str = "--split") -> "Dataset":

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-from .corpora import opened_corpus, required_split
+from .corpora import required_split
 from .options import (
     BatchSize,
     Columns,
@@ -102,7 +102,6 @@ def evaluate(
     dataset: str,
     *,
     model: str,
-    config: str | None = None,
     split: str = "test",
     context: str | None = None,
     context_file: list[str] | None = None,
@@ -111,7 +110,7 @@ def evaluate(
     batch_size: BatchSize = 32,
     num_workers: NumWorkers = 0,
     reading: dict[str, Any],
-) -> int:
+) -> None:
     """Score a trained model on a corpus, and time it.
 
     Prints precision, recall and F1 over entities of a split, and posts a second: so it tells what --dtype, an
@@ -120,7 +119,6 @@ def evaluate(
     Args:
         dataset: the corpus, named as for inspect.
         model: folder or Hub id of a trained model, or a folder that export-onnx has made.
-        config: config of a data set that has several.
         split: split to score.
         context: column of the corpus, or field of --context_file, for models that read contexts.
         context_file: JSON lines with the posts' id and that field; for several say it again.
@@ -130,11 +128,12 @@ def evaluate(
     from time import perf_counter
 
     from dataset_scripts.contexts import with_contexts
+    from dataset_scripts.opening import open_corpus
 
     from ..evaluation.scores import evaluate_rows
     from ..inference.loading import load_predictor
 
-    corpus = opened_corpus(dataset, config, reading)
+    corpus = open_corpus(dataset, **reading)
     rows = required_split(corpus, split)
     if context:
         rows = with_contexts({split: rows}, context, context_file or [])[split]
@@ -148,20 +147,13 @@ def evaluate(
     tags = [found.tags for found in predictor.predict(rows)]
     pace = len(rows) / (perf_counter() - started)
     scores = evaluate_rows(tags, rows, corpus.labels)
-    overall, strict = scores["overall"], scores["strict"]
-    shares = (
-        overall["precision"],
-        overall["recall"],
-        strict["f1"],
-        overall["f1"],
-        *overall["confidence_interval"],
-    )
-    precision, recall, strict_f1, f1, low, high = (f"{100 * share:.2f}" for share in shares)
+    overall, strict_f1 = scores["overall"], 100 * scores["strict"]["f1"]
+    precision, recall, f1 = (100 * overall[name] for name in ("precision", "recall", "f1"))
+    low, high = (100 * bound for bound in overall["confidence_interval"])
     size = f"{len(rows)} posts, {overall['number']} entities"
     print(f"{corpus.name}, {split}: {size}; {pace:.1f} posts a second")
-    print(f"precision {precision}, recall {recall}, strict F1 {strict_f1}")
-    print(f"F1 {f1}, 95% interval {low} to {high}")
-    return 0
+    print(f"precision {precision:.2f}, recall {recall:.2f}, strict F1 {strict_f1:.2f}")
+    print(f"F1 {f1:.2f}, 95% interval {low:.2f} to {high:.2f}")
 
 
 @described
@@ -241,7 +233,7 @@ def explain(
     context: list[str] | None = None,
     output_dir: str,
     words: Numbers = None,
-) -> int:
+) -> None:
     """Draw what a model looks at in a picture, word by word.
 
     Finds the entities of a post and writes, for each word, its attention drawn over the picture, and all of
@@ -268,13 +260,12 @@ def explain(
         entity_type = explanation.entity_type(number - 1) or "-"
         about = f"{number:>3}  {word:<20}  {entity_type:<8}  gate {gate:<4}"
         print(f"{about}  {greatest:.2f} of its attention on one region")
-    return 0
 
 
 @described
 def demo(
     *, model: str, device: Device = None, host: str = "127.0.0.1", port: Port = 7860, space: str | None = None
-) -> int:
+) -> None:
     """Try a model on a web page, or write the page as a Space.
 
     Needs the extra: pip install 'mmner[demo]'.
@@ -291,7 +282,7 @@ def demo(
     if space:
         folder = write_space(model, space)
         print(f"wrote {folder}; `hf upload ORG/NAME {folder} --repo-type space` puts it on the Hub")
-        return 0
+        return
     from dataset_scripts.sample.examples import examples
 
     from ..inference.loading import load_model
@@ -302,11 +293,10 @@ def demo(
     except OSError as error:
         wanted = "expected an address of this computer and a port that is free on it"
         raise ValueError(f"--host {host} --port {port}: {wanted}; {error}") from error
-    return 0
 
 
 @described
-def export_onnx(*, model: str, output_dir: str, int8: bool = False) -> int:
+def export_onnx(*, model: str, output_dir: str, int8: bool = False) -> None:
     """Export a trained model for onnxruntime.
 
     Writes a folder from which a model runs without torch: its graph, checked against the model, and CRF
@@ -323,13 +313,12 @@ def export_onnx(*, model: str, output_dir: str, int8: bool = False) -> int:
     files = f"model.onnx (opset {report.opset}), decoding.json, onnx_decoding.py and the processor"
     print(f"wrote {output_dir}: {files}")
     print(f"greatest difference of the emissions from torch's: {report.difference:.1e}, over made-up posts")
-    return 0
 
 
 @described
 def push(
     *, model: str, repo_id: str, revision: str | None = None, public: bool = False, dry_run: bool = False
-) -> int:
+) -> None:
     """Put a trained model on the Hub.
 
     Args:
@@ -344,4 +333,3 @@ def push(
     upload = hub.plan_upload(model, repo_id=repo_id, revision=revision)
     print(upload.describe(public=public))
     print("dry run: nothing was sent" if dry_run else f"pushed to {hub.push(upload, public=public)}")
-    return 0

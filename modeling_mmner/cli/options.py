@@ -11,11 +11,12 @@ from typer import Argument, BadParameter, Option
 
 from dataset_scripts.reading_options import ReadingOptions
 
+from ..model.parts_mmner import Setting
 from ..training.recipe_options import takes_options
 from ..training.recipes import settings_in
 
 
-def described(function: Callable[..., int]) -> Callable[..., int]:
+def described(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function as typer reads it: its positional parameters are arguments, the others options that are
     spelt as in Python (``--output_dir``; ``--public``, ``--no_public``), and its docstring says under
     ``Args:`` what they are.
@@ -24,7 +25,7 @@ def described(function: Callable[..., int]) -> Callable[..., int]:
     helps = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, flags=re.MULTILINE))
 
     @wraps(function)
-    def run(**given: Any) -> int:
+    def run(**given: Any) -> Any:
         return function(**given)
 
     own = signature(function)
@@ -52,9 +53,10 @@ def _described(parameter: Parameter, text: str | None) -> Parameter:
     return parameter.replace(annotation=Annotated[kind, info])
 
 
-reads_corpora = takes_options({"raw files": settings_in(ReadingOptions)}, into="reading")
-"""Gives a command the options of `ReadingOptions`; those that were given come as `reading`, for the others
-are left to the corpus's builder.
+_config = Setting(str | None, None, "config of a data set that has several")
+reads_corpora = takes_options({"reading": {"config": _config} | settings_in(ReadingOptions)}, into="reading")
+"""Gives a command the options of `open_corpus`; those that were given come as `reading`, for the others are
+left to the corpus's builder.
 """
 
 

@@ -40,7 +40,7 @@ def reproduce(
     Settings are for all rows; a row passes over those of parts that it has not.
 
     Args:
-        table: the table.
+        table: tables 3 and 4 of Li et al. 2022, on Twitter-2017, or the languages of Wang et al. 2024.
         seeds: random seeds of each row.
         encoders: take text and picture encoders from this recipe.
         jobs: runs at a time; they share the cores.
