@@ -201,7 +201,12 @@ def caption(
     corpus = open_corpus(dataset, **reading)
     names = comma_separated(splits) or list(corpus.splits)
     chosen = {name: required_split(corpus, name, option="--splits") for name in names}
-    how = {"prompt": prompt, "batch_size": batch_size, "max_new_tokens": max_new_tokens, "device": device}
+    how: dict[str, Any] = {
+        "prompt": prompt,
+        "batch_size": batch_size,
+        "max_new_tokens": max_new_tokens,
+        "device": device,
+    }
     print(caption(chosen, model=model, output_file=output_file, **how))
 
 

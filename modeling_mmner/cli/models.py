@@ -61,7 +61,12 @@ def predict(
     from ..files import read_json_lines
     from ..inference.loading import load_predictor
 
-    how = {"device": device, "dtype": dtype, "batch_size": batch_size, "num_workers": num_workers}
+    how: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+    }
     predictor = load_predictor(model, threshold=threshold, reads_contexts=bool(context), **how)
     with ExitStack() as files:
         posts: Iterable[Any] = [{"text": text, "images": image or [], "context": context or []}]
@@ -137,7 +142,12 @@ def evaluate(
     rows = required_split(corpus, split)
     if context:
         rows = with_contexts({split: rows}, context, context_file or [])[split]
-    how = {"device": device, "dtype": dtype, "batch_size": batch_size, "num_workers": num_workers}
+    how: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+    }
     predictor = load_predictor(model, reads_contexts=bool(context), **how)
     if unknown := sorted(set(corpus.labels) - set(predictor.read.processor.labels)):
         raise ValueError(
@@ -203,22 +213,27 @@ def annotate(
         raise ValueError("expected --model and --input, or --verify; found one of them missing")
     from ..inference import annotate as annotation
 
-    if verify:
+    if verify or model is None or input is None:
         outcome = annotation.verify(output_dir)
     else:
-        rows = {"split": split, "config": config, "revision": revision, "columns": columns or {}}
-        place = {"local_tasks": local_tasks, "local_rank_offset": local_rank_offset}
-        how = {"device": device, "dtype": dtype, "threshold": threshold, "batch_size": batch_size}
-        share = {"tasks": tasks, "workers": workers, **place}
         outcome = annotation.annotate(
             model=model,
             input=input,
             output_dir=output_dir,
+            split=split,
+            config=config,
+            revision=revision,
+            columns=columns,
             image_dir=image_dir,
             form=form,
-            **rows,
-            **share,
-            **how,
+            tasks=tasks,
+            workers=workers,
+            local_tasks=local_tasks,
+            local_rank_offset=local_rank_offset,
+            device=device,
+            dtype=dtype,
+            threshold=threshold,
+            batch_size=batch_size,
         )
     print(outcome)
     return outcome.status

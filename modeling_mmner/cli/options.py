@@ -54,7 +54,7 @@ def _described(parameter: Parameter, text: str | None) -> Parameter:
 
 
 _config = Setting(str | None, None, "config of a data set that has several")
-reads_corpora = takes_options({"reading": {"config": _config} | settings_in(ReadingOptions)}, into="reading")
+reads_corpora = takes_options({"reading": {"config": _config, **settings_in(ReadingOptions)}}, into="reading")
 """Gives a command the options of `open_corpus`; those that were given come as `reading`, for the others are
 left to the corpus's builder.
 """

@@ -54,5 +54,11 @@ def reproduce(
     from ..training.reproduce import reproduce
 
     folder = Path(settings.pop("output_dir", f"outputs/{table}"))
-    how = {"seeds": seeds, "encoders": encoders, "jobs": jobs, "dry_run": dry_run, "keep_models": keep_models}
+    how: dict[str, Any] = {
+        "seeds": seeds,
+        "encoders": encoders,
+        "jobs": jobs,
+        "dry_run": dry_run,
+        "keep_models": keep_models,
+    }
     return reproduce(table, train=train, folder=folder, settings=settings, **how)

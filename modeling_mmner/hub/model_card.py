@@ -78,7 +78,7 @@ def _environment() -> Environment:
 
 
 def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
-    terms = {}
+    terms: dict[str, Any] = {}
     if metrics.license == "other":
         link = f"https://huggingface.co/{repo_id}#terms"
         terms = {"license_name": "terms-of-its-parts", "license_link": link}
