@@ -63,7 +63,6 @@ from modeling_mmner.evaluation.scores import (
 )
 from modeling_mmner.evaluation.span_f1.span_f1 import SpanF1
 from modeling_mmner.files import json_line, write_text, write_whole
-from modeling_mmner.hub.model_card import render_untrained_card
 from modeling_mmner.hub.push import save_hub_folder
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.training.assembly import build_model, build_processor, check_model, pretrained_parts
@@ -300,22 +299,15 @@ def build(recipe: Recipe, accelerator: Accelerator) -> tuple[TrainingCorpus, Any
 
 
 def check_run(recipe: Recipe) -> None:
-    """Check before the first step what would fail later: the parts, the card's fields and the output folder.
+    """Check before the first step what would fail later: the parts and the output folder.
 
     Raises:
-        RunError: the parts do not fit together, no card can be made of the recipe, or its output folder
-            cannot be written.
+        RunError: the parts do not fit together, or the output folder cannot be written.
     """
     try:
         check_model(recipe)
     except (TypeError, ValueError) as error:
         raise RunError(f"recipe {recipe.name:.80}: {error}") from error
-    try:
-        render_untrained_card(recipe).encode()
-    except Exception as error:  # whatever it is, after training it would cost more
-        raise RunError(
-            f"recipe {recipe.name:.80}: expected settings that a card can be made of; {error}"
-        ) from error
     check_output(Path(recipe.training.output_dir))
 
 
