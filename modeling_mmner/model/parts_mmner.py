@@ -64,7 +64,7 @@ class Setting:
         if not fits_type(value, self.type):
             raise TypeError(f"{owner} {name}: expected {describe_type(self.type)}, found {value!r}")
         if self.range is not None and value is not None and not self.range.holds(value):
-            raise ValueError(f"{name}: expected {self.range.words}, found {value}")
+            raise ValueError(f"{owner} {name}: expected {self.range.words}, found {value}")
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,7 @@ def describe_type(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(describe_type(choice) for choice in get_args(hint))
     if get_origin(hint) is not None:
-        return str(hint).replace("typing.", "")
+        return f"{get_origin(hint).__name__}[{', '.join(map(describe_type, get_args(hint)))}]"
     return "nothing" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 
