@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.elsewhere import run_elsewhere
+from tests.saved import save_small
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("modeling_mmner", "dataset_scripts")
@@ -175,5 +176,5 @@ assert type(pipeline("multimodal-ner", model=Model.from_pretrained(model), proce
 
 def test_the_first_public_class_registers_all(tmp_path):
     """If it failed, `from modeling_mmner import ...` would not make transformers know our models."""
-    saved = Path(__file__).parent / "model" / "version_0_1"
+    saved = save_small(tmp_path / "model")
     run_elsewhere(REGISTERED, saved, folder=tmp_path, blocked=(), PYTHONPATH=ROOT)

@@ -132,9 +132,8 @@ class TransformerLayer(GradientCheckpointingLayer):
         firsts = window_starts(length, capacity)
         everywhere = torch.ones(1, capacity, dtype=torch.bool, device=words.device)
         parts = (words[:, first : first + capacity] for first in firsts.tolist())
-        windows = torch.cat(
-            [self(part, part, mask=everywhere[:, : part.shape[1]])[0] for part in parts]
-        )  # shape: (K, N, D)
+        # shape: (K, N, D)
+        windows = torch.cat([self(part, part, mask=everywhere[:, : part.shape[1]])[0] for part in parts])
         best = best_windows(np.arange(length), firsts, length=length, capacity=capacity)
         rows, places = (
             torch.from_numpy(index).to(words.device) for index in (best, np.arange(length) - firsts[best])
@@ -207,9 +206,8 @@ class CrossModalFusion(Fusion, part="cross-modal"):
         (picture,) = regions
         has_picture = picture.has_picture[:, None, None]
         rows = self.no_picture.expand(text.words.shape[0], 1, -1)
-        visual = torch.cat(
-            [rows, self.region_projection(picture.states).to(rows.dtype)], dim=1
-        )  # V, shape: (B, 1 + R, D)
+        # V, shape: (B, 1 + R, D)
+        visual = torch.cat([rows, self.region_projection(picture.states).to(rows.dtype)], dim=1)
         visual_mask = torch.cat([~has_picture[:, 0], picture.mask], dim=1)
 
         words = self.text_layer.over_words(text.words, mask=text.mask)
@@ -372,19 +370,15 @@ class AdaCANFusion(Fusion, part="adacan"):
         visual = torch.tanh(self.region_projection(picture.states.to(words.dtype)))  # V, shape: (B, R, D)
         seen, weights = self.visual_attention(words, visual, mask=picture.mask)  # u, shape: (B, W, D)
         read, _ = self.textual_attention(seen, words, mask=text.mask)  # x, shape: (B, W, D)
-        picture_view, text_view = (
-            torch.tanh(self.picture_map(seen)),
-            torch.tanh(self.text_map(read)),
-        )  # p and q
-        gate = torch.sigmoid(
-            self.fusion_gate(torch.cat([picture_view, text_view], dim=-1))
-        )  # g, shape: (B, W, 1)
+        # p and q
+        picture_view, text_view = (torch.tanh(self.picture_map(seen)), torch.tanh(self.text_map(read)))
+        # g, shape: (B, W, 1)
+        gate = torch.sigmoid(self.fusion_gate(torch.cat([picture_view, text_view], dim=-1)))
         mixed = gate * picture_view + (1 - gate) * text_view  # m
         filtered = torch.cat([self.word_filter(words), self.mixture_filter(mixed)], dim=-1)
         let_through = torch.sigmoid(self.filtration_gate(filtered))  # s, shape: (B, W, 1)
-        kept = torch.where(has_picture, let_through * torch.tanh(self.filtered_map(mixed)), 0).to(
-            words.dtype
-        )  # r
+        # r
+        kept = torch.where(has_picture, let_through * torch.tanh(self.filtered_map(mixed)), 0).to(words.dtype)
         return FusionOutput(
             features=torch.cat([words, kept], dim=-1),
             gate=torch.where(has_picture, let_through, 0).expand_as(words),

@@ -58,13 +58,12 @@ class Setting:
         range.
         """
         if self.table is not None and value not in list(self.table):
-            raise TypeError(
-                f"{owner} {name}: expected one of {', '.join(map(repr, self.table))}, found {value!r}"
-            )
+            names = ", ".join(map(repr, self.table))
+            raise TypeError(f"{owner} {name}: expected one of {names}, found {value!r:.200}")
         if not fits_type(value, self.type):
-            raise TypeError(f"{owner} {name}: expected {describe_type(self.type)}, found {value!r}")
+            raise TypeError(f"{owner} {name}: expected {describe_type(self.type)}, found {value!r:.200}")
         if self.range is not None and value is not None and not self.range.holds(value):
-            raise ValueError(f"{owner} {name}: expected {self.range.words}, found {value}")
+            raise ValueError(f"{owner} {name}: expected {self.range.words}, found {value!r:.200}")
 
 
 @dataclass(frozen=True)

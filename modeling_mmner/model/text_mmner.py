@@ -114,9 +114,8 @@ class TransformerTower(TextTower, part="transformer"):
         words = words_of(states.flatten(1, 2), word_starts=word_starts, word_mask=word_mask)
         if pooled is None:
             return TextStates(words, word_mask, masked_mean(words, word_mask))
-        first = exists.sum(1).cumsum(0) - exists.sum(
-            1
-        )  # of each text's windows among all that exist; shape: (B,)
+        # The first of each text's windows among all that exist; shape: (B,)
+        first = exists.sum(1).cumsum(0) - exists.sum(1)
         return TextStates(words, word_mask, pooled[first])
 
     def _encoded(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:

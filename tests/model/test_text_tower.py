@@ -129,7 +129,7 @@ def test_text_beside_a_long_one_equals_itself_alone():
 
 
 def test_longer_windows_than_the_encoder_reads_are_refused():
-    """If it failed, a processor of another encoder, or of version 0.1, would index past the position
+    """If it failed, a processor of another encoder would index past the position
     table.
     """
     message = (
