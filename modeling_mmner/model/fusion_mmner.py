@@ -4,8 +4,6 @@ Notation: B batch, W words, R regions of a post, D text width, C vision channels
 features.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -39,9 +37,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, *, dropout: float, context_width: int | None = None) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(
-                f"attention: expected a width that is a multiple of its {heads} heads, found {width}"
-            )
+            raise ValueError(f"attention: expected a width that {heads} heads divide evenly, found {width}")
         self.heads = heads
         self.dropout = dropout
         self.query = nn.Linear(width, width)
@@ -58,11 +54,8 @@ class Attention(nn.Module):
             (B, Q, D), and the weights (B, Q, K), mean over heads, where asked for. A row of `mask` that is
             all False gives finite values of no meaning, never NaN.
         """
-        queries, keys, values = (
-            self._split(self.query(query)),
-            self._split(self.key(context)),
-            self._split(self.value(context)),
-        )
+        queries = self._split(self.query(query))
+        keys, values = self._split(self.key(context)), self._split(self.value(context))
         # Half the lowest finite score rather than -inf: a masked key still weighs exactly 0 beside any other,
         # and a row that is masked throughout stays finite in each implementation, also when scores are added
         # to it in half precision.
@@ -71,14 +64,12 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
-            scores = queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5 + bias
-            weights = scores.softmax(-1)
+            weights = (queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5 + bias).softmax(-1)
             mixed = nn.functional.dropout(weights, dropout) @ values
             weights = weights.mean(1)
         else:
-            mixed = nn.functional.scaled_dot_product_attention(
-                queries, keys, values, attn_mask=bias, dropout_p=dropout
-            )
+            attend = nn.functional.scaled_dot_product_attention
+            mixed = attend(queries, keys, values, attn_mask=bias, dropout_p=dropout)
         return self.output(mixed.transpose(1, 2).flatten(2)), weights
 
     def _split(self, states: Tensor) -> Tensor:
@@ -119,10 +110,8 @@ class TransformerLayer(GradientCheckpointingLayer):
         """
         if torch.compiler.is_exporting() or words.shape[1] <= MOST_WORDS:
             return self(words, words, mask=mask)[0]
-        texts = [self._in_windows(text[present][None]) for text, present in zip(words, mask, strict=True)]
-        return torch.cat(
-            [nn.functional.pad(text, (0, 0, 0, words.shape[1] - text.shape[1])) for text in texts]
-        )
+        texts = [self._in_windows(text[present][None])[0] for text, present in zip(words, mask, strict=True)]
+        return torch.stack([nn.functional.pad(text, (0, 0, 0, words.shape[1] - len(text))) for text in texts])
 
     def _in_windows(self, words: Tensor) -> Tensor:
         """(1, W, D) `over_words` of one text."""
@@ -135,10 +124,9 @@ class TransformerLayer(GradientCheckpointingLayer):
         # shape: (K, N, D)
         windows = torch.cat([self(part, part, mask=everywhere[:, : part.shape[1]])[0] for part in parts])
         best = best_windows(np.arange(length), firsts, length=length, capacity=capacity)
-        rows, places = (
-            torch.from_numpy(index).to(words.device) for index in (best, np.arange(length) - firsts[best])
-        )
-        return windows[rows, places][None]
+        places = np.arange(length) - firsts[best]
+        rows, columns = (torch.from_numpy(index).to(words.device) for index in (best, places))
+        return windows[rows, columns][None]
 
 
 class Fusion(ModelPart):
@@ -163,7 +151,7 @@ class TextOnlyFusion(Fusion, part="text-only"):
         self.width = widths.text
 
     def forward(
-        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
+        self, text: TextStates, regions: list[Regions], *, need_weights: bool = False
     ) -> FusionOutput:
         """The words (B, W, D) as they are; `regions` is empty."""
         return FusionOutput(features=text.words)
@@ -196,7 +184,7 @@ class CrossModalFusion(Fusion, part="cross-modal"):
         initialization.normal_(self.no_picture, std=0.02)
 
     def forward(
-        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
+        self, text: TextStates, regions: list[Regions], *, need_weights: bool = False
     ) -> FusionOutput:
         """Fuse words (called X in the paper) and the regions of one picture encoder.
 
@@ -246,11 +234,9 @@ class CollaborationFusion(Fusion, part="collaboration"):
         self.width = width
         self.pooled = [tower.pooled for tower in config.vision_tower_configs()]
         self.readers = nn.ModuleList(
-            (
-                nn.Linear(channel, width)
-                if pooled
-                else Attention(width, widths.heads, dropout=config.dropout, context_width=channel)
-            )
+            nn.Linear(channel, width)
+            if pooled
+            else Attention(width, widths.heads, dropout=config.dropout, context_width=channel)
             for channel, pooled in zip(channels, self.pooled, strict=True)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in channels)
@@ -258,7 +244,7 @@ class CollaborationFusion(Fusion, part="collaboration"):
         self.output = nn.Linear(len(channels) * width, width)
 
     def forward(
-        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
+        self, text: TextStates, regions: list[Regions], *, need_weights: bool = False
     ) -> FusionOutput:
         """Fuse words and the regions of each picture encoder.
 
@@ -305,7 +291,7 @@ class GVATTFusion(Fusion, part="gvatt"):
         self.word_gate, self.picture_gate, self.mixture = (nn.Linear(2 * width, width) for _ in range(3))
 
     def forward(
-        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
+        self, text: TextStates, regions: list[Regions], *, need_weights: bool = False
     ) -> FusionOutput:
         """Fuse words and the regions of one picture encoder.
 
@@ -351,14 +337,12 @@ class AdaCANFusion(Fusion, part="adacan"):
         self.visual_attention, self.textual_attention = CoAttention(width), CoAttention(width)
         self.picture_map, self.text_map, self.filtered_map = (GlorotLinear(width, width) for _ in range(3))
         self.fusion_gate = GlorotLinear(2 * width, 1, bias=False)
-        self.word_filter, self.mixture_filter = (
-            GlorotLinear(width, width, bias=False),
-            GlorotLinear(width, width),
-        )
+        self.word_filter = GlorotLinear(width, width, bias=False)
+        self.mixture_filter = GlorotLinear(width, width)
         self.filtration_gate = GlorotLinear(2 * width, 1, bias=False)
 
     def forward(
-        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
+        self, text: TextStates, regions: list[Regions], *, need_weights: bool = False
     ) -> FusionOutput:
         """Fuse words and the regions of one picture encoder.
 
@@ -371,7 +355,7 @@ class AdaCANFusion(Fusion, part="adacan"):
         seen, weights = self.visual_attention(words, visual, mask=picture.mask)  # u, shape: (B, W, D)
         read, _ = self.textual_attention(seen, words, mask=text.mask)  # x, shape: (B, W, D)
         # p and q
-        picture_view, text_view = (torch.tanh(self.picture_map(seen)), torch.tanh(self.text_map(read)))
+        picture_view, text_view = torch.tanh(self.picture_map(seen)), torch.tanh(self.text_map(read))
         # g, shape: (B, W, 1)
         gate = torch.sigmoid(self.fusion_gate(torch.cat([picture_view, text_view], dim=-1)))
         mixed = gate * picture_view + (1 - gate) * text_view  # m

@@ -132,7 +132,10 @@ def _read(text: str, *, form: str, read: Callable[[str], Any], hint: Any) -> Any
 
 def _pairs(kind: type, text: str) -> dict[str, Any]:
     """``a=x,b=y`` -> {"a": "x", "b": "y"}, the values of a type."""
-    return {name: kind(value) for name, value in (pair.split("=") for pair in text.split(","))}
+    pairs = [pair.split("=") for pair in text.split(",")]
+    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise ValueError
+    return {name: kind(value) for name, value in pairs}
 
 
 _READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {

@@ -36,14 +36,10 @@ PEOPLE = "people"
 """The writer of contexts that no model wrote."""
 PLACES = ("data_dir", "image_dir", "context_file")
 """Settings that say where a corpus lies, but not what is in it."""
-PACE = (
-    "output_dir",
-    "feature_cache",
-    "mixed_precision",
-    "num_workers",
-    "resume",
-    "checkpoint_steps",
-    "checkpoints_kept",
+PACE = frozenset(
+    """
+    output_dir feature_cache mixed_precision num_workers resume checkpoint_steps checkpoints_kept
+    """.split()  # noqa: SIM905
 )
 """Settings that say how a run proceeds; its result does not depend on them. (Of `mixed_precision` the one in
 force counts, which `auto` leaves to the device.)"""
@@ -89,33 +85,21 @@ class CorpusSettings(ReadingOptions):
     range.
     """
 
-    dataset: str = option(
-        "sample", f"{', '.join(BUILDERS)} (all but sample: files in --data_dir), a folder, or a Hub id"
-    )
+    dataset: str = option("sample", f"{', '.join(BUILDERS)} (with --data_dir), a folder, or a Hub id")
     dataset_config: str | None = option(None, "config of a data set that has several, as mmner's en or all")
     test_dataset: str | None = option(None, "folder or Hub id of a corpus whose test split is tested on")
-    exclude_test_of: list[str] = option(
-        [], "folders or Hub ids of corpora whose test posts are left out of training"
-    )
+    exclude_test_of: list[str] = option([], "corpora whose test posts are left out of training")
     exclude_overlap: bool = option(False, "leave out training posts that are in the validation or test split")
     require_images: bool = option(False, "make a missing or broken picture an error")
     use_images: bool = option(True, "read the pictures; without, training and evaluation see none")
-    context: str | None = option(
-        None, "column of the corpus, or field of --context_file, with a text that is read beside each post"
-    )
-    context_file: list[str] = option(
-        [], "files of JSON lines (or folders of them) with the posts' id and the field --context"
-    )
+    context: str | None = option(None, "column, or field of --context_file, that is read beside each post")
+    context_file: list[str] = option([], "JSON lines (or folders of them) with posts' id and field --context")
     context_writer: str | None = option(
-        None, "who wrote the contexts: people, or the name of a model; for the card"
+        None, "who wrote the contexts: people, or a model's name; for the card"
     )
-    languages: list[str] = option(
-        [], "languages to take; a single one is also that of posts which do not say theirs"
-    )
+    languages: list[str] = option([], "languages to take; a single one is also that of posts without any")
     test_languages: list[str] = option([], "languages of the test split, where they are others")
-    language_temperature: float = option(
-        1.0, "languages of n posts are drawn in proportion to n^(1/temperature)", range=POSITIVE
-    )
+    language_temperature: float = option(1.0, "draw languages by n^(1/temperature) posts", range=POSITIVE)
 
     def __post_init__(self) -> None:
         _check_settings(self)
@@ -183,23 +167,15 @@ class ModelSettings:
     """
 
     text_encoder: str | None = option(
-        None, "model id or folder of the text encoder; none trains text_config from scratch"
+        None, "id or folder of the encoder; none trains text_config from scratch"
     )
     vocabulary_size: int = option(
-        6000, "sub-tokens of an encoder from scratch, or words of a text tower of words", range=_AT_LEAST_ONE
+        6000, "sub-tokens, or words, of a text tower from scratch", range=_AT_LEAST_ONE
     )
-    word_vectors: str | None = option(
-        None, "file of word vectors in GloVe's format, from which a text tower of words starts"
-    )
-    word_bytes: int = option(
-        64, "bytes of a word that a text tower of characters reads, at most", range=_AT_LEAST_ONE
-    )
-    context_window: int = option(
-        64, "sub-tokens of a context, at most; fewer where a text leaves less room", range=_AT_LEAST_ONE
-    )
-    vision_towers: list[TowerSettings] | None = option(
-        None, f"picture encoders, with {', '.join(settings_in(TowerSettings))}; none: the fusion's own"
-    )
+    word_vectors: str | None = option(None, "vectors in GloVe's format, from which a tower of words starts")
+    word_bytes: int = option(64, "bytes of a word that are read by character, at most", range=_AT_LEAST_ONE)
+    context_window: int = option(64, "sub-tokens of a context that are read, at most", range=_AT_LEAST_ONE)
+    vision_towers: list[TowerSettings] | None = option(None, "picture encoders; none: the fusion's own")
     config: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -261,37 +237,25 @@ class TrainingSettings:
     weight_decay: float = option(0.01, "on matrices, not on biases and norms", range=_NOT_NEGATIVE)
     warmup_share: float = option(0.1, "share of the steps in which the learning rate rises", range=SHARE)
     max_grad_norm: float = option(1.0, "clip the gradient's norm", range=POSITIVE)
-    centre_warmup_epochs: int = option(
-        2, "epochs before the first entity centres (clustering)", range=_NOT_NEGATIVE
-    )
+    centre_warmup_epochs: int = option(2, "epochs before the first entity centres", range=_NOT_NEGATIVE)
     centre_refresh_epochs: int = option(2, "epochs between refreshes of the centres", range=_AT_LEAST_ONE)
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option(
-        "auto", "auto: bf16 where the device is fast at it"
-    )
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where it is fast")
     compile: bool = option(
         False, "run encoders and fusion through torch.compile: the first steps take minutes"
     )
     seed: int = option(1, "random seed", range=_NOT_NEGATIVE)
     num_workers: int | None = option(
-        None,
-        "processes that prepare batches; none: where a step opens pictures, one less than cores, at most 4",
-        range=_NOT_NEGATIVE,
+        None, "processes that read; none: by cores, at most 4", range=_NOT_NEGATIVE
     )
     output_dir: str = option("outputs", "folder of the run's results")
     compare_without_pictures: bool = option(False, "train the same model without pictures too, and compare")
-    feature_cache: str = option(
-        "auto", "folder of frozen picture encoders' features; auto: in Hugging Face's cache; off: keep none"
-    )
+    feature_cache: str = option("auto", "folder of frozen encoders' features; auto: in HF_HOME; off: none")
     patience: int = option(
-        0, "epochs without a better validation F1 that end training; 0: all epochs", range=_NOT_NEGATIVE
+        0, "epochs without a better validation F1 that end it; 0: all", range=_NOT_NEGATIVE
     )
-    checkpoint_steps: int = option(
-        0, "steps between checkpoints; 0: at the end of each epoch alone", range=_NOT_NEGATIVE
-    )
+    checkpoint_steps: int = option(0, "steps between checkpoints; 0: each epoch alone", range=_NOT_NEGATIVE)
     checkpoints_kept: int = option(2, "checkpoints that stay while training goes on", range=_AT_LEAST_ONE)
-    resume: str = option(
-        "auto", "auto: from the newest checkpoint in output_dir; never: anew; else a checkpoint's folder"
-    )
+    resume: str = option("auto", "auto: the newest checkpoint in output_dir; never; or a checkpoint's folder")
     transfer: bool = option(False, "train on each language alone, test on each (zero-shot transfer)")
 
     def __post_init__(self) -> None:

@@ -243,7 +243,7 @@ def test_dropout_acts_in_training_alone(part, need_weights):
 
 def test_width_that_the_heads_do_not_divide_is_refused():
     """If it failed, the error would come from a reshape deep inside, naming neither heads nor width."""
-    with pytest.raises(ValueError, match="expected a width that is a multiple of its 5 heads, found 32"):
+    with pytest.raises(ValueError, match="expected a width that 5 heads divide evenly, found 32"):
         Attention(WIDTH, 5, dropout=0.0)
 
 
