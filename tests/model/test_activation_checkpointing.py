@@ -57,9 +57,7 @@ REPEATED = {
 
 @pytest.mark.parametrize("name", REPEATED)
 def test_layers_are_computed_twice_only_where_that_saves_memory(name):
-    """If it failed, checkpointing would reach no layer of ours, stay on for good, or cost time at
-    prediction.
-    """
+    """If it failed, checkpointing would reach no layer of ours or stay on for good."""
     model, batch = ready_model(**SYSTEMS[name]), tiny_batch()
     calls: list[str] = []
     paths = [*REPEATED[name], "text_tower.encoder.encoder.layer.1.attention"]
@@ -81,9 +79,7 @@ def test_layers_are_computed_twice_only_where_that_saves_memory(name):
 
 
 def test_batch_norm_is_left_out_with_a_word(caplog):
-    """If it failed, users would wonder where their memory goes, or be told of encoders that are not
-    trained.
-    """
+    """If it failed, users would wonder where their memory goes."""
     for frozen, enable, told in ((True, True, False), (False, False, False), (False, True, True)):
         caplog.clear()
         logging.warning_once.cache_clear()
@@ -92,9 +88,7 @@ def test_batch_norm_is_left_out_with_a_word(caplog):
 
 
 def test_trainer_checkpoints_without_changing_the_result(tmp_path):
-    """If it failed, TrainingArguments(gradient_checkpointing=True) would train another model, or do
-    nothing.
-    """
+    """If it failed, TrainingArguments(gradient_checkpointing=True) would train another model."""
     weights, repeated = [], []
     for checkpointing in (False, True):
         model = ready_model(**SYSTEMS["2m-ner"], dropout=0.2)

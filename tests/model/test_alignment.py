@@ -86,9 +86,7 @@ def naive_alignment(alignment: ContrastiveAlignment, context: Context, temperatu
 @pytest.mark.parametrize("temperature", [0.5, 0.1, 2.0])
 @pytest.mark.parametrize("count", [2, 5])
 def test_nt_xent_equals_its_equation(count, temperature):
-    """If it failed, a vector would be its own negative, the partner another post's, or the temperature
-    misplaced.
-    """
+    """If it failed, a vector would be its own negative or the partner another post's."""
     pairs = make_pairs(count)
     loss, expected = nt_xent(*pairs, temperature=temperature), naive_nt_xent(*map(list, pairs), temperature)
     torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
@@ -121,9 +119,7 @@ def test_nt_xent_of_one_pair_is_zero_and_has_no_gradient():
 
 
 def test_nt_xent_is_of_full_precision_under_autocast():
-    """Regression: mixed precision computed the cosines in bfloat16, whose three digits the temperature then
-    magnified.
-    """
+    """Regression: mixed precision computed the cosines in bfloat16."""
     first, second = (tensor.detach().float() for tensor in make_pairs(5))
     expected = nt_xent(first, second, temperature=0.05)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -147,9 +143,7 @@ def test_alignment_equals_its_equation(temperature):
 
 
 def test_posts_without_picture_take_no_part_in_the_alignment():
-    """If it failed, a post without a picture would be a negative of the others, or be pushed towards
-    nothing.
-    """
+    """If it failed, a post without a picture would be a negative of the others."""
     alignment, context = make_alignment(), make_context()
     loss = alignment(context)
     for gradient in gradients(

@@ -143,9 +143,7 @@ def naive_posts(fusion: Fusion, *inputs: Tensor) -> list[list[dict[str, Any]]]:
 
 @each_fusion
 def test_fusion_equals_its_equations_word_by_word(name):
-    """If it failed, the fusion would not be its paper's, or a post would depend on the padding of its
-    batch.
-    """
+    """If it failed, the fusion would not be its paper's."""
     fusion, inputs = make_fusion(name), make_inputs()
     fused = fuse(fusion, *inputs)
     assert fused.features.shape == (len(WORDS), max(WORDS), fusion.width) and fused.text_view is None
@@ -266,9 +264,7 @@ def test_no_pixel_of_a_missing_picture_matters(name):
 
 
 def test_sentence_does_not_change_gvatt_s_attention():
-    """If it failed, the attention would not be the printed one, whose softmax cancels what is the same for
-    each region.
-    """
+    """If it failed, the attention would not be the printed one."""
     fusion, (words, word_mask, sentence, *rest) = make_fusion("gvatt"), make_inputs()
     plain, other = (
         fuse(fusion, words, word_mask, vectors, *rest)
@@ -350,9 +346,7 @@ def naive_conversion(labels: list[str]) -> Tensor:
 
 @each_label_set
 def test_conversion_spreads_each_boundary_label_evenly_over_its_typed_ones(labels):
-    """If it failed, boundary emissions would count for labels of another kind, or more for one type than for
-    another.
-    """
+    """If it failed, boundary emissions would count for labels of another kind."""
     found = boundary_conversion(labels)
     assert found.dtype == torch.float32 and torch.equal(found, naive_conversion(labels))
     has_label = torch.tensor([float(any(label[0] == kind for label in labels)) for kind in "OBI"])
@@ -425,9 +419,7 @@ def test_model_adds_the_boundary_head_s_own_emissions():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_conversion_survives_saving(dtype, tmp_path):
-    """If it failed, a loaded model would multiply by whatever was in memory, since the conversion is not
-    saved.
-    """
+    """If it failed, a loaded model would multiply by whatever was in memory."""
     labels = LABEL_SETS["four types"]
     model, batch = tiny_model(**UMT, id2label=dict(enumerate(labels))), tiny_batch()
     model.to(dtype).save_pretrained(tmp_path)

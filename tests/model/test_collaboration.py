@@ -112,9 +112,7 @@ def test_gradients_of_collaboration_equal_those_of_its_equations(pooled):
 
 @torch.no_grad()
 def test_linear_map_of_a_pooled_tower_is_attention_over_one_vector():
-    """If it failed, the one linear map would not be the paper's W_o(W_v(W_p v)), or words would matter to its
-    weights.
-    """
+    """If it failed, the one linear map would not be the paper's W_o(W_v(W_p v))."""
     fusion, (words, word_mask, regions) = make_fusion((True,)), make_inputs((True,))
     project, attention = nn.Linear(CHANNELS[0], WIDTH), Attention(WIDTH, 4, dropout=0.1).eval()
     stir(project)
@@ -143,9 +141,7 @@ def test_attention_with_weights_equals_fused_kernel(pooled):
 
 @pytest.mark.parametrize(("pooled", "first"), [((False, True), 0), ((True, False), 1), ((False, False), 0)])
 def test_attention_of_a_word_is_a_distribution_over_regions_of_the_first_map(pooled, first):
-    """If it failed, the shown attention would be of another tower, leak to missing pictures, or not sum
-    to 1.
-    """
+    """If it failed, the shown attention would be of another tower or leak to missing pictures."""
     fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
     attention = fuse(fusion, words, word_mask=word_mask, regions=regions, need_weights=True).attention
     region_mask = regions[first][1]

@@ -135,9 +135,7 @@ def test_span_scores_equal_enumeration_of_legal_sequences(labels):
 
 @pytest.mark.parametrize("direction", ["theirs into ours", "ours into theirs"])
 def test_loss_and_gradient_equal_pytorch_crf(direction):
-    """If it failed, weights trained with pytorch-crf would mean something else here, or the other way
-    round.
-    """
+    """If it failed, weights trained with pytorch-crf would mean something else here."""
     ours, theirs = make_crf(LABELS), torchcrf.CRF(len(LABELS), batch_first=True)
     stir(theirs, scale=1.0)
     source, target = (theirs, ours) if direction == "theirs into ours" else (ours, theirs)

@@ -100,9 +100,7 @@ def test_attention_with_weights_equals_fused_kernel():
 
 
 def test_attention_of_a_word_is_a_distribution_over_its_own_regions():
-    """If it failed, the shown attention would leak to missing pictures or to the learned row, or not sum to
-    1.
-    """
+    """If it failed, the shown attention would leak to missing pictures or to the learned row."""
     fusion = make_fusion()
     words, word_mask, regions, region_mask = make_inputs()
     attention = fuse(
@@ -168,9 +166,7 @@ def test_number_of_heads_comes_from_the_text_encoder_unless_set():
 
 
 def test_attention_equals_one_head_at_a_time():
-    """If it failed, heads would mix, the scale would not be the root of the head width, or masked keys would
-    weigh.
-    """
+    """If it failed, heads would mix or the scale would not be the root of the head width."""
     torch.manual_seed(4)
     attention = Attention(WIDTH, 4, dropout=0.0)
     stir(attention)

@@ -42,9 +42,7 @@ def spans_and_length(draw: st.DrawFn) -> tuple[list[Span], int]:
 @property_test
 @given(spans_and_length())
 def test_spans_survive_the_way_through_tags(case):
-    """If it failed, an entity would change its place or type between corpus and model, or merge with its
-    neighbour.
-    """
+    """If it failed, an entity would change its place or type between corpus and model."""
     spans, length = case
     assert tags_to_spans(spans_to_tags(spans, length)) == spans
 

@@ -69,9 +69,7 @@ def test_probabilities_equal_logarithms(lengths, spread, seed):
 
 @pytest.mark.parametrize("spread", [290.0, 1000.0, 1e5])
 def test_emissions_that_contradict_the_bar_are_exact(spread, monkeypatch):
-    """If it failed, a model that is sure of an illegal tag would have scores that are no numbers, or wrong
-    ones.
-    """
+    """If it failed, a model that is sure of an illegal tag would have scores that are no numbers."""
     crf = crf_of(1)
     inside = torch.tensor([label.startswith("I") for label in LABELS])
     emissions = torch.zeros(2, 6, len(LABELS))
@@ -89,9 +87,7 @@ def test_emissions_that_contradict_the_bar_are_exact(spread, monkeypatch):
 
 
 def test_only_wide_scores_are_summed_as_logarithms(monkeypatch):
-    """If it failed, every text would pay for the few that need logarithms, or these be summed as
-    probabilities that are 0.
-    """
+    """If it failed, every text would pay for the few that need logarithms."""
     taken = []
     for name in ("_by_probabilities", "_by_logarithms"):
         monkeypatch.setattr(lattice_mmner, name, lambda *given, name=name, **options: taken.append(name))

@@ -75,9 +75,7 @@ def test_batch_equals_its_posts_one_by_one(settings):
 @each_system
 @pytest.mark.parametrize("more", [more_sub_tokens, more_words, more_pictures])
 def test_more_padding_changes_nothing(settings, more: Callable[[dict[str, Tensor]], dict[str, Tensor]]):
-    """If it failed, tags or losses would depend on the longest text, or on the post with most pictures, of a
-    batch.
-    """
+    """If it failed, tags or losses would depend on the longest text."""
     model, batch = ready_model(**settings), tiny_batch((5, 3, 7), (1, 0, 2))
     trimmed, padded = model(**batch), model(**more(batch))
     words = batch["word_mask"].shape[1]

@@ -120,9 +120,7 @@ def test_boundary_loss_equals_its_equation():
 
 @pytest.mark.parametrize(("share", "temperature"), [(0.75, 0.1), (1.0, 0.5), (0.0, 0.5)])
 def test_contrastive_loss_equals_its_equation(share, temperature):
-    """If it failed, the directions would be swapped, the temperature misplaced, or the pooling would count
-    padding.
-    """
+    """If it failed, the directions would be swapped or the temperature misplaced."""
     contrastive = make_contrastive(contrastive_image_share=share, contrastive_temperature=temperature)
     context = make_context()
     loss, expected = contrastive(context), naive_contrastive(context, share=share, temperature=temperature)
@@ -132,9 +130,7 @@ def test_contrastive_loss_equals_its_equation(share, temperature):
 
 
 def test_posts_without_picture_take_no_part_in_the_contrastive_loss():
-    """If it failed, a post without a picture would be a negative of the others, or be pushed towards
-    nothing.
-    """
+    """If it failed, a post without a picture would be a negative of the others."""
     contrastive, context = make_contrastive(), make_context()
     inputs = [context.fused.text_view, context.fused.image_view]
     for gradient in gradients(contrastive(context), inputs):
@@ -162,9 +158,7 @@ def test_empty_text_with_a_picture_takes_no_part_in_the_contrastive_loss():
 
 @pytest.mark.parametrize("types", [["PER", "LOC"], ["A", "B", "C", "D", "E", "F"]], ids=["two", "six"])
 def test_clustering_loss_equals_its_equation(types):
-    """If it failed, words would be pushed from their own centre, or the number of types would be a constant
-    4.
-    """
+    """If it failed, words would be pushed from their own centre."""
     labels, clustering = bio_labels(types), make_clustering(types)
     context = make_context(labels)
     centres = dict(zip(types, clustering.centres, strict=True))
@@ -313,9 +307,7 @@ def test_total_is_the_weighted_sum_of_the_tasks():
 
 @pytest.mark.parametrize("name", [name for name in objective_parts() if name != "crf"])
 def test_task_of_weight_zero_is_built_but_not_computed(name):
-    """If it failed, a task that is switched off would cost time, or its weights would miss in the
-    checkpoint.
-    """
+    """If it failed, a task that is switched off would cost time."""
     model = tiny_model(objectives=dict.fromkeys(objective_parts(), 0.5) | {name: 0.0})
     part = {**model.heads, **model.objectives}[name]
     part.forward = None  # calling it would raise

@@ -44,10 +44,7 @@ def test_each_row_has_a_class_and_each_class_a_row(table, base):
 
 def test_row_without_a_class_says_what_to_write():
     """If it failed, a forgotten class would end in a KeyError."""
-    with pytest.raises(
-        ValueError,
-        match=r"Fusion 'mine': expected a class .* define one as `class Mine\(Fusion, part='mine'\)`",
-    ):
+    with pytest.raises(ValueError, match=r"Fusion 'mine': expected a class .* define one as `class"):
         Fusion.named("mine")
 
 
@@ -151,9 +148,7 @@ def test_prediction_runs_the_main_head_alone(calls):
 @pytest.mark.parametrize("weight", [0.4, 0.0])
 @pytest.mark.parametrize("labelled", [True, False])
 def test_a_head_runs_after_those_that_it_reads(reading, calls, weight, labelled):
-    """If it failed, a head could read another's emissions in training alone, or only where its loss
-    counts.
-    """
+    """If it failed, a head could read another's emissions in training alone."""
     batch = tiny_batch()
     labels = batch.pop("labels")
     model = model_of(crf=1.0, boundary=weight)
@@ -177,10 +172,7 @@ def test_heads_that_cannot_run_are_refused(reading, monkeypatch):
     """If it failed, a head without what it reads would end in a KeyError, two that read each other in a
     loop.
     """
-    with pytest.raises(
-        ValueError,
-        match=r"head 'crf' reads the emissions of \['boundary'\], expected them among the objectives",
-    ):
+    with pytest.raises(ValueError, match=r"head 'crf' reads the emissions of \['boundary'\], expected them"):
         model_of(crf=1.0)
     monkeypatch.setattr(BoundaryDetection, "reads", ("crf",))
     with pytest.raises(ValueError, match="expected an order of need, found heads that read each other"):

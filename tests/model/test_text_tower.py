@@ -89,9 +89,7 @@ def test_states_of_words_are_those_of_their_windows():
 
 
 def test_windows_that_a_text_does_not_have_are_not_read():
-    """If it failed, one long text in a batch would cost as many windows for each text, or attend over
-    nothing, which is NaN.
-    """
+    """If it failed, one long text in a batch would cost as many windows for each text."""
     seen = []
     tower = make_tower()
     tower.encoder.register_forward_pre_hook(
@@ -129,9 +127,7 @@ def test_text_beside_a_long_one_equals_itself_alone():
 
 
 def test_longer_windows_than_the_encoder_reads_are_refused():
-    """If it failed, a processor of another encoder would index past the position
-    table.
-    """
+    """If it failed, a processor of another encoder would index past the position table."""
     message = (
         r"expected windows of at most 64 sub-tokens, .* found 65; give the processor this window:"
         r" .*model_max_length=64"

@@ -59,9 +59,7 @@ def with_features(batch: dict[str, Tensor], features: Tensor | list[Tensor]) -> 
 
 @pytest.mark.parametrize("kind", TOWERS)
 def test_regions_are_the_places_of_timm_s_last_map(kind):
-    """If it failed, regions would be channels or mixtures of places; Swin's maps, channels last, once came
-    out so.
-    """
+    """If it failed, regions would be channels or mixtures of places."""
     settings, count = TOWERS[kind]
     mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
     tower = make_tower(**settings, mean=mean, std=std)
@@ -85,9 +83,7 @@ def test_regions_are_the_places_of_timm_s_last_map(kind):
 @pytest.mark.parametrize("kind", TOWERS)
 @pytest.mark.parametrize("frozen", [True, False])
 def test_any_tower_runs_in_the_model_and_is_the_same_after_saving(kind, frozen, tmp_path):
-    """If it failed, a backbone's unsaved buffers would be garbage after loading, or its regions would not fit
-    the fusion.
-    """
+    """If it failed, a backbone's unsaved buffers would be garbage after loading."""
     model, batch = tiny_model(vision_towers=[TOWERS[kind][0] | {"frozen": frozen}]), tiny_batch()
     model.save_pretrained(tmp_path)
     loaded = MMNERForTokenClassification.from_pretrained(tmp_path)
@@ -398,9 +394,7 @@ def test_one_tower_learns_beside_a_frozen_one():
 
 
 def test_picture_of_another_size_is_read_in_half_precision(tmp_path):
-    """Regression: a model in bfloat16 stopped at the first picture to be resized, which the CPU cannot do in
-    bfloat16.
-    """
+    """Regression: a model in bfloat16 stopped at the first picture to be resized."""
     tiny_model().save_pretrained(tmp_path)
     half = MMNERForTokenClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
     batch = tiny_batch(size=48)
@@ -415,9 +409,7 @@ VGG: dict[str, Any] = {"backbone": "vgg11", "backbone_args": {"mlp_ratio": 0.001
 
 @pytest.mark.parametrize("size", [64, 96])
 def test_tower_of_vgg_ends_with_its_last_map(size):
-    """If it failed, AdaCAN's picture encoder would carry 400 MB that nothing reads, or its regions be read
-    elsewhere.
-    """
+    """If it failed, AdaCAN's picture encoder would carry 400 MB that nothing reads."""
     torch.manual_seed(1)
     tower = VisionTower(VisionTowerConfig(**VGG | {"image_size": size})).eval()
     timm_model = tower.backbone.timm_model

@@ -185,9 +185,7 @@ def test_character_part_equals_its_equations_word_by_word(kind):
 
 @pytest.mark.parametrize("kind", ["cnn", "bilstm"])
 def test_padding_of_characters_does_not_matter(kind):
-    """If it failed, a word's vector would depend on the longest word beside it, or on what the padding's
-    embedding holds.
-    """
+    """If it failed, a word's vector would depend on the longest word beside it."""
     part = character_part(kind)
     found = part(spelt_ids())
     assert part.embeddings.weight[0].any(), "padding of zeros would hide what it does"
@@ -215,9 +213,7 @@ def test_characters_are_dropped_in_training_alone():
 @pytest.mark.parametrize("fusion", ["text-only", "gvatt"], ids=["mean", "second BiLSTM"])
 @pytest.mark.parametrize("windows", [1, 2])
 def test_tower_equals_its_parts_put_together_by_hand(kind, fusion, windows):
-    """If it failed, words would be read from other ids, joined to other words' characters, or in another
-    order.
-    """
+    """If it failed, words would be read from other ids or joined to other words' characters."""
     tower, batch = make_tower(kind, fusion=fusion), make_batch()
     longest = batch["input_ids"].shape[1]
     for name in ("input_ids", "attention_mask"):
@@ -265,9 +261,7 @@ def test_batch_equals_its_posts_one_by_one(kind):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_rare_words_are_unknown_half_of_the_time_in_training(training):
-    """If it failed, the unknown word's vector would learn nothing, or frequent words and predictions lose
-    words.
-    """
+    """If it failed, the unknown word's vector would learn nothing."""
     rare = 60
     tower = make_tower(
         "bilstm", word_vocabulary=WORDS["word_vocabulary"] | {"unknown": 4, "rare": rare}
@@ -298,9 +292,7 @@ def test_vocabulary_without_rare_words_forgets_none():
 
 @each_kind
 def test_inputs_are_dropped_in_training_alone_and_the_same_for_both_bilstms(kind):
-    """If it failed, the sentence vector would be of other words than the word states, or predictions be
-    random.
-    """
+    """If it failed, the sentence vector would be of other words than the word states."""
     tower, batch = make_tower(kind, fusion="gvatt", dropout=0.5), make_batch()
     words, sentence = seen_by(tower.bilstm), seen_by(tower.sentence)
     for training in (True, False):

@@ -54,9 +54,7 @@ def text_features(**more) -> datasets.Features:
 
 
 def test_built_corpus_trains_as_its_raw_files_do(tmp_path, raw):
-    """If it failed, a figure would depend on whether a corpus was built first, or carry another version's
-    hash.
-    """
+    """If it failed, a figure would depend on whether a corpus was built first."""
     build_dataset("conll", tmp_path / "built", **raw)
     plain = load_corpus(CorpusSettings(dataset="conll", **raw))
     built = load_corpus(CorpusSettings(dataset=str(tmp_path / "built")))
@@ -103,9 +101,7 @@ def with_several_pictures(folder: Path) -> str:
 
 @pytest.mark.filterwarnings("ignore:mine")
 def test_posts_may_have_several_pictures(tmp_path, capsys):
-    """If it failed, only the first picture would be seen, or a broken one would cost the post its good
-    ones.
-    """
+    """If it failed, only the first picture would be seen."""
     corpus = load_corpus(CorpusSettings(dataset=with_several_pictures(tmp_path / "mine")))
     assert corpus.pictures["train"] == {"present": 1, "missing": 2, "broken": 1}
     assert "kept without its broken picture: post '1': " in capsys.readouterr().out

@@ -223,9 +223,7 @@ def test_help_shows_the_recipe_s_values_and_choices(capsys):
 
 
 def test_vision_flags_change_one_key_of_each_tower(written):
-    """If it failed, another backbone would lose the tower's other settings, two towers get each other's, or
-    a recipe that leaves the towers to its fusion could not be given any.
-    """
+    """If it failed, another backbone would lose the tower's other settings or two towers get each other's."""
     [tower] = load_recipe("mlmner").model.towers
     flags = ["--vision_backbone", "tf_efficientnet_lite0", "--vision_checkpoint", "w.safetensors"]
     changed = replace(tower, backbone="tf_efficientnet_lite0", checkpoint="w.safetensors")

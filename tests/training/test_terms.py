@@ -87,9 +87,7 @@ def test_what_nobody_declared_is_unknown_and_can_be_declared(arguments, name):
 
 
 def test_paths_are_declared_as_given_and_told_by_their_last_name(tmp_path):
-    """If it failed, a card would publish folder names, or weights from a file would pass for those of the
-    Hub.
-    """
+    """If it failed, a card would publish folder names."""
     encoder, checkpoint = tmp_path / "somebody" / "encoder", tmp_path / "somebody" / "weights.safetensors"
     arguments = ["--recipe", "mlmner", "--text_encoder", str(encoder), "--vision_checkpoint", str(checkpoint)]
     rows = terms_of(parse_arguments([*arguments, "--terms", f"{encoder}=mit"]))
@@ -139,9 +137,7 @@ def test_weights_from_imagenet_are_remarked(backbone, is_imagenet):
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_licences_are_those_that_builders_and_timm_say(name):
-    """If it failed, a model's card would contradict the data card of its corpus, or declare another licence
-    for a picture encoder than its publisher.
-    """
+    """If it failed, a model's card would contradict the data card of its corpus."""
     for used, licence in load_recipe(name).terms.items():
         if used in BUILDERS:
             builder = BUILDERS[used]

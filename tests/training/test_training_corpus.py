@@ -71,9 +71,7 @@ def test_rows_hold_the_posts_of_the_files(folder):
 
 
 def test_labels_are_the_training_types_the_most_frequent_first(folder):
-    """If it failed, corpora with other types than the four could not be used, or ids would change with the
-    file's order.
-    """
+    """If it failed, corpora with other types than the four could not be used."""
     tags = ["B-c", "B-x", "I-x", "B-geo-loc", "I-x", "B-x"]
     (folder / "train.txt").write_text("IMGID:a\n" + "".join(f"x\t{tag}\n" for tag in tags), encoding="utf-8")
     for name in ("valid.txt", "test.txt"):
@@ -99,9 +97,7 @@ def test_missing_and_broken_pictures_are_counted_and_their_posts_kept(folder, ca
 
 
 def test_required_pictures_are_there_or_named(folder):
-    """If it failed, --require_images would require nothing, let a file pass that nobody can read, or refuse
-    all.
-    """
+    """If it failed, --require_images would require nothing or let a file pass that nobody can read."""
     (folder / "images" / "c.jpg").write_bytes(png())
     found, broken = "train: expected a readable picture for each post, found", folder / "images" / "b.jpg.jpg"
     with pytest.raises(CorpusError, match=rf"{found} 0 missing and 1 broken; .* 'b\.jpg': picture .*decoded"):
@@ -160,9 +156,7 @@ def test_unusable_files_are_refused_with_their_place(folder, name, text, message
 
 
 def test_a_type_that_training_lacks_is_kept(folder):
-    """If it failed, a small training split would refuse the corpus, or gold entities of other splits would
-    vanish.
-    """
+    """If it failed, a small training split would refuse the corpus."""
     (folder / "test.txt").write_text("IMGID:e\na\tB-ORG\n", encoding="utf-8")
     corpus = load_corpus(recipe(folder))
     assert {"B-ORG", "I-ORG"} <= set(corpus.labels)
@@ -213,9 +207,7 @@ def test_version_of_rows_depends_on_all_that_is_in_them():
 
 @pytest.mark.usefixtures("sample_cache")
 def test_sample_corpus_with_pictures_withheld_is_the_same_text():
-    """If it failed, the model without pictures would be trained on other posts, or see pictures after all; or
-    the report state pictures that are not there.
-    """
+    """If it failed, the model without pictures would be trained on other posts."""
     whole, text = (load_corpus(CorpusSettings(languages=["en"], use_images=use)) for use in (True, False))
     for split, rows in text.splits.items():
         posts = whole.splits[split].to_list()

@@ -93,9 +93,7 @@ some_words = st.sampled_from(
     in_file=st.none() | st.lists(some_words, max_size=5),
 )
 def test_vocabulary_is_that_of_naive_counting(tmp_path_factory, posts, size, in_file):
-    """If it failed, frequent words would be cut before rare ones, or frequent words be made unknown in
-    training.
-    """
+    """If it failed, frequent words would be cut before rare ones."""
     vectors, words = None, []
     if in_file is not None:
         words = ["B", *in_file]  # a capital letter, so that the vocabulary is a cased one
@@ -173,9 +171,7 @@ def vectors_of(path: str) -> dict[str, list[float]]:
     ids=["glove", "word2vec", "word2vec with spaces", "CRLF", "no last line break"],
 )
 def test_formats_of_vectors(written, content):
-    """If it failed, a word would be lost, the first line be taken for a word, or a word with a space for a
-    broken line.
-    """
+    """If it failed, a word would be lost or the first line be taken for a word."""
     assert vectors_of(written(content)) == {"a": [1, -2.5], "b c": [3, pytest.approx(0.4)], "\u00a0": [5, 6]}
     assert all(vector.dtype == np.float32 for _, vector in read_vectors(written(content)))
 
@@ -328,9 +324,7 @@ def naive_bytes(word: str) -> list[int]:
 @given(posts=st.lists(st.lists(a_word, max_size=4), min_size=1, max_size=3), most=st.integers(1, 12))
 @example(posts=[["a\ud83d\ude00"]], most=2)  # cut inside of a character that is two surrogates
 def test_characters_are_the_bytes_of_each_word(posts, most):
-    """If it failed, a word would be spelt with another's bytes, be cut at another place, or stop a batch with
-    an error.
-    """
+    """If it failed, a word would be spelt with another's bytes or be cut at another place."""
     tokenizer = make_word_tokenizer(POSTS, size=9)
     processor = MMNERProcessor(tokenizer, labels=LABELS, image_size=None, word_bytes=most)
     batch = processor(posts)
@@ -383,9 +377,7 @@ def test_words_of_no_bytes_are_refused():
 
 
 def test_saved_processor_spells_words_alike(tmp_path: Path):
-    """If it failed, a loaded model would be without its characters, or read longer words than it was trained
-    on.
-    """
+    """If it failed, a loaded model would be without its characters."""
     tokenizer = make_word_tokenizer(POSTS, size=9)
     processor = MMNERProcessor(tokenizer, labels=LABELS, image_size=None, word_bytes=4)
     processor.save_pretrained(tmp_path)
@@ -402,9 +394,7 @@ def test_saved_processor_spells_words_alike(tmp_path: Path):
 
 @pytest.mark.parametrize("tower", ["cnn-bilstm", "hbilstm"])
 def test_towers_of_characters_do_not_go_without(tower):
-    """If it failed, inputs of another model's processor would end in a shape error, or be read without their
-    characters.
-    """
+    """If it failed, inputs of another model's processor would end in a shape error."""
     model, processor = parts_of({"fusion": "text-only", "text_tower": tower}, posts=POSTS)
     other = MMNERProcessor(processor.tokenizer, labels=LABELS, image_size=None)
     with pytest.raises(
