@@ -25,7 +25,7 @@ from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.steps import refresh_centres
 from modeling_mmner.training.trainer import EntityCentreCallback, span_f1
 from tests.elsewhere import run_elsewhere
-from tests.tiny import LABELS, SYSTEMS, ready_model, set_random_centres, tiny_batch, tiny_model
+from tests.tiny import LABELS, SYSTEMS, close, ready_model, set_random_centres, tiny_batch, tiny_model
 from tests.tuning import differing, step, train, with_labels
 
 TEXT_ONLY: dict[str, Any] = {"fusion": "text-only", "objectives": {"crf": 1.0, "boundary": 0.4}}
@@ -270,9 +270,7 @@ def test_fine_tunes_without_the_package(saved, tmp_path):
     run_elsewhere(ELSEWHERE, saved["mlmner"], " ".join(NEW), " ".join(WORDS), folder=tmp_path)
     model, processor = (loader.from_pretrained(tmp_path / "tuned") for loader in (AutoModel, AutoProcessor))
     assert model.config.labels == processor.labels == NEW
-    torch.testing.assert_close(
-        model(**processor([WORDS])).logits, torch.load(tmp_path / "logits.pt"), atol=1e-5, rtol=1e-5
-    )
+    close(model(**processor([WORDS])).logits, torch.load(tmp_path / "logits.pt"))
 
 
 def test_training_without_labels_is_refused():
@@ -349,7 +347,7 @@ def test_attention_over_nothing_stays_finite_in_half_precision(dtype, need_weigh
     found, _ = attention(states, context, mask=mask, need_weights=need_weights)
     assert found.isfinite().all()
     trimmed, _ = attention(states[:1], context[:1, :2], mask=mask[:1, :2], need_weights=need_weights)
-    torch.testing.assert_close(found[:1], trimmed, atol=0.02, rtol=0.02)
+    close(found[:1], trimmed, tolerance=0.02)
 
 
 # Adapters
@@ -378,7 +376,7 @@ def tuned_with_lora(folder: Path) -> PeftModel:
 def assert_same_output(found: Any, expected: Any, *, tolerance: float = 0.0) -> None:
     assert found.keys() == expected.keys()
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], atol=tolerance, rtol=tolerance)
+        close(found[name], expected[name], tolerance=tolerance)
 
 
 @each_encoder

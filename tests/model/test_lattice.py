@@ -20,7 +20,7 @@ from modeling_mmner.model.lattice_mmner import (
     posterior,
 )
 from tests.shared_data import property_test
-from tests.tiny import LABELS, stir
+from tests.tiny import LABELS, close, stir
 
 
 def crf_of(seed: int, *, scale: float = 1.0) -> CRF:
@@ -82,7 +82,7 @@ def test_emissions_that_contradict_the_bar_are_exact(spread, monkeypatch):
     expected = crf.posteriors(emissions, mask=mask), crf.span_scores(emissions, tags, mask=mask)
     for one, other in zip(found, expected, strict=True):
         assert one.isfinite().all()
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+        close(one, other, tolerance=1e-6)
     torch.testing.assert_close(found[0].sum(-1), torch.ones(2, 6))
 
 
@@ -132,7 +132,7 @@ def test_loss_by_probabilities_equals_that_by_logarithms(lengths, spread, seed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lattice_mmner, "_WIDEST", 0.0)
         expected, expected_gradients = losses(lengths, spread=spread, seed=seed)
-    torch.testing.assert_close(loss, expected, atol=1e-9, rtol=1e-9)
+    close(loss, expected, tolerance=1e-9)
     torch.testing.assert_close(gradients, expected_gradients, atol=1e-8, rtol=1e-7)
 
 
@@ -143,7 +143,7 @@ def test_loss_by_probabilities_of_a_long_text_with_wide_moves():
         patch.setattr(lattice_mmner, "_WIDEST", 0.0)
         expected, expected_gradients = losses([400, 3], spread=50.0, seed=1, scale=15.0)
     torch.testing.assert_close(loss, expected, atol=0, rtol=1e-10)
-    torch.testing.assert_close(gradients, expected_gradients, atol=1e-7, rtol=1e-7)
+    close(gradients, expected_gradients, tolerance=1e-7)
 
 
 def test_gradient_is_that_of_the_loss():

@@ -22,7 +22,7 @@ from modeling_mmner.model.parts_mmner import FUSIONS, LOSSES, TEXT_TOWERS, TextT
 from modeling_mmner.model.text_mmner import TextTower, TransformerTower
 from modeling_mmner.training.recipes import load_recipe
 from tests.elsewhere import run_elsewhere
-from tests.tiny import ready_model, tiny_batch
+from tests.tiny import ready_model, tiny_batch, without
 from tests.training.test_training import TEXT, write_corpus
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ def test_text_tower_of_ones_own(monkeypatch, tmp_path):
             return TextStates(words, text.mask, text.sentence)
 
     model = ready_model(text_tower="convolved")
-    inputs = {name: tensor for name, tensor in tiny_batch().items() if name != "labels"}
+    inputs = without(tiny_batch(), "labels")
     model.save_pretrained(tmp_path)
     with torch.no_grad():
         found = model(**inputs).logits

@@ -19,12 +19,11 @@ from modeling_mmner.model.parts_mmner import (
     HEADS,
     LOSSES,
     TEXT_TOWERS,
-    Part,
     objective_parts,
     part_settings,
 )
 from modeling_mmner.model.text_mmner import TextTower
-from tests.tiny import stir, tiny_batch, tiny_config
+from tests.tiny import close, stir, tiny_batch, tiny_config
 
 TABLES = {
     "text tower": (TEXT_TOWERS, TextTower),
@@ -67,14 +66,19 @@ def test_settings_have_one_meaning_and_a_default_that_fits():
 @pytest.mark.parametrize(
     ("name", "value", "kind", "message"),
     [
-        ("contrastive_temperature", 0, ValueError, "^contrastive_temperature: expected > 0, found 0$"),
+        (
+            "contrastive_temperature",
+            0,
+            ValueError,
+            "^MMNERConfig contrastive_temperature: expected > 0, found 0$",
+        ),
         (
             "contrastive_image_share",
             1.01,
             ValueError,
-            r"^contrastive_image_share: expected 0\.\.1, found 1\.01$",
+            r"^MMNERConfig contrastive_image_share: expected 0\.\.1, found",
         ),
-        ("fusion_heads", 0, ValueError, "^fusion_heads: expected > 0, found 0$"),
+        ("fusion_heads", 0, ValueError, "^MMNERConfig fusion_heads: expected > 0, found 0$"),
         ("fusion_heads", 1.5, TypeError, r"^MMNERConfig fusion_heads: expected int or nothing, found 1\.5$"),
         ("sentence_vector", "first", TypeError, "expected one of 'mean', 'pooler', found 'first'"),
     ],
@@ -160,7 +164,7 @@ def test_a_head_runs_after_those_that_it_reads(reading, calls, weight, labelled)
         model.heads["crf"].classifier(plain)
         + BoundaryDetection.forward(model.heads["boundary"], context)[..., 1:2]
     )
-    torch.testing.assert_close(output.logits, expected, atol=1e-6, rtol=1e-6)
+    close(output.logits, expected, tolerance=1e-6)
     assert (
         output.losses is None
         if not labelled
@@ -191,8 +195,3 @@ def test_a_head_that_another_reads_learns_from_its_loss(reading):
     model = model_of(crf=1.0, boundary=0.0).train()
     model(**tiny_batch()).loss.backward()
     assert model.heads["boundary"].classifier.weight.grad.any()
-
-
-def test_rows_are_parts():
-    """If it failed, a row would lack what the config reads of it."""
-    assert all(isinstance(row, Part) and row.help for row in ROWS)

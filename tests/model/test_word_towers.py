@@ -14,7 +14,7 @@ from modeling_mmner.model.text_mmner import (
     TextTower,
     WordTower,
 )
-from tests.tiny import TOWER, VIT, WORDS, gradients, one_post, stir, tiny_batch, tiny_config, tiny_model
+from tests.tiny import TOWER, VIT, WORDS, close, gradients, stir, tiny_batch, tiny_config
 
 WIDTH, HIDDEN = 6, 5
 LENGTHS = {"mixed": (4, 0, 1, 6, 6), "one": (3,), "full": (2, 2), "all empty": (0, 0)}
@@ -120,7 +120,7 @@ def read(tower: WordTower, batch: dict[str, Tensor]) -> TextStates:
 
 def same(found: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
     """Both are equal, and so are the gradients of a random sum of them."""
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    close(found, expected)
     assert found.requires_grad == expected.requires_grad
     if not found.requires_grad:  # as where there is nothing to read
         return
@@ -128,7 +128,7 @@ def same(found: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
     found_gradients, expected_gradients = (
         gradients((tensor * share).sum(), inputs) for tensor in (found, expected)
     )
-    torch.testing.assert_close(found_gradients, expected_gradients, atol=1e-5, rtol=1e-5)
+    close(found_gradients, expected_gradients)
 
 
 def seen_by(module: nn.Module) -> list[Tensor]:
@@ -189,10 +189,10 @@ def test_padding_of_characters_does_not_matter(kind):
     part = character_part(kind)
     found = part(spelt_ids())
     assert part.embeddings.weight[0].any(), "padding of zeros would hide what it does"
-    torch.testing.assert_close(part(spelt_ids(padding=4)), found, atol=1e-6, rtol=1e-6)
+    close(part(spelt_ids(padding=4)), found, tolerance=1e-6)
     for row, numbers in enumerate(SPELT):
         alone = part(torch.tensor([numbers or [0]]))[0]
-        torch.testing.assert_close(alone, found[row], atol=1e-6, rtol=1e-6)
+        close(alone, found[row], tolerance=1e-6)
     with torch.no_grad():
         part.embeddings.weight[0] = 1e3
     assert torch.equal(part(spelt_ids()), found)
@@ -243,20 +243,9 @@ def test_padding_of_words_and_bytes_does_not_matter(kind):
     wider["character_ids"][~wider["word_mask"]] = 9
     wider["input_ids"][wider["attention_mask"] == 0] = 7
     other = read(tower, wider)
-    torch.testing.assert_close(other.words[:, : found.words.shape[1]], found.words, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(other.sentence, found.sentence, atol=1e-6, rtol=1e-6)
+    close(other.words[:, : found.words.shape[1]], found.words, tolerance=1e-6)
+    close(other.sentence, found.sentence, tolerance=1e-6)
     assert other.words[~wider["word_mask"]].eq(0).all()
-
-
-@each_kind
-def test_batch_equals_its_posts_one_by_one(kind):
-    """If it failed, posts of a batch would read each other."""
-    tower, batch = make_tower(kind, fusion="gvatt"), make_batch((5, 3, 1, 7))
-    found = read(tower, batch)
-    for row, length in enumerate((5, 3, 1, 7)):
-        alone = read(tower, one_post(batch, row))
-        torch.testing.assert_close(found.words[row, :length], alone.words[0], atol=1e-6, rtol=1e-6)
-        torch.testing.assert_close(found.sentence[row], alone.sentence[0], atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -322,18 +311,6 @@ def test_second_bilstm_is_built_where_the_sentence_is_read(fusion, objectives, t
     names = [name for name, _ in model.text_tower.named_parameters() if name.startswith("sentence.")]
     assert len(names) == (8 if read_by else 0)
     assert any("sentence" in name for name in model.state_dict()) == read_by
-
-
-@each_kind
-@pytest.mark.parametrize(
-    "objectives", [{"crf": 1.0}, {"crf": 1.6, "alignment": 0.4}], ids=["alone", "aligned"]
-)
-def test_every_parameter_learns(kind, objectives):
-    """If it failed, embeddings, characters, or one direction of a BiLSTM would stay as they were drawn."""
-    model = tiny_model(text_tower=kind, fusion="adacan", objectives=objectives).train()
-    model(**tiny_batch()).loss.backward()
-    silent = [name for name, parameter in model.text_tower.named_parameters() if not parameter.grad.any()]
-    assert silent == []
 
 
 @each_kind

@@ -140,11 +140,7 @@ REFUSED = {
     "ids without names": ({"ner_tags": TAGS}, SPLITS, "expected ner_tags to be a list of ClassLabel"),
     "no BIO": ({"ner_tags": NO_BIO}, SPLITS, "column ner_tags: labels: 'I-PER' has no 'B-PER'"),
     "no split": ({}, ("train", "test"), "expected the splits train, validation, test; validation not found"),
-    "no tokens": (
-        {"tokens": None, "words": WORDS},
-        SPLITS,
-        "expected the columns tokens and ner_tags, found",
-    ),
+    "no tokens": ({"tokens": None, "words": WORDS}, SPLITS, "expected the columns tokens and ner_tags"),
 }
 
 
@@ -182,7 +178,7 @@ def test_training_on_posts_of_another_corpus_test_split_is_stopped(leaking, caps
     away posts that are none, or a test split whose labels stand in another order be scored against the
     wrong types.
     """
-    with pytest.raises(CorpusError, match="of 3 training posts, .*, 2 in the test split; --exclude_overlap"):
+    with pytest.raises(CorpusError, match=r"of 3 training posts, .*, 2 in the test split; --exclude_overlap"):
         load_corpus(leaking)
     leaking.exclude_overlap = True
     corpus = load_corpus(leaking)
