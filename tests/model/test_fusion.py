@@ -162,7 +162,7 @@ def test_self_attention_layer_equals_that_of_pytorch():
         "attention_norm": "norm1",
         "feed_forward_norm": "norm2",
     }
-    names |= {"feed_forward.0": "linear1", "feed_forward.2": "linear2"}
+    names |= {"feed_forward.0": "linear1", "feed_forward.2": "linear2", "feed_forward_norm": "norm2"}
     state = {}
     for kind in ("weight", "bias"):
         parts = [ours.get_parameter(f"attention.{part}.{kind}") for part in ("query", "key", "value")]

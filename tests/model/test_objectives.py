@@ -188,8 +188,8 @@ def test_gradient_is_finite_at_a_centre(distance):
 
 
 def test_clustering_loss_of_nothing_is_exactly_zero():
-    """If it failed, the warm-up epochs would pull all entities to the origin, or a batch without entities give
-    NaN, or end a run that trains on this loss alone: no gradient to go back.
+    """If it failed, the warm-up epochs would pull all entities to the origin, or a batch without entities
+    give NaN, or end a run that trains on this loss alone: no gradient to go back.
     """
     without_centres = EntityClustering(tiny_config(), Widths(WIDTH, (), 4, 2 * WIDTH))
     assert without_centres(make_context()) == 0
