@@ -323,9 +323,8 @@ def _check_label_map(name: str, given: Any) -> None:
 
 def _check_towers(given: Any) -> None:
     """Raises TypeError where it is no list of mappings with names for keys."""
-    if not isinstance(given, (list, tuple)) or not all(
-        isinstance(tower, dict) and all(isinstance(key, str) for key in tower) for tower in given
-    ):
+    towers = given if isinstance(given, (list, tuple)) else [None]
+    if not all(isinstance(tower, dict) and all(isinstance(key, str) for key in tower) for tower in towers):
         raise TypeError(f"MMNERConfig vision_towers: expected a list of mappings, found {given!r:.200}")
 
 

@@ -131,9 +131,8 @@ def _scaled_sums(emissions: Tensor, mask: Tensor, scores: TagScores, *, spread: 
     both = torch.stack([moves, moves.T])  # shape: (2, L, L)
     totals = emissions.new_ones(length, 2, batch, 1)
     every, previous = max(1, int(min(8.0, _WIDEST / max(spread, 1.0)))), None
-    for place, (came, weight, here) in enumerate(
-        zip(before.unbind(), weights.unbind(), after.unbind(), strict=True)
-    ):
+    steps = zip(before.unbind(), weights.unbind(), after.unbind(), strict=True)
+    for place, (came, weight, here) in enumerate(steps):
         if previous is not None:
             torch.bmm(previous, both, out=came)
         torch.mul(came, weight, out=here)

@@ -248,12 +248,16 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             labels=labels,
             need_weights=self.config.output_attentions if output_attentions is None else output_attentions,
         )
-        for name in self._wanted_heads(with_losses=labels is not None):
-            self.run_head(name, context)
+        weights = self.config.objectives
+        for name in self.heads:
+            if name == MAIN_HEAD or (labels is not None and weights[name] > 0):
+                self.run_head(name, context)
         losses = {} if labels is None else self._losses(context)
-        emissions = context.emissions[MAIN_HEAD]
-        tags, scores = (None, None) if self.training else self._decode(emissions, context.text.mask)
-        weighted = [self.config.objectives[name] * part for name, part in losses.items()]
+        emissions, mask, tags, scores = context.emissions[MAIN_HEAD], context.text.mask, None, None
+        if not self.training:
+            tags = self.crf.decode_batch(emissions, mask=mask)
+            scores = self.crf.span_scores(emissions, tags, mask=mask)
+        weighted = [weights[name] * part for name, part in losses.items()]
         # All at once: an output's keys are in the order in which they were set, and the loss must come first
         # in a tuple.
         output = MMNEROutput(
@@ -360,31 +364,21 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         ]
 
     def _check_features(self, features: Sequence[Tensor | None], pixel_values: Tensor | None) -> None:
-        if len(features) != len(self.vision_towers):
+        number = len(self.vision_towers)
+        if len(features) != number:
             raise ValueError(
-                f"image_features: expected one tensor for each of {len(self.vision_towers)} towers, found"
-                f" {len(features)}"
+                f"image_features: expected one tensor for each of {number} towers, found {len(features)}"
             )
         if (pixel_values is None) != all(feature is not None for feature in features):
             found = "both" if pixel_values is not None else "neither for one of the towers"
             raise ValueError(f"forward: expected pixel_values or image_features, found {found}")
         for tower, feature in zip(self.vision_towers, features, strict=True):
-            if feature is None:
-                continue
-            if not tower.frozen:
-                raise ValueError(
-                    "image_features: expected pixel_values for a tower that is trained, found ready-made"
-                    " features"
-                )
-            if feature.dim() != 4 or feature.shape[-1] != tower.channels:
-                raise ValueError(
-                    f"image_features: expected (B, N, M, {tower.channels}), found {tuple(feature.shape)}"
-                )
-
-    def _wanted_heads(self, *, with_losses: bool) -> list[str]:
-        """The heads whose emissions are wanted: the main one, and those whose loss is computed."""
-        weights = self.config.objectives
-        return [name for name in self.heads if name == MAIN_HEAD or (with_losses and weights[name] > 0)]
+            if feature is not None and not tower.frozen:
+                wanted = "pixel_values for a tower that is trained"
+                raise ValueError(f"image_features: expected {wanted}, found ready-made features")
+            if feature is not None and (feature.dim() != 4 or feature.shape[-1] != tower.channels):
+                wanted = f"(B, N, M, {tower.channels})"
+                raise ValueError(f"image_features: expected {wanted}, found {tuple(feature.shape)}")
 
     def run_head(self, name: str, context: Context) -> None:
         """Put a head's emissions into the context, after those that it reads."""
@@ -393,20 +387,15 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 self.run_head(needed, context)
             context.emissions[name] = self.heads[name](context)
 
-    def _decode(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The best tags (B, W), and the posterior (B, W) of each of their spans."""
-        tags = self.crf.decode_batch(emissions, mask=mask)
-        return tags, self.crf.span_scores(emissions, tags, mask=mask)
-
     def _losses(self, context: Context) -> dict[str, Tensor]:
         """The losses whose weight is not 0, by name and before weighting (eq. 13)."""
-        losses = {}
-        for name in (name for name, weight in self.config.objectives.items() if weight > 0):
-            if name in self.heads:
-                losses[name] = self.heads[name].loss(context.emissions[name], context)
-            else:
-                losses[name] = self.objectives[name](context)
-        return losses
+        wanted = [name for name, weight in self.config.objectives.items() if weight > 0]
+        return {
+            name: self.heads[name].loss(context.emissions[name], context)
+            if name in self.heads
+            else self.objectives[name](context)
+            for name in wanted
+        }
 
 
 def _in_windows(ids: Tensor) -> Tensor:

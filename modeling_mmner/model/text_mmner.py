@@ -321,11 +321,8 @@ def encoder_window(encoder: nn.Module) -> int | None:
     """
     limit: int | None = getattr(encoder.config, "max_position_embeddings", None)
     for name, module in encoder.named_modules():
-        if (
-            name.endswith("position_embeddings")
-            and isinstance(module, nn.Embedding)
-            and module.padding_idx is not None
-        ):
+        is_table = name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
+        if is_table and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
     return limit if limit is not None and limit > 0 else None
 

@@ -39,9 +39,8 @@ class VisionTower(nn.Module):
         self.backbone = TimmWrapperModel(
             TimmWrapperConfig(architecture=config.backbone, do_pooling=False, model_args=config.backbone_args)
         )
-        if hasattr(
-            self.backbone.timm_model, "pre_logits"
-        ):  # VGG's layers after its last map, most of its weights
+        # VGG has layers after its last map, which hold most of its weights.
+        if hasattr(self.backbone.timm_model, "pre_logits"):
             self.backbone.timm_model.pre_logits = nn.Identity()
         self.channels: int = self.backbone.timm_model.num_features
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1))

@@ -52,15 +52,11 @@ class TrainingCorpus(Corpus):
 
     def summary(self) -> CorpusSummary:
         """What the run's metrics say of the corpus."""
+        names = ("name", "version_name", "version", "overlap", "chance", "contexts")
         return CorpusSummary(
-            name=self.name,
-            version_name=self.version_name,
-            version=self.version,
+            **{name: getattr(self, name) for name in names},
             posts={split: len(rows) for split, rows in self.splits.items()},
             pictures={split: PictureCounts(**counts) for split, counts in self.pictures.items()},
-            overlap=self.overlap,
-            chance=self.chance,
-            contexts=self.contexts,
             **self.facts,
         )
 

@@ -12,7 +12,6 @@ import torch
 import train_accelerate
 from dataset_scripts.builders.builder import SPLITS
 from dataset_scripts.builders.built_corpus import build_dataset
-from dataset_scripts.builders.editing import remove_posts
 from dataset_scripts.formats.reader import CorpusError
 from modeling_mmner.evaluation.scores import ShownRows, rows_with
 from modeling_mmner.model.processing_mmner import MMNERProcessor
@@ -65,16 +64,6 @@ def test_built_corpus_trains_as_its_raw_files_do(tmp_path, raw):
             assert row | {"image": None} == other | {"image": None}
             picture = row["image"] and Path(row["image"]["path"]).read_bytes()
             assert picture == (other["image"] and other["image"]["bytes"])
-
-
-def test_version_tells_that_posts_were_taken_out(tmp_path, raw):
-    """If it failed, a model card would name a version that the model was not trained on."""
-    build_dataset("conll", tmp_path / "built", **raw)
-    before = load_corpus(CorpusSettings(dataset=str(tmp_path / "built")))
-    remove_posts(tmp_path / "built", ["2"])
-    after = load_corpus(CorpusSettings(dataset=str(tmp_path / "built")))
-    assert after.version_name.startswith(f"{before.version_name}+without-")
-    assert after.splits["train"]["id"] == ["1", "3"]
 
 
 def test_foreign_data_set_needs_tokens_and_tags_alone(tmp_path):
