@@ -54,9 +54,7 @@ def settings_in(kind: type) -> Mapping[str, Setting]:
     """The settings of a dataclass, its fields made by `option`, by their names."""
     hints = get_type_hints(kind)
     return {
-        item.name: Setting(
-            hints[item.name], default_of(item), item.metadata["help"], item.metadata.get("range")
-        )
+        item.name: Setting(hints[item.name], default_of(item), **item.metadata)
         for item in fields(kind)
         if "help" in item.metadata
     }
@@ -240,19 +238,13 @@ class TrainingSettings:
     centre_warmup_epochs: int = option(2, "epochs before the first entity centres", range=_NOT_NEGATIVE)
     centre_refresh_epochs: int = option(2, "epochs between refreshes of the centres", range=_AT_LEAST_ONE)
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where it is fast")
-    compile: bool = option(
-        False, "run encoders and fusion through torch.compile: the first steps take minutes"
-    )
+    compile: bool = option(False, "run encoders and fusion through torch.compile, whose first steps are slow")
     seed: int = option(1, "random seed", range=_NOT_NEGATIVE)
-    num_workers: int | None = option(
-        None, "processes that read; none: by cores, at most 4", range=_NOT_NEGATIVE
-    )
+    num_workers: int | None = option(None, "reading processes; none: by cores, up to 4", range=_NOT_NEGATIVE)
     output_dir: str = option("outputs", "folder of the run's results")
     compare_without_pictures: bool = option(False, "train the same model without pictures too, and compare")
     feature_cache: str = option("auto", "folder of frozen encoders' features; auto: in HF_HOME; off: none")
-    patience: int = option(
-        0, "epochs without a better validation F1 that end it; 0: all", range=_NOT_NEGATIVE
-    )
+    patience: int = option(0, "epochs without a better F1 that end training; 0: all", range=_NOT_NEGATIVE)
     checkpoint_steps: int = option(0, "steps between checkpoints; 0: each epoch alone", range=_NOT_NEGATIVE)
     checkpoints_kept: int = option(2, "checkpoints that stay while training goes on", range=_AT_LEAST_ONE)
     resume: str = option("auto", "auto: the newest checkpoint in output_dir; never; or a checkpoint's folder")
@@ -280,9 +272,7 @@ class Recipe:
 
     name: str = "mlmner"
     description: str = ""
-    terms: dict[str, str] = option(
-        {}, "licences of corpora and encoders, as NAME=LICENCE,PATH=LICENCE; none: published without one"
-    )
+    terms: dict[str, str] = option({}, "licences of corpora and encoders, as NAME=LICENCE; none: without one")
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
