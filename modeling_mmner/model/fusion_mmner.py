@@ -4,6 +4,8 @@ Notation: B batch, W words, R regions of a post, D text width, C vision channels
 features.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -151,7 +153,7 @@ class TextOnlyFusion(Fusion, part="text-only"):
         self.width = widths.text
 
     def forward(
-        self, text: TextStates, regions: list[Regions], *, need_weights: bool = False
+        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
     ) -> FusionOutput:
         """The words (B, W, D) as they are; `regions` is empty."""
         return FusionOutput(features=text.words)
@@ -184,7 +186,7 @@ class CrossModalFusion(Fusion, part="cross-modal"):
         initialization.normal_(self.no_picture, std=0.02)
 
     def forward(
-        self, text: TextStates, regions: list[Regions], *, need_weights: bool = False
+        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
     ) -> FusionOutput:
         """Fuse words (called X in the paper) and the regions of one picture encoder.
 
@@ -244,7 +246,7 @@ class CollaborationFusion(Fusion, part="collaboration"):
         self.output = nn.Linear(len(channels) * width, width)
 
     def forward(
-        self, text: TextStates, regions: list[Regions], *, need_weights: bool = False
+        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
     ) -> FusionOutput:
         """Fuse words and the regions of each picture encoder.
 
@@ -291,7 +293,7 @@ class GVATTFusion(Fusion, part="gvatt"):
         self.word_gate, self.picture_gate, self.mixture = (nn.Linear(2 * width, width) for _ in range(3))
 
     def forward(
-        self, text: TextStates, regions: list[Regions], *, need_weights: bool = False
+        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
     ) -> FusionOutput:
         """Fuse words and the regions of one picture encoder.
 
@@ -342,7 +344,7 @@ class AdaCANFusion(Fusion, part="adacan"):
         self.filtration_gate = GlorotLinear(2 * width, 1, bias=False)
 
     def forward(
-        self, text: TextStates, regions: list[Regions], *, need_weights: bool = False
+        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
     ) -> FusionOutput:
         """Fuse words and the regions of one picture encoder.
 

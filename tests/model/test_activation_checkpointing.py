@@ -87,6 +87,7 @@ def test_batch_norm_is_left_out_with_a_word(caplog):
         assert ("left out of a picture encoder that has batch-norm" in caplog.text) is told
 
 
+@pytest.mark.slow
 def test_trainer_checkpoints_without_changing_the_result(tmp_path):
     """If it failed, TrainingArguments(gradient_checkpointing=True) would train another model."""
     weights, repeated = [], []

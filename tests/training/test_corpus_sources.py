@@ -218,6 +218,7 @@ def test_corpus_whose_splits_are_apart_warns_of_nothing(raw):
     assert corpus.overlap == {"validation": 0, "test": 0, "excluded": False}
 
 
+@pytest.mark.slow
 def test_whole_run_on_a_built_data_set(tmp_path, monkeypatch):
     """If it failed, --dataset FOLDER would not train, or metrics and card not name the corpus version."""
     write_corpus(tmp_path / "raw")
