@@ -25,9 +25,7 @@ CHECKPOINTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", CHECKPOINTED)
 def test_checkpointed_step_is_the_plain_one_in_less_memory(case):
-    """If it failed, saving memory would change what is learned: other dropout, lost gradients, running
-    statistics moved twice.
-    """
+    """If it failed, saving memory would change dropout, gradients or running statistics."""
     settings, options = CHECKPOINTED[case]
     plain, batch = ready_model(**settings, dropout=0.3).train(), tiny_batch()
     plain.text_tower.requires_grad_(case != "text frozen")

@@ -94,9 +94,7 @@ def test_nt_xent_equals_its_equation(count, temperature):
 
 
 def test_nt_xent_of_orthogonal_pairs_is_known():
-    """If it failed, the loss and the loops of this file would share a mistake: cosines of 1 and 0 leave one
-    logarithm.
-    """
+    """If it failed, the loss and the loops of this file would share a mistake."""
     vectors = 5 * torch.eye(3)
     expected = -math.log(math.exp(2) / (math.exp(2) + 4))
     assert nt_xent(vectors, vectors, temperature=0.5).item() == pytest.approx(expected, abs=1e-6)
@@ -119,9 +117,7 @@ def test_nt_xent_is_of_full_precision_under_autocast():
 
 @pytest.mark.parametrize("temperature", [0.5, 0.1])
 def test_alignment_equals_its_equation(temperature):
-    """If it failed, the heads, the mean over regions or the sum over picture encoders would not be those
-    described.
-    """
+    """If it failed, the heads, the mean over regions or the sum over encoders would be others."""
     alignment, context = make_alignment(alignment_temperature=temperature), make_context()
     loss, expected = alignment(context), naive_alignment(alignment, context, temperature)
     close(loss.double(), expected)
@@ -184,9 +180,7 @@ def test_any_fusion_with_pictures_can_be_aligned():
 
 @pytest.mark.parametrize("sentence_vector", ["mean", "pooler"])
 def test_total_is_that_of_the_paper(sentence_vector):
-    """If it failed, the weights 1.6 and 0.4 would not be 2 * (alpha * L_CRF + (1 - alpha) * L_cl) with alpha
-    = 0.8.
-    """
+    """If it failed, the total would not be 2 * (alpha * L_CRF + (1 - alpha) * L_cl) with alpha = 0.8."""
     model = tiny_model(fusion="collaboration", sentence_vector=sentence_vector)
     batch = tiny_batch((5, 3, 7, 4), (1, 0, 2, 1))
     output, context = model(**batch), model.encode(**batch)

@@ -235,29 +235,13 @@ def test_what_stands_in_masked_places_changes_no_bit(name):
 @each_fusion
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_finite(name, dtype):
-    """If it failed, an empty text or a missing picture would turn a whole batch, or its gradient, into
-    NaN.
-    """
+    """If it failed, an empty text or a missing picture would turn a whole batch into NaN."""
     fusion, (words, word_mask, sentence, regions, region_mask) = make_fusion(name).to(dtype), make_inputs()
     halves = [tensor.detach().to(dtype).requires_grad_() for tensor in (words, sentence, regions)]
     features = fuse(fusion, halves[0], word_mask, halves[1], halves[2], region_mask).features
     assert features.dtype == dtype and features.isfinite().all()
     found = gradients(features.float().square().sum(), [*halves, *fusion.parameters()])
     assert all(gradient.isfinite().all() for gradient in found)
-
-
-@each_fusion
-def test_no_pixel_of_a_missing_picture_matters(name):
-    """If it failed, whatever stands in the place of a missing picture would be seen by the whole model."""
-    model, batch = tiny_model(fusion=name, text_tower="bilstm"), tiny_batch()
-    other = torch.where(
-        batch["image_mask"][..., None, None, None], batch["pixel_values"], 255 - batch["pixel_values"]
-    )
-    assert not torch.equal(other, batch["pixel_values"])
-    assert torch.equal(model(**batch | {"pixel_values": other}).logits, model(**batch).logits)
-    nothing = batch | {"image_mask": torch.zeros_like(batch["image_mask"])}
-    words = model.encode(**nothing).text.words
-    assert torch.equal(model.encode(**nothing).fused.features, without_picture(name, words))
 
 
 # As printed, the query does not guide the attention
@@ -283,9 +267,7 @@ def test_sentence_does_not_change_gvatt_s_attention():
 
 
 def test_query_does_not_change_adacan_s_attentions():
-    """If it failed, the attentions would not be the printed ones: tanh of a concatenation is a concatenation
-    of two tanh.
-    """
+    """If it failed, the attentions would not be the printed ones, whose query the softmax cancels."""
     fusion, inputs = make_fusion("adacan"), make_inputs()
     words, word_mask = inputs[:2]
     rows = fuse(fusion, *inputs).attention[0, :, :3]
@@ -388,13 +370,6 @@ def test_share_of_0_is_the_head_without_it():
     assert set(model.heads) == {"crf"} and model(**tiny_batch()).loss.isfinite()
 
 
-def test_share_without_a_boundary_head_is_refused():
-    """If it failed, the first batch would end in a KeyError."""
-    message = r"boundary_share: expected 'boundary', which it reads, among the objectives, found \['crf'\]"
-    with pytest.raises(ValueError, match=message):
-        tiny_model(objectives={"crf": 1.0}, boundary_share=0.5)
-
-
 def test_model_adds_the_boundary_head_s_own_emissions():
     """If it failed, the tagging would read other boundary emissions than those that are trained."""
     model, batch = tiny_model(**UMT), tiny_batch()
@@ -422,9 +397,7 @@ def test_conversion_survives_saving(dtype, tmp_path):
 
 
 def test_conversion_is_that_of_the_labels_a_model_is_fine_tuned_to(tmp_path):
-    """If it failed, a model fine-tuned to other entity types would add boundary emissions to the wrong
-    labels.
-    """
+    """If it failed, a fine-tuned model would add boundary emissions to the wrong labels."""
     labels = LABEL_SETS["type without I-"]
     tiny_model(**UMT).save_pretrained(tmp_path)
     named = {
@@ -433,3 +406,10 @@ def test_conversion_is_that_of_the_labels_a_model_is_fine_tuned_to(tmp_path):
     }
     model = MMNERForTokenClassification.from_pretrained(tmp_path, ignore_mismatched_sizes=True, **named)
     assert torch.equal(model.heads["crf"].conversion, naive_conversion(labels))
+
+
+def test_share_without_a_boundary_head_is_refused():
+    """If it failed, the first batch would end in a KeyError."""
+    message = r"boundary_share: expected 'boundary', which it reads, among the objectives, found \['crf'\]"
+    with pytest.raises(ValueError, match=message):
+        tiny_model(objectives={"crf": 1.0}, boundary_share=0.5)

@@ -192,16 +192,6 @@ def test_batch_without_regions_equals_batch_with_masked_ones(pooled):
     assert there.attention is None or gone.attention.shape == (len(WORDS), max(WORDS), 0)
 
 
-def test_each_tower_has_weights_of_its_own():
-    """If it failed, two picture encoders would be read by one attention, which fits neither."""
-    fusion = make_fusion((False, False))
-    names = {name.split(".")[1] for name, _ in fusion.named_parameters() if name.startswith("readers")}
-    assert (
-        names == {"0", "1"} and len({id(parameter) for parameter in fusion.parameters()}) == 2 * (8 + 2) + 2
-    )
-    assert [reader.key.in_features for reader in fusion.readers] == list(CHANNELS)
-
-
 @each_set_of_towers
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_dropout_acts_in_training_alone(pooled, dropout):

@@ -51,9 +51,7 @@ def test_defaults_are_those_of_mlmner():
 
 
 def test_defaults_of_collaboration_are_those_of_2m_ner():
-    """If it failed, the fusion alone would not make the paper's model: CLIP's ViT trained, ResNet-152 pooled
-    and frozen.
-    """
+    """If it failed, the fusion alone would not make the paper's model."""
     config = MMNERConfig(fusion="collaboration")
     assert config.objectives == {"crf": 1.6, "alignment": 0.4}
     assert (config.alignment_temperature, config.sentence_vector) == (0.5, "mean")
@@ -132,9 +130,7 @@ def test_misspelt_override_is_refused(loader, tmp_path):
     ["weights_only", "use_kernels", "key_mapping", "tp_plan", "state_dict", "gguf_file", "device_map"],
 )
 def test_options_of_loading_are_no_business_of_the_config(option):
-    """Regression: the config kept a list of transformers' own options, and what was not on it stopped
-    `pipeline`.
-    """
+    """Regression: transformers' own options that were not on the config's list stopped `pipeline`."""
     assert MMNERConfig.from_dict(tiny_config().to_dict(), **{option: None}).fusion == "cross-modal"
 
 
@@ -155,9 +151,7 @@ REFUSED_TYPES = {
     ("key", "value", "message"), [(key, *row) for key, row in REFUSED_TYPES.items()], ids=REFUSED_TYPES
 )
 def test_value_of_another_type_is_refused(key, value, message):
-    """If it failed, a value from the command line or a JSON file would fail much later, or be read as
-    another.
-    """
+    """If it failed, a value from a JSON file would fail much later, or be read as another."""
     with pytest.raises(TypeError, match=message):
         MMNERConfig(**{key: value})
 
@@ -249,9 +243,7 @@ def test_config_is_the_same_after_saving(settings, loader, tmp_path):
 
 
 def test_order_of_tasks_is_the_same_after_saving(tmp_path):
-    """Regression: JSON's sorted keys changed the order in which losses are summed, and with it their last
-    bit.
-    """
+    """Regression: JSON's sorted keys changed the order in which losses are summed, so their last bit."""
     config = tiny_config(objectives={"clustering": 0.5, "boundary": 0.1, "crf": 2.0})
     config.save_pretrained(tmp_path)
     loaded = MMNERConfig.from_pretrained(tmp_path)
@@ -259,9 +251,7 @@ def test_order_of_tasks_is_the_same_after_saving(tmp_path):
 
 
 def test_defaults_of_two_configs_are_apart():
-    """If it failed, changing one model's towers or weights would change the defaults of all that are made
-    after it.
-    """
+    """If it failed, changing one model's towers would change the defaults of all made after it."""
     one = MMNERConfig(fusion="collaboration")
     one.vision_towers[0]["mean"][0], one.objectives["crf"] = 9.0, 9.0
     other = MMNERConfig(fusion="collaboration")
@@ -275,13 +265,6 @@ def test_default_towers_have_the_normalisation_of_their_weights():
             weights = timm.get_pretrained_cfg(tower.backbone)
             assert (tuple(tower.mean), tuple(tower.std)) == (weights.mean, weights.std), tower.backbone
             assert weights.input_size == (3, tower.image_size, tower.image_size)
-
-
-def test_text_config_may_be_a_config_or_its_dict():
-    """If it failed, `text_config=AutoConfig.from_pretrained(...)` would be another encoder than its dict."""
-    settings = {name: value for name, value in TEXT.items() if name != "model_type"}
-    one, other = tiny_config(text_config=BertConfig(**settings)), tiny_config(text_config=TEXT)
-    assert one.text_config.to_dict() == other.text_config.to_dict()
 
 
 def test_dtype_of_the_text_encoder_s_checkpoint_does_not_count():
@@ -322,3 +305,10 @@ def test_towers_are_filled_in_and_apart():
 def test_types_are_checked_as_a_reader_expects(value, hint, fits):
     """If it failed, 1 would be refused as a float, or True be taken for a number."""
     assert fits_type(value, hint) is fits
+
+
+def test_text_config_may_be_a_config_or_its_dict():
+    """If it failed, `text_config=AutoConfig.from_pretrained(...)` would be another encoder than its dict."""
+    settings = {name: value for name, value in TEXT.items() if name != "model_type"}
+    one, other = tiny_config(text_config=BertConfig(**settings)), tiny_config(text_config=TEXT)
+    assert one.text_config.to_dict() == other.text_config.to_dict()

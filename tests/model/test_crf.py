@@ -84,9 +84,7 @@ def test_decoding_equals_enumeration_of_legal_sequences(labels):
 
 @each_label_set
 def test_posteriors_equal_enumeration_of_legal_sequences(labels):
-    """If it failed, the probabilities of the words' labels would be wrong, at texts' ends or where illegal
-    labels tempt.
-    """
+    """If it failed, the probabilities of labels would be wrong at texts' ends or beside illegal ones."""
     crf, (emissions, _, mask) = make_crf(labels), make_batch(labels)
     expected = torch.zeros(*mask.shape, len(labels), dtype=torch.double)
     for row, length in enumerate(mask.sum(1)):
@@ -98,9 +96,7 @@ def test_posteriors_equal_enumeration_of_legal_sequences(labels):
 
 @each_label_set
 def test_span_scores_equal_enumeration_of_legal_sequences(labels):
-    """If it failed, an entity's score would not be the probability of exactly that entity, with both its
-    borders.
-    """
+    """If it failed, an entity's score would not be the probability of exactly that entity."""
     crf, (emissions, _, mask) = make_crf(labels), make_batch(labels, copies=4)
     tags = crf.decode_batch(emissions, mask=mask)
     expected, longest = torch.zeros(mask.shape, dtype=torch.double), 0
@@ -261,9 +257,7 @@ BAD_INPUTS = {
 @pytest.mark.parametrize(("emissions", "mask", "message"), BAD_INPUTS.values(), ids=BAD_INPUTS)
 @pytest.mark.parametrize("method", ["negative_log_likelihood", "decode_batch", "posteriors", "span_scores"])
 def test_unfit_inputs_are_refused(method, emissions, mask, message):
-    """If it failed, a mask with a hole or another slip would give silently wrong figures, as in
-    pytorch-crf.
-    """
+    """If it failed, a mask with a hole would give silently wrong figures, as in pytorch-crf."""
     others = (
         [torch.zeros(1, 3, dtype=torch.long)] if method in ("negative_log_likelihood", "span_scores") else []
     )

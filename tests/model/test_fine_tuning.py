@@ -175,18 +175,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("loader", [AutoModel, MMNERForTokenClassification, AutoConfig])
 @pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
 def test_overrides_of_a_saved_config_are_checked(saved, loader, change, message):
-    """Regression: transformers sets overrides on the finished config, so I- without B-, or a dropout of 1.5,
-    came through.
-    """
+    """Regression: transformers sets overrides where nothing checks them: a dropout of 1.5 came through."""
     leave = {} if loader is AutoConfig else {"ignore_mismatched_sizes": True}
     with pytest.raises(ValueError, match=message):
         loader.from_pretrained(saved["mlmner"], **change, **leave)
 
 
 def test_overrides_of_a_saved_config_are_filled_in(saved):
-    """Regression: a tower given by its name alone stayed without size and normalisation, and a part of
-    text_config must merge.
-    """
+    """Regression: a tower given by its name alone stayed without size and normalisation."""
     config = AutoConfig.from_pretrained(
         saved["mlmner"], vision_towers=[{"backbone": "resnet18"}], text_config={"num_labels": 7}
     )
@@ -195,9 +191,7 @@ def test_overrides_of_a_saved_config_are_filled_in(saved):
 
 
 def test_weights_in_memory_load_with_leave_to_mismatch(saved):
-    """Regression: without a folder there are no saved labels to compare with, and looking for them asked the
-    Hub for 'None'.
-    """
+    """Regression: looking for the saved labels of weights in memory asked the Hub for 'None'."""
     model = MMNERForTokenClassification.from_pretrained(saved["mlmner"])
     again = MMNERForTokenClassification.from_pretrained(
         None, config=model.config, state_dict=model.state_dict(), ignore_mismatched_sizes=True
@@ -207,9 +201,7 @@ def test_weights_in_memory_load_with_leave_to_mismatch(saved):
 
 @pytest.mark.parametrize("loader", [AutoProcessor, MMNERProcessor])
 def test_processor_takes_the_new_labels(saved, loader, tmp_path):
-    """Regression: AutoProcessor.from_pretrained(..., labels=...) stopped, since the tokenizer took them for
-    the model's.
-    """
+    """Regression: AutoProcessor.from_pretrained(..., labels=...) stopped: the tokenizer took them."""
     old = AutoProcessor.from_pretrained(saved["mlmner"])
     processor = loader.from_pretrained(saved["mlmner"], labels=NEW, use_fast=True)
     kept = [(one.image_size, one.word_rule) for one in (processor, old)]
@@ -273,9 +265,7 @@ def test_fine_tunes_without_the_package(saved, tmp_path):
 
 
 def test_training_without_labels_is_refused():
-    """If it failed, label smoothing or another loss of the Trainer would train with cross-entropy in the
-    CRF's place.
-    """
+    """If it failed, label smoothing would train with cross-entropy in the CRF's place."""
     model, batch = tiny_model(dropout=0.5), tiny_batch()
     labels = batch.pop("labels")
     assert model(**batch).tags.shape == labels.shape
@@ -294,9 +284,7 @@ def test_training_without_labels_is_refused():
     [("mlmner", "float16", 0.02)] + [(name, torch.bfloat16, 0.1) for name in MODELS],
 )
 def test_half_precision_finds_nearly_the_same_entities(saved, name, dtype, tolerance, tmp_path):
-    """If it failed, half precision would not run, spoil the CRFs, find other entities, or not survive
-    saving.
-    """
+    """If it failed, half precision would spoil the CRFs, find other entities, or not survive saving."""
     batch = tiny_batch((9, 8, 7, 12, 3), (1, 0, 2, 0, 1))
     precise, half = (AutoModel.from_pretrained(saved[name], dtype=one) for one in ("auto", dtype))
     assert precise.dtype == torch.float32 and str(half.dtype).endswith(str(dtype).removeprefix("torch."))
@@ -332,9 +320,7 @@ def test_bfloat16_learns_other_labels(saved, name):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_attention_over_nothing_stays_finite_in_half_precision(dtype, need_weights):
-    """Regression: in float16 a score below -16 beside the lowest number was -inf, and a row masked throughout
-    NaN.
-    """
+    """Regression: in float16 a row masked throughout was NaN, where a score was below -16."""
     attention = Attention(16, 2, dropout=0.0).to(dtype)
     nn.init.constant_(attention.query.bias, 20)
     nn.init.constant_(attention.key.bias, -20)
@@ -414,9 +400,7 @@ def test_adapter_gives_the_tuned_model_back(saved, name, tmp_path):
 
 
 def test_picture_encoder_stands_still_under_an_adapter():
-    """If it failed, batch-norm would move in training, which no adapter saves, and the tuned model could not
-    be had again.
-    """
+    """If it failed, batch-norm, which no adapter saves, would move in training."""
     model = tiny_model(tower={"frozen": False})
     (tower,) = model.vision_towers
     before = copy.deepcopy(tower.state_dict())
@@ -429,9 +413,7 @@ def test_picture_encoder_stands_still_under_an_adapter():
 
 @each_encoder
 def test_folder_of_an_adapter_loads_with_its_labels(saved, name, tmp_path):
-    """Regression: fresh label layers overwrote the entity centres that transformers had loaded with the
-    adapter.
-    """
+    """Regression: fresh label layers overwrote the entity centres that came with the adapter."""
     tuned, batch = tuned_with_lora(saved[name]), tiny_batch()
     tuned.save_pretrained(tmp_path)
     assert_same_output(with_labels(tmp_path, NEW)(**batch), tuned(**batch))

@@ -150,9 +150,7 @@ def test_attention_equals_one_head_at_a_time():
 
 
 def test_self_attention_layer_equals_that_of_pytorch():
-    """If it failed, "a standard Transformer layer" would be another one: other norms, other activation, other
-    width.
-    """
+    """If it failed, "a standard Transformer layer" would have other norms or another activation."""
     torch.manual_seed(5)
     ours = TransformerLayer(WIDTH, 4, dropout=0.0)
     stir(ours)

@@ -51,9 +51,7 @@ def move_probabilities(found: Posterior, crf: CRF) -> torch.Tensor:
 )
 @property_test
 def test_probabilities_equal_logarithms(lengths, spread, seed):
-    """If it failed, the fast sums would be other ones, for short texts in a batch or where a model is very
-    sure.
-    """
+    """If it failed, the fast sums would be wrong for short texts in a batch, or for a sure model."""
     crf = crf_of(seed)
     emissions, mask = texts(lengths, spread=spread, seed=seed)
     with torch.no_grad():
@@ -125,9 +123,7 @@ def losses(
 )
 @property_test
 def test_loss_by_probabilities_equals_that_by_logarithms(lengths, spread, seed):
-    """If it failed, models would learn something else than the likelihood, for short texts in a batch or for
-    a sure model.
-    """
+    """If it failed, models would learn something else than the likelihood."""
     loss, gradients = losses(lengths, spread=spread, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lattice_mmner, "_WIDEST", 0.0)

@@ -114,9 +114,7 @@ def test_pixels_of_a_missing_picture_change_no_bit(settings, training):
 
 @each_system
 def test_ways_to_say_no_picture_agree(settings):
-    """If it failed, a text would be tagged otherwise as (B, 0, ...) pixels, as None, or with all pictures
-    masked.
-    """
+    """If it failed, no picture would be one thing as (B, 0, ...) pixels and another as None."""
     model, batch = ready_model(**settings), tiny_batch()
     texts = without(batch, "pixel_values", "image_mask")
     none = model(**texts)
@@ -150,14 +148,6 @@ def test_two_pictures_both_matter_in_either_order(settings):
     for kept in ([True, False], [False, True]):
         one = model(**batch | {"image_mask": torch.tensor([kept])}).logits
         assert (one - both).abs().max() > 1e-3
-
-
-def test_text_only_model_never_looks_at_pictures():
-    """If it failed, a text baseline would not be one."""
-    model, batch = tiny_model(fusion="text-only"), tiny_batch()
-    texts = without(batch, "pixel_values", "image_mask")
-    assert not model.vision_towers
-    assert torch.equal(model(**batch).logits, model(**texts).logits)
 
 
 def test_attention_mask_may_be_left_out_where_nothing_is_padded():
@@ -194,12 +184,6 @@ def test_tags_and_scores_are_those_of_the_crf_over_the_logits(settings):
     context = model.encode(**batch)
     model.run_head("crf", context)
     assert torch.equal(output.logits, context.emissions["crf"])
-
-
-def test_training_decodes_nothing():
-    """If it failed, every training step would pay for a decoding that nobody reads."""
-    output = tiny_model().train()(**tiny_batch())
-    assert output.tags is None and output.span_scores is None and output.loss is not None
 
 
 def test_without_labels_there_is_no_loss():
@@ -239,9 +223,7 @@ def test_tuple_holds_what_the_output_holds():
 
 @each_system
 def test_model_is_the_same_after_saving(settings, tmp_path):
-    """If it failed, a saved model would not be the trained one: its centres, CRFs or normalisation would be
-    lost.
-    """
+    """If it failed, a saved model would have lost its centres, CRFs or normalisation."""
     model, batch = ready_model(**settings), tiny_batch()
     if "clustering" in model.objectives:
         model.objectives["clustering"].has_centre[1] = False
@@ -420,3 +402,17 @@ def test_embeddings_can_be_replaced_and_resized():
     assert torch.equal(model(**batch).logits, before)
     model.set_input_embeddings(nn.Embedding(VOCABULARY, 32))
     assert not torch.equal(model(**batch).logits, before)
+
+
+def test_text_only_model_never_looks_at_pictures():
+    """If it failed, a text baseline would not be one."""
+    model, batch = tiny_model(fusion="text-only"), tiny_batch()
+    texts = without(batch, "pixel_values", "image_mask")
+    assert not model.vision_towers
+    assert torch.equal(model(**batch).logits, model(**texts).logits)
+
+
+def test_training_decodes_nothing():
+    """If it failed, every training step would pay for a decoding that nobody reads."""
+    output = tiny_model().train()(**tiny_batch())
+    assert output.tags is None and output.span_scores is None and output.loss is not None

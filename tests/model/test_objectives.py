@@ -108,9 +108,7 @@ def naive_clustering(context: Context, labels: list[str], centres: dict[str, Ten
 
 
 def test_boundary_loss_equals_its_equation():
-    """If it failed, boundary detection would not be its own layer, classifier and CRF over B, I and O without
-    types.
-    """
+    """If it failed, boundary detection would not be a layer, classifier and CRF of its own."""
     boundary, context = make_boundary(), make_context(width=32)
     loss, expected = boundary.loss(boundary(context), context), naive_boundary(boundary, context)
     close(loss, expected)
@@ -160,9 +158,7 @@ def test_clustering_loss_equals_its_equation(types):
 
 
 def test_type_without_centre_is_skipped():
-    """If it failed, a type that the training data lacks would pull its words to the origin and push the
-    others from it.
-    """
+    """If it failed, a type that training lacks would pull its words to the origin."""
     types = ["PER", "LOC", "ORG"]
     labels, clustering = bio_labels(types), make_clustering(types, present=[True, False, True])
     context = make_context(labels)
@@ -188,9 +184,7 @@ def test_gradient_is_finite_at_a_centre(distance):
 
 
 def test_clustering_loss_of_nothing_is_exactly_zero():
-    """If it failed, the warm-up epochs would pull all entities to the origin, or a batch without entities
-    give NaN, or end a run that trains on this loss alone: no gradient to go back.
-    """
+    """If it failed, warm-up would pull entities to the origin, or a batch without any give NaN."""
     without_centres = EntityClustering(tiny_config(), Widths(WIDTH, (), 4, 2 * WIDTH))
     assert without_centres(make_context()) == 0
     clustering, context = make_clustering(["PER", "LOC"]), make_context()

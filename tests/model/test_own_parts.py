@@ -73,9 +73,7 @@ def own_recipe(monkeypatch, tmp_path) -> Path:
 
 
 def test_own_parts_train_and_come_back(own_recipe, tmp_path):
-    """If it failed, a fusion or an objective that is added by its class, row and recipe would not be a part
-    like the others.
-    """
+    """If it failed, a part added by its class, row and recipe would not be one like the others."""
     write_corpus(tmp_path)
     folders = {
         "data_dir": str(tmp_path),

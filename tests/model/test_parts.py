@@ -163,9 +163,7 @@ def test_a_head_runs_after_those_that_it_reads(reading, calls, weight, labelled)
 
 
 def test_heads_that_cannot_run_are_refused(reading, monkeypatch):
-    """If it failed, a head without what it reads would end in a KeyError, two that read each other in a
-    loop.
-    """
+    """If it failed, a head would end in a KeyError, or two that read each other in a loop."""
     with pytest.raises(ValueError, match=r"head 'crf' reads the emissions of \['boundary'\], expected them"):
         model_of(crf=1.0)
     monkeypatch.setattr(BoundaryDetection, "reads", ("crf",))

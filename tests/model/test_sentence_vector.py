@@ -66,9 +66,7 @@ def test_pooler_is_the_encoder_s_own(kind):
 
 @pytest.mark.parametrize("sentence_vector", ["mean", "pooler"])
 def test_sentence_vector_learns_from_the_alignment(sentence_vector):
-    """If it failed, the alignment would train the pictures alone: the encoder, or its pooler, would get no
-    gradient.
-    """
+    """If it failed, the alignment would train the pictures alone."""
     model = tiny_model(fusion="collaboration", sentence_vector=sentence_vector).train()
     model(**tiny_batch()).losses["alignment"].backward()
     encoder = dict(model.text_tower.encoder.named_parameters())
@@ -160,9 +158,7 @@ def test_pooler_that_a_recipe_asks_for_is_loaded_or_refused(tmp_path: Path):
 
 
 def test_encoder_is_loaded_once(tmp_path: Path, monkeypatch):
-    """Regression: 2M-NER loaded its text encoder once to see whether it has a pooler, and once more for its
-    weights.
-    """
+    """Regression: 2M-NER loaded its text encoder once to look for a pooler, and again for its weights."""
     BertModel(
         BertConfig(**{name: value for name, value in TEXT.items() if name != "model_type"})
     ).save_pretrained(tmp_path)

@@ -137,9 +137,7 @@ def test_longer_windows_than_the_encoder_reads_are_refused():
 
 @each_encoder
 def test_window_is_what_the_encoder_can_read(kind):
-    """If it failed, long texts would index past the position table: RoBERTa's 514 positions serve 512
-    sub-tokens.
-    """
+    """If it failed, long texts would index past the position table."""
     settings, expected = ENCODERS[kind]
     tower = TransformerTower(
         tiny_config(fusion="text-only", text_config={"model_type": kind, **settings})
@@ -152,9 +150,7 @@ def test_window_is_what_the_encoder_can_read(kind):
 
 @each_encoder
 def test_every_encoder_runs_in_the_model_post_by_post_and_batched(kind):
-    """If it failed, "any transformers encoder" would be wrong: padding, windows or special ids would be
-    another's.
-    """
+    """If it failed, padding, windows or special ids would be those of one encoder alone."""
     model = tiny_model(text_config={"model_type": kind, **ENCODERS[kind][0]})
     batch = tiny_batch((25, 4), (1, 0))
     padding = batch["attention_mask"] == 0
@@ -169,9 +165,7 @@ def test_every_encoder_runs_in_the_model_post_by_post_and_batched(kind):
 
 @pytest.mark.parametrize("kind", ["roberta", "deberta-v2", "modernbert", "xlnet"])
 def test_every_encoder_is_the_same_after_saving(kind, tmp_path):
-    """If it failed, buffers that an encoder does not save (positions, rotary frequencies) would be garbage
-    after loading.
-    """
+    """If it failed, buffers that an encoder does not save would be garbage after loading."""
     model = tiny_model(text_config={"model_type": kind, **ENCODERS[kind][0]})
     model.save_pretrained(tmp_path)
     loaded = MMNERForTokenClassification.from_pretrained(tmp_path)

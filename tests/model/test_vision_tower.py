@@ -131,9 +131,7 @@ def test_trained_tower_learns():
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_frozen_tower_is_still_frozen_after_loading(frozen, tmp_path):
-    """Regression: loading made a frozen tower trainable: optimizers held it, and DDP waited for its
-    gradients.
-    """
+    """Regression: loading made a frozen tower trainable, and DDP waited for its gradients."""
     tiny_model(tower={"frozen": frozen}).save_pretrained(tmp_path)
     model = MMNERForTokenClassification.from_pretrained(tmp_path)
     assert {parameter.requires_grad for parameter in model.vision_towers.parameters()} == {not frozen}
@@ -179,9 +177,7 @@ def test_each_picture_stands_in_its_own_place():
 
 
 def test_backbone_runs_on_existing_pictures_alone():
-    """If it failed, missing pictures would cost time and, in a trained tower, spoil the batch-norm
-    statistics.
-    """
+    """If it failed, missing pictures would cost time, or spoil the batch-norm statistics."""
     tower, batch, seen = make_tower(frozen=False), tiny_batch(), []
     tower.backbone.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     tower(batch["pixel_values"], image_mask=batch["image_mask"])
@@ -204,20 +200,6 @@ def test_ready_made_features_equal_pixels_bit_for_bit(settings):
         assert torch.equal(model(**with_features(batch, features[0])).logits, computed.logits)
 
 
-def test_whole_map_may_be_given_to_a_pooled_tower():
-    """If it failed, a cache of regions would have to be made anew for a system that pools them."""
-    model, batch = (
-        frozen_model({"fusion": "collaboration", "vision_towers": [TOWER | {"pooled": True}]}),
-        tiny_batch(),
-    )
-    features = features_of(frozen_model({"fusion": "cross-modal"}), batch)
-    model.vision_towers[0].load_state_dict(
-        frozen_model({"fusion": "cross-modal"}).vision_towers[0].state_dict()
-    )
-    assert features[0].shape == (3, 2, 4, 32)
-    assert torch.equal(model(**with_features(batch, features)).logits, model(**batch).logits)
-
-
 @each_system
 def test_not_a_number_in_features_of_missing_pictures_is_harmless(settings):
     """If it failed, uninitialised memory in a cache of features would reach the tags."""
@@ -231,16 +213,6 @@ def test_not_a_number_in_features_of_missing_pictures_is_harmless(settings):
     assert all(
         parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None
     )
-
-
-@each_system
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_features_stored_in_half_precision_are_read(settings, dtype):
-    """Regression: a cache in float16 ended in "mat1 and mat2 must have the same dtype"."""
-    model, batch = frozen_model(settings), tiny_batch()
-    features = [part.to(dtype) for part in features_of(model, batch)]
-    expected = model(**with_features(batch, [part.float() for part in features]))
-    assert torch.equal(model(**with_features(batch, features)).logits, expected.logits)
 
 
 def test_features_for_a_trained_tower_are_refused():
@@ -277,9 +249,7 @@ def test_pixels_and_features_at_once_are_refused():
 
 @pytest.mark.parametrize("kind", ["resnet", "swin"])
 def test_pooled_tower_gives_timm_s_own_pooled_features(kind):
-    """If it failed, "average-pooled" would be another mean than the one that the backbone was pretrained
-    with.
-    """
+    """If it failed, "pooled" would be another mean than that of the pretraining."""
     settings, _ = TOWERS[kind]
     tower, batch = make_tower(**settings, pooled=True), tiny_batch(pictures=(1, 0, 1))
     vectors, mask = see(tower, batch["pixel_values"], image_mask=batch["image_mask"])
@@ -312,9 +282,7 @@ def test_pooled_tower_averages_the_pictures_that_are_there(kind):
 
 
 def test_pooled_tower_of_a_batch_without_pictures_gives_zeros_and_does_not_run():
-    """If it failed, a batch of text alone would be the mean of no region: NaN, or another shape than the
-    fusion reads.
-    """
+    """If it failed, a batch of text alone would be the mean of no region, NaN."""
     tower, seen = make_tower(pooled=True), []
     tower.backbone.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     for number in (0, 2):
@@ -325,9 +293,7 @@ def test_pooled_tower_of_a_batch_without_pictures_gives_zeros_and_does_not_run()
 
 
 def test_two_towers_see_one_picture_each_at_its_size_and_in_its_normalisation():
-    """If it failed, the second tower would see the first one's pixels: too large, or normalised for another
-    backbone.
-    """
+    """If it failed, the second tower would see the first one's pixels."""
     small = VIT | {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
     large = TOWER | {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "pooled": True}
     model = tiny_model(fusion="collaboration", vision_towers=[small, large])
@@ -389,9 +355,7 @@ def test_tower_of_vgg_ends_with_its_last_map(size):
 
 
 def test_weights_of_a_whole_vgg_are_loaded_into_its_tower(tmp_path):
-    """If it failed, pretrained weights, which have the layers that the tower leaves out, would be refused or
-    not be loaded.
-    """
+    """If it failed, pretrained weights with the layers that the tower leaves out would be refused."""
     torch.manual_seed(2)
     whole = timm.create_model("vgg11", num_classes=1000, **VGG["backbone_args"]).eval()
     saved = whole.state_dict()
@@ -414,3 +378,27 @@ def test_weights_of_a_whole_vgg_are_loaded_into_its_tower(tmp_path):
     model.save_pretrained(tmp_path / "model")
     loaded = MMNERForTokenClassification.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits, atol=1e-6, rtol=1e-5)
+
+
+def test_whole_map_may_be_given_to_a_pooled_tower():
+    """If it failed, a cache of regions would have to be made anew for a system that pools them."""
+    model, batch = (
+        frozen_model({"fusion": "collaboration", "vision_towers": [TOWER | {"pooled": True}]}),
+        tiny_batch(),
+    )
+    features = features_of(frozen_model({"fusion": "cross-modal"}), batch)
+    model.vision_towers[0].load_state_dict(
+        frozen_model({"fusion": "cross-modal"}).vision_towers[0].state_dict()
+    )
+    assert features[0].shape == (3, 2, 4, 32)
+    assert torch.equal(model(**with_features(batch, features)).logits, model(**batch).logits)
+
+
+@each_system
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_stored_in_half_precision_are_read(settings, dtype):
+    """Regression: a cache in float16 ended in "mat1 and mat2 must have the same dtype"."""
+    model, batch = frozen_model(settings), tiny_batch()
+    features = [part.to(dtype) for part in features_of(model, batch)]
+    expected = model(**with_features(batch, [part.float() for part in features]))
+    assert torch.equal(model(**with_features(batch, features)).logits, expected.logits)

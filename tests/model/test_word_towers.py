@@ -174,9 +174,7 @@ def character_part(kind: str) -> CharacterCNN | CharacterBiLSTM:
 
 @pytest.mark.parametrize("kind", ["cnn", "bilstm"])
 def test_character_part_equals_its_equations_word_by_word(kind):
-    """If it failed, the padding of a word, its neighbours or its middle would be read in place of what the
-    papers say.
-    """
+    """If it failed, a word's padding or its neighbours would be read."""
     part, ids = character_part(kind), spelt_ids()
     found = part(ids)
     assert found.shape == (len(SPELT), part.width) and found[1].eq(0).all()
@@ -271,14 +269,6 @@ def test_rare_words_are_unknown_half_of_the_time_in_training(training):
         assert abs(changed[:, rare - 5 :].float().mean() - training / 2) < 0.02
 
 
-def test_vocabulary_without_rare_words_forgets_none():
-    """If it failed, words of somebody's own tokenizer would be made unknown at random."""
-    tower = make_tower("bilstm").train()  # tiny vocabularies have no rare words
-    seen, ids = seen_by(tower.encoder), torch.arange(100)[None]
-    tower.read_words(ids, word_mask=torch.ones(1, 100, dtype=torch.bool), character_ids=None)
-    assert torch.equal(seen[0], ids)
-
-
 @each_kind
 def test_inputs_are_dropped_in_training_alone_and_the_same_for_both_bilstms(kind):
     """If it failed, the sentence vector would be of other words than the word states."""
@@ -315,9 +305,7 @@ def test_second_bilstm_is_built_where_the_sentence_is_read(fusion, objectives, t
 
 @each_kind
 def test_embeddings_are_drawn_as_their_papers_say(kind):
-    """Regression: words and characters began five times smaller, as a Transformer's, where a BiLSTM hardly
-    sees them.
-    """
+    """Regression: words and characters began five times smaller, as a Transformer's."""
     torch.manual_seed(6)
     sizes = {"word_width": 50, "character_lstm_width": 20, "character_cnn_width": 30, "character_filters": 40}
     settings = {"word_vocabulary": {"size": 400, "unknown": 1, "rare": 400}} | sizes

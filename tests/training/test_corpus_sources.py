@@ -135,9 +135,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("change", "splits", "message"), REFUSED.values(), ids=REFUSED)
 def test_unusable_data_sets_are_refused(tmp_path, change, splits, message):
-    """If it failed, ids would be taken for other tags than they stand for, a model be selected on its test
-    split, or the error come from the middle of training.
-    """
+    """If it failed, ids would be read as other tags, or the error come in the middle of training."""
     features = {name: kind for name, kind in (text_features() | change).items() if kind is not None}
     columns = {"tokens": [["so"]], "words": [["so"]], "ner_tags": [[0]]}
     columns = {name: columns[name] for name in features}
@@ -163,10 +161,7 @@ def leaking(tmp_path, raw) -> CorpusSettings:
 
 
 def test_training_on_posts_of_another_corpus_test_split_is_stopped(leaking, capsys):
-    """If it failed, a model would be tested on what it was trained on, --exclude_overlap leave leaks or throw
-    away posts that are none, or a test split whose labels stand in another order be scored against the
-    wrong types.
-    """
+    """If it failed, a model would be tested on what it was trained on, or on other types."""
     with pytest.raises(CorpusError, match=r"of 3 training posts, .*, 2 in the test split; --exclude_overlap"):
         load_corpus(leaking)
     leaking.exclude_overlap = True
@@ -190,18 +185,14 @@ def test_training_on_posts_of_another_corpus_test_split_is_stopped(leaking, caps
     ids=["nothing left", "unknown type"],
 )
 def test_other_corpus_that_cannot_be_tested_on_is_refused(tmp_path, raw, posts, message):
-    """If it failed, training would have nothing to train on, or gold entities that the model cannot know
-    vanish from the score.
-    """
+    """If it failed, nothing would be left to train on, or gold entities vanish from the score."""
     other = str(write_posts(tmp_path / "other", posts))
     with pytest.raises(CorpusError, match=message):
         load_corpus(CorpusSettings(dataset="conll", **raw, test_dataset=other, exclude_overlap=True))
 
 
 def test_overlap_inside_one_corpus_is_a_warning(tmp_path):
-    """If it failed, official corpora, which have a few repeats, could not be used, or their repeats stay
-    unknown.
-    """
+    """If it failed, official corpora, which have a few repeats, could not be used."""
     posts = POSTS | {"test": [("6", "Paris/B-LOC is/O paris/O")]}
     recipe = CorpusSettings(dataset="conll", data_dir=str(write_posts(tmp_path / "raw", posts)))
     with pytest.warns(UserWarning, match="0 in the validation split, 1 in the test split; --exclude_overlap"):

@@ -76,9 +76,7 @@ def test_command_line_wins_over_recipe_and_recipe_over_default(written):
     ],
 )
 def test_a_fusion_alone_is_its_system(fusion, objectives, written):
-    """Regression: a recipe with only `fusion: cross-modal` trained the tagging alone, not MLMNER's four
-    objectives; and `objectives: null` trained nothing.
-    """
+    """Regression: a recipe with `fusion: cross-modal` alone trained one of MLMNER's four objectives."""
     for model in ({"fusion": fusion}, {"fusion": fusion, "objectives": None}):
         path = written({"model": model})
         recipe, default = load_recipe(path), MMNERConfig(fusion=fusion)
@@ -180,9 +178,7 @@ def test_none_on_the_command_line_is_nothing(name, written):
 
 
 def test_mappings_are_merged_by_key():
-    """If it failed, switching one objective off would drop the others, the main task among them, and a
-    smaller encoder from scratch would lose its type.
-    """
+    """If it failed, switching one objective off would drop the others, the main task among them."""
     recipe = parse_arguments(["--recipe", "mlmner", "--objectives", "clustering=0,boundary=0.9"])
     assert recipe.model.config["objectives"] == MLMNER_OBJECTIVES | {"boundary": 0.9, "clustering": 0.0}
     assert load_recipe("mlmner", {"objectives": {"clustering": 0, "boundary": 0.9}}) == recipe
@@ -238,9 +234,7 @@ def test_vision_flags_change_one_key_of_each_tower(written):
 
 
 def test_one_rule_says_which_towers_come_with_weights():
-    """If it failed, a tower would learn at one rate, be named among the base models, and have its terms told,
-    by three rules.
-    """
+    """If it failed, a tower's rate, its base model and its terms would follow three rules."""
     scratch = TowerSettings("a", pretrained=False)
     towers = [TowerSettings("a"), scratch, replace(scratch, checkpoint="w")]
     assert [tower.has_weights for tower in towers] == [True, False, True]
@@ -316,9 +310,7 @@ WRONG_FILES = [
 
 @pytest.mark.parametrize(("content", "message"), WRONG_FILES)
 def test_wrong_values_in_a_file_are_refused(written, content, message):
-    """If it failed, a wrong value would end the run later, after hours, with an error that does not name
-    it.
-    """
+    """If it failed, a wrong value would end the run hours later, with an error that does not name it."""
     with pytest.raises((TypeError, ValueError), match=message):
         load_recipe(written(content))
 

@@ -77,9 +77,7 @@ def test_encoders_from_scratch_have_no_terms():
     ],
 )
 def test_what_nobody_declared_is_unknown_and_can_be_declared(arguments, name):
-    """If it failed, another encoder or corpus on the command line would inherit the terms of the one that it
-    replaces, or declaring the terms of one part would forget those of all others.
-    """
+    """If it failed, another encoder would inherit the terms of the one that it replaces."""
     arguments = ["--recipe", "mlmner", *arguments]
     without = declared(parse_arguments(arguments))
     assert without[name] == "unknown" and len(without) == 3
@@ -97,9 +95,7 @@ def test_paths_are_declared_as_given_and_told_by_their_last_name(tmp_path):
 
 
 def test_files_are_declared_as_conll_and_told_by_their_folder(tmp_path, monkeypatch):
-    """If it failed, files in a folder called 'sample' would be taken for the generated corpus, with its
-    licence.
-    """
+    """If it failed, files in a folder called 'sample' would have the generated corpus's licence."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sample").mkdir()
     arguments = ["--dataset", "conll", "--data_dir", "sample"]

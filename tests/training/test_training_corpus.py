@@ -245,9 +245,7 @@ def test_options_of_raw_files_are_refused_where_there_are_none():
 
 
 def test_pictures_of_a_built_corpus_are_decoded_once(monkeypatch):
-    """If it failed, each run on a corpus that was opened before would decode all of its pictures again before
-    its first step.
-    """
+    """If it failed, each run would decode all pictures again before its first step."""
     settings = CorpusSettings(dataset="sample", languages=["en", "fr", "de", "es"])
     first = load_corpus(settings).pictures
     monkeypatch.setattr("PIL.Image.open", lambda *given, **options: pytest.fail("a picture was opened again"))

@@ -123,9 +123,7 @@ def test_words_are_read_in_lower_case_where_the_vectors_are(written, content, lo
 
 
 def test_every_word_of_training_is_read_as_itself(written):
-    """Regression: in lower case, words whose capital letters Python and the tokenizer spell differently were
-    all unknown.
-    """
+    """Regression: in lower case, words that Python and the tokenizer spell differently were unknown."""
     posts = [["ΟΔΟΣ", "İstanbul", "STRASSE", "ǅ", "ὈΔΥΣΣΕΎΣ", "ﬀ"]] * 2
     for vectors in (None, written(VECTORS)):
         found = ids_of(make_word_tokenizer(posts, size=100, vectors=vectors), posts[0])
@@ -251,9 +249,7 @@ def build(*arguments: str) -> tuple[MMNERForTokenClassification, MMNERProcessor]
 
 
 def test_vectors_of_another_width_are_refused(written):
-    """If it failed, the error would be one of shapes, which does not say what to set, or come after the
-    corpus was downloaded and read.
-    """
+    """If it failed, an error of shapes would come after the corpus was read."""
     tokenizer, path = make_word_tokenizer(POSTS, size=9), written(VECTORS)
     message = f"^word_vectors {path}: expected vectors of word_width 4, found 3; set word_width to it$"
     with pytest.raises(ValueError, match=message):
