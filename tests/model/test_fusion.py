@@ -8,7 +8,17 @@ from torch import Tensor, nn
 
 from modeling_mmner.model.context_mmner import Widths
 from modeling_mmner.model.fusion_mmner import Attention, CrossModalFusion, TextOnlyFusion, TransformerLayer
-from tests.tiny import close, fuse, gradients, heads_of, naive_attention, naive_layer, stir, tiny_config
+from tests.tiny import (
+    close,
+    fuse,
+    gradients,
+    heads_of,
+    naive_attention,
+    naive_layer,
+    stir,
+    tiny_config,
+    tiny_model,
+)
 
 WIDTH, CHANNELS, WORDS, REGIONS = 32, 12, (5, 2, 4, 1), (3, 0, 4, 2)
 
@@ -215,3 +225,11 @@ def test_text_only_fusion_leaves_the_words_alone():
     fused = fuse(fusion, words, word_mask=word_mask, regions=[])
     assert fusion.width == WIDTH and torch.equal(fused.features, words)
     assert fused.text_view is None and fused.image_view is None
+
+
+@pytest.mark.parametrize("fusion", ["cross-modal", "collaboration"])
+def test_number_of_heads_comes_from_the_text_encoder_unless_set(fusion):
+    """If it failed, the setting `fusion_heads` would do nothing."""
+    for settings, heads in (({}, 4), ({"fusion_heads": 8}, 8), ({"text": {"num_attention_heads": 2}}, 2)):
+        model = tiny_model(fusion=fusion, **settings)
+        assert {part.heads for part in model.fusion.modules() if isinstance(part, Attention)} == {heads}
