@@ -21,7 +21,6 @@ def add_model_commands(commands: Any) -> None:
     _add_explanations(commands)
     _add_reproduction(commands)
     _add_captions(commands)
-    _add_features(commands)
 
 
 def add_model_option(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -239,22 +238,6 @@ def _add_captions(commands: Any) -> None:
     add_reading_options(caption)
 
 
-def _add_features(commands: Any) -> None:
-    features = commands.add_parser(
-        "features",
-        help="show or clear the kept features of frozen picture encoders",
-        description=(
-            "Lists the frozen picture encoders whose features are kept, with how many pictures and how much"
-            " room they take. Training fills them; without them it computes them again."
-        ),
-    )
-    features.set_defaults(command=_features)
-    features.add_argument(
-        "--feature_cache", default="auto", metavar="FOLDER", help="where training was told to keep them"
-    )
-    features.add_argument("--clear", action="store_true", help="remove them")
-
-
 def positive(text: str) -> int:
     """What reads a number from 1."""
     if not (text.isdecimal() and int(text) > 0):
@@ -429,21 +412,4 @@ def _caption(options: argparse.Namespace) -> int:
     )
     if counts.broken:
         print(f"the first broken one is that of {counts.broken[0]}")
-    return 0
-
-
-def _features(options: argparse.Namespace) -> int:
-    from .training.features import clear, stores_in
-    from .training.run_features import feature_folder
-
-    folder = feature_folder(options.feature_cache)
-    if folder is None:
-        raise ValueError("--feature_cache: expected a folder or auto, found off")
-    total = 0
-    for name, pictures, size in stores_in(folder):
-        print(f"{name}: {pictures:,} pictures, {size / 1e6:,.1f} MB")
-        total += size
-    print(f"{'cleared' if options.clear else 'kept'}: {total / 1e6:,.1f} MB in {folder}")
-    if options.clear:
-        clear(folder)
     return 0

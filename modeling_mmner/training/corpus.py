@@ -30,6 +30,10 @@ from ..model.processing_mmner import MMNERProcessor
 from .recipes import PEOPLE, CorpusSettings, load_recipe, recipe_names
 
 
+ROW = "row"
+"""The column of each row's number in the whole corpus."""
+
+
 @dataclass
 class TrainingCorpus(Corpus):
     """A corpus with all three splits, ready for training.
@@ -42,6 +46,7 @@ class TrainingCorpus(Corpus):
             known.
         facts: see `facts_of`.
         contexts: see `count_contexts`; empty where none are read.
+        whole: the splits before any post is left out, once their rows are numbered.
     """
 
     pictures: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -49,6 +54,13 @@ class TrainingCorpus(Corpus):
     chance: dict[str, float] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     contexts: dict[str, ContextCounts] = field(default_factory=dict)
+    whole: dict[str, Dataset] = field(default_factory=dict)
+
+    def number_rows(self) -> None:
+        """Let each row know its place in the whole corpus, for which picture features are kept."""
+        self.whole = dict(self.splits)
+        for split, rows in self.splits.items():
+            self.splits[split] = rows.add_column(ROW, list(range(len(rows))))
 
     def summary(self) -> CorpusSummary:
         """What the run's metrics say of the corpus."""
@@ -87,8 +99,7 @@ class TrainingCorpus(Corpus):
         """
         for split, rows in self.splits.items() if processor.context_window is not None else ():
             present, cut = 0, 0
-            for first in range(0, len(rows), 1000):
-                chosen = rows[first : first + 1000]
+            for chosen in rows.select_columns(["tokens", CONTEXT]).iter(1000):
                 posts = processor.read(chosen["tokens"], context=chosen[CONTEXT])
                 present += sum(bool(post.context) for post in posts)
                 cut += sum(text.context_cut > 0 for text in processor.lay_out(posts))
@@ -134,6 +145,8 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     if missing := [split for split in SPLITS if split not in corpus.splits]:
         place = f"dataset {settings.dataset!r}"
         raise CorpusError(f"{place}: expected the splits {', '.join(SPLITS)}; {', '.join(missing)} not found")
+    if settings.use_images:
+        corpus.number_rows()
     corpus.splits = _in_languages({split: corpus.splits[split] for split in SPLITS}, settings)
     if settings.context is not None:
         corpus.splits = with_contexts(corpus.splits, settings.context, settings.context_file)
