@@ -2,13 +2,13 @@
 else's.
 """
 
-import multiprocessing
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 import timm
 import torch
 from accelerate import Accelerator
-from datasets import Dataset, Features, List
+from datasets import Dataset, List
 from datasets import Image as ImageFeature
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
@@ -33,11 +33,11 @@ from modeling_mmner.training.assembly import build_model, build_processor
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.features import FeatureError, run_features, with_features
-from modeling_mmner.training.recipes import Recipe
 from tests.small_posts import GRADIENT, RED, SPECKLED, encoded
 from tests.tiny import parts_of
 from tests.training.test_training import TOWER, small_recipe, write_corpus
 
+ROOT = Path(__file__).parents[2]
 WORDS = ["Jordan", "posts", "from", "Paris"]
 PICTURES = [encoded(picture) for picture in (SPECKLED, GRADIENT, RED, RED.rotate(90, expand=True))]
 
@@ -92,6 +92,12 @@ def test_kept_features_are_computed_ones_rounded(settings, tmp_path):
                 assert torch.equal(bits(content), expected.bfloat16())
 
 
+def rounded_features(tower: VisionTower, pictures: torch.Tensor) -> torch.Tensor:
+    """What is kept of pictures, in place of all that a tower computes."""
+    computed = VisionTower.features(tower, pictures)
+    return (computed.mean(1, keepdim=True) if tower.pooled else computed).bfloat16().float()
+
+
 @each_system
 @pytest.mark.parametrize("mode", ["true", "shuffled", "none"])
 @torch.inference_mode()
@@ -103,21 +109,237 @@ def test_model_on_kept_features_equals_model_on_pixels(mode, settings, tmp_path,
     rows = with_features(ROWS, model, processor, folder=tmp_path)
     collate = MMNERCollator(processor)
     found = model(**collate([*ShownRows(rows, mode)]))
-    kept = VisionTower.kept_features
-
-    def rounded(tower: VisionTower, pictures: torch.Tensor) -> torch.Tensor:
-        return kept(tower, pictures).bfloat16().float()
-
-    features = VisionTower.features
     for tower in model.vision_towers:
         if tower.frozen:
-            monkeypatch.setattr(tower, "features", lambda pixels, tower=tower: rounded_features(tower, pixels))
-
-    def rounded_features(tower: VisionTower, pixels: torch.Tensor) -> torch.Tensor:
-        computed = features(tower, pixels)
-        return (computed.mean(1, keepdim=True) if tower.pooled else computed).bfloat16().float()
-
+            monkeypatch.setattr(tower, "features", partial(rounded_features, tower))
     expected = model(**collate([*ShownRows(ROWS, mode)]))
     assert torch.equal(found.logits, expected.logits) and torch.equal(found.loss, expected.loss)
     other = model(**collate([*ShownRows(ROWS, "true" if mode == "none" else "none")]))
     assert (found.logits - other.logits).abs().max() > 0.01, "the pictures make no difference"
+
+
+def test_worker_processes_read_the_same_rows(tmp_path):
+    """If it failed, a data loader with workers could not read kept features, or would read other ones."""
+    model, processor = frozen_parts()
+    rows, collate = with_features(ROWS, model, processor, folder=tmp_path), MMNERCollator(processor)
+    loader = DataLoader(rows, batch_size=5, collate_fn=collate, num_workers=1, multiprocessing_context="fork")  # type: ignore[arg-type]
+    (batch,) = loader
+    assert torch.equal(batch["image_features"][0], collate([*rows])["image_features"][0])
+
+
+def test_nothing_stale_is_served(tmp_path):
+    """If it failed, a model would be trained on the features of other weights, of pictures of another size,
+    or in another precision, or what is there would be computed again."""
+    model, processor = frozen_parts()
+
+    def new_files(rows: Dataset = ROWS, **options: Any) -> int:
+        before = {*tmp_path.glob("*.arrow")}
+        with_features(rows, model, processor, folder=tmp_path, **options)
+        return len({*tmp_path.glob("*.arrow")} - before)
+
+    assert new_files() == 1 and new_files() == 0
+    assert new_files(bf16=True) == 1
+    assert new_files(ROWS.select([1, 0, 2, 3, 4])) == 1
+    processor.image_size += 1
+    assert new_files() == 1
+    model.vision_towers[0].config.mean = [0.1, 0.2, 0.3]
+    assert new_files() == 1
+    with torch.no_grad():
+        next(model.vision_towers[0].backbone.parameters()).view(-1)[0] += 1e-6
+    assert new_files() == 1
+
+
+def test_broken_picture_and_broken_file_are_named(tmp_path):
+    """If it failed, a damaged file would end in an error from deep inside, or a post whose picture cannot be
+    read would get another's features."""
+    model, processor = frozen_parts()
+    rows = with_features(rows_of([[b"no picture", PICTURES[0]]]), model, processor, folder=tmp_path)
+    with pytest.raises(PictureError, match="expected those of 2 pictures in the row, found 1"):
+        MMNERCollator(processor)([*rows])
+    (path,) = tmp_path.glob("*.arrow")
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(FeatureError, match=rf"{path.name}: expected picture features, found .*; remove it"):
+        with_features(rows_of([[b"no picture", PICTURES[0]]]), model, processor, folder=tmp_path)
+
+
+def test_model_without_frozen_tower_is_refused():
+    """If it failed, features of a tower that is trained would be kept."""
+    model, processor = frozen_parts(tower={"frozen": False})
+    with pytest.raises(ValueError, match="expected a model with a frozen picture encoder, found none"):
+        with_features(ROWS, model, processor)
+
+
+# Filled by several, and by processes that are killed
+
+
+def fill(folder: str, count: int) -> list[list[bytes]]:
+    """Fill with small files; the number of batches that were run is written at the end."""
+    torch.set_num_threads(1)  # as in the tests' own process: with more the last bits of a row may be others
+    model, processor = frozen_parts()
+    small = SPECKLED.resize((20, 20))
+    pictures = [encoded(small.rotate(7 * number, fillcolor=number % 256)) for number in range(count)]
+    Path(folder).mkdir(exist_ok=True)
+    with counted(VisionTower, "kept_features") as calls, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_FILE_POSTS", 4)
+        rows = with_features(rows_of([[one] for one in pictures]), model, processor, folder=folder)
+    (Path(folder) / f"{time.monotonic_ns()}.calls").write_text(str(len(calls)))
+    return rows["image_features_0"][:]
+
+
+def filling(folder: Path, count: int) -> subprocess.Popen[bytes]:
+    """A process that fills."""
+    code = f"from tests.training.test_features import fill; fill({str(folder)!r}, {count})"
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_two_processes_fill_one_folder_without_doing_it_twice(tmp_path):
+    """If it failed, two runs that start together would compute everything twice, or read half a file."""
+    folder = tmp_path / "both"
+    for process in [filling(folder, 40), filling(folder, 40)]:
+        assert process.wait() == 0
+    assert (
+        sum(int(path.read_text()) for path in folder.glob("*.calls")) == 10 == len([*folder.glob("*.arrow")])
+    )
+    assert fill(str(folder), 40) == fill(str(tmp_path / "alone"), 40)
+
+
+@pytest.mark.slow
+def test_killed_fills_leave_no_wrong_row(tmp_path):
+    """If it failed, a run that was killed would leave half rows, or rows that another run reads as other
+    pictures', or lose more than the file that it was at."""
+    folder, times, count = tmp_path / "killed", 8, 480
+    for _ in range(times):
+        before = len([*folder.glob("*.arrow")])
+        process = filling(folder, count)
+        while process.poll() is None and len([*folder.glob("*.arrow")]) == before:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    kept = len([*folder.glob("*.arrow")])
+    assert 0 < kept < count / 4 and not [*folder.glob("*.calls")]
+    (folder / "tmphalf").write_bytes(b"half of it")
+    assert fill(str(folder), count) == fill(str(tmp_path / "alone"), count)
+    (calls,) = folder.glob("*.calls")
+    assert int(calls.read_text()) == count / 4 - kept and not [*folder.glob("tmp*")]
+
+
+# In training
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> dict[str, Any]:
+    """Four runs on the same corpus: one fills the features, one reads them, one has another seed and no
+    training post that is a test post, one keeps none; and what was counted in each."""
+    folder = tmp_path_factory.mktemp("kept")
+    write_corpus(folder)
+    torch.manual_seed(0)
+    backbone = timm.create_model(TOWER["backbone"], num_classes=0, **TOWER["backbone_args"])
+    save_file(backbone.state_dict(), folder / "tower.safetensors")
+    tower = TOWER | {"pretrained": True, "checkpoint": str(folder / "tower.safetensors")}
+    same = {"vision_towers": [tower], "feature_cache": str(folder / "features")}
+    settings = [same, same, same | {"seed": 2, "exclude_overlap": True}, same | {"feature_cache": "off"}]
+    recipes = [
+        small_recipe(folder, output_dir=str(folder / f"output-{number}"), **own)
+        for number, own in enumerate(settings)
+    ]
+    metrics, loads, computed, opened = [], [], [], []
+    fit = train_accelerate.fit
+
+    def counted_fit(*given: Any) -> Any:
+        with counted(images_mmner, "_decoded") as calls:
+            found = fit(*given)
+        opened.append(len(calls))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_accelerate, "fit", counted_fit)
+        for recipe in recipes:
+            with counted(module, "load_tower") as reads, counted(VisionTower, "kept_features") as runs:
+                metrics.append(train_accelerate.train(recipe).to_dict())
+            loads.append(len(reads))
+            computed.append(len(runs))
+    counts = {"loads": loads, "computed": computed, "opened": opened}
+    return {"folder": folder, "recipes": recipes, "metrics": metrics} | counts
+
+
+def test_run_that_reads_equals_the_run_that_filled(trained):
+    """If it failed, a run's result would depend on whether somebody had run it before."""
+    filled, read = trained["metrics"][:2]
+    for metrics in (filled, read):
+        metrics["history"] = [
+            {key: value for key, value in epoch.items() if key != "seconds"} for epoch in metrics["history"]
+        ]
+    assert filled["history"] == read["history"] and filled["splits"] == read["splits"]
+
+
+def test_run_with_kept_features_is_close_to_one_without(trained):
+    """If it failed, more than the rounding of features would have changed."""
+    filled, _, _, off = trained["metrics"]
+    kept, computed = ([epoch["loss"] for epoch in metrics["history"]] for metrics in (filled, off))
+    assert kept == pytest.approx(computed, rel=0.02)
+    assert filled["model"] == off["model"]
+
+
+def test_second_run_and_second_seed_compute_nothing_again(trained):
+    """If it failed, an encoder whose features are all there would take memory and time for nothing, and
+    pictures would be opened that no encoder reads."""
+    assert trained["loads"] == [2, 1, 1, 0]  # to fill and to save; to save; and not by way of the features
+    assert trained["computed"][0] > 0 and trained["computed"][1:] == [0, 0, 0]
+    assert trained["opened"][:3] == [0, 0, 0] and trained["opened"][3] > 0
+
+
+def test_posts_left_out_leave_the_others_their_features(trained):
+    """If it failed, leaving posts or languages out would shift features to other posts."""
+    recipe = trained["recipes"][0]
+    corpus = load_corpus(recipe.corpus)
+    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
+    model = build_model(recipe, processor)
+    chosen = [0, 1, 5, 6, 7, 3, 11]
+    for split in corpus.splits:
+        corpus.splits[split] = corpus.splits[split].select(chosen)
+    kept = run_features(recipe, processor, model, Accelerator(cpu=True))
+    kept.add_to(corpus)
+    kept.put_encoders_back()
+    for split, rows in load_corpus(recipe.corpus).splits.items():
+        expected = with_features(rows.select(chosen), model, processor, folder=trained["folder"] / "other")
+        assert corpus.splits[split]["image_features_0"][:] == expected["image_features_0"][:]
+        assert "row" not in corpus.splits[split].features
+
+
+def test_saved_model_computes_from_pixels(trained):
+    """If it failed, a model trained on kept features would be saved without its picture encoder, or with a
+    random one.
+    """
+    folder = trained["folder"]
+    kept, off = (
+        MMNERForTokenClassification.from_pretrained(folder / f"output-{number}" / "model").eval()
+        for number in (1, 3)
+    )
+    states = [model.vision_towers[0].backbone.state_dict() for model in (kept, off)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    processor = MMNERProcessor.from_pretrained(folder / "output-1" / "model")
+    rows = load_corpus(trained["recipes"][0].corpus).splits["test"]
+    with counted(VisionTower, "kept_features") as calls:
+        ready = with_features(rows, kept, processor, folder=folder / "features")
+    assert not calls, "the features of a saved model and of the run that made it are not shared"
+    chosen = [place for place, row in enumerate(rows) if pictures_of(row)][:4]
+    collate = MMNERCollator(processor)
+    with torch.inference_mode():
+        expected, found = (kept(**collate([*some.select(chosen)])).logits for some in (rows, ready))
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
+
+
+def test_recipe_does_not_learn_where_a_file_of_the_hub_is(trained, monkeypatch):
+    """Regression: the file of weights in the Hub's cache became the recipe's checkpoint, and so went into
+    metrics and cards, and `reproduce` took its own run for another one's."""
+    folder = trained["folder"]
+    monkeypatch.setattr(module, "try_to_load_from_cache", lambda *given: str(folder / "tower.safetensors"))
+    settings = {"vision_towers": [TOWER | {"pretrained": True}], "feature_cache": str(folder / "features")}
+    recipe = small_recipe(folder, **settings)
+    processor = build_processor(recipe, labels=["O", "B-PER"], posts=[WORDS])
+    kept = run_features(recipe, processor, build_model(recipe, processor, with_frozen=False), Accelerator())
+    kept.columns(load_corpus(recipe.corpus).splits["test"])
+    kept.put_encoders_back()
+    assert recipe == small_recipe(folder, **settings)
