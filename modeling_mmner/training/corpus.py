@@ -30,8 +30,8 @@ from ..model.processing_mmner import MMNERProcessor
 from .recipes import PEOPLE, CorpusSettings, load_recipe, recipe_names
 
 
-ROW = "row"
-"""The column of each row's number in the whole corpus."""
+_ROW = "row"
+"""The column of each row's number in the whole split, while posts are left out."""
 
 
 @dataclass
@@ -46,7 +46,8 @@ class TrainingCorpus(Corpus):
             known.
         facts: see `facts_of`.
         contexts: see `count_contexts`; empty where none are read.
-        whole: the splits before any post is left out, once their rows are numbered.
+        whole: the splits before any post is left out, for which picture features are kept.
+        places: of each row of a split, in the whole one.
     """
 
     pictures: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -55,12 +56,7 @@ class TrainingCorpus(Corpus):
     facts: dict[str, Any] = field(default_factory=dict)
     contexts: dict[str, ContextCounts] = field(default_factory=dict)
     whole: dict[str, Dataset] = field(default_factory=dict)
-
-    def number_rows(self) -> None:
-        """Let each row know its place in the whole corpus, for which picture features are kept."""
-        self.whole = dict(self.splits)
-        for split, rows in self.splits.items():
-            self.splits[split] = rows.add_column(ROW, list(range(len(rows))))
+    places: dict[str, list[int]] = field(default_factory=dict)
 
     def summary(self) -> CorpusSummary:
         """What the run's metrics say of the corpus."""
@@ -145,15 +141,19 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     if missing := [split for split in SPLITS if split not in corpus.splits]:
         place = f"dataset {settings.dataset!r}"
         raise CorpusError(f"{place}: expected the splits {', '.join(SPLITS)}; {', '.join(missing)} not found")
-    if settings.use_images:
-        corpus.number_rows()
-    corpus.splits = _in_languages({split: corpus.splits[split] for split in SPLITS}, settings)
+    if not settings.use_images:
+        corpus.splits = {split: _without_pictures(rows) for split, rows in corpus.splits.items()}
+    corpus.whole = {split: corpus.splits[split] for split in SPLITS}
+    numbered = {split: rows.add_column(_ROW, [*range(len(rows))]) for split, rows in corpus.whole.items()}
+    corpus.splits = _in_languages(numbered, settings)
     if settings.context is not None:
         corpus.splits = with_contexts(corpus.splits, settings.context, settings.context_file)
         _warn_of_writer(settings.context_writer)
     _leave_out_test_posts(corpus, settings)
     _keep_apart(corpus, settings)
     for split in SPLITS:
+        corpus.places[split] = corpus.splits[split][_ROW][:]
+        corpus.splits[split] = corpus.splits[split].remove_columns(_ROW)
         corpus.splits[split], corpus.pictures[split] = _with_good_pictures(
             corpus.splits[split], settings, split
         )
@@ -286,6 +286,12 @@ def _without_rows(train: Dataset, left_out: Collection[int]) -> Dataset:
     return train.select([index for index in range(len(train)) if index not in dropped])
 
 
+def _without_pictures(rows: Dataset) -> Dataset:
+    """The rows with every picture withheld."""
+    columns = [column for column in PICTURE_COLUMNS if column in rows.features]
+    return rows.remove_columns(columns).add_column("image", [None] * len(rows))
+
+
 def _with_good_pictures(
     rows: Dataset, settings: CorpusSettings, split: str
 ) -> tuple[Dataset, dict[str, int]]:
@@ -294,10 +300,6 @@ def _with_good_pictures(
 
     Once and for all, where the corpus is in `datasets`' own cache: there the answers are kept as well.
     """
-    if not settings.use_images:
-        columns = [column for column in PICTURE_COLUMNS if column in rows.features]
-        rows = rows.remove_columns(columns).add_column("image", [None] * len(rows))
-        return rows, {"present": 0, "missing": len(rows), "broken": 0}
     columns = [column for column in PICTURE_COLUMNS if column in rows.features]
     states = rows.select_columns(columns).map(
         _states,
@@ -313,7 +315,7 @@ def _with_good_pictures(
         for index, row in enumerate(states)
         if row["state"] != "present"
     }
-    if problems and settings.require_images:
+    if problems and settings.require_images and settings.use_images:
         raise CorpusError(
             f"{split}: expected a readable picture for each post, found {counts['missing']} missing and"
             f" {counts['broken']} broken; first: {next(iter(problems.values()))}; without --require_images"

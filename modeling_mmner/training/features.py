@@ -42,7 +42,7 @@ from ..model.processing_mmner import MMNERProcessor
 from ..model.ready_features_mmner import packed
 from ..model.vision_mmner import VisionTower
 from .assembly import load_tower
-from .corpus import ROW, TrainingCorpus
+from .corpus import TrainingCorpus
 from .recipes import Recipe, TowerSettings
 
 OFF = "off"
@@ -207,14 +207,9 @@ class KeptFeatures:
         Raises:
             FeatureError: a file of features cannot be read.
         """
-        for split, rows in corpus.splits.items():
-            places = np.array(rows[ROW]) if ROW in rows.features else np.arange(len(rows))
-            whole = corpus.whole.get(split, rows)
-            rows = rows.remove_columns([name for name in (ROW,) if name in rows.features])
-            corpus.splits[split] = (
-                beside(rows, _picked(self.columns(whole), places)) if self.encoders else rows
-            )
-        corpus.whole = {}
+        for split, rows in corpus.splits.items() if self.encoders else ():
+            columns = _picked(self.columns(corpus.whole[split]), np.array(corpus.places[split]))
+            corpus.splits[split] = beside(rows, columns)
         frozen = [encoder for encoder in self.encoders if encoder is not None]
         for encoder in frozen:
             encoder.release()
