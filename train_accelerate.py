@@ -64,15 +64,14 @@ from modeling_mmner.evaluation.scores import (
 from modeling_mmner.evaluation.span_f1.span_f1 import SpanF1
 from modeling_mmner.files import json_line, write_text, write_whole
 from modeling_mmner.hub.push import save_hub_folder
-from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
+from modeling_mmner.model.images_mmner import is_picture_column
 from modeling_mmner.training.assembly import build_model, build_processor, check_model, pretrained_parts
 from modeling_mmner.training.checkpoints import AUTO, NEVER, Checkpoints, run_settings
-from modeling_mmner.training.collator import MMNERCollator
+from modeling_mmner.training.collator import LaidOutRows, MMNERCollator
 from modeling_mmner.training.corpus import TrainingCorpus, load_corpus
-from modeling_mmner.training.features import PictureFeatures
+from modeling_mmner.training.features import feature_folder, run_features
 from modeling_mmner.training.processes import started_processes
 from modeling_mmner.training.progress import Progress
-from modeling_mmner.training.run_features import feature_folder, run_features
 from modeling_mmner.training.run_folder import (
     CHECKPOINTS,
     CONFUSION,
@@ -96,7 +95,6 @@ from modeling_mmner.training.steps import (
     compile_layers,
     loader_workers,
     parameter_groups,
-    post_lengths,
     refresh_centres,
     resolve_precision,
     train_batches,
@@ -241,19 +239,17 @@ def train(recipe: Recipe) -> RunMetrics:
     accelerator.print(f"{recipe.name}: {sizes['parameters']:,} parameters; {corpus.summary().describe()}")
     kept = run_features(recipe, processor, model, accelerator)
     with accelerator.local_main_process_first():
-        if told := kept.fill(corpus.splits):
+        if told := kept.add_to(corpus):
             accelerator.print(told)
     if accelerator.num_processes > 1:
         set_seed(recipe.training.seed, device_specific=True)  # each drops other units of its posts
 
-    checkpoints = fit(recipe, corpus, processor, model, accelerator, kept.features, progress)
+    checkpoints = fit(recipe, corpus, processor, model, accelerator, progress)
     checkpoints.load_best()
     training_seconds = progress.elapsed
 
     readers = recipe.training.num_workers or 0  # 0: threads
-    predictor = Predictor(
-        model, processor, accelerator, recipe.training.batch_size, readers, features=kept.features
-    )
+    predictor = Predictor(model, processor, accelerator, recipe.training.batch_size, readers)
     splits, predicted = score_splits(recipe, corpus, predictor)
     metrics = run_metrics(recipe, corpus, accelerator, sizes, progress, splits, training_seconds)
     if accelerator.is_main_process:
@@ -317,14 +313,13 @@ def fit(
     processor: Any,
     model: Any,
     accelerator: Accelerator,
-    features: PictureFeatures | None,
     progress: Progress,
 ) -> Checkpoints:
     """Train for the recipe's epochs, from the last checkpoint on; returns what has the weights of the best
     one.
     """
     training, rows, processes = recipe.training, corpus.splits["train"], accelerator.num_processes
-    loader: Any = training_loader(recipe, processor, rows, features, processes=processes)
+    loader: Any = training_loader(recipe, processor, rows, processes=processes)
     sampler, collate = loader.batch_sampler.sampler, loader.collate_fn
     trained = trained_copy(model, accelerator)
     if training.compile:
@@ -351,7 +346,7 @@ def fit(
         max_grad_norm=training.max_grad_norm,
     )
     readers = training.num_workers or 0  # 0: threads
-    predictor = Predictor(model, processor, accelerator, training.batch_size, readers, features=features)
+    predictor = Predictor(model, processor, accelerator, training.batch_size, readers)
     settings = run_settings(recipe, corpus, accelerator)
     folder, kept = Path(training.output_dir) / CHECKPOINTS, training.checkpoints_kept
     checkpoints = Checkpoints(
@@ -376,24 +371,22 @@ def fit(
     return checkpoints
 
 
-def training_loader(
-    recipe: Recipe, processor: Any, rows: Any, features: PictureFeatures | None, *, processes: int
-) -> DataLoader[Any]:
+def training_loader(recipe: Recipe, processor: Any, rows: Any, *, processes: int) -> DataLoader[Any]:
     """The training split in batches of posts of like length, those of each step for some processes in
     turn.
     """
+    posts = LaidOutRows.of(processor, rows)
     sampler = PostSampler(
-        post_lengths(processor, rows),
+        posts.lengths,
         rows["language"],
         temperature=recipe.corpus.language_temperature,
         batch_size=recipe.training.batch_size * processes,
         seed=recipe.training.seed,
     )
-    collate = MMNERCollator(processor, features=features)
-    opens_pictures = collate.opens_pictures and any(column in rows.features for column in PICTURE_COLUMNS)
-    workers = loader_workers(recipe.training.num_workers, opens_pictures=opens_pictures)
+    collate = MMNERCollator(processor)
+    workers = loader_workers(recipe.training.num_workers, opens_pictures=collate.opens_pictures(rows))
     return DataLoader(
-        rows,
+        posts,
         batch_sampler=StepBatches(sampler, batch_size=recipe.training.batch_size, processes=processes),
         collate_fn=collate,
         num_workers=workers,
@@ -440,7 +433,7 @@ def train_rest_of_epoch(
                     save(checkpoints, signals, due=every > 0 and progress.steps % every == 0)
     except FloatingPointError as error:
         posts = next(islice(loader.batch_sampler, progress.batches, None))
-        ids = ", ".join(loader.dataset[posts]["id"])
+        ids = ", ".join(loader.dataset.rows[posts]["id"])
         raise RunError(
             f"epoch {progress.epoch}, batch {progress.batches + 1}: {error}, with the posts"
             f" {one_line(ids):.2000}. Look at them, or begin anew (--resume never) with a lower learning"
@@ -552,7 +545,7 @@ def write_results(
     save_hub_folder(predictor.model, predictor.processor, folder=output / MODEL, metrics=metrics)
     rows = corpus.splits["test"]
     rows = rows.remove_columns(
-        [column for column in ("ner_tags", *PICTURE_COLUMNS) if column in rows.features]
+        [column for column in rows.features if column == "ner_tags" or is_picture_column(column)]
     )
     gold = gold_tags(corpus.splits["test"], corpus.labels)
     lines = [

@@ -165,7 +165,9 @@ def with_beside(post: Any, images: Any, context: Any, number: int = 1) -> Any:
     """A post with the pictures and the context given beside it."""
     if images is None and context is None:
         return post
-    row = dict(checked_post(as_row(post, number), number))
+    row = as_row(post, number)
+    if not isinstance(row, dict) or not {"text", "tokens"} & row.keys():
+        return row  # whoever reads it says what is wrong
     if images is not None:
         if pictures_of(row):
             raise PostError(f"post {number}: expected its pictures in the post or in images, found both")

@@ -32,7 +32,7 @@ from ..model.modeling_mmner import MMNERForTokenClassification
 from .corpus import TrainingCorpus
 from .progress import Progress
 from .recipes import PACE, PLACES, Recipe, differences, flat_settings
-from .run_features import OFF
+from .features import OFF
 from .run_folder import RunError
 from .steps import trained_names, trained_state
 

@@ -30,6 +30,10 @@ from ..model.processing_mmner import MMNERProcessor
 from .recipes import PEOPLE, CorpusSettings, load_recipe, recipe_names
 
 
+_ROW = "row"
+"""The column of each row's number in the whole split, while posts are left out."""
+
+
 @dataclass
 class TrainingCorpus(Corpus):
     """A corpus with all three splits, ready for training.
@@ -42,6 +46,8 @@ class TrainingCorpus(Corpus):
             known.
         facts: see `facts_of`.
         contexts: see `count_contexts`; empty where none are read.
+        whole: the splits before any post is left out, for which picture features are kept.
+        places: of each row of a split, in the whole one.
     """
 
     pictures: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -49,6 +55,8 @@ class TrainingCorpus(Corpus):
     chance: dict[str, float] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     contexts: dict[str, ContextCounts] = field(default_factory=dict)
+    whole: dict[str, Dataset] = field(default_factory=dict)
+    places: dict[str, list[int]] = field(default_factory=dict)
 
     def summary(self) -> CorpusSummary:
         """What the run's metrics say of the corpus."""
@@ -80,8 +88,7 @@ class TrainingCorpus(Corpus):
         """
         for split, rows in self.splits.items() if processor.context_window is not None else ():
             present, cut = 0, 0
-            for first in range(0, len(rows), 1000):
-                chosen = rows[first : first + 1000]
+            for chosen in rows.select_columns(["tokens", CONTEXT]).iter(1000):
                 posts = processor.read(chosen["tokens"], context=chosen[CONTEXT])
                 present += sum(bool(post.context) for post in posts)
                 cut += sum(text.context_cut > 0 for text in processor.lay_out(posts))
@@ -124,15 +131,22 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     if missing := [split for split in SPLITS if split not in corpus.splits]:
         place = f"dataset {settings.dataset!r}"
         raise CorpusError(f"{place}: expected the splits {', '.join(SPLITS)}; {', '.join(missing)} not found")
-    corpus.splits = _in_languages({split: corpus.splits[split] for split in SPLITS}, settings)
+    if not settings.use_images:
+        corpus.splits = {split: _without_pictures(rows) for split, rows in corpus.splits.items()}
+    corpus.whole = {split: corpus.splits[split] for split in SPLITS}
+    numbered = {split: rows.add_column(_ROW, [*range(len(rows))]) for split, rows in corpus.whole.items()}
+    corpus.splits = _in_languages(numbered, settings)
     if settings.context is not None:
         corpus.splits = with_contexts(corpus.splits, settings.context, settings.context_file)
         _warn_of_writer(settings.context_writer)
     _leave_out_test_posts(corpus, settings)
     _keep_apart(corpus, settings)
     for split in SPLITS:
-        rows, corpus.pictures[split] = _with_good_pictures(corpus.splits[split], settings, split)
-        corpus.splits[split] = rows
+        corpus.places[split] = corpus.splits[split][_ROW][:]
+        corpus.splits[split] = corpus.splits[split].remove_columns(_ROW)
+        corpus.splits[split], corpus.pictures[split] = _with_good_pictures(
+            corpus.splits[split], settings, split
+        )
     if settings.dataset in BUILDERS and settings.test_dataset is None:
         corpus.chance = BUILDERS[settings.dataset].chance(sorted(set(corpus.splits["test"]["language"])))
     return corpus
@@ -256,6 +270,11 @@ def _picture_columns(rows: Dataset) -> list[str]:
     return [column for column in PICTURE_COLUMNS if column in rows.features]
 
 
+def _without_pictures(rows: Dataset) -> Dataset:
+    """The rows with every picture withheld."""
+    return rows.remove_columns(_picture_columns(rows)).add_column("image", [None] * len(rows))
+
+
 def _with_good_pictures(
     rows: Dataset, settings: CorpusSettings, split: str
 ) -> tuple[Dataset, dict[str, int]]:
@@ -264,10 +283,7 @@ def _with_good_pictures(
 
     Once and for all, where the corpus is in `datasets`' own cache: there the answers are kept as well.
     """
-    columns, counts = _picture_columns(rows), {"present": 0, "missing": 0, "broken": 0}
-    if not settings.use_images:
-        rows = rows.remove_columns(columns).add_column("image", [None] * len(rows))
-        return rows, counts | {"missing": len(rows)}
+    columns = _picture_columns(rows)
     states = rows.select_columns(columns).map(
         _states,
         batched=True,
@@ -276,9 +292,9 @@ def _with_good_pictures(
         fn_kwargs={"reader": f"{version('mmner')}, Pillow {version('pillow')}"},
         desc=f"checking the pictures of {split}",
     )
-    counts |= Counter(states["state"])
+    counts = {"present": 0, "missing": 0, "broken": 0} | Counter(states["state"])
     problems = {index: row["problem"] for index, row in enumerate(states) if row["state"] != "present"}
-    if problems and settings.require_images:
+    if problems and settings.require_images and settings.use_images:
         first = next(iter(problems))
         raise CorpusError(
             f"{split}: expected a readable picture for each post, found {counts['missing']} missing and"

@@ -12,18 +12,14 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, send_to_device
-from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
-
-from dataset_scripts.contexts import CONTEXT
 
 from ..model.batching_mmner import CORES
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.objectives_mmner import EntityClustering
 from ..model.prediction_mmner import computes_in_bfloat16
-from ..model.processing_mmner import MMNERProcessor
 
 
 def resolve_precision(mixed_precision: str) -> str:
@@ -49,18 +45,6 @@ def loader_workers(setting: int | None, *, opens_pictures: bool) -> int:
     return min(4, max(0, CORES // processes - 1)) if opens_pictures else 0
 
 
-def post_lengths(processor: MMNERProcessor, rows: Dataset) -> list[int]:
-    """What each post takes of a batch: sub-tokens, context and special ones included; words, where the text
-    tower reads words.
-    """
-    lengths: list[int] = []
-    for first in range(0, len(rows), 1000):
-        chosen = rows[first : first + 1000]
-        posts = processor.read(chosen["tokens"], context=chosen.get(CONTEXT))
-        lengths += [windows.size for windows in processor.lay_out(posts)]
-    return lengths
-
-
 class PostSampler(Sampler[int]):
     """The posts of an epoch, those of like length together.
 
@@ -70,7 +54,7 @@ class PostSampler(Sampler[int]):
     epoch, however often and by whom it is asked for.
 
     Args:
-        lengths: of each post, see `post_lengths`.
+        lengths: of each post, see `LaidOutRows`.
         languages: of each post.
         temperature: > 0; the larger, the more alike the shares.
         batch_size: posts a step, of all processes.

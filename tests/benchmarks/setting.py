@@ -14,7 +14,8 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.model.images_mmner import pictures_of
 from modeling_mmner.training.assembly import build_model, build_processor
 from modeling_mmner.training.recipes import Recipe, load_recipe
-from modeling_mmner.training.steps import PostSampler, post_lengths
+from modeling_mmner.training.collator import LaidOutRows
+from modeling_mmner.training.steps import PostSampler
 
 BERT_BASE = {
     "model_type": "bert",
@@ -147,7 +148,7 @@ def _batches_of_an_epoch(
     """The posts of so many batches of an epoch over all rows, taken evenly from the shortest to the longest,
     in random order.
     """
-    lengths = post_lengths(processor, rows)
+    lengths = LaidOutRows.of(processor, rows).lengths
     order = list(PostSampler(lengths, rows["language"], temperature=1.0, batch_size=batch_size, seed=seed))
     whole = [order[first : first + batch_size] for first in range(0, len(order) - batch_size + 1, batch_size)]
     if not 0 < count <= len(whole):
