@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_scripts.commands import add_corpus_commands, add_reading_options, opened_corpus
 
-from .inference.annotate_command import add_annotate_command
 from .model_commands import add_model_commands, add_predictor_options
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ def _parser() -> argparse.ArgumentParser:
     add_corpus_commands(commands)
     add_model_commands(commands)
     _add_predict(commands)
-    add_annotate_command(commands)
     _add_evaluate(commands)
     return parser
 

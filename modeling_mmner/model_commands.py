@@ -406,29 +406,15 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _caption(options: argparse.Namespace) -> int:
-    from .inference.captioning import Captioner, CaptionFile, caption_corpus
+    from .inference.captioning import caption
 
-    made_by = {name: getattr(options, name) for name in ("model", "prompt", "max_new_tokens")}
-    file = CaptionFile(options.output_file, made_by)
     splits = opened_corpus(options).splits
     chosen = options.splits.split(",") if options.splits else list(splits)
     if unknown := [name for name in chosen if name not in splits]:
         raise ValueError(f"--splits: expected some of {','.join(splits)}, found {','.join(unknown)}")
-    settings = {name: getattr(options, name) for name in ("prompt", "max_new_tokens", "device")}
-    captioner = Captioner(options.model, **settings)
-    counts = caption_corpus(
-        {name: splits[name] for name in chosen}, captioner, file, batch_size=options.batch_size
-    )
-    print(
-        f"{file.path}: {len(file.posts)} posts with a caption, {counts.new} of them new; {counts.pictures}"
-        " pictures described"
-    )
-    print(
-        f"without a caption: {counts.without} posts that have no picture, {len(counts.broken)} whose picture"
-        " is broken"
-    )
-    if counts.broken:
-        print(f"the first broken one is that of {counts.broken[0]}")
+    names = ("model", "output_file", "prompt", "max_new_tokens", "batch_size", "device")
+    settings = {name: getattr(options, name) for name in names}
+    print(caption({name: splits[name] for name in chosen}, **settings))
     return 0
 
 
