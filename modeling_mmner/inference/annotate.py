@@ -18,13 +18,12 @@ from typing import Any, Literal
 
 import datasets
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet as pq
 import torch
 import yaml
 
 from .. import __version__
-from ..files import json_line, parsed, write_text, write_whole
+from ..files import json_line, parsed, read_json_lines, write_text, write_whole
 from .annotator import FOUND, Annotator, table_of
 from .loading import Dtype, computing_dtype, device_named
 from .posts_input import PostsInput, open_posts
@@ -112,9 +111,8 @@ class AnnotateStep(PipelineStep):
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
         """Annotate this task's rows; gives no documents. Raises: see `begin`."""
         self.begin(world_size)
-        rows = self.posts.rows.shard(world_size, rank, contiguous=True)
         numbers = _range_of(rank, world_size, len(self.posts.rows))
-        found = self.annotator.find(self.posts.read(rows), first=numbers.start)
+        found = self.annotator.find(self.posts.read(numbers), first=numbers.start)
         records = ({"row": number} | record for number, record in zip(numbers, found, strict=True))
         write = _write_parquet if self.form == "parquet" else _write_json_lines
         with self.track_time():
@@ -130,7 +128,7 @@ def _file_name(rank: int, tasks: int, form: Form) -> str:
 
 
 def _range_of(rank: int, tasks: int, rows: int) -> range:
-    """The rows of a task, as `datasets` shares them out."""
+    """The rows of a task, as `Dataset.shard(..., contiguous=True)` has them, but that some may have none."""
     each, more = divmod(rows, tasks)
     first = rank * each + min(rank, more)
     return range(first, first + each + (rank < more))
@@ -180,9 +178,12 @@ def _write_json_lines(path: Path, tables: Iterable[pa.Table]) -> None:
 
 def _read(path: Path, form: Form) -> Iterator[tuple[int, str | None]]:
     """The position and the error of each row of a file, of which all is read."""
-    kind = "json" if form == "jsonl" else form
-    for batch in pyarrow.dataset.dataset(path, schema=SCHEMA, format=kind).to_batches():
-        yield from zip(batch["row"].to_pylist(), batch["error"].to_pylist(), strict=True)
+    if form == "jsonl":
+        with path.open("rb") as file:
+            yield from ((row["row"], row["error"]) for row in read_json_lines(file, path.name))
+    else:
+        for batch in pq.ParquetFile(path).iter_batches():
+            yield from zip(batch["row"].to_pylist(), batch["error"].to_pylist(), strict=True)
 
 
 @dataclass

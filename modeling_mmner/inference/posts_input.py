@@ -41,12 +41,11 @@ class PostsInput:
     image_dir: str
     sha256: str
 
-    def read(self, rows: datasets.Dataset) -> Iterator[Any]:
-        """The posts of some of the rows, their pictures not decoded; a line that is no JSON is a
-        `PostError`.
-        """
-        for table in rows.with_format("arrow").iter(_ROWS):
-            for row in table.to_pylist():
+    def read(self, numbers: range) -> Iterator[Any]:
+        """The posts of some rows, their pictures not decoded; a line that is no JSON is a `PostError`."""
+        rows = self.rows.with_format("arrow")
+        for start in numbers[::_ROWS]:
+            for row in rows[start : min(start + _ROWS, numbers.stop)].to_pylist():
                 if rows.features == _LINE:
                     row = PostError(row["error"]) if row["post"] is None else parsed(row["post"])
                 yield renamed(row, dict(self.columns))
