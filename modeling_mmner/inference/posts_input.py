@@ -93,12 +93,16 @@ def open_posts(
         files = [Path(file) for file in datasets.DownloadManager().download(list(map(str, files)))]
         sha256 = hash_of_files(files)
         if all(file.suffix in _JSON_LINES for file in files):
-            named = {"files": files, "sha256": sha256}
-            rows: Any = datasets.Dataset.from_generator(_lines, features=_LINE, gen_kwargs=named)
+            named: dict[str, Any] = {"files": files, "sha256": sha256}
+            rows: Any = datasets.Dataset.from_dict({"post": [], "error": []}, features=_LINE)
+            if next(_lines(**named), None):  # of nothing `datasets` generates an error
+                rows = datasets.Dataset.from_generator(_lines, features=_LINE, gen_kwargs=named)
         else:
             builder.download_and_prepare()
             rows = _of_posts(builder.as_dataset(split=split), columns or {}, source)
-    except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except CorpusError:
+        raise
+    except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise CorpusError(f"--input {source} --config {config}: expected {expected}; {error}") from error
     folder = constants.HF_HUB_CACHE if not path.exists() else path.parent if path.is_file() else path
     return PostsInput(rows, columns or {}, image_dir or str(folder), sha256)
