@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from datatrove.executor import LocalPipelineExecutor
 
-from modeling_mmner.inference.annotate import AnnotateStep, Outcome, run_tasks, verify
+from modeling_mmner.inference.annotate import ABOUT, AnnotateStep, Outcome, run_tasks, verify
 from modeling_mmner.inference.posts_input import open_posts
 from modeling_mmner.model.posts_mmner import PostError
 
@@ -52,15 +53,14 @@ def write_posts(path: Path, number: int, *, word: str = "Paris") -> Path:
     return path
 
 
-def annotated(
-    source: Path, folder: Path, *, tasks: int = 4, ranks: range | None = None, **options: Any
-) -> Outcome:
+def annotated(source: Path, folder: Path, *, tasks: int = 4, first: int = 0, **options: Any) -> Outcome:
     """An annotation by the stand-in, in this process."""
     reading = {name: options.pop(name) for name in ("columns", "split") if name in options}
+    share = {"local_tasks": options.pop("local_tasks", -1), "local_rank_offset": first}
     form = options.pop("form", "parquet")
     step = AnnotateStep(Capitals(**options), open_posts(str(source), **reading), folder, form=form)
     step.begin(tasks)
-    run_tasks(step, tasks, range(tasks) if ranks is None else ranks)
+    run_tasks(LocalPipelineExecutor([step], tasks, 1, str(folder / ABOUT), **share))
     return verify(folder)
 
 

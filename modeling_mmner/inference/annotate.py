@@ -92,8 +92,7 @@ class AnnotateStep(PipelineStep):
             "tasks": tasks,
         }
         if _record_in(self.folder) is None:
-            found = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
-            if others := found - {ABOUT}:
+            if others := {path.name for path in self.folder.glob("*")} - {ABOUT}:
                 raise FileExistsError(
                     f"{self.folder}: expected a new or an empty folder, or an annotation, found {min(others)}"
                 )
@@ -114,12 +113,11 @@ class AnnotateStep(PipelineStep):
         numbers = _range_of(rank, world_size, len(self.posts.rows))
         found = self.annotator.find(self.posts.read(numbers), first=numbers.start)
         records = ({"row": number} | record for number, record in zip(numbers, found, strict=True))
-        write = _write_parquet if self.form == "parquet" else _write_json_lines
         with self.track_time():
             target = self.folder / _file_name(rank, world_size, self.form)
             for unfinished in self.folder.glob(f"{target.name}.*"):
                 unfinished.unlink(missing_ok=True)
-            write_whole(target, lambda path: write(path, _tables(records)))
+            write_whole(target, lambda path: _write(path, self.form, records))
         return ()
 
 
@@ -159,21 +157,16 @@ def _card(form: Form) -> str:
     return _CARD.format(header=yaml.safe_dump(data.to_dict(), sort_keys=False))
 
 
-def _tables(records: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
-    while part := list(islice(records, _ROWS)):
-        yield table_of(part, SCHEMA)
-
-
-def _write_parquet(path: Path, tables: Iterable[pa.Table]) -> None:
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        for table in tables:
-            writer.write_table(table)
-
-
-def _write_json_lines(path: Path, tables: Iterable[pa.Table]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for table in tables:
-            file.writelines(f"{json_line(row)}\n" for row in table.to_pylist())
+def _write(path: Path, form: Form, records: Iterator[dict[str, Any]]) -> None:
+    parts = iter(lambda: list(islice(records, _ROWS)), [])
+    tables = (table_of(part, SCHEMA) for part in parts)
+    if form == "jsonl":
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(f"{json_line(row)}\n" for table in tables for row in table.to_pylist())
+    else:
+        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table)
 
 
 def _read(path: Path, form: Form) -> Iterator[tuple[int, str | None]]:
@@ -243,31 +236,25 @@ def annotate(
     Raises:
         ValueError, OSError: there is no such model, input or task, or see `AnnotateStep.begin`.
     """
-    end = tasks if local_tasks == -1 else local_rank_offset + local_tasks
-    ranks = range(local_rank_offset, end)
-    if not ranks or ranks[0] < 0 or end > tasks or workers < 1:
-        raise ValueError(
-            f"expected --workers from 1 and some tasks out of 0 to {tasks - 1} for this machine, found"
-            f" --workers {workers} and {local_rank_offset} to {end - 1} (--local_rank_offset, --local_tasks)"
-        )
     annotator = Annotator(model, device=device, dtype=dtype, threshold=threshold, batch_size=batch_size)
     step = AnnotateStep(annotator, open_posts(input, **reading), output_dir, form=form)
+    share = {"local_tasks": local_tasks, "local_rank_offset": local_rank_offset}
+    executor = LocalPipelineExecutor([step], tasks, workers, str(step.folder / ABOUT), **share)
     step.begin(tasks)
-    run_tasks(step, tasks, ranks, workers=workers)
-    return verify(output_dir, ranks=ranks)
+    run_tasks(executor)
+    return verify(output_dir, ranks=_ranks_of(executor))
 
 
-def run_tasks(step: AnnotateStep, tasks: int, ranks: range, *, workers: int = 1) -> None:
-    """Run those of some tasks that are not done, as datatrove's local executor does. Its own pool would wait
-    without end for a worker that is killed.
+def run_tasks(executor: LocalPipelineExecutor) -> None:
+    """Run the tasks of an executor of an `AnnotateStep` that are not done, as it does itself, but that its
+    own pool would wait without end for a worker that is killed.
     """
-    about = step.folder / ABOUT
-    for rank in ranks:
-        if not (step.folder / _file_name(rank, tasks, step.form)).exists():  # it was removed, or never there
-            (about / f"completions/{rank:05d}").unlink(missing_ok=True)
-    executor = LocalPipelineExecutor([step], tasks, logging_dir=str(about))
-    waiting = executor.get_incomplete_ranks(ranks)
-    workers = min(workers, len(waiting))
+    (step,) = executor.pipeline
+    for rank in _ranks_of(executor):
+        if not (step.folder / _file_name(rank, executor.tasks, step.form)).exists():  # it was removed
+            (step.folder / ABOUT / f"completions/{rank:05d}").unlink(missing_ok=True)
+    waiting = executor.get_incomplete_ranks(_ranks_of(executor))
+    workers = min(executor.workers, len(waiting))
     if workers < 2:
         return _work(executor, waiting)
     shares = [(executor, waiting[number::workers], workers) for number in range(workers)]
@@ -276,6 +263,11 @@ def run_tasks(step: AnnotateStep, tasks: int, ranks: range, *, workers: int = 1)
         process.start()
     for process in processes:
         process.join()
+
+
+def _ranks_of(executor: LocalPipelineExecutor) -> range:
+    first = executor.local_rank_offset
+    return range(first, first + executor.local_tasks)
 
 
 def _work(executor: LocalPipelineExecutor, ranks: list[int], workers: int = 1) -> None:
