@@ -1,7 +1,7 @@
 """Hours of use in minutes: the pipeline and the page under four clients at a time, with good requests and bad
 ones.
 
-`python -m tests.soak --minutes 20` prints the requests, errors that are not the caller's, answers that are
+`python -m tests.stress.soak --minutes 20` prints the requests, errors that are not the caller's, answers that are
 not what one client alone is given, and the memory taken; the status is 1 where something of it is not as it
 must be.
 """
@@ -111,9 +111,9 @@ def pipeline_requests(pipe: MultimodalNERPipeline) -> dict[str, Request]:
     for name, text in ODD_TEXTS.items():
         if len(text) < 10_000:
             requests[f"pipeline: text, {name}"] = lambda text=text: pipe(text)
-    for name, (post, _) in NO_POSTS.items():
+    for name, post in NO_POSTS.items():
         requests[f"pipeline: no post, {name}"] = lambda post=post: next(pipe(iter([post])))
-    for name, (content, _) in UNREADABLE.items():
+    for name, content in UNREADABLE.items():
         data = content()
         requests[f"pipeline: picture, {name}"] = lambda data=data: pipe(
             {"text": "Jordan", "image": {"bytes": data}}
