@@ -1,9 +1,9 @@
 """Hours of use in minutes: the pipeline and the page under four clients at a time, with good requests and bad
 ones.
 
-`python -m tests.stress.soak --minutes 20` prints the requests, errors that are not the caller's, answers that are
-not what one client alone is given, and the memory taken; the status is 1 where something of it is not as it
-must be.
+`python -m tests.stress.soak --minutes 20` prints the requests, errors that are not the caller's, answers that
+are not what one client alone is given, and the memory taken; the status is 1 where something of it is not as
+it must be.
 """
 
 import argparse
