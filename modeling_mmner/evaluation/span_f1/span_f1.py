@@ -57,7 +57,7 @@ Returns:
     by_type; and where asked for confidence_interval, macro_confidence_interval, by_seen, by_ambiguity, by_language, by_source,
     by_language_and_source, language_macro_f1, paired, calibration.
 Example:
-    >>> metric = evaluate.load("modeling_mmner/span_f1")
+    >>> metric = evaluate.load("modeling_mmner/evaluation/span_f1")
     >>> metric.compute(predictions=[["B-PER", "O"]], references=[["B-PER", "O"]])["f1"]
     1.0
 """
