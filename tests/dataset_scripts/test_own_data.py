@@ -4,7 +4,6 @@ were annotated.
 
 import json
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -376,50 +375,29 @@ def test_unknown_record_is_bounded():
     assert len(str(caught.value)) < 1000
 
 
-# The README's page
+# The READMEs' files
 
 
 def readme_files() -> dict[str, str]:
-    """The files that the README's page on one's own data shows, by their names."""
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    page = re.search(r"^### Your data in five minutes$(.*?)^### ", text, re.MULTILINE | re.DOTALL)[1]
-    return dict(re.findall(r"^\*\*[^\n]*`([\w.]+)`:\n\n```\w+\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    """The files that the READMEs show, by their names."""
+    root = Path(__file__).parents[2]
+    pages = [(root / name).read_text(encoding="utf-8") for name in ("README.md", "dataset_scripts/README.md")]
+    shown = re.compile(r"`([a-z_]+\.\w+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return dict(shown.findall("\n".join(pages)))
 
 
-@pytest.mark.parametrize("name", readme_files())
-def test_file_of_the_readme_is_a_corpus(tmp_path, name):
-    """If it failed, the README would show a form that the package does not read."""
-    (tmp_path / name).write_text(readme_files()[name], encoding="utf-8")
+FORMS = ("words.jsonl", "spans.jsonl", "table.csv", "doccano.jsonl", "prodigy.jsonl", "spacy.json")
+
+
+@pytest.mark.parametrize("name", [*FORMS, "label_studio.json"])
+def test_file_of_the_readmes_is_a_corpus(tmp_path, name):
+    """If it failed, a README would show a form that the package does not read, or would have lost it."""
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.{name.partition('.')[2]}").write_text(readme_files()[name], encoding="utf-8")
     columns = {"tokens": "words", "ner_tags": "labels"} if name == "table.csv" else {}
-    corpus = open_corpus(str(tmp_path / name), columns=columns)
-    posts = [row for rows in corpus.splits.values() for row in rows]
-    entities = Counter(
-        (" ".join(row["tokens"][span.start : span.end]), span.type)
-        for row in posts
-        for span in tags_to_spans([corpus.labels[tag] for tag in row["ner_tags"]])
-    )
-    rejected = corpus.notes.get("posts that their annotator rejected or skipped", 0)
-    assert len(posts) + rejected == 8 and all(corpus.splits.values()) and corpus.left_out == []
-    wanted = {
-        ("Jordan", "PER"): 1 - rejected,
-        ("Lima", "LOC"): 3,
-        ("Anna", "PER"): 2,
-        ("Ben", "PER"): 2,
-        ("Jordan", "LOC"): 1,
-    }
-    assert +entities == +Counter(wanted)
-
-
-def test_readme_has_a_file_of_each_form():
-    """If it failed, the page would have lost a form, and the test above with it."""
-    assert set(readme_files()) == {
-        *(
-            "words.jsonl",
-            "spans.jsonl",
-            "table.csv",
-            "doccano.jsonl",
-            "prodigy.jsonl",
-            "spacy.json",
-            "label_studio.json",
-        )
-    }
+    corpus = open_corpus(str(tmp_path), columns=columns)
+    for rows in corpus.splits.values():
+        assert rows["tokens"][:] == [["Jordan", "scored"], ["Greetings", "from", "Lima"]]
+        tags = [[corpus.labels[tag] for tag in row] for row in rows["ner_tags"]]
+        assert tags == [["B-PER", "O"], ["O", "O", "B-LOC"]]
+    assert len(corpus.splits) == 3 and corpus.left_out == []

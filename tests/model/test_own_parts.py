@@ -38,8 +38,8 @@ TINY = {
 
 
 def readme_blocks() -> dict[str, str]:
-    """The README's blocks for a part of one's own, by the file that their first line names."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The blocks of the package's README for a part of one's own, by the file that their first line names."""
+    text = (ROOT / "modeling_mmner" / "README.md").read_text(encoding="utf-8")
     found = re.findall(
         r"^```(?:python|yaml)\n# (modeling_mmner/\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
     )
@@ -52,7 +52,7 @@ def test_the_readme_touches_the_class_s_file_the_table_and_the_recipe():
         "modeling_mmner/model/fusion_mmner.py",
         "modeling_mmner/model/objectives_mmner.py",
         "modeling_mmner/model/parts_mmner.py",
-        "modeling_mmner/recipes/mine.yaml",
+        "modeling_mmner/training/recipes/mine.yaml",
     ]
 
 
@@ -68,7 +68,7 @@ def own_recipe(monkeypatch, tmp_path) -> Path:
         if name.endswith(".py"):
             exec(block, dict(vars(importlib.import_module(name.removesuffix(".py").replace("/", ".")))))
     path = tmp_path / "mine.yaml"
-    path.write_text(blocks["modeling_mmner/recipes/mine.yaml"], encoding="utf-8")
+    path.write_text(blocks["modeling_mmner/training/recipes/mine.yaml"], encoding="utf-8")
     return path
 
 

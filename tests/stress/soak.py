@@ -117,9 +117,9 @@ def pipeline_requests(pipe: MultimodalNERPipeline) -> dict[str, Request]:
     for name, text in ODD_TEXTS.items():
         if len(text) < 10_000:
             requests[f"pipeline: text, {name}"] = lambda text=text: pipe(text)
-    for name, (post, _) in NO_POSTS.items():
+    for name, post in NO_POSTS.items():
         requests[f"pipeline: no post, {name}"] = lambda post=post: next(pipe(iter([post])))
-    for name, (content, _) in UNREADABLE.items():
+    for name, content in UNREADABLE.items():
         data = content()
         requests[f"pipeline: picture, {name}"] = lambda data=data: pipe(
             {"text": "Jordan", "image": {"bytes": data}}
