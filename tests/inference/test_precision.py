@@ -151,7 +151,7 @@ def test_evaluate_refuses_what_it_cannot_score(folder, corpus, tmp_path, capsys)
     traceback.
     """
     assert main(["evaluate", corpus, "--model", folder, "--split", "tset"]) == 2
-    assert "--split: expected one of train, validation, test, found tset" in capsys.readouterr().err
+    assert "--split: expected one of train, validation, test, found 'tset'" in capsys.readouterr().err
     other = write_posts(tmp_path / "other", TAGGED | {"test": [("6", "Amazon/B-ORG")]})
     assert main(["evaluate", str(other), "--model", folder]) == 2
     expected = "expected a model that knows the labels of other, found none for ['B-ORG', 'I-ORG']"
