@@ -213,5 +213,5 @@ def caption(
 def required_split(corpus: "Corpus", split: str, *, option: str = "--split") -> "Dataset":
     """The rows of a corpus's split; ValueError where it has none of that name."""
     if split not in corpus.splits:
-        raise ValueError(f"{option}: expected one of {', '.join(corpus.splits)}, found {split!r}")
+        raise ValueError(f"{option}: expected one of {', '.join(corpus.splits)}, found {split}")
     return corpus.splits[split]

@@ -266,6 +266,7 @@ def test_predict_reads_contexts(model, tmp_path, capsys):
                 " ".join(SENTENCES[0]),
                 "--context",
                 "Paris",
+                "--context",
                 "in London",
             ]
         )
