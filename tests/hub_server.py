@@ -7,11 +7,11 @@ token will do, but pushing and what is private need one. Of its own it has ``GET
 the commits and tags of every repository.
 """
 
-import argparse
 import base64
 import hashlib
 import json
 import re
+import sys
 import threading
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,30 +44,27 @@ class Request:
     query: dict[str, list[str]]
     body: bytes
     has_token: bool
-    range: str | None
+    range: str
 
     def address(self, kind: str, name: str) -> str:
         return f"{self.endpoint}/{'datasets/' if kind == 'dataset' else ''}{name}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answer:
-    status: int
-    body: bytes
-    headers: dict[str, str]
+    """A body of bytes, or what JSON can say."""
 
-
-def json_answer(content: Any, status: int = 200, **headers: str) -> Answer:
-    return Answer(status, json.dumps(content).encode(), {"Content-Type": "application/json"} | headers)
+    body: Any
+    status: int = 200
+    headers: dict[str, str] | None = None
 
 
 class Refusal(Exception):
     """An answer with an error; the client chooses its own error by the code."""
 
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        codes = {"X-Error-Code": code, "X-Error-Message": message}
-        self.answer = json_answer({"error": message}, status, **codes, **(headers or {}))
+    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+        headers |= {"X-Error-Code": code, "X-Error-Message": message}
+        self.answer = Answer({"error": message}, status, headers)
 
 
 def blob_id(content: bytes) -> str:
@@ -87,14 +84,10 @@ class Commit:
 
     def entry(self, path: str) -> dict[str, Any]:
         """What the client hears of a file or folder; it must be there."""
-        if path in self.files:
-            return {
-                "type": "file",
-                "path": path,
-                "oid": blob_id(self.files[path]),
-                "size": len(self.files[path]),
-            }
-        return {"type": "directory", "path": path, "oid": blob_id(path.encode()), "size": 0}
+        if path not in self.files:
+            return {"type": "directory", "path": path, "oid": blob_id(path.encode()), "size": 0}
+        content = self.files[path]
+        return {"type": "file", "path": path, "oid": blob_id(content), "size": len(content)}
 
     def below(self, folder: str) -> list[str]:
         return [path for path in self.files if not folder or path.startswith(f"{folder}/")]
@@ -129,7 +122,7 @@ class Repository:
 
 class Hub:
     """The repositories, and for each of `ROUTES` a method, which takes what the route's pattern has in
-    parentheses.
+    parentheses and gives an `Answer`, or what JSON can say.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -137,11 +130,8 @@ class Hub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         for kind in ("model", "dataset"):
             for root in folder.glob(f"{kind}s/*/*"):
-                files = {
-                    path.relative_to(root).as_posix(): path.read_bytes()
-                    for path in root.rglob("*")
-                    if path.is_file()
-                }
+                paths = [path for path in root.rglob("*") if path.is_file()]
+                files = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
                 self.repositories[kind, root.relative_to(root.parents[1]).as_posix()] = Repository(files)
 
     def find(self, request: Request, kind: str | None, name: str) -> Repository:
@@ -150,93 +140,75 @@ class Hub:
             raise Refusal(404 if request.has_token else 401, "RepoNotFound", "Repository not found")
         return repository
 
-    def info(self, request: Request, kind: str, name: str, revision: str | None) -> Answer:
+    def info(self, request: Request, kind: str, name: str, revision: str | None) -> Any:
         repository = self.find(request, kind, name)
         commit = repository.at(revision)
         siblings = [{"rfilename": path, "size": len(content)} for path, content in commit.files.items()]
-        found = {
-            "_id": name,
-            "id": name,
-            "sha": commit.oid,
-            "private": repository.private,
-            "siblings": siblings,
-        }
-        return json_answer(
-            found | {"gated": False, "disabled": False, "lastModified": DATE, "createdAt": DATE, "tags": []}
-        )
+        found = {"_id": name, "id": name, "sha": commit.oid, "private": repository.private, "tags": []}
+        dates = {"lastModified": DATE, "createdAt": DATE}
+        return found | dates | {"siblings": siblings, "gated": False, "disabled": False}
 
-    def tree(self, request: Request, kind: str, name: str, revision: str, folder: str | None) -> Answer:
+    def tree(self, request: Request, kind: str, name: str, revision: str, folder: str | None) -> Any:
         commit, folder = self.find(request, kind, name).at(revision), folder or ""
         below = commit.below(folder)
         if folder and not below:
             raise Refusal(404, "EntryNotFound", f"{folder} does not exist on {revision}")
         parts = [path.removeprefix(f"{folder}/").split("/") for path in below]
-        depths = (
-            range(1, max(map(len, parts), default=0) + 1)
-            if request.query.get("recursive") == ["true"]
-            else [1]
-        )
-        listed = {"/".join([folder] * bool(folder) + part[:depth]) for part in parts for depth in depths}
-        return json_answer([commit.entry(path) for path in sorted(listed)])
+        depth = max(map(len, parts), default=0) if request.query.get("recursive") == ["true"] else 1
+        above = [folder] * bool(folder)
+        listed = {"/".join(above + part[:most]) for part in parts for most in range(1, depth + 1)}
+        return [commit.entry(path) for path in sorted(listed)]
 
-    def paths_info(self, request: Request, kind: str, name: str, revision: str) -> Answer:
+    def paths_info(self, request: Request, kind: str, name: str, revision: str) -> Any:
         commit = self.find(request, kind, name).at(revision)
         paths = parse_qs(request.body.decode()).get("paths", [])
-        return json_answer(
-            [commit.entry(path) for path in paths if path in commit.files or commit.below(path)]
-        )
+        return [commit.entry(path) for path in paths if path in commit.files or commit.below(path)]
 
-    def refs(self, request: Request, kind: str, name: str) -> Answer:
+    def refs(self, request: Request, kind: str, name: str) -> Any:
         repository = self.find(request, kind, name)
-        branches = [{"name": "main", "ref": "refs/heads/main", "targetCommit": repository.at("main").oid}]
-        tags = [
-            {"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": oid}
-            for tag, oid in repository.tags.items()
+        named = {"heads/main": repository.at("main").oid}
+        named |= {f"tags/{tag}": oid for tag, oid in repository.tags.items()}
+        refs = [
+            {"name": ref.partition("/")[2], "ref": f"refs/{ref}", "targetCommit": oid}
+            for ref, oid in named.items()
         ]
-        return json_answer({"branches": branches, "tags": tags, "converts": []})
+        return {"branches": refs[:1], "tags": refs[1:], "converts": []}
 
     def file(self, request: Request, kind: str | None, name: str, revision: str, path: str) -> Answer:
         commit = self.find(request, kind, name).at(revision)
-        headers = {"X-Repo-Commit": commit.oid}
         if path not in commit.files:
-            raise Refusal(404, "EntryNotFound", "Entry not found", headers)
+            raise Refusal(404, "EntryNotFound", "Entry not found", **{"X-Repo-Commit": commit.oid})
         content = commit.files[path]
-        headers |= {
-            "ETag": f'"{blob_id(content)}"',
-            "Accept-Ranges": "bytes",
-            "Content-Type": "application/octet-stream",
-        }
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.range or "")
+        headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{blob_id(content)}"', "Accept-Ranges": "bytes"}
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.range)
         if not wanted:
-            return Answer(200, content, headers)
+            return Answer(content, 200, headers)
         first = int(wanted[1])
         part = content[first : int(wanted[2] or len(content)) + 1]
-        return Answer(
-            206, part, headers | {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(content)}"}
-        )
+        place = f"bytes {first}-{first + len(part) - 1}/{len(content)}"
+        return Answer(part, 206, headers | {"Content-Range": place})
 
-    def create(self, request: Request) -> Answer:
+    def create(self, request: Request) -> Any:
         wanted = json.loads(request.body)
         kind, name = wanted.get("type", "model"), f"{wanted['organization']}/{wanted['name']}"
         made = {"url": request.address(kind, name), "name": name}
         if (kind, name) in self.repositories:
-            return json_answer(made | {"error": "You already created this repo"}, 409)
-        self.repositories[kind, name] = Repository(
-            {".gitattributes": b""}, private=wanted.get("visibility") == "private"
-        )
-        return json_answer(made)
+            return Answer(made | {"error": "You already created this repo"}, 409)
+        private = wanted.get("visibility") == "private"
+        self.repositories[kind, name] = Repository({".gitattributes": b""}, private=private)
+        return made
 
-    def validate(self, request: Request) -> Answer:
-        return json_answer({"errors": [], "warnings": []})
+    def validate(self, request: Request) -> Any:
+        return {"errors": [], "warnings": []}
 
-    def preupload(self, request: Request, kind: str, name: str, revision: str) -> Answer:
+    def preupload(self, request: Request, kind: str, name: str, revision: str) -> Any:
         commit = self.find(request, kind, name).at(revision)
         known = {path: blob_id(content) for path, content in commit.files.items()}
         paths = [file["path"] for file in json.loads(request.body)["files"]]
         regular = {"uploadMode": "regular", "shouldIgnore": False}
-        return json_answer({"files": [{"path": path, "oid": known.get(path)} | regular for path in paths]})
+        return {"files": [{"path": path, "oid": known.get(path)} | regular for path in paths]}
 
-    def commit(self, request: Request, kind: str, name: str, revision: str) -> Answer:
+    def commit(self, request: Request, kind: str, name: str, revision: str) -> Any:
         repository = self.find(request, kind, name)
         if revision != "main":
             raise Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
@@ -246,19 +218,17 @@ class Hub:
             named[operation["key"]].append(operation["value"])
         files = {file["path"]: base64.b64decode(file["content"]) for file in named["file"]}
         deleted = tuple(entry["path"] for entry in named["deletedFile"] + named["deletedFolder"])
-        commit = repository.commit(header["value"]["summary"], files, deleted)
-        return json_answer(
-            {"commitUrl": f"{request.address(kind, name)}/commit/{commit.oid}", "commitOid": commit.oid}
-        )
+        oid = repository.commit(header["value"]["summary"], files, deleted).oid
+        return {"commitUrl": f"{request.address(kind, name)}/commit/{oid}", "commitOid": oid}
 
-    def tag(self, request: Request, kind: str, name: str, revision: str) -> Answer:
+    def tag(self, request: Request, kind: str, name: str, revision: str) -> Any:
         repository, tag = self.find(request, kind, name), json.loads(request.body)["tag"]
         if tag in repository.tags:
             raise Refusal(409, "", f"Tag {tag} already exists")
         repository.tags[tag] = repository.at(revision).oid
-        return json_answer({})
+        return {}
 
-    def log(self, request: Request) -> Answer:
+    def log(self, request: Request) -> Any:
         repositories = {
             f"{kind}s/{name}": {
                 "private": repository.private,
@@ -267,7 +237,7 @@ class Hub:
             }
             for (kind, name), repository in self.repositories.items()
         }
-        return json_answer({"requests": self.requests, "repositories": repositories})
+        return {"requests": self.requests, "repositories": repositories}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -278,29 +248,34 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps a connection open between requests
 
     def handle_request(self) -> None:
-        address = urlsplit(self.path)
+        address, headers = urlsplit(self.path), self.headers
         request = Request(
-            endpoint=f"http://{self.headers['Host']}",
+            endpoint=f"http://{headers['Host']}",
             query=parse_qs(address.query),
-            body=self.rfile.read(int(self.headers.get("Content-Length") or 0)),
-            has_token="Authorization" in self.headers,
-            range=self.headers.get("Range"),
+            body=self.rfile.read(int(headers.get("Content-Length") or 0)),
+            has_token="Authorization" in headers,
+            range=headers.get("Range") or "",
         )
         try:
             with self.lock:
-                answer = self.answer(request, address.path)
+                found = self.answer(request, address.path)
         except Refusal as refusal:
-            answer = refusal.answer
+            found = refusal.answer
+        answer = found if isinstance(found, Answer) else Answer(found)
+        is_file = isinstance(answer.body, bytes)
+        body = answer.body if is_file else json.dumps(answer.body).encode()
+        kind = "application/octet-stream" if is_file else "application/json"
         self.send_response(answer.status)
-        for name, value in (answer.headers | {"Content-Length": str(len(answer.body))}).items():
+        sent = {"Content-Type": kind, "Content-Length": str(len(body))} | (answer.headers or {})
+        for name, value in sent.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.body)
+            self.wfile.write(body)
 
     do_GET = do_HEAD = do_POST = handle_request
 
-    def answer(self, request: Request, path: str) -> Answer:
+    def answer(self, request: Request, path: str) -> Any:
         if path != "/log":
             self.hub.requests.append(f"{self.command} {self.path}")
         for name, (method, pattern) in ROUTES.items():
@@ -314,16 +289,8 @@ class Handler(BaseHTTPRequestHandler):
         """Prints nothing: `/log` has it."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="A small Hugging Face Hub for tests.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    options = parser.parse_args()
-    Handler.hub = Hub(options.folder)
-    server = ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
+if __name__ == "__main__":
+    Handler.hub = Hub(Path(sys.argv[1]))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     print(f"http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()
-
-
-if __name__ == "__main__":
-    main()
