@@ -159,7 +159,6 @@ def export_imgid(dataset: str, *, output_dir: str, reading: dict[str, Any]) -> N
         output_dir: folder to make.
     """
     from dataset_scripts.formats.imgid import export_imgid
-
     from dataset_scripts.opening import open_corpus
 
     export_imgid(open_corpus(dataset, **reading), output_dir)
