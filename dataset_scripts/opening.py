@@ -219,7 +219,7 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
     except ValueError as error:
         raise CorpusError(f"dataset {dataset!r}, column ner_tags: {error}") from error
     record = _record(dataset, config)
-    hashes = {split: details["sha256"] for split, details in record.get("splits", {}).items()}
+    hashes = {split: details.get("sha256") for split, details in record.get("splits", {}).items()}
     version = {split: hashes.get(origin[split]) or row_hash(rows) for split, rows in splits.items()}
     parts = [f"+{split}={part}" for split, part in slices.items()]
     version_name = "".join([record.get("version", "unverified"), *parts])
