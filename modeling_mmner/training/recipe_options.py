@@ -108,7 +108,8 @@ def takes_options(
 def _option(name: str, setting: Setting, group: str) -> Parameter:
     """An option as a parameter of a function that typer reads."""
     kind = Literal[tuple(setting.table)] if setting.table is not None else setting.type
-    names, more = f"--{name}", {}
+    names = f"--{name}"
+    more: dict[str, Any] = {}
     if kind is bool:
         names += f"/--{name.removeprefix('no_') if name.startswith('no_') else f'no_{name}'}"
     elif kind not in (int, float, str) and get_origin(kind) is not Literal:
@@ -157,7 +158,7 @@ class SettingsCommand(TyperCommand):
         options = {option.name: option for option in self.params}
         if "--help" in args and "recipe" in options:
             given = self.make_parser(ctx).parse_args(list(args))[0]
-            for name, text in _defaults(given.get("recipe") or options["recipe"].default):
+            for name, text in _defaults(given.get("recipe") or str(options["recipe"].default)):
                 options[name].default = text
         return super().parse_args(ctx, args)
 
