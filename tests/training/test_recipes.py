@@ -217,7 +217,7 @@ def test_help_shows_the_recipe_s_values_and_choices(capsys):
 
 
 def test_help_of_a_table_shows_no_recipe_s_values(capsys):
-    """If it failed, the help of `reproduce`, whose rows have recipes of their own, would show wrong defaults."""
+    """If it failed, the help of `reproduce`, whose rows have their own recipes, would show others."""
     assert main(["reproduce", "--help"]) == 0
     settings = capsys.readouterr().out.split("\ncorpus:")[1]
     assert "--head_learning_rate" in settings and "[default:" not in settings
