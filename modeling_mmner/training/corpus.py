@@ -27,8 +27,7 @@ from ..evaluation.metrics import ContextCounts, CorpusSummary, PictureCounts
 from ..model.batching_mmner import ahead
 from ..model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from ..model.processing_mmner import MMNERProcessor
-from .recipes import PEOPLE, CorpusSettings, load_recipe, recipe_names
-
+from .recipes import PEOPLE, CorpusSettings
 
 _ROW = "row"
 """The column of each row's number in the whole split, while posts are left out."""
@@ -106,12 +105,6 @@ def facts_of(settings: CorpusSettings) -> dict[str, Any]:
         examples.append({"text": text, "example_title": f"generated post ({language})"})
     own = {} if builder is None else {"citation": builder.CITATION, "is_generated": builder.IS_GENERATED}
     return own | {"examples": examples, "context_writer": settings.context_writer or ""}
-
-
-def known_corpora() -> dict[str, CorpusSummary]:
-    """What is known of the corpora of the package's recipes without opening them, by name."""
-    corpora = {corpus.dataset: corpus for corpus in (load_recipe(name).corpus for name in recipe_names())}
-    return {name: CorpusSummary(name, "", {}, {}, {}, {}, **facts_of(one)) for name, one in corpora.items()}
 
 
 def load_corpus(settings: CorpusSettings) -> TrainingCorpus:

@@ -57,29 +57,35 @@ def _refusal(message: str) -> int:
 
 
 def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command of typer whose parameter `settings` gets the settings of a recipe that were given."""
+    """A command of typer whose parameter `settings` gets the settings of a recipe that were given.
+
+    Its help shows the values of the recipe that its option `recipe` names; without that option, none.
+    """
     towers = {
         flag: Setting(str | None, None, f"{key} of the vision tower (several: separated by commas)")
         for flag, key in TOWER_FLAGS.items()
     }
     groups = {"terms": settings_in(Recipe)} | {section: settings_of(section) for section in SECTIONS}
-    return takes_options(groups | {"model": towers | groups["model"]}, into="settings")(command)
+    groups |= {"model": towers | groups["model"]}
+    has_recipe = "recipe" in inspect.signature(command).parameters
+    return takes_options(groups, into="settings", show_default=has_recipe)(command)
 
 
 def takes_options(
-    groups: Mapping[str, Mapping[str, Setting]], *, into: str
+    groups: Mapping[str, Mapping[str, Setting]], *, into: str, show_default: bool = True
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command of typer an option for each setting that it has no parameter for.
 
     Args:
         groups: settings by the heading under which the help lists them.
         into: the parameter of the command that gets those that were given, by name.
+        show_default: whether the help shows the settings' defaults.
     """
 
     def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(command, eval_str=True).parameters
         options = [
-            _option(name, setting, group)
+            _option(name, setting, group, show_default=show_default)
             for group, settings in groups.items()
             for name, setting in settings.items()
             if name not in own
@@ -105,17 +111,19 @@ def takes_options(
     return with_options
 
 
-def _option(name: str, setting: Setting, group: str) -> Parameter:
+def _option(name: str, setting: Setting, group: str, *, show_default: bool) -> Parameter:
     """An option as a parameter of a function that typer reads."""
     kind = Literal[tuple(setting.table)] if setting.table is not None else setting.type
-    names, more = f"--{name}", {}
+    names = f"--{name}"
+    more: dict[str, Any] = {}
     if kind is bool:
         names += f"/--{name.removeprefix('no_') if name.startswith('no_') else f'no_{name}'}"
     elif kind not in (int, float, str) and get_origin(kind) is not Literal:
         form, read = _READERS.get(kind, ("YAML", read_yaml))
         more = {"parser": partial(_read, form=form, read=read, hint=kind), "metavar": form}
         kind = str
-    option = typer.Option(names, help=setting.help, rich_help_panel=group, **more)
+    more |= {"help": setting.help, "rich_help_panel": group, "show_default": show_default}
+    option = typer.Option(names, **more)
     default = _as_text(setting.default, setting.type)
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
@@ -157,7 +165,7 @@ class SettingsCommand(TyperCommand):
         options = {option.name: option for option in self.params}
         if "--help" in args and "recipe" in options:
             given = self.make_parser(ctx).parse_args(list(args))[0]
-            for name, text in _defaults(given.get("recipe") or options["recipe"].default):
+            for name, text in _defaults(given.get("recipe") or str(options["recipe"].default)):
                 options[name].default = text
         return super().parse_args(ctx, args)
 

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -49,8 +48,7 @@ _AT_LEAST_ONE = Range("at least 1", lambda value: value >= 1)
 _NOT_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
 
 
-@cache
-def settings_in(kind: type) -> Mapping[str, Setting]:
+def settings_in(kind: type) -> dict[str, Setting]:
     """The settings of a dataclass, its fields made by `option`, by their names."""
     hints = get_type_hints(kind)
     return {
@@ -180,7 +178,8 @@ class ModelSettings:
         known_keys = model_keys()
         for name, value in self.config.items():
             known_keys[name].check(name, value, owner="recipe")
-        if isinstance(towers := self.vision_towers, list) and all(isinstance(one, dict) for one in towers):
+        towers: Any = self.vision_towers  # of a file they are mappings
+        if isinstance(towers, list) and all(isinstance(tower, dict) for tower in towers):
             self.vision_towers = [TowerSettings.from_settings(tower) for tower in towers]
         _check_settings(self)
         has_encoder = self.text_tower.has_encoder
@@ -300,12 +299,12 @@ class Recipe:
             ValueError: an unknown setting, or a value out of its range.
             TypeError: a value of another type.
         """
-        whole, own = self.to_settings(), ("name", "description", "terms")
-        source = f"recipe {self.name!r}"
-        _check_keys(settings, [*own, *(key for section in SECTIONS for key in settings_of(section))], source)
+        whole, source = self.to_settings(), f"recipe {self.name!r}"
+        known = [key for section in SECTIONS for key in settings_of(section)]
+        _check_keys(settings, ["name", "description", "terms", *known], source)
         for key, value in settings.items():
-            place = whole if key in own else whole[section_of(key)]
-            place[key] = value
+            section = section_of(key)
+            (whole if section is None else whole[section])[key] = value
         return recipe_from_settings(whole, source=source)
 
     def to_settings(self) -> dict[str, Any]:
@@ -420,7 +419,7 @@ def _read_mapping(source: Any) -> dict[str, Any]:
 
 def settings_of(section: str) -> dict[str, Setting]:
     """The settings of a section by their names."""
-    return dict(settings_in(SECTIONS[section])) | (model_keys() if section == "model" else {})
+    return settings_in(SECTIONS[section]) | (model_keys() if section == "model" else {})
 
 
 def section_of(key: str) -> str | None:

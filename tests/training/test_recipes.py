@@ -10,6 +10,7 @@ import yaml
 
 import modeling_mmner.training.recipes
 from modeling_mmner import MMNERConfig
+from modeling_mmner.cli import main
 from modeling_mmner.model.parts_mmner import FUSIONS, part_settings
 from modeling_mmner.training.assembly import check_model
 from modeling_mmner.training.recipe_options import parse_arguments
@@ -213,6 +214,13 @@ def test_help_shows_the_recipe_s_values_and_choices(capsys):
         assert said["dataset"].endswith(f"[default: {dataset}]")
         assert said["head_learning_rate"].endswith(f"[default: {rate}]")
         assert said["use_images"].startswith("use_images / --no_use_images ")
+
+
+def test_help_of_a_table_shows_no_recipe_s_values(capsys):
+    """If it failed, the help of `reproduce`, whose rows have their own recipes, would show others."""
+    assert main(["reproduce", "--help"]) == 0
+    settings = capsys.readouterr().out.split("\ncorpus:")[1]
+    assert "--head_learning_rate" in settings and "[default:" not in settings
 
 
 # Towers
