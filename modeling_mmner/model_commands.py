@@ -382,8 +382,9 @@ def _check_maps(options: argparse.Namespace) -> int:
 def _reproduce(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from .training.reproduce import make_runs, plan, preflight
-    from .training.table_report import collect, markdown, write_table
+    from train_accelerate import train
+
+    from .training.reproduce import reproduce
 
     settings = {name: value for name, value in vars(options).items() if name in setting_names()}
     if "seed" in settings:
@@ -393,16 +394,18 @@ def _reproduce(options: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    runs = plan(options.table, settings, seeds=options.seeds, encoders=options.encoders, folder=folder)
-    preflight(runs, say, jobs=options.jobs)
-    if options.dry_run:
-        return 0
-    errors = make_runs(runs, say, keep_models=options.keep_models, jobs=options.jobs)
-    results = collect(TABLES[options.table], runs, errors)
-    write_table(results, folder)
-    print(markdown(results))
-    print(f"results.json, results.md and results.png are in {folder}/")
-    return int(bool(errors))
+    return reproduce(
+        options.table,
+        train=train,
+        settings=settings,
+        seeds=options.seeds,
+        encoders=options.encoders,
+        folder=folder,
+        jobs=options.jobs,
+        keep_models=options.keep_models,
+        dry_run=options.dry_run,
+        report=say,
+    )
 
 
 def _caption(options: argparse.Namespace) -> int:

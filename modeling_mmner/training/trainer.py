@@ -12,7 +12,8 @@ from transformers import EvalPrediction, TrainerCallback, TrainerControl, Traine
 from ..evaluation.span_f1.span_f1 import SpanF1
 from ..model.labels_mmner import IGNORED
 from ..model.processing_mmner import MMNERProcessor
-from .steps import centres_due, post_lengths, refresh_centres
+from .centres import centres_due, refresh_centres
+from .sampling import post_lengths
 
 
 def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:

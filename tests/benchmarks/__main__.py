@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from modeling_mmner.training.steps import resolve_precision
+from modeling_mmner.training.optimisation import resolve_precision
 
 from .parts import PARTS
 from .setting import make_setting

@@ -12,10 +12,11 @@ from transformers import get_linear_schedule_with_warmup
 from modeling_mmner import MMNERForTokenClassification
 from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
 from modeling_mmner.training.assembly import pretrained_parts
+from modeling_mmner.training.centres import refresh_centres
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.features import PictureFeatures
+from modeling_mmner.training.optimisation import parameter_groups, train_batches
 from modeling_mmner.training.recipes import Recipe
-from modeling_mmner.training.steps import parameter_groups, refresh_centres, train_batches
 
 from .setting import Setting
 

@@ -14,7 +14,7 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.model.images_mmner import pictures_of
 from modeling_mmner.training.assembly import build_model, build_processor
 from modeling_mmner.training.recipes import Recipe, load_recipe
-from modeling_mmner.training.steps import PostSampler, post_lengths
+from modeling_mmner.training.sampling import PostSampler, post_lengths
 
 BERT_BASE = {
     "model_type": "bert",

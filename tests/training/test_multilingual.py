@@ -22,7 +22,7 @@ from modeling_mmner.evaluation.reports import transfer_table
 from modeling_mmner.evaluation.span_f1.span_f1 import evaluate_tags
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import CorpusSettings
-from modeling_mmner.training.steps import PostSampler, draws_by_language
+from modeling_mmner.training.sampling import PostSampler, draws_by_language
 from tests.shared_data import property_test
 from tests.small_corpora import write_posts
 from tests.training.test_training import small_recipe

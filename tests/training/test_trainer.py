@@ -25,7 +25,8 @@ from modeling_mmner.training.assembly import build_model, build_processor, train
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import load_recipe
-from modeling_mmner.training.steps import centres_due, parameter_groups, refresh_centres, train_batches
+from modeling_mmner.training.centres import centres_due, refresh_centres
+from modeling_mmner.training.optimisation import parameter_groups, train_batches
 from modeling_mmner.training.trainer import EntityCentreCallback, span_f1, with_lengths
 from modeling_mmner.training.word_vocabulary import make_word_tokenizer, word_vocabulary
 from tests.tiny import tiny_model
