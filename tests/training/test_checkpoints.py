@@ -19,7 +19,7 @@ import train_accelerate
 from modeling_mmner import MMNERForTokenClassification
 from modeling_mmner.training.checkpoints import Checkpoints
 from modeling_mmner.training.recipes import Recipe
-from modeling_mmner.training.run_folder import RunError, is_finished, is_unfinished
+from modeling_mmner.training.run_folder import RunError, is_finished
 from tests.interrupted import (
     TRAINED_TOWER,
     TWO_M_NER,
@@ -161,7 +161,7 @@ def test_finished_run_is_run_anew(uninterrupted, tmp_path):
     assert is_finished(output) and not (output / "checkpoints").exists()
     before = [(output / name).read_bytes() for name in results]
     train_killed(again, saves=1)
-    assert is_unfinished(output) and before == [(output / name).read_bytes() for name in results]
+    assert is_finished(output) is False and before == [(output / name).read_bytes() for name in results]
     train_accelerate.train(again)
     assert is_finished(output) and (output / "metrics.json").read_bytes() != before[0]  # its times are others
     assert_same_run(uninterrupted, again)
@@ -170,7 +170,7 @@ def test_finished_run_is_run_anew(uninterrupted, tmp_path):
 def test_unfinished_run_loads_as_no_model(recipe):
     """If it failed, half a model would be used as a whole one."""
     output = Path(recipe.training.output_dir)
-    assert is_unfinished(output)
+    assert is_finished(output) is False
     for folder in (output, output / "model", checkpoints_in(recipe)[-1]):
         for load in (AutoModel.from_pretrained, lambda place: pipeline("multimodal-ner", model=place)):
             with pytest.raises((OSError, ValueError)):

@@ -22,11 +22,11 @@ import torch
 
 import train_accelerate
 from modeling_mmner import MMNERForTokenClassification
-from modeling_mmner.training import run_folder
+from modeling_mmner.training import checkpoints, runner
 from modeling_mmner.training.checkpoints import Checkpoints
 from modeling_mmner.training.progress import Progress
 from modeling_mmner.training.recipes import Recipe
-from modeling_mmner.training.run_folder import RunError, is_unfinished
+from modeling_mmner.training.run_folder import RunError, is_finished
 from modeling_mmner.training.stopping import Stopped, command_to_go_on
 from tests.interrupted import assert_same_run, checkpoints_in, recipe_in, train_killed
 from tests.training.test_killed_runs import started
@@ -128,7 +128,7 @@ def test_script_says_how_to_go_on(corpus, tmp_path, number, code):
         == f"train_accelerate.py: stopped by {number.name}; saved {newest}. Go on with: python"
         f" train_accelerate.py --recipe '{path}'"
     )
-    assert is_unfinished(tmp_path / "out put")
+    assert is_finished(tmp_path / "out put") is False
 
 
 def test_command_to_go_on_never_begins_anew(monkeypatch):
@@ -341,7 +341,7 @@ def test_disk_without_room_is_found_before_the_first_step(recipe, uninterrupted,
         patch.setattr(
             train_accelerate, "train_batches", lambda *args, **options: pytest.fail("a step was made")
         )
-        patch.setattr(run_folder.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 123_000))
+        patch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 123_000))
         with pytest.raises(RunError) as raised:
             train_accelerate.train(recipe)
     found = re.fullmatch(
