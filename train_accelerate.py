@@ -114,6 +114,9 @@ def train(recipe: Recipe) -> RunMetrics:
         kept.put_encoders_back()
         try:
             save_hub_folder(model, processor, folder=output / MODEL, metrics=metrics)
+        except ValueError as error:
+            place = output / MODEL
+            raise RunError(f"{place}: expected settings that a card can be made of; {error}") from error
         finally:  # a card that cannot be made costs no other result
             write_results(output, metrics, test, gold=gold_tags(test, corpus.labels), predicted=predicted)
         end_run(output)
