@@ -168,7 +168,7 @@ def test_model_that_is_shared_out_is_refused_before_anything_is_done(tmp_path, m
 
 
 def test_accelerate_knows_every_key_of_the_launch_file():
-    """If it failed, the file that the README names would end in an error, or a key of it would be misspelt."""
+    """If it failed, a launch file would end in an error, or a key of it be misspelt."""
     config = load_config_from_file(str(LAUNCH / "two_machines.yaml"))
     assert config.num_processes == 16 and config.distributed_type == "MULTI_GPU"
 
@@ -200,14 +200,14 @@ def test_transfer_trains_a_model_for_each_language(tmp_path):
     """Regression: as for the comparison; and each process wrote transfer.json."""
     rows = [
         {
-            "tokens": [name, split, str(number)],
+            "tokens": [name, split, number],
             "ner_tags": ["B-PER", "O", "O"],
             "language": language,
             "split": split,
         }
         for language, name in (("en", "Anna"), ("fr", "Luc"))
         for split in ("train", "validation", "test")
-        for number in range(3)
+        for number in "012"
     ]
     (tmp_path / "posts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     settings = {
@@ -221,13 +221,9 @@ def test_transfer_trains_a_model_for_each_language(tmp_path):
     )
     together(train_accelerate.main, recipe, folder=tmp_path)
     scores = json.loads((tmp_path / "out" / "transfer.json").read_text("utf-8"))
-    assert {trained: set(tested) for trained, tested in scores.items()} == {
-        "en": {"en", "fr"},
-        "fr": {"en", "fr"},
-    }
-    assert [
-        (tmp_path / f"{rank}.out").read_text("utf-8").count("Test F1 of each language") for rank in range(2)
-    ] == [1, 0]
+    assert [set(scores[trained]) for trained in ("en", "fr")] == [{"en", "fr"}] * 2
+    printed = [(tmp_path / f"{rank}.out").read_text("utf-8") for rank in range(2)]
+    assert [text.count("Test F1 of each language") for text in printed] == [1, 0]
 
 
 # Processes that fail
