@@ -13,7 +13,8 @@ travels as JSON, and the states are compared.
 import hashlib
 import json
 import shutil
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -126,10 +127,8 @@ class Checkpoints:
             RunError: it cannot be written.
         """
         target = self.folder / f"epoch-{self.progress.epoch:04d}-step-{self.progress.steps:08d}"
-        try:
+        with self._refusals(target):
             self._write(target)
-        except _CANNOT_WRITE as error:
-            raise self._not_written(target, error) from error
         if self.accelerator.is_main_process:
             self._prune(target)
         return target
@@ -143,11 +142,9 @@ class Checkpoints:
         if not self.accelerator.is_main_process:
             return
         path = self._best_path()
-        try:
+        with self._refusals(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, partial(save_file, self._weights()))
-        except _CANNOT_WRITE as error:
-            raise self._not_written(path, error) from error
         self._best = {path.name: _sha256(path)}
 
     def remove(self) -> None:
@@ -194,11 +191,16 @@ class Checkpoints:
             if path.name not in needed:
                 path.unlink()
 
-    def _not_written(self, path: Path, error: Exception) -> RunError:
-        return RunError(
-            f"{path}: expected to write it, found {one_line(error):.300}; make room, or see who may write"
-            f" there; {self.describe_last()}"
-        )
+    @contextmanager
+    def _refusals(self, path: Path) -> Iterator[None]:
+        """Tell of what cannot be written with the checkpoint that is left."""
+        try:
+            yield
+        except _CANNOT_WRITE as error:
+            raise RunError(
+                f"{path}: expected to write it, found {one_line(error):.300}; make room, or see who may write"
+                f" there; {self.describe_last()}"
+            ) from error
 
     def describe_last(self) -> str:
         """In words, which checkpoint the run can go on from."""
@@ -244,8 +246,7 @@ class Checkpoints:
         if how == NEVER:
             shutil.rmtree(self.folder, ignore_errors=True)
             return None
-        found = self._newest() if how == AUTO else self._named(Path(how))
-        if found is None:
+        if (found := self._whole(how)) is None:
             return None
         manifest = _manifest(found)
         assert manifest is not None
@@ -261,30 +262,21 @@ class Checkpoints:
             write_whole(self.folder / name, partial(shutil.copyfile, found.parent / name))
         return found
 
-    def _newest(self) -> Path | None:
-        """The newest checkpoint that is whole."""
+    def _whole(self, how: str) -> Path | None:
+        """The checkpoint that is named, or the newest one that is whole; None where there is none at all."""
         problems = []
-        for path in reversed(self._all()):
+        for path in reversed(self._all()) if how == AUTO else [Path(how)]:
             if (problem := _problem(path)) is None:
                 return path
             problems.append(f"{path}: {problem}")
-            print(f"{problems[-1]}; passed over for the one before")
-        if problems:
-            raise RunError(
-                f"{self.folder}: expected a whole checkpoint to go on from, found none:"
-                f" {'; '.join(problems)}. Name one from elsewhere by --resume PATH, or begin anew with"
-                " --resume never"
-            )
-        return None
-
-    def _named(self, path: Path) -> Path:
-        """A checkpoint by its path."""
-        if (problem := _problem(path)) is not None:
-            raise RunError(
-                f"--resume {path!s:.300}: expected auto, never, or the folder of a whole checkpoint;"
-                f" {problem}"
-            )
-        return path
+            if how == AUTO:
+                print(f"{problems[-1]}; passed over for the one before")
+        if not problems:
+            return None
+        raise RunError(
+            f"--resume {how:.300}: expected a whole checkpoint to go on from, found none:"
+            f" {'; '.join(problems)}. Name one by --resume PATH, or begin anew with --resume never"
+        )
 
     def _load(self, path: Path) -> None:
         try:

@@ -251,10 +251,7 @@ def test_run_without_a_whole_checkpoint_does_not_begin_anew_unasked(recipe, monk
     no_training(monkeypatch)
     for path in checkpoints_in(recipe):
         (path / "optimizer.bin").unlink()
-    folder = Path(recipe.training.output_dir) / "checkpoints"
-    message = (
-        rf"{folder}: expected a whole checkpoint to go on from, found none: .*optimizer\.bin with SHA-256"
-    )
+    message = r"--resume auto: expected a whole checkpoint .*, found none: .*optimizer\.bin with SHA-256"
     with pytest.raises(RunError, match=rf"{message} \w+, found no file; .*begin anew with --resume"):
         train_accelerate.train(recipe)
 
@@ -262,10 +259,7 @@ def test_run_without_a_whole_checkpoint_does_not_begin_anew_unasked(recipe, monk
 def test_path_that_is_no_checkpoint_is_refused(recipe, tmp_path, monkeypatch):
     """If it failed, a mistyped path would begin a new run."""
     no_training(monkeypatch)
-    message = (
-        rf"--resume {tmp_path}: expected auto, never, or the folder of a whole checkpoint; expected"
-        r" checkpoint\.json"
-    )
+    message = rf"--resume {tmp_path}: expected a whole .* found none: {tmp_path}: expected checkpoint\.json"
     with pytest.raises(RunError, match=message):
         train_accelerate.train(recipe.with_settings(resume=str(tmp_path)))
 
