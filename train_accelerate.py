@@ -34,12 +34,12 @@ from modeling_mmner.hub.push import save_hub_folder
 from modeling_mmner.training.assembly import build_model, build_processor
 from modeling_mmner.training.centres import centres_due, refresh_centres
 from modeling_mmner.training.checkpoints import Checkpoints, check_space
-from modeling_mmner.training.collator import MMNERCollator
+from modeling_mmner.training.collator import LaidOutRows, MMNERCollator
 from modeling_mmner.training.corpus import TrainingCorpus, load_corpus
+from modeling_mmner.training.features import feature_folder, run_features
 from modeling_mmner.training.optimisation import compile_layers, optimizer_and_scheduler, train_batches
 from modeling_mmner.training.processes import keep_quiet, run_accelerator, started_processes
 from modeling_mmner.training.progress import Progress
-from modeling_mmner.training.run_features import feature_folder, run_features
 from modeling_mmner.training.run_folder import (
     MODEL,
     RunError,
@@ -87,13 +87,11 @@ def train(recipe: Recipe) -> RunMetrics:
     accelerator.print(f"{recipe.name}: {sizes['parameters']:,} parameters; {corpus.summary().describe()}")
     kept = run_features(recipe, processor, model, accelerator)
     with accelerator.local_main_process_first():
-        if told := kept.fill(corpus.splits):
+        if told := kept.add_to(corpus):
             accelerator.print(told)
     if accelerator.num_processes > 1:
         set_seed(settings.seed, device_specific=True)  # each drops other units of its posts
-
-    readers = settings.num_workers or 0  # 0: threads
-    predictor = Predictor(model, processor, accelerator, settings.batch_size, readers, features=kept.features)
+    predictor = Predictor(model, processor, accelerator, settings.batch_size, settings.num_workers or 0)
     checkpoints = fit(recipe, corpus, predictor, progress)
     checkpoints.load_best()
     training_seconds = progress.elapsed
@@ -115,8 +113,9 @@ def train(recipe: Recipe) -> RunMetrics:
         try:
             save_hub_folder(model, processor, folder=output / MODEL, metrics=metrics)
         except ValueError as error:
-            place = output / MODEL
-            raise RunError(f"{place}: expected settings that a card can be made of; {error}") from error
+            raise RunError(
+                f"{output / MODEL}: expected settings that a card can be made of; {error}"
+            ) from error
         finally:  # a card that cannot be made costs no other result
             write_results(output, metrics, test, gold=gold_tags(test, corpus.labels), predicted=predicted)
         end_run(output)
@@ -150,10 +149,11 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
     """Train for the recipe's epochs, from the last checkpoint on; returns the checkpoints, which have the
     weights of the epoch that is best on the validation split.
     """
-    settings, rows = recipe.training, corpus.splits["train"]
-    model, accelerator = predictor.model, predictor.accelerator
-    collate = MMNERCollator(predictor.processor, features=predictor.features)
-    loader: Any = training_loader(recipe, rows, collate, processes=accelerator.num_processes)
+    settings, model, accelerator = recipe.training, predictor.model, predictor.accelerator
+    collate = MMNERCollator(predictor.processor)
+    posts = LaidOutRows.of(predictor.processor, corpus.splits["train"])
+    validation = LaidOutRows.of(predictor.processor, corpus.splits["validation"])
+    loader: Any = training_loader(recipe, posts, collate, processes=accelerator.num_processes)
     sampler = loader.batch_sampler.sampler
     if settings.compile:
         compile_layers(model)
@@ -175,7 +175,7 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
         while not progress.is_over(epochs=settings.epochs, patience=settings.patience):
             epoch, size = progress.epoch, settings.batch_size
             if progress.batches == 0 and centres_due(epoch, warmup_epochs=warmup, refresh_epochs=refresh):
-                refresh_centres(model, rows, collate=collate, batch_size=size, accelerator=accelerator)
+                refresh_centres(model, posts, collate=collate, batch_size=size, accelerator=accelerator)
             sampler.set_epoch(epoch)
             loader.set_epoch(epoch)
             rest = accelerator.skip_first_batches(loader, progress.batches) if progress.batches else loader
@@ -195,16 +195,15 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
                     f" {ids_of_batch(loader, progress.batches)}. Look at them, or begin anew (--resume never)"
                     f" with a lower learning rate; {checkpoints.describe_last()}"
                 ) from error
-            validate(corpus, predictor, checkpoints)
+            validate(validation, predictor, checkpoints)
             save(checkpoints, signals)
     return checkpoints
 
 
-def validate(corpus: TrainingCorpus, predictor: Predictor, checkpoints: Checkpoints) -> None:
+def validate(rows: LaidOutRows, predictor: Predictor, checkpoints: Checkpoints) -> None:
     """Score the validation split, and keep the epoch's weights if they are the best so far."""
-    progress, accelerator = checkpoints.progress, predictor.accelerator
-    epoch, rows = progress.epoch, corpus.splits["validation"]
-    tags = {"predictions": predictor.tags(rows), "references": gold_tags(rows, corpus.labels)}
+    progress, epoch, accelerator = checkpoints.progress, checkpoints.progress.epoch, predictor.accelerator
+    tags = {"predictions": predictor.tags(rows), "references": gold_tags(rows, predictor.processor.labels)}
     lenient, strict = (SpanF1().compute(**tags, mode=mode)["f1"] for mode in ("lenient", "strict"))
     results = progress.mean_losses() | {"validation_f1": lenient, "validation_strict_f1": strict}
     accelerator.log(results, step=epoch)

@@ -34,22 +34,23 @@ def python_files(*names: str) -> list[Path]:
     )
 
 
+def all_lines(path: Path) -> int:
+    return path.read_text(encoding="utf-8").count("\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", action="store_true", help="list the files, too")
     parser.add_argument("--most", type=int, help="fail where the product has more lines of code")
     options = parser.parse_args()
     product = {path: code_lines(path) for path in python_files(*PRODUCT)}
-    every = {name: sum(path.read_text(encoding="utf-8").count("\n") for path in python_files(*names))
-             for name, names in {"product": PRODUCT, "tests": ("tests",)}.items()}  # fmt: skip
     if options.files:
         for path, lines in sorted(product.items(), key=lambda one: -one[1]):
             print(f"{lines:5} {path}")
-    readme = Path("README.md").read_text(encoding="utf-8").count("\n")
-    code = sum(product.values())
-    print(
-        f"{code:,} lines of code, {every['product']:,} product lines in {len(product)} files; tests {every['tests']:,}; README {readme}"
-    )
+    code, every = sum(product.values()), sum(map(all_lines, product))
+    tests, readme = sum(map(all_lines, python_files("tests"))), all_lines(Path("README.md"))
+    print(f"{code:,} lines of code, {every:,} product lines in {len(product)} files")
+    print(f"tests {tests:,} lines, README {readme}")
     if options.most is not None and code > options.most:
         raise SystemExit(f"expected at most {options.most:,} lines of code, found {code:,}")
 

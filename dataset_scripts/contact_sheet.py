@@ -2,6 +2,8 @@
 marked.
 """
 
+import base64
+import io
 import random
 from collections.abc import Sequence
 from importlib import resources
@@ -11,7 +13,6 @@ from typing import Any
 import datasets
 from jinja2 import Environment, StrictUndefined
 
-from dataset_scripts.marks import DARK_COLOURS, STYLE, Mark, data_uri, marked_words
 from modeling_mmner.model.images_mmner import PictureError, load_picture, pictures_of
 from modeling_mmner.model.labels_mmner import OUTSIDE, entity_types, tags_to_spans
 
@@ -30,7 +31,7 @@ def contact_sheet(
     *,
     count: int = 12,
     seed: int = 1,
-    title: str = "",
+    title: str = "Posts",
 ) -> list[str]:
     """Save an HTML page with cards of some posts, chosen by `choose_posts` and in the order of the corpus.
 
@@ -56,20 +57,18 @@ def contact_sheet(
     if count < 1:
         raise ValueError(f"count: expected at least 1, found {count}")
     posts = [rows[number] for number in choose_posts(rows, labels, count=count, seed=seed)]
-    template = (
-        resources.files("dataset_scripts").joinpath("contact_sheet.html.jinja").read_text(encoding="utf-8")
-    )
+    template = resources.files("dataset_scripts").joinpath("contact_sheet.html.jinja").read_text("utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    types = entity_types(labels)
     page = environment.from_string(template).render(
-        title=title or "Posts",
+        title=title,
         total=len(rows),
-        types=[marked_words([name], [Mark(0, 1, name, "")]) for name in entity_types(labels)],
+        hues={name: 360 * number // len(types) for number, name in enumerate(types)},
         posts=[_card(post, labels) for post in posts],
         has_pictures=any(map(pictures_of, posts)),
-        style=STYLE,
-        dark_colours=DARK_COLOURS,
+        most_pictures=_MAX_PICTURES,
     )
     # What UTF-8 cannot encode, halves of surrogate pairs, becomes a question mark.
     Path(path).write_text(page, encoding="utf-8", errors="replace")
@@ -91,18 +90,23 @@ def choose_posts(rows: datasets.Dataset, labels: Sequence[str], *, count: int, s
 
 
 def _card(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """What the page's template shows of a post."""
-    pictures, language = pictures_of(row), str(row.get("language") or "")
-    number = "" if len(pictures) < 2 else f"{len(pictures)} pictures"
-    number += f", {_MAX_PICTURES} shown" if len(pictures) > _MAX_PICTURES else ""
-    spans = tags_to_spans([labels[tag] for tag in row["ner_tags"]])
-    marks = [Mark(span.start, span.end, span.type, label=span.type) for span in spans]
+    """What the page's template shows of a post; `runs` are its words, those of an entity together with its
+    type.
+    """
+    runs: list[tuple[str, str | None]] = []
+    end = 0
+    for span in tags_to_spans([labels[tag] for tag in row["ner_tags"]]):
+        runs += [(word, None) for word in row["tokens"][end : span.start]]
+        runs.append((" ".join(row["tokens"][span.start : span.end]), span.type))
+        end = span.end
+    pictures = pictures_of(row)
     return {
-        "id": str(row["id"]),
-        "about": [str(part) for part in (language, row.get("source"), number) if part],
-        "language": "" if language == "unknown" else language,
+        "id": row["id"],
+        "language": row.get("language") or "",
+        "source": row.get("source") or "",
+        "number": len(pictures),
         "pictures": [_thumbnail(picture) for picture in pictures[:_MAX_PICTURES]],
-        "text": marked_words(row["tokens"], marks),
+        "runs": [*runs, *((word, None) for word in row["tokens"][end:])],
     }
 
 
@@ -113,4 +117,7 @@ def _thumbnail(picture: Any) -> dict[str, str]:
     except PictureError as error:
         return {"address": "", "problem": str(error).removeprefix("picture ")}
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    return {"address": data_uri(image, "JPEG"), "problem": ""}
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG")
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return {"address": f"data:image/jpeg;base64,{encoded}", "problem": ""}

@@ -35,11 +35,11 @@ def with_contexts(
     _check_ids(splits)
     found = {split: [contexts.get(str(post)) for post in rows["id"]] for split, rows in splits.items()}
     if not any(context for column in found.values() for context in column):
-        ours, theirs = next(iter(splits.values()))["id"][0], next(iter(contexts), None)
-        raise CorpusError(
-            f"--context_file: expected contexts of the corpus's posts by their ids, such as {ours!r}, found"
-            f" none of them; the first id in {files[0]} is {theirs!r}"
+        expected = (
+            f"contexts of the corpus's posts by their ids, such as {next(iter(splits.values()))['id'][0]!r}"
         )
+        first = f"the first id in {files[0]} is {next(iter(contexts), None)!r}"
+        raise CorpusError(f"--context_file: expected {expected}, found none of them; {first}")
     return {split: _with_column(rows, found[split]) for split, rows in splits.items()}
 
 
@@ -57,11 +57,10 @@ def read_contexts(files: Sequence[str], field: str) -> dict[str, Any]:
     contexts: dict[str, Any] = {}
     for path in [path for name in files for path in _paths(name)]:
         for number, entry in read_json_lines(path):
-            post, context = _entry(entry, field, f"{path}, line {number}")
+            place = f"{path}, line {number}"
+            post, context = _entry(entry, field, place)
             if contexts.setdefault(post, context) != context:
-                raise CorpusError(
-                    f"{path}, line {number}: expected one context for a post, found another of {post!r}"
-                )
+                raise CorpusError(f"{place}: expected one context for a post, found another of {post!r}")
     return contexts
 
 
@@ -71,10 +70,10 @@ def _check_ids(splits: dict[str, datasets.Dataset]) -> None:
     for split, rows in splits.items():
         for post, tokens in zip(rows["id"], rows["tokens"], strict=True):
             if words.setdefault(str(post), tokens) != tokens:
+                found = f"{post!r} for several, one of them in the {split} split"
                 raise CorpusError(
-                    f"--context_file: expected an id of its own for each post, found {post!r} for several,"
-                    f" one of them in the {split} split; give the posts ids, or the contexts in a column of"
-                    " the corpus"
+                    f"--context_file: expected an id of its own for each post, found {found}; give the posts"
+                    " ids, or the contexts in a column of the corpus"
                 )
 
 
@@ -82,43 +81,32 @@ def _paths(name: str) -> list[Path]:
     path = Path(name)
     paths = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not paths or not all(each.is_file() for each in paths):
-        raise CorpusError(
-            f"--context_file {name}: expected a file of JSON lines, or a folder with *.jsonl files, found"
-            " none"
-        )
+        expected = "a file of JSON lines, or a folder with *.jsonl files"
+        raise CorpusError(f"--context_file {name}: expected {expected}, found none")
     return paths
 
 
 def _entry(entry: Any, field: str, place: str) -> tuple[str, Any]:
+    found = str(sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__)[:200]
     if not isinstance(entry, dict) or "id" not in entry or not _is_context(entry.get(field)):
-        found = sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
-        raise CorpusError(
-            f"{place}: expected an object with 'id' and a text {field!r}, or a list of texts, found"
-            f" {found!s:.200}"
-        )
+        expected = f"an object with 'id' and a text {field!r}, or a list of texts"
+        raise CorpusError(f"{place}: expected {expected}, found {found}")
     if field not in entry:
-        raise CorpusError(
-            f"{place}: expected a field {field!r} (--context names it), found"
-            f" {sorted(map(str, entry))!s:.200}"
-        )
+        raise CorpusError(f"{place}: expected a field {field!r} (--context names it), found {found}")
     context = entry[field] or ""
-    return str(entry["id"]), (
-        encodable(context) if isinstance(context, str) else [encodable(text) for text in context]
-    )
+    is_text = isinstance(context, str)
+    return str(entry["id"]), encodable(context) if is_text else [encodable(text) for text in context]
 
 
 def _from_column(rows: datasets.Dataset, field: str, split: str) -> datasets.Dataset:
     if field not in rows.features:
-        raise CorpusError(
-            f"--context: expected a column {field!r} in the {split} split, found {', '.join(rows.features)};"
-            " contexts in a file of their own are given by --context_file"
-        )
+        hint = "contexts in a file of their own are given by --context_file"
+        expected = f"a column {field!r} in the {split} split, found {', '.join(rows.features)}"
+        raise CorpusError(f"--context: expected {expected}; {hint}")
     contexts = list(rows[field])
-    wrong = next((context for context in contexts if not _is_context(context)), None)
-    if wrong is not None:
-        raise CorpusError(
-            f"--context: expected texts, or lists of them, in the column {field!r}, found {wrong!r:.80}"
-        )
+    if wrong := [context for context in contexts if not _is_context(context)]:
+        expected = f"texts, or lists of them, in the column {field!r}"
+        raise CorpusError(f"--context: expected {expected}, found {wrong[0]!r:.80}")
     return rows if field == CONTEXT else _with_column(rows, contexts)
 
 
@@ -128,10 +116,8 @@ def _is_context(value: Any) -> bool:
 
 def _with_column(rows: datasets.Dataset, contexts: list[Any]) -> datasets.Dataset:
     rows = rows.remove_columns(CONTEXT) if CONTEXT in rows.features else rows
-    kind: Any = datasets.Value("string")
-    if any(isinstance(context, list) for context in contexts):
-        kind, contexts = (
-            datasets.List(kind),
-            [[context] if isinstance(context, str) else context for context in contexts],
-        )
-    return rows.add_column(CONTEXT, contexts, feature=kind)
+    text = datasets.Value("string")
+    if not any(isinstance(context, list) for context in contexts):
+        return rows.add_column(CONTEXT, contexts, feature=text)
+    lists = [[context] if isinstance(context, str) else context for context in contexts]
+    return rows.add_column(CONTEXT, lists, feature=datasets.List(text))

@@ -2,6 +2,7 @@
 of it.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 from huggingface_hub import constants
+
+from modeling_mmner.model.posts_mmner import file_within
 
 from .formats.reader import CorpusError
 
@@ -27,10 +30,8 @@ def check_card(folder: Path) -> None:
     for path in (folder / name for name in _CARDS if (folder / name).is_file()):
         for named in _texts(_front_matter(path).get("configs")):
             if "://" in named or PurePath(named).is_absolute() or ".." in PurePath(named).parts:
-                raise CorpusError(
-                    f"{path}: expected files of the data set's own folder under 'configs', found"
-                    f" {named!r:.200}"
-                )
+                expected = "files of the data set's own folder under 'configs'"
+                raise CorpusError(f"{path}: expected {expected}, found {named!r:.200}")
 
 
 def _front_matter(path: Path) -> dict[str, Any]:
@@ -69,22 +70,14 @@ def check_pictures(rows: datasets.Dataset, column: str, *, dataset: str, place: 
     Raises:
         CorpusError: one is a file that lies elsewhere.
     """
-    caches = [constants.HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE]
-    roots = [Path(root).resolve() for root in [*caches, *([dataset] if Path(dataset).is_dir() else [])]]
+    roots = [Path(constants.HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE)]
+    roots += [Path(dataset)] if Path(dataset).is_dir() else []
     for chunk in rows.data.column(column).chunks:
         pictures = chunk if pa.types.is_struct(chunk.type) else pc.list_flatten(chunk)
         content, paths = (pc.struct_field(pictures, name) for name in ("bytes", "path"))
-        for path in map(Path, pc.unique(paths.filter(content.is_null())).drop_null().to_pylist()):
-            if _is_file(path) and not any(path.resolve().is_relative_to(root) for root in roots):
+        for path in pc.unique(paths.filter(content.is_null())).drop_null().to_pylist():
+            if os.path.isfile(path) and not any(file_within(os.path.abspath(path), root) for root in roots):
+                found = f"{path!r:.200}, which leads out of it; put the pictures' bytes into the rows"
                 raise CorpusError(
-                    f"{place}, column {column}: expected pictures in the data set or its folder, found"
-                    f" {str(path)!r:.200}, which leads out of it; put the pictures' bytes into the rows, as"
-                    " build-dataset does"
+                    f"{place}, column {column}: expected pictures in the data set, found {found}"
                 )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False

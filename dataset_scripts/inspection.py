@@ -3,9 +3,9 @@ training split.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Statistics = dict[str, Any]
+_Surface = tuple[str, str]
+"""The casefolded words of an entity, and its type."""
 
 BIN_ENDS = (5, 10, 15, 20, 25, 30, 40, 60, 100, 200, 500)
 """The longest post of each bin of the histogram of lengths; a last bin holds those beyond."""
@@ -36,6 +38,26 @@ BINS = [
 _BATCH = 250  # of rows that were selected or shuffled the pictures are copied after all, so few at a time
 _SHOWN_VALUES = 12
 _LEGEND_ROOM = 24
+_OVERALL = ""
+_LENGTHS: dict[str, tuple[str, Any]] = {
+    "min": ("min", np.min),
+    "median": ("median", np.median),
+    "mean": ("mean", np.mean),
+    "percentile_95": ("95%", partial(np.percentile, q=95)),
+    "max": ("max", np.max),
+}
+_SEEN_KEYS = (
+    *("entities", "seen", "as_several_types", "as_another_type"),
+    *("surfaces", "surfaces_seen", "surfaces_as_several_types", "surfaces_as_another_type"),
+)
+_SPLIT_HEADINGS = (
+    *("split", "posts", "tokens", "entities"),
+    *("orphan I-", "without entity", "without picture"),
+)
+_SEEN_HEADINGS = (
+    *("split", "type", "entities", "seen"),
+    *("as several types", "as another type only", "different ones", "of these seen"),
+)
 _SPLIT_COLOURS = {"train": "#1769aa", "validation": "#d9730d", "test": "#3b8f6b"}
 _SEEN_COLOURS = {
     "this type only": "#1769aa",
@@ -66,71 +88,48 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
           Entities are read leniently (see `tags_to_spans`), so an orphan I- begins one here.
     """
     types = entity_types(corpus.labels)
-    found = {split: _figures_of(rows, corpus.labels) for split, rows in corpus.splits.items()}
-    known = found["train"].types_of_surfaces() if "train" in found else None
-    splits = {split: figures.statistics(types) for split, figures in found.items()}
-    for split, figures in found.items():
-        if split != "train":
-            splits[split]["seen"] = None if known is None else _seen(figures.surfaces, known, types)
+    splits, surfaces = {}, {}
+    for split, rows in corpus.splits.items():
+        splits[split], surfaces[split] = _statistics_of(rows, corpus.labels)
+    known: dict[str, set[str]] = defaultdict(set)
+    for surface, entity_type in surfaces.get("train", ()):
+        known[surface].add(entity_type)
+    for split in splits.keys() - {"train"}:
+        splits[split]["seen"] = _seen(surfaces[split], known, types) if "train" in splits else None
     about = {"name": corpus.name, "version_name": corpus.version_name, "version": dict(corpus.version)}
     return {**about, "types": types, "splits": splits}
 
 
-@dataclass
-class _SplitFigures:
-    """The counts of one split; `surfaces` counts entities by (casefolded words, type)."""
-
-    counts: Counts = field(default_factory=Counts)
-    lengths: list[int] = field(default_factory=list)
-    without_entity: int = 0
-    pictures: Counter[int] = field(default_factory=Counter)
-    languages: Counter[str] = field(default_factory=Counter)
-    sources: Counter[str] = field(default_factory=Counter)
-    surfaces: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def types_of_surfaces(self) -> Mapping[str, set[str]]:
-        """The types that each surface occurs with."""
-        types: dict[str, set[str]] = defaultdict(set)
-        for surface, entity_type in self.surfaces:
-            types[surface].add(entity_type)
-        return types
-
-    def statistics(self, types: Sequence[str]) -> Statistics:
-        """The statistics of `inspect_corpus` without ``seen``, which compares two splits."""
-        posts, missing = self.counts.posts, self.pictures[0]
-        return {
-            "posts": posts,
-            "tokens": self.counts.tokens,
-            "entities": {entity_type: self.counts.entities[entity_type] for entity_type in types},
-            "orphans": self.counts.orphans,
-            "tokens_per_post": _lengths(self.lengths),
-            "posts_without_entity": self.without_entity,
-            "pictures": {
-                "posts_by_number": {str(number): self.pictures[number] for number in sorted(self.pictures)},
-                "missing": missing,
-                "missing_share": _share(missing, posts),
-            },
-            "languages": dict(self.languages.most_common()),
-            "sources": dict(self.sources.most_common()),
-        }
-
-
-def _figures_of(rows: datasets.Dataset, labels: Sequence[str]) -> _SplitFigures:
-    figures = _SplitFigures()
-    for batch in _batches(rows, ["tokens", "ner_tags", "language", "source", "image", "images"]):
-        figures.pictures.update(_pictures_in(batch).tolist())
-        for column, counter in (("language", figures.languages), ("source", figures.sources)):
-            counter.update("unknown" if value is None else str(value) for value in batch[column].to_pylist())
-        for tokens, ids in zip(batch["tokens"].to_pylist(), batch["ner_tags"].to_pylist(), strict=True):
-            tags = [labels[number] for number in ids]
+def _statistics_of(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Statistics, Counter[_Surface]]:
+    """The statistics of a split but for ``seen``, which compares two, and how often each surface occurs."""
+    counts, lengths, without_entity = Counts(), [], 0
+    surfaces: Counter[_Surface] = Counter()
+    for batch in _batches(rows, ["tokens", "ner_tags", "language", "source"]):
+        for row in batch.to_pylist():
+            tags = [labels[number] for number in row["ner_tags"]]
             spans = tags_to_spans(tags)
-            figures.counts.add(tags)
-            figures.lengths.append(len(tokens))
-            figures.without_entity += not spans
-            figures.surfaces.update(
-                (" ".join(tokens[span.start : span.end]).casefold(), span.type) for span in spans
-            )
-    return figures
+            counts.add(tags, row["language"], row["source"])
+            lengths.append(len(tags))
+            without_entity += not spans
+            words = (" ".join(row["tokens"][span.start : span.end]).casefold() for span in spans)
+            surfaces.update(zip(words, (span.type for span in spans), strict=True))
+    pictures = Counter(picture_numbers(rows).tolist())
+    statistics = {
+        "posts": counts.posts,
+        "tokens": counts.tokens,
+        "entities": {entity_type: counts.entities[entity_type] for entity_type in entity_types(labels)},
+        "orphans": counts.orphans,
+        "tokens_per_post": _lengths(lengths),
+        "posts_without_entity": without_entity,
+        "pictures": {
+            "posts_by_number": {str(number): pictures[number] for number in sorted(pictures)},
+            "missing": pictures[0],
+            "missing_share": _share(pictures[0], counts.posts),
+        },
+        "languages": dict(counts.languages.most_common()),
+        "sources": dict(counts.sources.most_common()),
+    }
+    return statistics, surfaces
 
 
 def picture_numbers(rows: datasets.Dataset) -> np.ndarray:
@@ -172,43 +171,35 @@ def _listed(lists: pa.ListArray) -> np.ndarray:
 
 
 def _lengths(lengths: Sequence[int]) -> Statistics:
-    bins = np.searchsorted(BIN_ENDS, lengths)
-    histogram = dict(zip(BINS, np.bincount(bins, minlength=len(BINS)).tolist(), strict=True))
-    names = ("min", "median", "mean", "percentile_95", "max")
-    if not len(lengths):
-        return dict.fromkeys(names) | {"histogram": histogram}
-    figures = (
-        min(lengths),
-        float(np.median(lengths)),
-        float(np.mean(lengths)),
-        float(np.percentile(lengths, 95)),
-        max(lengths),
-    )
-    return dict(zip(names, figures, strict=True)) | {"histogram": histogram}
+    bins = np.bincount(np.searchsorted(BIN_ENDS, lengths), minlength=len(BINS))
+    found = {name: measure(lengths).item() if lengths else None for name, (_, measure) in _LENGTHS.items()}
+    return found | {"histogram": dict(zip(BINS, bins.tolist(), strict=True))}
 
 
 def _seen(
     surfaces: Mapping[tuple[str, str], int], known: Mapping[str, set[str]], types: Sequence[str]
 ) -> Statistics:
-    kinds = ("seen", "as_several_types", "as_another_type")
-    overall: Counter[str] = Counter()
-    by_type: dict[str, Counter[str]] = {entity_type: Counter() for entity_type in types}
+    by_type: dict[str, Counter[str]] = {entity_type: Counter() for entity_type in [*types, _OVERALL]}
     for (surface, entity_type), number in surfaces.items():
         there = known.get(surface, set())
         is_seen = entity_type in there
-        is_kind = dict(
-            zip(kinds, (is_seen, is_seen and len(there) > 1, bool(there) and not is_seen), strict=True)
-        )
-        for found in (by_type[entity_type], overall):
-            found.update({"entities": number, "surfaces": 1})
-            found.update({kind: number * holds for kind, holds in is_kind.items()})
-            found.update({f"surfaces_{kind}": int(holds) for kind, holds in is_kind.items()})
-    keys = ("entities", *kinds, "surfaces", *(f"surfaces_{kind}" for kind in kinds))
-
-    def block(found: Counter[str]) -> Statistics:
-        return {key: found[key] for key in keys} | {"seen_share": _share(found["seen"], found["entities"])}
-
-    return {"overall": block(overall), "by_type": {name: block(found) for name, found in by_type.items()}}
+        kinds = {
+            "entities": True,
+            "seen": is_seen,
+            "as_several_types": is_seen and len(there) > 1,
+            "as_another_type": bool(there) and not is_seen,
+            "surfaces": True,
+        }
+        for name in (entity_type, _OVERALL):
+            for kind, holds in kinds.items():
+                by_type[name][kind] += holds * (1 if kind == "surfaces" else number)
+                by_type[name][f"surfaces_{kind}"] += holds
+    blocks = {
+        name: {key: found[key] for key in _SEEN_KEYS}
+        | {"seen_share": _share(found["seen"], found["entities"])}
+        for name, found in by_type.items()
+    }
+    return {"overall": blocks.pop(_OVERALL), "by_type": blocks}
 
 
 def _share(part: int, whole: int) -> float | None:
@@ -219,101 +210,83 @@ def tables(statistics: Statistics) -> list[Table]:
     """Tables for printing at 120 columns: splits, lengths, entities by type, entities seen in train, posts by
     what they have.
     """
-    split_tables = [_splits_table(statistics), _lengths_table(statistics), _types_table(statistics)]
-    return [*split_tables, *_seen_tables(statistics), _posts_table(statistics)]
+    types, splits = statistics["types"], statistics["splits"]
+    title = f"{statistics['name']}, version {statistics['version_name']}"
+    headings = ["split", *(heading for heading, _ in _LENGTHS.values())]
+    shares = ["type", *chain(*((split, "share") for split in splits))]
+    found = [
+        _table(title, _SPLIT_HEADINGS, [[_split_row(*item) for item in splits.items()]]),
+        _table("Tokens per post", headings, [[_length_row(*item) for item in splits.items()]]),
+        _table("Entities by type (B- tags)", shares, [[_type_row(name, splits) for name in types]]),
+    ]
+    if compared := _compared(statistics):
+        title = "Entities seen in train (the same words, whatever their case)"
+        sections = [_seen_rows(split, seen) for split, seen in compared.items()]
+        found.append(_table(title, _SEEN_HEADINGS, sections, text_columns=2))
+    blocks = {
+        "tokens": [found["tokens_per_post"]["histogram"] for found in splits.values()],
+        "pictures": [found["pictures"]["posts_by_number"] for found in splits.values()],
+        "language": [found["languages"] for found in splits.values()],
+        "source": [found["sources"] for found in splits.values()],
+    }
+    sections = [_value_rows(name, columns) for name, columns in blocks.items()]
+    return [*found, _table("Posts by", ["", "", *splits], sections, text_columns=2)]
 
 
-def _table(title: str, headings: Sequence[str], *, text_columns: int = 1) -> Table:
+def _split_row(split: str, found: Statistics) -> list[Any]:
+    entities, without = sum(found["entities"].values()), _share(found["posts_without_entity"], found["posts"])
+    missing = found["pictures"]["missing_share"]
+    return [split, found["posts"], found["tokens"], entities, found["orphans"], without, missing]
+
+
+def _length_row(split: str, found: Statistics) -> list[str | None]:
+    lengths = [found["tokens_per_post"][name] for name in _LENGTHS]
+    return [split, *(None if length is None else f"{round(length, 1):,}" for length in lengths)]
+
+
+def _type_row(name: str, splits: Mapping[str, Statistics]) -> list[Any]:
+    row: list[Any] = [name]
+    for found in splits.values():
+        number = found["entities"][name]
+        row += [number, _share(number, sum(found["entities"].values()))]
+    return row
+
+
+def _table(
+    title: str, headings: Sequence[str], sections: Sequence[Iterable[Sequence[Any]]], *, text_columns: int = 1
+) -> Table:
+    """A table of plain text in sections of rows; numbers are counts, fractions are shares, None is a dash."""
     table = Table(title=terminal_text(title), title_justify="left")
     for position, heading in enumerate(headings):
         is_text = position < text_columns
-        table.add_column(
-            terminal_text(heading), justify="left" if is_text else "right", overflow="fold", no_wrap=is_text
-        )
-    return table
-
-
-def _add_row(table: Table, *cells: str) -> None:
-    """Add a row of plain text."""
-    table.add_row(*map(terminal_text, cells))
-
-
-def _splits_table(statistics: Statistics) -> Table:
-    headings = ["split", "posts", "tokens", "entities", "orphan I-", "without entity", "without picture"]
-    table = _table(f"{statistics['name']}, version {statistics['version_name']}", headings)
-    for split, found in statistics["splits"].items():
-        numbers = (found["posts"], found["tokens"], sum(found["entities"].values()), found["orphans"])
-        shares = (_share(found["posts_without_entity"], found["posts"]), found["pictures"]["missing_share"])
-        _add_row(table, split, *(f"{number:,}" for number in numbers), *map(_percent, shares))
-    return table
-
-
-def _lengths_table(statistics: Statistics) -> Table:
-    headings = {"min": "min", "median": "median", "mean": "mean", "percentile_95": "95%", "max": "max"}
-    table = _table("Tokens per post", ["split", *headings.values()])
-    for split, found in statistics["splits"].items():
-        figures = [found["tokens_per_post"][key] for key in headings]
-        _add_row(table, split, *("-" if figure is None else f"{round(figure, 1):,}" for figure in figures))
-    return table
-
-
-def _types_table(statistics: Statistics) -> Table:
-    splits = statistics["splits"]
-    table = _table(
-        "Entities by type (B- tags)", ["type", *(heading for split in splits for heading in (split, "share"))]
-    )
-    for entity_type in statistics["types"]:
-        numbers = [
-            (found["entities"][entity_type], sum(found["entities"].values())) for found in splits.values()
-        ]
-        cells = [
-            cell for number, total in numbers for cell in (f"{number:,}", _percent(_share(number, total)))
-        ]
-        _add_row(table, entity_type, *cells)
-    return table
-
-
-def _seen_tables(statistics: Statistics) -> list[Table]:
-    """One table, or none where there is no train split, or nothing beside it."""
-    compared = _compared(statistics)
-    if not compared:
-        return []
-    headings = [
-        "entities",
-        "seen",
-        "as several types",
-        "as another type only",
-        "different ones",
-        "of these seen",
-    ]
-    table = _table(
-        "Entities seen in train (the same words, whatever their case)",
-        ["split", "type", *headings],
-        text_columns=2,
-    )
-    for split, seen in compared.items():
+        justify: Any = "left" if is_text else "right"
+        table.add_column(terminal_text(heading), justify=justify, overflow="fold", no_wrap=is_text)
+    for rows in sections:
         table.add_section()
-        for position, (name, found) in enumerate(_blocks(seen).items()):
-            shares = [
-                _share(found[kind], found["entities"])
-                for kind in ("seen", "as_several_types", "as_another_type")
-            ]
-            surfaces_seen = _share(found["surfaces_seen"], found["surfaces"])
-            cells = [
-                f"{found['entities']:,}",
-                *map(_percent, shares),
-                f"{found['surfaces']:,}",
-                _percent(surfaces_seen),
-            ]
-            _add_row(table, "" if position else split, name, *cells)
-    return [table]
+        for row in rows:
+            table.add_row(*(terminal_text(_cell(value)) for value in row))
+    return table
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.1%}"
+
+
+def _seen_rows(split: str, seen: Statistics) -> Iterator[list[Any]]:
+    """A row for each type, and one for all; the first names the split."""
+    for position, (name, found) in enumerate(_blocks(seen).items()):
+        kinds = ("seen", "as_several_types", "as_another_type")
+        shares = [_share(found[kind], found["entities"]) for kind in kinds]
+        surfaces = [found["surfaces"], _share(found["surfaces_seen"], found["surfaces"])]
+        yield ["" if position else split, name, found["entities"], *shares, *surfaces]
 
 
 def _compared(statistics: Statistics) -> dict[str, Statistics]:
     """``seen`` of the splits that have it."""
-    return {
-        split: found["seen"] for split, found in statistics["splits"].items() if found.get("seen") is not None
-    }
+    found = {split: found.get("seen") for split, found in statistics["splits"].items()}
+    return {split: seen for split, seen in found.items() if seen is not None}
 
 
 def _blocks(seen: Statistics) -> dict[str, Statistics]:
@@ -321,39 +294,15 @@ def _blocks(seen: Statistics) -> dict[str, Statistics]:
     return seen["by_type"] | {"all types": seen["overall"]}
 
 
-def _posts_table(statistics: Statistics) -> Table:
-    splits = statistics["splits"].values()
-    blocks = {
-        "tokens": [found["tokens_per_post"]["histogram"] for found in splits],
-        "pictures": [found["pictures"]["posts_by_number"] for found in splits],
-        "language": [found["languages"] for found in splits],
-        "source": [found["sources"] for found in splits],
-    }
-    table = _table("Posts by", ["", "", *statistics["splits"]], text_columns=2)
-    for name, columns in blocks.items():
-        table.add_section()
-        for position, (value, numbers) in enumerate(_shortened(columns)):
-            _add_row(table, "" if position else name, value, *(f"{number:,}" for number in numbers))
-    return table
-
-
-def _shortened(columns: Sequence[Mapping[str, int]]) -> Iterator[tuple[str, list[int]]]:
-    """(value, number in each split) of the values that occur; beyond `_SHOWN_VALUES` in one line."""
-    values = [
-        value
-        for value in dict.fromkeys(value for column in columns for value in column)
-        if any(c.get(value) for c in columns)
-    ]
+def _value_rows(name: str, columns: Sequence[Mapping[str, int]]) -> Iterator[list[Any]]:
+    """A row for each value that occurs, its number in each split; beyond `_SHOWN_VALUES` one for the rest."""
+    values = list(dict.fromkeys(value for column in columns for value, number in column.items() if number))
     # A line "1 more" would take the room of what it hides.
     shown = values if len(values) <= _SHOWN_VALUES + 1 else values[:_SHOWN_VALUES]
-    for value in shown:
-        yield value, [column.get(value, 0) for column in columns]
+    for position, value in enumerate(shown):
+        yield ["" if position else name, value, *(column.get(value, 0) for column in columns)]
     if rest := values[len(shown) :]:
-        yield f"{len(rest)} more", [sum(column.get(value, 0) for value in rest) for column in columns]
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
+        yield ["", f"{len(rest)} more", *(sum(map(column.get, rest, repeat(0))) for column in columns)]
 
 
 def plot_statistics(statistics: Statistics, path: str | Path) -> None:
@@ -369,86 +318,74 @@ def plot_statistics(statistics: Statistics, path: str | Path) -> None:
         raise ValueError("statistics: expected at least one split, found none; there is nothing to plot")
     bars = len(statistics["types"]) * len(statistics["splits"])
     figure = Figure(figsize=(16, max(4.4, 1.4 + 0.24 * bars)), layout="constrained")
-    types, lengths, seen = figure.subplots(1, 3)
-    _draw_types(types, statistics)
-    _draw_lengths(lengths, statistics)
-    _draw_seen(seen, statistics)
-    for axes in (types, lengths, seen):
+    draw = {_draw_types: "x", _draw_lengths: "y", _draw_seen: "x"}
+    for axes, (drawn, axis) in zip(figure.subplots(1, 3), draw.items(), strict=True):
+        drawn(axes, statistics)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y" if axes is lengths else "x", color="#e4e7eb", linewidth=0.8)
+        axes.grid(axis=axis, color="#e4e7eb", linewidth=0.8)
         axes.set_axisbelow(True)
-    figure.suptitle(
-        f"{statistics['name']}, version {statistics['version_name']}", x=0.01, ha="left", parse_math=False
-    )
+    title = f"{statistics['name']}, version {statistics['version_name']}"
+    figure.suptitle(title, x=0.01, ha="left", parse_math=False)
     figure.savefig(path, format="png", dpi=150)
 
 
 def _draw_types(axes: "Axes", statistics: Statistics) -> None:
     types, splits = statistics["types"], statistics["splits"]
-    height = 0.8 / len(splits)
-    for position, (split, found) in enumerate(splits.items()):
-        places = np.arange(len(types)) + (position - (len(splits) - 1) / 2) * height
-        bars = axes.barh(
-            places,
-            [found["entities"][name] for name in types],
-            height,
-            color=_SPLIT_COLOURS[split],
-            label=split,
-        )
+    for split, (places, height) in _places(splits, len(types)).items():
+        numbers = [splits[split]["entities"][name] for name in types]
+        bars = axes.barh(places, numbers, height, color=_SPLIT_COLOURS[split], label=split)
         axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
     _name_types(axes, types)
     axes.margins(x=0.12)
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_title("Entities by type", loc="left", pad=_LEGEND_ROOM)
+    _put_legend(axes, "Entities by type")
     axes.set_xlabel("entities (B- tags)")
-    _put_legend(axes)
 
 
 def _draw_lengths(axes: "Axes", statistics: Statistics) -> None:
     splits = statistics["splits"]
-    used = [
-        name for name in BINS if any(found["tokens_per_post"]["histogram"][name] for found in splits.values())
-    ]
+    histograms = {split: found["tokens_per_post"]["histogram"] for split, found in splits.items()}
+    used = [position for position, name in enumerate(BINS) if any(h[name] for h in histograms.values())]
     # From the first bin, so that what is absent on the left shows too; on the right it would only take room.
-    shown = BINS[: BINS.index(used[-1]) + 1] if used else BINS[:1]
-    width = 0.8 / len(splits)
-    for position, (split, found) in enumerate(splits.items()):
-        shares = [
-            100 * (_share(found["tokens_per_post"]["histogram"][name], found["posts"]) or 0) for name in shown
-        ]
-        places = np.arange(len(shown)) + (position - (len(splits) - 1) / 2) * width
+    shown = BINS[: used[-1] + 1] if used else BINS[:1]
+    for split, (places, width) in _places(splits, len(shown)).items():
+        shares = [100 * (_share(histograms[split][name], splits[split]["posts"]) or 0) for name in shown]
         axes.bar(places, shares, width, color=_SPLIT_COLOURS[split], label=split)
     axes.set_xticks(range(len(shown)), shown, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_title("Length of posts", loc="left", pad=_LEGEND_ROOM)
+    _put_legend(axes, "Length of posts")
     axes.set_xlabel("tokens")
     axes.set_ylabel("posts (%)")
-    _put_legend(axes)
 
 
 def _draw_seen(axes: "Axes", statistics: Statistics) -> None:
     """For each type a bar per split, cut by what of it was seen in train."""
     compared = _compared(statistics)
-    axes.set_title("Entities seen in train as ...", loc="left", pad=_LEGEND_ROOM)
-    axes.set_xlabel("entities (%)")
     if not compared:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "no two splits to compare", ha="center", va="center", transform=axes.transAxes)
         return
     names = list(_blocks(next(iter(compared.values()))))
-    height = 0.8 / len(compared)
-    for position, (split, seen) in enumerate(compared.items()):
-        places = np.arange(len(names)) + (position - (len(compared) - 1) / 2) * height
+    for split, (places, height) in _places(compared, len(names)).items():
         left = np.zeros(len(names))
-        for part, shares in _parts(list(_blocks(seen).values())).items():
-            label = part if position == 0 else None
-            axes.barh(places, shares, 0.9 * height, left=left, color=_SEEN_COLOURS[part], label=label)
+        for part, shares in _parts(list(_blocks(compared[split]).values())).items():
+            axes.barh(places, shares, 0.9 * height, left=left, color=_SEEN_COLOURS[part], label=part)
             left += shares
         for place in places:
             axes.text(101, place, split, va="center", fontsize=8)
     _name_types(axes, names)
     axes.set_xlim(0, 118)
     axes.set_xticks(range(0, 101, 20))
-    _put_legend(axes)
+    _put_legend(axes, "Entities seen in train as ...")
+    axes.set_xlabel("entities (%)")
+
+
+def _places(splits: Collection[str], groups: int) -> dict[str, tuple[np.ndarray, float]]:
+    """Where the bars of each split stand, one in each of the groups, and how wide they are."""
+    width = 0.8 / len(splits)
+    return {
+        split: (np.arange(groups) + (position - (len(splits) - 1) / 2) * width, width)
+        for position, split in enumerate(splits)
+    }
 
 
 def _parts(seen: Sequence[Statistics]) -> dict[str, np.ndarray]:
@@ -460,25 +397,23 @@ def _parts(seen: Sequence[Statistics]) -> dict[str, np.ndarray]:
         for key in ("entities", "seen", "as_several_types", "as_another_type")
     )
     numbers = (found - several, several, other, totals - found - other)
-    return {
-        part: 100 * number / np.maximum(totals, 1)
-        for part, number in zip(_SEEN_COLOURS, numbers, strict=True)
+    shares = (100 * number / np.maximum(totals, 1) for number in numbers)
+    return dict(zip(_SEEN_COLOURS, shares, strict=True))
+
+
+def _put_legend(axes: "Axes", title: str) -> None:
+    """The title, and below it the legend in a line, where no bar can be in its way; a label is shown once."""
+    axes.set_title(title, loc="left", pad=_LEGEND_ROOM)
+    handles, labels = axes.get_legend_handles_labels()
+    shown = dict(zip(labels, handles, strict=True))
+    where: dict[str, Any] = {
+        "loc": "lower left",
+        "bbox_to_anchor": (0, 1),
+        "borderpad": 0,
+        "borderaxespad": 0.4,
     }
-
-
-def _put_legend(axes: "Axes") -> None:
-    """In a line between the title and the axes, where no bar can be in its way."""
-    axes.legend(
-        frameon=False,
-        ncols=4,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderpad=0,
-        borderaxespad=0.4,
-        handlelength=1,
-        columnspacing=1.2,
-        fontsize=9,
-    )
+    spacing: dict[str, Any] = {"handlelength": 1, "columnspacing": 1.2, "fontsize": 9}
+    axes.legend(list(shown.values()), list(shown), frameon=False, ncols=4, **where, **spacing)
 
 
 def _name_types(axes: "Axes", names: Sequence[str]) -> None:

@@ -18,12 +18,11 @@ real.
 Only the columns id, tokens and ner_tags are read, never a picture.
 """
 
-import hashlib
 import unicodedata
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import combinations, islice, product
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import datasets
@@ -80,7 +79,7 @@ def split_overlap(
     Raises:
         CorpusError: a tag id has no name.
     """
-    return _overlap(_SplitIndex(of, of_labels), _SplitIndex(found_in, found_in_labels))
+    return _overlap(_Posts(of, of_labels), _Posts(found_in, found_in_labels))
 
 
 def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]:
@@ -94,11 +93,11 @@ def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]
         list of ``{"found_in": split, "of": split}`` with the counts of `Overlap`, all of `found_in`'s first
         split first. Ready for JSON.
     """
-    posts_of = {split: _SplitIndex(rows, of.labels) for split, rows in of.splits.items()}
+    posts_of = {split: _Posts(rows, of.labels) for split, rows in of.splits.items()}
     if found_in is None:
         pairs = list(combinations(posts_of.items(), 2))
     else:
-        posts_there = {split: _SplitIndex(rows, found_in.labels) for split, rows in found_in.splits.items()}
+        posts_there = {split: _Posts(rows, found_in.labels) for split, rows in found_in.splits.items()}
         pairs = list(product(posts_there.items(), posts_of.items()))
     return {
         "of": _identity(of),
@@ -116,157 +115,97 @@ def overlapping(train: datasets.Dataset, *held_out: datasets.Dataset) -> list[in
 
     Without them no post of `train` is in a held-out split, nor one of those in `train`.
     """
-    indices, found = [_SplitIndex(rows) for rows in held_out], set()
-    for first in range(0, len(train), _ROWS_AT_ONCE):  # a training split may be large
-        posts = _SplitIndex(train.select(range(first, min(first + _ROWS_AT_ONCE, len(train)))))
-        shared = (post for there in indices for post in _shared_posts(posts, there))
-        found |= {first + post.position for post in shared if post.is_same_post}
-    return sorted(found)
+    indices = [_Posts(rows) for rows in held_out]
+    found = (any(there.find(post).is_there for there in indices) for post in _posts(train))
+    return [position for position, is_there in enumerate(found) if is_there]
 
 
-class _SplitIndex:
-    """A split's posts by id and by text; their tokens are read again only where an id has two texts.
+class _Post(NamedTuple):
+    """A post's id, normalised text, number of tokens and names of tags; OTHER and MISC are one type."""
 
-    Attributes:
-        ids: of each post; None where it has none.
-        texts: of each post the hash of its normalised text.
-        tags: of each post the hash of its tags' names, OTHER and MISC being one; empty if no labels were
-            given.
-        lengths: of each post the number of its tokens.
+    id: str | None
+    text: str
+    length: int
+    tags: list[str]
+
+
+class _Found(NamedTuple):
+    """The posts of a split with the text of another post, and those with its id and the same or an alike
+    text; whether its id is there, on whatever text.
     """
 
-    def __init__(self, rows: datasets.Dataset, labels: Sequence[str] | None = None) -> None:
-        names = [_SAME_TAG.get(label, label) for label in labels or ()]
-        columns = ["id", "tokens"] if labels is None else ["id", "tokens", "ner_tags"]
-        self.rows = rows.with_format(None).select_columns(columns)
-        self.ids: list[str | None] = []
-        self.texts: list[bytes] = []
-        self.tags: list[bytes] = []
-        self.lengths: list[int] = []
-        for batch in self.rows.iter(_ROWS_AT_ONCE):
-            self.ids += [None if name in (None, "") else str(name) for name in batch["id"]]
-            self.texts += [_hash(_normalised(tokens)) for tokens in batch["tokens"]]
-            self.tags += [_hash("\0".join(_names(tags, names))) for tags in batch.get("ner_tags", ())]
-            self.lengths += [len(tokens) for tokens in batch["tokens"]]
-        self.with_id = _positions(self.ids)
-        self.with_text = _positions(self.texts)
-
-    def triples(self, positions: Sequence[int]) -> list[set[str]]:
-        """The letter triples of some posts."""
-        return [_triples(tokens) for tokens in self.rows[positions]["tokens"]]
-
-
-class _SharedPost(NamedTuple):
-    """A post whose id or text is in another split.
-
-    Attributes:
-        position: in its own split.
-        same_text: the positions of the same text in the other split.
-        same_id: the positions of the same id there, with the same or an alike text.
-        id_alone: whether the id is there, but on unlike texts alone.
-    """
-
-    position: int
-    same_text: list[int]
-    same_id: list[int]
-    id_alone: bool
+    same_text: list[_Post]
+    same_id: list[_Post]
+    has_id: bool
 
     @property
-    def is_same_post(self) -> bool:
+    def is_there(self) -> bool:
         return bool(self.same_text or self.same_id)
 
 
-def _shared_posts(posts: _SplitIndex, there: _SplitIndex) -> Iterator[_SharedPost]:
-    """The posts whose id or text is in the other split."""
-    alike = _alike(posts, there)
-    for position, (name, text) in enumerate(zip(posts.ids, posts.texts, strict=True)):
-        same_text, with_id = there.with_text.get(text, []), there.with_id.get(name, [])
-        if same_text or with_id:
-            same_id = [other for other in with_id if there.texts[other] == text or (position, other) in alike]
-            yield _SharedPost(position, same_text, same_id, bool(with_id) and not same_id)
+class _Posts:
+    """A split's posts, to be found by id and by text."""
+
+    def __init__(self, rows: datasets.Dataset, labels: Sequence[str] | None = None) -> None:
+        self.posts = list(_posts(rows, labels))
+        self._with_id: dict[str, list[_Post]] = defaultdict(list)
+        self._with_text: dict[str, list[_Post]] = defaultdict(list)
+        for post in self.posts:
+            self._with_text[post.text].append(post)
+            if post.id is not None:
+                self._with_id[post.id].append(post)
+
+    def find(self, post: _Post) -> _Found:
+        """What of another split's post is in this one."""
+        with_id = [] if post.id is None else self._with_id.get(post.id, [])
+        same_id = [other for other in with_id if other.text == post.text or _are_alike(other, post)]
+        return _Found(self._with_text.get(post.text, []), same_id, bool(with_id))
 
 
-def _alike(posts: _SplitIndex, there: _SplitIndex) -> set[tuple[int, int]]:
-    """The pairs of positions of one id whose texts are not the same, but alike; read a part at a time to keep
-    memory flat.
-    """
-    pairs = (
-        (position, other)
-        for position, name in enumerate(posts.ids)
-        for other in there.with_id.get(name, [])
-        if posts.texts[position] != there.texts[other]
-    )
-    found: set[tuple[int, int]] = set()
-    while part := list(islice(pairs, _ROWS_AT_ONCE)):
-        triples = (
-            posts.triples([position for position, _ in part]),
-            there.triples([other for _, other in part]),
-        )
-        for pair, first, second in zip(part, *triples, strict=True):
-            if 2 * len(first & second) >= _ALIKE * (len(first) + len(second)):
-                found.add(pair)
-    return found
+def _posts(rows: datasets.Dataset, labels: Sequence[str] | None = None) -> Iterator[_Post]:
+    names = [_SAME_TAG.get(label, label) for label in labels or ()]
+    columns = ["id", "tokens"] if labels is None else ["id", "tokens", "ner_tags"]
+    for batch in rows.with_format(None).select_columns(columns).iter(_ROWS_AT_ONCE):
+        tags = batch.get("ner_tags", [[]] * len(batch["id"]))
+        for post_id, tokens, ids in zip(batch["id"], batch["tokens"], tags, strict=True):
+            text = unicodedata.normalize("NFKC", " ".join(tokens)).casefold()
+            known = None if post_id in (None, "") else str(post_id)
+            yield _Post(known, text, len(tokens), _names(ids, names))
 
 
-def _overlap(posts: _SplitIndex, there: _SplitIndex) -> Overlap:
-    shared = list(_shared_posts(posts, there))
-    return Overlap(
-        posts=len(posts.ids),
-        by_id=sum(bool(post.same_id) for post in shared),
-        by_text=sum(bool(post.same_text) for post in shared),
-        either=sum(post.is_same_post for post in shared),
-        same_id_other_tokens=sum(_has_other_tokens(post, posts, there) for post in shared),
-        same_id_other_post=sum(post.id_alone for post in shared),
-        conflicting_tags=sum(_has_other_tags(post, posts, there) for post in shared),
-    )
+def _are_alike(first: _Post, second: _Post) -> bool:
+    triples, others = _triples(first.text), _triples(second.text)
+    return 2 * len(triples & others) >= _ALIKE * (len(triples) + len(others))
 
 
-def _has_other_tokens(post: _SharedPost, posts: _SplitIndex, there: _SplitIndex) -> bool:
-    """Whether the post is there by id, but no post of that id has its tokens."""
-    own = posts.texts[post.position], posts.lengths[post.position]
-    return bool(post.same_id) and own not in [
-        (there.texts[other], there.lengths[other]) for other in post.same_id
-    ]
+def _triples(text: str) -> set[str]:
+    """The letter triples of a text without its white space; of a shorter text, the text."""
+    letters = "".join(text.split())
+    return {letters[start : start + 3] for start in range(max(1, len(letters) - 2))}
 
 
-def _has_other_tags(post: _SharedPost, posts: _SplitIndex, there: _SplitIndex) -> bool:
-    """Whether a post of the same tokens has other tags; where the tokens are cut otherwise, tags cannot be
-    compared.
-    """
-    length, tags = posts.lengths[post.position], posts.tags[post.position]
-    return any(there.lengths[other] == length and there.tags[other] != tags for other in post.same_text)
-
-
-def _positions(keys: Iterable[Hashable]) -> dict[Hashable, list[int]]:
-    """Where each key stands; None is no key."""
-    positions: dict[Hashable, list[int]] = defaultdict(list)
-    for position, key in enumerate(keys):
-        if key is not None:
-            positions[key].append(position)
-    return dict(positions)
+def _overlap(posts: _Posts, there: _Posts) -> Overlap:
+    counts: Counter[str] = Counter(posts=len(posts.posts))
+    for post in posts.posts:
+        found = there.find(post)
+        own = (post.text, post.length)
+        other_tokens = own not in [(other.text, other.length) for other in found.same_id]
+        # Where the tokens are cut otherwise, tags cannot be compared.
+        other_tags = [other.tags != post.tags for other in found.same_text if other.length == post.length]
+        counts["by_id"] += bool(found.same_id)
+        counts["by_text"] += bool(found.same_text)
+        counts["either"] += found.is_there
+        counts["same_id_other_tokens"] += bool(found.same_id) and other_tokens
+        counts["same_id_other_post"] += found.has_id and not found.same_id
+        counts["conflicting_tags"] += any(other_tags)
+    return Overlap(**{item.name: counts[item.name] for item in fields(Overlap)})
 
 
 def _names(tags: Sequence[int], labels: Sequence[str]) -> list[str]:
     if not all(0 <= tag < len(labels) for tag in tags):
-        raise CorpusError(
-            f"ner_tags: expected ids from 0 to {len(labels) - 1}, one for each of {list(labels)}, found"
-            f" {list(tags)}"
-        )
+        expected = f"ids from 0 to {len(labels) - 1}, one for each of {list(labels)}"
+        raise CorpusError(f"ner_tags: expected {expected}, found {list(tags)}")
     return [labels[tag] for tag in tags]
-
-
-def _normalised(tokens: Iterable[str]) -> str:
-    return unicodedata.normalize("NFKC", " ".join(tokens)).casefold()
-
-
-def _triples(tokens: Iterable[str]) -> set[str]:
-    """The letter triples of a text without its white space; of a shorter text, the text."""
-    text = "".join(_normalised(tokens).split())
-    return {text[start : start + 3] for start in range(max(1, len(text) - 2))}
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
 
 
 def _identity(corpus: Corpus) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from .formats.schemes import TagScheme
 
 
-def option(default: Any, help_text: str, **more: str) -> Any:
+def option(default: Any, help_text: str, **more: Any) -> Any:
     """A dataclass field with its help for the command line."""
+    metadata = {"help": help_text, **more}
     if isinstance(default, (dict, list)):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help_text, **more})
-    return field(default=default, metadata={"help": help_text, **more})
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -36,34 +37,20 @@ class ReadingOptions:
         split_ratio, split_seed: how posts that come in one file are split, see `split_by_ratio`.
     """
 
-    data_dir: str | None = option(
-        None, "folder with train, valid and test files (build-dataset: or an archive of one)"
-    )
-    image_dir: str | None = option(
-        None, "folder with the pictures <id>.jpg of --data_dir (build-dataset: or an archive of one)"
-    )
+    data_dir: str | None = option(None, "folder with train, valid and test files")
+    image_dir: str | None = option(None, "folder with the pictures <id>.jpg of --data_dir")
     follow_links: bool = option(
         False, "take pictures that are links to files outside of the corpus's folders"
     )
     language: str = option("unknown", "language of all posts, where the corpus does not say it")
-    tag_scheme: TagScheme = option("bio", "tag scheme of the files (default bio)")
-    rename_types: dict[str, str] = option({}, "entity types of the files to call otherwise", form="OLD=NEW")
+    tag_scheme: TagScheme = option("bio", "tag scheme of the files")
+    rename_types: dict[str, str] = option({}, "entity types of the files to call otherwise, as OLD=NEW")
     repair_orphans: bool = option(False, "make an I- tag that continues nothing a B-; otherwise it stays")
-    split_slices: dict[str, str] = option(
-        {},
-        "parts to take, as train=train[:4000],validation=val[2000:]; of each language's file",
-        form="SPLIT=PART",
-    )
+    split_slices: dict[str, str] = option({}, "parts to take, as train=train[:4000],validation=val[2000:]")
     no_verify: bool = option(False, "take files that are not the official ones, with a warning")
-    columns: dict[str, str] = option(
-        {},
-        "what our columns are called in your files, as tokens=words,ner_tags=labels,image=photo",
-        form="OURS=THEIRS",
-    )
-    split_ratio: str = option(
-        "80,10,10", "shares of train, validation and test where all posts are in one file (default 80,10,10)"
-    )
-    split_seed: int = option(1, "random seed of that split (default 1)")
+    columns: dict[str, str] = option({}, "what our columns are called in your files, as tokens=words")
+    split_ratio: str = option("80,10,10", "shares of train, validation and test of posts in one file")
+    split_seed: int = option(1, "random seed of that split")
 
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults; the others are left to the corpus's builder, which may

@@ -33,18 +33,32 @@ _HOMES = {
     "split_words": "labels_mmner",
 }
 
-__all__ = list(_HOMES)
+__all__ = ["load", *_HOMES]
+
+
+def load(model: str, **options: Any) -> "tuple[MMNERForTokenClassification, MMNERProcessor]":
+    """A trained model, in evaluation mode on its device, and its processor, without running code of its own.
+
+    Args:
+        model: a folder, or an id on the Hub.
+        options: device, dtype and more, see `inference.loading.load_model`, which also says what is raised.
+    """
+    _register()
+    from .inference.loading import load_model
+
+    return load_model(model, **options)
+
+
+def _register() -> None:
+    """Make transformers know the classes: each file registers its own."""
+    for name in ("modeling_mmner", "processing_mmner", "pipeline_mmner"):
+        import_module(f".model.{name}", __name__)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
-    for registering in (
-        "modeling_mmner",
-        "processing_mmner",
-        "pipeline_mmner",
-    ):  # each registers its own class
-        import_module(f".model.{registering}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    _register()
     return getattr(import_module(f".model.{_HOMES[name]}", __name__), name)
 
 

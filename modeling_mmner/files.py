@@ -1,25 +1,19 @@
-"""Files: JSON lines and plain YAML read, files and folders written so that they appear only when complete."""
+"""Files: JSON lines and plain YAML read; files and folders written so that they appear only when complete."""
 
+import glob
+import hashlib
 import json
 import os
 import shutil
-import socket
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from io import BufferedRandom
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from .model.posts_mmner import PostError
-
-_ABANDONED = 24 * 3600
-"""Seconds after which an unlocked room of another machine is taken for one of a killed process: not every
-shared file system tells one machine what another has locked."""
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -91,46 +85,35 @@ def renewed_folder(target: str | Path, *, is_ours: Callable[[str], bool]) -> Ite
             if path.is_dir() and not path.is_symlink():
                 own.mkdir(exist_ok=True)
             elif not is_ours(path.relative_to(target).as_posix()) and not own.exists():
-                _take_along(path, own)
-
-
-def _take_along(path: Path, to: Path) -> None:
-    """A file, or a link, under a second name; as a copy where the disk knows no second names."""
-    try:
-        os.link(path, to, follow_symlinks=False)
-    except (OSError, NotImplementedError):
-        shutil.copy2(path, to, follow_symlinks=False)
+                try:
+                    os.link(path, own, follow_symlinks=False)
+                except (OSError, NotImplementedError):  # the disk knows no second names
+                    shutil.copy2(path, own, follow_symlinks=False)
 
 
 @contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    """A folder beside the target that takes its place."""
-    staged = _beside(target, "incomplete")
+    """A folder beside the target that takes its place; the old one is gone only when the new one is there,
+    and on the disk.
+    """
+    staged, old = (_beside(target, state) for state in ("incomplete", "replaced"))
     staged.mkdir(parents=True)
     try:
         yield staged
-        _exchange(staged, target)
+        for path in (*(path for path in staged.rglob("*") if not path.is_symlink()), staged):
+            _sync(path)
+        if target.exists():
+            target.rename(old)
+        try:
+            staged.rename(target)
+        except BaseException:
+            if old.exists():
+                old.rename(target)
+            raise
+        _sync(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-
-
-def _exchange(staged: Path, target: Path) -> None:
-    """Put the staged folder in the target's place; the old one is gone only when the new one is there, and on
-    the disk.
-    """
-    for path in (*(path for path in staged.rglob("*") if not path.is_symlink()), staged):
-        _sync(path)
-    old = _beside(target, "replaced")
-    if target.exists():
-        target.rename(old)
-    try:
-        staged.rename(target)
-    except BaseException:
-        if old.exists():
-            old.rename(target)
-        raise
-    _sync(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
@@ -159,8 +142,9 @@ def recover(target: Path) -> None:
     A name with this process's own number is of a killed run too: in containers, numbers come again.
     """
     for state in ("replaced", "incomplete"):
-        for path in target.parent.glob(f".{_escaped(target.name)}.{state}-*"):
-            if (process := path.name.split("-")[-2]) != str(os.getpid()) and _is_running(process):
+        for path in target.parent.glob(f".{glob.escape(target.name)}.{state}-*"):
+            process = path.name.split("-")[-2]
+            if process != str(os.getpid()) and _is_running(process):
                 continue
             if state == "replaced" and not target.exists():
                 path.rename(target)
@@ -168,94 +152,69 @@ def recover(target: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _escaped(name: str) -> str:
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
-
-
 def _is_running(process: str) -> bool:
-    with suppress(ValueError, ProcessLookupError):
-        try:
-            os.kill(int(process), 0)
-        except PermissionError:  # somebody else's process
-            return True
-        return True
-    return False
-
-
-@contextmanager
-def own_room(rooms: Path) -> Iterator[Path]:
-    """A folder for what this process has not finished yet, gone when the block ends; those of killed
-    processes are cleared.
-
-    Args:
-        rooms: where the processes, on one machine or many, have their rooms, each with a lock beside it as
-            long as it is used.
-    """
-    rooms.mkdir(parents=True, exist_ok=True)
-    _clear_rooms(rooms)
-    room = rooms / f"{socket.gethostname()}-{uuid.uuid4().hex}"
-    lock = room.with_name(f"{room.name}.lock")
-    with FileLock(lock):
-        room.mkdir()
-        try:
-            yield room
-        finally:
-            shutil.rmtree(room, ignore_errors=True)
-    lock.unlink(missing_ok=True)
-
-
-def _clear_rooms(rooms: Path) -> None:
-    for lock in rooms.glob("*.lock"):
-        room = lock.with_suffix("")
-        if (
-            not room.name.startswith(f"{socket.gethostname()}-")
-            and _last_change(room, lock) > time.time() - _ABANDONED
-        ):
-            continue
-        with suppress(Timeout, OSError, NotImplementedError), FileLock(lock, blocking=False):
-            shutil.rmtree(room, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-
-
-def _last_change(room: Path, lock: Path) -> float:
-    changes = [0.0]
-    for path in (lock, room, *room.glob("*")):
-        with suppress(FileNotFoundError):
-            changes.append(path.stat().st_mtime)
-    return max(changes)
-
-
-@contextmanager
-def staged_file(target: Path, *, room: Path) -> Iterator[BufferedRandom]:
-    """A file in a room that is on the disk, and then takes the target's place, when the block ends well."""
-    path = room / target.name
     try:
-        with path.open("w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        path.replace(target)
-    finally:
-        path.unlink(missing_ok=True)
-    _sync(target.parent)
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def picture_content(picture: Mapping[str, Any]) -> bytes:
+    """The bytes of a picture, given as ``{"bytes", "path"}``: what it is known by, wherever it lies."""
+    content = picture["bytes"]
+    return Path(picture["path"]).read_bytes() if content is None else content
 
 
 MOST_LINE_BYTES = 100_000_000
 """Of a line; one that holds a picture of 50 MB in base64 is shorter."""
 
 
-def bounded_lines(source: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
-    """The lines of a file with their numbers, from 1; None for one that is longer than `MOST_LINE_BYTES`,
-    which is never held.
+def read_json_lines(source: IO[bytes], name: str) -> Iterator[Any]:
+    """What stands on the lines of a file of JSON lines, a `PostError` in the place of each that is no JSON;
+    empty lines are passed over.
+
+    Args:
+        name: what errors call the file.
+    """
+    return (value for _, value in numbered_json_lines(source, name))
+
+
+def numbered_json_lines(source: IO[bytes], name: str) -> Iterator[tuple[int, Any]]:
+    """As `read_json_lines`, each with the number of its line, from 1. A line longer than `MOST_LINE_BYTES` is
+    never held.
     """
     number = 0
     while line := source.readline(MOST_LINE_BYTES):
         number += 1
         is_whole = line.endswith(b"\n") or len(line) < MOST_LINE_BYTES
-        yield number, line if is_whole else None
+        if not is_whole:
+            found = f"expected a line of at most {MOST_LINE_BYTES:,} bytes, found a longer one"
+            yield number, PostError(f"{name}:{number}: {found}")
+        elif line.strip():
+            yield number, parsed_post(line, f"{name}:{number}", is_first=number == 1)
         while not is_whole:
             rest = source.readline(MOST_LINE_BYTES)
             is_whole = rest.endswith(b"\n") or len(rest) < MOST_LINE_BYTES
+
+
+def parsed_post(line: bytes, place: str, *, is_first: bool) -> Any:
+    """What stands on a line of JSON, or a `PostError` that names its place; the first of a file may have a
+    byte order mark.
+    """
+    try:
+        return parsed(line.decode("utf-8-sig" if is_first else "utf-8").strip())
+    except ValueError as error:
+        found = line.strip()[:200].decode("utf-8", "replace")
+        return PostError(f"{place}: expected a JSON object, found {found!r:.80} ({error!s:.200})")
 
 
 def parsed(text: str) -> Any:
@@ -272,33 +231,6 @@ def parsed(text: str) -> Any:
 
 def _refused(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
-
-
-def read_json_lines(source: IO[bytes], name: str) -> Iterator[dict[str, Any] | PostError]:
-    """The objects of a file of JSON lines, a `PostError` in the place of each line that is no JSON; empty
-    lines are passed over.
-
-    Args:
-        name: what errors call the file.
-    """
-    for number, line in bounded_lines(source):
-        if line is None:
-            yield PostError(
-                f"{name}:{number}: expected a line of at most {MOST_LINE_BYTES:,} bytes, found a longer one"
-            )
-        elif line.strip():
-            yield parsed_post(line, f"{name}:{number}", is_first=number == 1)
-
-
-def parsed_post(line: bytes, place: str, *, is_first: bool) -> Any:
-    """What stands on a line of JSON, or a `PostError` that names its place; the first of a file may have a
-    byte order mark.
-    """
-    try:
-        return parsed(line.decode("utf-8-sig" if is_first else "utf-8").strip())
-    except ValueError as error:
-        found = line.strip()[:200].decode("utf-8", "replace")
-        return PostError(f"{place}: expected a JSON object, found {found!r:.80} ({error!s:.200})")
 
 
 def json_line(record: dict[str, Any]) -> str:
@@ -332,10 +264,5 @@ def read_yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, _PlainLoader)
-    except (
-        yaml.YAMLError,
-        RecursionError,
-        LookupError,
-        TypeError,
-    ) as error:  # PyYAML raises the last two for odd keys
+    except (yaml.YAMLError, RecursionError, LookupError, TypeError) as error:  # the last two for odd keys
         raise ValueError(f"{error!s:.500}" or type(error).__name__) from error

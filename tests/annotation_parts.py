@@ -1,37 +1,49 @@
-"""What stands in for a model in tests of annotations: a text's capitalised words are its entities. It loads
-no torch.
+"""What tests of annotations share: posts, and a stand-in for a model, whose tags are a text's capitalised
+words.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataset_scripts.row_ranges import open_rows
-from modeling_mmner.inference.annotation_shards import ABOUT, AnnotationFolder, Outcome, annotate
+import datasets
+from datatrove.executor import LocalPipelineExecutor
+
+from modeling_mmner.inference.annotate import ABOUT, AnnotateStep, Outcome, run_tasks, verify
+from modeling_mmner.inference.posts_input import open_posts
 from modeling_mmner.model.posts_mmner import PostError
 
-MADE_BY = {"model": "capitals", "threshold": 0.0}
 
+@dataclass(frozen=True)
+class Capitals:
+    """In the place of an `Annotator`.
 
-def find(posts: Iterator[Any], first: int) -> Iterator[dict[str, Any]]:
-    for post in posts:
-        yield record_of(post)
+    Attributes:
+        sha256: as of a model's files.
+        fails_at: the text of a post at which it raises.
+    """
 
+    sha256: str = "capitals"
+    device: str = "cpu"
+    dtype: str = "float32"
+    threshold: float = 0.0
+    image_dir: str | None = None
+    fails_at: str | None = None
 
-def record_of(post: Any) -> dict[str, Any]:
-    if isinstance(post, PostError):
-        return {"id": None, "text": None, "tokens": [], "tags": [], "entities": [], "error": str(post)}
-    tokens = post["text"].split()
-    tags = ["B-X" if token[0].isupper() else "O" for token in tokens]
-    return {
-        "id": post["id"],
-        "text": post["text"],
-        "tokens": tokens,
-        "tags": tags,
-        "entities": [],
-        "error": None,
-    }
+    def find(self, posts: Iterable[Any], *, first: int = 0) -> Iterator[dict[str, Any]]:
+        return map(self.record_of, posts)
+
+    def record_of(self, post: Any) -> dict[str, Any]:
+        found: dict[str, Any] = dict.fromkeys(("id", "text", "error")) | {"entities": []}
+        if isinstance(post, PostError):
+            return found | {"tokens": [], "tags": [], "error": str(post)}
+        if post["text"] == self.fails_at:
+            raise RuntimeError("out of memory")
+        tokens = post["text"].split()
+        tags = ["B-X" if token[0].isupper() else "O" for token in tokens]
+        return found | {"id": post["id"], "text": post["text"], "tokens": tokens, "tags": tags}
 
 
 def write_posts(path: Path, number: int, *, word: str = "Paris") -> Path:
@@ -41,38 +53,17 @@ def write_posts(path: Path, number: int, *, word: str = "Paris") -> Path:
     return path
 
 
-def expected_records(source: Path) -> list[dict[str, Any]]:
-    """What an annotation of posts must hold: they are read all at once, from the beginning."""
-    rows = open_rows(str(source))
-    return [{"row": number} | record_of(post) for number, post in enumerate(rows.read(0, 0, 10**9, first=0))]
+def annotated(source: Path, folder: Path, *, tasks: int = 4, first: int = 0, **options: Any) -> Outcome:
+    """An annotation by the stand-in, in this process."""
+    reading = {name: options.pop(name) for name in ("columns", "split") if name in options}
+    share = {"local_tasks": options.pop("local_tasks", -1), "local_rank_offset": first}
+    form = options.pop("form", "parquet")
+    step = AnnotateStep(Capitals(**options), open_posts(str(source), **reading), folder, form=form)
+    step.begin(tasks)
+    run_tasks(LocalPipelineExecutor([step], tasks, 1, str(folder / ABOUT), **share))
+    return verify(folder)
 
 
-def annotated(source: Path, folder: Path, *, rank: int = 0, world_size: int = 1, **options: Any) -> Outcome:
-    """One worker's share, in JSON lines, five rows a shard."""
-    options = {"find": find, "made_by": MADE_BY, "form": "jsonl", "rows_per_shard": 5, "say": str} | options
-    return annotate(folder, open_rows(str(source)), rank=rank, world_size=world_size, **options)
-
-
-def records_in(folder: Path) -> list[dict[str, Any]]:
-    """All records of the files in a folder, those of the first file first."""
-    return [
-        json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()
-    ]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """What lies in the folder of an annotation and what is kept about it, but for times."""
-    files = [
-        path
-        for place in (folder, folder / ABOUT)
-        for path in place.iterdir()
-        if path.is_file() and path.name != "plan.json"
-    ]
-    return {path.name: path.read_bytes() for path in files}
-
-
-def done_shards(folder: Path) -> list[int]:
-    """The numbers of the shards that count as done."""
-    target = AnnotationFolder(folder)
-    plan = target.required_plan()
-    return [shard.number for shard in plan.shards if target.flaw(plan, shard) is None]
+def rows_in(folder: Path, cache: Path) -> list[dict[str, Any]]:
+    """All rows, as whoever uses an annotation reads it."""
+    return datasets.load_dataset(str(folder), split="train", cache_dir=str(cache / "cache")).to_list()

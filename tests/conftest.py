@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from modeling_mmner.training import features, run_features
+from modeling_mmner.training import features
 from tests.stress import audit
 
 if target := os.environ.get(audit.VARIABLE):
@@ -20,6 +20,5 @@ def own_feature_folder(tmp_path_factory):
     """Picture features are kept in a folder of the test run, not in the user's."""
     folder = tmp_path_factory.mktemp("features")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (features, run_features):
-            patch.setattr(module, "default_folder", lambda: folder)
+        patch.setattr(features, "default_folder", lambda: folder)
         yield

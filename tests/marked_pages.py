@@ -65,8 +65,10 @@ def read_html(text: str) -> Element:
 
 def marks_of(element: Element) -> list[tuple[str, str]]:
     """The marked texts in an element and their labels."""
-    return [
-        ("".join(part if isinstance(part, str) else part.text for part in mark.children if part not in mark.find("span", "type")),
-         "".join(label.text for label in mark.find("span", "type")))
-        for mark in element.find("mark")
-    ]  # fmt: skip
+    found = []
+    for mark in element.find("mark"):
+        labels = mark.find("span", "type")
+        parts = [part for part in mark.children if part not in labels]
+        text = "".join(part if isinstance(part, str) else part.text for part in parts)
+        found.append((text, "".join(label.text for label in labels)))
+    return found

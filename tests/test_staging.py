@@ -82,12 +82,15 @@ DEATHS = {
 }
 
 
-def test_folder_is_there_only_when_it_is_whole(tmp_path):
-    """If it failed, a reader could find half a folder."""
-    with staged_folder(tmp_path / "target", marker="mark") as staged:
+def test_folder_is_there_only_when_it_is_whole(tmp_path, monkeypatch):
+    """If it failed, a reader could find half a folder, or an output folder only be named in full, or its
+    parents have to be made first.
+    """
+    monkeypatch.chdir(tmp_path)
+    with staged_folder("deep/er/target", marker="mark") as staged:
         fill(staged, NEW)
-        assert not (tmp_path / "target").exists()
-    assert files_of(tmp_path) == {f"target/{name}": content for name, content in NEW.items()}
+        assert not (tmp_path / "deep" / "er" / "target").exists()
+    assert files_of(tmp_path) == {f"deep/er/target/{name}": content for name, content in NEW.items()}
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -117,7 +120,7 @@ def test_old_folder_is_put_back_when_the_new_one_cannot_take_its_place(tmp_path,
 @pytest.mark.parametrize("dies", DEATHS)
 def test_killed_replacement_loses_nothing(tmp_path, dies):
     """If it failed, a data set could be lost when its renewal is killed at a bad moment, or rubbish stay for
-    ever.
+    ever, or a user have to clean up by hand before the next one.
     """
     target = fill(tmp_path / "target", OLD)
     killed(lambda: dies(target))
@@ -127,12 +130,6 @@ def test_killed_replacement_loses_nothing(tmp_path, dies):
     ):
         pass
     assert files_of(tmp_path) == {f"target/{name}": content for name, content in DEATHS[dies].items()}
-
-
-@pytest.mark.parametrize("dies", DEATHS)
-def test_replacement_after_a_killed_one_succeeds(tmp_path, dies):
-    """If it failed, a user would have to clean up by hand after a killed run."""
-    target = fill(tmp_path / "target", OLD)
     killed(lambda: dies(target))
     replace(target)
     assert files_of(tmp_path) == {f"target/{name}": content for name, content in NEW.items()}
@@ -181,31 +178,22 @@ def test_remains_of_other_targets_are_left_alone(tmp_path, name):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("marker", [None, "mark"])
-def test_what_is_not_of_the_same_making_stays(tmp_path, marker, overwrite):
-    """If it failed, a wrong output folder would cost a user's files."""
-    target = fill(tmp_path / "target", {"thesis.txt": b"1"})
-    message = "target: expected a new or an empty folder, found something else there"
+@pytest.mark.parametrize("is_file", [False, True])
+def test_what_is_not_of_the_same_making_stays(tmp_path, marker, overwrite, is_file):
+    """If it failed, a wrong output folder, or a file of its name, would cost a user's work."""
+    target = tmp_path / "target" if is_file else fill(tmp_path / "target", {"thesis.txt": b"1"})
+    if is_file:
+        target.write_bytes(b"1")
+    message, before = (
+        "target: expected a new or an empty folder, found something else there",
+        files_of(tmp_path),
+    )
     with (
         pytest.raises(FileExistsError, match=message),
         staged_folder(target, marker=marker, overwrite=overwrite),
     ):
         pass
-    assert files_of(target) == {"thesis.txt": b"1"}
-
-
-def test_file_in_the_folders_place_stays(tmp_path):
-    """If it failed, a file that has the output folder's name would be deleted."""
-    (tmp_path / "target").write_bytes(b"1")
-    with pytest.raises(FileExistsError, match="expected a new or an empty folder"):
-        replace(tmp_path / "target")
-    assert files_of(tmp_path) == {"target": b"1"}
-
-
-def test_relative_and_deep_targets_are_made(tmp_path, monkeypatch):
-    """If it failed, an output folder could only be named in full, or its parents had to be made first."""
-    monkeypatch.chdir(tmp_path)
-    replace(Path("deep/er/target"))
-    assert set(files_of(tmp_path)) == {f"deep/er/target/{name}" for name in NEW}
+    assert files_of(tmp_path) == before
 
 
 # A folder that others may have put files into
@@ -218,40 +206,20 @@ def renew(target: Path) -> None:
 
 
 def test_files_of_others_go_along(tmp_path):
-    """If it failed, saving a model again would cost the notes that lie beside it, or leave its old files
-    there.
+    """If it failed, saving a model again would cost the notes that lie beside it, leave its old files there,
+    or cut a folder that is kept on another disk off from its name.
     """
-    target = fill(
-        tmp_path / "target",
-        OLD | {"notes.txt": b"mine", "part/own.txt": b"mine, too", "part/new": b"not mine"},
-    )
-    (target / "empty").mkdir()
-    (target / "link").symlink_to("notes.txt")
+    foreign = {"notes.txt": b"mine", "part/own.txt": b"mine, too", "part/new": b"not mine"}
+    elsewhere = fill(tmp_path / "elsewhere", OLD | foreign)
+    (elsewhere / "empty").mkdir()
+    (elsewhere / "link").symlink_to("notes.txt")
+    target = tmp_path / "target"
+    target.symlink_to("elsewhere")
     renew(target)
-    assert files_of(target) == NEW | {
-        "notes.txt": b"mine",
-        "part/own.txt": b"mine, too",
-        "link": b"mine",
-        "empty": b"",
-    }
-    assert (target / "link").is_symlink()
-
-
-def test_link_stays_a_link(tmp_path):
-    """If it failed, a folder that is kept on another disk would be cut off from its name."""
-    fill(tmp_path / "elsewhere", OLD)
-    (tmp_path / "target").symlink_to("elsewhere")
-    renew(tmp_path / "target")
-    assert (tmp_path / "target").is_symlink() and files_of(tmp_path / "elsewhere") == NEW
-
-
-def test_file_is_not_renewed(tmp_path):
-    """If it failed, a file that has the folder's name would be deleted."""
-    (tmp_path / "target").write_bytes(b"1")
-    with pytest.raises(
-        FileExistsError, match="target: expected a folder, found a file; remove it, or name another folder"
-    ):
-        renew(tmp_path / "target")
+    kept = {"notes.txt": b"mine", "part/own.txt": b"mine, too", "link": b"mine", "empty": b""}
+    assert target.is_symlink() and files_of(elsewhere) == NEW | kept and (elsewhere / "link").is_symlink()
+    with pytest.raises(FileExistsError, match=r"notes\.txt: expected a folder, found a file; remove it"):
+        renew(elsewhere / "notes.txt")
 
 
 @pytest.mark.parametrize("dies", [dies_before_the_old_one_is_moved, dies_between_the_two_renames])
@@ -286,7 +254,7 @@ def test_file_is_the_old_one_until_it_is_the_new_one(tmp_path, error):
 
 SLOW_BUILD = """
 import sys, time
-from dataset_scripts import builder
+from dataset_scripts.builders import builder
 from dataset_scripts.builders.built_corpus import build_dataset
 load = builder.load_picture
 builder.load_picture = lambda picture: time.sleep(0.02) or load(picture)

@@ -145,6 +145,16 @@ def tiny_batch(
     return batch
 
 
+def close(found: Any, expected: Any, *, tolerance: float = 1e-5) -> None:
+    """Check that tensors, or collections of them, are the same but for rounding."""
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+def without(batch: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
+    """A batch without some of its tensors."""
+    return {name: tensor for name, tensor in batch.items() if name not in names}
+
+
 def one_post(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:
     """One post of a batch without any padding."""
     words, pieces = int(batch["word_mask"][row].sum()), int(batch["attention_mask"][row].sum())

@@ -57,24 +57,29 @@ def units(text: str, place: int) -> int:
 
 
 def json_lines(path: Path, records: list[Any]) -> Path:
-    path.write_text(
-        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8"
-    )
+    lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    path.write_text("".join(lines), encoding="utf-8")
     return path
 
 
+def json_array(path: Path, records: list[Any]) -> Path:
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return path
+
+
+def objects(spans: list[tuple[int, int, str]]) -> list[dict[str, Any]]:
+    return [{"start": start, "end": end, "label": label} for start, end, label in spans]
+
+
 def plain(folder: Path) -> Path:
-    records = [
-        {"text": text, "spans": [{"start": start, "end": end, "label": label} for start, end, label in spans]}
-        for text, spans in TEXTS
-    ]
-    return json_lines(folder / "plain.jsonl", records)
+    return json_lines(
+        folder / "plain.jsonl", [{"text": text, "spans": objects(spans)} for text, spans in TEXTS]
+    )
 
 
 def doccano(folder: Path) -> Path:
     records = [
-        {"id": 7 * number, "text": text, "label": [list(span) for span in spans]}
-        for number, (text, spans) in enumerate(TEXTS)
+        {"id": 7 * n, "text": text, "label": list(map(list, spans))} for n, (text, spans) in enumerate(TEXTS)
     ]
     return json_lines(folder / "doccano.jsonl", records)
 
@@ -93,124 +98,76 @@ def doccano_relations(folder: Path) -> Path:
 def prodigy(folder: Path) -> Path:
     records = []
     for text, spans in TEXTS:
-        tokens = [
-            {"text": word.text, "start": word.start, "end": word.end, "id": place}
-            for place, word in enumerate(split_words(text))
-        ]
-        marked = [
-            {"start": start, "end": end, "token_start": 0, "token_end": 0, "label": label}
-            for start, end, label in spans
-        ]
+        words = enumerate(split_words(text))
+        tokens = [{"text": word.text, "start": word.start, "end": word.end, "id": n} for n, word in words]
+        marked = [span | {"token_start": 0, "token_end": 0} for span in objects(spans)]
         records.append(
             {"text": text, "_input_hash": 1, "tokens": tokens, "spans": marked, "answer": "accept"}
         )
-    return json_lines(
-        folder / "prodigy.jsonl", [*records, {"text": "no Jordan", "spans": [], "answer": "reject"}]
-    )
+    records.append({"text": "no Jordan", "spans": [], "answer": "reject"})
+    return json_lines(folder / "prodigy.jsonl", records)
 
 
 def spacy_training(folder: Path) -> Path:
-    records = [[text, {"entities": [list(span) for span in spans]}] for text, spans in TEXTS]
-    path = folder / "spacy.json"
-    path.write_text(json.dumps(records), encoding="utf-8")
-    return path
+    records = [[text, {"entities": list(map(list, spans))}] for text, spans in TEXTS]
+    return json_array(folder / "spacy.json", records)
 
 
 def spacy_docs(folder: Path) -> Path:
-    records = [
-        {
-            "text": text,
-            "ents": [{"start": start, "end": end, "label": label} for start, end, label in spans],
-            "tokens": [{"id": 0, "start": 0, "end": 1}],
-        }
-        for text, spans in TEXTS
-    ]
+    tokens = [{"id": 0, "start": 0, "end": 1}]
+    records = [{"text": text, "ents": objects(spans), "tokens": tokens} for text, spans in TEXTS]
     return json_lines(folder / "docs.jsonl", records)
 
 
+def in_units(text: str, start: int, end: int, label: str) -> dict[str, Any]:
+    """A span as Label Studio has it."""
+    places = {"start": units(text, start), "end": units(text, end)}
+    return places | {"text": text[start:end], "labels": [label]}
+
+
 def label_studio(folder: Path) -> Path:
-    tasks = []
+    tasks: list[dict[str, Any]] = []
+    about = {"id": "x", "from_name": "label", "to_name": "text", "type": "labels"}
     for number, (text, spans) in enumerate(TEXTS):
-        result = [
-            {
-                "value": {
-                    "start": units(text, start),
-                    "end": units(text, end),
-                    "text": text[start:end],
-                    "labels": [label],
-                },
-                "id": "x",
-                "from_name": "label",
-                "to_name": "text",
-                "type": "labels",
-            }
-            for start, end, label in spans
-        ]
+        result = [about | {"value": in_units(text, *span)} for span in spans]
         done = [
             {"id": 1, "was_cancelled": True, "result": []},
             {"id": 2, "was_cancelled": False, "result": result},
         ]
-        tasks.append(
-            {"id": number, "data": {"text": text, "image": "/data/upload/1/a.png"}, "annotations": done}
-        )
-    path = folder / "label_studio.json"
-    path.write_text(
-        json.dumps(
-            [*tasks, {"id": 99, "data": {"text": "skipped"}, "annotations": [{"was_cancelled": True}]}]
-        ),
-        encoding="utf-8",
-    )
-    return path
+        data = {"text": text, "image": "/data/upload/1/a.png"}
+        tasks.append({"id": number, "data": data, "annotations": done})
+    tasks.append({"id": 99, "data": {"text": "skipped"}, "annotations": [{"was_cancelled": True}]})
+    return json_array(folder / "label_studio.json", tasks)
 
 
 def label_studio_min(folder: Path) -> Path:
-    records = []
-    for number, (text, spans) in enumerate(TEXTS):
-        label = [
-            {"start": units(text, start), "end": units(text, end), "text": text[start:end], "labels": [kind]}
-            for start, end, kind in spans
-        ]
-        records.append({"text": text, "id": number, "label": label, "annotator": 1, "annotation_id": 3})
-    path = folder / "label_studio_min.json"
-    path.write_text(json.dumps(records), encoding="utf-8")
-    return path
+    about = {"annotator": 1, "annotation_id": 3}
+    records = [
+        about | {"text": text, "id": number, "label": [in_units(text, *span) for span in spans]}
+        for number, (text, spans) in enumerate(TEXTS)
+    ]
+    return json_array(folder / "label_studio_min.json", records)
 
 
 def table_of_spans(folder: Path) -> Path:
     path = folder / "spans.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["text", "entities"])
-        writer.writeheader()
+        writer = csv.writer(file)
+        writer.writerow(["text", "entities"])
         for number, (text, spans) in enumerate(TEXTS):
-            entities = [{"start": start, "end": end, "label": label} for start, end, label in spans]
-            writer.writerow(
-                {"text": text, "entities": json.dumps(entities) if number % 2 else repr(entities)}
-            )
+            writer.writerow([text, json.dumps(objects(spans)) if number % 2 else repr(objects(spans))])
     return path
 
 
 def parquet(folder: Path) -> Path:
-    records = [
-        {"text": text, "spans": [{"start": s, "end": e, "label": label} for s, e, label in spans]}
-        for text, spans in TEXTS
-    ]
     path = folder / "spans.parquet"
-    datasets.Dataset.from_list(records).to_parquet(path)
+    rows = datasets.Dataset.from_list([{"text": text, "spans": objects(spans)} for text, spans in TEXTS])
+    rows.to_parquet(path)
     return path
 
 
-TOOLS: dict[str, Callable[[Path], Path]] = {
-    write.__name__: write
-    for write in (
-        plain,
-        doccano,
-        doccano_relations,
-        prodigy,
-        spacy_training,
-        spacy_docs,
-        label_studio,
-        label_studio_min,
-        table_of_spans,
-        parquet,
-    )
-}
+_WRITERS = (
+    *(plain, doccano, doccano_relations, prodigy, spacy_training, spacy_docs),
+    *(label_studio, label_studio_min, table_of_spans, parquet),
+)
+TOOLS: dict[str, Callable[[Path], Path]] = {write.__name__: write for write in _WRITERS}

@@ -18,9 +18,10 @@ from modeling_mmner.model.images_mmner import PictureError, load_picture
 from modeling_mmner.model.labels_mmner import bio_labels
 
 from ..formats.reader import CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
+from ..formats.records import undecoded
 from ..reading_options import ReadingOptions, closed_sets
 from ..slices import SplitSlice, parse_slice
-from .official import OFFICIAL, Official, differences, file_hash
+from .official import OFFICIAL, Counts, Official, differences, file_hash
 
 SPLITS = ("train", "validation", "test")
 STANDARD_TYPES = ("PER", "LOC", "ORG", "MISC")
@@ -59,11 +60,18 @@ class PostsConfig(ReadingOptions, datasets.BuilderConfig):
 
 @dataclass
 class SplitReport:
-    """What reading a split has shown: notes on reading, posts without a picture file, broken pictures."""
+    """What reading a split has shown: notes on reading, counts, posts with a picture, broken pictures."""
 
     notes: Counter[str] = field(default_factory=Counter)
-    missing: int = 0
+    counts: Counts = field(default_factory=Counts)
+    present: int = 0
     broken: list[dict[str, str]] = field(default_factory=list)
+
+    def pictures(self) -> dict[str, Any]:
+        """How many posts have a picture, none, or a broken one, and the ids of the last."""
+        broken = [problem["id"] for problem in self.broken]
+        missing = self.counts.posts - self.present - len(broken)
+        return {"present": self.present, "missing": missing, "broken": len(broken), "broken_ids": broken}
 
 
 class CorpusBuilder(datasets.GeneratorBasedBuilder):
@@ -77,7 +85,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
             rights in it.
         NAMED_BY_FOLDER: whether the builder reads any corpus, so that only the folder's name tells which one.
         NEEDS_LANGUAGE: whether nothing but the user says in which language the posts are.
-        reports: what reading each split has shown, by split; empty until it was read.
+        reports: what reading each split has shown, by split; empty until it was generated.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -90,6 +98,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
     def __init__(self, **kwargs: Any) -> None:
         self.reports: dict[str, SplitReport] = {}
+        self._hashes: dict[Path, str] = {}
         super().__init__(**kwargs)
 
     @classmethod
@@ -118,6 +127,27 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         """The BIO labels in id order."""
         return list(self.info.features["ner_tags"].feature.names)
 
+    def splits(self) -> dict[str, datasets.Dataset]:
+        """All splits, pictures not decoded."""
+        self.download_and_prepare()
+        return {split: undecoded(self.as_dataset(split=split)) for split in SPLITS}
+
+    def checked_rows(self, split: str) -> Iterator[dict[str, Any]]:
+        """The rows of a split, with pictures that can be decoded."""
+        raise NotImplementedError
+
+    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
+        return [datasets.SplitGenerator(name=split, gen_kwargs={"split": split}) for split in SPLITS]
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        labels, report = self.labels(), SplitReport()
+        self.reports[split] = report
+        for number, row in enumerate(self.checked_rows(split)):
+            tags = [labels[tag] if isinstance(tag, int) else tag for tag in row["ner_tags"]]
+            report.counts.add(tags, row["language"], row["source"])
+            report.present += row["image"] is not None
+            yield number, row
+
 
 class PostsBuilder(CorpusBuilder):
     """Base of the builders whose corpus is a folder of tagged posts and a folder of pictures.
@@ -141,9 +171,8 @@ class PostsBuilder(CorpusBuilder):
             CorpusError: no data_dir was given.
         """
         if self.config.data_dir is None:
-            raise CorpusError(
-                f"{self.name}: expected data_dir, the folder with its train, valid and test files, found none"
-            )
+            expected = "data_dir, the folder with its train, valid and test files"
+            raise CorpusError(f"{self.name}: expected {expected}, found none")
         return [Path(self.config.data_dir)]
 
     def files(self) -> dict[str, list[Path]]:
@@ -153,10 +182,9 @@ class PostsBuilder(CorpusBuilder):
             CorpusError: see `folders` and `find_split`; or a split is to be taken from a part that cannot be
                 read.
         """
-        if unknown := sorted(set(self.config.split_slices) - set(SPLITS)):
-            raise CorpusError(
-                f"{self.name} split_slices: expected some of {', '.join(SPLITS)}; found {', '.join(unknown)}"
-            )
+        if unknown := ", ".join(sorted(set(self.config.split_slices) - set(SPLITS))):
+            expected = f"some of {', '.join(SPLITS)}"
+            raise CorpusError(f"{self.name} split_slices: expected {expected}; found {unknown}")
         return {
             split: [find_split(folder, self._slice(split).name) for folder in self.folders()]
             for split in SPLITS
@@ -167,12 +195,18 @@ class PostsBuilder(CorpusBuilder):
 
     def file_hashes(self) -> dict[str, str]:
         """The first 12 hex digits of the SHA-256 of each split's file, or of the hashes of its files."""
-        hashes = {split: [file_hash(path) for path in paths] for split, paths in self.files().items()}
-        return {split: found[0] if len(found) == 1 else _short_hash(found) for split, found in hashes.items()}
+        hashes = {split: [self._hash_of(path) for path in paths] for split, paths in self.files().items()}
+        return {split: found[0] if len(found) == 1 else short_hash(found) for split, found in hashes.items()}
+
+    def _hash_of(self, path: Path) -> str:
+        """A builder hashes each file once."""
+        if path not in self._hashes:
+            self._hashes[path] = file_hash(path)
+        return self._hashes[path]
 
     def official(self) -> Mapping[str, Official]:
         """The official splits that this corpus is compared with; empty where none are known."""
-        return OFFICIAL.get(self.name, {})
+        return OFFICIAL.get(self.name) or OFFICIAL.get(f"{self.name}/{self.config.name}", {})
 
     def check_files(self) -> None:
         """Compare the files with the official ones, where there are such.
@@ -182,7 +216,9 @@ class PostsBuilder(CorpusBuilder):
         """
         files, reading = self.files(), self.reading()
         compared = (
-            differences(files[split][0], reading, official) for split, official in self.official().items()
+            differences(path, self._hash_of(path), reading, official)
+            for split, official in self.official().items()
+            for path in files[split]
         )
         if different := [difference for difference in compared if difference]:
             text = "\n".join([*different, f"this copy is version {self.version_name()!r}"])
@@ -194,7 +230,7 @@ class PostsBuilder(CorpusBuilder):
         """``official`` or ``copy-<hash>`` by the files' content, and what was done to the tags."""
         hashes = self.file_hashes()
         official = {split: figures.sha256 for split, figures in self.official().items()}
-        name = "official" if hashes == official else f"copy-{_short_hash(hashes)}"
+        name = "official" if hashes == official else f"copy-{short_hash(hashes)}"
         parts = [f"+{split}={part}" for split, part in self.config.split_slices.items()]
         return "".join([name, *parts, "+orphans-repaired" if self.config.repair_orphans else ""])
 
@@ -203,17 +239,9 @@ class PostsBuilder(CorpusBuilder):
         config = self.config
         return Reading(config.tag_scheme, config.rename_types, config.repair_orphans)
 
-    def id_of(self, post: TaggedPost, path: Path) -> str:
-        """The id of a post of a file."""
-        return post.id
-
-    def language_of(self, post: TaggedPost, path: Path) -> str:
-        """The language of a post of a file."""
-        return self.config.language
-
-    def source_of(self, post: TaggedPost) -> str:
-        """Where a post comes from."""
-        return self.name
+    def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
+        """The columns of a post of a file that are not in the file's lines: id, language and source."""
+        return {"id": post.id, "language": self.config.language, "source": self.name}
 
     def rows(self, split: str) -> Iterator[dict[str, Any]]:
         """The rows of a split, pictures by their path: ``{"bytes": None, "path": ...}``.
@@ -222,20 +250,16 @@ class PostsBuilder(CorpusBuilder):
             CorpusError: a file is malformed, has an unknown tag, or a picture is missing and required.
         """
         reading, labels = self.reading(), {label: i for i, label in enumerate(self.labels())}
-        report = self.reports[split] = SplitReport(notes=reading.notes)
+        self.reports.setdefault(split, SplitReport()).notes = reading.notes
         for path, post in self._posts(split, reading):
+            place = f"{path}:{post.line}"
             if unknown := sorted(set(post.tags) - set(labels)):
-                hint = "; if it is another name for one of them, say --rename_types OLD=NEW"
-                raise CorpusError(
-                    f"{path}:{post.line}: expected tags among {list(labels)}, found {unknown}{hint}"
-                )
-            yield {
-                "id": self.id_of(post, path),
+                found = f"{unknown}; if it is another name for one of them, say --rename_types OLD=NEW"
+                raise CorpusError(f"{place}: expected tags among {list(labels)}, found {found}")
+            yield self.about(post, path) | {
                 "tokens": post.tokens,
                 "ner_tags": [labels[tag] for tag in post.tags],
-                "image": self._picture(post, report, f"{path}:{post.line}"),
-                "language": self.language_of(post, path),
-                "source": self.source_of(post),
+                "image": self._picture(post, place),
             }
 
     def _posts(self, split: str, reading: Reading) -> Iterator[tuple[Path, TaggedPost]]:
@@ -245,17 +269,14 @@ class PostsBuilder(CorpusBuilder):
             posts = islice(read_posts(path, reading), wanted.start, wanted.stop, wanted.step)
             yield from ((path, post) for post in posts)
 
-    def _picture(self, post: TaggedPost, report: SplitReport, place: str) -> dict[str, Any] | None:
+    def _picture(self, post: TaggedPost, place: str) -> dict[str, Any] | None:
         folder, follows = self.config.image_dir, self.config.follow_links
         picture = None if folder is None else find_picture(folder, post.id, follow_links=follows)
         if picture is not None:
             return {"bytes": None, "path": str(picture)}
-        report.missing += 1
         if self.config.require_images:
-            raise CorpusError(
-                f"{place}: expected the picture {post.id}.jpg in {self.config.image_dir}, found none; without"
-                " --require_images such posts are kept without a picture"
-            )
+            hint = "without --require_images such posts are kept without a picture"
+            raise CorpusError(f"{place}: expected the picture {post.id}.jpg in {folder}, found none; {hint}")
         return None
 
     def checked_rows(self, split: str) -> Iterator[dict[str, Any]]:
@@ -265,19 +286,15 @@ class PostsBuilder(CorpusBuilder):
         Raises:
             CorpusError: as `rows`; or a picture is broken and `broken_pictures` says stop.
         """
-        read = ahead(
-            lambda row: (row, *_read_picture(row)), self.rows(split), threads=READING_THREADS, most=READ_AHEAD
-        )
-        for row, picture, problem in read:
+        rows = self.rows(split)
+        for row, problem in ahead(_with_picture, rows, threads=READING_THREADS, most=READ_AHEAD):
             if problem is not None:
                 if self.config.broken_pictures == "stop":
                     hint = "with --broken_pictures keep such posts are kept without their picture"
                     raise CorpusError(f"post {row['id']!r}: {problem}; {hint}")
-                name = Path(row["image"]["path"]).name
-                self.reports[split].broken.append(
-                    {"split": split, "id": row["id"], "file": name, "problem": problem}
-                )
-            yield row | {"image": picture}
+                broken = {"split": split, "id": row["id"], "file": f"{row['id']}.jpg", "problem": problem}
+                self.reports[split].broken.append(broken)
+            yield row
 
     def _info(self) -> datasets.DatasetInfo:
         features = corpus_features(bio_labels(self.TYPES or self._types_in_files()))
@@ -289,23 +306,25 @@ class PostsBuilder(CorpusBuilder):
         """Every type of any split: a small training split may lack one, which is then a type that a model
         will not find.
         """
-        types: Counter[str] = Counter()
-        for path in dict.fromkeys(chain(*self.files().values())):
-            for post in read_posts(path, self.reading()):
-                types.update(tag[2:] for tag in post.tags if tag != "O")
-        return [name for name, _ in sorted(types.items(), key=lambda item: (-item[1], item[0]))]
+        paths, reading = PostsBuilder.source_files(self), self.reading()
+        return types_by_frequency(post.tags for path in paths for post in read_posts(path, reading))
+
+    def splits(self) -> dict[str, datasets.Dataset]:
+        """All splits, pictures by their paths and not looked at; nothing is cached.
+
+        Raises:
+            CorpusError: see `check_files` and `rows`.
+        """
+        self.check_files()
+        features = self.info.features.copy()
+        features["image"] = datasets.Image(decode=False)
+        return {
+            split: datasets.Dataset.from_list(list(self.rows(split)), features=features) for split in SPLITS
+        }
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         self.check_files()
-        generators = [datasets.SplitGenerator(name=split, gen_kwargs={"split": split}) for split in SPLITS]
-        for generator in generators:  # for the progress bar
-            generator.split_info.num_examples = sum(
-                1 for _ in self._posts(str(generator.name), self.reading())
-            )
-        return generators
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        yield from enumerate(self.checked_rows(split))
+        return super()._split_generators(dl_manager)
 
     def _create_builder_config(self, *args: Any, **kwargs: Any) -> tuple[datasets.BuilderConfig, str]:
         """The config, and an id that ends in the source's hash: the cache is looked up by it, and changed
@@ -313,9 +332,8 @@ class PostsBuilder(CorpusBuilder):
         self.config, config_id = super()._create_builder_config(*args, **kwargs)
         for name, choices in closed_sets(PostsConfig):
             if (value := getattr(self.config, name)) not in choices:
-                raise CorpusError(
-                    f"{self.name} {name}: expected one of {', '.join(choices)}; found {value!r}"
-                )
+                expected = f"one of {', '.join(choices)}"
+                raise CorpusError(f"{self.name} {name}: expected {expected}; found {value!r}")
         return self.config, f"{config_id}-{self._source_hash()}"
 
     def source_files(self) -> list[Path]:
@@ -324,14 +342,12 @@ class PostsBuilder(CorpusBuilder):
 
     def _source_hash(self) -> str:
         """Of the text files' content and the pictures' names, sizes and times."""
-        digest = hashlib.sha256(_short_hash([file_hash(path) for path in self.source_files()]).encode())
+        digest = hashlib.sha256(short_hash([self._hash_of(path) for path in self.source_files()]).encode())
         if self.config.image_dir is not None:
             pictures = Path(self.config.image_dir)
             if not pictures.is_dir():
-                raise CorpusError(
-                    f"{self.name} image_dir {pictures}: expected a folder with the pictures <id>.jpg, found"
-                    " none"
-                )
+                expected = "a folder with the pictures <id>.jpg, found none; unpack an archive first"
+                raise CorpusError(f"{self.name} image_dir {pictures}: expected {expected}")
             with os.scandir(pictures) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     with suppress(FileNotFoundError):  # a link that leads nowhere
@@ -340,18 +356,25 @@ class PostsBuilder(CorpusBuilder):
         return digest.hexdigest()[:16]
 
 
-def _short_hash(value: Any) -> str:
+def short_hash(value: Any) -> str:
+    """12 hex digits of the SHA-256 of a value, as it prints."""
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
-def _read_picture(row: dict[str, Any]) -> tuple[dict[str, Any] | None, str | None]:
-    """The picture's bytes after decoding it once, or what is wrong with it."""
+def types_by_frequency(tags: Iterable[Iterable[str]]) -> list[str]:
+    """The entity types of posts' tags, the one with the most tags first."""
+    types = Counter(tag[2:] for post in tags for tag in post if tag != "O")
+    return sorted(types, key=lambda name: (-types[name], name))
+
+
+def _with_picture(row: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The row with its picture's bytes, after decoding it once; or without it, and what is wrong with it."""
     if row["image"] is None:
-        return None, None
+        return row, None
     path = Path(row["image"]["path"])
     try:
         picture = {"bytes": path.read_bytes(), "path": path.name}
         load_picture(picture)
-        return picture, None
     except (PictureError, OSError) as error:
-        return None, str(error)
+        return row | {"image": None}, str(error)
+    return row | {"image": picture}, None

@@ -6,24 +6,21 @@ import inspect
 import json
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from datasets.exceptions import DatasetGenerationError
 
 from modeling_mmner.files import staged_folder
+from modeling_mmner.model.labels_mmner import entity_types
 
-from ..archives import unpacked
 from ..corpora import BUILDERS
 from ..formats.reader import CorpusError
 from ..opening import RECORD, make_builder
-from .builder import SPLITS, CorpusBuilder, SplitReport
+from .builder import SPLITS, CorpusBuilder
 from .data_card import render_data_card
-from .official import Counts
 
 BROKEN_REPORT = "broken_pictures.jsonl"
 """Lists the pictures that could not be decoded; stays local."""
@@ -31,7 +28,8 @@ BROKEN_REPORT = "broken_pictures.jsonl"
 PUBLISHED = ("README.md", RECORD, "*/*.parquet")
 """The files of a built data set that belong on the Hub."""
 
-_ESCAPED = "backslashreplace"  # half a surrogate pair is then written as JSON escapes it
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
+"""How JSON is written: half a surrogate pair as JSON escapes it."""
 
 
 def build_dataset(
@@ -49,7 +47,7 @@ def build_dataset(
     Args:
         name: of a builder.
         configs: those to build; by default the only one, or of MMNERD all that `data_dir` holds.
-        data_dir, image_dir: of the raw files, each a folder or an archive.
+        data_dir, image_dir: folders of the raw files and the pictures.
         overwrite: replace a data set that was built there before.
         options: of `PostsConfig`.
 
@@ -60,21 +58,23 @@ def build_dataset(
         CorpusError: the raw files are missing, malformed or another version.
         FileExistsError: the output folder is taken.
     """
+    sources = {"data_dir": data_dir, "image_dir": image_dir}
+    folders = {key: Path(path) for key, path in sources.items() if path is not None}
+    for key, folder in folders.items():
+        if not folder.is_dir():
+            expected = f"a folder as {key}, found none; unpack an archive first"
+            raise CorpusError(f"{folder}: expected {expected}")
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
         scratch = staged / "scratch"
-        sources = {"data_dir": data_dir, "image_dir": image_dir}
-        folders = {key: unpacked(path, scratch / key) for key, path in sources.items() if path is not None}
         found = BUILDERS[name].configs_in(folders["data_dir"]) if "data_dir" in folders else []
-        names = list(configs) or found or [""]
         builders = [
             make_builder(name, config=config, cache_dir=str(scratch / "cache"), **folders, **options)
-            for config in names
+            for config in list(configs) or found or [""]
         ]
         record = _described(builders[0])
         for builder in builders:
-            record["configs"][builder.config.name] = _build_config(
-                builder, scratch / "built" / builder.config.name, staged / builder.config.name
-            )
+            config = builder.config.name
+            record["configs"][config] = _build_config(builder, scratch / "built" / config, staged / config)
         broken = [
             {"config": builder.config.name} | problem
             for builder in builders
@@ -82,20 +82,11 @@ def build_dataset(
             for problem in report.broken
         ]
         shutil.rmtree(scratch, ignore_errors=True)
-        write_record(staged, record)
-        (staged / BROKEN_REPORT).write_text(
-            "".join(json.dumps(problem, ensure_ascii=False) + "\n" for problem in broken),
-            encoding="utf-8",
-            errors=_ESCAPED,
-        )
+        (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
+        (staged / "README.md").write_text(render_data_card(record), encoding="utf-8")
+        lines = "".join(json.dumps(problem, ensure_ascii=False) + "\n" for problem in broken)
+        (staged / BROKEN_REPORT).write_text(lines, **_TEXT)
     return record
-
-
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write the record of a built data set, and the card that follows from it."""
-    text = json.dumps(record, indent=2, ensure_ascii=False)
-    (folder / RECORD).write_text(text, encoding="utf-8", errors=_ESCAPED)
-    (folder / "README.md").write_text(render_data_card(record), encoding="utf-8")
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
@@ -106,7 +97,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / RECORD
     if not path.is_file():
-        raise CorpusError(f"{folder}: expected a data set made by build-dataset, found no {RECORD} in it")
+        raise CorpusError(f"{folder}: expected a data set made by `build`, found no {RECORD} in it")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -135,66 +126,28 @@ def _build_config(builder: CorpusBuilder, scratch: Path, target: Path) -> dict[s
             raise error.__cause__ from None
         raise
     target.mkdir()
-    splits = {}
+    splits, hashes = {}, builder.file_hashes()
     for split in SPLITS:
         files = sorted(scratch.glob(f"{builder.dataset_name}-{split}*.parquet"))
         for number, path in enumerate(files):
-            path.rename(target / shard_name(split, number, len(files)))
-        details = describe_split(target, split, builder.labels(), builder.info.splits[split].num_bytes)
-        report = builder.reports.get(split, SplitReport(missing=details["pictures"]["missing"]))
-        details["pictures"] |= {
-            "missing": report.missing,
-            "broken": len(report.broken),
-            "broken_ids": [problem["id"] for problem in report.broken],
+            path.rename(target / f"{split}-{number:05d}-of-{len(files):05d}.parquet")  # as on the Hub
+        report, size = builder.reports[split], sum(path.stat().st_size for path in shards(target, split))
+        counts, own = report.counts, {"sha256": hashes[split]} if split in hashes else {}
+        splits[split] = own | {
+            "posts": counts.posts,
+            "tokens": counts.tokens,
+            "entities": {name: counts.entities[name] for name in entity_types(builder.labels())},
+            "orphans": counts.orphans,
+            "pictures": report.pictures(),
+            "languages": dict(counts.languages.most_common()),
+            "sources": dict(counts.sources.most_common()),
+            "num_bytes": builder.info.splits[split].num_bytes,
+            "download_bytes": size,
+            "notes": dict(report.notes),
         }
-        hashes = {"sha256": builder.file_hashes()[split]} if split in builder.file_hashes() else {}
-        splits[split] = hashes | details | {"notes": dict(report.notes)}
     return {"version": builder.version_name(), "splits": splits}
-
-
-def shard_name(split: str, number: int, count: int) -> str:
-    """The name of one of a split's `count` Parquet files, from 0, as the Hub has it."""
-    return f"{split}-{number:05d}-of-{count:05d}.parquet"
 
 
 def shards(folder: Path, split: str) -> list[Path]:
     """The Parquet files of a split in their order."""
     return sorted(folder.glob(f"{split}-*-of-*.parquet"))
-
-
-def describe_split(folder: Path, split: str, labels: Sequence[str], num_bytes: int) -> dict[str, Any]:
-    """Counts of a built split, taken from its Parquet files without reading a picture.
-
-    Args:
-        num_bytes: of the rows in memory, as `datasets` counts them.
-    """
-    counts, present = Counts(), 0
-    languages: Counter[str] = Counter()
-    sources: Counter[str] = Counter()
-    for batch in _batches(shards(folder, split), ["ner_tags", "language", "source", "image.path"]):
-        for tags in batch["ner_tags"]:
-            counts.add(labels[tag] for tag in tags)
-        languages.update(batch["language"])
-        sources.update(batch["source"])
-        present += sum(image is not None for image in batch["image"])
-    return {
-        "posts": counts.posts,
-        "tokens": counts.tokens,
-        "entities": {
-            name: counts.entities[name]
-            for name in dict.fromkeys(label[2:] for label in labels if label != "O")
-        },
-        "orphans": counts.orphans,
-        "pictures": {"present": present, "missing": counts.posts - present},
-        "languages": dict(languages.most_common()),
-        "sources": dict(sources.most_common()),
-        "num_bytes": num_bytes,
-        "download_bytes": sum(path.stat().st_size for path in shards(folder, split)),
-    }
-
-
-def _batches(files: Iterable[Path], columns: list[str]) -> Iterable[dict[str, list[Any]]]:
-    for path in files:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=columns):
-                yield batch.to_pydict()

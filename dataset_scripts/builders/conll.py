@@ -26,13 +26,15 @@ class Conll(PostsBuilder):
         """
         return self._language_folders or super().folders()
 
-    def id_of(self, post: TaggedPost, path: Path) -> str:
-        """The post's id; numbers, which each language's file has, with the language before them."""
-        return f"{path.parent.name}-{post.id}" if post.is_numbered and self._language_folders else post.id
-
-    def language_of(self, post: TaggedPost, path: Path) -> str:
-        """The name of the language's folder, else the config's language."""
-        return path.parent.name if self._language_folders else self.config.language
+    def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
+        """The language is the name of the language's folder, else the config's; the posts' numbers, which
+        each language's file has, get it before them.
+        """
+        found = super().about(post, path)
+        if self._language_folders:
+            found["language"] = path.parent.name
+            found["id"] = f"{path.parent.name}-{post.id}" if post.is_numbered else post.id
+        return found
 
     @cached_property
     def _language_folders(self) -> list[Path]:

@@ -4,15 +4,18 @@ record.
 
 import re
 from importlib import resources
+from itertools import chain
 from typing import Any
 
-from datasets import ClassLabel, DatasetInfo
+from datasets import DatasetInfo
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from modeling_mmner.escaping import code_block, code_span, markdown_text, one_line
+from modeling_mmner.model.labels_mmner import entity_types
 
 from ..sample.texts import generate_posts
 from .builder import corpus_features
@@ -25,24 +28,16 @@ def render_data_card(record: dict[str, Any]) -> str:
     Markdown.
     """
     template = resources.files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8")
-    example = next(
-        generate_posts("en", "test", 1)
-    )  # never one of a real corpus, whose posts are their authors'
     return (
         _environment()
         .from_string(template)
         .render(
             front_matter=_front_matter(record).to_yaml().strip(),
             record=record,
-            types=list(dict.fromkeys(label[2:] for label in record["labels"] if label != "O")),
-            labels=ClassLabel(names=record["labels"]).names,
-            example=example,
+            types=entity_types(record["labels"]),
+            example=next(generate_posts("en", "test", 1)),  # no post of the corpus, which is its author's
         )
     )
-
-
-class _Verbatim(str):
-    """What stands in the card as it is."""
 
 
 def _environment() -> Environment:
@@ -54,26 +49,21 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        finalize=lambda value: value if isinstance(value, _Verbatim) else markdown_text(value),
+        finalize=lambda value: value if isinstance(value, Markup) else markdown_text(value),
     )
+    paragraph = re.compile(r"\n\s*\n")
     environment.filters |= {
-        "verbatim": _Verbatim,
-        "code_span": lambda text: _Verbatim(code_span(text)),
-        "code_block": lambda text, language: _Verbatim(code_block(text, language)),
-        "paragraphs": lambda text: _Verbatim(
-            "\n\n".join(map(markdown_text, re.split(r"\n\s*\n", text.strip())))
-        ),
+        "code_span": lambda text: Markup(code_span(text)),
+        "code_block": lambda text, language: Markup(code_block(text, language)),
+        "paragraphs": lambda text: Markup("\n\n".join(map(markdown_text, paragraph.split(text.strip())))),
     }
     return environment
 
 
 def _front_matter(record: dict[str, Any]) -> DatasetCardData:
-    splits = [details for config in record["configs"].values() for details in config["splits"].values()]
-    languages = dict.fromkeys(language for details in splits for language in details["languages"])
-    most = max(
-        sum(details["posts"] for details in config["splits"].values())
-        for config in record["configs"].values()
-    )
+    configs_splits = [list(config["splits"].values()) for config in record["configs"].values()]
+    languages = dict.fromkeys(chain(*(details["languages"] for details in chain(*configs_splits))))
+    most = max(sum(details["posts"] for details in splits) for splits in configs_splits)
     data = DatasetCardData(
         language=[one_line(language) for language in languages if language != "unknown"] or None,
         license=one_line(record["license"]),

@@ -18,23 +18,19 @@ def check_may_publish(repo_id: str, *, generated: bool, has_rights: bool, public
         public: whether everybody is to see it.
 
     Raises:
-        CorpusError: the user has not said to have the rights; or a repository of that name is public and this
-            is to be private.
+        CorpusError: the user has not said to have the rights; a repository of that name is public and this is
+            to be private; or the Hub does not answer.
     """
     if not (generated or has_rights):
         raise CorpusError(
             f"--push {repo_id}: posts and pictures belong to their authors, and this corpus comes without a"
             " licence for them; if you may publish them, say --i_have_the_rights"
         )
-    if public:
-        return
     try:
-        is_private = HfApi().repo_info(repo_id, repo_type="dataset").private
+        is_private = public or HfApi().repo_info(repo_id, repo_type="dataset").private
     except RepositoryNotFoundError:
         return
-    except (
-        Exception
-    ) as error:  # the HTTP client's own kinds of error are no part of huggingface_hub's interface
+    except Exception as error:  # the HTTP client's own errors are no part of huggingface_hub's interface
         raise CorpusError(
             f"--push {repo_id}: expected an answer from the Hub, found none: {error}"
         ) from error
@@ -52,17 +48,15 @@ def publish(folder: str | Path, repo_id: str, *, public: bool = False) -> str:
     Raises:
         CorpusError: the folder holds no built data set.
     """
-    record = read_record(folder)
-    api = HfApi()
+    record, api = read_record(folder), HfApi()
     api.create_repo(repo_id, repo_type="dataset", private=not public, exist_ok=True)
+    versions = ", ".join(config["version"] for config in record["configs"].values())
     commit = api.upload_folder(
         repo_id=repo_id,
         repo_type="dataset",
         folder_path=folder,
         allow_patterns=list(PUBLISHED),
         delete_patterns=["*.parquet"],
-        commit_message=(
-            f"{record['name']} {', '.join(config['version'] for config in record['configs'].values())}"
-        ),
+        commit_message=f"{record['name']} {versions}",
     )
     return str(commit.commit_url)

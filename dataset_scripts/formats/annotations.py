@@ -74,9 +74,8 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
     Raises:
         CorpusError: the record is of no form that is known.
     """
-    if (
-        isinstance(record, (list, tuple)) and len(record) == 2 and isinstance(record[1], Mapping)
-    ):  # spaCy's training data
+    is_pair = isinstance(record, (list, tuple)) and len(record) == 2 and isinstance(record[1], Mapping)
+    if is_pair:  # spaCy's training data
         record = {"text": record[0], **record[1]}
     if not isinstance(record, Mapping):
         raise CorpusError(f"{place}: expected an object with {_FORMS}, found {record!r:.80}")
@@ -84,24 +83,21 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
         return None
     if isinstance(record.get("data"), Mapping) and isinstance(record.get("annotations"), list):
         return _label_studio(record, place)
-    if is_words(record.get("tokens")) and record.get("ner_tags") is not None:
-        words, tags = record["tokens"], record["ner_tags"]
+    words: Any = record.get("tokens")
+    tags = record.get("ner_tags")
+    if is_words(words) and tags is not None:
         if not isinstance(tags, (list, tuple)) or len(words) != len(tags):
             found = len(tags) if isinstance(tags, (list, tuple)) else f"{tags!r:.80}"
-            raise CorpusError(
-                f"{place}: expected a tag for each of {len(words)} words in 'ner_tags', found {found}"
-            )
+            expected = f"a tag for each of {len(words)} words in 'ner_tags'"
+            raise CorpusError(f"{place}: expected {expected}, found {found}")
         return Annotation(list(words), list(tags), record=record)
     spans = next((record[key] for key in _SPAN_KEYS if record.get(key) is not None), None)
-    if (
-        spans is None and "annotation_id" in record
-    ):  # Label Studio's JSON_MIN leaves out what nobody has marked
+    if spans is None and "annotation_id" in record:  # Label Studio's JSON_MIN of a text that has no entity
         spans = []
     if not isinstance(record.get("text"), str) or not isinstance(spans, (list, tuple)):
         keys = ", ".join(f"{key!s:.40}" for key in list(record)[:20])
-        raise CorpusError(
-            f"{place}: expected {_FORMS}, found {keys}; --columns OURS=THEIRS says what is called otherwise"
-        )
+        hint = "--columns OURS=THEIRS says what is called otherwise"
+        raise CorpusError(f"{place}: expected {_FORMS}, found {keys}; {hint}")
     return Annotation(text=record["text"], spans=[_span(item, place) for item in spans], record=record)
 
 
@@ -110,22 +106,16 @@ def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
     data = record["data"]
     texts = [data["text"]] if "text" in data else [value for value in data.values() if isinstance(value, str)]
     if len(texts) != 1 or not isinstance(texts[0], str):
-        found = sorted(map(str, data))
-        raise CorpusError(
-            f"{place}: expected one text in 'data', found {found!s:.200}; --columns text=KEY says which it is"
-        )
-    results = [
-        one.get("result")
-        for one in record["annotations"]
-        if isinstance(one, Mapping) and not one.get("was_cancelled")
-    ]
-    if not results:
+        found = f"{sorted(map(str, data))!s:.200}; --columns text=KEY says which it is"
+        raise CorpusError(f"{place}: expected one text in 'data', found {found}")
+    done = [one for one in record["annotations"] if isinstance(one, Mapping) and not one.get("was_cancelled")]
+    if not done:
         return None
-    if not isinstance(results[0], list) or not all(isinstance(item, Mapping) for item in results[0]):
-        raise CorpusError(
-            f"{place}: expected a list of objects as the annotation's 'result', found {results[0]!r:.80}"
-        )
-    spans = [_span(item.get("value"), place) for item in results[0] if item.get("type") == "labels"]
+    result = done[0].get("result")
+    if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
+        expected = "a list of objects as the annotation's 'result'"
+        raise CorpusError(f"{place}: expected {expected}, found {result!r:.80}")
+    spans = [_span(item.get("value"), place) for item in result if item.get("type") == "labels"]
     return Annotation(text=texts[0], spans=spans, record={"id": record.get("id"), **data})
 
 
@@ -144,9 +134,7 @@ def _span(item: Any, place: str) -> CharacterSpan:
 
 
 def _is_place(value: Any) -> bool:
-    return (isinstance(value, int) and not isinstance(value, bool)) or (
-        isinstance(value, float) and value.is_integer()
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
 
 
 def words_and_tags(
@@ -160,25 +148,25 @@ def words_and_tags(
     """
     words = split_words(text)
     starts = {word.start: number for number, word in enumerate(words)}
-    ends = {word.end: number for number, word in enumerate(words)}
+    ends = {word.end: number + 1 for number, word in enumerate(words)}
     taken: list[Span] = []
     left_out = []
     for given in spans:
         span = _in_characters(text, given)
-        reason = None
+        first, last = starts.get(span.start), ends.get(span.end)
         if not 0 <= span.start < span.end <= len(text):
             reason = f"is empty or not within the text's {len(text)} characters"
         elif span.text is not None and text[span.start : span.end] != span.text:
             reason = f"has another text than the tool says, {span.text[:80]!r}"
-        elif span.start not in starts or span.end not in ends:
+        elif first is None or last is None:
             reason = "does not begin and end where words do"
-        elif any(starts[span.start] < other.end and other.start <= ends[span.end] for other in taken):
+        elif any(first < other.end and other.start < last for other in taken):
             reason = "overlaps another span"
-        if reason is None:
-            taken.append(Span(span.label, starts[span.start], ends[span.end] + 1))
         else:
-            said = text[max(0, span.start) : max(0, span.end)][:80]
-            left_out.append(LeftOut(place, given.start, given.end, given.label, said, reason))
+            taken.append(Span(span.label, first, last))
+            continue
+        said = text[max(0, span.start) : max(0, span.end)][:80]
+        left_out.append(LeftOut(place, given.start, given.end, given.label, said, reason))
     return [word.text for word in words], spans_to_tags(taken, len(words)), left_out
 
 

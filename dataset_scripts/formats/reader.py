@@ -12,13 +12,16 @@ that holds no tab may have single spaces in their place. Every change made in re
 ends) is counted in `Reading.notes`.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .schemes import PREFIXES, TagScheme, repaired, to_bio
+from modeling_mmner.model.posts_mmner import file_within
+
+from .schemes import PREFIXES, TagScheme, is_tag, repaired, tag_forms, to_bio
 
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 """What the splits are called in files and data sets."""
@@ -102,11 +105,11 @@ def find_split(folder: str | Path, name: str) -> Path:
         raise CorpusError(f"{folder}: expected a folder with train, valid and test files, found no folder")
     split, names = next((item for item in SPLIT_NAMES.items() if name in item[1]), (name, (name,)))
     candidates = [known + ending for known in names for ending in _SPLIT_ENDINGS]
-    found = [folder / candidate for candidate in candidates if (folder / candidate).is_file()]
+    found = [candidate for candidate in candidates if (folder / candidate).is_file()]
     if len(found) != 1:
-        what = "none" if not found else ", ".join(path.name for path in found)
+        what = ", ".join(found) or "none"
         raise CorpusError(f"{folder}: expected one {split} file out of {', '.join(candidates)}; found {what}")
-    return found[0]
+    return folder / found[0]
 
 
 def holds_splits(folder: Path) -> bool:
@@ -144,15 +147,14 @@ def parse_posts(file: Iterable[bytes], name: str, reading: Reading | None = None
     reading = reading or Reading()
     seen: dict[str, int] = {}
     for post in _posts(file, name, reading):
+        place = f"{name}:{post.line}"
         if not post.tokens:
-            raise CorpusError(f"{name}:{post.line}: expected tokens after {_POST_MARK}{post.id}, found none")
+            raise CorpusError(f"{place}: expected tokens after {_POST_MARK}{post.id}, found none")
         if UNSAFE_ID.search(post.id):
-            raise CorpusError(
-                f"{name}:{post.line}: expected an id that is a plain file name, found {post.id!r}"
-            )
+            raise CorpusError(f"{place}: expected an id that is a plain file name, found {post.id!r}")
         if post.id in seen:
             raise CorpusError(
-                f"{name}:{post.line}: expected each id once, found {post.id!r} on line {seen[post.id]} too"
+                f"{place}: expected each id once, found {post.id!r} on line {seen[post.id]} too"
             )
         seen[post.id] = post.line
         post.tags = reading.bio_tags(post.tags)
@@ -169,34 +171,28 @@ def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[Tagge
     has_ids: bool | None = None
     count = 0
     for number, line in _lines(file, name, reading):
-        if not line:
-            if post is not None:
-                yield post
-            post = None
-            continue
         is_mark = line.startswith(_POST_MARK) and "\t" not in line
+        if is_mark and has_ids is False:
+            found = f"found the post mark {line!r}"
+            raise CorpusError(f"{name}:{number}: expected index<TAB>token<TAB>tag as before, {found}")
+        if post is not None and (is_mark or not line):
+            yield post
+            post = None
+        if not line:
+            continue
         has_ids = is_mark if has_ids is None else has_ids
         if is_mark:
-            if not has_ids:
-                raise CorpusError(
-                    f"{name}:{number}: expected index<TAB>token<TAB>tag as before, found the post mark"
-                    f" {line!r}"
-                )
-            if post is not None:
-                yield post
             post = TaggedPost(line.removeprefix(_POST_MARK), number)
             continue
-        fields = _fields(line, 2 if has_ids else 3, f"{name}:{number}", reading)
+        token, tag = _fields(line, 2 if has_ids else 3, f"{name}:{number}", reading)
         if post is None:
             if has_ids:
-                raise CorpusError(
-                    f"{name}:{number}: expected a line {_POST_MARK}<id> before a post's first token, found"
-                    f" {line!r}"
-                )
+                what = f"a line {_POST_MARK}<id> before a post's first token"
+                raise CorpusError(f"{name}:{number}: expected {what}, found {line!r:.200}")
             count += 1
             post = TaggedPost(f"{Path(name).stem}-{count}", number, is_numbered=True)
-        post.tokens.append(fields[0])
-        post.tags.append(fields[1])
+        post.tokens.append(token)
+        post.tags.append(tag)
     if post is not None:
         yield post
 
@@ -216,10 +212,8 @@ def _lines(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[tuple
         try:
             yield number, line.decode("utf-8")
         except UnicodeDecodeError as error:
-            found = f"the byte 0x{line[error.start]:02x} at column {error.start + 1}"
-            raise CorpusError(
-                f"{name}:{number}: expected UTF-8, found {found}; convert the file first"
-            ) from error
+            found = f"the byte 0x{line[error.start]:02x} at column {error.start + 1}; convert the file first"
+            raise CorpusError(f"{name}:{number}: expected UTF-8, found {found}") from error
 
 
 def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, str]:
@@ -228,36 +222,29 @@ def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, s
     if len(values) == 1 and line.count(" ") == count - 1:
         reading.notes["spaces read as tabs"] += count - 1
         values = line.split(" ")
+    prefixes = {value.partition("-")[0] for value in values[1:]}
     if (
         count == 2
         and len(values) == 3
-        and _prefix(values[1]) == _prefix(values[2]) in ("O", *PREFIXES[reading.scheme])
+        and len(prefixes) == 1
+        and prefixes <= {"O", *PREFIXES[reading.scheme]}
     ):
-        if values[2] != "O":
+        finer = values.pop()  # as FMNERG has
+        if finer != "O":
             reading.notes["tags of finer types, in a third column, not read"] += 1
-        values = values[:2]
     if len(values) != count:
-        form = (
-            "token<TAB>tag"
-            if count == 2
-            else f"index<TAB>token<TAB>tag (or {_POST_MARK}<id> before the first token)"
-        )
+        indexed = f"index<TAB>token<TAB>tag (or {_POST_MARK}<id> before the first token)"
+        form = "token<TAB>tag" if count == 2 else indexed
         raise CorpusError(f"{place}: expected {form}, found {len(values)} columns in {line!r:.200}")
     token, tag = values[-2:]
     if not token:
         raise CorpusError(f"{place}: expected a token before the tag, found nothing in {line!r}")
     prefix, _, entity_type = tag.partition("-")
-    allowed = PREFIXES[reading.scheme]
-    if tag != "O" and (prefix not in allowed or not entity_type or entity_type != entity_type.strip()):
-        forms = ", ".join(f"{prefix}-<type>" for prefix in allowed)
-        is_bioes = prefix in PREFIXES["bioes"] and prefix not in allowed and entity_type
+    if tag != "O" and (entity_type != entity_type.strip() or not is_tag(tag, reading.scheme)):
+        is_bioes = prefix in PREFIXES["bioes"] and prefix not in PREFIXES[reading.scheme] and entity_type
         hint = "; if the file is in BIOES, say --tag_scheme bioes" if is_bioes else ""
-        raise CorpusError(f"{place}: expected a tag O, {forms}, found {tag!r:.80}{hint}")
+        raise CorpusError(f"{place}: expected a tag {tag_forms(reading.scheme)}, found {tag!r:.80}{hint}")
     return token, tag
-
-
-def _prefix(tag: str) -> str:
-    return tag.partition("-")[0]
 
 
 def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = False) -> Path | None:
@@ -273,19 +260,13 @@ def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = Fa
         CorpusError: the id, or a link, would lead out of the folder.
     """
     if UNSAFE_ID.search(post_id):
-        raise CorpusError(
-            f"post {post_id!r}: expected an id that is a plain file name, found one that leads out of"
-            f" {image_dir}"
-        )
+        found = f"one that leads out of {image_dir}"
+        raise CorpusError(f"post {post_id!r}: expected an id that is a plain file name, found {found}")
     path = Path(image_dir) / f"{post_id}.jpg"
-    try:
-        if not path.is_file():
-            return None
-    except OSError:  # a name longer than the file system takes
-        return None
-    if not (follow_links or path.resolve().is_relative_to(Path(image_dir).resolve())):
+    picture = file_within(path.name, path.parent, follow_links=follow_links)
+    if picture is None and os.path.isfile(path):
         raise CorpusError(
             f"{path}: expected a picture that lies in {image_dir}, found a link to {path.resolve()};"
             " --follow_links takes it"
         )
-    return path
+    return picture

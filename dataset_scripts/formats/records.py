@@ -4,17 +4,17 @@ import ast
 import csv
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from modeling_mmner.files import MOST_LINE_BYTES, bounded_lines, parsed
+from modeling_mmner.files import MOST_LINE_BYTES, numbered_json_lines, parsed
+from modeling_mmner.model.posts_mmner import PostError
 
 from .reader import SPLIT_NAMES, CorpusError
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _LISTS = ("tokens", "ner_tags", "spans", "entities", "ents", "label", "labels", "images")
-_ROWS, _MOST_ROW_BYTES = 16, MOST_LINE_BYTES  # of a Parquet file, so many rows are read at a time
+_ROWS = 16  # of a Parquet file, so many are read at a time
 _CELL_LIMIT = 10**7  # characters; Python's own limit is below the length of a long article with its spans
 
 
@@ -30,17 +30,14 @@ def record_files(path: Path) -> dict[str, Path]:
     """
     if path.is_file():
         if path.suffix not in ENDINGS:
-            raise CorpusError(
-                f"{path}: expected a file whose name ends in {', '.join(ENDINGS)}, or a folder, found another"
-            )
+            expected = f"a file whose name ends in {', '.join(ENDINGS)}, or a folder"
+            raise CorpusError(f"{path}: expected {expected}, found another; unpack an archive first")
         return {"all": path}
     files = [file for file in sorted(path.glob("*")) if file.suffix in ENDINGS and file.is_file()]
     named = {split: [file for file in files if file.stem in names] for split, names in SPLIT_NAMES.items()}
+    if several := [file.name for found in named.values() if len(found) > 1 for file in found]:
+        raise CorpusError(f"{path}: expected one file for each split, found {', '.join(several)}")
     if any(named.values()):
-        if several := next((found for found in named.values() if len(found) > 1), None):
-            raise CorpusError(
-                f"{path}: expected one file for each split, found {', '.join(file.name for file in several)}"
-            )
         return {split: found[0] for split, found in named.items() if found}
     if len(files) > 1:
         names = ", ".join(file.name for file in files[:10])
@@ -65,21 +62,15 @@ def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any
         for number, record in readers.get(path.suffix, _table)(path):
             missing -= _keys(record)
             yield f"{path.name}:{number}", renamed(record, columns)
-        if missing:
-            raise CorpusError(
-                f"{path}: --columns: expected {sorted(missing)} among the columns, found them in no post"
-            )
     except CorpusError:
         raise
-    except (
-        OSError,
-        csv.Error,
-        ValueError,
-        TypeError,
-        LookupError,
-        NotImplementedError,
-    ) as error:  # Arrow's are of these kinds
-        raise CorpusError(f"{path}: cannot be read; {error}") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: expected UTF-8, found {error}; convert the file first") from error
+    except (OSError, csv.Error, ValueError, TypeError, LookupError, NotImplementedError) as error:
+        raise CorpusError(f"{path}: cannot be read; {error}") from error  # Arrow's errors are of these kinds
+    if missing:
+        expected = f"{sorted(missing)} among the columns, found them in no post"
+        raise CorpusError(f"{path}: --columns: expected {expected}")
 
 
 def _keys(record: Any) -> set[str]:
@@ -103,56 +94,32 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """What stands on each line of a file that is not empty, with the line's number.
 
     Raises:
-        CorpusError: the file is not in UTF-8, or a line is no JSON.
+        CorpusError: a line is no JSON in UTF-8, or longer than any post.
     """
     with path.open("rb") as file:
-        for number, line in bounded_lines(file):
-            if line is None:
-                raise CorpusError(
-                    f"{path}, line {number}: expected at most {MOST_LINE_BYTES:,} bytes, found a longer line"
-                )
-            if line.strip():
-                place = f"{path}, line {number}"
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise CorpusError(
-                        f"{place}: expected UTF-8, found {error}; convert the file first"
-                    ) from error
-                yield number, _parsed(text, place)
-
-
-@contextmanager
-def _text_of(path: Path) -> Iterator[TextIO]:
-    """A file, open to read text in UTF-8; its line ends stay as they are, which CSV wants."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as text:
-            yield text
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: expected UTF-8, found {error}; convert the file first") from error
+        for number, value in numbered_json_lines(file, str(path)):
+            if isinstance(value, PostError):
+                raise CorpusError(str(value))
+            yield number, value
 
 
 def _json_array(path: Path) -> Iterator[tuple[int, Any]]:
-    with _text_of(path) as text:
-        content = _parsed(text.read(), str(path))
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        content = parsed(text)
+    except ValueError as error:
+        found = f"{text.strip()[:80]!r} ({error!s:.200})"
+        raise CorpusError(f"{path}: expected JSON, found {found}") from error
     if not isinstance(content, list):
         raise CorpusError(f"{path}: expected a JSON array of posts, found {type(content).__name__}")
     yield from enumerate(content, start=1)
 
 
-def _parsed(text: str, place: str) -> Any:
-    try:
-        return parsed(text)
-    except ValueError as error:
-        raise CorpusError(f"{place}: expected JSON, found {text.strip()[:80]!r} ({error!s:.200})") from error
-
-
 def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(_CELL_LIMIT)
-    with _text_of(path) as lines:
-        for number, row in enumerate(
-            csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ","), start=1
-        ):
+    with path.open(encoding="utf-8-sig", newline="") as lines:  # line ends as they are, which CSV wants
+        rows = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
+        for number, row in enumerate(rows, start=1):
             yield number, {str(key): None if value == "" else value for key, value in row.items()}
 
 
@@ -179,28 +146,31 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         names = _tag_names(datasets.Features.from_arrow_schema(file.schema_arrow))
         number = 0
         for batch in file.iter_batches(batch_size=_ROWS):
-            if batch.nbytes > _MOST_ROW_BYTES * _ROWS:
-                raise CorpusError(
-                    f"{path}: expected rows of at most {_MOST_ROW_BYTES:,} bytes, found larger ones from"
-                    f" {number} on"
-                )
+            if batch.nbytes > MOST_LINE_BYTES * _ROWS:
+                expected = f"rows of at most {MOST_LINE_BYTES:,} bytes"
+                raise CorpusError(f"{path}: expected {expected}, found larger ones from {number} on")
             for row in batch.to_pylist():
                 yield number, _with_names(row, names)
                 number += 1
 
 
-def dataset_records(rows: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+def dataset_records(rows: Any) -> Iterator[dict[str, Any]]:
     """The rows of a data set, tag ids by their names, pictures not decoded."""
+    names = _tag_names(rows.features)
+    return (_with_names(row, names) for row in undecoded(rows))
+
+
+def undecoded(rows: Any) -> Any:
+    """A data set whose columns of pictures give bytes and paths."""
     import datasets
 
+    picture = datasets.Image(decode=False)
     for column, feature in rows.features.items():
         if isinstance(feature, datasets.Image):
-            rows = rows.cast_column(column, datasets.Image(decode=False))
+            rows = rows.cast_column(column, picture)
         elif isinstance(getattr(feature, "feature", None), datasets.Image):
-            rows = rows.cast_column(column, datasets.List(datasets.Image(decode=False)))
-    names = _tag_names(rows.features)
-    for number, row in enumerate(rows):
-        yield number, _with_names(row, names)
+            rows = rows.cast_column(column, datasets.List(picture))
+    return rows
 
 
 def _tag_names(features: Any) -> dict[str, list[str]]:

@@ -14,6 +14,17 @@ PREFIXES: dict[TagScheme, tuple[str, ...]] = {
 }
 
 
+def tag_forms(scheme: TagScheme) -> str:
+    """What the tags of a scheme look like, for errors."""
+    return ", ".join(["O", *(f"{prefix}-<type>" for prefix in PREFIXES[scheme])])
+
+
+def is_tag(tag: str, scheme: TagScheme) -> bool:
+    """Whether it is O, or a prefix of the scheme with a type."""
+    prefix, _, entity_type = tag.partition("-")
+    return tag == "O" or (prefix in PREFIXES[scheme] and bool(entity_type.strip()))
+
+
 def to_bio(tags: Sequence[str], scheme: TagScheme) -> list[str]:
     """The BIO tags of one post.
 

@@ -1,7 +1,5 @@
 """A small drawing surface in unit coordinates, on which every subject of the sample corpus is drawn."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Sequence
@@ -53,7 +51,7 @@ class Sketch:
     tilt: float = 0.0
     """Rotation about the box's centre in radians."""
 
-    def within(self, left: float, top: float, size: float) -> Sketch:
+    def within(self, left: float, top: float, size: float) -> "Sketch":
         """The upright box whose corner lies at (`left`, `top`) of this one, `size` times as large."""
         return replace(
             self, left=self.left + left * self.size, top=self.top + top * self.size, size=self.size * size

@@ -1,7 +1,5 @@
 """Builder of the sample corpus, the package's embedded default data: see the data card in README.md."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ import datasets
 from ..builders.builder import CorpusBuilder, corpus_features
 from .drawing import draw, encode_png
 from .languages import LANGUAGES
-from .texts import ROUNDS, TAGS, GeneratedPost, Split, chance_level, generate_posts
+from .texts import TAGS, GeneratedPost, chance_level, generate_posts
 
 __all__ = ["GeneratedPost", "Sample", "SampleConfig", "chance_level", "draw_picture", "generate_posts"]
 
@@ -75,15 +73,12 @@ class Sample(CorpusBuilder):
             description=self.__doc__, license="apache-2.0", features=corpus_features(list(TAGS))
         )
 
-    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
-        return [datasets.SplitGenerator(name=split, gen_kwargs={"split": split}) for split in ROUNDS]
-
-    def _generate_examples(self, split: Split) -> Iterator[tuple[int, dict[str, Any]]]:
+    def checked_rows(self, split: Any) -> Iterator[dict[str, Any]]:
+        """The generated posts of a split, language by language, each with its drawing."""
         seed = self.config.seed
-        posts = (post for language in self.config.languages for post in generate_posts(language, split, seed))
-        for position, post in enumerate(posts):
+        for post in chain(*(generate_posts(code, split, seed) for code in self.config.languages)):
             picture = draw_picture(post, seed)
-            row = {
+            yield {
                 "id": post.id,
                 "tokens": list(post.tokens),
                 "ner_tags": list(post.tags),
@@ -91,4 +86,3 @@ class Sample(CorpusBuilder):
                 "language": post.language,
                 "source": post.source,
             }
-            yield position, row

@@ -2,8 +2,6 @@
 anything.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 import re
@@ -33,14 +31,8 @@ _SHARE_WITHOUT_ENTITIES = 0.12
 _SHARE_OF_NAMES_IN_ALL_SPLITS = 0.6
 _EMOJI = ("😍", "🔥", "👀", "😂", "🙌", "✨", "💯", "😎")
 _HANDLES = (
-    "nightowl",
-    "lemon_tree",
-    "blue_pixel",
-    "its_me",
-    "daily_bits",
-    "cloudy",
-    "mixtape",
-    "sofa_critic",
+    *("nightowl", "lemon_tree", "blue_pixel", "its_me"),
+    *("daily_bits", "cloudy", "mixtape", "sofa_critic"),
 )
 
 
@@ -83,8 +75,8 @@ def generate_posts(language: str, split: Split, seed: int) -> Iterator[Generated
         drafts += _ambiguous_posts(group, language, rng)
     names = _names_of_split(language, split, seed)
     for source, posts_per_round in POSTS_PER_ROUND.items():
-        for _ in range(posts_per_round * len(ROUNDS[split])):
-            drafts.append(_worded_post(source, language, names, rng))
+        number = posts_per_round * len(ROUNDS[split])
+        drafts += [_worded_post(source, LANGUAGES[language], names, rng) for _ in range(number)]
     rng.shuffle(drafts)
     while any(first[0] == second[0] for first, second in itertools.pairwise(drafts)):
         rng.shuffle(drafts)
@@ -98,8 +90,10 @@ def ambiguous_groups(language: str, split: Split, seed: int) -> list[Group]:
     Raises:
         ValueError: if `language` is none of LANGUAGES, or `split` none of ROUNDS.
     """
-    _check("language", language, LANGUAGES)
-    _check("split", split, ROUNDS)
+    for what, value, known in (("language", language, LANGUAGES), ("split", split, ROUNDS)):
+        if value not in known:
+            expected = f"one of {sorted(known)}"
+            raise ValueError(f"{what} of the sample corpus: expected {expected}, found {value!r}")
     groups = []
     for types, names in LANGUAGES[language].ambiguous_names.items():
         shuffled = _shuffled(names, f"{seed}:{language}:{'/'.join(types)}")
@@ -122,9 +116,7 @@ def chance_level(posts: Iterable[GeneratedPost]) -> float:
     """
     ambiguous = [(post.language, post.tokens) for post in posts if post.source == "ambiguous"]
     if not ambiguous:
-        raise ValueError(
-            "posts to compute the chance level of: expected some of source 'ambiguous', found none"
-        )
+        raise ValueError("posts: expected some of source 'ambiguous', found none")
     return len(set(ambiguous)) / len(ambiguous)
 
 
@@ -136,10 +128,9 @@ def _ambiguous_posts(group: Group, language: str, rng: random.Random) -> Iterato
 
 
 def _worded_post(
-    source: Source, language: str, names: Mapping[str, Sequence[str]], rng: random.Random
+    source: Source, texts: Language, names: Mapping[str, Sequence[str]], rng: random.Random
 ) -> _Draft:
     """A post whose words tell the types of its entities, with the picture that its source asks for."""
-    texts = LANGUAGES[language]
     without_entities = rng.random() < _SHARE_WITHOUT_ENTITIES
     sentence = rng.choice(texts.sentences_without_entities if without_entities else texts.sentences)
     entities: dict[str, EntityType] = {}
@@ -170,14 +161,12 @@ def _fill(
     tokens: list[str] = []
     tags: list[str] = []
     for token in sentence.split(" "):
-        if not _SLOT.fullmatch(token):
-            tokens.append(token)
-            tags.append("O")
-            continue
-        name, entity_type = next(remaining)
-        words = [name.replace(" ", "")] if tokens and tokens[-1] == "#" else name.split(" ")
-        tokens += words
-        tags += [f"B-{entity_type}"] + [f"I-{entity_type}"] * (len(words) - 1)
+        words, own = [token], ["O"]
+        if _SLOT.fullmatch(token):
+            name, entity_type = next(remaining)
+            words = [name.replace(" ", "")] if tokens[-1:] == ["#"] else name.split(" ")
+            own = [f"B-{entity_type}"] + [f"I-{entity_type}"] * (len(words) - 1)
+        tokens, tags = tokens + words, tags + own
     return tuple(tokens), tuple(tags)
 
 
@@ -203,8 +192,8 @@ def _names_of_split(language: str, split: Split, seed: int) -> dict[str, list[st
         values = _shuffled(fillings, f"{seed}:{language}:{slot}")
         shared = round(_SHARE_OF_NAMES_IN_ALL_SPLITS * len(values))
         middle = (shared + len(values)) // 2
-        own = {"train": [], "validation": values[shared:middle], "test": values[middle:]}
-        names[slot] = values[:shared] + own[split]
+        own = {"train": slice(0), "validation": slice(shared, middle), "test": slice(middle, None)}
+        names[slot] = values[:shared] + values[own[split]]
     return names
 
 
@@ -217,8 +206,3 @@ def _draw_name(slot: str, names: Mapping[str, Sequence[str]], rng: random.Random
 
 def _shuffled(values: Sequence[Choice], seed: str) -> list[Choice]:
     return random.Random(seed).sample(values, len(values))
-
-
-def _check(what: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{what} of the sample corpus: expected one of {sorted(known)}, found {value!r}")

@@ -16,7 +16,7 @@ from datasets import Dataset
 from dataset_scripts.contexts import CONTEXT
 from dataset_scripts.inspection import picture_numbers
 
-from ..model.images_mmner import PICTURE_COLUMNS
+from ..model.images_mmner import is_picture_column
 from ..model.labels_mmner import tags_to_spans
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.prediction_mmner import BatchPredictor, PostReader
@@ -27,14 +27,13 @@ from .span_f1.spans import span_counts, tag_counts
 
 Shown = Literal["picture", "context"]
 Mode = Literal["true", "shuffled", "none"]
-_COLUMNS: dict[str, tuple[str, ...]] = {"picture": PICTURE_COLUMNS, "context": (CONTEXT,)}
 
 
 @dataclass
 class ShownRows:
     """Rows of a data set with their own pictures or contexts, each with another post's, or with none.
 
-    Shuffling moves them round among the posts that have one, by a random cycle: none keeps its own.
+    Ready-made features of pictures move with them. Shuffling moves them round among the posts that have one, by a random cycle: none keeps its own.
 
     Attributes:
         rows: the data set, with a column `image` or `images`, or a column `context`.
@@ -63,7 +62,8 @@ class ShownRows:
             return self.rows[index]
         row = self.rows[index]
         shown = self.rows[self._donor[index]] if index in self._donor else row
-        columns = [column for column in _COLUMNS[self.what] if column in row]
+        is_shown = is_picture_column if self.what == "picture" else CONTEXT.__eq__
+        columns = filter(is_shown, row)
         return row | {column: None if self.mode == "none" else shown[column] for column in columns}
 
 
@@ -85,7 +85,6 @@ class Predictor:
         accelerator: says which share of the posts is this process's, and gathers the results.
         batch_size: posts a batch.
         num_workers: processes that prepare batches.
-        features: those of the frozen picture encoders, which then need not run.
     """
 
     model: MMNERForTokenClassification
@@ -93,18 +92,18 @@ class Predictor:
     accelerator: Accelerator
     batch_size: int = 32
     num_workers: int = 0
-    features: Any = None
 
     def tags(self, rows: Dataset | ShownRows) -> list[list[str]]:
         """The predicted BIO tags of each row, one a word."""
         own = range(self.accelerator.process_index, len(rows), self.accelerator.num_processes)
         predictor = BatchPredictor(
             self.model.eval(),
-            PostReader(self.processor, features=self.features),
+            PostReader(self.processor),
             batch_size=self.batch_size,
             read_ahead=True,
             num_workers=self.num_workers,
             autocast=self.accelerator.autocast,
+            with_entities=False,
         )
         found = {}
         for index, prediction in zip(

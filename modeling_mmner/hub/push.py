@@ -1,10 +1,9 @@
 """A trained model as a folder that the Hub serves, and its way there.
 
-A folder knows itself: ``metrics.json`` is what its card is rendered from, and ``manifest.json`` has the
-SHA-256 of every file. Nothing is pushed that is not as the manifest says.
+A folder knows itself: its card is rendered from its ``metrics.json``, when it is saved and again when it is
+pushed, so no figure gets to the Hub that a run has not measured. Only the files of a model are pushed.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from typing import Any, TypeVar
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import validate_repo_id
+from safetensors import SafetensorError, safe_open
+from transformers.dynamic_module_utils import get_relative_imports
 
 from ..evaluation.metrics import RunMetrics
 from ..files import renewed_folder
@@ -22,18 +23,29 @@ from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from .model_card import default_revision, render_model_card, without_folders
 
-CARD, METRICS, MANIFEST = "README.md", "metrics.json", "manifest.json"
+CARD, METRICS, CONFIG = "README.md", "metrics.json", "config.json"
+INDEX = "model.safetensors.index.json"
+_OF_A_MODEL = (
+    CARD,
+    METRICS,
+    CONFIG,
+    "processor_config.json",
+    "tokenizer*.json",
+    "*.safetensors",
+    INDEX,
+    "*_mmner.py",
+)
 Answer = TypeVar("Answer")
 
 
 def save_hub_folder(
     model: MMNERForTokenClassification, processor: MMNERProcessor, *, folder: str | Path, metrics: RunMetrics
 ) -> None:
-    """Write config, weights, code, processor, metrics, model card and manifest.
+    """Write config, weights, code, processor, metrics and model card.
 
     `from_pretrained(folder, trust_remote_code=True)` needs no more. The folder is made beside the old one and
-    then takes its place: whoever is killed on the way leaves the old model or the new one. Other files in it
-    are taken along, but for weights, which might be loaded in the place of these.
+    then takes its place: whoever is killed on the way leaves the old model or the new one. Files of others in
+    it are taken along.
 
     Args:
         metrics: of the run; they go into the folder without the paths on the author's disk.
@@ -44,48 +56,23 @@ def save_hub_folder(
             same.
     """
     metrics, mistake = without_folders(metrics), None
-    with renewed_folder(folder, is_ours=_names_of_model(Path(folder)).__contains__) as staged:
+    with renewed_folder(folder, is_ours=_is_of_a_model) as staged:
         model.save_pretrained(staged)
         processor.save_pretrained(staged)
         try:
-            texts = {METRICS: metrics.to_json(), CARD: render_model_card(metrics)}
+            card = render_model_card(metrics)
         except ValueError as error:  # no mistake in a card loses the weights
-            texts, mistake = {}, error
-        for name, text in texts.items():
-            (staged / name).write_text(text, encoding="utf-8")
-        if mistake is None:
-            hashes = {name: _sha256(path) for name, path in _files(staged).items()}
-            (staged / MANIFEST).write_text(_manifest(metrics, hashes), encoding="utf-8")
+            mistake = error
+        else:
+            (staged / METRICS).write_text(metrics.to_json(), encoding="utf-8")
+            (staged / CARD).write_text(card, encoding="utf-8")
     if mistake is not None:
         raise mistake
 
 
-def _names_of_model(folder: Path) -> set[str]:
-    """The files of a folder that belong to the model in it, if there is one."""
-    found = _files(folder)
-    try:
-        manifest = set(json.loads(found[MANIFEST].read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, LookupError, TypeError):
-        manifest = set()
-    weights = {name for name in found if fnmatch(name, "*.safetensors*") and "/" not in name}
-    return manifest | weights | {MANIFEST, METRICS, CARD}
-
-
-def _manifest(metrics: RunMetrics, hashes: dict[str, str]) -> str:
-    return (
-        json.dumps({"mmner": metrics.versions["mmner"], "files": dict(sorted(hashes.items()))}, indent=2)
-        + "\n"
-    )
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """All files below a folder by their names in it."""
-    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_of_a_model(name: str) -> bool:
+    """Whether a file of a folder, named with slashes, belongs to a model that was saved there."""
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in _OF_A_MODEL)
 
 
 @dataclass
@@ -125,8 +112,8 @@ class Upload:
 
 
 def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None) -> Upload:
-    """Check a model's folder against its manifest, and render its card for the place where it goes; asks
-    nothing of the Hub.
+    """Check that a folder holds a whole model, and render its card for the place where it goes; asks nothing
+    of the Hub.
 
     Args:
         folder: made by `save_hub_folder`.
@@ -134,49 +121,50 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
         revision: the tag; None: ``v`` and the version of mmner that the model was trained with.
 
     Raises:
-        ValueError: the folder has no manifest, a file is missing or not what the manifest says, no card can
-            be made of the metrics, or the repository or tag has an impossible name.
+        ValueError: a file of the model is missing or cannot be read, no card can be made of the metrics, or
+            the repository or tag has an impossible name.
     """
     folder = Path(folder)
-    found = _files(folder)
-    manifest = _read_manifest(folder)
-    hashes = {name: _sha256(found[name]) if name in found else None for name in manifest}
-    if wrong := [name for name in manifest if hashes[name] != manifest[name]]:
-        differences = "; ".join(
-            f"{name}: expected SHA-256 {manifest[name]}, found {hashes[name] or 'no file'}" for name in wrong
-        )
-        raise ValueError(
-            f"{folder}: expected the files that were saved with the model. {differences}. Put the saved files"
-            " back, or save the model again, as training does"
-        )
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: expected the folder of a trained model, found none")
+    found = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    _check_whole(folder, found)
     metrics = RunMetrics.from_file(found[METRICS])
     revision = revision or default_revision(metrics)
     _check_names(repo_id, revision)
     card = render_model_card(metrics, repo_id=repo_id, revision=revision).encode()
-    manifest[CARD] = hashlib.sha256(card).hexdigest()
-    files = {name: found[name] for name in manifest} | {
-        CARD: card,
-        MANIFEST: _manifest(metrics, manifest).encode(),
-    }
+    files = {name: path for name, path in found.items() if _is_of_a_model(name)} | {CARD: card}
     left_out = [name for name in found if name not in files]
     return Upload(repo_id, revision, dict(sorted(files.items())), left_out, metrics)
 
 
-def _read_manifest(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each of a model's files."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: expected the folder of a trained model, found none")
+def _check_whole(folder: Path, found: dict[str, Path]) -> None:
+    """Check that a folder has all that loading a model takes, and the metrics that its card is made from."""
+    needed = {METRICS, CONFIG, "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        if missing := {CARD, METRICS, "config.json"} - files.keys():
-            raise KeyError(", ".join(sorted(missing)))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if CONFIG in found:
+            named = json.loads(found[CONFIG].read_text(encoding="utf-8"))["auto_map"].values()
+            needed |= {f"{name.partition('.')[0]}.py" for name in named}
+        for code in (path for name, path in found.items() if fnmatch(name, "*_mmner.py")):
+            needed |= {f"{module}.py" for module in get_relative_imports(code)}
+        weights = {"model.safetensors"}
+        if INDEX in found:
+            weights = set(json.loads(found[INDEX].read_text(encoding="utf-8"))["weight_map"].values())
+        for name in weights & found.keys():
+            with safe_open(found[name], framework="numpy"):  # fails where the file was cut off
+                pass
+    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise ValueError(
-            f"{folder}: expected {MANIFEST} with the SHA-256 of the model's files, among them {METRICS},"
-            f" found none that can be read ({type(error).__name__}: {error}). Save the model with"
-            " save_hub_folder, as training does"
+            f"{folder}: expected the settings, code and weights of a trained model, found some that cannot be"
+            f" read ({type(error).__name__}: {error}). Save the model with save_hub_folder, as training does"
         ) from error
-    return files
+    if missing := sorted((needed | weights) - found.keys()):
+        raise ValueError(
+            f"{folder}: expected all files of a trained model, found no {', '.join(missing)}. Save the model"
+            " with save_hub_folder, as training does"
+        )
 
 
 def _check_names(repo_id: str, revision: str) -> None:
@@ -184,11 +172,8 @@ def _check_names(repo_id: str, revision: str) -> None:
     validate_repo_id(repo_id)
     if "/" not in repo_id:
         raise ValueError(f"--repo_id: expected org/name, found {repo_id!r}")
-    if (
-        not re.fullmatch(r"\w[\w.-]*", revision, re.ASCII)
-        or ".." in revision
-        or revision.endswith((".", ".lock"))
-    ):
+    is_tag = re.fullmatch(r"\w[\w.-]*", revision, re.ASCII) and ".." not in revision
+    if not is_tag or revision.endswith((".", ".lock")):
         raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
 
 
@@ -208,16 +193,12 @@ def push(upload: Upload, *, public: bool = False) -> str:
         _check_repository(upload, api, public=public)
     else:
         _ask(upload, "making the repository", api.create_repo, target, private=not public)
-    operations = [
+    files = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=part) for name, part in upload.files.items()
     ]
-    message = (
-        f"{upload.metrics.recipe['name']} {upload.revision}, trained with mmner"
-        f" {upload.metrics.versions['mmner']}"
-    )
-    commit = _ask(
-        upload, "uploading the files", api.create_commit, target, operations, commit_message=message
-    )
+    version = upload.metrics.versions["mmner"]
+    message = f"{upload.metrics.recipe['name']} {upload.revision}, trained with mmner {version}"
+    commit = _ask(upload, "uploading the files", api.create_commit, target, files, commit_message=message)
     doing = "setting the tag (the files are there: the same command again only sets the tag)"
     _ask(upload, doing, api.create_tag, target, tag=upload.revision, revision=commit.oid)
     return str(commit.commit_url)
@@ -227,13 +208,11 @@ def _check_repository(upload: Upload, api: HfApi, *, public: bool) -> None:
     """Check that a repository which is there already may get this push."""
     is_private = _ask(upload, "looking at the repository", api.repo_info, upload.repo_id).private
     if is_private == public:
-        wanted = "a private repository, found a public one; --public says that is meant"
+        kinds = ("private", "public", "--public says that is meant")
         if public:
-            wanted = (
-                "a public repository, found a private one; leave --public out, or make it public in its"
-                " settings on the Hub"
-            )
-        raise ValueError(f"{upload.repo_id}: expected {wanted}")
+            kinds = ("public", "private", "leave --public out, or make it public in its settings on the Hub")
+        wanted, found, advice = kinds
+        raise ValueError(f"{upload.repo_id}: expected a {wanted} repository, found a {found} one; {advice}")
     refs = _ask(upload, "reading the tags", api.list_repo_refs, upload.repo_id)
     for kind, known in (("tag", refs.tags), ("branch", refs.branches)):
         if upload.revision in [ref.name for ref in known]:
@@ -247,7 +226,5 @@ def _ask(upload: Upload, doing: str, call: Callable[..., Answer], *arguments: An
     """The Hub's answer; whatever goes wrong on the way is an error of one line."""
     try:
         return call(*arguments, **options)
-    except (
-        Exception
-    ) as error:  # the HTTP client's own kinds of error are no part of huggingface_hub's interface
+    except Exception as error:  # the HTTP client's own errors are no part of huggingface_hub's interface
         raise ValueError(f"{upload.repo_id}: {doing} failed: {' '.join(str(error).split())}") from error

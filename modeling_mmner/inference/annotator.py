@@ -1,88 +1,81 @@
-"""A trained model that annotates rows: posts -> records, tables -> tables; it can be sent to other
-processes.
+"""A trained model as a function of rows, which can be sent to other processes: posts -> records, tables ->
+tables.
 """
 
 import hashlib
-import os
+import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
+from huggingface_hub import snapshot_download
 
-from .. import __version__
 from ..model.images_mmner import PICTURE_COLUMNS
 from ..model.prediction_mmner import BatchPredictor, PostReader, Prediction
-from .annotation_records import FOUND, table_of
-from .loading import Dtype, Quantization, computing_dtype, device_named, load_model
+from .loading import Dtype, load_model
 
+_ENTITY = {"entity_group": pa.string(), "score": pa.float64(), "word": pa.string()}
+_ENTITY |= dict.fromkeys(("start", "end", "first_word", "last_word"), pa.int64())
+FOUND = pa.schema(
+    {
+        "text": pa.string(),
+        "tokens": pa.list_(pa.string()),
+        "tags": pa.list_(pa.string()),
+        "entities": pa.list_(pa.struct(_ENTITY)),
+        "error": pa.string(),
+    }
+)
+"""What is found in a post. `error` says why it could not be read or, where it has a text, why pictures of it
+were left out. `start` and `end` of an entity count characters of the text, as in Python; it has the words
+``tokens[first_word:last_word + 1]``.
+"""
+POST_COLUMNS = ("id", "text", "tokens", "context", *PICTURE_COLUMNS)
+"""What a post is made of; other columns are not read."""
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 _OF_ITS_RUN = ("metrics.json", "manifest.json")
-_POST_COLUMNS = ("text", "tokens", "context", *PICTURE_COLUMNS)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Annotator:
     """Finds the entities of rows. A process that it is sent to loads the model when it needs it first.
 
     Attributes:
         model: a folder, or an id on the Hub.
-        device, dtype, quantize: see `load_model`.
+        device, dtype: see `load_model`.
         threshold, batch_size, num_workers: see `BatchPredictor`.
-        image_dir: see `PostReader`.
+        image_dir: the folder that paths of pictures may not lead out of, see `PostReader`.
+        sha256: of the model's files. `datasets` takes what a function has done before from its cache, by all
+            that the function holds: so another model in the same folder is another function.
     """
 
     model: str
     device: str | None = None
     dtype: Dtype = "auto"
-    quantize: Quantization | None = None
     threshold: float = 0.0
     batch_size: int = 32
     num_workers: int = 0
     image_dir: str | None = None
+    sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self._predictor: BatchPredictor | None = None
-        self._folder = _model_folder(self.model)
-        # Said outright, for `datasets` takes what a function has done before from its cache, by all that the
-        # function holds.
-        self._sha256 = _hash_of_model(self._folder)
+        folder = Path(self.model)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(self.model, allow_patterns=list(_MODEL_FILES)))
+        files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
+        object.__setattr__(self, "model", str(folder))
+        sha256 = hash_of_files(sorted(path for path in files if path.name not in _OF_ITS_RUN))
+        object.__setattr__(self, "sha256", sha256)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_predictor": None}
-
-    def made_by(self) -> dict[str, Any]:
-        """All that the records depend on: machines that compute in another dtype would give other scores."""
-        dtype = "float32" if self.quantize and self.dtype == "auto" else self.dtype
-        computed_in = str(
-            computing_dtype(dtype, device_named("cpu" if self.quantize else self.device))
-        ).removeprefix("torch.")
-        options = {"dtype": computed_in, "quantize": self.quantize, "threshold": self.threshold}
-        return {"model": self._sha256, "mmner": __version__} | options
-
-    def predictor(self) -> BatchPredictor:
-        """The model, loaded."""
-        if self._predictor is None:
-            model, processor = load_model(
-                str(self._folder), device=self.device, dtype=self.dtype, quantize=self.quantize
-            )
-            reader = PostReader(processor, broken_pictures="skip", image_dir=self.image_dir)
-            sizes = {
-                "batch_size": self.batch_size,
-                "num_workers": self.num_workers,
-                "threshold": self.threshold,
-            }
-            self._predictor = BatchPredictor(model, reader, read_ahead=True, **cast(Any, sizes))
-        return self._predictor
-
-    def find(self, posts: Iterable[Any], first: int = 0) -> Iterator[dict[str, Any]]:
-        """A record ``{"id", "text", "tokens", "tags", "entities", "error"}`` for each post, in their order.
+    def find(self, posts: Iterable[Any], *, first: int = 0) -> Iterator[dict[str, Any]]:
+        """A record of `FOUND` and the post's id for each post, in their order.
 
         Args:
-            first: number of the first, by which errors name it.
+            first: number of the first post, by which errors name it.
         """
-        return map(record_of, self.predictor().predict(posts, first=first))
+        return map(_record_of, _predictor_of(self).predict(posts, first=first))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """A batch of rows with the columns tokens, tags, entities and error added, and text where there is
@@ -98,7 +91,7 @@ class Annotator:
             raise ValueError(
                 f"rows: expected no columns {', '.join(taken)}, which are added, found them; rename them"
             )
-        posts = table.select([name for name in _POST_COLUMNS if name in table.column_names]).to_pylist()
+        posts = table.select([name for name in POST_COLUMNS if name in table.column_names]).to_pylist()
         found = table_of(self.find(posts), FOUND)
         for name in FOUND.names:
             if name not in table.column_names:
@@ -106,9 +99,22 @@ class Annotator:
         return table
 
 
-def record_of(found: Prediction) -> dict[str, Any]:
-    """The record of a prediction. An entity has the words ``tokens[first_word:last_word + 1]``."""
-    error = str(found.error) if found.error is not None else "; ".join(found.broken_pictures) or None
+@lru_cache(maxsize=1)
+def _predictor_of(annotator: Annotator) -> BatchPredictor:
+    """The model, loaded once in a process, however often its annotator is sent there."""
+    model, processor = load_model(annotator.model, device=annotator.device, dtype=annotator.dtype)
+    reader = PostReader(processor, broken_pictures="skip", image_dir=annotator.image_dir)
+    return BatchPredictor(
+        model,
+        reader,
+        read_ahead=True,
+        batch_size=annotator.batch_size,
+        num_workers=annotator.num_workers,
+        threshold=annotator.threshold,
+    )
+
+
+def _record_of(found: Prediction) -> dict[str, Any]:
     text, words = (found.post.text, found.post.words) if found.post is not None else (None, [])
     starts = {word.start: number for number, word in enumerate(words)}
     ends = {word.end: number for number, word in enumerate(words)}
@@ -119,24 +125,26 @@ def record_of(found: Prediction) -> dict[str, Any]:
         "tokens": [word.text for word in words],
         "tags": found.tags,
         "entities": [one | place for one, place in zip(found.entities, places, strict=True)],
-        "error": error,
+        "error": str(found.error) if found.error is not None else "; ".join(found.broken_pictures) or None,
     }
 
 
-def _model_folder(model: str) -> Path:
-    """The folder of a model, after it was downloaded where it is on the Hub."""
-    if os.path.isdir(model):
-        return Path(model)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(model, allow_patterns=list(_MODEL_FILES)))
+def table_of(records: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """The records as a table. An id that is no string is JSON in it, for a column has one type."""
+    rows = [record | {"id": _id_text(record["id"])} for record in records]
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _hash_of_model(folder: Path) -> str:
-    """The SHA-256 of the names and contents of all files that a model is loaded from."""
+def _id_text(given: Any) -> str | None:
+    if given is None or isinstance(given, str):
+        return given
+    return json.dumps(given, ensure_ascii=False, default=str)
+
+
+def hash_of_files(paths: Iterable[Path]) -> str:
+    """The SHA-256 of the names and contents of files."""
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)}):
-        if path.name not in _OF_ITS_RUN:
-            with path.open("rb") as file:
-                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

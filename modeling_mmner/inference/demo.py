@@ -1,147 +1,110 @@
-"""The demo page: a text and a picture in, the text with its entities marked out, and where in the picture
-each word looks.
+"""The demo page: a text and a picture in, the text with its entities marked out, and where in the picture a
+word or an entity looks.
 
-Needs the extra `demo`. `build_demo` makes the page, `launch` serves it; what the page shows is made by
-functions of an `Explanation` alone, which know nothing of the page.
+Needs the extra `demo`. `build_demo` makes the page of Gradio's components, `launch` serves it.
+
+What a visitor or a model's card says is escaped where it meets HTML or Markdown, and is plain text elsewhere.
 """
 
+import html
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
-from dataset_scripts.marks import DARK_COLOURS, STYLE, Mark, data_uri, escaped, marked_words
-
+from ..escaping import encodable, markdown_text
 from ..model.images_mmner import PictureError
+from ..model.labels_mmner import entity_types
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from .explain import Explanation, draw_map, explain
 
-EMPTY_TEXT = "There is no text yet. Write or paste one in the box, then press \u201cFind entities\u201d."
+EMPTY_TEXT = "There is no text yet. Write or paste one in the box, then press “Find entities”."
 BROKEN_PICTURE = (
-    "This picture cannot be read: the file is broken or of an unknown kind. Choose a JPEG or PNG file, or"
-    " take it out."
+    "This picture cannot be read: the file is broken, of an unknown kind, or has too many pixels. Choose"
+    " another JPEG or PNG file, or take it out."
 )
 LONG_TEXT = (
     "This text is too long for the page. Take a part of it, or use the command line, which takes texts of any"
     " length."
 )
-LARGE_PICTURE = "This picture has too many pixels. Choose a smaller one, or take it out."
 UNEXPECTED = (
     "Something went wrong with this post, which is our fault, not yours. It has been logged; please try"
     " another text."
 )
-FORGOTTEN = "This result is no longer kept. Press \u201cFind entities\u201d again."
+FORGOTTEN = "This result is no longer kept. Press “Find entities” again."
 
 MAX_FILE_SIZE = "20mb"
 """Of an uploaded picture; larger ones are refused before they are sent."""
-
 MOST_CHARACTERS = 20_000
 """Of a text with its context: some 4,000 words, which take seconds. Others wait for as long."""
 MOST_WAITING = 50
 """Visitors that wait for an answer; more are told to come again."""
+MOST_SESSIONS = 500
+"""Visitors whose results are kept, for an hour at most."""
 
-_DRAWN_SIDE = 512
-_MOST_SESSIONS = 500  # whose results are kept
 _KEPT_SECONDS = 3600
-_NAMED = 10
+_DRAWN_SIDE = 512
+# Dark enough for white labels; the usual four types have the first four.
+_COLOURS = ("#1d4ed8", "#15803d", "#b45309", "#7e22ce", "#be123c", "#0f766e", "#a21caf")
+_ABOUT = (
+    "# Named entities of posts with pictures\n\n"
+    "Marks the people, places, organisations and other named things in a text, and reads its picture to tell"
+    " what a name stands for. What it finds are suggestions, each with a score between 0 and 1: they can be"
+    " wrong, and the map of where a word looks need not show what decided. Not for surveillance, and not for"
+    " finding out who somebody in a picture is."
+)
+# `${value}`, never `{{value}}`: Gradio makes a program of what the latter fills in, and a text would run.
+_LIVE = '<div role="status" aria-live="polite">${value}</div>'
+# Each paragraph in the direction of its own language; Gradio's black on a dark page's marks is hard to read.
+_STYLE = ".textfield { unicode-bidi: plaintext; } .dark .token.highlighted { color: white !important; }"
 _logger = logging.getLogger(__name__)
 
 
-# What the page shows
+class Piece(NamedTuple):
+    """A piece of a text: what it says, its entity if it is one, and the numbers of its words."""
+
+    text: str
+    entity: dict[str, Any] | None
+    words: range
 
 
-def marked_text(explanation: Explanation, *, chosen: int | None = None) -> str:
-    """The text as HTML: entities marked with their type and score, each word a button with its number in
-    `data-index`.
+def pieces_of(explanation: Explanation) -> list[Piece]:
+    """The whole text in pieces: what stands before its words, then each entity, and each word outside of one.
 
-    Everything of the text is escaped, and what cannot be encoded (half an emoji) stands as U+FFFD.
-
-    Args:
-        chosen: number of the word that is chosen.
+    What UTF-8 cannot encode is U+FFFD.
     """
-    words, text = explanation.words, explanation.text
-    starts = {word.start: number for number, word in enumerate(words)}
-    ends = {word.end: number + 1 for number, word in enumerate(words)}
-    marks = [
-        Mark(starts[entity["start"]], ends[entity["end"]], entity["entity_group"], _type_and_score(entity))
-        for entity in explanation.entities
-    ]
-    edges = [0, *(edge for word in words for edge in (word.start, word.end)), len(text)]
-    gaps = [text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)]
-
-    def button(number: int, word: str) -> str:
-        pressed = "true" if number == chosen else "false"
-        return (
-            f'<span role="button" tabindex="0" data-index="{number}" aria-pressed="{pressed}">{word}</span>'
-        )
-
-    marked = marked_words([word.text for word in words], marks, gaps=gaps, wrap=button)
-    # The language of a user's text is not known, which an empty `lang` says.
-    return f'<p class="text" dir="auto" lang="">{marked}</p>'
+    ends = {word.end: number + 1 for number, word in enumerate(explanation.words)}
+    entities = {entity["start"]: entity for entity in explanation.entities}
+    starts = [*(word.start for word in explanation.words), len(explanation.text)]
+    pieces = [Piece(encodable(explanation.text[: starts[0]]), None, range(0))]
+    while (first := pieces[-1].words.stop) < len(explanation.words):
+        entity = entities.get(starts[first])
+        end = ends[entity["end"]] if entity else first + 1
+        text = encodable(explanation.text[starts[first] : starts[end]])
+        pieces.append(Piece(text, entity, range(first, end)))
+    return pieces
 
 
-def summary(explanation: Explanation) -> str:
-    """The result as one sentence of HTML, which names the first entities."""
-    entities = explanation.entities
-    if not entities:
-        return "No entity found in this text."
-    named = [
-        f"{escaped(entity['word'])} ({escaped(_type_and_score(entity))})" for entity in entities[:_NAMED]
-    ]
-    more = [f"and {len(entities) - _NAMED} more"] if len(entities) > _NAMED else []
-    return (
-        f"{len(entities)} {'entity' if len(entities) == 1 else 'entities'} found: {', '.join(named + more)}."
-    )
-
-
-def word_detail(explanation: Explanation, number: int, *, reads_pictures: bool = True) -> str:
-    """What is known of one word as HTML: its heat map over the picture, where there is one, and
-    `word_sentence`.
-    """
-    sentence = escaped(word_sentence(explanation, number, reads_pictures=reads_pictures))
-    if explanation.maps is None or not explanation.pictures:
-        return f"<p>{sentence}</p>"
-    drawn = draw_map(explanation.pictures[0], explanation.maps[number, 0])
-    alt = f"Heat map over the picture for the word {escaped(explanation.words[number].text)}"
-    return f'<figure><img src="{data_uri(drawn)}" alt="{alt}"><figcaption>{sentence}</figcaption></figure>'
-
-
-def word_sentence(explanation: Explanation, number: int, *, reads_pictures: bool = True) -> str:
-    """In plain words: the word, its entity, where in the picture it looks, and how much of the picture its
-    gate lets through.
-
-    Args:
-        reads_pictures: whether the model is one that does.
-    """
-    word = explanation.words[number]
-    entity = next(
-        (one for one in explanation.entities if one["start"] <= word.start and word.end <= one["end"]), None
-    )
-    if entity is None:
-        sentences = [f"\u201c{word.text}\u201d belongs to no entity."]
-    elif entity["word"] == word.text:
-        sentences = [f"\u201c{word.text}\u201d is an entity: {_type_and_score(entity)}."]
-    else:
-        sentences = [
-            f"\u201c{word.text}\u201d is part of the entity \u201c{entity['word']}\u201d:"
-            f" {_type_and_score(entity)}."
-        ]
-    if not reads_pictures:
-        sentences.append("This model reads the text alone, so no word looks at a picture.")
-    elif not explanation.pictures:
-        sentences.append("This post has no picture to look at.")
+def sentence_about(explanation: Explanation, piece: Piece) -> str:
+    """In plain words: an entity or a word, where in the picture it looks, and what its gate lets through."""
+    what = f"is an entity: {_label(piece.entity)}" if piece.entity else "belongs to no entity"
+    sentences = [f"“{piece.text.strip()}” {what}."]
+    if not explanation.pictures:
+        sentences.append("There is no picture that was looked at.")
     elif explanation.maps is None:
         sentences.append("This model reads the picture as a whole, so there is no map of where a word looks.")
     else:
-        where = place(explanation.maps[number, 0])
-        sentences.append(f"The brighter a place, the more this word looks at it; here it looks {where}.")
-    if explanation.pictures and explanation.gate is not None:
-        sentences.append(f"The gate lets {explanation.gate[number]:.0%} of the picture through for it.")
+        where = place(explanation.maps[piece.words, 0].mean(0))
+        sentences.append(f"The brighter a place, the more it is looked at; here it looks {where}.")
+    if explanation.gate is not None:
+        share = explanation.gate[piece.words].mean()
+        sentences.append(f"The gate lets {share:.0%} of the picture through for it.")
     return " ".join(sentences)
 
 
@@ -157,59 +120,8 @@ def place(weights: np.ndarray) -> str:
     return f"most at {where}"
 
 
-def _type_and_score(entity: dict[str, Any]) -> str:
+def _label(entity: dict[str, Any]) -> str:
     return f"{entity['entity_group']} {entity['score']:.2f}"
-
-
-# The page
-
-
-# `${value}`, never `{{value}}`: Gradio makes a program of what the latter fills in, and a visitor's text
-# would run.
-_STATUS = '<div role="status" aria-live="polite">${value}</div>'
-_WORDS = (
-    '<div role="group" aria-label="The text word by word; choose a word to see where in the picture it'
-    ' looks">${value}</div>'
-)
-_ABOUT = "What somebody wrote about the post or its picture"
-_NOTHING_YET = "<p>The text will stand here with its entities marked.</p>"
-_CHOOSE = """
-const choose = (event, selector) => {
-    const chosen = event.target.closest(selector);
-    if (!chosen) return;
-    event.preventDefault();
-    trigger('select', {index: Number(chosen.dataset.index), value: chosen.textContent});
-};
-element.addEventListener('click', event => choose(event, '[data-index]'));
-element.addEventListener('keydown', event => {
-    if (event.key === 'Enter' || event.key === ' ') choose(event, '[role=button][data-index]');
-});
-"""
-# On a narrow screen the examples are far below the result.
-_SHOW_TEXT = "() => document.querySelector('.text')?.scrollIntoView({block: 'nearest'})"
-_STYLE = (
-    f"{STYLE}.dark .mmner {{ {DARK_COLOURS} }}\n"
-    + """
-:focus-visible { outline: 3px solid #1d4ed8 !important; outline-offset: 2px; }
-.dark :focus-visible { outline-color: #93c5fd !important; }
-.mmner p, .mmner figcaption { margin: 0.5rem 0; }
-.mmner .error { border-left: 4px solid #c62828; padding-left: 0.75rem; font-weight: 600; }
-.dark .mmner .error { border-left-color: #ff8a80; }
-.mmner .text { font-size: 1.25rem; line-height: 2.2; max-height: 24rem; padding: 0 5px; scroll-margin: 8rem; }
-.mmner .text [role=button] { cursor: pointer; border-radius: 4px; padding: 2px 1px; text-decoration: underline dotted 1px;
-    text-underline-offset: 5px; }
-.mmner .text [role=button]:hover { text-decoration-style: solid; }
-.mmner .text [aria-pressed=true] { outline: 2px solid currentColor; outline-offset: 1px; text-decoration: none; }
-.mmner figure { margin: 0; }
-.mmner figure img { width: 100%; max-width: 20rem; border-radius: 8px; }
-.mmner ul { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 0.5rem; margin: 0; padding: 0;
-    list-style: none; }
-.mmner ul button { display: flex; width: 100%; align-items: center; gap: 0.6rem; padding: 4px 10px 4px 4px; text-align: left;
-    cursor: pointer; color: inherit; background: none; border: 1px solid currentColor; border-radius: 8px; }
-.mmner ul button:hover { text-decoration: underline; }
-.mmner ul img { width: 56px; height: 56px; border-radius: 5px; }
-"""
-)
 
 
 class DemoPage:
@@ -218,63 +130,56 @@ class DemoPage:
     Args:
         model: in evaluation mode, on its device.
         processor: its processor.
-        examples: see `build_demo`.
     """
 
-    def __init__(
-        self, model: MMNERForTokenClassification, processor: MMNERProcessor, examples: Sequence[Any] = ()
-    ) -> None:
-        self.model = model
-        self.processor = processor
-        self.reads_pictures = processor.image_size is not None
-        self.examples = examples
+    def __init__(self, model: MMNERForTokenClassification, processor: MMNERProcessor) -> None:
+        self.model, self.processor = model, processor
+        self.colours = dict(zip(entity_types(processor.labels), itertools.cycle(_COLOURS), strict=False))
 
-    def find(
-        self, text: str, picture: str | None, context: str = ""
-    ) -> tuple[Explanation | None, str, str, str]:
-        """The explanation to keep for the session, and the HTML of status, text and detail."""
+    def find(self, text: str, picture: str | None, context: str = "") -> list[Any]:
+        """The explanation to keep, the status, the marked text, and the first entity's map and sentence."""
         if not text.strip():
             return _failed(EMPTY_TEXT)
         if len(text) + len(context) > MOST_CHARACTERS:
             return _failed(LONG_TEXT)
         try:
-            explanation = explain(
-                self.model, self.processor, text, images=picture or None, context=context or None
-            )
-            # The model has seen the picture in full; to draw maps over it, a copy of the size shown will do.
-            side = (_DRAWN_SIDE, _DRAWN_SIDE)
-            explanation = replace(
-                explanation, pictures=[ImageOps.contain(one, side) for one in explanation.pictures]
-            )
-            hint = "" if explanation.maps is None else "Choose a word to see where in the picture it looks."
-            if picture and not self.reads_pictures:
-                hint = "This model reads the text alone; the picture was not looked at."
-            return explanation, f"<p>{summary(explanation)} {hint}</p>", marked_text(explanation), ""
+            found = explain(self.model, self.processor, text, images=picture or None, context=context or None)
         except PictureError as error:
             _logger.warning("%s", error)
-            return _failed(LARGE_PICTURE if _is_too_large(error) else BROKEN_PICTURE)
+            return _failed(BROKEN_PICTURE)
         except Exception:  # whatever it is, the page says so in words
             _logger.exception("the demo page could not find the entities of a text")
             return _failed(UNEXPECTED)
+        # The model has seen the picture in full; to draw maps over it, a copy of the size shown will do.
+        side = (_DRAWN_SIDE, _DRAWN_SIDE)
+        found = replace(found, pictures=[ImageOps.contain(one, side) for one in found.pictures])
+        count = len(found.entities)
+        status = "1 entity found." if count == 1 else f"{count or 'No'} entities found."
+        if picture and self.processor.image_size is None:
+            status += " This model reads the text alone; the picture was not looked at."
+        pieces = pieces_of(found)
+        marked = gr.HighlightedText(
+            [(piece.text, _label(piece.entity) if piece.entity else None) for piece in pieces],
+            color_map={_label(entity): self.colours[entity["entity_group"]] for entity in found.entities},
+        )
+        first = next((piece for piece in pieces if piece.entity), pieces[0])
+        return [found, status, marked, *_detail(found, first)]
 
-    def choose(self, explanation: Explanation | None, event: gr.SelectData) -> tuple[Any, str]:
-        """The HTML of the text, with the word chosen that the event names, and of the word's detail."""
-        number = event.index
-        if explanation is None or not isinstance(number, int) or not 0 <= number < len(explanation.words):
-            return gr.skip(), _error(FORGOTTEN)
-        try:
-            detail = word_detail(explanation, number, reads_pictures=self.reads_pictures)
-            return marked_text(explanation, chosen=number), detail
-        except Exception:  # as above
-            _logger.exception("the demo page could not draw the map of a word")
-            return gr.skip(), _error(UNEXPECTED)
+    def choose(self, explanation: Explanation | None, event: gr.SelectData) -> list[Any]:
+        """The map of the piece of the text that the event names, or None, and the sentence about it."""
+        if explanation is None or event.index not in range(len(pieces := pieces_of(explanation))):
+            return [None, FORGOTTEN]
+        return _detail(explanation, pieces[event.index])
 
-    def show_example(self, event: gr.SelectData) -> tuple[Any, ...]:
-        """The text and the picture of the example that the event names, and, where the page asks for one, no
-        context.
-        """
-        example = self.examples[int(event.index) % len(self.examples)]
-        return (example.text, example.picture, *([""] if self.processor.context_window is not None else []))
+
+def _detail(explanation: Explanation, piece: Piece) -> list[Any]:
+    """What the page shows of a piece: its map, or None, and the sentence about it."""
+    if not piece.words:
+        return [None, ""]
+    drawn = None
+    if explanation.maps is not None:
+        drawn = draw_map(explanation.pictures[0], explanation.maps[piece.words, 0].mean(0))
+    return [drawn, html.escape(encodable(sentence_about(explanation, piece)))]
 
 
 def build_demo(
@@ -286,64 +191,61 @@ def build_demo(
         model: in evaluation mode, on its device.
         processor: its processor.
         name: of the model, as the page shall call it.
-        examples: posts to try, each with its `language` (a code), `text`, `picture`, and `alt`, which says
-            what is drawn.
+        examples: posts to try, each with its `text` and `picture`.
     """
-    page = DemoPage(model, processor, examples)
+    page = DemoPage(model, processor)
     # Without analytics Gradio asks no server for anything; uploaded pictures are deleted after an hour.
     with gr.Blocks(
         title=f"{name}: entities of posts", analytics_enabled=False, delete_cache=(600, _KEPT_SECONDS)
     ) as demo:
-        gr.HTML(_introduction(name), elem_classes="mmner")
+        gr.Markdown(f"{_ABOUT} The model is **{markdown_text(name)}**.")
         with gr.Row():
             with gr.Column():
                 text = gr.Textbox(label="Text", lines=1, max_lines=12, placeholder="Look at this: Jordan!")
-                picture = gr.Image(
-                    label="Picture (optional)",
-                    type="filepath",
-                    format="png",
-                    sources=["upload"],
-                    buttons=[],
-                    height=200,
-                    alt_text="The picture of the post",
-                )
+                alt = "The picture of the post"
+                uploaded: Any = {"type": "filepath", "sources": ["upload"], "buttons": []}
+                picture = gr.Image(label="Picture (optional)", alt_text=alt, height=200, **uploaded)
                 # Gradio would open the file before a handler sees it, and show its own error, with a path,
                 # for a broken one.
-                picture.preprocess = _file_of  # type: ignore[method-assign]
+                picture.preprocess = _file_of  # type: ignore[assignment, method-assign]
                 inputs: list[Any] = [text, picture]
                 if processor.context_window is not None:
-                    inputs.append(
-                        gr.Textbox(label="Context (optional)", lines=1, max_lines=6, placeholder=_ABOUT)
-                    )
+                    about = "What somebody wrote about the post or its picture"
+                    inputs.append(gr.Textbox(label="Context (optional)", max_lines=6, placeholder=about))
                 button = gr.Button("Find entities", variant="primary")
             with gr.Column():
                 explanation = gr.State(time_to_live=_KEPT_SECONDS)
-                status = gr.HTML(_NOTHING_YET, html_template=_STATUS, js_on_load=None, elem_classes="mmner")
-                words = gr.HTML("", html_template=_WORDS, js_on_load=_CHOOSE, elem_classes="mmner")
-                detail = gr.HTML("", html_template=_STATUS, js_on_load=None, elem_classes="mmner")
-        chooser = gr.HTML(_example_list(page.examples), js_on_load=_CHOOSE, elem_classes="mmner")
-
+                status = gr.HTML(html_template=_LIVE, js_on_load=None)
+                marked = gr.HighlightedText(label="Entities: choose one, or a word, to see where it looks")
+                drawn = gr.Image(
+                    label="Map",
+                    alt_text="The map over the picture",
+                    interactive=False,
+                    buttons=[],
+                    height=300,
+                )
+                sentence = gr.HTML(html_template=_LIVE, js_on_load=None)
         finding: dict[str, Any] = {
             "fn": page.find,
             "inputs": inputs,
-            "outputs": [explanation, status, words, detail],
+            "outputs": [explanation, status, marked, drawn, sentence],
             "concurrency_id": "model",
             "concurrency_limit": 1,
             "api_visibility": "private",
         }
         gr.on([button.click, text.submit], **finding)
-        shown = chooser.select(
-            page.show_example, None, inputs, api_visibility="private", show_progress="hidden"
-        )
-        shown.then(**finding).then(None, js=_SHOW_TEXT, api_visibility="private")
-        words.select(
+        marked.select(
             page.choose,
             explanation,
-            [words, detail],
+            [drawn, sentence],
             trigger_mode="always_last",
             api_visibility="private",
             show_progress="hidden",
         )
+        if examples:
+            posts = [[example.text, example.picture, ""][: len(inputs)] for example in examples]
+            listed = gr.Examples(posts, inputs, visible_columns=[0, 1], api_visibility="private")
+            listed.load_input_event.then(**finding)
     return demo.queue(max_size=MOST_WAITING)
 
 
@@ -360,73 +262,25 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
         server_name=host,
         server_port=port,
         prevent_thread_lock=not wait,
-        theme=_theme(),
+        # With fonts of the reader's system, none is fetched; white on the theme's own blue is hard to read.
+        theme=gr.themes.Default(primary_hue="blue", font="system-ui", font_mono="ui-monospace").set(
+            button_primary_background_fill="*primary_700", button_primary_background_fill_dark="*primary_700"
+        ),
         css=_STYLE,
         max_file_size=MAX_FILE_SIZE,
-        state_session_capacity=_MOST_SESSIONS,
+        state_session_capacity=MOST_SESSIONS,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
-        pwa=False,
     )
 
 
-def _theme() -> gr.themes.Base:
-    """Gradio's own with fonts of the reader's system, so that none is fetched, and colours dark enough to
-    read text on.
-    """
-    return gr.themes.Default(primary_hue="blue", font="system-ui", font_mono="ui-monospace").set(
-        button_primary_background_fill="*primary_700",
-        button_primary_background_fill_hover="*primary_800",
-        button_primary_background_fill_dark="*primary_700",
-        button_primary_background_fill_hover_dark="*primary_800",
-        input_border_color_focus="*primary_700",
-        input_border_color_focus_dark="*primary_300",
-        input_placeholder_color="*neutral_500",
-        input_placeholder_color_dark="*neutral_400",
-    )
-
-
-def _is_too_large(error: BaseException | None) -> bool:
-    """Whether an error, or what led to it, is that a picture has too many pixels."""
-    return error is not None and (
-        isinstance(error, Image.DecompressionBombError) or _is_too_large(error.__cause__)
-    )
-
-
-def _failed(message: str) -> tuple[None, str, str, str]:
+def _failed(message: str) -> list[Any]:
     """What `DemoPage.find` gives in place of a result."""
-    return None, _error(message), "", ""
+    return [None, f"<strong>{message}</strong>", [], None, ""]
 
 
-def _error(message: str) -> str:
-    return f'<p class="error">{message}</p>'
-
-
-def _file_of(payload: Any) -> str | None:
+def _file_of(upload: Any) -> str | None:
     """The uploaded file of a picture component, or None."""
-    return payload.path if payload is not None else None
-
-
-def _introduction(name: str) -> str:
-    return (
-        "<h1>Named entities of posts with pictures</h1><p>Marks the people, places, organisations and other"
-        " named things in a text, and reads its picture to tell what a name stands for. The model is"
-        f" <strong>{escaped(name)}</strong>. What it finds are suggestions, each with a score between 0 and"
-        " 1: they can be wrong, and the map of where a word looks need not show what decided. Not for"
-        " surveillance, and not for finding out who somebody in a picture is.</p>"
-    )
-
-
-def _example_list(shown: Sequence[Any]) -> str:
-    items = [
-        f'<li><button type="button" data-index="{number}"><img src="{data_uri(example.picture)}"'
-        f' alt="{escaped(example.alt)}"><span'
-        f' lang="{escaped(example.language)}">{escaped(example.text)}</span></button></li>'
-        for number, example in enumerate(shown)
-    ]
-    return (
-        "<h2>Examples</h2><p>Each text comes with two generated pictures, which give its name another"
-        f" meaning.</p><ul>{''.join(items)}</ul>"
-    )
+    return upload.path if upload is not None else None

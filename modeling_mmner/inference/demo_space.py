@@ -1,6 +1,5 @@
 """A folder that is ready to be a Hugging Face Space: the demo page of a model."""
 
-import re
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -11,23 +10,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from ..escaping import markdown_text, one_line
-
-NEEDED = (
-    "filelock",
-    "huggingface-hub",
-    "matplotlib",
-    "numpy",
-    "pillow",
-    "pytorch-crf",
-    "safetensors",
-    "timm",
-    "tokenizers",
-    "torch",
-    "torchvision",
-    "transformers",
-    "wrapt",
-)
-"""The package's dependencies without which the page does not run; the others are for training."""
+from ..files import staged_folder
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("modeling_mmner", "dataset_scripts")
@@ -50,9 +33,9 @@ _README = """---
 
 # {title}
 
-A text and a picture in, the text with its entities marked out, and for each word a map of where in the picture it looks. Made by
-`python -m modeling_mmner demo --space`. What the page finds are suggestions, each with a score. Not for surveillance, and not for
-finding out who somebody in a picture is.
+A text and a picture in, the text with its entities marked out, and for each word a map of where in the
+picture it looks. Made by `mmner demo --space`. What the page finds are suggestions, each with a score. Not
+for surveillance, and not for finding out who somebody in a picture is.
 """
 
 
@@ -65,23 +48,18 @@ def write_space(model: str, folder: str | Path) -> Path:
 
     Raises:
         FileExistsError: `folder` has something in it.
-        ValueError: `model` is neither, or `folder` lies inside it.
+        ValueError: `model` is neither, or `folder` lies inside it; the package is not installed.
     """
-    folder, is_local = Path(folder), Path(model).is_dir()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(
-            f"{folder}: expected a new or an empty folder for the Space, found something there"
-        )
+    is_local = Path(model).is_dir()
     if is_local and not (Path(model) / "config.json").is_file():
         raise ValueError(f"{model}: expected the folder of a trained model, found no config.json in it")
-    if is_local and Path(model).resolve() in folder.resolve().parents:
+    if is_local and Path(model).resolve() in Path(folder).resolve().parents:
         raise ValueError(
             f"{folder}: expected a folder outside of the model's, {model}, which is copied into the Space"
         )
     if not is_local:
         validate_repo_id(model)
-
-    card, name, requirements = card_data(model), model_name(model), "\n".join(inference_requirements())
+    name, requirements = model_name(model), "\n".join(space_requirements())
     title = one_line(f"Entities of posts: {name}")
     front_matter = SpaceCardData(
         title=title,
@@ -89,23 +67,25 @@ def write_space(model: str, folder: str | Path) -> Path:
         sdk_version=version("gradio"),
         python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
         app_file="app.py",
-        license=card.license or "other",
+        license=card_data(model).license or "other",
         models=None if is_local else [model],
         tags=["ner", "multimodal", "mmner"],
     ).to_yaml()
-    folder.mkdir(parents=True, exist_ok=True)
-    ignored = shutil.ignore_patterns("__pycache__", ".*")
-    for package in _PACKAGES:
-        shutil.copytree(_ROOT / package, folder / package, ignore=ignored)
-    if is_local:
-        shutil.copytree(model, folder / "model", ignore=ignored)
     source = 'str(Path(__file__).parent / "model")' if is_local else repr(model)
-    (folder / "app.py").write_text(_APP.format(name=name, model=source), encoding="utf-8")
-    (folder / "requirements.txt").write_text(requirements + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(
-        _README.format(front_matter=front_matter, title=markdown_text(title)), encoding="utf-8"
+    texts = {
+        "app.py": _APP.format(name=name, model=source),
+        "requirements.txt": requirements + "\n",
+        "README.md": _README.format(front_matter=front_matter, title=markdown_text(title)),
+    }
+    copied = {package: _ROOT / package for package in _PACKAGES} | (
+        {"model": Path(model)} if is_local else {}
     )
-    return folder
+    with staged_folder(folder) as staged:
+        for target, files in copied.items():
+            shutil.copytree(files, staged / target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        for target, text in texts.items():
+            (staged / target).write_text(text, encoding="utf-8")
+    return Path(folder)
 
 
 def model_name(model: str) -> str:
@@ -133,9 +113,8 @@ def card_data(model: str) -> ModelCardData:
         return ModelCardData()
 
 
-def inference_requirements() -> list[str]:
-    """Lines for requirements.txt: the installed package's own ranges for what is `NEEDED`, and this very
-    Gradio.
+def space_requirements() -> list[str]:
+    """Lines for requirements.txt: what the installed package requires without extras, and this very Gradio.
 
     Raises:
         ValueError: the package is not installed.
@@ -146,5 +125,4 @@ def inference_requirements() -> list[str]:
         raise ValueError(
             "mmner: expected the package to be installed, found a bare checkout; `pip install -e .`"
         ) from error
-    names = {re.split(r"[^\w.-]", line)[0].lower(): line for line in declared if "extra ==" not in line}
-    return [f"gradio=={version('gradio')}", *(names[name] for name in NEEDED)]
+    return [f"gradio=={version('gradio')}", *(line for line in declared if "extra ==" not in line)]

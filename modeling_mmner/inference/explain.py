@@ -1,8 +1,7 @@
 """What a model looked at: for each word a map over the pictures' regions, drawn over the picture, and the
 mean of its gate.
 
-A map is the attention that the fusion paid, mean over its heads. Whether it points at what decides,
-`map_check` measures.
+A map is the attention that the fusion paid, mean over its heads. It need not point at what decides.
 
 Notation: W words, N pictures, R regions of all of them, h x w the grid of one picture's, D the gate's
 dimensions.
@@ -122,18 +121,14 @@ def explain(
     with inference_mode():
         outputs = model(**processor.encode([post]).to(model.device), output_attentions=True, output_gate=True)
     (entities,) = processor.post_process_entities(outputs, [post])
-    pictures = list(post.pictures)
-    tower, maps, gate = attended_tower(model), None, None
+    pictures, maps, gate = list(post.pictures), None, None
+    # The attention that is returned is over the regions of the first picture encoder that is not pooled.
+    tower = next((tower for tower in model.vision_towers if not tower.pooled), None)
     if pictures and tower is not None:
         maps = region_maps(outputs.attentions[0, : len(post.words)], tower, pictures=len(pictures))
     if pictures and outputs.gate is not None:
         gate = outputs.gate[0, : len(post.words)].float().mean(-1).cpu().numpy()
     return Explanation(post.text, post.words, entities, pictures, maps, gate)
-
-
-def attended_tower(model: MMNERForTokenClassification) -> VisionTower | None:
-    """The picture encoder whose regions the returned attention is over: the first that is not pooled."""
-    return next((tower for tower in model.vision_towers if not tower.pooled), None)
 
 
 def region_maps(attentions: Tensor, tower: VisionTower, *, pictures: int) -> np.ndarray:
@@ -193,16 +188,11 @@ def draw_map(picture: Image.Image, weights: np.ndarray, *, maximum: float | None
 
 def draw_maps(pictures: Sequence[Image.Image], maps: np.ndarray) -> Image.Image:
     """Draw one word's maps (N, h, w) over a post's pictures, side by side on one scale."""
-    drawn = [
-        draw_map(picture, weights, maximum=maps.max())
-        for picture, weights in zip(pictures, maps, strict=True)
-    ]
-    strip = Image.new(
-        "RGB", (sum(picture.width for picture in drawn), max(picture.height for picture in drawn)), "white"
-    )
-    left = 0
-    for picture in drawn:
-        strip.paste(picture, (left, 0))
+    brightest = maps.max()
+    size = (sum(picture.width for picture in pictures), max(picture.height for picture in pictures))
+    strip, left = Image.new("RGB", size, "white"), 0
+    for picture, weights in zip(pictures, maps, strict=True):
+        strip.paste(draw_map(picture, weights, maximum=brightest), (left, 0))
         left += picture.width
     return strip
 

@@ -1,71 +1,103 @@
 """A trained model, ready to be used, from a folder or the Hub, in the precision that suits its device."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from ..model.modeling_mmner import MMNERForTokenClassification
-from ..model.prediction_mmner import computes_in_bfloat16
+from ..model.prediction_mmner import BatchPredictor, PostReader, computes_in_bfloat16
 from ..model.processing_mmner import MMNERProcessor
-from .quantization import quantize_linears
+from . import onnx_decoding
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """What a model computes in; see `computing_dtype`."""
-Quantization = Literal["int8"]
-"""What linear layers may compute in besides."""
 
 
 def load_model(
-    model_id: str,
-    *,
-    device: str | None = None,
-    dtype: Dtype | None = None,
-    quantize: Quantization | None = None,
-    reads_contexts: bool = False,
+    model_id: str, *, device: str | None = None, dtype: Dtype | None = None, reads_contexts: bool = False
 ) -> tuple[MMNERForTokenClassification, MMNERProcessor]:
-    """A trained model, in evaluation mode on its device, and its processor.
+    """A trained model, in evaluation mode on its device, and its processor. No code of the model's is run.
 
     Args:
         model_id: a folder, or an id on the Hub.
-        device: cpu, cuda, cuda:1, mps; None: an accelerator if there is one, but with `quantize` the CPU.
+        device: cpu, cuda, cuda:1, mps; None: an accelerator if there is one.
         dtype: what it computes in, see `computing_dtype`; None: what it was saved in.
-        quantize: what its linear layers compute in, see `quantize_linears`; None: in `dtype`, as the rest.
         reads_contexts: whether it must be a model that reads contexts.
 
     Raises:
         OSError: there is no such model.
         ValueError: its files are damaged, lack weights or do not belong together; the computer has no such
-            device, the model reads no contexts and must, or it is to be quantized for another device than the
-            CPU.
+            device, or the model reads no contexts and must.
     """
+    processor = _load_processor(model_id, reads_contexts=reads_contexts)
+    place = device_named(device)
+    chosen = {} if dtype is None else {"dtype": computing_dtype(dtype, place)}
+    with _reading(model_id):
+        model, found = MMNERForTokenClassification.from_pretrained(
+            model_id, trust_remote_code=False, output_loading_info=True, **chosen
+        )
+    if missing := sorted(found["missing_keys"]):
+        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise ValueError(
+            f"model {model_id}: expected a trained model with all its weights, found none for {named}, which"
+            " would be random"
+        )
+    check_pair(model, processor, model_id)
+    return model.eval().to(place), processor
+
+
+def load_predictor(
+    model_id: str,
+    *,
+    device: str | None = None,
+    dtype: Dtype = "auto",
+    reads_contexts: bool = False,
+    batch_size: int = 32,
+    **options: Any,
+) -> BatchPredictor:
+    """What finds the entities of posts in batches; a picture that cannot be read is left out and told of.
+
+    Args:
+        model_id: as of `load_model`, or a folder that `export_onnx` has made, which runs on the CPU.
+        device, dtype, reads_contexts: as of `load_model`.
+        batch_size, options: of `BatchPredictor`: num_workers, threshold.
+
+    Raises:
+        OSError, ValueError: as of `load_model`; an exported model is to run elsewhere or in another dtype, or
+            onnxruntime is missing.
+    """
+    model: Any
+    if (Path(model_id) / "decoding.json").is_file():
+        if device not in (None, "cpu") or dtype not in ("auto", "float32"):
+            raise ValueError(
+                f"model {model_id}: expected --device cpu and no --dtype for an exported model, found"
+                f" {device or 'cpu'} and {dtype}"
+            )
+        if find_spec("onnxruntime") is None:
+            raise ValueError(
+                f"model {model_id}: expected onnxruntime to run it, found none; pip install 'mmner[onnx]'"
+            )
+        processor = _load_processor(model_id, reads_contexts=reads_contexts)
+        with _reading(model_id):
+            model = onnx_decoding.load(model_id)
+    else:
+        model, processor = load_model(model_id, device=device, dtype=dtype, reads_contexts=reads_contexts)
+    reader = PostReader(processor, broken_pictures="skip")
+    return BatchPredictor(model, reader, read_ahead=True, batch_size=batch_size, **options)
+
+
+def _load_processor(model_id: str, *, reads_contexts: bool) -> MMNERProcessor:
     with _reading(model_id):
         processor = MMNERProcessor.from_pretrained(model_id, trust_remote_code=False)
     if reads_contexts and processor.context_window is None:
         raise ValueError(
             f"--context: expected a model that was trained with contexts, found {model_id}, which reads none"
         )
-    place = device_named("cpu" if quantize and device is None else device)
-    if quantize and place.type != "cpu":
-        raise ValueError(f"--quantize {quantize}: expected --device cpu, found {place}")
-    if quantize and dtype == "auto":
-        dtype = "float32"  # bfloat16 between the integers gains next to nothing, and costs more than they do
-    chosen = {} if dtype is None else {"dtype": computing_dtype(dtype, place)}
-    with _reading(model_id):
-        model, found = MMNERForTokenClassification.from_pretrained(
-            model_id, trust_remote_code=False, output_loading_info=True, **chosen
-        )
-    if found["missing_keys"]:
-        raise ValueError(
-            f"model {model_id}: expected a trained model with all its weights, found none for"
-            f" {_some(found['missing_keys'])}, which would be random"
-        )
-    check_pair(model, processor, model_id)
-    to_device(model.eval(), str(place))
-    if quantize:
-        quantize_linears(model)
-    return model, processor
+    return processor
 
 
 @contextmanager
@@ -73,9 +105,8 @@ def _reading(model_id: str) -> Iterator[None]:
     """Whatever the readers of a model's files raise becomes an error that names the model."""
     try:
         yield
-    except (
-        Exception
-    ) as error:  # a damaged file leads to anything: JSON, tokenizers and safetensors have errors of their own
+    # A damaged file leads to anything: JSON, tokenizers and safetensors have errors of their own.
+    except Exception as error:
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(
             f"model {model_id}: expected the folder or Hub id of a trained model, with weights in safetensors"
@@ -110,33 +141,18 @@ def check_pair(model: MMNERForTokenClassification, processor: MMNERProcessor, mo
             )
 
 
-def _some(names: Collection[str]) -> str:
-    """The first few of some names."""
-    return ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
 def device_named(device: str | None) -> torch.device:
     """A device by its name; None: an accelerator if there is one.
-
-    Raises:
-        ValueError: no device has such a name.
-    """
-    try:
-        return torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    except RuntimeError as error:
-        raise ValueError(f"device {device}: expected one that this computer has; {error}") from error
-
-
-def to_device(model: Any, device: str | None) -> None:
-    """Put a model on a device; None: an accelerator if there is one.
 
     Raises:
         ValueError: the computer has no such device.
     """
     try:
-        model.to(device_named(device))
+        place = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:  # PyTorch raises both
         raise ValueError(f"device {device}: expected one that this computer has; {error}") from error
+    return place
 
 
 def computing_dtype(name: Dtype, device: torch.device) -> torch.dtype:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 IGNORED = -100
+WINDOWS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class CRF:
@@ -61,9 +62,9 @@ class CRF:
             (B, W) int64 label ids, -100 where `mask` is False.
 
         Raises:
-            ValueError: wrong shape, mask not boolean or with holes.
+            ValueError: the mask is not boolean, or has holes.
         """
-        emissions = self._checked(emissions, mask)
+        emissions = self._of_words(emissions, mask)
         stay = np.broadcast_to(np.arange(len(self.labels)), emissions[:, 0].shape)
         score = self._start + emissions[:, 0]  # shape: (B, L)
         pointers = []
@@ -91,7 +92,7 @@ class CRF:
         Raises:
             ValueError: as `decode_batch`.
         """
-        emissions = self._checked(emissions, mask).astype(np.float64)
+        emissions = self._of_words(emissions, mask).astype(np.float64)
         forward, backward = self._forward_scores(emissions, mask), self._backward_scores(emissions, mask)
         log_partition = np.logaddexp.reduce(forward[:, -1] + self._end, axis=1)
         leaving = np.where(
@@ -136,21 +137,12 @@ class CRF:
             scores.append(np.where(mask[:, word, None], step, scores[-1]))
         return np.stack(scores[::-1], axis=1)
 
-    def _checked(self, emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Emissions in float32, 0 where there is no word, after checking that they and the mask fit
-        together.
-        """
-        if emissions.ndim != 3 or emissions.shape[2] != len(self.labels) or not emissions.shape[1]:
+    @staticmethod
+    def _of_words(emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Emissions in float32, 0 where there is no word, after checking that the words come first."""
+        if mask.dtype != bool or (mask[:, 1:] & ~mask[:, :-1]).any():
             raise ValueError(
-                f"emissions: expected shape (B, W, {len(self.labels)}) with W > 0, got {emissions.shape}"
-            )
-        if mask.dtype != bool or mask.shape != emissions.shape[:2]:
-            raise ValueError(
-                f"mask: expected bool of shape {emissions.shape[:2]}, got {mask.dtype} of shape {mask.shape}"
-            )
-        if (mask[:, 1:] & ~mask[:, :-1]).any():
-            raise ValueError(
-                "mask: expected each text's words first and the padding after, got a mask with a hole"
+                f"mask: expected bool, each text's words first, then the padding, got {mask.dtype}: {mask}"
             )
         return np.where(mask[..., None], emissions, 0).astype(np.float32)
 
@@ -188,43 +180,30 @@ class ExportedModel:
 
     session: Any
     crf: CRF
+    device = "cpu"  # where its inputs lie, which a model in torch says, too
 
-    def __call__(
-        self,
-        input_ids: np.ndarray,
-        attention_mask: np.ndarray,
-        *,
-        word_starts: np.ndarray,
-        word_mask: np.ndarray,
-        token_type_ids: np.ndarray | None = None,
-        **others: np.ndarray,
-    ) -> dict[str, np.ndarray]:
+    def __call__(self, **inputs: Any) -> dict[str, np.ndarray]:
         """Emissions, tags and span scores, as the model's output in torch.
 
         Args:
-            input_ids, attention_mask: (B, K, S) the windows of each text, as the processor makes them.
-            word_starts: (B, W) index in 0..K*S-1 of each word's first sub-token.
-            word_mask: (B, W) bool, words first and padding after, W > 0.
-            token_type_ids: (B, K, S), for models that read contexts.
-            others: ``pixel_values`` (B, N, 3, H, W) uint8 and ``image_mask`` (B, N) bool; N may be 0. Models
-                of text alone pass over them. ``character_ids`` (B, W, Y) for those that read characters.
+            inputs: arrays, or tensors on the CPU, as the processor makes them. ``input_ids`` and
+                ``attention_mask`` (B, K, S) are the windows of each text, and so is ``token_type_ids`` for
+                models that read contexts. ``word_starts`` (B, W) is the index in 0..K*S-1 of each word's
+                first sub-token, ``word_mask`` (B, W) bool has words first and padding after, W > 0.
+                ``pixel_values`` (B, N, 3, H, W) uint8 and ``image_mask`` (B, N) bool: N may be 0, and models
+                of text alone pass over them. ``character_ids`` (B, W, Y) is for those that read characters.
 
         Returns:
             ``logits`` (B, W, L) float32, ``tags`` (B, W) int64 and ``span_scores`` (B, W) float32.
         """
-        words = np.asarray(word_mask)
-        windows = {"input_ids": input_ids, "attention_mask": attention_mask}
-        windows |= {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        inputs = existing_windows(
-            {name: np.asarray(values) for name, values in windows.items()}, np.asarray(word_starts)
-        )
-        inputs |= {"word_mask": words} | {name: np.asarray(values) for name, values in others.items()}
-        wanted = {node.name for node in self.session.get_inputs()}
-        (logits,) = self.session.run(
-            None, {name: values for name, values in inputs.items() if name in wanted}
-        )
-        tags = self.crf.decode_batch(logits, mask=words)
-        return {"logits": logits, "tags": tags, "span_scores": self.crf.span_scores(logits, tags, mask=words)}
+        arrays = {name: np.asarray(values) for name, values in inputs.items()}
+        mask = arrays["word_mask"]
+        windows = {name: arrays[name] for name in WINDOWS if name in arrays}
+        arrays |= existing_windows(windows, arrays["word_starts"])
+        wanted = [node.name for node in self.session.get_inputs()]
+        (logits,) = self.session.run(None, {name: arrays[name] for name in wanted})
+        tags = self.crf.decode_batch(logits, mask=mask)
+        return {"logits": logits, "tags": tags, "span_scores": self.crf.span_scores(logits, tags, mask=mask)}
 
 
 def load(folder: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvider",)) -> ExportedModel:

@@ -13,14 +13,14 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .labels_mmner import check_labels
+from .labels_mmner import bio_labels, check_labels
 from .parts_mmner import (
     COMMON_SETTINGS,
     FUSIONS,
     MAIN_HEAD,
     TEXT_TOWERS,
-    describe_type,
-    fits_type,
+    Range,
+    Setting,
     needs_of,
     objective_parts,
     part_settings,
@@ -28,22 +28,32 @@ from .parts_mmner import (
 
 # What transformers keeps in a config beyond the fields of its dataclass.
 _BOOKKEEPING = frozenset(
-    [
-        "model_type",
-        "auto_map",
-        "custom_pipelines",
-        "quantization_config",
-        "output_attentions",
-        "tie_word_embeddings",
-        "use_cache",
-    ]
+    """
+    model_type auto_map custom_pipelines quantization_config output_attentions tie_word_embeddings use_cache
+    """.split()  # noqa: SIM905
 )
 MOST_PIXELS_A_SIDE = 4096
 """Of the square that a model sees; a config of strangers could ask for more memory than there is."""
 # What would make timm read weights or configs that a model's folder does not hold.
 _LOADING_ARGUMENTS = re.compile(r"checkpoint_path|pretrained\w*|cache_dir|features_only")
-# Version 0.1 kept the layout of long texts here; it is the processor's now.
-_OF_VERSION_0_1 = frozenset(["text_window", "text_prefix_tokens", "text_suffix_tokens"])
+_TOWER_RANGES = {
+    "backbone": Range("the name of a timm model", re.compile(r"[\w.-]+").fullmatch),
+    "backbone_args": Range(
+        "none that makes timm read files",
+        lambda given: not any(_LOADING_ARGUMENTS.fullmatch(str(name)) for name in given),
+    ),
+    "image_size": Range(
+        f"pixels > 0 and <= {MOST_PIXELS_A_SIDE}", lambda pixels: 0 < pixels <= MOST_PIXELS_A_SIDE
+    ),
+    "mean": Range(
+        "3 values, one per RGB channel, all finite",
+        lambda values: len(values) == 3 and all(abs(value) < 1e6 for value in values),
+    ),
+    "std": Range(
+        "3 values, one per RGB channel, all finite and > 0",
+        lambda values: len(values) == 3 and all(1e-6 < value < 1e6 for value in values),
+    ),
+}
 
 
 class VisionTowerConfig(PreTrainedConfig):
@@ -76,32 +86,12 @@ class VisionTowerConfig(PreTrainedConfig):
         self.std = _as_list(self.std or (0.229, 0.224, 0.225))
         super().__post_init__(**kwargs)
         _refuse_unknown(self, kwargs, set(get_annotations(VisionTowerConfig)))
-        _check_types(self, VisionTowerConfig)
-        if not 0 < self.image_size <= MOST_PIXELS_A_SIDE:
-            raise ValueError(
-                f"vision tower image_size: expected pixels > 0 and <= {MOST_PIXELS_A_SIDE}, found"
-                f" {self.image_size}"
-            )
-        if not re.fullmatch(r"[\w.-]+", self.backbone):
-            raise ValueError(
-                f"vision tower backbone: expected the name of a timm model, found {self.backbone!r:.200}"
-            )
-        if wrong := sorted(filter(_LOADING_ARGUMENTS.fullmatch, map(str, self.backbone_args or {}))):
-            raise ValueError(
-                f"vision tower backbone_args: expected none that makes timm read files, found {wrong}"
-            )
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3:
-                raise ValueError(
-                    f"vision tower {name}: expected 3 values, one per RGB channel, found {values}"
-                )
-        if not all(abs(value) < 1e6 for value in self.mean) or not all(
-            1e-6 < value < 1e6 for value in self.std
-        ):
-            raise ValueError(
-                f"vision tower mean and std: expected finite values, std > 0, found {self.mean} and"
-                f" {self.std}"
-            )
+        for name, hint in get_annotations(VisionTowerConfig).items():
+            setting = Setting(hint, None, "", _TOWER_RANGES.get(name))
+            setting.check(name, getattr(self, name), owner="vision tower")
+
+
+_DEFAULT_LABELS = bio_labels(["PER", "LOC", "ORG", "MISC"])
 
 
 class MMNERConfig(PreTrainedConfig):
@@ -149,10 +139,8 @@ class MMNERConfig(PreTrainedConfig):
         for name, setting in own.items():
             setattr(self, name, kwargs.pop(name, setting.default))
         if self.id2label is None and "num_labels" not in kwargs:
-            labels = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC"]
-            self.id2label = {index: label for label, index in (self.label2id or {}).items()} or dict(
-                enumerate(labels)
-            )
+            labels = self.label2id or {label: index for index, label in enumerate(_DEFAULT_LABELS)}
+            self.id2label = {index: label for label, index in labels.items()}
         if not isinstance(self.text_config, (dict, PreTrainedConfig, type(None))):
             raise TypeError(
                 f"MMNERConfig text_config: expected a config or its dict, found {self.text_config!r:.200}"
@@ -178,14 +166,14 @@ class MMNERConfig(PreTrainedConfig):
                 f"MMNERConfig: expected keys as transformers saves them, found some that it refuses; {error}"
             ) from error
         _refuse_unknown(self, kwargs, {*get_annotations(MMNERConfig), *own})
-        _check_types(self, MMNERConfig)
-        for name, setting in ({"dropout": COMMON_SETTINGS["dropout"]} | own).items():
+        annotated = get_annotations(MMNERConfig).items()
+        known = {name: Setting(hint, None, "") for name, hint in annotated} | COMMON_SETTINGS | own
+        for name, setting in known.items():
             setting.check(name, getattr(self, name))
         self.vision_towers = [_tower_dict(tower) for tower in self.vision_towers]
         if self.text_config is not None:
-            self.text_config.dtype = (
-                None  # the model's dtype counts, not that of the weights the encoder came from
-            )
+            # The model's dtype counts, not that of the weights that the encoder came from.
+            self.text_config.dtype = None
             self.text_config._name_or_path = ""  # may be a path on the author's disk
         if sorted(self.id2label) != list(range(len(self.id2label))):
             raise ValueError(
@@ -213,24 +201,19 @@ class MMNERConfig(PreTrainedConfig):
         """Check that the text tower is described by what it is made of: a transformers encoder or a
         vocabulary of words.
         """
-        place, has_encoder = (
-            f"with the text tower {self.text_tower!r}",
-            TEXT_TOWERS[self.text_tower].has_encoder,
-        )
+        has_encoder = TEXT_TOWERS[self.text_tower].has_encoder
+        place, vocabulary = f"with the text tower {self.text_tower!r}", self.word_vocabulary
         if not has_encoder and self.text_config is not None:
             raise ValueError(
                 f"text_config: expected none {place}, which has no transformers encoder, found"
                 f" {type(self.text_config).__name__}"
             )
-        if has_encoder and self.word_vocabulary is not None:
+        if has_encoder and vocabulary is not None:
             raise ValueError(
-                f"word_vocabulary: expected none {place}, which reads sub-tokens, found"
-                f" {self.word_vocabulary}"
+                f"word_vocabulary: expected none {place}, which reads sub-tokens, found {vocabulary}"
             )
-        if not has_encoder and set(self.word_vocabulary or {}) != {"size", "unknown", "rare"}:
-            raise ValueError(
-                f"word_vocabulary: expected size, unknown and rare {place}, found {self.word_vocabulary}"
-            )
+        if not has_encoder and set(vocabulary or {}) != {"size", "unknown", "rare"}:
+            raise ValueError(f"word_vocabulary: expected size, unknown and rare {place}, found {vocabulary}")
 
     def _check_parts(self) -> None:
         """Check the objectives, and whether all that the parts need is there."""
@@ -247,26 +230,19 @@ class MMNERConfig(PreTrainedConfig):
                 raise ValueError(f"objectives: expected a weight >= 0 for {name!r}, found {weight!r}")
             if missing := set(known[name].needs) - given:
                 serving = [repr(other) for other, row in FUSIONS.items() if missing <= set(row.offered)]
-                needed = (
-                    f"the fusion {' or '.join(serving)}"
-                    if serving
-                    else f"another text tower, which gives {missing}"
-                )
+                other_tower = f"another text tower, which gives {missing}"
+                needed = f"the fusion {' or '.join(serving)}" if serving else other_tower
                 raise ValueError(f"objectives: {name!r} needs {needed}, found {self.fusion!r}")
         # A saved config comes back with its keys sorted: one order, so that sums of losses are the same to
         # the last bit.
         self.objectives = {name: self.objectives[name] for name in known if name in self.objectives}
-        if MAIN_HEAD not in self.objectives:
-            raise ValueError(
-                f"objectives: expected {MAIN_HEAD!r}, the main task, found {list(self.objectives)}"
-            )
+        listed = list(self.objectives)
+        if MAIN_HEAD not in listed:
+            raise ValueError(f"objectives: expected {MAIN_HEAD!r}, the main task, found {listed}")
         for name, setting in part_settings().items():
-            if setting.reads is not None and getattr(self, name) and setting.reads not in self.objectives:
-                listed = list(self.objectives)
-                raise ValueError(
-                    f"{name}: expected {setting.reads!r}, which it reads, among the objectives, found"
-                    f" {listed}"
-                )
+            if setting.reads is not None and getattr(self, name) and setting.reads not in listed:
+                wanted = f"{setting.reads!r}, which it reads, among the objectives"
+                raise ValueError(f"{name}: expected {wanted}, found {listed}")
         if not any(self.objectives.values()):
             raise ValueError(f"objectives: expected a weight > 0 for at least one, found {self.objectives}")
         fewest, most, found = fusion.fewest_towers, fusion.most_towers, len(self.vision_towers)
@@ -284,7 +260,7 @@ class MMNERConfig(PreTrainedConfig):
         if not isinstance(config_dict, dict):
             raise TypeError(f"config: expected a mapping of settings, found {type(config_dict).__name__}")
         own = {*get_annotations(MMNERConfig), *part_settings(), "label2id"}
-        config_dict = _known_part(_without_windows(config_dict), _known_keys(cls) | own, "config")
+        config_dict = _known_part(config_dict, _known_keys(cls) | own, "config")
         if towers := config_dict.get("vision_towers"):
             _check_towers(towers)
             known = _known_keys(VisionTowerConfig)
@@ -308,17 +284,6 @@ class MMNERConfig(PreTrainedConfig):
         return super().from_dict(config_dict | overrides, **kwargs)
 
 
-def _without_windows(settings: dict[str, Any]) -> dict[str, Any]:
-    """A saved config without what version 0.1 said in it of long texts."""
-    if (window := settings.get("text_window")) is not None:
-        warnings.warn(
-            f"config: text_window {window} of version 0.1 is not read; the processor lays out long texts:"
-            f" load it with model_max_length={window} and save it again",
-            stacklevel=4,
-        )
-    return {key: value for key, value in settings.items() if key not in _OF_VERSION_0_1}
-
-
 def _known_part(settings: dict[str, Any], known: set[str], place: str) -> dict[str, Any]:
     """The settings with known keys; a warning names the others."""
     if unknown := sorted(key for key in set(settings) - known if not key.startswith("_")):
@@ -336,22 +301,9 @@ def _known_keys(config_class: type[PreTrainedConfig]) -> set[str]:
 
 def _refuse_unknown(config: PreTrainedConfig, given: dict[str, Any], own: set[str]) -> None:
     """Raises TypeError where transformers has made an attribute of a key that nobody knows."""
-    unknown = sorted(
-        key
-        for key in given.keys() & vars(config).keys() - _known_keys(type(config))
-        if not key.startswith("_")
-    )
-    if unknown:
+    unknown = given.keys() & vars(config).keys() - _known_keys(type(config))
+    if unknown := sorted(key for key in unknown if not key.startswith("_")):
         raise TypeError(f"{type(config).__name__}: unknown keys {unknown}; its own keys are {sorted(own)}")
-
-
-def _check_types(config: PreTrainedConfig, config_class: type[PreTrainedConfig]) -> None:
-    """Raises TypeError for a field whose value does not fit its annotation."""
-    for name, hint in get_annotations(config_class).items():
-        if not fits_type(value := getattr(config, name), hint):
-            raise TypeError(
-                f"{config_class.__name__} {name}: expected {describe_type(hint)}, found {value!r}"
-            )
 
 
 def _as_list(values: Any) -> Any:
@@ -371,9 +323,8 @@ def _check_label_map(name: str, given: Any) -> None:
 
 def _check_towers(given: Any) -> None:
     """Raises TypeError where it is no list of mappings with names for keys."""
-    if not isinstance(given, (list, tuple)) or not all(
-        isinstance(tower, dict) and all(isinstance(key, str) for key in tower) for tower in given
-    ):
+    towers = given if isinstance(given, (list, tuple)) else [None]
+    if not all(isinstance(tower, dict) and all(isinstance(key, str) for key in tower) for tower in towers):
         raise TypeError(f"MMNERConfig vision_towers: expected a list of mappings, found {given!r:.200}")
 
 

@@ -162,15 +162,13 @@ class CRF(TorchCRF):
         scores, rules = self._scores(barred=True), self._rules(mask.device)
         found = posterior(emissions, mask, scores)
         flat_tags, flat_mask = tags.masked_fill(~mask, 0).flatten(), mask.flatten()
-        places = (rules.in_entity[flat_tags] & flat_mask).nonzero()[
-            :, 0
-        ]  # shape: (N,), of the words in spans, text after text
+        # shape: (N,), of the words in spans, text after text
+        places = (rules.in_entity[flat_tags] & flat_mask).nonzero()[:, 0]
         following = (places + 1).clamp(max=len(flat_mask) - 1)
         own = flat_tags.index_select(0, places)
         # How probable it is to move on as the span does; 1 from a text's last word.
-        onwards = scores.moves.index_select(0, own) + found.ahead.flatten(0, 1).index_select(
-            0, following
-        )  # shape: (N, L)
+        # shape: (N, L)
+        onwards = scores.moves.index_select(0, own) + found.ahead.flatten(0, 1).index_select(0, following)
         as_span = rules.goes_on_as.index_select(0, flat_tags.index_select(0, following))
         goes_on = flat_mask.index_select(0, following) & ((places + 1) % mask.shape[1] != 0)
         onwards = (onwards.softmax(-1) * as_span).sum(-1).where(goes_on, 1.0).log()

@@ -39,9 +39,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, *, dropout: float, context_width: int | None = None) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(
-                f"attention: expected a width that is a multiple of its {heads} heads, found {width}"
-            )
+            raise ValueError(f"attention: expected a width that {heads} heads divide evenly, found {width}")
         self.heads = heads
         self.dropout = dropout
         self.query = nn.Linear(width, width)
@@ -58,11 +56,8 @@ class Attention(nn.Module):
             (B, Q, D), and the weights (B, Q, K), mean over heads, where asked for. A row of `mask` that is
             all False gives finite values of no meaning, never NaN.
         """
-        queries, keys, values = (
-            self._split(self.query(query)),
-            self._split(self.key(context)),
-            self._split(self.value(context)),
-        )
+        queries = self._split(self.query(query))
+        keys, values = self._split(self.key(context)), self._split(self.value(context))
         # Half the lowest finite score rather than -inf: a masked key still weighs exactly 0 beside any other,
         # and a row that is masked throughout stays finite in each implementation, also when scores are added
         # to it in half precision.
@@ -71,14 +66,12 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
-            scores = queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5 + bias
-            weights = scores.softmax(-1)
+            weights = (queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5 + bias).softmax(-1)
             mixed = nn.functional.dropout(weights, dropout) @ values
             weights = weights.mean(1)
         else:
-            mixed = nn.functional.scaled_dot_product_attention(
-                queries, keys, values, attn_mask=bias, dropout_p=dropout
-            )
+            attend = nn.functional.scaled_dot_product_attention
+            mixed = attend(queries, keys, values, attn_mask=bias, dropout_p=dropout)
         return self.output(mixed.transpose(1, 2).flatten(2)), weights
 
     def _split(self, states: Tensor) -> Tensor:
@@ -119,10 +112,8 @@ class TransformerLayer(GradientCheckpointingLayer):
         """
         if torch.compiler.is_exporting() or words.shape[1] <= MOST_WORDS:
             return self(words, words, mask=mask)[0]
-        texts = [self._in_windows(text[present][None]) for text, present in zip(words, mask, strict=True)]
-        return torch.cat(
-            [nn.functional.pad(text, (0, 0, 0, words.shape[1] - text.shape[1])) for text in texts]
-        )
+        texts = [self._in_windows(text[present][None])[0] for text, present in zip(words, mask, strict=True)]
+        return torch.stack([nn.functional.pad(text, (0, 0, 0, words.shape[1] - len(text))) for text in texts])
 
     def _in_windows(self, words: Tensor) -> Tensor:
         """(1, W, D) `over_words` of one text."""
@@ -132,14 +123,12 @@ class TransformerLayer(GradientCheckpointingLayer):
         firsts = window_starts(length, capacity)
         everywhere = torch.ones(1, capacity, dtype=torch.bool, device=words.device)
         parts = (words[:, first : first + capacity] for first in firsts.tolist())
-        windows = torch.cat(
-            [self(part, part, mask=everywhere[:, : part.shape[1]])[0] for part in parts]
-        )  # shape: (K, N, D)
+        # shape: (K, N, D)
+        windows = torch.cat([self(part, part, mask=everywhere[:, : part.shape[1]])[0] for part in parts])
         best = best_windows(np.arange(length), firsts, length=length, capacity=capacity)
-        rows, places = (
-            torch.from_numpy(index).to(words.device) for index in (best, np.arange(length) - firsts[best])
-        )
-        return windows[rows, places][None]
+        places = np.arange(length) - firsts[best]
+        rows, columns = (torch.from_numpy(index).to(words.device) for index in (best, places))
+        return windows[rows, columns][None]
 
 
 class Fusion(ModelPart):
@@ -207,9 +196,8 @@ class CrossModalFusion(Fusion, part="cross-modal"):
         (picture,) = regions
         has_picture = picture.has_picture[:, None, None]
         rows = self.no_picture.expand(text.words.shape[0], 1, -1)
-        visual = torch.cat(
-            [rows, self.region_projection(picture.states).to(rows.dtype)], dim=1
-        )  # V, shape: (B, 1 + R, D)
+        # V, shape: (B, 1 + R, D)
+        visual = torch.cat([rows, self.region_projection(picture.states).to(rows.dtype)], dim=1)
         visual_mask = torch.cat([~has_picture[:, 0], picture.mask], dim=1)
 
         words = self.text_layer.over_words(text.words, mask=text.mask)
@@ -248,11 +236,9 @@ class CollaborationFusion(Fusion, part="collaboration"):
         self.width = width
         self.pooled = [tower.pooled for tower in config.vision_tower_configs()]
         self.readers = nn.ModuleList(
-            (
-                nn.Linear(channel, width)
-                if pooled
-                else Attention(width, widths.heads, dropout=config.dropout, context_width=channel)
-            )
+            nn.Linear(channel, width)
+            if pooled
+            else Attention(width, widths.heads, dropout=config.dropout, context_width=channel)
             for channel, pooled in zip(channels, self.pooled, strict=True)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in channels)
@@ -353,10 +339,8 @@ class AdaCANFusion(Fusion, part="adacan"):
         self.visual_attention, self.textual_attention = CoAttention(width), CoAttention(width)
         self.picture_map, self.text_map, self.filtered_map = (GlorotLinear(width, width) for _ in range(3))
         self.fusion_gate = GlorotLinear(2 * width, 1, bias=False)
-        self.word_filter, self.mixture_filter = (
-            GlorotLinear(width, width, bias=False),
-            GlorotLinear(width, width),
-        )
+        self.word_filter = GlorotLinear(width, width, bias=False)
+        self.mixture_filter = GlorotLinear(width, width)
         self.filtration_gate = GlorotLinear(2 * width, 1, bias=False)
 
     def forward(
@@ -372,19 +356,15 @@ class AdaCANFusion(Fusion, part="adacan"):
         visual = torch.tanh(self.region_projection(picture.states.to(words.dtype)))  # V, shape: (B, R, D)
         seen, weights = self.visual_attention(words, visual, mask=picture.mask)  # u, shape: (B, W, D)
         read, _ = self.textual_attention(seen, words, mask=text.mask)  # x, shape: (B, W, D)
-        picture_view, text_view = (
-            torch.tanh(self.picture_map(seen)),
-            torch.tanh(self.text_map(read)),
-        )  # p and q
-        gate = torch.sigmoid(
-            self.fusion_gate(torch.cat([picture_view, text_view], dim=-1))
-        )  # g, shape: (B, W, 1)
+        # p and q
+        picture_view, text_view = torch.tanh(self.picture_map(seen)), torch.tanh(self.text_map(read))
+        # g, shape: (B, W, 1)
+        gate = torch.sigmoid(self.fusion_gate(torch.cat([picture_view, text_view], dim=-1)))
         mixed = gate * picture_view + (1 - gate) * text_view  # m
         filtered = torch.cat([self.word_filter(words), self.mixture_filter(mixed)], dim=-1)
         let_through = torch.sigmoid(self.filtration_gate(filtered))  # s, shape: (B, W, 1)
-        kept = torch.where(has_picture, let_through * torch.tanh(self.filtered_map(mixed)), 0).to(
-            words.dtype
-        )  # r
+        # r
+        kept = torch.where(has_picture, let_through * torch.tanh(self.filtered_map(mixed)), 0).to(words.dtype)
         return FusionOutput(
             features=torch.cat([words, kept], dim=-1),
             gate=torch.where(has_picture, let_through, 0).expand_as(words),

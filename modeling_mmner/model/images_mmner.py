@@ -14,6 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 PICTURE_COLUMNS = ("image", "images")
 """The columns of a row that may hold pictures: one, or a list of them."""
 
+FEATURE_COLUMN = "image_features_"
+"""Begins the name of the column of a tower's ready-made features; its number follows."""
+
 # Named one by one: Pillow reads more, and for some of it (EPS) starts another program.
 FORMATS = (
     "JPEG",
@@ -118,6 +121,11 @@ def fetch_picture(url: str, *, timeout: float = 20.0) -> bytes:
     except (OSError, ValueError, HTTPException) as error:
         raise PictureError(f"picture {url}: expected to fetch it, found {error}") from error
     return bytes(content)
+
+
+def is_picture_column(name: str) -> bool:
+    """Whether a column holds pictures or features of theirs."""
+    return name in PICTURE_COLUMNS or name.startswith(FEATURE_COLUMN)
 
 
 def pictures_of(row: dict[str, Any]) -> list[Any]:

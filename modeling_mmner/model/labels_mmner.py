@@ -45,11 +45,8 @@ def check_labels(labels: Sequence[str]) -> None:
         ValueError: a label occurs twice, has no B-/I- prefix, a tab, a line break or a space at its end;
             ``O`` is missing, or all there is; an ``I-x`` has no ``B-x``.
     """
-    if (
-        not isinstance(labels, Sequence)
-        or isinstance(labels, str)
-        or not all(isinstance(label, str) for label in labels)
-    ):
+    is_list = isinstance(labels, Sequence) and not isinstance(labels, str)
+    if not is_list or not all(isinstance(label, str) for label in labels):
         raise TypeError(f"labels: expected a list of strings, found {labels!r:.200}")
     if len(set(labels)) != len(labels):
         twice = sorted({label for label in labels if list(labels).count(label) > 1})
@@ -205,14 +202,10 @@ def _symbol_end(text: str, start: int) -> int:
     if _is_regional_indicator(text[start]) and end < len(text) and _is_regional_indicator(text[end]):
         end += 1
     while end < len(text) and not text[end].isspace():
-        if (
-            _is_attached(text[end])
-            or _is_skin_tone(text[end])
-            or (text[end - 1] == _ZERO_WIDTH_JOINER and unicodedata.category(text[end]) in ("So", "Sm"))
-        ):
-            end += 1
-        else:
+        is_joined = text[end - 1] == _ZERO_WIDTH_JOINER and unicodedata.category(text[end]) in ("So", "Sm")
+        if not (is_joined or _is_attached(text[end]) or _is_skin_tone(text[end])):
             break
+        end += 1
     return end
 
 

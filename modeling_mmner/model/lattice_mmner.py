@@ -115,28 +115,24 @@ def _scaled_sums(emissions: Tensor, mask: Tensor, scores: TagScores, *, spread: 
         spread: by how many logarithms a sum may change from word to word; it is brought back to 1 before it
             is no number.
     """
-    emissions, mask, scores = _precise(
-        emissions.transpose(0, 1), mask.T, scores
-    )  # words first, as they are read
+    # Words first, as they are read.
+    emissions, mask, scores = _precise(emissions.transpose(0, 1), mask.T, scores)
     (length, batch, _), last = emissions.shape, mask.sum(0).sub_(1).clamp_(min=0)
     places, texts = torch.arange(length, device=mask.device)[:, None], torch.arange(batch, device=mask.device)
-    opposite = (
-        torch.where(mask, last - places, places) * (2 * batch) + texts
-    )  # row numbers in the tables below; shape: (W, B)
+    # Row numbers in the tables below; shape: (W, B)
+    opposite = torch.where(mask, last - places, places) * (2 * batch) + texts
     highest = emissions.amax(-1, keepdim=True)
     weights, before, after = emissions.new_empty(3, length, 2, batch, emissions.shape[2])
     torch.exp(emissions - highest, out=weights[:, 0])
     weights[:, 1] = _rows(weights, opposite)
     start, moves, end = (given.exp() for given in scores)
-    before[0] = torch.stack([start, end])[
-        :, None
-    ]  # what comes before a word's own weight, which `after` has with it
+    # What comes before a word's own weight, which `after` has with it.
+    before[0] = torch.stack([start, end])[:, None]
     both = torch.stack([moves, moves.T])  # shape: (2, L, L)
     totals = emissions.new_ones(length, 2, batch, 1)
     every, previous = max(1, int(min(8.0, _WIDEST / max(spread, 1.0)))), None
-    for place, (came, weight, here) in enumerate(
-        zip(before.unbind(), weights.unbind(), after.unbind(), strict=True)
-    ):
+    steps = zip(before.unbind(), weights.unbind(), after.unbind(), strict=True)
+    for place, (came, weight, here) in enumerate(steps):
         if previous is not None:
             torch.bmm(previous, both, out=came)
         torch.mul(came, weight, out=here)
@@ -172,9 +168,8 @@ class _NegativeLogLikelihood(torch.autograd.Function):
         sums = _scaled_sums(emissions, mask, scores, spread=spread)
         ctx.save_for_backward(tags, mask, *sums[:-1])
         loss = sums.log_total - _path_score(emissions, tags, mask, scores, last=sums.last)
-        return (
-            loss.clamp_(min=0.0).masked_fill_(~mask[:, 0], 0.0).to(emissions.dtype)
-        )  # below 0 by rounding alone
+        # It is below 0 by rounding alone.
+        return loss.clamp_(min=0.0).masked_fill_(~mask[:, 0], 0.0).to(emissions.dtype)
 
     @staticmethod
     @once_differentiable

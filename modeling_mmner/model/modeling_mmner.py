@@ -30,20 +30,10 @@ _NO_LABELS = (
     " compute_loss_func the Trainer keeps them back and would put another loss in the place of the CRF's:"
     " leave these out. To predict, call model.eval() first, or torch.no_grad() to keep dropout"
 )
-# The names that version 0.1 gave to weights, and those of today.
-_RENAMED = {
-    r"^classifier\.": "heads.crf.classifier.",
-    r"^crf\.": "heads.crf.crf.",
-    r"^objectives\.boundary\.": "heads.boundary.",
-}
-_WHERE_TO_LOAD = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "subfolder",
-    "token",
+_WHERE_TO_LOAD = frozenset(
+    """
+    cache_dir force_download local_files_only proxies revision subfolder token
+    """.split()  # noqa: SIM905
 )
 
 
@@ -109,16 +99,12 @@ class MMNERPreTrainedModel(PreTrainedModel):
         where its size is the same: the classifiers, the CRFs and the entity centres.
         """
         kwargs.setdefault("use_safetensors", True)  # a pickle runs what its maker likes
-        kwargs["key_mapping"] = _RENAMED | (kwargs.get("key_mapping") or {})
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         # Weights given as a state dict have no labels to compare, and an adapter brings its own layers.
-        if (
-            kwargs.get("ignore_mismatched_sizes")
-            and pretrained_model_name_or_path
-            and not model._hf_peft_config_loaded
-        ):
-            where = {key: kwargs[key] for key in _WHERE_TO_LOAD if key in kwargs}
+        is_checkpoint = pretrained_model_name_or_path and not model._hf_peft_config_loaded
+        if kwargs.get("ignore_mismatched_sizes") and is_checkpoint:
+            where = {key: kwargs[key] for key in _WHERE_TO_LOAD & kwargs.keys()}
             saved = type(model.config).from_pretrained(pretrained_model_name_or_path, **where)
             if saved.labels != model.config.labels:
                 model.reset_label_layers()
@@ -165,8 +151,6 @@ class MMNERPreTrainedModel(PreTrainedModel):
 
         entry = "modeling_mmner.MMNERForTokenClassification"
         self.config.auto_map = {"AutoModel": entry} | (getattr(self.config, "auto_map", None) or {})
-        # A model of version 0.1 is saved under the names of today, not under those that it was loaded by.
-        kwargs.setdefault("save_original_format", False)
         impl = f"pipeline_mmner.{MultimodalNERPipeline.__name__}"
         self.config.custom_pipelines = {
             "multimodal-ner": {"impl": impl, "pt": ["AutoModelForTokenClassification"]}
@@ -184,10 +168,8 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
     def __init__(self, config: MMNERConfig) -> None:
         super().__init__(config)
         self.text_tower = TextTower.named(config.text_tower)(config)
-        self.vision_towers = cast(
-            Sequence[VisionTower],
-            nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs()),
-        )
+        towers = nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs())
+        self.vision_towers = cast(Sequence[VisionTower], towers)
         widths = Widths(
             text=self.text_tower.width,
             channels=tuple(tower.channels for tower in self.vision_towers),
@@ -196,9 +178,8 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         self.fusion = Fusion.named(config.fusion)(config, widths)
         widths = replace(widths, features=self.fusion.width)
         heads = {name: Head.named(name)(config, widths) for name in config.objectives if name in HEADS}
-        others = {
-            name: Objective.named(name)(config, widths) for name in config.objectives if name not in HEADS
-        }
+        losses = [name for name in config.objectives if name not in HEADS]
+        others = {name: Objective.named(name)(config, widths) for name in losses}
         check_reading(heads)
         self.heads = cast(Mapping[str, Head], nn.ModuleDict(heads))
         self.objectives = cast(Mapping[str, Objective], nn.ModuleDict(others))
@@ -265,23 +246,22 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             **cast(Any, words | pictures),
             character_ids=character_ids,
             labels=labels,
-            need_weights=bool(
-                self.config.output_attentions if output_attentions is None else output_attentions
-            ),
+            need_weights=self.config.output_attentions if output_attentions is None else output_attentions,
         )
-        for name in self._wanted_heads(with_losses=labels is not None):
-            self.run_head(name, context)
+        weights = self.config.objectives
+        for name in self.heads:
+            if name == MAIN_HEAD or (labels is not None and weights[name] > 0):
+                self.run_head(name, context)
         losses = {} if labels is None else self._losses(context)
-        emissions = context.emissions[MAIN_HEAD]
-        tags, scores = (None, None) if self.training else self._decode(emissions, context.text.mask)
+        emissions, mask, tags, scores = context.emissions[MAIN_HEAD], context.text.mask, None, None
+        if not self.training:
+            tags = self.crf.decode_batch(emissions, mask=mask)
+            scores = self.crf.span_scores(emissions, tags, mask=mask)
+        weighted = [weights[name] * part for name, part in losses.items()]
         # All at once: an output's keys are in the order in which they were set, and the loss must come first
         # in a tuple.
         output = MMNEROutput(
-            loss=(
-                torch.stack([self.config.objectives[name] * part for name, part in losses.items()]).sum()
-                if losses
-                else None
-            ),
+            loss=torch.stack(weighted).sum() if weighted else None,
             losses=losses or None,
             logits=emissions,
             tags=tags,
@@ -289,9 +269,8 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             gate=context.fused.gate if output_gate else None,
             attentions=context.fused.attention,
         )
-        return (
-            output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
-        )
+        is_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if is_dict else output.to_tuple()
 
     def encode(
         self,
@@ -316,9 +295,13 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 " cannot place words; use pipeline('multimodal-ner', ...) or processor(...), model(...),"
                 " processor.post_process_entities(...)"
             )
-        words = {"word_starts": word_starts, "word_mask": word_mask.bool()}
         text = self._read_text(
-            input_ids, attention_mask, words, token_type_ids=token_type_ids, character_ids=character_ids
+            input_ids,
+            torch.ones_like(input_ids) if attention_mask is None else attention_mask,
+            token_type_ids,
+            character_ids,
+            word_starts=word_starts,
+            word_mask=word_mask.bool(),
         )
         regions = self._regions(len(word_mask), pixel_values, image_mask, image_features)
         return Context(text, regions, self.fusion(text, regions, need_weights=need_weights), labels)
@@ -326,25 +309,19 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
     def _read_text(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor | None,
-        words: dict[str, Tensor],
-        *,
+        attention_mask: Tensor,
         token_type_ids: Tensor | None,
         character_ids: Tensor | None,
+        **words: Tensor,
     ) -> TextStates:
         """The text tower's states, from those of the inputs that it reads."""
         name, row = self.config.text_tower, TEXT_TOWERS[self.config.text_tower]
-        windows = [input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask]
         if token_type_ids is not None:
             if not row.has_encoder:
                 raise ValueError(
                     f"forward: expected no token_type_ids with text tower {name!r}, which reads no context"
                 )
-            windows.append(token_type_ids)
-        if input_ids.dim() == 2:
-            windows = [tensor[:, None] for tensor in windows]
-        if token_type_ids is not None:
-            words["token_type_ids"] = windows.pop()
+            words["token_type_ids"] = _in_windows(token_type_ids)
         if row.reads_characters:
             if character_ids is None:
                 raise ValueError(
@@ -352,7 +329,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                     " make the inputs with the model's own MMNERProcessor"
                 )
             words["character_ids"] = character_ids
-        return self.text_tower(*windows, **words)
+        return self.text_tower(_in_windows(input_ids), _in_windows(attention_mask), **words)
 
     def _regions(
         self,
@@ -380,40 +357,28 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         if image_mask is None:
             image_mask = torch.ones(pictures.shape[:2], dtype=torch.bool, device=pictures.device)
         return [
-            (
-                tower(pixel_values, image_mask=image_mask.bool())
-                if feature is None
-                else tower.regions_of_posts(feature.to(tower.mean), image_mask.bool())
-            )
+            tower(pixel_values, image_mask=image_mask.bool())
+            if feature is None
+            else tower.regions_of_posts(feature.to(tower.mean), image_mask.bool())
             for tower, feature in zip(self.vision_towers, features, strict=True)
         ]
 
     def _check_features(self, features: Sequence[Tensor | None], pixel_values: Tensor | None) -> None:
-        if len(features) != len(self.vision_towers):
+        number = len(self.vision_towers)
+        if len(features) != number:
             raise ValueError(
-                f"image_features: expected one tensor for each of {len(self.vision_towers)} towers, found"
-                f" {len(features)}"
+                f"image_features: expected one tensor for each of {number} towers, found {len(features)}"
             )
         if (pixel_values is None) != all(feature is not None for feature in features):
             found = "both" if pixel_values is not None else "neither for one of the towers"
             raise ValueError(f"forward: expected pixel_values or image_features, found {found}")
         for tower, feature in zip(self.vision_towers, features, strict=True):
-            if feature is None:
-                continue
-            if not tower.frozen:
-                raise ValueError(
-                    "image_features: expected pixel_values for a tower that is trained, found ready-made"
-                    " features"
-                )
-            if feature.dim() != 4 or feature.shape[-1] != tower.channels:
-                raise ValueError(
-                    f"image_features: expected (B, N, M, {tower.channels}), found {tuple(feature.shape)}"
-                )
-
-    def _wanted_heads(self, *, with_losses: bool) -> list[str]:
-        """The heads whose emissions are wanted: the main one, and those whose loss is computed."""
-        weights = self.config.objectives
-        return [name for name in self.heads if name == MAIN_HEAD or (with_losses and weights[name] > 0)]
+            if feature is not None and not tower.frozen:
+                wanted = "pixel_values for a tower that is trained"
+                raise ValueError(f"image_features: expected {wanted}, found ready-made features")
+            if feature is not None and (feature.dim() != 4 or feature.shape[-1] != tower.channels):
+                wanted = f"(B, N, M, {tower.channels})"
+                raise ValueError(f"image_features: expected {wanted}, found {tuple(feature.shape)}")
 
     def run_head(self, name: str, context: Context) -> None:
         """Put a head's emissions into the context, after those that it reads."""
@@ -422,20 +387,20 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 self.run_head(needed, context)
             context.emissions[name] = self.heads[name](context)
 
-    def _decode(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The best tags (B, W), and the posterior (B, W) of each of their spans."""
-        tags = self.crf.decode_batch(emissions, mask=mask)
-        return tags, self.crf.span_scores(emissions, tags, mask=mask)
-
     def _losses(self, context: Context) -> dict[str, Tensor]:
         """The losses whose weight is not 0, by name and before weighting (eq. 13)."""
-        losses = {}
-        for name in (name for name, weight in self.config.objectives.items() if weight > 0):
-            if name in self.heads:
-                losses[name] = self.heads[name].loss(context.emissions[name], context)
-            else:
-                losses[name] = self.objectives[name](context)
-        return losses
+        wanted = [name for name, weight in self.config.objectives.items() if weight > 0]
+        return {
+            name: self.heads[name].loss(context.emissions[name], context)
+            if name in self.heads
+            else self.objectives[name](context)
+            for name in wanted
+        }
+
+
+def _in_windows(ids: Tensor) -> Tensor:
+    """(B, K, S), where (B, S) stands for one window each."""
+    return ids[:, None] if ids.dim() == 2 else ids
 
 
 MMNERForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")

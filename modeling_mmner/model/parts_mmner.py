@@ -58,13 +58,12 @@ class Setting:
         range.
         """
         if self.table is not None and value not in list(self.table):
-            raise TypeError(
-                f"{owner} {name}: expected one of {', '.join(map(repr, self.table))}, found {value!r}"
-            )
+            names = ", ".join(map(repr, self.table))
+            raise TypeError(f"{owner} {name}: expected one of {names}, found {value!r:.200}")
         if not fits_type(value, self.type):
-            raise TypeError(f"{owner} {name}: expected {describe_type(self.type)}, found {value!r}")
+            raise TypeError(f"{owner} {name}: expected {describe_type(self.type)}, found {value!r:.200}")
         if self.range is not None and value is not None and not self.range.holds(value):
-            raise ValueError(f"{name}: expected {self.range.words}, found {value}")
+            raise ValueError(f"{owner} {name}: expected {self.range.words}, found {value!r:.200}")
 
 
 @dataclass(frozen=True)
@@ -123,10 +122,18 @@ class FusionPart(Part):
 
 _WORD_SETTINGS: dict[str, Setting] = {
     "word_width": Setting(int, 100, "width of a word's embedding", POSITIVE),
-    "word_lstm_width": Setting(
-        int, 200, "width of a word's state, both directions of the BiLSTM together", EVEN
-    ),
+    "word_lstm_width": Setting(int, 200, "width of a word's state, both directions together", EVEN),
 }
+_CNN_SETTINGS: dict[str, Setting] = {
+    "character_cnn_width": Setting(int, 30, "width of a character in the character CNN", POSITIVE),
+    "character_filters": Setting(int, 30, "filters of the character CNN", POSITIVE),
+}
+_LSTM_SETTINGS: dict[str, Setting] = {
+    "character_lstm_width": Setting(int, 25, "width of a character and of its state, each way", POSITIVE)
+}
+_SENTENCE_VECTOR = Setting(
+    Literal["mean", "pooler"], "mean", "vector of a text: mean of its word states, or the encoder's pooler"
+)
 _HEADS = Setting(int | None, None, "attention heads of the fusion; none takes the text encoder's", POSITIVE)
 _RESNET: dict[str, Any] = {"backbone": "resnet152.tv_in1k"}
 _VGG: dict[str, Any] = {"backbone": "vgg16.tv_in1k"}
@@ -139,15 +146,7 @@ _CLIP_VIT: dict[str, Any] = {
 
 TEXT_TOWERS: dict[str, TextTowerPart] = {
     "transformer": TextTowerPart(
-        "any transformers encoder",
-        gives=("sentence",),
-        settings={
-            "sentence_vector": Setting(
-                Literal["mean", "pooler"],
-                "mean",
-                "vector of a text: mean of its word states, or the encoder's trained pooler",
-            )
-        },
+        "any transformers encoder", gives=("sentence",), settings={"sentence_vector": _SENTENCE_VECTOR}
     ),
     "bilstm": TextTowerPart(
         "word embeddings and a BiLSTM", gives=("sentence",), settings=_WORD_SETTINGS, has_encoder=False
@@ -155,25 +154,14 @@ TEXT_TOWERS: dict[str, TextTowerPart] = {
     "cnn-bilstm": TextTowerPart(
         "word embeddings, each joined by a CNN over the word's characters, and a BiLSTM",
         gives=("sentence",),
-        settings=_WORD_SETTINGS
-        | {
-            "character_cnn_width": Setting(
-                int, 30, "width of a character's embedding in the character CNN", POSITIVE
-            ),
-            "character_filters": Setting(int, 30, "filters of the character CNN", POSITIVE),
-        },
+        settings=_WORD_SETTINGS | _CNN_SETTINGS,
         has_encoder=False,
         reads_characters=True,
     ),
     "hbilstm": TextTowerPart(
         "word embeddings, each joined by a BiLSTM over the word's characters, and a BiLSTM",
         gives=("sentence",),
-        settings=_WORD_SETTINGS
-        | {
-            "character_lstm_width": Setting(
-                int, 25, "width of a character and of its state, each way", POSITIVE
-            )
-        },
+        settings=_WORD_SETTINGS | _LSTM_SETTINGS,
         has_encoder=False,
         reads_characters=True,
     ),
@@ -221,19 +209,11 @@ FUSIONS: dict[str, FusionPart] = {
 MAIN_HEAD = "crf"
 """The head whose emissions are the model's logits, and whose tags it gives."""
 
+_BOUNDARY_SHARE = Setting(
+    float, 0.0, "share of the converted boundary emissions in the tagging's", SHARE, reads="boundary"
+)
 HEADS: dict[str, Part] = {
-    MAIN_HEAD: Part(
-        "tagging by a CRF",
-        settings={
-            "boundary_share": Setting(
-                float,
-                0.0,
-                "share of the converted boundary emissions in those of the tagging",
-                SHARE,
-                reads="boundary",
-            )
-        },
-    ),
+    MAIN_HEAD: Part("tagging by a CRF", settings={"boundary_share": _BOUNDARY_SHARE}),
     "boundary": Part("entity boundary detection by a CRF of its own"),
 }
 
@@ -243,9 +223,7 @@ LOSSES: dict[str, Part] = {
         needs=("views",),
         settings={
             "contrastive_temperature": Setting(float, 0.1, "temperature of the contrastive loss", POSITIVE),
-            "contrastive_image_share": Setting(
-                float, 0.75, "share of image-to-text in the contrastive loss", SHARE
-            ),
+            "contrastive_image_share": Setting(float, 0.75, "share of image-to-text in that loss", SHARE),
         },
     ),
     "clustering": Part("clustering of entity words around the centres of their types", needs=("fused",)),
@@ -262,9 +240,7 @@ COMMON_SETTINGS: dict[str, Setting] = {
     "text_tower": Setting(str, "transformer", "how words are read", table=TEXT_TOWERS),
     "fusion": Setting(str, "cross-modal", "how pictures enter the words' features", table=FUSIONS),
     "dropout": Setting(float, 0.1, "share >= 0 and < 1", DROPOUT),
-    "objectives": Setting(
-        dict[str, float] | None, None, "loss weights, as name=weight,name=weight; others are kept"
-    ),
+    "objectives": Setting(dict[str, float] | None, None, "loss weights by name; others are kept"),
 }
 
 
@@ -295,7 +271,7 @@ def describe_type(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(describe_type(choice) for choice in get_args(hint))
     if get_origin(hint) is not None:
-        return str(hint).replace("typing.", "")
+        return f"{get_origin(hint).__name__}[{', '.join(map(describe_type, get_args(hint)))}]"
     return "nothing" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 

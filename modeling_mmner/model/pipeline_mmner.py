@@ -150,12 +150,12 @@ class MultimodalNERPipeline(Pipeline):
 
     def preprocess(self, input_: Any, **options: Any) -> Prediction:  # type: ignore[override]
         """A post, read, without its entities."""
-        read = PostReader(cast(Any, self.processor), **options)
-        return read.lay_out(read(input_))
+        return PostReader(cast(Any, self.processor), **options)(input_)
 
     def _forward(self, input_tensors: Any, **forward_parameters: Any) -> Any:
         predictor = BatchPredictor(self.model, PostReader(cast(Any, self.processor)))
-        outputs = predictor.run(predictor.collate([input_tensors])) if input_tensors.error is None else None
+        readable = predictor.lay_out([input_tensors])
+        outputs = predictor.run(predictor.collate(readable)) if readable else None
         return {"prediction": input_tensors, "outputs": outputs}
 
     def postprocess(  # type: ignore[override]
@@ -164,9 +164,8 @@ class MultimodalNERPipeline(Pipeline):
         """The entities of one post."""
         prediction, outputs = model_outputs["prediction"], model_outputs["outputs"]
         if outputs is not None:
-            BatchPredictor(self.model, PostReader(cast(Any, self.processor)), threshold=threshold).complete(
-                [prediction], outputs
-            )
+            reader = PostReader(cast(Any, self.processor))
+            BatchPredictor(self.model, reader, threshold=threshold).complete([prediction], outputs)
         return next(_entities(iter([prediction]), broken_posts=broken_posts))
 
 

@@ -106,29 +106,34 @@ def fetched(picture: Any, *, allow_urls: bool, timeout: float) -> Any:
     return picture
 
 
+def file_within(path: str | os.PathLike[str], folder: Path, *, follow_links: bool = False) -> Path | None:
+    """A file by its path, which may begin in the folder; None where there is none, or the path, or a link on
+    it, leads out of the folder.
+
+    Args:
+        follow_links: take a link that itself lies in the folder, wherever it leads.
+    """
+    root = folder.resolve()
+    try:
+        for found in (folder / path, Path(path).absolute()):
+            places = [found, found.parent] if follow_links else [found]
+            if found.is_file() and any(place.resolve().is_relative_to(root) for place in places):
+                return found
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, links in a circle
+        pass
+    return None
+
+
 def within(picture: Any, folder: Path) -> Any:
-    """A picture that is given by a path as that of a file in a folder, where a relative path may begin; any
-    other as it is.
+    """A picture that is given by a path as that of a file in a folder, see `file_within`; any other as it is.
 
     Raises:
-        PictureError: there is none, or the path, or a link on it, leads out of the folder.
+        PictureError: there is no such file.
     """
     given = picture.get("path") if isinstance(picture, Mapping) and picture.get("bytes") is None else picture
     if not isinstance(given, (str, os.PathLike)):
         return picture
-    root = folder.resolve()
-    try:
-        found = next(
-            (
-                path
-                for path in (root / given, Path(given))
-                if path.is_file() and path.resolve().is_relative_to(root)
-            ),
-            None,
-        )
-    except (OSError, ValueError, RuntimeError):  # a name that no file can have, links in a circle
-        found = None
-    if found is None:
+    if (found := file_within(given, folder)) is None:
         raise PictureError(
             f"picture {os.fspath(given)!s:.300}: expected a file in {folder}, found none; --image_dir names"
             " another"
@@ -160,7 +165,9 @@ def with_beside(post: Any, images: Any, context: Any, number: int = 1) -> Any:
     """A post with the pictures and the context given beside it."""
     if images is None and context is None:
         return post
-    row = dict(checked_post(as_row(post, number), number))
+    row = as_row(post, number)
+    if not isinstance(row, dict) or not {"text", "tokens"} & row.keys():
+        return row  # whoever reads it says what is wrong
     if images is not None:
         if pictures_of(row):
             raise PostError(f"post {number}: expected its pictures in the post or in images, found both")

@@ -8,18 +8,20 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .batching_mmner import CORES, ahead, of_like_size
-from .images_mmner import PictureError, load_picture, pictures_of
+from .images_mmner import PictureError, load_picture, pictures_of, square
 from .labels_mmner import IGNORED
 from .posts_mmner import PostError, as_row, checked_post, context_of, fetched, within
 from .processing_mmner import MMNERProcessor, Post
-from .windows_mmner import TextWindows
+from .ready_features_mmner import features_of, reads_pixels
+from .windows_mmner import LAID_OUT, TextWindows
 
 BrokenPictures = Literal["raise", "skip"]
 MAX_TOKENS = 8192
@@ -40,8 +42,7 @@ class Prediction:
     Attributes:
         id: the post's, if it has one.
         post: as it was read, its pictures as squares; None where it could not be read.
-        windows: its text, laid out for the model; None where it could not be read.
-        pictures: as they were given, where the reader has ready-made features of them.
+        windows: its text, once it is laid out for the model.
         error: why it could not be read.
         broken_pictures: why pictures of it were left out.
         entities: see `MMNERProcessor.post_process_entities`.
@@ -51,7 +52,6 @@ class Prediction:
     id: Any = None
     post: Post | None = None
     windows: TextWindows | None = None
-    pictures: list[Any] = field(default_factory=list)
     error: PostError | PictureError | None = None
     broken_pictures: list[str] = field(default_factory=list)
     entities: list[dict[str, Any]] = field(default_factory=list)
@@ -70,8 +70,6 @@ class PostReader:
             out.
         image_dir: folder that paths of pictures may not lead out of, for posts of strangers; None: any file
             is opened.
-        features: ready-made features of all pictures (the package's `PictureFeatures`), which then are not
-            even opened.
     """
 
     processor: MMNERProcessor
@@ -79,7 +77,6 @@ class PostReader:
     timeout: float = 20.0
     broken_pictures: BrokenPictures = "raise"
     image_dir: str | Path | None = None
-    features: Any = None
 
     def __call__(self, given: Any, *, number: int = 1) -> Prediction:
         """A post without its entities yet; `number`, from 1, names it in errors. An error in its place stays
@@ -90,35 +87,27 @@ class PostReader:
         read = Prediction(id=given.get("id") if isinstance(given, Mapping) else None)
         try:
             row = checked_post(as_row(given, number), number)
-            if self.features is not None:
-                read.pictures = pictures_of(row)
-            opens = self.processor.image_size is not None and (
-                self.features is None or self.features.needs_pixels
-            )
-            pictures = self._pictures(row, number, read.broken_pictures) if opens else []
+            features = features_of(row)
+            pictures = self._pictures(row, number, read.broken_pictures) if reads_pixels(features) else []
             text = row["text"] if row.get("text") is not None else row["tokens"]
             context = context_of(row, number) if self.processor.context_window is not None else None
-            (read.post,) = self.processor.read([text], [pictures], context=[context], whole_pictures=False)
+            (post,) = self.processor.read([text], context=[context])
+            read.post = post._replace(pictures=pictures, features=features)
         except (PostError, PictureError) as error:
             read.error = error
+        else:
+            read.windows = windows if isinstance(windows := row.get(LAID_OUT), TextWindows) else None
         return read
 
-    def lay_out(self, read: Prediction) -> Prediction:
-        """The same with its text laid out: by no thread, for the model would wait for Python while it makes
-        sub-tokens.
-        """
-        if read.post is not None:
-            (read.windows,) = self.processor.lay_out([read.post])
-        return read
-
-    def _pictures(self, row: dict[str, Any], number: int, broken: list[str]) -> list[Any]:
-        pictures = []
-        for picture in pictures_of(row):
+    def _pictures(self, row: dict[str, Any], number: int, broken: list[str]) -> list[Image.Image]:
+        """The pictures of a row as squares; none for a model of text alone."""
+        pictures: list[Image.Image] = []
+        for picture in pictures_of(row) if self.processor.image_size is not None else ():
             try:
                 given = fetched(picture, allow_urls=self.allow_urls, timeout=self.timeout)
-                pictures.append(
-                    load_picture(given if self.image_dir is None else within(given, Path(self.image_dir)))
-                )
+                if self.image_dir is not None:
+                    given = within(given, Path(self.image_dir))
+                pictures.append(square(load_picture(given), self.processor.image_size))
             except PictureError as error:
                 if self.broken_pictures == "raise":
                     text = f"post {number}: {error}; broken_pictures='skip' goes on without it"
@@ -142,6 +131,7 @@ class BatchPredictor:
             threads read as many more; False reads a stream no further than a batch.
         num_workers: processes that read posts in place of this one; a stream is read by one at most.
         threshold: in 0..1; entities with a lower score are left out.
+        with_entities: whether entities are named; False leaves it at the tags.
         autocast: makes the context in which the model runs.
 
     Raises:
@@ -155,6 +145,7 @@ class BatchPredictor:
     read_ahead: bool = False
     num_workers: int = 0
     threshold: float = 0.0
+    with_entities: bool = True
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def __post_init__(self) -> None:
@@ -168,60 +159,51 @@ class BatchPredictor:
             posts: a data set, a list, or any iterable of posts; this thread alone asks it for posts.
             first: the number by which errors name the first of them.
         """
-        with closing(self._each_read(posts, first)) as read:
-            while window := list(islice(read, self._window)):
-                for batch in self._batches(window):
+        sorted_posts = min(SORTED_BATCHES * self.batch_size, SORTED_POSTS) if self.read_ahead else 0
+        most = max(self.batch_size, sorted_posts)
+        with closing(self._each_read(posts, first, most)) as read:
+            while window := list(islice(read, most)):
+                readable = self.lay_out(window)
+                for batch in of_like_size(readable, size=_size, most=self.batch_size, bound=self.max_tokens):
                     self.complete(batch, self.run(self.collate(batch)))
                 yield from window
 
-    @property
-    def _window(self) -> int:
-        """Posts that are sorted together."""
-        return max(
-            self.batch_size, min(SORTED_BATCHES * self.batch_size, SORTED_POSTS) if self.read_ahead else 0
-        )
-
-    def _each_read(self, posts: Any, first: int) -> Generator[Prediction, None, None]:
-        """The posts, read, in their order."""
+    def _each_read(self, posts: Any, first: int, most: int) -> Generator[Prediction, None, None]:
+        """The posts, read, in their order, by threads that are at most so many ahead."""
         if not self.num_workers:
-            numbered, threads = (
-                enumerate(_each(posts), start=first),
-                READING_THREADS if self.read_ahead else 0,
+            numbered = enumerate(_each(posts), start=first)
+            threads = READING_THREADS if self.read_ahead else 0
+            yield from ahead(
+                lambda post: self.read(post[1], number=post[0]), numbered, threads=threads, most=most
             )
-            read = ahead(
-                lambda post: self.read(post[1], number=post[0]), numbered, threads=threads, most=self._window
-            )
-            yield from map(self.read.lay_out, read)
-        else:
-            indexed = is_indexed(posts)
-            kind = _IndexedPosts if indexed else _StreamedPosts
-            dataset: Dataset[Prediction] = kind(posts, self.read, first)
-            workers = (
-                self.num_workers if indexed else min(self.num_workers, 1)
-            )  # each would read the whole stream
-            own = (
-                torch.Generator()
-            )  # a loader draws a number, and training that is evaluated shall not miss it
-            loader = DataLoader(
-                dataset, batch_size=self.batch_size, num_workers=workers, collate_fn=list, generator=own
-            )
-            yield from chain.from_iterable(loader)
+            return
+        indexed = is_indexed(posts)
+        dataset = (_IndexedPosts if indexed else _StreamedPosts)(posts, self.read, first)
+        loader: DataLoader[Prediction] = DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers if indexed else 1,  # each would read the whole stream
+            collate_fn=list,
+            generator=torch.Generator(),  # or it draws a number that training, which is evaluated, misses
+        )
+        yield from chain.from_iterable(loader)
 
-    def _batches(self, window: list[Prediction]) -> Iterator[Sequence[Prediction]]:
-        """Those posts that could be read, in batches."""
-        readable = (prediction for prediction in window if prediction.windows is not None)
-        return of_like_size(readable, size=_size, most=self.batch_size, bound=self.max_tokens)
+    def lay_out(self, predictions: Iterable[Prediction]) -> list[Prediction]:
+        """Those posts that could be read, their texts laid out by one call of the tokenizer.
+
+        No thread does it, for the model would wait for Python while it makes sub-tokens.
+        """
+        readable = [prediction for prediction in predictions if prediction.post is not None]
+        missing = [prediction for prediction in readable if prediction.windows is None]
+        found = self.read.processor.lay_out([cast(Post, prediction.post) for prediction in missing])
+        for prediction, windows in zip(missing, found, strict=True):
+            prediction.windows = windows
+        return readable
 
     def collate(self, batch: Sequence[Prediction]) -> dict[str, Any]:
-        """The model's inputs of posts that could be read."""
+        """The model's inputs of posts that are laid out."""
         posts, windows = zip(*((prediction.post, prediction.windows) for prediction in batch), strict=True)
-        inputs = dict(self.read.processor.encode(posts, windows=windows))
-        features = self.read.features
-        return (
-            inputs
-            if features is None
-            else features.in_place_of_pixels(inputs, [each.pictures for each in batch])
-        )
+        return dict(self.read.processor.encode(posts, windows=windows))
 
     def run(self, inputs: dict[str, Any]) -> Any:
         """The model's output for the inputs of a batch."""
@@ -237,12 +219,13 @@ class BatchPredictor:
     def complete(self, batch: Sequence[Prediction], outputs: Any) -> None:
         """Put the tags and entities of a batch into its predictions."""
         processor = self.read.processor
-        entities = processor.post_process_entities(
-            outputs, [prediction.post for prediction in batch], threshold=self.threshold
-        )
-        for prediction, found, tags in zip(batch, entities, outputs["tags"].tolist(), strict=True):
-            prediction.entities = found
+        for prediction, tags in zip(batch, outputs["tags"].tolist(), strict=True):
             prediction.tags = [processor.labels[tag] for tag in tags if tag != IGNORED]
+        if self.with_entities:
+            posts = [prediction.post for prediction in batch]
+            entities = processor.post_process_entities(outputs, posts, threshold=self.threshold)
+            for prediction, found in zip(batch, entities, strict=True):
+                prediction.entities = found
 
 
 def _size(prediction: Prediction) -> int:
@@ -261,7 +244,7 @@ class _IndexedPosts(Dataset[Prediction]):
         return len(self.posts)
 
     def __getitem__(self, index: int) -> Prediction:
-        return self.read.lay_out(self.read(post_at(self.posts, index), number=index + self.first))
+        return self.read(post_at(self.posts, index), number=index + self.first)
 
 
 class _StreamedPosts(IterableDataset[Prediction]):
@@ -272,7 +255,7 @@ class _StreamedPosts(IterableDataset[Prediction]):
 
     def __iter__(self) -> Iterator[Prediction]:
         for number, post in enumerate(self.posts, start=self.first):
-            yield self.read.lay_out(self.read(post, number=number))
+            yield self.read(post, number=number)
 
 
 def is_indexed(posts: Any) -> bool:

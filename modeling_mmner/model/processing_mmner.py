@@ -6,6 +6,7 @@ post.
 
 import operator
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,20 +16,24 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, P
 from .configuration_mmner import MOST_PIXELS_A_SIDE, MMNERConfig
 from .images_mmner import PictureError, load_picture, square, square_pixels
 from .labels_mmner import IGNORED, Word, check_labels, check_word_rule, split_words, tags_to_spans
+from .ready_features_mmner import TowerFeatures, image_features, reads_pixels
 from .windows_mmner import TextWindows, WindowLayout
 
-_SETTINGS = frozenset(["labels", "image_size", "word_rule", "word_bytes", "context_window"])
+_LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
+_NUMBERS = ("word_bytes", "context_window", "image_size")
+_SETTINGS = frozenset(["labels", "word_rule", *_NUMBERS])
 
 
 class Post(NamedTuple):
     """A post as the model reads it: its text, the words that its tags belong to, its pictures, opened, as
-    RGB, its context.
+    RGB, its context, and ready-made features of its pictures, by tower.
     """
 
     text: str
     words: list[Word]
     pictures: Sequence[Image.Image] = ()
     context: str = ""
+    features: Sequence[TowerFeatures] = ()
 
 
 class MMNERProcessor(ProcessorMixin):
@@ -61,17 +66,7 @@ class MMNERProcessor(ProcessorMixin):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str] = (
-            "O",
-            "B-PER",
-            "I-PER",
-            "B-LOC",
-            "I-LOC",
-            "B-ORG",
-            "I-ORG",
-            "B-MISC",
-            "I-MISC",
-        ),
+        labels: Sequence[str] = _LABELS,
         image_size: int | None = 224,
         word_rule: str = "mmner-words-1",
         word_bytes: int | None = None,
@@ -84,16 +79,13 @@ class MMNERProcessor(ProcessorMixin):
             )
         check_labels(labels)
         check_word_rule(word_rule)
-        nothings = {"word_bytes": "characters", "context_window": "contexts", "image_size": "pictures"}
-        for (name, nothing), value in zip(
-            nothings.items(), (word_bytes, context_window, image_size), strict=True
-        ):
+        numbers = {"characters": word_bytes, "contexts": context_window, "pictures": image_size}
+        for (nothing, value), name in zip(numbers.items(), _NUMBERS, strict=True):
+            expected = f"{name}: expected a number > 0, or None for no {nothing}, found {value!r:.80}"
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise TypeError(
-                    f"{name}: expected a number > 0, or None for no {nothing}, found {value!r:.80}"
-                )
+                raise TypeError(expected)
             if value is not None and value < 1:
-                raise ValueError(f"{name}: expected a number > 0, or None for no {nothing}, found {value}")
+                raise ValueError(expected)
         if image_size is not None and image_size > MOST_PIXELS_A_SIDE:
             raise ValueError(f"image_size: expected at most {MOST_PIXELS_A_SIDE} pixels, found {image_size}")
         self.labels = list(labels)
@@ -121,27 +113,17 @@ class MMNERProcessor(ProcessorMixin):
             "trust_remote_code", False
         )  # or a folder whose tokenizer has code of its own asks at the terminal
         saved = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        return (
-            cls(saved.tokenizer, **{name: getattr(saved, name) for name in _SETTINGS} | settings)
-            if settings
-            else saved
-        )
+        if not settings:
+            return saved
+        return cls(saved.tokenizer, **{name: getattr(saved, name) for name in _SETTINGS} | settings)
 
     @property
     def model_input_names(self) -> list[str]:
         """What `__call__` returns."""
         types = [] if self.context_window is None else ["token_type_ids"]
         characters = [] if self.word_bytes is None else ["character_ids"]
-        return [
-            "input_ids",
-            "attention_mask",
-            *types,
-            "word_starts",
-            "word_mask",
-            *characters,
-            "pixel_values",
-            "image_mask",
-        ]
+        text = ["input_ids", "attention_mask", *types, "word_starts", "word_mask", *characters]
+        return [*text, "pixel_values", "image_mask"]
 
     def __call__(
         self,
@@ -235,13 +217,9 @@ class MMNERProcessor(ProcessorMixin):
         """The pictures of a post, given as None, one picture or a list of them (in which None is no
         picture).
         """
-        given = [
-            picture
-            for picture in (entry if isinstance(entry, (list, tuple)) else [entry])
-            if picture is not None
-        ]
+        given = entry if isinstance(entry, (list, tuple)) else [entry]
         try:
-            opened = [load_picture(picture) for picture in given]
+            opened = [load_picture(picture) for picture in given if picture is not None]
         except PictureError as error:
             raise PictureError(f"{place}{error}") from error
         size = self.image_size
@@ -268,21 +246,27 @@ class MMNERProcessor(ProcessorMixin):
             0 for the text. word_starts (B, W) int64, the index in 0..K*S-1 of each word's first sub-token in
             its text's windows laid side by side, and word_mask (B, W) bool. With `word_bytes`, character_ids
             (B, W, Y) int64, each word's bytes in UTF-8, plus 1, padded with 0. pixel_values (B, N, 3, H, W)
-            uint8 and image_mask (B, N) bool. With labels, labels (B, W) int64 padded with -100.
+            uint8 and image_mask (B, N) bool. With ready-made features, image_features, for each tower
+            (B, N, M, C) bfloat16 or None, and no pixel_values where no tower reads them. With labels, labels
+            (B, W) int64 padded with -100.
 
         Raises:
             ValueError: labels that do not fit the posts.
         """
         words = [[word.text for word in post.words] for post in posts]
-        data = self._placed(
-            words, self.lay_out(posts) if windows is None else windows, pad_to_multiple_of or 1
-        )
+        texts = self.lay_out(posts) if windows is None else windows
+        data = self._placed(words, texts, pad_to_multiple_of or 1)
         if self.word_bytes is not None:
             data["character_ids"] = self._character_array(words, most=self.word_bytes)
-        data |= self._pixel_arrays(posts)
         if labels is not None:
             data["labels"] = self._label_array(labels, words)
-        return BatchFeature(data, tensor_type=return_tensors)
+        features = image_features([post.features for post in posts])
+        batch = BatchFeature(
+            data | self._picture_arrays(posts, with_pixels=reads_pixels(features)), tensor_type=return_tensors
+        )
+        if features:
+            batch["image_features"] = features
+        return batch
 
     def post_process_entities(
         self, outputs: Any, text: Any, *, is_split_into_words: bool | None = None, threshold: float = 0.0
@@ -322,40 +306,49 @@ class MMNERProcessor(ProcessorMixin):
         entities = []
         for span in tags_to_spans([self.labels[tag] for tag in tags]):
             start, end = post.words[span.start].start, post.words[span.end - 1].end
-            entities.append(
-                {
-                    "entity_group": span.type,
-                    "score": scores[span.start],
-                    "word": post.text[start:end],
-                    "start": start,
-                    "end": end,
-                }
-            )
+            entity = {"entity_group": span.type, "score": scores[span.start], "word": post.text[start:end]}
+            entities.append(entity | {"start": start, "end": end})
         return entities
 
     def lay_out(self, posts: Sequence[Post]) -> list[TextWindows]:
         """The windows of each post."""
-        unknown = self.tokenizer.unk_token_id
-        if unknown is None:
-            unknown = self.tokenizer.mask_token_id if self.tokenizer.mask_token_id is not None else 0
+        tokenizer = self.tokenizer
+        substitutes = (tokenizer.unk_token_id, tokenizer.mask_token_id, 0)
+        unknown = next(token for token in substitutes if token is not None)
+        words = self._tokenized(
+            [[_encodable(word.text) for word in post.words] for post in posts], is_split_into_words=True
+        )
+        is_read = self.context_window is not None
+        contexts = self._tokenized([_encodable(post.context) if is_read else "" for post in posts])
         texts = []
-        words = [[word.text for word in post.words] for post in posts]
-        for post, pieces, context in zip(
-            posts, self._pieces(words), self._context_pieces(posts), strict=True
-        ):
-            ids: list[int] = []
-            starts = []
-            for word in range(len(post.words)):
-                starts.append(len(ids))
-                ids += pieces.get(word) or [unknown]
+        for post, (pieces, owners), (context, _) in zip(posts, words, contexts, strict=True):
+            by_word: list[list[int]] = [[] for _ in post.words]
+            for piece, owner in zip(pieces, owners, strict=True):
+                if owner is not None:
+                    by_word[owner].append(piece)
+            by_word = [found or [unknown] for found in by_word]  # a word that the tokenizer drops
+            starts = np.cumsum([0, *map(len, by_word)], dtype=np.int64)[:-1]
+            ids = list(chain.from_iterable(by_word))
             if not (ids or self._layout.before or self._layout.after):
                 ids = [unknown]  # an empty text is there, too
-            texts.append(
-                self._layout.lay_out(
-                    ids, np.array(starts, dtype=np.int64), context, context_window=self.context_window
-                )
-            )
+            texts.append(self._layout.lay_out(ids, starts, context, context_window=self.context_window))
         return texts
+
+    def _tokenized(self, texts: Sequence[Any], **options: Any) -> list[tuple[list[int], list[int | None]]]:
+        """The sub-token ids of each text, and the word that each is of; empty texts are not asked for."""
+        filled = [text for text in texts if text]
+        if not filled:
+            return [([], [])] * len(texts)
+        encoded = self.tokenizer(
+            filled,
+            add_special_tokens=False,
+            truncation=False,
+            return_attention_mask=False,
+            verbose=False,
+            **options,
+        )
+        found = ((ids, encoded.word_ids(row)) for row, ids in enumerate(encoded["input_ids"]))
+        return [next(found) if text else ([], []) for text in texts]
 
     def _placed(
         self, posts: list[list[str]], texts: Sequence[TextWindows], multiple: int
@@ -365,66 +358,23 @@ class MMNERProcessor(ProcessorMixin):
         """
         longest = max(len(row) for text in texts for row in text.rows)
         padded = -(-longest // multiple) * multiple
-        longest = padded if self._layout.window is None else max(longest, min(padded, self._layout.window))
+        longest = padded if self.window is None else max(longest, min(padded, self.window))
         shape = (len(texts), max(len(text.rows) for text in texts), longest)
-        input_ids, attention_mask = (
-            np.full(shape, self.tokenizer.pad_token_id or 0, np.int64),
-            np.zeros(shape, np.int64),
-        )
-        token_type_ids = np.zeros(shape, np.int64)
+        input_ids = np.full(shape, self.tokenizer.pad_token_id or 0, np.int64)
+        attention_mask, token_type_ids = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for number, text in enumerate(texts):
-            for window, (row, types) in enumerate(zip(text.rows, text.types, strict=True)):
+            for window, (row, start) in enumerate(zip(text.rows, text.context_starts, strict=True)):
                 input_ids[number, window, : len(row)] = row
                 attention_mask[number, window, : len(row)] = 1
-                token_type_ids[number, window, : len(row)] = types
+                token_type_ids[number, window, start : len(row)] = 1
+        starts = [text.word_windows * longest + text.word_places for text in texts]
         return {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             **({} if self.context_window is None else {"token_type_ids": token_type_ids}),
-            "word_starts": _padded(
-                [(text.word_windows * longest + text.word_places).tolist() for text in texts], 0
-            ),
+            "word_starts": _padded(starts, 0),
             "word_mask": _padded([[1] * len(words) for words in posts], 0).astype(bool),
         }
-
-    def _context_pieces(self, posts: Sequence[Post]) -> list[list[int]]:
-        """For each post the sub-token ids of its context."""
-        pieces: list[list[int]] = [[] for _ in posts]
-        filled = [index for index, post in enumerate(posts) if post.context]
-        if not filled or self.context_window is None:
-            return pieces
-        encoded = self.tokenizer(
-            [_encodable(posts[index].context) for index in filled],
-            add_special_tokens=False,
-            truncation=False,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        for index, ids in zip(filled, encoded["input_ids"], strict=True):
-            pieces[index] = list(ids)
-        return pieces
-
-    def _pieces(self, posts: list[list[str]]) -> list[dict[int, list[int]]]:
-        """For each post, the sub-token ids of each word by its index; a word that the tokenizer drops is
-        missing.
-        """
-        pieces: list[dict[int, list[int]]] = [{} for _ in posts]
-        filled = [index for index, words in enumerate(posts) if words]
-        if not filled:
-            return pieces
-        encoded = self.tokenizer(
-            [[_encodable(word) for word in posts[index]] for index in filled],
-            is_split_into_words=True,
-            add_special_tokens=False,
-            truncation=False,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        for row, index in enumerate(filled):
-            for piece, word in zip(encoded["input_ids"][row], encoded.word_ids(row), strict=True):
-                if word is not None:
-                    pieces[index].setdefault(word, []).append(piece)
-        return pieces
 
     def _character_array(self, posts: list[list[str]], *, most: int) -> np.ndarray:
         """(B, W, Y) character ids of posts given as words, at most so many a word."""
@@ -440,16 +390,18 @@ class MMNERProcessor(ProcessorMixin):
                 ids[row, place, : len(word)] = word.astype(np.int64) + 1
         return ids
 
-    def _pixel_arrays(self, posts: Sequence[Post]) -> dict[str, np.ndarray]:
-        """pixel_values and image_mask of posts."""
-        size = self.image_size or 1
-        most = 0 if self.image_size is None else max(len(post.pictures) for post in posts)
+    def _picture_arrays(self, posts: Sequence[Post], *, with_pixels: bool) -> dict[str, np.ndarray]:
+        """image_mask and, where they are read, pixel_values of posts."""
+        features = [next((found for found in post.features if found), ()) for post in posts]
+        counts = [len(post.pictures or found) for post, found in zip(posts, features, strict=True)]
+        size, most = self.image_size or 1, max(counts) if self.image_size is not None else 0
+        mask = np.arange(most) < np.array(counts)[:, None]
+        if not with_pixels:
+            return {"image_mask": mask}
         pixels = np.zeros((len(posts), most, 3, size, size), dtype=np.uint8)
-        mask = np.zeros((len(posts), most), dtype=bool)
         for row, post in enumerate(posts):
             for column, picture in enumerate(post.pictures[:most]):
                 pixels[row, column] = square_pixels(picture, size)
-                mask[row, column] = True
         return {"pixel_values": pixels, "image_mask": mask}
 
     def _label_array(self, labels: Sequence[Sequence[str | int]], posts: list[list[str]]) -> np.ndarray:
@@ -524,7 +476,7 @@ def _joined(words: Sequence[str]) -> Post:
     return Post(" ".join(words), placed)
 
 
-def _padded(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
+def _padded(rows: Sequence[Any], value: int) -> np.ndarray:
     """(B, longest) int64, with at least one column so that a batch of empty texts has a shape to compute
     with.
     """

@@ -114,9 +114,8 @@ class TransformerTower(TextTower, part="transformer"):
         words = words_of(states.flatten(1, 2), word_starts=word_starts, word_mask=word_mask)
         if pooled is None:
             return TextStates(words, word_mask, masked_mean(words, word_mask))
-        first = exists.sum(1).cumsum(0) - exists.sum(
-            1
-        )  # of each text's windows among all that exist; shape: (B,)
+        # The first of each text's windows among all that exist; shape: (B,)
+        first = exists.sum(1).cumsum(0) - exists.sum(1)
         return TextStates(words, word_mask, pooled[first])
 
     def _encoded(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -322,11 +321,8 @@ def encoder_window(encoder: nn.Module) -> int | None:
     """
     limit: int | None = getattr(encoder.config, "max_position_embeddings", None)
     for name, module in encoder.named_modules():
-        if (
-            name.endswith("position_embeddings")
-            and isinstance(module, nn.Embedding)
-            and module.padding_idx is not None
-        ):
+        is_table = name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
+        if is_table and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
     return limit if limit is not None and limit > 0 else None
 

@@ -39,9 +39,8 @@ class VisionTower(nn.Module):
         self.backbone = TimmWrapperModel(
             TimmWrapperConfig(architecture=config.backbone, do_pooling=False, model_args=config.backbone_args)
         )
-        if hasattr(
-            self.backbone.timm_model, "pre_logits"
-        ):  # VGG's layers after its last map, most of its weights
+        # VGG has layers after its last map, which hold most of its weights.
+        if hasattr(self.backbone.timm_model, "pre_logits"):
             self.backbone.timm_model.pre_logits = nn.Identity()
         self.channels: int = self.backbone.timm_model.num_features
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1))
@@ -134,9 +133,8 @@ class VisionTower(nn.Module):
             mask = image_mask[..., None].expand(states.shape[:3])
             return Regions(torch.where(mask[..., None], states, 0).flatten(1, 2), mask.flatten(1, 2))
         present = image_mask[..., None]
-        vectors = states.sum(2) / max(
-            states.shape[2], 1
-        )  # shape: (B, N, C); M is 0 where the whole batch has no picture
+        # shape: (B, N, C); M is 0 where the whole batch has no picture
+        vectors = states.sum(2) / max(states.shape[2], 1)
         total = torch.where(present, vectors, 0).sum(1, keepdim=True)
         return Regions(total / present.sum(1, keepdim=True).clamp(min=1), image_mask.any(1, keepdim=True))
 
@@ -154,9 +152,8 @@ class VisionTower(nn.Module):
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             pixels = nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
-        pixels = ((pixels - self.mean) / self.std).to(
-            self.backbone.dtype, memory_format=torch.channels_last
-        )  # convolves faster
+        # Channels last convolves faster.
+        pixels = ((pixels - self.mean) / self.std).to(self.backbone.dtype, memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone(pixels).last_hidden_state
         if features.dim() == 4:  # a map; (P, H, W, C) from Swin's kind, (P, C, H, W) from all others

@@ -10,6 +10,8 @@ from functools import cached_property
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+LAID_OUT = "laid_out"
+"""The key of a row for its `TextWindows`, where they were made before."""
 _NO_LIMIT = 10**9  # transformers says "no limit" by a huge `model_max_length`
 
 
@@ -18,15 +20,15 @@ class TextWindows:
     """A text laid out.
 
     Attributes:
-        rows: the K windows' sub-tokens with their special tokens.
-        types: for each of them 1 where it is the context's or the special token after it, 0 elsewhere.
+        rows: the K windows' sub-tokens with their special tokens, (S,) int32 each.
+        context_starts: for each window the place from which on it is the context's.
         word_windows: (W,) the window in which each word is read.
         word_places: (W,) the place of its first sub-token in that window.
         context_cut: sub-tokens at the context's end that are in no window.
     """
 
-    rows: list[list[int]]
-    types: list[list[int]]
+    rows: list[np.ndarray]
+    context_starts: list[int]
     word_windows: np.ndarray
     word_places: np.ndarray
     context_cut: int
@@ -108,26 +110,19 @@ class WindowLayout:
         """
         capacity = len(ids) if self.window is None else self.window - len(self.before) - len(self.after)
         firsts = window_starts(len(ids), capacity)
-        rows, types, most = [], [], 0
+        rows, context_starts, most = [], [], 0
+        between, after = self.separators if context else ([], self.after)
         for first in firsts.tolist():
             text = [*self.before, *ids[first : first + capacity]]
-            between, after = self.separators if context else ([], self.after)
-            room = (
-                None if self.window is None else max(0, self.window - len(text) - len(between) - len(after))
-            )
-            if seen := context[:context_window][:room]:
-                row = [*text, *between, *seen, *after]
-                own = len(text) + len(between)
-            else:
-                row = [*text, *self.after]
-                own = len(row)
-            rows.append(row)
-            types.append([0] * own + [1] * (len(row) - own))
+            room = None if self.window is None else max(0, self.window - len(text) - len(between + after))
+            seen = context[:context_window][:room]
+            row = [*text, *between, *seen, *after] if seen else [*text, *self.after]
+            rows.append(np.array(row, np.int32))
+            context_starts.append(len(text) + len(between) if seen else len(row))
             most = max(most, len(seen))
         windows = best_windows(starts, firsts, length=len(ids), capacity=capacity)
-        return TextWindows(
-            rows, types, windows, starts - firsts[windows] + len(self.before), len(context) - most
-        )
+        places = starts - firsts[windows] + len(self.before)
+        return TextWindows(rows, context_starts, windows, places, len(context) - most)
 
 
 def window_starts(length: int, capacity: int) -> np.ndarray:

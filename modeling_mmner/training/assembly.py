@@ -19,7 +19,7 @@ from transformers import (
 
 from ..model.configuration_mmner import MMNERConfig, VisionTowerConfig
 from ..model.modeling_mmner import MMNERForTokenClassification
-from ..model.parts_mmner import FUSIONS, needs_of, part_settings
+from ..model.parts_mmner import needs_of, part_settings
 from ..model.processing_mmner import MMNERProcessor
 from ..model.text_mmner import window_of, without_pooler
 from ..model.vision_mmner import VisionTower
@@ -49,12 +49,11 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
     if text_config is not None and (window := window_of(text_config)) is not None:
         tokenizer.model_max_length = min(window, tokenizer.model_max_length)
     sizes = [_tower_config(tower)["image_size"] for tower in settings.towers]
-    word_bytes = settings.word_bytes if settings.text_tower.reads_characters else None
     return MMNERProcessor(
         tokenizer,
         labels=labels,
         image_size=max(sizes, default=None),
-        word_bytes=word_bytes,
+        word_bytes=settings.word_bytes if settings.text_tower.reads_characters else None,
         context_window=settings.context_window if recipe.corpus.context is not None else None,
     )
 
@@ -86,15 +85,14 @@ def build_config(recipe: Recipe, processor: MMNERProcessor, *, sentence_vector: 
     Args:
         sentence_vector: for a recipe that does not say it.
     """
+    model, has_encoder = recipe.model, recipe.model.text_tower.has_encoder
     own = {
         "text_config": _text_config(recipe, processor.tokenizer),
-        "word_vocabulary": (
-            None if recipe.model.text_tower.has_encoder else word_vocabulary(processor.tokenizer)
-        ),
-        "vision_towers": [_tower_config(tower) for tower in recipe.model.towers],
+        "word_vocabulary": None if has_encoder else word_vocabulary(processor.tokenizer),
+        "vision_towers": [_tower_config(tower) for tower in model.towers],
         "id2label": dict(enumerate(processor.labels)),
     }
-    return MMNERConfig(**{"sentence_vector": sentence_vector} | recipe.model.config | own)
+    return MMNERConfig(**{"sentence_vector": sentence_vector} | model.config | own)
 
 
 def _text_config(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig | None:
@@ -143,10 +141,11 @@ def build_model(
     Args:
         with_frozen: False leaves those of frozen picture encoders to `load_tower`.
     """
-    encoder, has_pooler = None, False
-    if (name := recipe.model.text_encoder) is not None:
-        asked = recipe.model.config.get("sentence_vector") == "pooler"
-        encoder, has_pooler = _pretrained_encoder(name, with_pooler=asked or _reads_sentence(recipe))
+    settings, encoder, has_pooler = recipe.model, None, False
+    if (name := settings.text_encoder) is not None:
+        asked = settings.config.get("sentence_vector") == "pooler"
+        reads_sentence = "sentence" in needs_of(settings.fusion, settings.objectives)
+        encoder, has_pooler = _pretrained_encoder(name, with_pooler=asked or reads_sentence)
         if asked and not has_pooler:
             raise ValueError(
                 f"sentence_vector: expected a text encoder with a trained pooler, found none in {name}; use"
@@ -155,29 +154,28 @@ def build_model(
     config = build_config(recipe, processor, sentence_vector="pooler" if has_pooler else "mean")
     model = MMNERForTokenClassification(config)
     if encoder is not None:
-        wanted = model.text_tower.encoder.state_dict().keys()
-        weights = {name: tensor for name, tensor in encoder.state_dict().items() if name in wanted}
-        model.text_tower.encoder.load_state_dict(weights)
-    if (vectors := recipe.model.word_vectors) is not None:
-        load_vectors(model.text_tower.encoder, processor.tokenizer, vectors)
-    for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True):
-        if settings.has_weights and (with_frozen or not settings.frozen):
-            load_tower(tower, settings)
+        _copy_weights(encoder, model.text_tower.encoder)
+    if settings.word_vectors is not None:
+        load_vectors(model.text_tower.encoder, processor.tokenizer, settings.word_vectors)
+    for tower, source in zip(model.vision_towers, settings.towers, strict=True):
+        if source.has_weights and (with_frozen or not source.frozen):
+            load_tower(tower, source)
     return model
+
+
+def _copy_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:
+    """Put a module's weights into one that has the same layers, or fewer."""
+    wanted = target.state_dict().keys()
+    target.load_state_dict({name: weight for name, weight in source.state_dict().items() if name in wanted})
 
 
 def load_tower(tower: VisionTower, settings: TowerSettings) -> None:
     """Put the pretrained weights into a picture encoder; one that was let go of is made again."""
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # timm draws weights before it reads them: a run's numbers must not depend on that
+    # timm draws weights before it reads them: a run's numbers must not depend on that.
+    with torch.random.fork_rng(devices=[]):
         if tower.backbone is None:
             tower.backbone = VisionTower(tower.config).backbone
-        weights = _pretrained_backbone(settings).state_dict()
-    wanted = tower.backbone.timm_model.state_dict().keys()
-    tower.backbone.timm_model.load_state_dict(
-        {name: tensor for name, tensor in weights.items() if name in wanted}
-    )
+        _copy_weights(_pretrained_backbone(settings), tower.backbone.timm_model)
 
 
 def check_checkpoint(path: str) -> None:
@@ -201,14 +199,6 @@ def check_checkpoint(path: str) -> None:
         ) from error
 
 
-def _reads_sentence(recipe: Recipe) -> bool:
-    """Whether a part of the recipe's model reads the vector of the whole text."""
-    fusion = recipe.model.config.get("fusion", MMNERConfig.fusion)
-    return "sentence" in needs_of(
-        fusion, recipe.model.config.get("objectives") or FUSIONS[fusion].default_objectives
-    )
-
-
 def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Module, bool]:
     """A text encoder with its weights, and whether a trained pooler is among them; most checkpoints were
     saved without.
@@ -216,26 +206,21 @@ def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Modul
     Raises:
         ValueError: it cannot be read, or its weights are no safetensors.
     """
-    safe: dict[str, Any] = {
-        "trust_remote_code": False,
-        "use_safetensors": True,
-    }  # others' code and pickles run what they like
+    # Code and pickles of others would run what their maker likes.
+    safe: dict[str, Any] = {"trust_remote_code": False}
     try:
-        options = (
-            {} if with_pooler else without_pooler(AutoConfig.from_pretrained(name, trust_remote_code=False))
-        )
+        config = AutoConfig.from_pretrained(name, **safe)
+        safe |= {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
         encoder, loading = AutoModel.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, **safe, **options
+            name, **safe, **({} if with_pooler else without_pooler(config))
         )
     except Exception as error:  # a damaged file leads to anything
         raise ValueError(
             f"text_encoder {name}: expected the folder or Hub id of an encoder of transformers with weights"
             f" in safetensors, found {type(error).__name__}: {error!s:.500}"
         ) from error
-    has_pooler = getattr(encoder, "pooler", None) is not None and not any(
-        "pooler" in key for key in loading["missing_keys"]
-    )
-    return encoder, with_pooler and has_pooler
+    is_missing = any("pooler" in key for key in loading["missing_keys"])
+    return encoder, with_pooler and getattr(encoder, "pooler", None) is not None and not is_missing
 
 
 def pretrained_parts(model: MMNERForTokenClassification, recipe: Recipe) -> list[torch.nn.Module]:
@@ -285,9 +270,7 @@ def _pretrained_backbone(settings: TowerSettings) -> torch.nn.Module:
     """
     if settings.checkpoint:
         check_checkpoint(settings.checkpoint)
-    overlay: dict[str, Any] = (
-        {"pretrained_cfg_overlay": {"file": settings.checkpoint}} if settings.checkpoint else {}
-    )
-    return timm.create_model(
-        settings.model_name, pretrained=True, num_classes=0, **(settings.backbone_args or {}), **overlay
-    )
+    options: dict[str, Any] = dict(settings.backbone_args or {})
+    if settings.checkpoint:
+        options["pretrained_cfg_overlay"] = {"file": settings.checkpoint}
+    return timm.create_model(settings.model_name, pretrained=True, num_classes=0, **options)

@@ -31,6 +31,7 @@ from ..escaping import one_line
 from ..files import staged_folder, write_whole
 from ..model.modeling_mmner import MMNERForTokenClassification
 from .corpus import TrainingCorpus
+from .features import OFF
 from .progress import Progress
 from .recipes import PACE, PLACES, Recipe, differences, flat_settings
 from .run_folder import CHECKPOINTS, RunError
@@ -50,7 +51,7 @@ def run_settings(recipe: Recipe, corpus: TrainingCorpus, accelerator: Accelerato
         "mixed_precision": accelerator.mixed_precision,
         "device": accelerator.device.type,
         "processes": accelerator.num_processes,
-        "keeps_features": recipe.training.feature_cache != "off",  # in bfloat16
+        "keeps_features": recipe.training.feature_cache != OFF,  # in bfloat16
     }
     return json.loads(json.dumps(settings))
 

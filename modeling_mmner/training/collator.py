@@ -4,46 +4,93 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..model.images_mmner import pictures_of
+from datasets import Dataset
+
+from dataset_scripts.contexts import CONTEXT
+
+from ..model.images_mmner import PICTURE_COLUMNS, pictures_of
 from ..model.processing_mmner import MMNERProcessor
-from .features import PictureFeatures
+from ..model.ready_features_mmner import features_of, reads_pixels
+from ..model.windows_mmner import LAID_OUT, TextWindows
+
+
+@dataclass
+class LaidOutRows:
+    """Rows of a data set whose texts are laid out once, however often they are read.
+
+    Attributes:
+        rows: with their contexts in the column `context`, if any.
+        windows: of each row, see `MMNERProcessor.lay_out`.
+    """
+
+    rows: Dataset
+    windows: list[TextWindows]
+
+    @classmethod
+    def of(cls, processor: MMNERProcessor, rows: Dataset) -> "LaidOutRows":
+        """A data set's rows, laid out a thousand at a time."""
+        texts = rows.select_columns([name for name in ("tokens", CONTEXT) if name in rows.features])
+        windows: list[TextWindows] = []
+        for some in texts.iter(1000):
+            windows += processor.lay_out(processor.read(some["tokens"], context=some.get(CONTEXT)))
+        return cls(rows, windows)
+
+    @property
+    def lengths(self) -> list[int]:
+        """What each post takes of a batch: sub-tokens, context and special ones included; words, where the
+        text tower reads words.
+        """
+        return [windows.size for windows in self.windows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | str) -> Any:
+        row = self.rows[index]
+        return row if isinstance(index, str) else row | {LAID_OUT: self.windows[index]}
 
 
 @dataclass
 class MMNERCollator:
     """Makes a batch of rows with `tokens`, and optionally `image` or `images`, a context and `ner_tags`; pads
-    to the longest.
+    to the longest. Features of pictures that the rows bring (`with_features`) stand in their place, texts
+    that are laid out (`LaidOutRows`) are not laid out again.
 
     Attributes:
         processor: places the words, reads the pictures, and the contexts where it has a `context_window`.
         use_images: False leaves every picture out.
         context_column: the column of the contexts; None leaves every context out.
         pad_to_multiple_of: see `MMNERProcessor.__call__`.
-        features: those of the frozen picture encoders, which then need not run; see `PictureFeatures`.
     """
 
     processor: MMNERProcessor
     use_images: bool = True
-    context_column: str | None = "context"
+    context_column: str | None = CONTEXT
     pad_to_multiple_of: int | None = None
-    features: PictureFeatures | None = None
 
-    @property
-    def opens_pictures(self) -> bool:
-        """Whether pictures are opened to make a batch, for no feature of theirs stands for all of them."""
+    def opens_pictures(self, rows: Dataset) -> bool:
+        """Whether pictures are opened to make batches of a data set, since no features stand for all of
+        them.
+        """
         wanted = self.use_images and self.processor.image_size is not None
-        return wanted and (self.features is None or self.features.needs_pixels)
+        has_pictures = any(name in rows.features for name in PICTURE_COLUMNS)
+        return wanted and has_pictures and reads_pixels(features_of(rows[0]))
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """See `MMNERProcessor.__call__` and `PictureFeatures.inputs` for the tensors and their shapes."""
-        images = [pictures_of(row) for row in rows] if self.use_images else None
-        labels = [row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None
+        """See `MMNERProcessor.encode` for the tensors and their shapes."""
         context = [row.get(self.context_column) for row in rows] if self.context_column is not None else None
-        opened = images if self.opens_pictures else None
-        texts, padding = [row["tokens"] for row in rows], self.pad_to_multiple_of
-        batch = dict(
-            self.processor(texts, images=opened, context=context, labels=labels, pad_to_multiple_of=padding)
+        features = [features_of(row) if self.use_images else [] for row in rows]
+        images = [
+            pictures_of(row) if self.use_images and reads_pixels(towers) else []
+            for row, towers in zip(rows, features, strict=True)
+        ]
+        texts = [row["tokens"] for row in rows]
+        posts = self.processor.read(texts, images, context=context, whole_pictures=False)
+        return dict(
+            self.processor.encode(
+                [post._replace(features=towers) for post, towers in zip(posts, features, strict=True)],
+                windows=[row[LAID_OUT] for row in rows] if LAID_OUT in rows[0] else None,
+                labels=[row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None,
+                pad_to_multiple_of=self.pad_to_multiple_of,
+            )
         )
-        if self.features is None:
-            return batch
-        return self.features.in_place_of_pixels(batch, images or [[]] * len(rows))

@@ -29,6 +29,9 @@ from ..model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pi
 from ..model.processing_mmner import MMNERProcessor
 from .recipes import PEOPLE, CorpusSettings, load_recipe, recipe_names
 
+_ROW = "row"
+"""The column of each row's number in the whole split, while posts are left out."""
+
 
 @dataclass
 class TrainingCorpus(Corpus):
@@ -42,6 +45,8 @@ class TrainingCorpus(Corpus):
             known.
         facts: see `facts_of`.
         contexts: see `count_contexts`; empty where none are read.
+        whole: the splits before any post is left out, for which picture features are kept.
+        places: of each row of a split, in the whole one.
     """
 
     pictures: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -49,18 +54,16 @@ class TrainingCorpus(Corpus):
     chance: dict[str, float] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     contexts: dict[str, ContextCounts] = field(default_factory=dict)
+    whole: dict[str, Dataset] = field(default_factory=dict)
+    places: dict[str, list[int]] = field(default_factory=dict)
 
     def summary(self) -> CorpusSummary:
         """What the run's metrics say of the corpus."""
+        names = ("name", "version_name", "version", "overlap", "chance", "contexts")
         return CorpusSummary(
-            name=self.name,
-            version_name=self.version_name,
-            version=self.version,
+            **{name: getattr(self, name) for name in names},
             posts={split: len(rows) for split, rows in self.splits.items()},
             pictures={split: PictureCounts(**counts) for split, counts in self.pictures.items()},
-            overlap=self.overlap,
-            chance=self.chance,
-            contexts=self.contexts,
             **self.facts,
         )
 
@@ -70,15 +73,12 @@ class TrainingCorpus(Corpus):
         """
         found = hashlib.blake2b(json.dumps(self.labels).encode(), digest_size=8)
         for split, rows in self.splits.items():
-            texts = [
-                column
-                for column in ("id", "tokens", "ner_tags", "language", CONTEXT)
-                if column in rows.features
-            ]
-            pictures = [column for column in PICTURE_COLUMNS if column in rows.features]
+            known = rows.features.keys() & {"id", "tokens", "ner_tags", "language", CONTEXT}
             found.update(split.encode())
-            for post, row in zip(rows.select_columns(texts), rows.select_columns(pictures), strict=True):
-                found.update(json.dumps([post, [_size_of(picture) for picture in pictures_of(row)]]).encode())
+            for row in rows.select_columns([*known, *_picture_columns(rows)]):
+                sizes = [_size_of(picture) for picture in pictures_of(row)]
+                post = {name: row[name] for name in sorted(known)}
+                found.update(json.dumps([post, sizes]).encode())
         return found.hexdigest()
 
     def count_contexts(self, processor: MMNERProcessor) -> None:
@@ -87,8 +87,7 @@ class TrainingCorpus(Corpus):
         """
         for split, rows in self.splits.items() if processor.context_window is not None else ():
             present, cut = 0, 0
-            for first in range(0, len(rows), 1000):
-                chosen = rows[first : first + 1000]
+            for chosen in rows.select_columns(["tokens", CONTEXT]).iter(1000):
                 posts = processor.read(chosen["tokens"], context=chosen[CONTEXT])
                 present += sum(bool(post.context) for post in posts)
                 cut += sum(text.context_cut > 0 for text in processor.lay_out(posts))
@@ -100,21 +99,18 @@ def facts_of(settings: CorpusSettings) -> dict[str, Any]:
     for a widget, a generated sentence in each of its languages: real posts belong to their authors."""
     builder = BUILDERS.get(settings.dataset)
     examples = []
-    for language in (language for language in settings.languages if language in LANGUAGES):
+    for language in filter(LANGUAGES.__contains__, settings.languages):
         posts = (post.tokens for post in generate_posts(language, "test", 1) if len(set(post.tags)) > 3)
-        tokens = next(tokens for tokens in posts if all(token.isalpha() for token in tokens))
-        examples.append({"text": " ".join(tokens), "example_title": f"generated post ({language})"})
+        text = " ".join(next(tokens for tokens in posts if all(token.isalpha() for token in tokens)))
+        examples.append({"text": text, "example_title": f"generated post ({language})"})
     own = {} if builder is None else {"citation": builder.CITATION, "is_generated": builder.IS_GENERATED}
     return own | {"examples": examples, "context_writer": settings.context_writer or ""}
 
 
 def known_corpora() -> dict[str, CorpusSummary]:
     """What is known of the corpora of the package's recipes without opening them, by name."""
-    corpora = [load_recipe(name).corpus for name in recipe_names()]
-    return {
-        corpus.dataset: CorpusSummary(corpus.dataset, "", {}, {}, {}, {}, **facts_of(corpus))
-        for corpus in corpora
-    }
+    corpora = {corpus.dataset: corpus for corpus in (load_recipe(name).corpus for name in recipe_names())}
+    return {name: CorpusSummary(name, "", {}, {}, {}, {}, **facts_of(one)) for name, one in corpora.items()}
 
 
 def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
@@ -130,17 +126,23 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     for line in corpus.reading_report():
         print(one_line(line))
     if settings.test_dataset is not None:
-        _take_test_split(corpus, open_corpus(settings.test_dataset))
+        _take_test_split(corpus, settings.test_dataset)
     if missing := [split for split in SPLITS if split not in corpus.splits]:
         place = f"dataset {settings.dataset!r}"
         raise CorpusError(f"{place}: expected the splits {', '.join(SPLITS)}; {', '.join(missing)} not found")
-    corpus.splits = _in_languages({split: corpus.splits[split] for split in SPLITS}, settings)
+    if not settings.use_images:
+        corpus.splits = {split: _without_pictures(rows) for split, rows in corpus.splits.items()}
+    corpus.whole = {split: corpus.splits[split] for split in SPLITS}
+    numbered = {split: rows.add_column(_ROW, [*range(len(rows))]) for split, rows in corpus.whole.items()}
+    corpus.splits = _in_languages(numbered, settings)
     if settings.context is not None:
         corpus.splits = with_contexts(corpus.splits, settings.context, settings.context_file)
         _warn_of_writer(settings.context_writer)
     _leave_out_test_posts(corpus, settings)
     _keep_apart(corpus, settings)
     for split in SPLITS:
+        corpus.places[split] = corpus.splits[split][_ROW][:]
+        corpus.splits[split] = corpus.splits[split].remove_columns(_ROW)
         corpus.splits[split], corpus.pictures[split] = _with_good_pictures(
             corpus.splits[split], settings, split
         )
@@ -151,22 +153,23 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
 
 def _reading_options(settings: CorpusSettings) -> dict[str, Any]:
     """How the recipe wants raw files read; a single language is that of posts which do not say theirs."""
-    if (
-        settings.dataset in BUILDERS
-        and BUILDERS[settings.dataset].NEEDS_LANGUAGE
-        and len(settings.languages) == 1
-    ):
-        return {"language": settings.languages[0]} | settings.given()
-    return settings.given()
+    needs_language = settings.dataset in BUILDERS and BUILDERS[settings.dataset].NEEDS_LANGUAGE
+    only = {"language": settings.languages[0]} if needs_language and len(settings.languages) == 1 else {}
+    return only | settings.given()
 
 
-def _take_test_split(corpus: TrainingCorpus, other: Corpus) -> None:
-    """Replace the test split by that of another corpus, its tags by the ids of this one's labels."""
+def _test_split_of(name: str, setting: str) -> tuple[Corpus, Dataset]:
+    """Another corpus, and its test split."""
+    other = open_corpus(name)
     if "test" not in other.splits:
-        raise CorpusError(
-            f"test_dataset {other.name}: expected a test split, found {', '.join(other.splits)}"
-        )
-    rows, ids = other.splits["test"], {label: number for number, label in enumerate(corpus.labels)}
+        raise CorpusError(f"{setting} {name}: expected a test split, found {', '.join(other.splits)}")
+    return other, other.splits["test"]
+
+
+def _take_test_split(corpus: TrainingCorpus, name: str) -> None:
+    """Replace the test split by that of another corpus, its tags by the ids of this one's labels."""
+    other, rows = _test_split_of(name, "test_dataset")
+    ids = {label: number for number, label in enumerate(corpus.labels)}
     if unknown := sorted({other.labels[tag] for tags in rows["ner_tags"] for tag in tags} - set(ids)):
         raise CorpusError(
             f"test_dataset {other.name}: expected tags among {corpus.labels}, found {unknown}; rename the"
@@ -174,24 +177,17 @@ def _take_test_split(corpus: TrainingCorpus, other: Corpus) -> None:
         )
     if other.labels != corpus.labels:
         tags = [[ids[other.labels[tag]] for tag in tags] for tags in rows["ner_tags"]]
-        rows = rows.remove_columns("ner_tags").add_column(
-            "ner_tags", tags, feature=corpus.splits["train"].features["ner_tags"]
-        )
-    corpus.splits["test"] = rows
-    corpus.version["test"] = other.version["test"]
-    corpus.name, corpus.version_name = (
-        f"{corpus.name}, test {other.name}",
-        f"{corpus.version_name}, test {other.version_name}",
-    )
+        kind = corpus.splits["train"].features["ner_tags"]
+        rows = rows.remove_columns("ner_tags").add_column("ner_tags", tags, feature=kind)
+    corpus.splits["test"], corpus.version["test"] = rows, other.version["test"]
+    corpus.name += f", test {other.name}"
+    corpus.version_name += f", test {other.version_name}"
 
 
 def _in_languages(splits: dict[str, Dataset], settings: CorpusSettings) -> dict[str, Dataset]:
     """The rows in the recipe's languages (none named: all), and those whose language is unknown."""
     found = {split: rows["language"] for split, rows in splits.items()}
     known = set(chain(*found.values())) - {"unknown"}
-    wanted = dict.fromkeys(splits, settings.languages) | {
-        "test": settings.test_languages or settings.languages
-    }
     if not known:
         return splits
     if absent := sorted({*settings.languages, *settings.test_languages} - known):
@@ -200,11 +196,11 @@ def _in_languages(splits: dict[str, Dataset], settings: CorpusSettings) -> dict[
         )
     cut = {}
     for split, rows in splits.items():
-        names = {*wanted[split], "unknown"} if wanted[split] else known | {"unknown"}
-        kept = [index for index, language in enumerate(found[split]) if language in names]
+        wanted = (split == "test" and settings.test_languages) or settings.languages or sorted(known)
+        kept = [index for index, language in enumerate(found[split]) if language in {*wanted, "unknown"}]
         if not kept:
             raise CorpusError(
-                f"--languages: expected posts in {', '.join(wanted[split])} in the {split} split, found none"
+                f"--languages: expected posts in {', '.join(wanted)} in the {split} split, found none"
             )
         cut[split] = rows if len(kept) == len(rows) else rows.select(kept)
     return cut
@@ -213,13 +209,9 @@ def _in_languages(splits: dict[str, Dataset], settings: CorpusSettings) -> dict[
 def _leave_out_test_posts(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     """Leave those training posts out that are test posts of other corpora which the recipe names."""
     for name in settings.exclude_test_of:
-        other = open_corpus(name)
-        if "test" not in other.splits:
-            raise CorpusError(
-                f"exclude_test_of {name}: expected a test split, found {', '.join(other.splits)}"
-            )
+        other, test = _test_split_of(name, "exclude_test_of")
         train = corpus.splits["train"]
-        left_out = overlapping(train, other.splits["test"])
+        left_out = overlapping(train, test)
         corpus.splits["train"] = _without_rows(train, left_out)
         corpus.overlap[f"left out, test of {other.name}"] = len(left_out)
         print(
@@ -232,21 +224,21 @@ def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     """See to the training posts that occur in the validation or the test split, by id or by text."""
     train = corpus.splits["train"]
     found = {split: overlapping(train, corpus.splits[split]) for split in ("validation", "test")}
-    corpus.overlap |= {split: len(indices) for split, indices in found.items()} | {
-        "excluded": settings.exclude_overlap
-    }
+    counts = {split: len(indices) for split, indices in found.items()}
+    corpus.overlap |= counts | {"excluded": settings.exclude_overlap}
     if not any(found.values()):
         return
-    counts = ", ".join(f"{len(indices)} in the {split} split" for split, indices in found.items())
-    what = f"{corpus.name}: of {len(train)} training posts, by id or by text, {counts}"
+    where = ", ".join(f"{number} in the {split} split" for split, number in counts.items())
+    what = f"{corpus.name}: of {len(train)} training posts, by id or by text, {where}"
+    advice = f"{what}; --exclude_overlap leaves them out of training"
     if settings.exclude_overlap:
         left_out = {*found["validation"], *found["test"]}
         corpus.splits["train"] = _without_rows(train, left_out)
         print(f"{what}; left out of training: {len(left_out)}")
     elif settings.test_dataset is not None and found["test"]:
-        raise CorpusError(f"{what}; --exclude_overlap leaves them out of training")
+        raise CorpusError(advice)
     else:
-        warnings.warn(f"{what}; --exclude_overlap leaves them out of training", stacklevel=3)
+        warnings.warn(advice, stacklevel=3)
 
 
 def _warn_of_writer(writer: str | None) -> None:
@@ -273,6 +265,15 @@ def _without_rows(train: Dataset, left_out: Collection[int]) -> Dataset:
     return train.select([index for index in range(len(train)) if index not in dropped])
 
 
+def _picture_columns(rows: Dataset) -> list[str]:
+    return [column for column in PICTURE_COLUMNS if column in rows.features]
+
+
+def _without_pictures(rows: Dataset) -> Dataset:
+    """The rows with every picture withheld."""
+    return rows.remove_columns(_picture_columns(rows)).add_column("image", [None] * len(rows))
+
+
 def _with_good_pictures(
     rows: Dataset, settings: CorpusSettings, split: str
 ) -> tuple[Dataset, dict[str, int]]:
@@ -281,11 +282,7 @@ def _with_good_pictures(
 
     Once and for all, where the corpus is in `datasets`' own cache: there the answers are kept as well.
     """
-    if not settings.use_images:
-        columns = [column for column in PICTURE_COLUMNS if column in rows.features]
-        rows = rows.remove_columns(columns).add_column("image", [None] * len(rows))
-        return rows, {"present": 0, "missing": len(rows), "broken": 0}
-    columns = [column for column in PICTURE_COLUMNS if column in rows.features]
+    columns = _picture_columns(rows)
     states = rows.select_columns(columns).map(
         _states,
         batched=True,
@@ -295,28 +292,25 @@ def _with_good_pictures(
         desc=f"checking the pictures of {split}",
     )
     counts = {"present": 0, "missing": 0, "broken": 0} | Counter(states["state"])
-    problems = {
-        index: f"post {rows[index]['id']!r}: {row['problem']}"
-        for index, row in enumerate(states)
-        if row["state"] != "present"
-    }
-    if problems and settings.require_images:
+    problems = {index: row["problem"] for index, row in enumerate(states) if row["state"] != "present"}
+    if problems and settings.require_images and settings.use_images:
+        first = next(iter(problems))
         raise CorpusError(
             f"{split}: expected a readable picture for each post, found {counts['missing']} missing and"
-            f" {counts['broken']} broken; first: {next(iter(problems.values()))}; without --require_images"
-            " such posts are kept without their picture"
+            f" {counts['broken']} broken; first: post {rows[first]['id']!r}: {problems[first]}; without"
+            " --require_images such posts are kept without their picture"
         )
     return (_without_broken(rows, problems) if counts["broken"] else rows), counts
 
 
 def _without_broken(rows: Dataset, problems: dict[int, str]) -> Dataset:
     """The rows without those of their pictures that cannot be read; each is reported."""
-    columns = [column for column in PICTURE_COLUMNS if column in rows.features]
+    columns = _picture_columns(rows)
 
     def stripped(row: dict[str, Any], index: int) -> dict[str, Any]:
-        if index in problems and pictures_of(row):
-            print(f"kept without its broken picture: {problems[index]}")
-            good = [picture for picture in pictures_of(row) if _problem({"images": [picture]}) is None]
+        if index in problems and (pictures := pictures_of(row)):
+            print(f"kept without its broken picture: post {row['id']!r}: {problems[index]}")
+            good = [picture for picture in pictures if _problem([picture]) is None]
             row = {"image": good[0] if good else None, "images": good}
         return {column: row[column] for column in columns}
 
@@ -329,14 +323,14 @@ def _states(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[str]]
     Args:
         reader: what reads the pictures; another one may answer otherwise.
     """
-    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    found: dict[str, list[str]] = {"state": [], "problem": []}
-    for row, problem in zip(
-        rows, ahead(_problem, rows, threads=READING_THREADS, most=READ_AHEAD), strict=True
-    ):
-        found["state"].append("broken" if problem else "present" if pictures_of(row) else "missing")
-        found["problem"].append(problem or "no picture")
-    return found
+    rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+    posts = [pictures_of(row) for row in rows]
+    problems = list(ahead(_problem, posts, threads=READING_THREADS, most=READ_AHEAD))
+    states = [
+        "broken" if problem else "present" if pictures else "missing"
+        for pictures, problem in zip(posts, problems, strict=True)
+    ]
+    return {"state": states, "problem": [problem or "no picture" for problem in problems]}
 
 
 def _size_of(picture: Any) -> int | None:
@@ -344,15 +338,14 @@ def _size_of(picture: Any) -> int | None:
     content = picture if not isinstance(picture, Mapping) else picture["bytes"] or picture["path"]
     if isinstance(content, bytes):
         return len(content)
-    return (
-        Path(content).stat().st_size if isinstance(content, (str, Path)) and Path(content).is_file() else None
-    )
+    is_file = isinstance(content, (str, Path)) and Path(content).is_file()
+    return Path(content).stat().st_size if is_file else None
 
 
-def _problem(row: dict[str, Any]) -> str | None:
-    """Why a picture of a row cannot be read; None where all can or there is none."""
+def _problem(pictures: list[Any]) -> str | None:
+    """Why one of a post's pictures cannot be read; None where all can or there is none."""
     try:
-        for picture in pictures_of(row):
+        for picture in pictures:
             load_picture(picture)
     except PictureError as error:
         return str(error)

@@ -1,61 +1,58 @@
-"""Features of frozen picture encoders, computed once and kept in files.
+"""Features of frozen picture encoders, computed once and kept as Arrow files: columns of the rows.
 
-The features of a tower lie in a folder whose name is a hash of all that they depend on: its weights, its
-settings, the size of the pictures, the precision. A picture is known by the hash of its bytes. So a row is
-never stale, and runs, recipes, seeds and processes share it. The files are safetensors, some hundred rows
-each; they are read by memory mapping, written under another name and renamed, and never changed. A folder is
-filled by one process at a time; whoever waited finds what the other computed.
+The posts of a split are taken some hundred at a time. What a tower makes of their pictures is one file, whose
+name is a hash of all that it depends on: the tower's weights and settings, the size of the pictures, the
+precision, timm's version, and the pictures' contents. So no row is ever stale, and runs, recipes, seeds,
+processes and the Trainer share the files. Where all of them are there, the encoder is not even read.
 
-Notation: B batch, N pictures a post, M regions of a picture (1 of a pooled tower), C channels.
+Notation: M regions of a picture (1 of a pooled tower), C channels.
 """
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import timm
 import torch
+from accelerate import Accelerator
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 from filelock import FileLock
-from huggingface_hub import constants
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-from tqdm.auto import tqdm
+from huggingface_hub import constants, try_to_load_from_cache
 
-from ..files import write_text, write_whole
+from ..files import write_text
 from ..model.batching_mmner import CORES, ahead
-from ..model.images_mmner import PICTURE_COLUMNS, load_picture, pictures_of, square_pixels
+from ..model.images_mmner import (
+    FEATURE_COLUMN,
+    PICTURE_COLUMNS,
+    PictureError,
+    load_picture,
+    pictures_of,
+    square_pixels,
+)
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
+from ..model.ready_features_mmner import packed
 from ..model.vision_mmner import VisionTower
+from .assembly import load_tower
+from .corpus import TrainingCorpus
+from .recipes import Recipe, TowerSettings
 
-ABOUT = "about.json"
-"""Says of a tower's folder what it is."""
-
-SOURCES = "sources"
-"""The folder that tells by the hash of a file of weights whose features are theirs."""
-
-_STORED = torch.bfloat16
-"""Of features: what an encoder in mixed precision computes in, and wide enough for any."""
-
+OFF = "off"
+_FILE_POSTS, _WRITTEN_POSTS = 500, 64
 _BATCH = 8
-"""Pictures that are run together. There are always so many, lest a row depend on which others were still
-missing.
-"""
-
-_FILE_BYTES = 32_000_000
+"""Pictures that are run together. There are always so many, lest a row depend on which others there are."""
 
 
 class FeatureError(ValueError):
-    """Features that are not there or cannot be read; the text says which, and what to do."""
+    """A file of features that cannot be read; the text says which, and what to do."""
 
 
 def default_folder() -> Path:
@@ -63,306 +60,288 @@ def default_folder() -> Path:
     return Path(constants.HF_HOME) / "mmner" / "features"
 
 
+def feature_folder(setting: str) -> Path | None:
+    """The folder that the setting `feature_cache` names; None where features are not kept."""
+    return None if setting == OFF else default_folder() if setting == "auto" else Path(setting).expanduser()
+
+
+def with_features(
+    rows: Dataset,
+    model: MMNERForTokenClassification,
+    processor: MMNERProcessor,
+    *,
+    folder: str | Path | None = None,
+    bf16: bool = False,
+) -> Dataset:
+    """A data set's rows with the features of a model's frozen picture encoders, for the Trainer.
+
+    Args:
+        rows: with a column `image` or `images`.
+        model: with its weights.
+        folder: of the kept files (default: `default_folder`).
+        bf16: whether the encoders run in bfloat16, as `TrainingArguments(bf16=True)` has it.
+
+    Returns:
+        the rows with a column ``image_features_0``, ... for each tower, which `MMNERCollator` reads in place
+        of pixels; it is null for a tower that is trained.
+
+    Raises:
+        ValueError: the model has no frozen tower.
+        FeatureError: a file of features cannot be read.
+    """
+    if not any(tower.frozen for tower in model.vision_towers) or processor.image_size is None:
+        raise ValueError("with_features: expected a model with a frozen picture encoder, found none")
+    kept = KeptFeatures(
+        Path(folder) if folder is not None else default_folder(),
+        [FrozenEncoder(tower) if tower.frozen else None for tower in model.vision_towers],
+        image_size=processor.image_size,
+        precision="bf16" if bf16 else "no",
+        autocast=lambda: torch.autocast(model.device.type, torch.bfloat16, enabled=bf16),
+    )
+    return beside(rows, kept.columns(rows))
+
+
+def run_features(
+    recipe: Recipe, processor: MMNERProcessor, model: MMNERForTokenClassification, accelerator: Accelerator
+) -> "KeptFeatures":
+    """The features of a run's frozen towers, whose weights `build_model` has left out where they are kept."""
+    folder, size = feature_folder(recipe.training.feature_cache), processor.image_size
+    if folder is None or size is None or not any(tower.frozen for tower in model.vision_towers):
+        return KeptFeatures(Path())
+    encoders = [
+        FrozenEncoder(tower, replace(settings) if settings.has_weights else None, accelerator.device)
+        if tower.frozen
+        else None
+        for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True)
+    ]
+    precision, autocast = accelerator.mixed_precision, accelerator.autocast
+    return KeptFeatures(folder, encoders, image_size=size, precision=precision, autocast=autocast)
+
+
+@dataclass
+class FrozenEncoder:
+    """A frozen tower.
+
+    Attributes:
+        tower: whose encoder's weights are read when somebody needs them.
+        settings: where they come from; None where the tower has them.
+        device: where they go.
+    """
+
+    tower: VisionTower
+    settings: TowerSettings | None = None
+    device: Any = None
+
+    def __post_init__(self) -> None:
+        self._is_loaded = self.settings is None
+
+    def load(self) -> None:
+        """Read the weights, where they were not read or were let go of."""
+        if not self._is_loaded and self.settings is not None:
+            load_tower(self.tower, self.settings)
+            self.tower.to(self.device)
+            self._is_loaded = True
+
+    def release(self) -> None:
+        """Let go of weights that can be read again."""
+        if self.settings is not None:
+            self.tower.release()
+            self._is_loaded = False
+
+    def weights_hash(self, folder: Path) -> str:
+        """Tells the weights from others. It is kept in a folder, so that they need not be read for it twice."""
+        source = self._source_hash()
+        known = folder / f"{source}.weights" if source is not None else None
+        if known is not None and known.is_file():
+            return known.read_text(encoding="utf-8")
+        self.load()
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(self.tower.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        if known is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(known, digest.hexdigest())
+        return digest.hexdigest()
+
+    def _source_hash(self) -> str | None:
+        """The hash of the file that the weights come from, and of how they are read; None without a file."""
+        if self.settings is None:
+            return None
+        path: Any = self.settings.checkpoint
+        if path is None and (cfg := timm.get_pretrained_cfg(self.settings.model_name)) is not None:
+            path = cfg.hf_hub_id and try_to_load_from_cache(cfg.hf_hub_id, "model.safetensors")
+        if not isinstance(path, (str, Path)) or not Path(path).is_file():
+            return None
+        self.settings.checkpoint = str(path)  # the same file is read later, whatever the Hub has by then
+        with open(path, "rb") as file:
+            weights = hashlib.file_digest(file, "blake2b").hexdigest()
+        given = asdict(replace(self.settings, checkpoint=None))
+        return _hash([weights, given, self.tower.config.to_diff_dict(), timm.__version__])
+
+
+@dataclass
+class KeptFeatures:
+    """Finds or computes features.
+
+    Attributes:
+        folder: of the files.
+        encoders: for each of a model's towers; None for one that is trained. None at all keep nothing.
+        image_size: of the squares that the processor makes of pictures, in pixels.
+        precision: that the encoders run in: ``no``, ``bf16`` or ``fp16``.
+        autocast: makes the context in which they run.
+        computed: pictures that an encoder was run on.
+    """
+
+    folder: Path
+    encoders: list[FrozenEncoder | None] = field(default_factory=list)
+    image_size: int = 1
+    precision: str = "no"
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    computed: int = 0
+
+    def add_to(self, corpus: TrainingCorpus) -> str:
+        """Give a corpus's splits the columns, computed for the whole corpus, and let go of the encoders;
+        returns in words what was done.
+
+        Raises:
+            FeatureError: a file of features cannot be read.
+        """
+        for split, rows in corpus.splits.items() if self.encoders else ():
+            columns = _picked(self.columns(corpus.whole[split]), np.array(corpus.places[split]))
+            corpus.splits[split] = beside(rows, columns)
+        frozen = [encoder for encoder in self.encoders if encoder is not None]
+        for encoder in frozen:
+            encoder.release()
+        return f"picture features: {self.computed} computed, kept in {self.folder}" if frozen else ""
+
+    def put_encoders_back(self) -> None:
+        """Read the encoders again, so that the model computes from pixels."""
+        for encoder in self.encoders:
+            if encoder is not None:
+                encoder.load()
+
+    def columns(self, rows: Dataset) -> Dataset:
+        """A column for each tower, of as many rows; of a picture that cannot be read there are no features."""
+        pictures = rows.select_columns([name for name in PICTURE_COLUMNS if name in rows.features])
+        firsts = range(0, len(rows), _FILE_POSTS)
+        chunks = [pictures.select(range(first, min(first + _FILE_POSTS, len(rows)))) for first in firsts]
+        keys = [[[picture_key(picture) for picture in pictures_of(row)] for row in chunk] for chunk in chunks]
+        columns = []
+        for number, encoder in enumerate(self.encoders):
+            name = f"{FEATURE_COLUMN}{number}"
+            if encoder is None:
+                nothing = Features({name: Value("null")})
+                columns.append(Dataset.from_dict({name: [None] * len(rows)}, features=nothing))
+                continue
+            about = [encoder.weights_hash(self.folder), encoder.tower.config.to_diff_dict()]
+            about += [self.image_size, self.precision, timm.__version__]
+            files = [
+                self._file(encoder, self.folder / f"{_hash([*about, own])}.arrow", chunk, own)
+                for chunk, own in zip(chunks, keys, strict=True)
+            ]
+            columns.append(concatenate_datasets(files).rename_column(FEATURE_COLUMN, name))
+        return concatenate_datasets(columns, axis=1)
+
+    def _file(self, encoder: FrozenEncoder, path: Path, chunk: Dataset, keys: list[list[str]]) -> Dataset:
+        """The rows of a file, computed where it is not there; a killed process leaves it whole, or none."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with FileLock(self.folder / ".lock"):
+                for left in self.folder.glob("tmp*"):  # of killed processes
+                    left.unlink()
+                if not path.exists():
+                    encoder.load()
+                    chunk.map(
+                        partial(self._compute, encoder.tower, keys),
+                        with_indices=True,
+                        batched=True,
+                        batch_size=_WRITTEN_POSTS,
+                        writer_batch_size=_WRITTEN_POSTS,
+                        remove_columns=chunk.column_names,
+                        features=Features({FEATURE_COLUMN: List(Value("binary"))}),
+                        cache_file_name=str(path),
+                        new_fingerprint=path.stem,
+                        desc=f"features of {encoder.tower.config.backbone}",
+                    )
+        try:
+            found = Dataset.from_file(str(path))
+        except (pa.ArrowException, OSError) as error:
+            raise FeatureError(
+                f"{path}: expected picture features, found {error!s:.300}; remove it"
+            ) from error
+        return found
+
+    def _compute(
+        self, tower: VisionTower, keys: list[list[str]], batch: dict[str, list[Any]], indices: list[int]
+    ) -> dict[str, list[list[bytes]]]:
+        """The column of some posts. A picture that several of them have is run once."""
+        rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+        own = [keys[index] for index in indices]
+        pictures = {
+            key: picture
+            for names, row in zip(own, rows, strict=True)
+            for key, picture in zip(names, pictures_of(row), strict=True)
+        }
+        squares = ahead(self._square, pictures.values(), threads=min(8, CORES), most=4 * _BATCH)
+        readable = (
+            (key, pixels) for key, pixels in zip(pictures, squares, strict=True) if pixels is not None
+        )
+        found: dict[str, bytes] = {}
+        while group := dict(islice(readable, _BATCH)):
+            found |= self._features(tower, group)
+        return {FEATURE_COLUMN: [[found[key] for key in names if key in found] for names in own]}
+
+    def _square(self, picture: Any) -> np.ndarray | None:
+        try:
+            return square_pixels(load_picture(picture), self.image_size)
+        except PictureError:
+            return None
+
+    @torch.inference_mode()
+    def _features(self, tower: VisionTower, squares: dict[str, np.ndarray]) -> dict[str, bytes]:
+        """Of at most `_BATCH` pictures (3, H, W), their features (M, C) in bfloat16, packed: what an encoder
+        in mixed precision computes in, and wide enough for any.
+        """
+        batch = np.zeros((_BATCH, 3, self.image_size, self.image_size), np.uint8)
+        batch[: len(squares)] = list(squares.values())
+        with self.autocast():
+            features = tower.kept_features(torch.from_numpy(batch).to(tower.mean.device))
+        self.computed += len(squares)
+        return dict(zip(squares, map(packed, features.bfloat16().cpu()), strict=False))
+
+
+def beside(rows: Dataset, columns: Dataset) -> Dataset:
+    """The rows with more columns, of as many rows, which are not copied."""
+    # A data set with a mapping of its indices would have those columns copied, too.
+    return concatenate_datasets([rows if rows._indices is None else rows.flatten_indices(), columns], axis=1)
+
+
+def _picked(columns: Dataset, places: np.ndarray) -> Dataset:
+    """The rows at some places, none of them copied: slices of those that lie side by side, put together."""
+    breaks = np.flatnonzero(np.diff(places) != 1) + 1
+    runs = [run for run in np.split(places, breaks) if len(run)]
+    return concatenate_datasets([columns.select(range(run[0], run[-1] + 1)) for run in runs])
+
+
 def picture_key(picture: Any) -> str:
     """The hash of a picture's file, given as bytes, a path or a row of either; of any other kind that of its
-    pixels.
+    pixels. Empty for what cannot be read at all.
     """
     content = picture
     if isinstance(picture, Mapping):
         content = picture["bytes"] if picture.get("bytes") is not None else picture.get("path")
-    if isinstance(content, (str, os.PathLike)) and Path(content).is_file():
-        content = Path(content).read_bytes()
-    if not isinstance(content, (bytes, bytearray, memoryview)):
-        pixels = np.asarray(load_picture(picture))
-        content = str(pixels.shape).encode() + pixels.tobytes()
+    try:
+        if isinstance(content, str) and Path(content).is_file():
+            content = Path(content).read_bytes()
+        if not isinstance(content, bytes):
+            pixels = np.asarray(load_picture(picture))
+            content = str(pixels.shape).encode() + pixels.tobytes()
+    except (PictureError, OSError):
+        return ""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-class FeatureStore:
-    """The rows of one tower.
-
-    Args:
-        folder: of the tower; made when the first rows are added.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._file_of: dict[str, Path] = {}
-        self._read: set[Path] = set()
-        self._opened: dict[Path, Any] = {}
-        self.refresh()
-
-    def __len__(self) -> int:
-        return len(self._file_of)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._file_of
-
-    def __getitem__(self, key: str) -> Tensor:
-        """(M, C) bfloat16, the features of a picture.
-
-        Raises:
-            FeatureError: they are not there.
-        """
-        path = self._file_of.get(key)
-        if path is None:
-            raise FeatureError(
-                f"{self.folder}: expected features of picture {key}, found none; call fill with its post"
-                " first"
-            )
-        if path not in self._opened:
-            self._opened[path] = safe_open(path, framework="pt")
-        return self._opened[path].get_tensor(key)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": {}}  # another process maps the files itself
-
-    @property
-    def bytes(self) -> int:
-        """Of all files that were read."""
-        return sum(path.stat().st_size for path in self._read)
-
-    def refresh(self) -> None:
-        """Take in the files that other processes have added.
-
-        Raises:
-            FeatureError: a file cannot be read.
-        """
-        for path in sorted(set(self.folder.glob("*.safetensors")) - self._read):
-            try:
-                with safe_open(path, framework="pt") as file:
-                    self._file_of |= dict.fromkeys(file.keys(), path)
-            except (SafetensorError, OSError) as error:
-                raise FeatureError(
-                    f"{path}: expected a file of picture features, found {error}; remove it"
-                ) from error
-            self._read.add(path)
-
-    def add(self, rows: Mapping[str, Tensor]) -> None:
-        """Write rows (M, C) as one more file; a killed process leaves no file, or a whole one."""
-        name = hashlib.blake2b("".join(rows).encode(), digest_size=16).hexdigest()
-        path = self.folder / f"{name}.safetensors"
-        write_whole(path, lambda partial: save_file(dict(rows), partial))
-        self._read.add(path)
-        self._file_of |= dict.fromkeys(rows, path)
-
-    def lock(self) -> FileLock:
-        """Held by the process that adds rows; what killed ones have left half written may then be removed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / ".lock")
-
-    def remove_partial(self) -> None:
-        """Remove what killed processes have left half written. Call it under the lock."""
-        for path in self.folder.glob("*.partial"):
-            path.unlink()
-
-
-@dataclass
-class FrozenTower:
-    """A frozen tower and where its features are.
-
-    Attributes:
-        tower: with its encoder, whose weights may not have been read yet.
-        store: see `FeatureStore`.
-        load_weights: reads them; does nothing where they are there.
-    """
-
-    tower: VisionTower
-    store: FeatureStore
-    load_weights: Callable[[], None] = lambda: None
-
-
-class PictureFeatures:
-    """Makes what a model reads of pictures: ready-made features for its frozen towers.
-
-    Args:
-        image_size: of the squares that the processor makes of pictures, in pixels.
-        towers: one for each of the model's; None for one that is trained.
-        autocast: makes the context in which encoders run.
-    """
-
-    def __init__(
-        self,
-        image_size: int,
-        towers: Sequence[FrozenTower | None],
-        *,
-        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    ) -> None:
-        self.image_size, self.towers, self._autocast = image_size, list(towers), autocast
-        self.needs_pixels = None in self.towers
-        self.computed = 0  # pictures that an encoder was run on
-
-    @classmethod
-    def of_model(
-        cls,
-        model: MMNERForTokenClassification,
-        processor: MMNERProcessor,
-        *,
-        folder: str | Path | None = None,
-        bf16: bool = False,
-    ) -> "PictureFeatures":
-        """Those of a model that has its weights, for a `MMNERCollator` of the Trainer; call `fill` with the
-        posts first.
-
-        Args:
-            folder: of all features (default: `default_folder`).
-            bf16: whether the encoders run in bfloat16, as `TrainingArguments(bf16=True)` has it.
-
-        Raises:
-            ValueError: the model has no frozen tower.
-        """
-        if not any(tower.frozen for tower in model.vision_towers) or processor.image_size is None:
-            raise ValueError("PictureFeatures: expected a model with a frozen picture encoder, found none")
-        place, size = Path(folder) if folder is not None else default_folder(), processor.image_size
-        towers = [
-            (
-                FrozenTower(
-                    tower, open_store(place, tower, image_size=size, precision="bf16" if bf16 else "no")
-                )
-                if tower.frozen
-                else None
-            )
-            for tower in model.vision_towers
-        ]
-        return cls(
-            size, towers, autocast=lambda: torch.autocast(model.device.type, torch.bfloat16, enabled=bf16)
-        )
-
-    @property
-    def frozen(self) -> list[FrozenTower]:
-        """The towers whose features are kept."""
-        return [tower for tower in self.towers if tower is not None]
-
-    def fill(self, rows: Any) -> None:
-        """Compute what is missing of the pictures of a data set's rows.
-
-        Raises:
-            PictureError: a picture cannot be read.
-        """
-        rows = rows.select_columns([column for column in PICTURE_COLUMNS if column in rows.features])
-        places: dict[str, tuple[int, int]] = {}
-        for number, row in enumerate(rows):
-            for place, picture in enumerate(pictures_of(row)):
-                key = picture_key(picture)
-                if any(key not in frozen.store for frozen in self.frozen):
-                    places.setdefault(key, (number, place))
-        for frozen in self.frozen if places else ():
-            with frozen.store.lock():
-                frozen.store.remove_partial()
-                frozen.store.refresh()
-                missing = {key: place for key, place in places.items() if key not in frozen.store}
-                if missing:
-                    frozen.load_weights()
-                    self._compute(frozen, rows, missing)
-
-    def _compute(self, frozen: FrozenTower, rows: Any, missing: dict[str, tuple[int, int]]) -> None:
-        """Run a tower's encoder on pictures, named by row and place in it."""
-
-        def pixels(place: tuple[int, int]) -> np.ndarray:
-            return square_pixels(load_picture(pictures_of(rows[place[0]])[place[1]]), self.image_size)
-
-        gathered: dict[str, Tensor] = {}
-        backbone, size = frozen.tower.config.backbone, 0
-        squares = ahead(pixels, missing.values(), threads=min(8, CORES), most=4 * _BATCH)
-        named = iter(
-            tqdm(zip(missing, squares, strict=True), f"features of {backbone}", len(missing), delay=2)
-        )
-        while group := dict(islice(named, _BATCH)):
-            rows_of_group = self._rows(frozen.tower, group)
-            gathered |= rows_of_group
-            size += sum(row.nbytes for row in rows_of_group.values())
-            if size >= _FILE_BYTES:
-                frozen.store.add(gathered)
-                gathered, size = {}, 0
-        if gathered:
-            frozen.store.add(gathered)
-
-    @torch.inference_mode()
-    def _rows(self, tower: VisionTower, squares: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        """The rows of at most `_BATCH` pictures, by their keys."""
-        batch = np.zeros((_BATCH, 3, self.image_size, self.image_size), np.uint8)
-        batch[: len(squares)] = list(squares.values())
-        with self._autocast():
-            features = tower.kept_features(torch.from_numpy(batch).to(tower.mean.device))
-        self.computed += len(squares)
-        return dict(zip(squares, features.to(_STORED).cpu().clone(), strict=False))
-
-    def in_place_of_pixels(self, batch: dict[str, Any], posts: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """A batch with features, and without pixels where no tower needs them.
-
-        Args:
-            batch: as the processor makes it; without pictures, where no tower needs pixels.
-            posts: the pictures of each of its posts.
-
-        Returns:
-            the batch with image_mask (B, N) bool and image_features, for each tower (B, N, M, C) bfloat16 or
-            None.
-
-        Raises:
-            FeatureError: there are no features of a picture.
-        """
-        keys = [[picture_key(picture) for picture in pictures] for pictures in posts]
-        mask = torch.zeros(len(keys), max(map(len, keys), default=0), dtype=torch.bool)
-        for row, names in enumerate(keys):
-            mask[row, : len(names)] = True
-        given = {
-            "image_mask": mask,
-            "image_features": [self._gathered(tower, keys, mask) for tower in self.towers],
-        }
-        return {
-            name: tensor for name, tensor in batch.items() if self.needs_pixels or name != "pixel_values"
-        } | given
-
-    @staticmethod
-    def _gathered(frozen: FrozenTower | None, keys: list[list[str]], mask: Tensor) -> Tensor | None:
-        if frozen is None:
-            return None
-        found = [frozen.store[key] for names in keys for key in names]
-        shape = found[0].shape if found else (0, frozen.tower.channels)
-        features = torch.zeros(*mask.shape, *shape, dtype=_STORED)
-        if found:
-            features[mask] = torch.stack(found)
-        return features
-
-
-def open_store(folder: Path, tower: VisionTower, *, image_size: int, precision: str) -> FeatureStore:
-    """The features of a tower that has its weights.
-
-    Args:
-        folder: of all towers' features.
-        image_size: of the squares that the processor makes of pictures.
-        precision: that the encoder runs in: ``no``, ``bf16`` or ``fp16``.
-    """
-    about = tower.config.to_diff_dict() | {
-        "pixels": image_size,
-        "precision": precision,
-        "timm": timm.__version__,
-    }
-    digest = hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=16)
-    for name, tensor in sorted(tower.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    own = folder / digest.hexdigest()
-    if not (own / ABOUT).is_file():
-        own.mkdir(parents=True, exist_ok=True)
-        write_text(own / ABOUT, json.dumps(about, indent=2, default=str))
-    return FeatureStore(own)
-
-
-def stores_in(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """Of each tower with features: what it is, how many pictures it has, and their bytes."""
-    for path in sorted(folder.glob(f"*/{ABOUT}")):
-        about = json.loads(path.read_text(encoding="utf-8"))
-        store = FeatureStore(path.parent)
-        yield (
-            f"{about['backbone']}{', pooled' if about.get('pooled') else ''}, {about['precision']}",
-            len(store),
-            store.bytes,
-        )
-
-
-def clear(folder: Path) -> None:
-    """Remove all features in a folder, and nothing else in it."""
-    for about in folder.glob(f"*/{ABOUT}"):
-        shutil.rmtree(about.parent)
-    shutil.rmtree(folder / SOURCES, ignore_errors=True)
+def _hash(about: list[Any]) -> str:
+    text = json.dumps(about, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,110 +1,190 @@
-"""A recipe as a command line: an option for every setting."""
+"""Settings as a command line: an option for each, made from the dataclasses that hold them.
 
-import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from typing import Any, Literal, get_origin
+typer reads a function's signature; here the signature is made of settings. What was given on the command line
+is known by where a value came from, so an option that repeats a default still wins over the recipe.
+"""
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial, wraps
+from inspect import Parameter
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand
 
 from ..files import read_yaml
-from .recipes import (
-    SECTIONS,
-    TOWER_FLAGS,
-    Recipe,
-    all_setting_names,
-    load_recipe,
-    model_keys,
-    recipe_names,
-    settings_of,
-)
+from ..model.parts_mmner import Setting
+from .recipes import SECTIONS, TOWER_FLAGS, Recipe, load_recipe, recipe_names, settings_in, settings_of
+
+RecipeName = Annotated[
+    str,
+    typer.Option(
+        "--recipe", help=f"one of {', '.join(recipe_names())}, or a YAML file", autocompletion=recipe_names
+    ),
+]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
-    """The recipe that a command line asks for: ``--recipe NAME`` and an option for every setting."""
-    parser = argparse.ArgumentParser(
-        description="Train a multimodal NER system from a recipe.",
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--recipe", default="quickstart", help=f"one of {', '.join(recipe_names())}, or a YAML file"
-    )
-    add_setting_options(parser)
-    options = vars(parser.parse_args(arguments))
+    """The recipe that a command line asks for: ``--recipe NAME`` and an option for every setting.
+
+    Raises:
+        SystemExit: help was asked for (0), or the command line is wrong, and why has been said (2).
+    """
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+    @app.command(cls=SettingsCommand)
+    @takes_settings
+    def chosen(recipe: RecipeName = "quickstart", *, settings: dict[str, Any]) -> Recipe:
+        """Train a multimodal NER system from a recipe."""
+        return load_recipe(recipe, settings)
+
     try:
-        return load_recipe(options.pop("recipe"), options)
+        found = app(None if arguments is None else list(arguments), standalone_mode=False)
+    except typer.TyperException as error:
+        sys.exit(_refusal(error.format_message()))
     except (TypeError, ValueError) as error:
-        parser.error(str(error))
+        sys.exit(_refusal(str(error)))
+    return found if isinstance(found, Recipe) else sys.exit(0)
 
 
-def add_setting_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option for every setting of a recipe to a parser that suppresses what is not given."""
-    _add_option(
-        parser,
-        "terms",
-        dict[str, str],
-        next(item for item in fields(Recipe) if item.name == "terms").metadata["help"],
-    )
-    for section, kind in SECTIONS.items():
-        group = parser.add_argument_group(section)
-        helps = {item.name: item.metadata.get("help", "") for item in fields(kind)}
-        if section == "model":
-            helps |= {name: setting.help for name, setting in model_keys().items()}
-            for flag, key in TOWER_FLAGS.items():
-                group.add_argument(
-                    f"--{flag}",
-                    metavar="VALUE",
-                    help=f"{key} of the vision tower (several: separated by commas)",
-                )
-        for name, hint in settings_of(section).items():
-            _add_option(group, name, hint, helps[name])
+def _refusal(message: str) -> int:
+    print(f"train_accelerate.py: error: {message}", file=sys.stderr)
+    return 2
 
 
-def setting_names() -> list[str]:
-    """The names of all options of `add_setting_options`."""
-    return ["terms", *TOWER_FLAGS, *all_setting_names()]
+def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command of typer whose parameter `settings` gets the settings of a recipe that were given."""
+    towers = {
+        flag: Setting(str | None, None, f"{key} of the vision tower (several: separated by commas)")
+        for flag, key in TOWER_FLAGS.items()
+    }
+    groups = {"terms": settings_in(Recipe)} | {section: settings_of(section) for section in SECTIONS}
+    return takes_options(groups | {"model": towers | groups["model"]}, into="settings")(command)
 
 
-def _add_option(group: Any, name: str, hint: Any, help_text: str) -> None:
-    switch: dict[str, Any] = (
-        {"nargs": "?", "const": True} if hint is bool else {}
-    )  # --require_images alone means true
-    group.add_argument(f"--{name}", type=_reader(hint), metavar="VALUE", help=help_text, **switch)
+def takes_options(
+    groups: Mapping[str, Mapping[str, Setting]], *, into: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command of typer an option for each setting that it has no parameter for.
+
+    Args:
+        groups: settings by the heading under which the help lists them.
+        into: the parameter of the command that gets those that were given, by name.
+    """
+
+    def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = inspect.signature(command, eval_str=True).parameters
+        options = [
+            _option(name, setting, group)
+            for group, settings in groups.items()
+            for name, setting in settings.items()
+            if name not in own
+        ]
+
+        @wraps(command)
+        def run(typer_context: typer.Context, **given: Any) -> Any:
+            values = {option.name: given.pop(option.name) for option in options}
+            chosen = {
+                name: value
+                for name, value in values.items()
+                if (source := typer_context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+            }
+            return command(**given, **{into: chosen})
+
+        context = Parameter("typer_context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        others = [item.replace(kind=Parameter.KEYWORD_ONLY) for name, item in own.items() if name != into]
+        parameters = [context, *others, *options]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {item.name: item.annotation for item in parameters}
+        return run
+
+    return with_options
 
 
-def _reader(hint: Any) -> Callable[[str], Any]:
-    """What turns an option's text into a value of the setting's type."""
-    if hint in (int, float):
-        return hint
-    if hint in (dict[str, float], dict[str, float] | None):
-        return _weights
-    if hint == dict[str, str]:
-        return _mapping
-    if hint == list[str]:
-        return lambda text: text.split(",")
-    if hint in (str, str | None) or get_origin(hint) is Literal:
-        return lambda text: None if text == "none" and hint == str | None else text
-    return _yaml_value
+def _option(name: str, setting: Setting, group: str) -> Parameter:
+    """An option as a parameter of a function that typer reads."""
+    kind = Literal[tuple(setting.table)] if setting.table is not None else setting.type
+    names, more = f"--{name}", {}
+    if kind is bool:
+        names += f"/--{name.removeprefix('no_') if name.startswith('no_') else f'no_{name}'}"
+    elif kind not in (int, float, str) and get_origin(kind) is not Literal:
+        form, read = _READERS.get(kind, ("YAML", read_yaml))
+        more = {"parser": partial(_read, form=form, read=read, hint=kind), "metavar": form}
+        kind = str
+    option = typer.Option(names, help=setting.help, rich_help_panel=group, **more)
+    default = _as_text(setting.default, setting.type)
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
-def _yaml_value(text: str) -> Any:
-    """A value in YAML; ``none``, the word of the options' help, is nothing."""
+def _read(text: str, *, form: str, read: Callable[[str], Any], hint: Any) -> Any:
+    """A setting's value from an option's text."""
+    if text == "none" and NoneType in get_args(hint):
+        return None
     try:
-        return None if text == "none" else read_yaml(text)
+        return read(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a value in YAML, found {text!r}") from error
+        raise typer.BadParameter(f"expected {form}, found {text!r}") from error
 
 
-def _mapping(text: str) -> dict[str, str]:
-    """``a=x,b=y`` -> {"a": "x", "b": "y"}."""
-    try:
-        return dict(pair.split("=") for pair in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected name=value,name=value, found {text!r}") from error
+def _pairs(kind: type, text: str) -> dict[str, Any]:
+    """``a=x,b=y`` -> {"a": "x", "b": "y"}, the values of a type."""
+    pairs = [pair.split("=") for pair in text.split(",")]
+    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise ValueError
+    return {name: kind(value) for name, value in pairs}
 
 
-def _weights(text: str) -> dict[str, float]:
-    """``a=1,b=0.5`` -> {"a": 1.0, "b": 0.5}."""
-    try:
-        return {name: float(weight) for name, weight in (pair.split("=") for pair in text.split(","))}
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected name=weight,name=weight, found {text!r}") from error
+_READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
+    str | None: ("TEXT", str),
+    int | None: ("NUMBER", int),
+    list[str]: ("NAME,...", lambda text: text.split(",")),
+    dict[str, str]: ("NAME=VALUE,...", partial(_pairs, str)),
+    dict[str, float] | None: ("NAME=WEIGHT,...", partial(_pairs, float)),
+}
+"""How help calls the text of an option, and what reads it; other types are read as YAML."""
+
+
+class SettingsCommand(TyperCommand):
+    """A command with an option for each of many settings: its help has a heading for each group of them, and
+    shows the values of the recipe that the command line names."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer's; where help is asked for, defaults are the recipe's."""
+        options = {option.name: option for option in self.params}
+        if "--help" in args and "recipe" in options:
+            given = self.make_parser(ctx).parse_args(list(args))[0]
+            for name, text in _defaults(given.get("recipe") or options["recipe"].default):
+                options[name].default = text
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, those of each group together."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            if record := option.get_help_record(ctx):
+                groups.setdefault(getattr(option, "rich_help_panel", None) or "Options", []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def _defaults(recipe: str) -> Iterator[tuple[str, Any]]:
+    """The settings in force in a recipe, as its options would be written."""
+    values = load_recipe(recipe).to_dict()
+    for section in SECTIONS:
+        for name, setting in settings_of(section).items():
+            yield name, _as_text(values[section].get(name, setting.default), setting.type)
+
+
+def _as_text(value: Any, hint: Any) -> Any:
+    """A value as the command line spells it; a flag's as it is, None for nothing."""
+    if isinstance(value, (bool, str)) or value in (None, [], {}):
+        return value or None
+    if hint in _READERS and isinstance(value, (list, dict)):
+        pairs = value.items() if isinstance(value, dict) else [(item,) for item in value]
+        return ",".join("=".join(map(str, pair)) for pair in pairs)
+    return json.dumps(value)

@@ -15,7 +15,7 @@ from datasets import Dataset
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import plot_confusion, plot_learning_curves
 from ..files import json_line, recover, write_text, write_whole
-from ..model.images_mmner import PICTURE_COLUMNS
+from ..model.images_mmner import is_picture_column
 from .assembly import check_model
 from .corpus import TrainingCorpus
 from .progress import Progress
@@ -117,7 +117,8 @@ def write_results(
 ) -> None:
     """Write metrics.json, predictions.jsonl (a line for each post of the test split) and the plots."""
     write_text(output / METRICS, metrics.to_json())
-    rows = rows.remove_columns(list({"ner_tags", *PICTURE_COLUMNS} & rows.features.keys()))
+    left_out = [name for name in rows.features if name == "ner_tags" or is_picture_column(name)]
+    rows = rows.remove_columns(left_out)
     lines = [
         json_line(row | {"gold": right, "predicted": found})
         for row, right, found in zip(rows, gold, predicted, strict=True)

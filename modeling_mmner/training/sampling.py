@@ -7,38 +7,32 @@ from itertools import islice
 from typing import Any, cast
 
 import torch
-from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from dataset_scripts.contexts import CONTEXT
-
 from ..escaping import one_line
 from ..model.batching_mmner import CORES
-from ..model.images_mmner import PICTURE_COLUMNS
-from ..model.processing_mmner import MMNERProcessor
-from .collator import MMNERCollator
+from .collator import LaidOutRows, MMNERCollator
 from .recipes import Recipe
 
 
 def training_loader(
-    recipe: Recipe, rows: Dataset, collate: MMNERCollator, *, processes: int
+    recipe: Recipe, posts: LaidOutRows, collate: MMNERCollator, *, processes: int
 ) -> DataLoader[Any]:
     """Batches of the training split, those of each step for some processes in turn; the `PostSampler` at its
     `batch_sampler.sampler` wants to know the epoch.
     """
     settings = recipe.training
     sampler = PostSampler(
-        post_lengths(collate.processor, rows),
-        rows["language"],
+        posts.lengths,
+        posts["language"],
         temperature=recipe.corpus.language_temperature,
         batch_size=settings.batch_size * processes,
         seed=settings.seed,
     )
-    opens_pictures = collate.opens_pictures and any(column in rows.features for column in PICTURE_COLUMNS)
-    workers = loader_workers(settings.num_workers, opens_pictures=opens_pictures)
+    workers = loader_workers(settings.num_workers, opens_pictures=collate.opens_pictures(posts.rows))
     return DataLoader(
-        rows,
+        cast(Any, posts),
         batch_sampler=StepBatches(sampler, batch_size=settings.batch_size, processes=processes),
         collate_fn=collate,
         num_workers=workers,
@@ -51,7 +45,7 @@ def training_loader(
 def ids_of_batch(loader: Any, number: int) -> str:
     """The ids of the posts in a loader's batch, counted from 0, for an error text."""
     posts = next(islice(loader.batch_sampler, number, None))
-    return one_line(", ".join(loader.dataset[posts]["id"]))[:2000]
+    return one_line(", ".join(loader.dataset["id"][post] for post in posts))[:2000]
 
 
 def loader_workers(setting: int | None, *, opens_pictures: bool) -> int:
@@ -60,18 +54,6 @@ def loader_workers(setting: int | None, *, opens_pictures: bool) -> int:
         return setting
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of this training on this machine
     return min(4, max(0, CORES // processes - 1)) if opens_pictures else 0
-
-
-def post_lengths(processor: MMNERProcessor, rows: Dataset) -> list[int]:
-    """What each post takes of a batch: sub-tokens, context and special ones included; words, where the text
-    tower reads words.
-    """
-    lengths: list[int] = []
-    for first in range(0, len(rows), 1000):
-        chosen = rows[first : first + 1000]
-        posts = processor.read(chosen["tokens"], context=chosen.get(CONTEXT))
-        lengths += [windows.size for windows in processor.lay_out(posts)]
-    return lengths
 
 
 class PostSampler(Sampler[int]):
@@ -83,7 +65,7 @@ class PostSampler(Sampler[int]):
     epoch, however often and by whom it is asked for.
 
     Args:
-        lengths: of each post, see `post_lengths`.
+        lengths: of each post, see `LaidOutRows`.
         languages: of each post.
         temperature: > 0; the larger, the more alike the shares.
         batch_size: posts a step, of all processes.

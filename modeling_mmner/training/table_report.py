@@ -175,9 +175,9 @@ def _legend(results: Mapping[str, Any]) -> str:
     over = f"seed {numbers}" if len(seeds) == 1 else f"mean and deviation over the seeds {numbers}"
     return (
         f"Test split of {where}, in percent, {over}. Paper: what {markdown_text(results['source'])} reports;"
-        " the two compare only where corpus, encoders and pictures are the same. p: of the difference of F1 to"
-        " the row above, paired approximate randomisation over posts. True, shuffled, none: F1 with the posts'"
-        " own pictures (or contexts), with another post's, with none."
+        " the two compare only where corpus, encoders and pictures are the same. p: of the difference of F1"
+        " to the row above, paired approximate randomisation over posts. True, shuffled, none: F1 with the"
+        " posts' own pictures (or contexts), with another post's, with none."
     )
 
 

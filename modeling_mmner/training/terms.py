@@ -6,17 +6,18 @@ A licence is written as the Hub spells it (``apache-2.0``). ``none``: published 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from .recipes import Recipe, exists
 
 OPEN_LICENCES = frozenset(
-    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5 "  # noqa: SIM905
-    "cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0"
-    " cdla-sharing-1.0 ecl-2.0 "
-    "epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 gpl-2.0 gpl-3.0 isc lgpl-2.1 lgpl-3.0 mit mpl-2.0 ms-pl ncsa odbl"
-    " odc-by osl-3.0 pddl "
-    "postgresql unlicense wtfpl zlib".split()
+    """
+    afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0
+    cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0
+    cdla-sharing-1.0 ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 gpl-2.0 gpl-3.0 isc lgpl-2.1 lgpl-3.0 mit
+    mpl-2.0 ms-pl ncsa odbl odc-by osl-3.0 pddl postgresql unlicense wtfpl zlib
+    """.split()  # noqa: SIM905
 )
 """Of the Hub's licences those that allow any use, by anybody: no non-commercial, no-derivatives or
 behavioural ones.
@@ -35,21 +36,7 @@ def derived_licence(terms: Iterable[str]) -> str:
     return found.pop() if len(found) == 1 and found <= OPEN_LICENCES else "other"
 
 
-def check_terms(declared: Mapping[str, str]) -> None:
-    """Check how the licences of a declaration are spelt.
-
-    Raises:
-        ValueError: one is no licence id.
-    """
-    for name, licence in declared.items():
-        if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
-            raise ValueError(
-                f"recipe terms, {name}: expected a licence as the Hub spells it (apache-2.0, mit,"
-                f" cc-by-nc-sa-4.0, ...) or none, found {licence!r}"
-            )
-
-
-def terms_of(recipe: Any) -> list[dict[str, str]]:
+def terms_of(recipe: Recipe) -> list[dict[str, str]]:
     """The terms of what a run of the recipe uses: a row ``{"part", "name", "terms", "remark"}`` for each
     thing.
 
@@ -65,14 +52,11 @@ def terms_of(recipe: Any) -> list[dict[str, str]]:
     if corpus.context is not None:
         writer = corpus.context_writer or "contexts"
         used[writer] = ("contexts", writer, "")
-    for tower in (tower for tower in recipe.model.towers if tower.has_weights):
+    for tower in recipe.model.towers:
         if tower.checkpoint is not None:
-            used[tower.checkpoint] = (
-                "picture encoder",
-                tower.checkpoint,
-                f"weights of {tower.backbone} from a file",
-            )
-        else:
+            remark = f"weights of {tower.backbone} from a file"
+            used[tower.checkpoint] = ("picture encoder", tower.checkpoint, remark)
+        elif tower.pretrained:
             used[tower.backbone] = ("picture encoder", tower.backbone, _remark(tower.model_name))
     return [
         {"part": part, "name": public_name(name), "terms": recipe.terms.get(key, "unknown"), "remark": remark}
@@ -86,22 +70,11 @@ def public_name(name: str) -> str:
     return Path(name).absolute().name if is_path else name
 
 
-def exists(name: str) -> bool:
-    """Whether there is a file or folder of this name; a name that no file can have is none."""
-    try:
-        return name != "" and Path(name).exists()
-    except (OSError, ValueError):  # too long for the file system, or with a NUL byte
-        return False
-
-
 def _remark(backbone: str) -> str:
     """What a timm model's licence does not say: timm's names tell what the weights were trained on."""
     import timm  # takes seconds, and the command line reads this file for its options
 
     cfg = timm.get_pretrained_cfg(backbone)
-    is_imagenet = _IMAGENET.search((cfg.tag if cfg is not None else None) or backbone)
-    return (
-        "pretrained on ImageNet, whose pictures are for non-commercial research and education only"
-        if is_imagenet
-        else ""
-    )
+    if _IMAGENET.search((cfg.tag if cfg is not None else None) or backbone):
+        return "pretrained on ImageNet, whose pictures are for non-commercial research and education only"
+    return ""

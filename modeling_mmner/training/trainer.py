@@ -13,7 +13,7 @@ from ..evaluation.span_f1.span_f1 import SpanF1
 from ..model.labels_mmner import IGNORED
 from ..model.processing_mmner import MMNERProcessor
 from .centres import centres_due, refresh_centres
-from .sampling import post_lengths
+from .collator import LaidOutRows
 
 
 def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -82,4 +82,4 @@ def with_lengths(rows: Dataset, processor: MMNERProcessor) -> Dataset:
 
     Without it transformers would look for sub-tokens, which the rows do not have before they are collated.
     """
-    return rows.add_column("length", post_lengths(processor, rows))
+    return rows.add_column("length", LaidOutRows.of(processor, rows).lengths)

@@ -33,9 +33,8 @@ def make_word_tokenizer(
     """
     in_file = [] if vectors is None else [word for word, _ in islice(read_vectors(vectors), size)]
     lower = bool(in_file) and all(word == word.lower() for word in in_file)
-    spelling = (
-        normalizers.Lowercase()
-    )  # not Python's, which writes the last letter of Greek words in another way
+    # Not Python's, which writes the last letter of Greek words in another way.
+    spelling = normalizers.Lowercase()
     counts = Counter(spelling.normalize_str(word) if lower else word for post in posts for word in post)
     by_frequency = sorted(counts, key=lambda word: (-counts[word], word))
     words = [word for word in dict.fromkeys([*by_frequency, *in_file]) if word not in (PADDING, UNKNOWN)]
@@ -45,19 +44,15 @@ def make_word_tokenizer(
     if lower:
         tokenizer.normalizer = spelling
     rare = len(ids) - sum(counts[word] == 1 for word in words)
-    names = {
-        "pad_token": PADDING,
-        "unk_token": UNKNOWN,
-        "split_special_tokens": True,
-    }  # no word is cut where it holds one
+    # No word is cut where it holds a special token.
+    names = {"pad_token": PADDING, "unk_token": UNKNOWN, "split_special_tokens": True}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, rare_words_from=rare)
 
 
 def word_vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """What `MMNERConfig.word_vocabulary` says of a tokenizer of `make_word_tokenizer`."""
-    rare = tokenizer.init_kwargs.get(
-        "rare_words_from", len(tokenizer)
-    )  # another's tokenizer of words has no rare ones
+    # Another's tokenizer of words has no rare ones.
+    rare = tokenizer.init_kwargs.get("rare_words_from", len(tokenizer))
     return {"size": len(tokenizer), "unknown": tokenizer.unk_token_id, "rare": rare}
 
 

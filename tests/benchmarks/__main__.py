@@ -11,32 +11,24 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from modeling_mmner.training.optimisation import resolve_precision
-
 from .parts import PARTS
 from .setting import make_setting
 
 PACKAGES = ("mmner", "torch", "transformers", "timm", "accelerate", "pytorch-crf")
+OF_SETTING = ("recipe", "data_dir", "image_dir", "text_encoder", "vision_backbone", "vision_checkpoint")
+OF_SETTING += ("precision", "batches", "batch_size", "seed")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options of a command line."""
+    told = " ".join(f"{name}: {' '.join(part.__doc__.split())}" for name, part in PARTS.items())
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
-        description=(
-            "Time mmner on the CPU beside other programs that do the same work, in interleaved rounds of one"
-            " process."
-        ),
-        epilog="Parts: "
-        + " ".join(f"{name}: {' '.join(part.__doc__.split())}" for name, part in PARTS.items()),
+        description="Time mmner on the CPU beside other programs that do the same work, in rounds.",
+        epilog=f"Parts: {told}",
     )
-    add = parser.add_argument
-    add(
-        "--only",
-        type=lambda text: text.split(","),
-        default=list(PARTS),
-        help=f"some of {','.join(PARTS)} (default: all)",
-    )
+    add, threads = parser.add_argument, torch.get_num_threads()
+    add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run (default: all)")
     add("--rounds", type=int, default=5, help="times that each contender runs (default 5)")
     add("--batches", type=int, default=8, help="batches of a training epoch to draw (default 8)")
     add("--batch_size", type=int, default=8, help="posts a batch (default 8)")
@@ -46,30 +38,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="of our model; the plain program is UMT (default umt-bert-crf)",
     )
     add("--data_dir", help="folder of a corpus (default: the generated sample corpus)")
-    add(
-        "--image_dir",
-        help="folder of its pictures (default: its subfolder images); posts without one get a drawn one",
-    )
+    add("--image_dir", help="folder of its pictures; posts without one get a drawn one")
     add("--text_encoder", help="folder or id of a text encoder (default: a random one of BERT-base's size)")
     add("--vision_backbone", help="timm's name of the picture encoder (default: the recipe's)")
     add("--vision_checkpoint", help="file of its weights (default: random ones)")
-    add(
-        "--precision",
-        choices=["auto", "bf16", "no"],
-        default="auto",
-        help="of all but the plain program (default auto)",
-    )
-    add(
-        "--threads",
-        type=int,
-        default=torch.get_num_threads(),
-        help="threads, but for the part crf, which has one",
-    )
+    add("--precision", choices=["auto", "bf16", "no"], default="auto", help="of all but the plain program")
+    add("--threads", type=int, default=threads, help="threads, but for the part crf, which has one")
     add("--seed", type=int, default=1, help="of posts, weights and orders (default 1)")
     add("--output", type=Path, help="JSON file to write the figures to")
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.only if name not in PARTS]:
-        parser.error(f"--only: expected some of {','.join(PARTS)}, found {','.join(unknown)}")
     for name in ("rounds", "batches", "batch_size", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name}: expected a number > 0, found {getattr(options, name)}")
@@ -79,37 +56,26 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(options: argparse.Namespace) -> dict[str, Any]:
     """Run the parts, print their figures, and return what the JSON file holds."""
     torch.set_num_threads(options.threads)
-    precision = resolve_precision(options.precision)
-    encoders = {
-        name: getattr(options, name) for name in ("text_encoder", "vision_backbone", "vision_checkpoint")
-    }
-    sizes = {
-        name: getattr(options, name) for name in ("data_dir", "image_dir", "batches", "batch_size", "seed")
-    }
-    setting = make_setting(options.recipe, precision=precision, **sizes, **encoders)
+    setting = make_setting(**{name: getattr(options, name) for name in OF_SETTING})
     report: dict[str, Any] = {
-        "options": {
-            name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()
-        },
+        "options": {name: str(value) for name, value in vars(options).items()},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": {"cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability()},
-        "precision": precision,
-        "recipe": setting.recipe.to_settings(),
+        "precision": setting.precision,
         "corpus": setting.facts(),
         "parts": {},
     }
     for name in ("versions", "machine", "precision", "corpus"):
         print(f"{name}: {json.dumps(report[name])}")
-    print(f"threads: {options.threads}, seed: {options.seed}")
     print(
         f"median of {options.rounds} rounds (least to greatest); a ratio is of two times of the same round\n"
     )
     for name in options.only:
         report["parts"][name] = []
-        for task in PARTS[name](setting):
-            result = task.measure(options.rounds)
-            print(result, end="\n\n", flush=True)
-            report["parts"][name].append(result.to_dict())
+        for comparison in PARTS[name](setting):
+            times = comparison.measure(options.rounds)
+            print(times, end="\n\n", flush=True)
+            report["parts"][name].append(times.to_dict())
     if options.output is not None:
         options.output.write_text(json.dumps(report, indent=2), encoding="utf-8")
     return report

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LEAST_SECONDS = 0.1
-"""A contender that is faster repeats its work until it takes so long, or the clock would tell little of it.
-"""
+"""A contender that is faster repeats its work until it takes so long: the clock would tell little of it."""
 
 
 @dataclass
@@ -27,12 +26,6 @@ class Spread:
 
     def __str__(self) -> str:
         return "{median:9.3g} ({least:.3g} to {greatest:.3g})".format(**self.to_dict())
-
-
-def table(title: str, rows: list[tuple[str, str]]) -> str:
-    """A title and below it names with their values."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join([title, *(f"  {name:{width}} {value}" for name, value in rows)])
 
 
 @dataclass
@@ -63,9 +56,7 @@ class Comparison:
     ratios: list[tuple[str, str]]
 
     def measure(self, rounds: int) -> "Times":
-        """Time the contenders one after the other, `rounds` times, each round beginning with the next of
-        them.
-        """
+        """Time the contenders one after the other, `rounds` times, each round beginning with the next one."""
         names = list(self.contenders)
         seconds: dict[str, list[float]] = {name: [] for name in names}
         with _old_objects_set_aside():
@@ -80,12 +71,7 @@ class Comparison:
 
 @dataclass
 class Times:
-    """What a comparison found.
-
-    Attributes:
-        title, ratios: see `Comparison`.
-        seconds: for each contender, those that a unit took.
-    """
+    """What a comparison found: the seconds of a unit for each contender, and the ratios asked for."""
 
     title: str
     seconds: dict[str, Spread]
@@ -99,19 +85,15 @@ class Times:
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the JSON file."""
-        return {
-            "title": self.title,
-            "seconds": {name: spread.to_dict() for name, spread in self.seconds.items()},
-            "ratios": [
-                {"of": one, "to": other} | spread.to_dict() for one, other, spread in self.each_ratio()
-            ],
-        }
+        ratios = [{"of": one, "to": other} | spread.to_dict() for one, other, spread in self.each_ratio()]
+        seconds = {name: spread.to_dict() for name, spread in self.seconds.items()}
+        return {"title": self.title, "seconds": seconds, "ratios": ratios}
 
     def __str__(self) -> str:
         rows = [(name, f"{spread} s") for name, spread in self.seconds.items()]
-        return table(
-            self.title, rows + [(f"{one} / {other}", str(spread)) for one, other, spread in self.each_ratio()]
-        )
+        rows += [(f"{one} / {other}", str(spread)) for one, other, spread in self.each_ratio()]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join([self.title, *(f"  {name:{width}} {value}" for name, value in rows)])
 
 
 @contextmanager

@@ -1,82 +1,37 @@
-"""What a second epoch, run and seed compute again of the pictures: `python -m tests.benchmarks.second_runs
---help`.
-
-Each run is a process of its own, the script's training with its epochs cut short.
+"""How many pictures a second run and a second seed run a frozen encoder on again:
+`python -m tests.benchmarks.second_runs --help`. None is what is right.
 """
 
 import argparse
-import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-RUN = """
-import time
-started = time.perf_counter()
-import json, sys
-from itertools import islice
-from modeling_mmner.training.features import PictureFeatures
-from modeling_mmner.training.recipe_options import parse_arguments
-
-recipe = parse_arguments(sys.argv[2:])
-import train_accelerate as script
-
-STEPS, computed, steps = int(sys.argv[1]), [], []
-of_rows, whole_epoch = PictureFeatures._rows, script.train_batches
-
-def counted(self, tower, squares):
-    computed.extend(squares)
-    return of_rows(self, tower, squares)
-
-def some_steps(model, batches, **options):
-    for losses in whole_epoch(model, islice(batches, STEPS), **options):
-        steps.append((time.perf_counter() - started, len(computed)))
-        yield losses
-
-PictureFeatures._rows, script.train_batches = counted, some_steps
-script.train(recipe)
-seconds, before = steps[0]
-print(json.dumps({"pictures": len(set(computed)), "before": before, "later": len(computed) - before, "seconds": seconds}))
-"""
+SCRIPT = Path(__file__).parents[2] / "train_accelerate.py"
+COMPUTED = re.compile(r"picture features: ([\d,]+) computed")
 
 
-def main() -> None:
-    """Train three times: with nothing kept, once more, and with another seed; print what each has
-    computed.
+def main(arguments: list[str] | None = None) -> list[int]:
+    """Train three times: with nothing kept, once more, and with another seed; prints and returns how many
+    pictures each has computed the features of.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.second_runs",
-        description=__doc__,
-        epilog=(
-            "All other options are those of train_accelerate.py; of its recipe at least one picture encoder"
-            " is frozen."
-        ),
-    )
-    parser.add_argument("--steps", type=int, default=5, help="of each epoch (default 5)")
-    options, of_script = parser.parse_known_args()
-    with TemporaryDirectory() as folder:
-        kept = [
-            "--feature_cache",
-            str(Path(folder) / "features"),
-            "--output_dir",
-            str(Path(folder) / "run"),
-            "--epochs",
-            "2",
-        ]
-        for what, seed in (("first run", 1), ("second run", 1), ("second seed", 2)):
-            command = [sys.executable, "-c", RUN, str(options.steps), *of_script, *kept, "--seed", str(seed)]
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.second_runs", description=__doc__)
+    parser.epilog = "Options are those of train_accelerate.py; its recipe has at least one frozen encoder."
+    _, of_script = parser.parse_known_args(arguments)
+    counts = []
+    with TemporaryDirectory() as temporary:
+        kept = ["--feature_cache", f"{temporary}/features", "--output_dir", f"{temporary}/run"]
+        for what, seed in (("first run", "1"), ("second run", "1"), ("second seed", "2")):
+            command = [sys.executable, str(SCRIPT), *of_script, *kept, "--seed", seed]
             done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise SystemExit(f"benchmarks: the {what} failed:\n{done.stderr[-4000:]}")
-            found = json.loads(done.stdout.splitlines()[-1])
-            print(
-                "{what}: encoders ran on {pictures} pictures, {before} times before the first step and"
-                " {later} times later; first step done {seconds:.1f} s after the start".format(
-                    what=what, **found
-                ),
-                flush=True,
-            )
+            told = COMPUTED.search(done.stdout)
+            if done.returncode or told is None:
+                raise SystemExit(f"benchmarks: the {what} failed:\n{done.stdout[-500:]}{done.stderr[-4000:]}")
+            counts.append(int(told[1].replace(",", "")))
+            print(f"{what}: encoders ran on {counts[-1]:,} pictures", flush=True)
+    return counts
 
 
 if __name__ == "__main__":

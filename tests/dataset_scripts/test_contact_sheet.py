@@ -1,9 +1,11 @@
 """Tests of the contact sheet: which posts it shows, and what its page says and shows of them."""
 
 import base64
+import colorsys
 import io
 import random
 import re
+from pathlib import Path
 
 import datasets
 import pytest
@@ -89,14 +91,9 @@ def test_card_says_what_the_post_has(tmp_path):
     assert marks_of(text) == [("New York", "LOC"), ("Ann", "PER"), ("Oslo", "LOC")]
     assert text.text == "aaaa New YorkLOC by AnnPER OsloLOC" and text.attributes["lang"] == "es"
 
-
-def test_language_that_nobody_knows_is_none_of_the_text(tmp_path):
-    """If it failed, a screen reader would be told of a language called unknown."""
-    card = card_of(post("a", language="unknown"), tmp_path)
-    assert (
-        card.find("p", "text")[0].attributes["lang"] == ""
-        and card.find("p", "about")[0].text == "unknown · tweet"
-    )
+    card = card_of(post("a", language="unknown"), tmp_path)  # no screen reader knows such a language
+    assert card.find("p", "text")[0].attributes["lang"] == ""
+    assert card.find("p", "about")[0].text == "unknown · tweet"
 
 
 def test_whatever_the_corpus_says_stays_text(tmp_path):
@@ -221,6 +218,35 @@ def test_a_sheet_holds_its_cards_in_order(tmp_path):
     [header] = page.find("header")
     assert header.find("h1")[0].text == "small, train" and "4 of 5 posts" in header.text
     assert [name for name, _ in marks_of(header)] == TYPES
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["light", "dark"])
+def test_marks_can_be_read(number):
+    """If it failed, text on some type's colour would have too little contrast, less than 4.5 by WCAG 2."""
+    template = (Path(contact_sheet.__code__.co_filename).parent / "contact_sheet.html.jinja").read_text()
+    found = {
+        name: values
+        for name, *values in re.findall(r"--(mark|type): (\d+)% (\d+)%", template)[2 * number :][:2]
+    }
+    inks = dict(re.findall(r"--(mark|type)-ink: #(\w{3});", template)[2 * number :][:2])
+
+    def luminance(red: float, green: float, blue: float) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for name in ("mark", "type"):
+        saturation, lightness = (int(part) / 100 for part in found[name])
+        ink = luminance(*[int(digit, 16) / 15 for digit in inks[name]])
+        grounds = [luminance(*colorsys.hls_to_rgb(hue / 360, lightness, saturation)) for hue in range(360)]
+        assert min((max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) for ground in grounds) > 4.5
+
+
+def test_types_have_colours_of_their_own(tmp_path):
+    """If it failed, types would look alike, or a type have one colour in the header and another on a card."""
+    contact_sheet(rows_of([post("Ann/B-PER Oslo/B-LOC")]), LABELS, tmp_path / "sheet.html")
+    marks = read_html((tmp_path / "sheet.html").read_text(encoding="utf-8")).find("mark")
+    hues = [int(mark.attributes["style"].removeprefix("--hue:")) for mark in marks]
+    assert len(set(hues[: len(TYPES)])) == len(TYPES) and hues[len(TYPES) :] == hues[:2]
 
 
 def test_without_any_picture_the_cards_are_short(tmp_path):

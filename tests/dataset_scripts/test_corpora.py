@@ -1,12 +1,10 @@
 """Tests of the corpora by name, and of the options of reading them."""
 
-import argparse
 from dataclasses import fields
 
 import pytest
 
 from dataset_scripts.builders.builder import CorpusBuilder, PostsBuilder, PostsConfig
-from dataset_scripts.commands import add_corpus_commands
 from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
 from dataset_scripts.reading_options import ReadingOptions, default_of
 
@@ -29,15 +27,9 @@ def test_only_the_generated_corpus_knows_its_chance_level():
 
 @pytest.mark.parametrize("item", fields(ReadingOptions), ids=lambda item: item.name)
 def test_each_option_is_listed_once(item):
-    """If it failed, an option of the builders would be missing from the command line, or mean something else
-    there.
-    """
-    parser = argparse.ArgumentParser()
-    add_corpus_commands(parser.add_subparsers())
+    """If it failed, an option would mean something else to the builders than on the command line."""
     [default] = [default_of(other) for other in fields(PostsConfig) if other.name == item.name]
     assert default == default_of(item) and item.metadata["help"]
-    for command in ("build-dataset conll --output_dir x", "inspect x", "export-imgid x --output_dir x"):
-        assert getattr(parser.parse_args(command.split()), item.name) is None
 
 
 def test_options_at_their_default_are_left_to_the_builder():

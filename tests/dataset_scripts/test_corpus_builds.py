@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from datasets.exceptions import DatasetGenerationError
 
+from dataset_scripts.builders import builder
 from dataset_scripts.builders.builder import PostsBuilder
 from dataset_scripts.builders.conll import Conll
 from dataset_scripts.builders.mmner import MMNER
@@ -42,40 +43,41 @@ def make(tmp_path):
 # Versions.
 
 
-def test_other_copies_are_refused(make, corpus):
-    """If it failed, figures on another copy of a corpus would be compared with the published ones."""
+def test_other_copies_are_refused_or_taken_with_a_warning(make, corpus, tmp_path):
+    """If it failed, figures on another copy of a corpus would be compared with the published ones, or
+    --no_verify still refuse it, or take it silently.
+    """
     found = file_hash(corpus / "train.txt")
     message = (
         rf"train\.txt: expected the official file, sha256 801e149e8635; found sha256 {found}: posts 3 instead"
-        r" of 3373, "
-        r"tokens 6 instead of 53007, LOC 2 instead of 731, MISC 0 instead of 701, ORG 0 instead of 1674, PER"
-        r" 1 instead of 2943\n"
-        r"(.*\n){2}this copy is version 'copy-[0-9a-f]{12}'; --no_verify takes it as another version of the"
-        r" corpus"
+        r" of 3373, tokens 6 instead of 53007, LOC 2 instead of 731, MISC 0 instead of 701, ORG 0 instead of"
+        r" 1674, PER 1 instead of 2943\n(.*\n){2}this copy is version 'copy-[0-9a-f]{12}'"
     )
-    with pytest.raises(CorpusError, match=message):
-        make(Twitter2017, data_dir=corpus, no_verify=False).check_files()
-
-
-def test_other_copies_are_not_built(make, corpus, tmp_path):
-    """If it failed, only whoever asks for the check would be told of another copy."""
-    with pytest.raises(CorpusError, match="expected the official file, sha256 801e149e8635"):
-        make(Twitter2017, data_dir=corpus, no_verify=False).download_and_prepare(str(tmp_path / "built"))
-
-
-def test_other_copies_are_taken_with_a_warning(make, corpus):
-    """If it failed, --no_verify would still refuse another copy, or take it silently."""
-    with pytest.warns(
-        UserWarning,
-        match=r"expected the official file, sha256 801e149e8635; (.*\n)*this copy is version 'copy-",
+    with pytest.raises(
+        CorpusError, match=f"{message}; --no_verify takes it as another version of the corpus"
     ):
+        make(Twitter2017, data_dir=corpus, no_verify=False).download_and_prepare(str(tmp_path / "built"))
+    with pytest.warns(UserWarning, match=message):
         make(Twitter2017, data_dir=corpus, no_verify=True).check_files()
+
+
+def test_each_file_is_hashed_once(make, corpus, monkeypatch):
+    """If it failed, files of gigabytes would be read again for each question about their version."""
+    hashed = []
+    monkeypatch.setattr(builder, "file_hash", lambda path: hashed.append(path.name) or file_hash(path))
+    known = make(Conll, data_dir=corpus)
+    known.check_files()
+    assert (
+        known.version_name()
+        and known.file_hashes()
+        and sorted(hashed) == ["test.txt", "train.txt", "valid.txt"]
+    )
 
 
 def test_same_counts_with_other_content_are_another_copy(corpus):
     """If it failed, a copy with the same counts but other words would pass for the official one."""
     official = Official(count_file(corpus / "train.txt", Reading()), "0" * 12)
-    found = differences(corpus / "train.txt", Reading(), official)
+    found = differences(corpus / "train.txt", "1" * 12, Reading(), official)
     assert found.endswith("the same counts with other content")
 
 
@@ -113,37 +115,23 @@ def test_version_names_the_content(make, corpus, tmp_path):
     assert make(Twitter2017, data_dir=corpus).version_name() != name
 
 
-def test_config_id_stays_while_nothing_changes(make, corpus, images):
-    """If it failed, every run would build the corpus anew."""
+CHANGES = {
+    "a text": lambda corpus, images: write_posts(corpus, {"valid": [("4", "Amazon/B-LOC"), ("5", "Nice/O")]}),
+    "a picture": lambda corpus, images: (images / "1.jpg").write_bytes(encoded(99, "JPEG")),
+    "a picture's time": lambda corpus, images: os.utime(images / "1.jpg", (1, 1)),
+    "one more picture": lambda corpus, images: (images / "7.jpg").write_bytes(encoded(7, "JPEG")),
+    "one picture less": lambda corpus, images: (images / "1.jpg").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_config_id_changes_with_the_source_alone(make, corpus, images, change):
+    """If it failed, changed files would be answered with what was built of the old ones, or every run build
+    the corpus anew.
+    """
     first = make(Conll, data_dir=corpus, image_dir=str(images)).config_id
     (corpus / "README.txt").write_text("not a split")
     assert make(Conll, data_dir=corpus, image_dir=str(images)).config_id == first
-
-
-def change_text(corpus: Path, images: Path) -> None:
-    write_posts(corpus, {"valid": [("4", "Amazon/B-LOC"), ("5", "Nice/B-LOC")]})
-
-
-def change_picture(corpus: Path, images: Path) -> None:
-    (images / "1.jpg").write_bytes(encoded(99, "JPEG"))
-
-
-def change_time(corpus: Path, images: Path) -> None:
-    os.utime(images / "1.jpg", (1, 1))
-
-
-def add_picture(corpus: Path, images: Path) -> None:
-    (images / "7.jpg").write_bytes(encoded(7, "JPEG"))
-
-
-def remove_picture(corpus: Path, images: Path) -> None:
-    (images / "1.jpg").unlink()
-
-
-@pytest.mark.parametrize("change", [change_text, change_picture, change_time, add_picture, remove_picture])
-def test_config_id_changes_with_the_source(make, corpus, images, change):
-    """If it failed, changed files would be answered with what was built of the old ones."""
-    first = make(Conll, data_dir=corpus, image_dir=str(images)).config_id
     change(corpus, images)
     assert make(Conll, data_dir=corpus, image_dir=str(images)).config_id != first
 
@@ -161,19 +149,16 @@ def test_config_id_of_a_mixture_changes_with_the_language_folders(make, tmp_path
 # Data sets.
 
 
-@pytest.mark.parametrize("file_format", ["parquet", "arrow"])
-def test_built_data_set_holds_the_rows(make, corpus, images, tmp_path, file_format):
-    """If it failed, building would lose, change or reorder posts between the text files and the data set."""
+def test_built_data_set_holds_the_rows_and_pictures(make, corpus, images):
+    """If it failed, building would lose, change or reorder posts, or a data set opened straight from its
+    builder not give pictures, or its labels have no names.
+    """
     builder = make(Conll, data_dir=corpus, image_dir=str(images), language="en")
-    if file_format == "parquet":
-        builder.download_and_prepare(str(tmp_path / "built"), file_format="parquet")
-        built = pyarrow.parquet.read_table(next((tmp_path / "built").glob("*train*.parquet"))).to_pylist()
-    else:
-        builder.download_and_prepare()
-        built = list(builder.as_dataset(split="train").cast_column("image", datasets.Image(decode=False)))
-    assert [row | {"image": None} for row in built] == [
-        row | {"image": None} for row in builder.rows("train")
-    ]
+    builder.download_and_prepare()
+    rows = builder.as_dataset(split="train")
+    assert [row | {"image": None} for row in rows] == [row | {"image": None} for row in builder.rows("train")]
+    assert [row["image"] and row["image"].size for row in rows] == [(24, 16), (24, 16), None]
+    assert rows.features["ner_tags"].feature.names == builder.labels()
 
 
 def test_parquet_holds_the_pictures_byte_for_byte(make, corpus, images, tmp_path):
@@ -189,29 +174,6 @@ def test_parquet_holds_the_pictures_byte_for_byte(make, corpus, images, tmp_path
         name: {"bytes": (images / f"{name}.jpg").read_bytes(), "path": f"{name}.jpg"} for name in "1246"
     }
     assert found == dict.fromkeys("357") | expected
-
-
-def test_built_data_set_decodes_its_pictures(make, corpus, images):
-    """If it failed, a data set opened straight from its builder would not give pictures, or its labels have
-    no names.
-    """
-    builder = make(Conll, data_dir=corpus, image_dir=str(images))
-    builder.download_and_prepare()
-    rows = builder.as_dataset(split="train")
-    assert [row["image"] and row["image"].size for row in rows] == [(24, 16), (24, 16), None]
-    assert rows.features["ner_tags"].feature.names == builder.labels()
-
-
-def test_what_was_found_is_kept_of_each_split(make, corpus, images):
-    """If it failed, the card of a built data set would not say how many pictures are missing or broken."""
-    (images / "4.jpg").write_bytes(b"no picture")
-    builder = make(Conll, data_dir=corpus, image_dir=str(images))
-    builder.download_and_prepare()
-    found = {
-        split: (found.missing, [broken["file"] for broken in found.broken])
-        for split, found in builder.reports.items()
-    }
-    assert found == {"train": (1, []), "validation": (1, ["4.jpg"]), "test": (1, [])}
 
 
 def test_changed_file_is_built_anew(make, corpus):

@@ -2,8 +2,10 @@
 
 import fnmatch
 from types import SimpleNamespace
+from unittest.mock import call, create_autospec
 
 import pytest
+from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
@@ -15,38 +17,20 @@ from tests.built_corpora import build_small, built_sample, files_of
 from tests.small_corpora import write_posts
 
 
-class Hub:
-    """Stands for the Hub, with at most one repository; writes down what is asked of it."""
-
-    def __init__(self) -> None:
-        self.private: bool | None = None
-        self.calls: list[tuple[str, dict]] = []
-
-    def __call__(self) -> "Hub":
-        return self
-
-    def repo_info(self, repo_id: str, **options: object) -> SimpleNamespace:
-        self.calls.append(("repo_info", {"repo_id": repo_id} | options))
-        if self.private is None:
-            raise RepositoryNotFoundError("not found", response=SimpleNamespace(headers={}, request=None))
-        return SimpleNamespace(private=self.private)
-
-    def create_repo(self, repo_id: str, **options: object) -> None:
-        self.calls.append(("create_repo", {"repo_id": repo_id} | options))
-
-    def upload_folder(self, **options: object) -> SimpleNamespace:
-        self.calls.append(("upload_folder", options))
-        return SimpleNamespace(commit_url="https://hub/commit")
-
-    def changes(self) -> list[tuple[str, dict]]:
-        return [call for call in self.calls if call[0] != "repo_info"]
-
-
 @pytest.fixture
 def hub(monkeypatch):
-    hub = Hub()
-    monkeypatch.setattr(publishing, "HfApi", hub)
-    return hub
+    """Stands for the Hub; writes down what is asked of it."""
+    api = create_autospec(HfApi, instance=True)
+    api.upload_folder.return_value = SimpleNamespace(commit_url="https://hub/commit")
+    monkeypatch.setattr(publishing, "HfApi", lambda: api)
+    return api
+
+
+def has_repository(hub: HfApi, private: bool | None) -> None:
+    """Whether the Hub has the repository, and as what; None: it has none."""
+    absent = RepositoryNotFoundError("not found", response=SimpleNamespace(headers={}, request=None))
+    hub.repo_info.side_effect = absent if private is None else None
+    hub.repo_info.return_value = SimpleNamespace(private=private)
 
 
 @pytest.fixture
@@ -56,60 +40,47 @@ def corpus(tmp_path):
 
 def build(tmp_path, *options: str, dataset: str = "conll") -> int:
     folders = ["--data_dir", str(tmp_path / "corpus"), "--output_dir", str(tmp_path / "built")]
-    return main(["build-dataset", dataset, *folders, "--push", "org/posts", *options])
+    return main(["build", dataset, *folders, *options])
 
 
 # Who may publish.
 
 
-def test_posts_of_others_are_refused_before_anything_is_built(hub, corpus, tmp_path, capsys):
-    """If it failed, tweets would go to the Hub without anybody having said that they may, or after hours of
-    building.
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--push", "org/posts"],
+            "posts and pictures belong to their authors, and this corpus comes without",
+        ),
+        (["--push", "org/posts", "--i_have_the_rights"], "expected a new or a private repository, found a"),
+        (["--public"], "--public and --i_have_the_rights: expected them with --push ORG/NAME"),
+        (["--i_have_the_rights"], "--public and --i_have_the_rights: expected them with --push ORG/NAME"),
+    ],
+)
+def test_what_may_not_be_pushed_is_refused_before_it_is_built(
+    hub, corpus, tmp_path, capsys, options, message
+):
+    """If it failed, tweets would go to the Hub without anybody having said that they may, or, meant to be
+    private, to where everybody sees them; or after hours of building; or not at all, and its user believe it.
     """
-    assert build(tmp_path) == 2
-    message = (
-        "build-dataset: --push org/posts: posts and pictures belong to their authors, and this corpus comes"
-        " without a licence"
-    )
+    has_repository(hub, private=False)
+    assert build(tmp_path, *options) == 2
     assert message in capsys.readouterr().err
-    assert not hub.calls and not (tmp_path / "built").exists()
+    assert {name for name, _, _ in hub.method_calls} <= {"repo_info"} and not (tmp_path / "built").exists()
 
 
-def test_public_repository_is_refused_before_anything_is_built(hub, corpus, tmp_path, capsys):
-    """If it failed, posts meant to be private would be added to a repository that everybody sees."""
-    hub.private = False
-    assert build(tmp_path, "--i_have_the_rights") == 2
-    message = (
-        "--push org/posts: expected a new or a private repository, found a public one; --public says that is"
-        " meant"
-    )
-    assert message in capsys.readouterr().err
-    assert not hub.changes() and not (tmp_path / "built").exists()
-
-
-@pytest.mark.parametrize("private", [None, True])
-def test_new_and_private_repositories_are_allowed(hub, private):
+@pytest.mark.parametrize(
+    ("private", "public"), [(None, False), (True, False), (False, True), (None, True), (True, True)]
+)
+def test_new_private_and_meant_repositories_are_allowed(hub, private, public):
     """If it failed, nobody could publish privately, or renew what they have published."""
-    hub.private = private
-    check_may_publish("org/posts", generated=False, has_rights=True, public=False)
-    assert hub.calls == [("repo_info", {"repo_id": "org/posts", "repo_type": "dataset"})]
-
-
-def test_public_repository_is_allowed_when_it_is_meant(hub):
-    """If it failed, a public data set could not be renewed."""
-    hub.private = False
-    check_may_publish("org/posts", generated=False, has_rights=True, public=True)
-
-
-def test_rights_are_needed_for_public_repositories_too(hub):
-    """If it failed, --public would stand for a right that nobody claimed."""
+    has_repository(hub, private)
+    check_may_publish("org/posts", generated=False, has_rights=True, public=public)
+    check_may_publish("org/posts", generated=True, has_rights=False, public=public)
     with pytest.raises(CorpusError, match="say --i_have_the_rights"):
-        check_may_publish("org/posts", generated=False, has_rights=False, public=True)
-
-
-def test_generated_posts_need_no_rights(hub):
-    """If it failed, the sample, which is under a licence, could not be published."""
-    check_may_publish("org/posts", generated=True, has_rights=False, public=False)
+        check_may_publish("org/posts", generated=False, has_rights=False, public=public)
+    assert hub.repo_info.mock_calls == [call("org/posts", repo_type="dataset")] * (0 if public else 2)
 
 
 @pytest.mark.parametrize("dataset", ["conll", "twitter2015", "twitter2017", "mmner", "sample"])
@@ -119,17 +90,8 @@ def test_only_the_sample_is_generated(hub, tmp_path, monkeypatch, dataset):
     monkeypatch.setattr(publishing, "check_may_publish", lambda repo_id, **options: asked.append(options))
     monkeypatch.setattr(built_corpus, "build_dataset", lambda *_, **__: {"configs": {}})
     monkeypatch.setattr(publishing, "publish", lambda *_, **__: "")
-    build(tmp_path, dataset=dataset)
+    build(tmp_path, "--push", "org/posts", dataset=dataset)
     assert asked == [{"generated": dataset == "sample", "has_rights": False, "public": False}]
-
-
-@pytest.mark.parametrize("option", ["--public", "--i_have_the_rights"])
-def test_options_of_publishing_are_refused_without_it(hub, corpus, tmp_path, capsys, option):
-    """If it failed, a user who forgot --push would believe that the data set is on the Hub."""
-    options = ["--data_dir", str(corpus), "--output_dir", str(tmp_path / "built"), option]
-    assert main(["build-dataset", "conll", *options]) == 2
-    assert "--public and --i_have_the_rights: expected them with --push ORG/NAME" in capsys.readouterr().err
-    assert not (tmp_path / "built").exists()
 
 
 # What is published.
@@ -138,60 +100,37 @@ def test_options_of_publishing_are_refused_without_it(hub, corpus, tmp_path, cap
 @pytest.mark.parametrize("public", [False, True])
 def test_built_data_set_is_pushed(hub, corpus, tmp_path, capsys, public):
     """If it failed, a data set would be public without --public, or not there after the command said so."""
-    assert build(tmp_path, "--i_have_the_rights", *["--public"] * public) == 0
+    has_repository(hub, private=None)
+    assert build(tmp_path, "--push", "org/posts", "--i_have_the_rights", *["--public"] * public) == 0
     assert capsys.readouterr().out.endswith("pushed to https://hub/commit\n")
-    [(created, repository), (uploaded, upload)] = hub.changes()
-    assert (created, uploaded) == ("create_repo", "upload_folder")
-    assert repository == {
-        "repo_id": "org/posts",
-        "repo_type": "dataset",
-        "private": not public,
-        "exist_ok": True,
-    }
-    assert (upload["repo_id"], upload["repo_type"], upload["folder_path"]) == (
-        "org/posts",
-        "dataset",
-        str(tmp_path / "built"),
+    hub.create_repo.assert_called_once_with(
+        "org/posts", repo_type="dataset", private=not public, exist_ok=True
     )
+    upload = {"repo_id": "org/posts", "repo_type": "dataset", "folder_path": str(tmp_path / "built")}
+    assert hub.upload_folder.call_args.kwargs.items() >= upload.items()
 
 
-def test_upload_is_one_commit_that_names_the_version(hub, tmp_path):
-    """If it failed, the Hub would show half a data set between two commits, or nobody could tell versions
-    apart.
-    """
-    assert publish(built_sample(), "org/sample") == "https://hub/commit"
-    uploads = [options for name, options in hub.calls if name == "upload_folder"]
-    assert [options["commit_message"] for options in uploads] == ["sample generated-1.0.0-seed-1"]
-
-
-def test_uploaded_files_are_those_of_the_data_set(hub, tmp_path):
-    """If it failed, the report with local paths, or what else lies in the folder, would go to the Hub, or
-    data stay behind.
+def test_upload_is_one_commit_of_the_files_of_the_data_set(hub, tmp_path):
+    """If it failed, the Hub would show half a data set between two commits, or the report with local paths or
+    what else lies in the folder; or shards of an older build would stay, and posts that were taken out.
     """
     built = build_small(tmp_path)
-    (built / "notes.txt").write_text("private")
-    (built / ".env").write_text("private")
-    publish(built, "org/posts")
-    patterns = hub.changes()[1][1]["allow_patterns"]
+    for name in ("notes.txt", ".env"):
+        (built / name).write_text("private")
+    assert publish(built, "org/posts") == "https://hub/commit"
+    upload = hub.upload_folder.call_args.kwargs
     data = {f"default/{split}-00000-of-00001.parquet" for split in ("train", "validation", "test")}
-    assert (
-        set(filter_repo_objects(files_of(built), allow_patterns=patterns))
-        == {"README.md", "corpus.json"} | data
-    )
-
-
-def test_files_of_an_older_build_are_deleted_with_it(hub, tmp_path):
-    """If it failed, shards of an older build would stay on the Hub, and posts that were taken out with
-    them.
-    """
-    publish(build_small(tmp_path), "org/posts")
-    [pattern] = hub.changes()[1][1]["delete_patterns"]
+    sent = set(filter_repo_objects(files_of(built), allow_patterns=upload["allow_patterns"]))
+    assert sent == {"README.md", "corpus.json"} | data
+    [pattern] = upload["delete_patterns"]
     assert fnmatch.fnmatch("en_plus_fr/train-00003-of-00007.parquet", pattern)
     assert not fnmatch.fnmatch("README.md", pattern) and not fnmatch.fnmatch(".gitattributes", pattern)
+    publish(built_sample(), "org/sample")
+    assert hub.upload_folder.call_args.kwargs["commit_message"] == "sample generated-1.0.0-seed-1"
 
 
 def test_folder_without_a_data_set_is_not_published(hub, tmp_path):
     """If it failed, a wrong folder would be uploaded, or a repository be made for nothing."""
-    with pytest.raises(CorpusError, match="expected a data set made by build-dataset, found no corpus"):
+    with pytest.raises(CorpusError, match=r"expected a data set made by .*build.*, found no corpus"):
         publish(tmp_path, "org/posts")
-    assert not hub.calls
+    assert not hub.method_calls

@@ -399,7 +399,9 @@ def test_readme_runs_as_it_is_written(tmp_path):
     blocks = re.findall(
         r"^```py\n(.*?)^```$", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
-    first, second = (block.replace('"modeling_mmner/span_f1"', repr(str(FOLDER))) for block in blocks)
+    first, second = (
+        block.replace('"modeling_mmner/evaluation/span_f1"', repr(str(FOLDER))) for block in blocks
+    )
     script = first.replace("metric.compute", "import json; found = metric.compute") + second.replace(
         "metric.compute", "more = metric.compute"
     )

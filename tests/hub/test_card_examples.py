@@ -21,6 +21,7 @@ for example in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_examples_of_the_cards_run_at_the_pinned_tag(tmp_path: Path) -> None:
     """If it failed, what a user copies from a card would not run, or would load something that the tag does
     not pin.

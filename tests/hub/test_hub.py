@@ -60,6 +60,7 @@ def test_loads_from_the_hub_without_the_package(published) -> None:
         assert_says_as(loaded[system], published / system, picture=picture)
 
 
+@pytest.mark.slow
 def test_pipelines_saved_here_and_elsewhere_are_whole(published) -> None:
     """If it failed, a saved pipeline would lack its code, its processor or its task, or lose them when it is
     saved again.
@@ -85,6 +86,7 @@ def test_pipelines_saved_here_and_elsewhere_are_whole(published) -> None:
         assert_same([*found[saved][0], *found[saved][1]], entities[0] + entities[1])
 
 
+@pytest.mark.slow
 def test_missing_crf_package_is_named_rightly(published) -> None:
     """If it failed, users without pytorch-crf would be sent to install another package."""
     script = (

@@ -34,10 +34,12 @@ from tests.elsewhere import TEXTS, assert_same, assert_says_as, load_elsewhere, 
 from tests.small_metrics import run_metrics
 from tests.tiny import SYSTEMS
 
+pytestmark = pytest.mark.slow  # three processes that load transformers anew
+
 ROOT = Path(__file__).parents[2]
 AUTOS = ("AutoModel", "AutoModelForTokenClassification")
 CODE = {path.name for path in (ROOT / "modeling_mmner" / "model").glob("*_mmner.py")}
-PUSH = "import sys; from tests.test_hub_http import push; push(*sys.argv[1:])"
+PUSH = "import sys; from tests.hub.test_hub_http import push; push(*sys.argv[1:])"
 
 
 @dataclass
@@ -226,15 +228,12 @@ def loaded(hub, models):
 @pytest.mark.skipif(constants.HF_HUB_OFFLINE, reason="HF_HUB_OFFLINE is set")
 def test_server_serves_the_files_themselves(hub):
     """If it failed, the other tests would compare with something else than the folder."""
-    served = HfFileSystem(endpoint=hub.address, token="hf_any")
+    served, root = HfFileSystem(endpoint=hub.address, token="hf_any"), "datasets/org/public"
     files = files_of(hub.folder / "served" / "datasets" / "org" / "public")
     for name, content in files.items():
-        path = f"datasets/org/public/{name}"
-        assert served.exists(path) and served.cat_file(path) == content
-        assert served.cat_file(path, start=3, end=8) == content[3:8]
-    assert {
-        path.removeprefix("datasets/org/public/") for path in served.find("datasets/org/public")
-    } == files.keys()
+        assert served.exists(f"{root}/{name}") and served.cat_file(f"{root}/{name}") == content
+        assert served.cat_file(f"{root}/{name}", start=3, end=8) == content[3:8]
+    assert {path.removeprefix(f"{root}/") for path in served.find(root)} == files.keys()
 
 
 @pytest.mark.parametrize("system", ["mlmner", "2m-ner"])
@@ -247,14 +246,11 @@ def test_models_and_pipelines_over_http_are_those_of_the_folder(hub, loaded, sys
 
 def test_missing_repository_and_revision_are_named(loaded):
     """If it failed, a misspelt name would end in an error that speaks of something else."""
-    assert (
-        "org/nonsense is not a local folder and is not a valid model identifier"
-        in loaded["no repository"]["error"]
-    )
-    assert (
-        "nonsense is not a valid git identifier (branch name, tag name or commit id)"
-        in loaded["no revision"]["error"]
-    )
+    for key, message in (
+        ("no repository", "org/nonsense is not a local folder and is not a valid model identifier"),
+        ("no revision", "nonsense is not a valid git identifier (branch name, tag name or commit id)"),
+    ):
+        assert message in loaded[key]["error"]
 
 
 def test_what_was_loaded_once_needs_no_hub(hub, models, loaded):
@@ -280,22 +276,15 @@ def test_model_of_the_hub_that_is_pushed_on_is_whole(hub, loaded):
     assert_says_as(loaded["again"], hub.model_folder("mlmner"), picture=hub.picture)
 
 
-@pytest.mark.parametrize("revision", ["first", "second"])
-def test_pushed_model_is_loaded_by_hash_and_by_tag(hub, pushes, loaded, revision):
-    """If it failed, `push_to_hub` would leave behind what loading needs, or `revision` not give that
-    revision's weights.
+def test_pushed_model_is_whole_and_loaded_by_hash_and_by_tag(hub, pushes, loaded):
+    """If it failed, `push_to_hub` would leave behind what loading needs, `revision` not give that revision's
+    weights, or a repository have code that nothing reads.
     """
     returned(pushes, "push_model")
-    assert_says_as(loaded[revision], hub.folder / revision, picture=hub.picture)
-
-
-def test_pushed_model_and_processor_bring_all_their_code(hub, pushes):
-    """If it failed, a repository would have code that nothing reads, or lack some."""
-    returned(pushes, "push_model")
-    code = [
-        {name for name in commit["written"] if name.endswith(".py")}
-        for commit in hub.commits("models/org/pushed")
-    ]
+    for revision in ("first", "second"):
+        assert_says_as(loaded[revision], hub.folder / revision, picture=hub.picture)
+    commits = hub.commits("models/org/pushed")
+    code = [{name for name in commit["written"] if name.endswith(".py")} for commit in commits]
     assert code == [CODE, set(), set()]  # the model's pipeline reads posts by the processor's file
 
 
@@ -308,23 +297,17 @@ def test_trained_model_is_on_the_hub_when_the_trainer_is_done(hub, pushes, loade
 
 def test_command_pushes_the_files_of_the_model_in_one_commit(hub, pushes, loaded):
     """If it failed, `push` would leave a half-made repository, send what is none of the model's, or set no
-    tag.
+    tag, or change a revision that others have pinned.
     """
-    (failed, why), (done, printed), _ = returned(pushes, "push_by_command")
-    assert (failed, done) == (2, 0)
+    (failed, why), (done, printed), (again, refused) = returned(pushes, "push_by_command")
+    assert (failed, done, again) == (2, 0, 2)
+    assert "org/command: expected no tag 'v0.1.0' yet, found one" in refused
     assert "the network is gone" in why and "the same command again only sets the tag" in why
     repository, [commit] = hub.repository("models/org/command"), hub.commits("models/org/command")
     assert repository["private"] and repository["tags"] == {"v0.1.0": commit["oid"]}
     assert set(commit["written"]) == files_of(hub.model_folder("mlmner")).keys()
     assert "left out: notes.txt" in printed and commit["oid"] in printed
     assert_says_as(loaded["command"], hub.model_folder("mlmner"), picture=hub.picture)
-
-
-def test_command_does_not_push_a_tag_twice(pushes):
-    """If it failed, a revision that others have pinned would change."""
-    _, _, (status, printed) = returned(pushes, "push_by_command")
-    assert status == 2
-    assert "org/command: expected no tag 'v0.1.0' yet, found one" in printed
 
 
 # Data sets.
@@ -335,8 +318,10 @@ def published(folder: Path) -> list[str]:
     return sorted(name for name in files_of(folder) if any(fnmatch(name, pattern) for pattern in PUBLISHED))
 
 
-def test_data_set_is_pushed_in_one_commit(hub, pushes):
-    """If it failed, the Hub would show half a data set, or what is none of it, or files of an older one."""
+def test_data_set_is_pushed_in_one_commit_and_private(hub, pushes):
+    """If it failed, the Hub would show half a data set, or what is none of it, or files of an older one; or
+    posts that were to be private would be on show.
+    """
     returned(pushes, "push_data_sets")
     small, sample = published(hub.folder / "small" / "built"), published(hub.folder / "sample")
     before, after = hub.commits("datasets/org/posts")
@@ -347,10 +332,6 @@ def test_data_set_is_pushed_in_one_commit(hub, pushes):
     )
     assert after["files"] == [".gitattributes", *sample]
     assert after["title"] == "sample generated-1.0.0-seed-1"
-
-
-def test_data_set_is_private(hub, pushes):
-    """If it failed, posts that were to be private would be on show, or go to a repository where they are."""
     message = "--push org/public: expected a new or a private repository, found a public one"
     assert returned(pushes, "push_data_sets").startswith(message)
     assert hub.repository("datasets/org/posts")["private"]

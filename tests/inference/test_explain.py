@@ -12,14 +12,7 @@ from PIL import Image
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.cli import main
-from modeling_mmner.inference.explain import (
-    attended_tower,
-    draw_map,
-    draw_maps,
-    explain,
-    region_maps,
-    save_explanation,
-)
+from modeling_mmner.inference.explain import draw_map, draw_maps, explain, region_maps, save_explanation
 from modeling_mmner.model.images_mmner import PictureError
 from modeling_mmner.training.assembly import train_tokenizer
 from tests.tiny import LABELS, TOWER, VIT, naive_attention, naive_layer, tiny_model
@@ -28,33 +21,20 @@ WORDS = ["Jordan", "posts", "from", "Paris", "today", "and", "tomorrow"]
 TEXT = "Jordan posts from Paris today"
 FINE_VIT = VIT | {"backbone_args": VIT["backbone_args"] | {"patch_size": 8}}
 REGISTER_VIT = VIT | {"backbone_args": VIT["backbone_args"] | {"patch_size": 8, "reg_tokens": 2}}
-SWIN_SIZES = {
-    "img_size": 64,
-    "window_size": 2,
-    "embed_dim": 8,
-    "depths": [1, 1, 1, 1],
-    "num_heads": [1, 2, 2, 2],
-}
+SWIN_SIZES = {"img_size": 64, "window_size": 2, "embed_dim": 8, "depths": [1] * 4, "num_heads": [1, 2, 2, 2]}
 SWIN = {"backbone": "swin_tiny_patch4_window7_224", "backbone_args": SWIN_SIZES, "image_size": 64}
+POOLED = TOWER | {"pooled": True}
 # Each model's settings, the prefix tokens of its attended encoder, and the side of that one's map.
 MODELS = {
     "cross-modal, cnn": ({"fusion": "cross-modal"}, 0, 2),
     "cross-modal, swin": ({"fusion": "cross-modal", "vision_towers": [SWIN]}, 0, 2),
     "cross-modal, vit": ({"fusion": "cross-modal", "vision_towers": [FINE_VIT]}, 1, 4),
-    "collaboration, vit first": (
-        {"fusion": "collaboration", "vision_towers": [FINE_VIT, TOWER | {"pooled": True}]},
-        1,
-        4,
-    ),
-    "collaboration, vit second": (
-        {"fusion": "collaboration", "vision_towers": [TOWER | {"pooled": True}, REGISTER_VIT]},
-        3,
-        4,
-    ),
+    "collaboration, vit first": ({"fusion": "collaboration", "vision_towers": [FINE_VIT, POOLED]}, 1, 4),
+    "collaboration, vit second": ({"fusion": "collaboration", "vision_towers": [POOLED, REGISTER_VIT]}, 3, 4),
 }
 WITHOUT_MAPS = {
     "text alone": {"fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0}},
-    "all pooled": {"fusion": "collaboration", "vision_towers": [TOWER | {"pooled": True}]},
+    "all pooled": {"fusion": "collaboration", "vision_towers": [POOLED]},
 }
 
 each_model = pytest.mark.parametrize("kind", MODELS)
@@ -91,10 +71,8 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 def naive_weights(model: MMNERForTokenClassification, inputs) -> torch.Tensor:
     """Each word's attention (W, R) over the attended encoder's regions, head by head and without a batch."""
     context = model.encode(**inputs)
-    words, regions = (
-        context.text.words[0],
-        context.regions[list(model.vision_towers).index(attended_tower(model))].states[0],
-    )
+    attended = [tower.pooled for tower in model.vision_towers].index(False)
+    words, regions = context.text.words[0], context.regions[attended].states[0]
     if model.config.fusion == "cross-modal":
         text, _ = naive_layer(model.fusion.text_layer, words, words)
         return naive_layer(model.fusion.text_guided_image, text, model.fusion.region_projection(regions))[1]
@@ -116,14 +94,8 @@ def test_maps_are_the_attention_laid_out_region_by_region(make, kind):
     explanation = explain(model, processor, TEXT, pictures)
     weights = naive_weights(model, processor(TEXT, images=pictures))
     assert explanation.maps.shape == (5, 2, side, side) and explanation.maps.dtype == np.float32
-    per_picture = prefix + side * side
-    for word in range(5):
-        for picture in range(2):
-            for row in range(side):
-                for column in range(side):
-                    place = picture * per_picture + prefix + row * side + column
-                    found = explanation.maps[word, picture, row, column]
-                    assert found == pytest.approx(weights[word, place].item(), abs=1e-6)
+    places = weights[:5].unflatten(1, (2, prefix + side * side))[..., prefix:].unflatten(2, (side, side))
+    np.testing.assert_allclose(explanation.maps, places.numpy(), atol=1e-6)
     assert explanation.maps.std() > 1e-4
 
 
@@ -180,10 +152,6 @@ def test_gate_is_the_mean_of_the_model_s(make):
     assert explanation.gate.shape == (5,) and explanation.gate.dtype == np.float32
     np.testing.assert_allclose(explanation.gate, expected, atol=1e-6)
     assert 0 < explanation.gate.min() < explanation.gate.max() < 1
-
-
-def test_fusion_without_a_gate_gives_none(make):
-    """If it failed, a model without a gate would be shown with one."""
     assert explain(*make(**MODELS["collaboration, vit first"][0]), TEXT, noise(64, 64)).gate is None
 
 
@@ -203,14 +171,11 @@ def test_post_without_a_picture_has_entities_and_no_maps(make, kind, images):
 
 @pytest.mark.parametrize("kind", WITHOUT_MAPS)
 def test_model_without_regions_has_no_maps(make, kind):
-    """If it failed, a pooled picture's only weight, which is 1 for every word, would be drawn as if it
-    pointed at something.
-    """
+    """If it failed, a pooled picture's only weight, 1 for every word, would be drawn as if it pointed."""
     explanation = explain(*make(**WITHOUT_MAPS[kind]), TEXT, noise(64, 64))
     assert (explanation.maps, explanation.gate) == (None, None)
     with pytest.raises(
-        ValueError,
-        match="maps: expected a post with a picture and a model whose words attend over its regions",
+        ValueError, match="maps: expected a post with a picture and a model whose words attend"
     ):
         explanation.required_maps()
 
@@ -239,9 +204,7 @@ def test_empty_post_has_maps_of_no_word(make, text):
 
 
 def test_pictures_are_whole_and_upright(make, tmp_path):
-    """If it failed, a map would be drawn over another picture than the model read: turned, transparent, or a
-    square.
-    """
+    """If it failed, a map would be drawn over another picture than the model read: turned, or a square."""
     turned = noise(40, 20)
     exif = turned.getexif()
     exif[0x0112] = 6
@@ -258,79 +221,53 @@ def test_pictures_are_whole_and_upright(make, tmp_path):
 def test_entity_types_are_found_by_word(make):
     """If it failed, a word would be shown with the type of an entity that it is no part of."""
     explanation = explain(*make(fusion="cross-modal"), TEXT, noise(64, 64))
-    inside = [
-        {
-            entity["entity_group"]
-            for entity in explanation.entities
-            if entity["start"] <= word.start < entity["end"]
+    types = dict.fromkeys(range(5))
+    for entity in explanation.entities:
+        inside = range(entity["start"], entity["end"])
+        types |= {
+            n: entity["entity_group"] for n, word in enumerate(explanation.words) if word.start in inside
         }
-        for word in explanation.words
+    assert any(types.values()) and [explanation.entity_type(number) for number in range(5)] == [
+        *types.values()
     ]
-    assert [explanation.entity_type(number) for number in range(5)] == [
-        next(iter(types), None) for types in inside
-    ]
-    assert explanation.entities
-
-
-def test_prefix_tokens_are_those_of_timm(make):
-    """If it failed, maps would be shifted by a class token or by registers."""
-    found = {
-        kind: attended_tower(make(**settings)[0]).prefix_tokens for kind, (settings, _, _) in MODELS.items()
-    }
-    assert found == {kind: prefix for kind, (_, prefix, _) in MODELS.items()}
 
 
 # What cannot be explained
 
 
-def test_model_in_training_mode_is_refused(make):
-    """If it failed, dropout would draw another map at each call, and there would be no entities."""
+def test_what_cannot_be_explained_is_refused(make):
+    """If it failed, dropout would draw another map each time, or the first of several posts be explained."""
     model, processor = make(fusion="cross-modal")
+    with pytest.raises(TypeError, match="expected one text or the words of one post, found several posts"):
+        explain(model, processor, [["Jordan"], ["Paris"]])
+    with pytest.raises(PictureError, match=r"^picture /not/there.jpg: expected a file, found none"):
+        explain(model, processor, TEXT, "/not/there.jpg")
     model.train()
     try:
-        with pytest.raises(
-            ValueError,
-            match=r"expected a model in evaluation mode, found it in training mode; call model.eval",
-        ):
+        with pytest.raises(ValueError, match=r"evaluation mode, found it in training mode; call model.eval"):
             explain(model, processor, TEXT)
     finally:
         model.eval()
 
 
-def test_explaining_changes_no_mode_and_keeps_no_graph(make):
+def test_explaining_leaves_the_model_as_it_was(make):
     """If it failed, looking into a model between two steps of training would change how it goes on."""
     model, processor = make(fusion="cross-modal")
-    before = {
-        name: (module.training, len(module._forward_pre_hooks)) for name, module in model.named_modules()
-    }
+
+    def state():
+        return {name: (part.training, len(part._forward_pre_hooks)) for name, part in model.named_modules()}
+
+    before = state()
     explain(model, processor, TEXT, noise(64, 64))
-    assert {
-        name: (module.training, len(module._forward_pre_hooks)) for name, module in model.named_modules()
-    } == before
+    assert state() == before
     assert torch.is_grad_enabled() and all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_several_posts_are_refused(make):
-    """If it failed, the first of several posts would be explained and the others dropped."""
-    with pytest.raises(
-        TypeError,
-        match="expected one text or the words of one post, found several posts; explain them one by one",
-    ):
-        explain(*make(fusion="cross-modal"), [["Jordan"], ["Paris"]])
-
-
-def test_broken_picture_is_named(make):
-    """If it failed, the page could not tell a user what is wrong with a picture."""
-    with pytest.raises(PictureError, match=r"^picture /not/there.jpg: expected a file, found none"):
-        explain(*make(fusion="cross-modal"), TEXT, "/not/there.jpg")
 
 
 def test_regions_that_are_no_square_are_refused():
     """If it failed, tokens without a place would be drawn at some place of the picture."""
     tower = SimpleNamespace(prefix_tokens=1, backbone=SimpleNamespace(timm_model=torch.nn.Identity()))
     with pytest.raises(
-        ValueError,
-        match=r"expected a square map, found 6 regions a picture after 1 prefix tokens; .* Identity",
+        ValueError, match=r"square map, found 6 regions a picture after 1 prefix tokens; .* Identity"
     ):
         region_maps(torch.rand(3, 14), tower, pictures=2)
 
@@ -415,18 +352,6 @@ def test_maps_of_several_pictures_are_drawn_side_by_side_on_one_scale():
 # Files and the command
 
 
-def saved(parts, folder):
-    """The folder, with a model and its processor in it."""
-    for part in parts:
-        part.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def folder(make, tmp_path_factory):
-    return saved(make(fusion="cross-modal"), tmp_path_factory.mktemp("model"))
-
-
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory):
     path = tmp_path_factory.mktemp("pictures") / "picture.png"
@@ -434,53 +359,43 @@ def picture(tmp_path_factory):
     return path
 
 
-def run(folder, picture, output, *options) -> int:
-    common = ["--model", folder, "--text", TEXT, "--image", picture, "--output_dir", output]
-    return main(["explain", *map(str, common), *map(str, options)])
+def run(make, folder, picture, *options, kind=None) -> int:
+    """The command, of a model saved in a folder beside its output, ``out``."""
+    for part in make(**(kind or {"fusion": "cross-modal"})):
+        part.save_pretrained(folder / "model")
+    common = ["--model", folder / "model", "--text", TEXT, "--image", picture, "--output_dir", folder / "out"]
+    return main(["explain", *map(str, common), *options])
 
 
-def test_command_writes_what_explain_gives(folder, make, picture, tmp_path, capsys):
-    """If it failed, the files would hold other maps than the model's, or be named so that words cannot be
-    told apart.
-    """
-    assert run(folder, picture, tmp_path / "new" / "folder") == 0
+def test_command_writes_and_prints_what_explain_gives(make, picture, tmp_path, capsys):
+    """If it failed, the files or lines would tell of other maps than the model's, or of other words."""
+    assert run(make, tmp_path, picture, "--words", "4,1") == 0
     expected = explain(*make(fusion="cross-modal"), TEXT, picture)
-    written = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
-    assert written == {
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "1_Jordan.png",
+        "4_Paris.png",
         "explanation.json",
-        *(f"{number}_{word}.png" for number, word in enumerate(TEXT.split(), start=1)),
     }
-    record = json.loads((tmp_path / "new" / "folder" / "explanation.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))
     assert record["text"] == TEXT and record["entities"] == expected.entities
-    assert [word["text"] for word in record["words"]] == TEXT.split()
-    assert all(TEXT[word["start"] : word["end"]] == word["text"] for word in record["words"])
+    assert [TEXT[word["start"] : word["end"]] for word in record["words"]] == TEXT.split()
     np.testing.assert_allclose(record["maps"], expected.maps)
     np.testing.assert_allclose(record["gate"], expected.gate)
-    for number, word in enumerate(TEXT.split(), start=1):
-        drawn = np.asarray(Image.open(tmp_path / "new" / "folder" / f"{number}_{word}.png"))
-        np.testing.assert_array_equal(
-            drawn, np.asarray(draw_map(expected.pictures[0], expected.maps[number - 1, 0]))
-        )
-
-
-def test_command_prints_a_line_for_each_word(folder, make, picture, tmp_path, capsys):
-    """If it failed, one would have to open the files to learn which word looked where."""
-    assert run(folder, picture, tmp_path) == 0
-    expected = explain(*make(fusion="cross-modal"), TEXT, picture)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [line[:2] for line in lines] == [
-        [str(number), word] for number, word in enumerate(TEXT.split(), start=1)
-    ]
-    assert [line[2] for line in lines] == [expected.entity_type(number) or "-" for number in range(5)]
-    assert [line[4] for line in lines] == [f"{gate:.2f}" for gate in expected.gate]
-    assert [line[5] for line in lines] == [f"{maps.max():.2f}" for maps in expected.maps]
+    for line, (number, word) in zip(lines, ((3, "Paris"), (0, "Jordan")), strict=True):
+        drawn = np.asarray(Image.open(tmp_path / "out" / f"{number + 1}_{word}.png"))
+        assert np.array_equal(drawn, np.asarray(draw_map(expected.pictures[0], expected.maps[number, 0])))
+        assert line[:3] == [str(number + 1), word, expected.entity_type(number) or "-"]
+        assert line[4:6] == [f"{expected.gate[number]:.2f}", f"{expected.maps[number].max():.2f}"]
 
 
-def test_chosen_words_alone_are_drawn(folder, picture, tmp_path, capsys):
-    """If it failed, a long post would give a file for each of its words."""
-    assert run(folder, picture, tmp_path, "--words", "4,1") == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"1_Jordan.png", "4_Paris.png", "explanation.json"}
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["4", "1"]
+def test_several_pictures_are_drawn_in_one_file(make, picture, tmp_path):
+    """If it failed, only the first picture of a post would be shown."""
+    explanation = explain(*make(fusion="cross-modal"), TEXT, [picture, picture])
+    save_explanation(explanation, tmp_path, words=[1])
+    drawn = np.asarray(Image.open(tmp_path / "1_Jordan.png"))
+    np.testing.assert_array_equal(drawn, np.asarray(draw_maps(explanation.pictures, explanation.maps[0])))
+    assert drawn.shape == (30, 100, 3)
 
 
 def test_file_names_are_safe(make, picture, tmp_path):
@@ -488,67 +403,26 @@ def test_file_names_are_safe(make, picture, tmp_path):
     words = ["../up", "https://a.b/c?d=e", "Zoë", "\ud83d", "x" * 300, "a\x00b", "😍"]
     explanation = explain(*make(fusion="cross-modal"), words, picture)
     save_explanation(explanation, tmp_path / "out", words=range(1, len(words) + 1))
-    names = sorted(
-        (path.name for path in (tmp_path / "out").glob("*.png")), key=lambda name: int(name.split("_")[0])
-    )
-    assert names == [
-        "1____up.png",
-        "2_https___a_b_c_d_e.png",
-        "3_Zoë.png",
-        "4__.png",
-        f"5_{'x' * 40}.png",
-        "6_a_b.png",
-        "7__.png",
-    ]
+    safe = ["___up", "https___a_b_c_d_e", "Zoë", "_", "x" * 40, "a_b", "_"]
+    drawn = {f"{number}_{name}.png" for number, name in enumerate(safe, start=1)}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"explanation.json", *drawn}
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
-    assert json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))[
-        "text"
-    ] == " ".join(words)
-
-
-def test_several_pictures_are_drawn_in_one_file(folder, make, picture, tmp_path):
-    """If it failed, only the first picture of a post would be shown."""
-    assert run(folder, picture, tmp_path, "--image", picture, picture) == 0
-    expected = explain(*make(fusion="cross-modal"), TEXT, [picture, picture])
-    drawn = np.asarray(Image.open(tmp_path / "1_Jordan.png"))
-    np.testing.assert_array_equal(drawn, np.asarray(draw_maps(expected.pictures, expected.maps[0])))
-    assert drawn.shape == (30, 100, 3)
+    record = json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))
+    assert record["text"] == " ".join(words)
 
 
 @pytest.mark.parametrize("words", ["0", "6", "1,9"])
-def test_word_that_is_not_there_is_named(folder, picture, tmp_path, capsys, words):
+def test_word_that_is_not_there_is_named(make, picture, tmp_path, capsys, words):
     """If it failed, a wrong number would draw the last word or end in a traceback."""
-    assert run(folder, picture, tmp_path / "out", "--words", words) == 2
-    assert (
-        f"explain: words: expected numbers in 1..5, found {words.split(',')[-1]}\n" in capsys.readouterr().err
-    )
+    assert run(make, tmp_path, picture, "--words", words) == 2
+    assert f"words: expected numbers in 1..5, found {words.split(',')[-1]}\n" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("words", ["a", "1,,2", "-1", ""])
-def test_words_that_are_no_numbers_are_named(folder, picture, tmp_path, capsys, words):
-    """If it failed, a slip would end in a traceback."""
-    with pytest.raises(SystemExit, match="2"):
-        run(folder, picture, tmp_path, f"--words={words}")
-    assert f"--words: expected numbers separated by commas, found {words!r}" in capsys.readouterr().err
-
-
-def test_broken_picture_ends_the_command_in_a_line(folder, tmp_path, capsys):
-    """If it failed, a mistyped file name would end in a traceback or in maps over nothing."""
-    assert run(folder, tmp_path / "nothere.png", tmp_path / "out") == 2
-    assert (
-        "explain: picture " in (printed := capsys.readouterr().err)
-        and "expected a file, found none" in printed
-    )
-    assert not (tmp_path / "out").exists()
-
-
-def test_model_without_maps_ends_the_command_in_a_line(make, picture, tmp_path, capsys):
-    """If it failed, the command would write files without a map and look as if it had worked."""
-    model = saved(make(**WITHOUT_MAPS["text alone"]), tmp_path / "model")
-    assert run(model, picture, tmp_path / "out") == 2
-    assert (
-        "explain: maps: expected a post with a picture and a model whose words attend"
-        in capsys.readouterr().err
-    )
-    assert not (tmp_path / "out").exists()
+def test_mistakes_end_the_command_in_a_line(make, picture, tmp_path, capsys):
+    """If it failed, a mistyped file name would end in a traceback, or files be written without a map."""
+    assert run(make, tmp_path / "a", tmp_path / "nothere.png") == 2
+    assert "expected a file, found none" in capsys.readouterr().err
+    assert run(make, tmp_path / "b", picture, kind=WITHOUT_MAPS["text alone"]) == 2
+    assert "maps: expected a post with a picture and a model whose words attend" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*/out"))

@@ -1,7 +1,5 @@
 """Tests of the exported folder: onnxruntime and numpy against torch, and a process that has no torch."""
 
-import contextlib
-import io
 import json
 import shutil
 from pathlib import Path
@@ -17,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.cli import main
-from modeling_mmner.inference import onnx_decoding, onnx_export
+from modeling_mmner.inference import loading, onnx_decoding, onnx_export
+from modeling_mmner.inference.loading import load_predictor
 from modeling_mmner.inference.onnx_decoding import ExportedModel, existing_windows
+from modeling_mmner.inference.onnx_export import ExportReport, export_onnx
 from modeling_mmner.model.crf_mmner import CRF
 from tests.elsewhere import run_elsewhere
 from tests.shared_data import SENTENCES, bpe_tokenizer, property_test
@@ -37,19 +36,27 @@ SETTINGS = {
     "adacan": SYSTEMS["adacan"],
 }
 HALF_PRECISION = "2m-ner"
-each_system = pytest.mark.parametrize("system", SETTINGS)
+
+
+def systems_by_name(*names: str) -> list:
+    """Systems to test with; to export one with pictures takes seconds."""
+    return [pytest.param(name, marks=[] if name == "text-only" else pytest.mark.slow) for name in names]
+
+
+each_system = pytest.mark.parametrize("system", systems_by_name(*SETTINGS))
 LABEL_SETS = {"typed": LABELS, "shuffled": ["B-LOC", "I-PER", "O", "I-LOC", "B-PER"], "bare": ["O", "B", "I"]}
 TEXTS = ["Jordan posts from Paris !", "", "London . Santos @ Amazon in München", "El niño , Italie " * 30]
 
 
 class Exported(NamedTuple):
-    """A model in torch, its processor, the same exported, and what the command said."""
+    """A model in torch and its folder, its processor, the same exported and its folder, and the report."""
 
     model: MMNERForTokenClassification
+    source: Path
     processor: MMNERProcessor
     exported: ExportedModel
     folder: Path
-    output: str
+    report: ExportReport
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +66,11 @@ def systems(tmp_path_factory):
 
     def export(system: str) -> Exported:
         if system not in made:
-            source, folder, output = root / f"{system} in torch", root / system, io.StringIO()
-            save_model(source, system)
-            with contextlib.redirect_stdout(output):
-                assert main(["export-onnx", "--model", str(source), "--output_dir", str(folder)]) == 0
+            source, folder = save_model(root / f"{system} in torch", system), root / system
+            report = export_onnx(str(source), folder)
             model = MMNERForTokenClassification.from_pretrained(source, dtype=torch.float32).eval()
             processor = MMNERProcessor.from_pretrained(folder)
-            made[system] = Exported(model, processor, onnx_decoding.load(folder), folder, output.getvalue())
+            made[system] = Exported(model, source, processor, onnx_decoding.load(folder), folder, report)
         return made[system]
 
     return export
@@ -82,10 +87,11 @@ def save_model(folder: Path, system: str) -> Path:
     if system == HALF_PRECISION:
         model.bfloat16()
     model.save_pretrained(folder)
-    image_size, context_window = 64 if model.vision_towers else None, 8 if system == "context" else None
-    MMNERProcessor(
-        tokenizer, labels=LABELS, image_size=image_size, context_window=context_window
-    ).save_pretrained(folder)
+    sizes = {
+        "image_size": 64 if model.vision_towers else None,
+        "context_window": 8 if system == "context" else None,
+    }
+    MMNERProcessor(tokenizer, labels=LABELS, **sizes).save_pretrained(folder)
     return folder
 
 
@@ -114,26 +120,18 @@ def in_torch(model: MMNERForTokenClassification, batch: dict[str, torch.Tensor])
 # The graph
 
 
+BATCHES = {
+    "one word": ((1,), (1,)),
+    "no pictures": ((4, 2), (0, 0)),
+    "many pictures": ((2, 0, 9, 3, 3), (3, 1, 0, 2, 1)),
+    "empty with pictures": ((0,), (2,)),
+    "empty": ((0,), (0,)),
+    "longer than the window": ((60, 1, 8, 0), (0, 1, 1, 0)),
+}
+
+
 @each_system
-@pytest.mark.parametrize(
-    ("lengths", "pictures"),
-    [
-        ((1,), (1,)),
-        ((4, 2), (0, 0)),
-        ((2, 0, 9, 3, 3), (3, 1, 0, 2, 1)),
-        ((0,), (2,)),
-        ((0,), (0,)),
-        ((60, 1, 8, 0), (0, 1, 1, 0)),
-    ],
-    ids=[
-        "one word",
-        "no pictures",
-        "many pictures",
-        "empty with pictures",
-        "empty",
-        "longer than the window",
-    ],
-)
+@pytest.mark.parametrize(("lengths", "pictures"), BATCHES.values(), ids=BATCHES)
 def test_outputs_equal_torch(systems, system, lengths, pictures):
     """If it failed, an axis of the graph would be stuck at its traced size, or the exported model say
     something else.
@@ -162,7 +160,7 @@ def test_graph_takes_what_the_processor_returns(systems, system):
     np.testing.assert_allclose(logits, in_torch(exported.model, batch)["logits"], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("system", ["mlmner", "2m-ner", "gvatt", "adacan"])
+@pytest.mark.parametrize("system", systems_by_name("mlmner", "2m-ner", "gvatt", "adacan"))
 def test_pixels_of_missing_pictures_change_nothing(systems, system):
     """If it failed, whatever stands in the place of a missing picture would be seen."""
     exported = systems(system)
@@ -175,7 +173,7 @@ def test_pixels_of_missing_pictures_change_nothing(systems, system):
     np.testing.assert_array_equal(found["logits"], exported.exported(**batch)["logits"])
 
 
-@pytest.mark.parametrize("system", ["gvatt", "adacan"])
+@pytest.mark.parametrize("system", systems_by_name("gvatt", "adacan"))
 @pytest.mark.parametrize(
     "texts", [[["", "Paris", "😀" * 40, "El niño"], [], ["", ""]], [["", ""], []]], ids=["some", "none"]
 )
@@ -203,18 +201,67 @@ def test_graph_is_one_valid_file(systems, system):
 
 @each_system
 def test_entities_equal_torch(systems, system):
-    """If it failed, users of the exported folder would get other entities, offsets or scores."""
+    """If it failed, users of the exported folder would get other entities, offsets or scores, by hand or by
+    `predict`.
+    """
     exported = systems(system)
     pictures = [Image.linear_gradient("L"), None, [Image.radial_gradient("L")] * 2, None]
     inputs = dict(exported.processor(TEXTS, images=pictures, return_tensors="np"))
     outputs = in_torch(exported.model, {name: torch.from_numpy(array) for name, array in inputs.items()})
     expected = exported.processor.post_process_entities(outputs, text=TEXTS)
-    found = exported.processor.post_process_entities(exported.exported(**inputs), text=TEXTS)
-    assert [len(entities) for entities in found] == [len(entities) for entities in expected]
+    by_hand = exported.processor.post_process_entities(exported.exported(**inputs), text=TEXTS)
+    posts = [{"text": text, "images": image} for text, image in zip(TEXTS, pictures, strict=True)]
+    predicted = [
+        found.entities for found in load_predictor(str(exported.folder), batch_size=2).predict(posts)
+    ]
     assert sum(map(len, expected)) > 5, "hardly any entities to compare"
-    for post, reference in zip(found, expected, strict=True):
-        for entity, other in zip(post, reference, strict=True):
-            assert entity == other | {"score": pytest.approx(other["score"], abs=1e-5)}
+    for found in (by_hand, predicted):
+        for post, reference in zip(found, expected, strict=True):
+            for entity, other in zip(post, reference, strict=True):
+                assert entity == other | {"score": pytest.approx(other["score"], abs=1e-5)}
+
+
+# 8-bit integers
+
+
+@pytest.mark.parametrize("system", systems_by_name("mlmner", "2m-ner", "text-only"))
+def test_integers_find_nearly_the_same(systems, tmp_path, system):
+    """If it failed, `--int8` would change nothing, or find other entities than the trained model."""
+    exported = systems(system)
+    report = export_onnx(str(exported.source), tmp_path / "int8", int8=True)
+    kinds = {node.op_type for node in onnx.load(tmp_path / "int8" / "model.onnx").graph.node}
+    assert "MatMulInteger" in kinds and exported.report.difference < report.difference
+    batch = batch_of(exported.processor, (9, 0, 40), (1, 0, 2))
+    expected, found = in_torch(exported.model, batch), onnx_decoding.load(tmp_path / "int8")(**batch)
+    words = batch["word_mask"].numpy()
+    assert np.linalg.norm((found["logits"] - expected["logits"])[words]) < 0.05 * np.linalg.norm(
+        expected["logits"][words]
+    )
+    assert (found["tags"] == expected["tags"])[words].mean() > 0.9
+    model = str(tmp_path / "int8")
+    (one,) = load_predictor(model).predict(["Jordan posts from Paris !"])
+    assert one.error is None and len(one.tags) == 5
+
+
+@pytest.mark.parametrize("options", [{"device": "cuda"}, {"dtype": "bfloat16"}], ids=str)
+def test_an_exported_model_runs_as_it_was_exported(systems, options):
+    """If it failed, an option would be passed over without a word."""
+    folder = str(systems("text-only").folder)
+    with pytest.raises(ValueError, match="expected --device cpu and no --dtype for an exported model, found"):
+        load_predictor(folder, **options)
+    with pytest.raises(ValueError, match="expected a model that was trained with contexts"):
+        load_predictor(folder, reads_contexts=True)
+
+
+def test_what_a_damaged_export_lacks_is_named(systems, tmp_path, monkeypatch):
+    """If it failed, half an export or a missing onnxruntime would end in a traceback."""
+    folder = shutil.copytree(systems("text-only").folder, tmp_path / "folder")
+    (folder / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ValueError, match=r"model .*folder: expected .*, found InvalidProtobuf"):
+        load_predictor(str(folder))
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"found none; pip install 'mmner\[onnx\]'"):
+        load_predictor(str(folder))
 
 
 ALONE = """
@@ -228,6 +275,7 @@ assert not found & {"torch", "transformers", "modeling_mmner"}
 """
 
 
+@pytest.mark.slow
 def test_decoding_needs_numpy_and_onnxruntime_alone(systems, tmp_path):
     """If it failed, a server without torch could not run the exported folder."""
     exported = systems("mlmner")
@@ -257,6 +305,7 @@ print(json.dumps(processor.post_process_entities(outputs, text=texts)))
 """
 
 
+@pytest.mark.slow
 def test_folder_needs_no_package(systems, tmp_path):
     """If it failed, the processor's code or settings would be missing from the folder, or the README's
     example not run.
@@ -266,9 +315,6 @@ def test_folder_needs_no_package(systems, tmp_path):
     found = json.loads(run_elsewhere(WITH_PROCESSOR, json.dumps(TEXTS), folder=folder).stdout)
     outputs = exported.exported(**exported.processor(TEXTS, return_tensors="np"))
     expected = exported.processor.post_process_entities(outputs, text=TEXTS)
-    assert [[entity["word"] for entity in post] for post in found] == [
-        [entity["word"] for entity in post] for post in expected
-    ]
     assert found == [
         [one | {"score": pytest.approx(one["score"], abs=1e-6)} for one in post] for post in expected
     ]
@@ -328,20 +374,16 @@ def test_scores_of_a_long_text_are_exact():
 
 
 def test_crf_refuses_what_does_not_fit():
-    """If it failed, a mask with a hole or emissions of another model would silently give wrong tags."""
+    """If it failed, a mask with a hole, or of numbers, would silently give wrong tags."""
     _, crf = both_crfs(LABELS)
     emissions, mask = np.zeros((2, 3, 5), np.float32), np.ones((2, 3), dtype=bool)
     hole = mask.copy()
     hole[0, 1] = False
-    for wrong_emissions, wrong_mask, message in [
-        (emissions[..., :4], mask, r"emissions: expected shape \(B, W, 5\) with W > 0, got \(2, 3, 4\)"),
-        (emissions[:, :0], mask[:, :0], r"with W > 0, got \(2, 0, 5\)"),
-        (emissions, mask[:, :2], r"mask: expected bool of shape \(2, 3\), got bool of shape \(2, 2\)"),
-        (emissions, mask.astype(int), r"mask: expected bool of shape \(2, 3\), got int64"),
-        (emissions, hole, "padding after, got a mask with a hole"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            crf.decode_batch(wrong_emissions, mask=wrong_mask)
+    for wrong in (hole, mask.astype(int)):
+        with pytest.raises(
+            ValueError, match="mask: expected bool, each text's words first, then the padding"
+        ):
+            crf.decode_batch(emissions, mask=wrong)
 
 
 # Windows
@@ -367,67 +409,58 @@ def test_windows_that_exist_are_picked_out(counts, size, seed):
     np.testing.assert_array_equal(found["input_ids"][found["word_windows"], found["word_starts"]], expected)
 
 
-# The command
+# The folder
 
 
-def test_command_says_what_it_made_and_how_exact_it_is(systems):
+def test_export_says_how_exact_it_is(systems):
     """If it failed, a user would not learn whether the exported model can be trusted."""
-    exported = systems("mlmner")
-    made, checked = exported.output.splitlines()
-    assert made.startswith(f"wrote {exported.folder}: model.onnx (opset ")
-    assert 0 <= float(checked.split(": ")[1].split(",")[0]) <= onnx_export.TOLERANCE
-    assert {"model.onnx", "decoding.json", "onnx_decoding.py", "processor_config.json", "tokenizer.json"} <= {
-        path.name for path in exported.folder.iterdir()
-    }
+    exported = systems("text-only")
+    assert exported.report.opset >= 18 and 0 <= exported.report.difference <= onnx_export.TOLERANCE
+    expected = {"model.onnx", "decoding.json", "onnx_decoding.py", "processor_config.json", "tokenizer.json"}
+    assert expected <= {path.name for path in exported.folder.iterdir()}
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """The folder of a model of text alone."""
-    return save_model(tmp_path_factory.mktemp("small") / "model", "text-only")
+def refusal(model: Path, folder: Path) -> str:
+    """What is said when an export is refused, which leaves nothing behind."""
+    before = sorted(folder.parent.iterdir())
+    with pytest.raises((ValueError, FileExistsError)) as error:
+        export_onnx(str(model), folder)
+    assert sorted(folder.parent.iterdir()) == before
+    return str(error.value)
 
 
-def refusal(capsys, model: Path, folder: Path) -> str:
-    """What the command says when it refuses."""
-    assert main(["export-onnx", "--model", str(model), "--output_dir", str(folder)]) == 2
-    return capsys.readouterr().err
-
-
-def test_missing_extra_is_named(small, tmp_path, monkeypatch, capsys):
-    """If it failed, a user without the extra would see a traceback out of torch."""
+def test_missing_packages_and_other_folders_are_named(systems, tmp_path, monkeypatch):
+    """If it failed, a user would see a traceback out of torch, or an export would mix with what is there."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine.txt").write_text("mine")
+    assert "expected a new or an empty folder, found something else there" in refusal(
+        systems("text-only").source, tmp_path / "mine"
+    )
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["mine.txt"]
     monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnxscript" else name)
-    message = refusal(capsys, small, tmp_path / "out")
-    assert message.startswith("export-onnx: ") and "found no onnxscript; pip install 'mmner[onnx]'" in message
+    assert "found no onnxscript; pip install 'mmner[onnx]'" in refusal(
+        systems("text-only").source, tmp_path / "out"
+    )
 
 
-def test_other_folders_are_left_alone(small, tmp_path, capsys):
-    """If it failed, an export would mix with or delete what a user keeps in the folder."""
-    (tmp_path / "mine.txt").write_text("mine")
-    assert "expected a new or an empty folder, found something else there" in refusal(capsys, small, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_models_that_cannot_be_traced_are_named(small, tmp_path, monkeypatch, capsys):
+def test_models_that_cannot_be_traced_are_named(systems, tmp_path, monkeypatch):
     """If it failed, an encoder that torch cannot trace would end in a traceback, or leave half a folder."""
 
     def fail(*_, **__):
         raise RuntimeError("cannot trace this\nand more")
 
     monkeypatch.setattr(torch.export, "export", fail)
-    message = refusal(capsys, small, tmp_path / "out")
-    assert (
-        "expected a model of which torch can make a graph, found one with bert: cannot trace this\n"
-        in message
+    message = refusal(systems("text-only").source, tmp_path / "out")
+    assert message.endswith(
+        "of which torch can make a graph, found one with TransformerTower: cannot trace this"
     )
-    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("difference", [0.5, float("nan")])
-def test_wrong_graphs_are_not_kept(small, tmp_path, monkeypatch, capsys, difference):
+def test_wrong_graphs_are_not_kept(systems, tmp_path, monkeypatch, difference):
     """If it failed, a graph that computes something else would be handed out as the model."""
     stub = SimpleNamespace(save=lambda path: path.touch())
     monkeypatch.setattr(onnx_export, "_graph", lambda *_: stub)
     monkeypatch.setattr(onnx_export, "_difference", lambda *_: difference)
-    message = refusal(capsys, small, tmp_path / "out")
+    message = refusal(systems("text-only").source, tmp_path / "out")
     assert f"within 0.0001 of torch's, found a difference of {difference:.1e}; no folder was made" in message
-    assert not any(tmp_path.iterdir())

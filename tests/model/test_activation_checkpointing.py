@@ -25,9 +25,7 @@ CHECKPOINTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", CHECKPOINTED)
 def test_checkpointed_step_is_the_plain_one_in_less_memory(case):
-    """If it failed, saving memory would change what is learned: other dropout, lost gradients, running
-    statistics moved twice.
-    """
+    """If it failed, saving memory would change dropout, gradients or running statistics."""
     settings, options = CHECKPOINTED[case]
     plain, batch = ready_model(**settings, dropout=0.3).train(), tiny_batch()
     plain.text_tower.requires_grad_(case != "text frozen")
@@ -57,9 +55,7 @@ REPEATED = {
 
 @pytest.mark.parametrize("name", REPEATED)
 def test_layers_are_computed_twice_only_where_that_saves_memory(name):
-    """If it failed, checkpointing would reach no layer of ours, stay on for good, or cost time at
-    prediction.
-    """
+    """If it failed, checkpointing would reach no layer of ours or stay on for good."""
     model, batch = ready_model(**SYSTEMS[name]), tiny_batch()
     calls: list[str] = []
     paths = [*REPEATED[name], "text_tower.encoder.encoder.layer.1.attention"]
@@ -81,9 +77,7 @@ def test_layers_are_computed_twice_only_where_that_saves_memory(name):
 
 
 def test_batch_norm_is_left_out_with_a_word(caplog):
-    """If it failed, users would wonder where their memory goes, or be told of encoders that are not
-    trained.
-    """
+    """If it failed, users would wonder where their memory goes."""
     for frozen, enable, told in ((True, True, False), (False, False, False), (False, True, True)):
         caplog.clear()
         logging.warning_once.cache_clear()
@@ -91,10 +85,9 @@ def test_batch_norm_is_left_out_with_a_word(caplog):
         assert ("left out of a picture encoder that has batch-norm" in caplog.text) is told
 
 
+@pytest.mark.slow
 def test_trainer_checkpoints_without_changing_the_result(tmp_path):
-    """If it failed, TrainingArguments(gradient_checkpointing=True) would train another model, or do
-    nothing.
-    """
+    """If it failed, TrainingArguments(gradient_checkpointing=True) would train another model."""
     weights, repeated = [], []
     for checkpointing in (False, True):
         model = ready_model(**SYSTEMS["2m-ner"], dropout=0.2)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from modeling_mmner.model.context_mmner import Context, FusionOutput, Regions, TextStates, Widths
 from modeling_mmner.model.objectives_mmner import ContrastiveAlignment, nt_xent
-from tests.tiny import LABELS, SYSTEMS, gradients, stir, tiny_batch, tiny_config, tiny_model
+from tests.tiny import LABELS, SYSTEMS, close, gradients, stir, tiny_batch, tiny_config, tiny_model
 
 WIDTH, CHANNELS = 8, (12, 6)
 REGIONS = (3, 0, 4, 2, 1)
@@ -86,31 +86,18 @@ def naive_alignment(alignment: ContrastiveAlignment, context: Context, temperatu
 @pytest.mark.parametrize("temperature", [0.5, 0.1, 2.0])
 @pytest.mark.parametrize("count", [2, 5])
 def test_nt_xent_equals_its_equation(count, temperature):
-    """If it failed, a vector would be its own negative, the partner another post's, or the temperature
-    misplaced.
-    """
+    """If it failed, a vector would be its own negative or the partner another post's."""
     pairs = make_pairs(count)
     loss, expected = nt_xent(*pairs, temperature=temperature), naive_nt_xent(*map(list, pairs), temperature)
-    torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(
-        gradients(loss, list(pairs)), gradients(expected, list(pairs)), atol=1e-5, rtol=1e-5
-    )
+    close(loss.double(), expected)
+    close(gradients(loss, list(pairs)), gradients(expected, list(pairs)))
 
 
 def test_nt_xent_of_orthogonal_pairs_is_known():
-    """If it failed, the loss and the loops of this file would share a mistake: cosines of 1 and 0 leave one
-    logarithm.
-    """
+    """If it failed, the loss and the loops of this file would share a mistake."""
     vectors = 5 * torch.eye(3)
     expected = -math.log(math.exp(2) / (math.exp(2) + 4))
     assert nt_xent(vectors, vectors, temperature=0.5).item() == pytest.approx(expected, abs=1e-6)
-
-
-def test_nt_xent_is_symmetric_in_its_views():
-    """If it failed, the loss would treat texts and pictures unlike each other."""
-    first, second = make_pairs(5)
-    loss, swapped = nt_xent(first, second, temperature=0.5), nt_xent(second, first, temperature=0.5)
-    torch.testing.assert_close(loss, swapped, atol=1e-6, rtol=1e-6)
 
 
 def test_nt_xent_of_one_pair_is_zero_and_has_no_gradient():
@@ -121,9 +108,7 @@ def test_nt_xent_of_one_pair_is_zero_and_has_no_gradient():
 
 
 def test_nt_xent_is_of_full_precision_under_autocast():
-    """Regression: mixed precision computed the cosines in bfloat16, whose three digits the temperature then
-    magnified.
-    """
+    """Regression: mixed precision computed the cosines in bfloat16."""
     first, second = (tensor.detach().float() for tensor in make_pairs(5))
     expected = nt_xent(first, second, temperature=0.05)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -132,34 +117,16 @@ def test_nt_xent_is_of_full_precision_under_autocast():
 
 @pytest.mark.parametrize("temperature", [0.5, 0.1])
 def test_alignment_equals_its_equation(temperature):
-    """If it failed, the heads, the mean over regions or the sum over picture encoders would not be those
-    described.
-    """
+    """If it failed, the heads, the mean over regions or the sum over encoders would be others."""
     alignment, context = make_alignment(alignment_temperature=temperature), make_context()
     loss, expected = alignment(context), naive_alignment(alignment, context, temperature)
-    torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
+    close(loss.double(), expected)
     inputs = [
         context.text.sentence,
         *(regions.states for regions in context.regions),
         *alignment.parameters(),
     ]
-    torch.testing.assert_close(gradients(loss, inputs), gradients(expected, inputs), atol=1e-5, rtol=1e-5)
-
-
-def test_posts_without_picture_take_no_part_in_the_alignment():
-    """If it failed, a post without a picture would be a negative of the others, or be pushed towards
-    nothing.
-    """
-    alignment, context = make_alignment(), make_context()
-    loss = alignment(context)
-    for gradient in gradients(
-        loss, [context.text.sentence, *(regions.states for regions in context.regions)]
-    ):
-        assert gradient[1].eq(0).all()
-        assert gradient[context.has_picture].flatten(1).any(1).all()
-    context.text.sentence = context.text.sentence.detach().clone()
-    context.text.sentence[1] = 7.0
-    assert alignment(context) == loss
+    close(gradients(loss, inputs), gradients(expected, inputs))
 
 
 def test_empty_text_with_a_picture_takes_no_part_in_the_alignment():
@@ -201,23 +168,6 @@ def test_batch_with_fewer_than_two_pictured_posts_still_learns_its_main_task(pic
     assert not any(name.startswith("objectives") for name in learning)
 
 
-def test_losses_of_picture_encoders_add_up_over_one_text_head():
-    """If it failed, each picture encoder would have a text head of its own, or the sum would be a mean."""
-    both, context = make_alignment(), make_context()
-    state, parts = both.state_dict(), []
-    for place, width in enumerate(CHANNELS):
-        alone = make_alignment((width,))
-        names = {
-            name: name.replace("picture_heads.0", f"picture_heads.{place}") for name in alone.state_dict()
-        }
-        alone.load_state_dict({name: state[other] for name, other in names.items()})
-        context_of_one = make_context()
-        context_of_one.regions = [context_of_one.regions[place]]
-        parts.append(alone(context_of_one))
-    torch.testing.assert_close(both(context), torch.stack(parts).sum(), atol=1e-6, rtol=1e-6)
-    assert {name.split(".")[0] for name in state} == {"text_head", "picture_heads"}
-
-
 def test_any_fusion_with_pictures_can_be_aligned():
     """If it failed, the alignment would read something that only the collaboration fusion has."""
     model = tiny_model(fusion="cross-modal", objectives={"crf": 1.0, "alignment": 0.4})
@@ -230,9 +180,7 @@ def test_any_fusion_with_pictures_can_be_aligned():
 
 @pytest.mark.parametrize("sentence_vector", ["mean", "pooler"])
 def test_total_is_that_of_the_paper(sentence_vector):
-    """If it failed, the weights 1.6 and 0.4 would not be 2 * (alpha * L_CRF + (1 - alpha) * L_cl) with alpha
-    = 0.8.
-    """
+    """If it failed, the total would not be 2 * (alpha * L_CRF + (1 - alpha) * L_cl) with alpha = 0.8."""
     model = tiny_model(fusion="collaboration", sentence_vector=sentence_vector)
     batch = tiny_batch((5, 3, 7, 4), (1, 0, 2, 1))
     output, context = model(**batch), model.encode(**batch)
@@ -241,5 +189,5 @@ def test_total_is_that_of_the_paper(sentence_vector):
     main = -crf(output.logits, batch["labels"].clamp(min=0), mask=batch["word_mask"]) / len(batch["labels"])
     aligned = naive_alignment(model.objectives["alignment"], context, 0.5)
     assert aligned > 0.1
-    torch.testing.assert_close(output.loss, 1.6 * main + 0.4 * aligned, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(output.loss, 2 * (0.8 * main + 0.2 * aligned), atol=1e-6, rtol=1e-6)
+    close(output.loss, 1.6 * main + 0.4 * aligned, tolerance=1e-6)
+    close(output.loss, 2 * (0.8 * main + 0.2 * aligned), tolerance=1e-6)

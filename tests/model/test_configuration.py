@@ -51,9 +51,7 @@ def test_defaults_are_those_of_mlmner():
 
 
 def test_defaults_of_collaboration_are_those_of_2m_ner():
-    """If it failed, the fusion alone would not make the paper's model: CLIP's ViT trained, ResNet-152 pooled
-    and frozen.
-    """
+    """If it failed, the fusion alone would not make the paper's model."""
     config = MMNERConfig(fusion="collaboration")
     assert config.objectives == {"crf": 1.6, "alignment": 0.4}
     assert (config.alignment_temperature, config.sentence_vector) == (0.5, "mean")
@@ -85,12 +83,6 @@ def test_defaults_equal_the_recipe(name):
         assert getattr(built, key) == getattr(config, key), key
 
 
-def test_text_only_config_has_no_picture_and_one_task():
-    """If it failed, a text baseline would be refused for tasks and towers that nobody asked for."""
-    config = MMNERConfig(fusion="text-only")
-    assert config.vision_towers == [] and config.objectives == {"crf": 1.0}
-
-
 @pytest.mark.parametrize("key", ["dropuot", "loss_weights", "image_size"])
 def test_unknown_key_is_refused_with_the_known_ones(key):
     """If it failed, a misspelt setting would be kept as an attribute that nobody reads."""
@@ -113,9 +105,7 @@ def test_unknown_key_of_a_saved_config_is_dropped_with_a_warning(tmp_path):
     path = tmp_path / "config.json"
     saved = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(saved | {"of_tomorrow": 1}), encoding="utf-8")
-    with pytest.warns(
-        UserWarning, match=r"config: ignored the unknown keys \['of_tomorrow'\]; a newer version of mmner"
-    ):
+    with pytest.warns(UserWarning, match=r"config: ignored the unknown keys \['of_tomorrow'\]; a newer"):
         config = MMNERConfig.from_pretrained(tmp_path)
     assert not hasattr(config, "of_tomorrow") and config.dropout == 0.3
 
@@ -140,24 +130,16 @@ def test_misspelt_override_is_refused(loader, tmp_path):
     ["weights_only", "use_kernels", "key_mapping", "tp_plan", "state_dict", "gguf_file", "device_map"],
 )
 def test_options_of_loading_are_no_business_of_the_config(option):
-    """Regression: the config kept a list of transformers' own options, and what was not on it stopped
-    `pipeline`.
-    """
+    """Regression: transformers' own options that were not on the config's list stopped `pipeline`."""
     assert MMNERConfig.from_dict(tiny_config().to_dict(), **{option: None}).fusion == "cross-modal"
 
 
 REFUSED_TYPES = {
     "fusion": ("late", "MMNERConfig fusion: expected one of 'cross-modal', .* 'text-only', found 'late'"),
-    "sentence_vector": (
-        "first",
-        "MMNERConfig sentence_vector: expected one of 'mean', 'pooler', found 'first'",
-    ),
+    "sentence_vector": ("first", "MMNERConfig sentence_vector: expected one of 'mean', 'pooler', found"),
     "alignment_temperature": (None, "MMNERConfig alignment_temperature: expected float, found None"),
     "dropout": ("0.1", "MMNERConfig dropout: expected float, found '0.1'"),
-    "text_tower": (
-        "words",
-        "MMNERConfig text_tower: expected one of 'transformer', 'bilstm', .*, found 'words'",
-    ),
+    "text_tower": ("words", "MMNERConfig text_tower: expected one of 'transformer', 'bilstm', .*, found"),
     "fusion_heads": (True, "MMNERConfig fusion_heads: expected int or nothing, found True"),
     "vision_towers": ("resnet10t", "MMNERConfig vision_towers: expected list.*, found 'resnet10t'"),
     "objectives": (["crf"], r"MMNERConfig objectives: expected dict.*, found \['crf'\]"),
@@ -169,30 +151,17 @@ REFUSED_TYPES = {
     ("key", "value", "message"), [(key, *row) for key, row in REFUSED_TYPES.items()], ids=REFUSED_TYPES
 )
 def test_value_of_another_type_is_refused(key, value, message):
-    """If it failed, a value from the command line or a JSON file would fail much later, or be read as
-    another.
-    """
+    """If it failed, a value from a JSON file would fail much later, or be read as another."""
     with pytest.raises(TypeError, match=message):
         MMNERConfig(**{key: value})
 
 
-REFUSED_LABELS = {
-    "twice": (["O", "B-X", "B-X"], r"labels: expected each label once, found \['B-X'\] more than once"),
-    "no O": (["B-X", "I-X"], r"labels: expected 'O' among them, found \['B-X', 'I-X'\]"),
-    "another scheme": (
-        ["O", "B-X", "I-X", "E-X"],
-        "labels: expected 'O', 'B-<type>' or 'I-<type>', found 'E-X'; convert",
-    ),
-    "no type": (["O", "B-", "I-"], "labels: expected 'O', 'B-<type>' or 'I-<type>', found 'B-'"),
-    "no B-": (["O", "I-X"], "labels: 'I-X' has no 'B-X'; a BIO entity begins with B-, so add that label"),
-}
-
-
-@pytest.mark.parametrize(("labels", "message"), REFUSED_LABELS.values(), ids=REFUSED_LABELS)
-def test_labels_that_are_no_bio_set_are_refused(labels, message):
+def test_labels_that_are_no_bio_set_are_refused():
     """If it failed, decoding would bar or allow the wrong transitions."""
-    with pytest.raises(ValueError, match=message):
-        tiny_config(id2label=dict(enumerate(labels)))
+    with pytest.raises(ValueError, match="labels: 'I-X' has no 'B-X'; a BIO entity begins with B-"):
+        tiny_config(id2label={0: "O", 1: "I-X"})
+    with pytest.raises(ValueError, match=r"labels: expected 'O' among them, found \['LABEL_0', 'LABEL_1'"):
+        MMNERConfig(num_labels=5)
 
 
 def test_label_ids_with_a_gap_are_refused():
@@ -201,34 +170,15 @@ def test_label_ids_with_a_gap_are_refused():
         tiny_config(id2label={1: "O", 2: "B-X"})
 
 
-def test_number_of_labels_without_names_is_refused():
-    """If it failed, `num_labels=5` would make a model of LABEL_0 to LABEL_4, in which no BIO rule holds."""
-    with pytest.raises(ValueError, match=r"labels: expected 'O' among them, found \['LABEL_0', 'LABEL_1'"):
-        MMNERConfig(num_labels=5)
-
-
 REFUSED_VALUES = {
-    "negative weight": (
-        {"objectives": {"crf": 1, "boundary": -1}},
-        "expected a weight >= 0 for 'boundary', found -1",
-    ),
+    "negative weight": ({"objectives": {"crf": 1, "boundary": -1}}, "expected a weight >= 0 for"),
     "weight NaN": ({"objectives": {"crf": float("nan")}}, "expected a weight >= 0 for 'crf', found nan"),
-    "no weight": (
-        {"objectives": {"crf": 0.0}},
-        "objectives: expected a weight > 0 for at least one, found {'crf': 0.0}",
-    ),
-    "unknown task": (
-        {"objectives": {"crf": 1, "nerf": 1}},
-        r"expected names among \['crf', .*'alignment'\], found 'nerf'",
-    ),
+    "no weight": ({"objectives": {"crf": 0.0}}, "objectives: expected a weight > 0 for at least one, found"),
+    "unknown task": ({"objectives": {"crf": 1, "nerf": 1}}, r"expected names among \['crf'"),
     "no main task": ({"objectives": {"boundary": 1}}, r"expected 'crf', the main task, found \['boundary'\]"),
     "pictures missing": (
         {"fusion": "text-only", "objectives": {"crf": 1, "contrastive": 1}},
         "objectives: 'contrastive' needs the fusion 'cross-modal', found 'text-only'",
-    ),
-    "no views": (
-        {"fusion": "collaboration", "objectives": {"crf": 1, "contrastive": 1}},
-        "objectives: 'contrastive' needs the fusion 'cross-modal', found 'collaboration'",
     ),
     "nothing to align": (
         {"fusion": "text-only", "objectives": {"crf": 1, "alignment": 1}},
@@ -237,71 +187,18 @@ REFUSED_VALUES = {
             " 'adacan', found 'text-only'"
         ),
     ),
-    "nothing to cluster": (
-        {"fusion": "text-only", "objectives": {"crf": 1, "clustering": 0}},
-        (
-            "objectives: 'clustering' needs the fusion 'cross-modal' or 'collaboration' or 'gvatt' or"
-            " 'adacan', found 'text-only'"
-        ),
-    ),
-    "tower too many": (
-        {"fusion": "text-only", "vision_towers": [TOWER]},
-        "vision_towers: expected 0 of them, which the fusion 'text-only' reads, found 1",
-    ),
-    "tower too few": (
-        {"vision_towers": []},
-        "vision_towers: expected 1 of them, which the fusion 'cross-modal' reads, found 0",
-    ),
-    "two towers": (
-        {"vision_towers": [TOWER, TOWER]},
-        "vision_towers: expected 1 of them, which the fusion 'cross-modal' reads, found 2",
-    ),
-    "no tower": (
-        {"fusion": "collaboration", "vision_towers": []},
-        "vision_towers: expected 1 or more, which the fusion 'collaboration' reads, found 0",
-    ),
+    "tower too many": ({"fusion": "text-only", "vision_towers": [TOWER]}, "vision_towers: expected 0 of"),
+    "no tower": ({"fusion": "collaboration", "vision_towers": []}, "vision_towers: expected 1 or more"),
     "dropout": ({"dropout": 1.0}, r"dropout: expected a share >= 0 and < 1, found 1.0"),
     "temperature": ({"contrastive_temperature": 0.0}, "contrastive_temperature: expected > 0, found 0.0"),
-    "alignment temperature": (
-        {"alignment_temperature": 0.0},
-        r"alignment_temperature: expected > 0, found 0\.0",
-    ),
-    "negative temperature": (
-        {"alignment_temperature": -0.5},
-        r"alignment_temperature: expected > 0, found -0\.5",
-    ),
     "share": ({"contrastive_image_share": 1.5}, r"contrastive_image_share: expected 0\.\.1, found 1.5"),
-    "image size": (
-        {"vision_towers": [TOWER | {"image_size": 0}]},
-        "vision tower image_size: expected pixels > 0 and <= 4096, found 0",
-    ),
-    "odd width": (
-        {"text_tower": "bilstm", "word_lstm_width": 31},
-        "word_lstm_width: expected an even number > 0, found 31",
-    ),
-    "no vocabulary": (
-        {"text_tower": "bilstm", "word_vocabulary": {"size": 5}},
-        "word_vocabulary: expected size, unknown and rare with the text tower 'bilstm', found {'size': 5}",
-    ),
-    "an encoder too many": (
-        {"text_tower": "hbilstm", "text_config": TEXT},
-        (
-            "text_config: expected none with the text tower 'hbilstm', which has no transformers encoder,"
-            " found BertConfig"
-        ),
-    ),
-    "a vocabulary too many": (
-        {"word_vocabulary": WORDS["word_vocabulary"]},
-        (
-            "word_vocabulary: expected none with the text tower 'transformer', which reads sub-tokens, found"
-            " {'size': 100"
-        ),
-    ),
+    "image size": ({"vision_towers": [TOWER | {"image_size": 0}]}, "vision tower image_size: expected"),
+    "odd width": ({"text_tower": "bilstm", "word_lstm_width": 31}, "word_lstm_width: expected an even"),
+    "no vocabulary": ({"text_tower": "bilstm", "word_vocabulary": {"size": 5}}, "word_vocabulary: expected"),
+    "an encoder too many": ({"text_tower": "hbilstm", "text_config": TEXT}, "text_config: expected none"),
+    "a vocabulary too many": ({"word_vocabulary": WORDS["word_vocabulary"]}, "word_vocabulary: expected"),
     "boundaries too many": ({"boundary_share": 1.5}, r"boundary_share: expected 0\.\.1, found 1.5"),
-    "mean": (
-        {"vision_towers": [TOWER | {"mean": [0.5]}]},
-        "vision tower mean: expected 3 values, one per RGB channel",
-    ),
+    "mean": ({"vision_towers": [TOWER | {"mean": [0.5]}]}, "vision tower mean: expected 3 values, one per"),
 }
 
 
@@ -346,9 +243,7 @@ def test_config_is_the_same_after_saving(settings, loader, tmp_path):
 
 
 def test_order_of_tasks_is_the_same_after_saving(tmp_path):
-    """Regression: JSON's sorted keys changed the order in which losses are summed, and with it their last
-    bit.
-    """
+    """Regression: JSON's sorted keys changed the order in which losses are summed, so their last bit."""
     config = tiny_config(objectives={"clustering": 0.5, "boundary": 0.1, "crf": 2.0})
     config.save_pretrained(tmp_path)
     loaded = MMNERConfig.from_pretrained(tmp_path)
@@ -356,9 +251,7 @@ def test_order_of_tasks_is_the_same_after_saving(tmp_path):
 
 
 def test_defaults_of_two_configs_are_apart():
-    """If it failed, changing one model's towers or weights would change the defaults of all that are made
-    after it.
-    """
+    """If it failed, changing one model's towers would change the defaults of all made after it."""
     one = MMNERConfig(fusion="collaboration")
     one.vision_towers[0]["mean"][0], one.objectives["crf"] = 9.0, 9.0
     other = MMNERConfig(fusion="collaboration")
@@ -374,13 +267,6 @@ def test_default_towers_have_the_normalisation_of_their_weights():
             assert weights.input_size == (3, tower.image_size, tower.image_size)
 
 
-def test_text_config_may_be_a_config_or_its_dict():
-    """If it failed, `text_config=AutoConfig.from_pretrained(...)` would be another encoder than its dict."""
-    settings = {name: value for name, value in TEXT.items() if name != "model_type"}
-    one, other = tiny_config(text_config=BertConfig(**settings)), tiny_config(text_config=TEXT)
-    assert one.text_config.to_dict() == other.text_config.to_dict()
-
-
 def test_dtype_of_the_text_encoder_s_checkpoint_does_not_count():
     """If it failed, an encoder published in bfloat16 would be trained in it while all else is in float32."""
     model = tiny_model(text={"dtype": "bfloat16"})
@@ -388,9 +274,7 @@ def test_dtype_of_the_text_encoder_s_checkpoint_does_not_count():
 
 
 def test_towers_are_filled_in_and_apart():
-    """If it failed, the defaults of a tower would change saved models when they change, or configs share one
-    dict.
-    """
+    """If it failed, the defaults of a tower would change saved models when they change."""
     tower = {"backbone": "resnet10t"}
     one, other = tiny_config(vision_towers=[tower]), tiny_config(vision_towers=[tower])
     normalisation = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -421,3 +305,10 @@ def test_towers_are_filled_in_and_apart():
 def test_types_are_checked_as_a_reader_expects(value, hint, fits):
     """If it failed, 1 would be refused as a float, or True be taken for a number."""
     assert fits_type(value, hint) is fits
+
+
+def test_text_config_may_be_a_config_or_its_dict():
+    """If it failed, `text_config=AutoConfig.from_pretrained(...)` would be another encoder than its dict."""
+    settings = {name: value for name, value in TEXT.items() if name != "model_type"}
+    one, other = tiny_config(text_config=BertConfig(**settings)), tiny_config(text_config=TEXT)
+    assert one.text_config.to_dict() == other.text_config.to_dict()

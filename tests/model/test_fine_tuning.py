@@ -25,7 +25,7 @@ from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.centres import refresh_centres
 from modeling_mmner.training.trainer import EntityCentreCallback, span_f1
 from tests.elsewhere import run_elsewhere
-from tests.tiny import LABELS, SYSTEMS, ready_model, set_random_centres, tiny_batch, tiny_model
+from tests.tiny import LABELS, SYSTEMS, close, ready_model, set_random_centres, tiny_batch, tiny_model
 from tests.tuning import differing, step, train, with_labels
 
 TEXT_ONLY: dict[str, Any] = {"fusion": "text-only", "objectives": {"crf": 1.0, "boundary": 0.4}}
@@ -73,12 +73,11 @@ def saved(tmp_path_factory) -> dict[str, Path]:
 # Other labels
 
 
-@each_model
-@pytest.mark.parametrize("labels", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize(
+    ("name", "labels"), [(name, NEW) for name in MODELS] + [("mlmner", labels) for labels in OTHERS.values()]
+)
 def test_other_labels_make_the_label_layers_anew_and_nothing_else(saved, name, labels, caplog):
-    """If it failed, what another tag set has learned would stay, what the towers have learned would go, or
-    memory be weights.
-    """
+    """If it failed, what another tag set has learned would stay or what the towers have learned would go."""
     model = with_labels(saved[name], labels)
     state = model.state_dict()
     changed = differing(state, load_file(saved[name] / "model.safetensors"))
@@ -139,12 +138,10 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("labels", [NEW, OTHERS["more"]], ids=["as many", "more"])
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_ways_to_give_labels_agree_and_the_seed_decides(saved, way, labels):
-    """If it failed, one way would load other labels or weights than another, or a run could not be
-    repeated.
-    """
+def test_ways_to_give_labels_agree_and_the_seed_decides(saved, way):
+    """If it failed, one way would load other labels or weights than another."""
+    labels = OTHERS["more"]
     torch.manual_seed(7)
     expected = with_labels(saved["mlmner"], labels)
     other = with_labels(saved["mlmner"], labels)
@@ -156,9 +153,7 @@ def test_ways_to_give_labels_agree_and_the_seed_decides(saved, way, labels):
 
 
 def test_without_leave_labels_are_renamed_where_they_fit(saved):
-    """If it failed, transformers' usual renaming would lose the weights, or another number of labels pass for
-    a renaming.
-    """
+    """If it failed, transformers' usual renaming would lose the weights."""
     renamed = AutoModel.from_pretrained(saved["mlmner"], id2label=dict(enumerate(NEW)))
     assert differing(renamed.state_dict(), load_file(saved["mlmner"] / "model.safetensors")) == set()
     assert renamed.config.labels == NEW
@@ -180,18 +175,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("loader", [AutoModel, MMNERForTokenClassification, AutoConfig])
 @pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
 def test_overrides_of_a_saved_config_are_checked(saved, loader, change, message):
-    """Regression: transformers sets overrides on the finished config, so I- without B-, or a dropout of 1.5,
-    came through.
-    """
+    """Regression: transformers sets overrides where nothing checks them: a dropout of 1.5 came through."""
     leave = {} if loader is AutoConfig else {"ignore_mismatched_sizes": True}
     with pytest.raises(ValueError, match=message):
         loader.from_pretrained(saved["mlmner"], **change, **leave)
 
 
 def test_overrides_of_a_saved_config_are_filled_in(saved):
-    """Regression: a tower given by its name alone stayed without size and normalisation, and a part of
-    text_config must merge.
-    """
+    """Regression: a tower given by its name alone stayed without size and normalisation."""
     config = AutoConfig.from_pretrained(
         saved["mlmner"], vision_towers=[{"backbone": "resnet18"}], text_config={"num_labels": 7}
     )
@@ -200,9 +191,7 @@ def test_overrides_of_a_saved_config_are_filled_in(saved):
 
 
 def test_weights_in_memory_load_with_leave_to_mismatch(saved):
-    """Regression: without a folder there are no saved labels to compare with, and looking for them asked the
-    Hub for 'None'.
-    """
+    """Regression: looking for the saved labels of weights in memory asked the Hub for 'None'."""
     model = MMNERForTokenClassification.from_pretrained(saved["mlmner"])
     again = MMNERForTokenClassification.from_pretrained(
         None, config=model.config, state_dict=model.state_dict(), ignore_mismatched_sizes=True
@@ -212,16 +201,11 @@ def test_weights_in_memory_load_with_leave_to_mismatch(saved):
 
 @pytest.mark.parametrize("loader", [AutoProcessor, MMNERProcessor])
 def test_processor_takes_the_new_labels(saved, loader, tmp_path):
-    """Regression: AutoProcessor.from_pretrained(..., labels=...) stopped, since the tokenizer took them for
-    the model's.
-    """
+    """Regression: AutoProcessor.from_pretrained(..., labels=...) stopped: the tokenizer took them."""
     old = AutoProcessor.from_pretrained(saved["mlmner"])
     processor = loader.from_pretrained(saved["mlmner"], labels=NEW, use_fast=True)
-    assert (processor.labels, processor.image_size, processor.word_rule) == (
-        NEW,
-        old.image_size,
-        old.word_rule,
-    )
+    kept = [(one.image_size, one.word_rule) for one in (processor, old)]
+    assert processor.labels == NEW and kept[0] == kept[1]
     ours, theirs = processor(" ".join(WORDS)), old(" ".join(WORDS))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     processor.save_pretrained(tmp_path)
@@ -233,9 +217,7 @@ def test_processor_takes_the_new_labels(saved, loader, tmp_path):
 
 @each_model
 def test_model_learns_its_new_labels_and_keeps_them(saved, name, tmp_path):
-    """If it failed, the new layers would not be trained, old centres would pull, or the tuned model not be
-    saved.
-    """
+    """If it failed, the new layers would not be trained or old centres would pull."""
     torch.manual_seed(0)
     model, batch = with_labels(saved[name], NEW), tiny_batch()
     clusters = "clustering" in model.objectives
@@ -273,28 +255,22 @@ torch.save(model(**batch).logits, "logits.pt")
 """
 
 
+@pytest.mark.slow
 def test_fine_tunes_without_the_package(saved, tmp_path):
     """If it failed, only those who install the package could fine-tune a model of the Hub."""
     run_elsewhere(ELSEWHERE, saved["mlmner"], " ".join(NEW), " ".join(WORDS), folder=tmp_path)
     model, processor = (loader.from_pretrained(tmp_path / "tuned") for loader in (AutoModel, AutoProcessor))
     assert model.config.labels == processor.labels == NEW
-    torch.testing.assert_close(
-        model(**processor([WORDS])).logits, torch.load(tmp_path / "logits.pt"), atol=1e-5, rtol=1e-5
-    )
+    close(model(**processor([WORDS])).logits, torch.load(tmp_path / "logits.pt"))
 
 
 def test_training_without_labels_is_refused():
-    """If it failed, label smoothing or another loss of the Trainer would train with cross-entropy in the
-    CRF's place.
-    """
+    """If it failed, label smoothing would train with cross-entropy in the CRF's place."""
     model, batch = tiny_model(dropout=0.5), tiny_batch()
     labels = batch.pop("labels")
     assert model(**batch).tags.shape == labels.shape
     model.train()
-    with pytest.raises(
-        ValueError,
-        match=r"expected labels \(B, W\) in training, found none.*label_smoothing_factor.*eval\(\)",
-    ):
+    with pytest.raises(ValueError, match=r"expected labels \(B, W\) in training, found"):
         model(**batch)
     with torch.no_grad():
         assert not torch.equal(model(**batch).logits, model(**batch).logits)
@@ -303,12 +279,12 @@ def test_training_without_labels_is_refused():
 # Half precision
 
 
-@each_model
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.1), ("float16", 0.02)])
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"),
+    [("mlmner", "float16", 0.02)] + [(name, torch.bfloat16, 0.1) for name in MODELS],
+)
 def test_half_precision_finds_nearly_the_same_entities(saved, name, dtype, tolerance, tmp_path):
-    """If it failed, half precision would not run, spoil the CRFs, find other entities, or not survive
-    saving.
-    """
+    """If it failed, half precision would spoil the CRFs, find other entities, or not survive saving."""
     batch = tiny_batch((9, 8, 7, 12, 3), (1, 0, 2, 0, 1))
     precise, half = (AutoModel.from_pretrained(saved[name], dtype=one) for one in ("auto", dtype))
     assert precise.dtype == torch.float32 and str(half.dtype).endswith(str(dtype).removeprefix("torch."))
@@ -317,14 +293,12 @@ def test_half_precision_finds_nearly_the_same_entities(saved, name, dtype, toler
     assert expected.span_scores.gt(0).sum() >= 3
     same = found.tags == expected.tags
     assert same[batch["word_mask"]].float().mean() > 0.9
-    alike = same.all(
-        1
-    )  # posts with the same entities: a score is that of a whole entity, whose end may have moved
+    # Posts with the same entities: a score is that of a whole entity, whose end may have moved.
+    alike = same.all(1)
     assert alike.any()
     torch.testing.assert_close(found.span_scores[alike], expected.span_scores[alike], atol=tolerance, rtol=0)
-    crfs = [
-        parameter for path, parameter in half.named_parameters() if ".crf." in path.removeprefix("heads.crf")
-    ]
+    parameters = half.named_parameters()
+    crfs = [one for path, one in parameters if ".crf." in path.removeprefix("heads.crf")]
     assert crfs and all(parameter.dtype == torch.float32 for parameter in crfs)
     half.save_pretrained(tmp_path)
     for again in (AutoModel.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path, dtype="auto")):
@@ -334,15 +308,10 @@ def test_half_precision_finds_nearly_the_same_entities(saved, name, dtype, toler
 
 @each_encoder
 def test_bfloat16_learns_other_labels(saved, name):
-    """If it failed, fresh layers would be of another type than the rest, or a step would lose the CRF's
-    precision.
-    """
+    """If it failed, fresh layers would be of another type than the rest."""
     torch.manual_seed(0)
     model = with_labels(saved[name], NEW, dtype=torch.bfloat16)
-    assert (
-        model.heads["crf"].classifier.weight.dtype == torch.bfloat16
-        and model.crf.transitions.dtype == torch.float32
-    )
+    assert model.heads["crf"].classifier.weight.dtype == torch.bfloat16
     losses = train(model, tiny_batch(), steps=6)
     assert losses[-1] < 0.7 * losses[0]
     assert model.crf.transitions.dtype == torch.float32
@@ -351,9 +320,7 @@ def test_bfloat16_learns_other_labels(saved, name):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_attention_over_nothing_stays_finite_in_half_precision(dtype, need_weights):
-    """Regression: in float16 a score below -16 beside the lowest number was -inf, and a row masked throughout
-    NaN.
-    """
+    """Regression: in float16 a row masked throughout was NaN, where a score was below -16."""
     attention = Attention(16, 2, dropout=0.0).to(dtype)
     nn.init.constant_(attention.query.bias, 20)
     nn.init.constant_(attention.key.bias, -20)
@@ -362,7 +329,7 @@ def test_attention_over_nothing_stays_finite_in_half_precision(dtype, need_weigh
     found, _ = attention(states, context, mask=mask, need_weights=need_weights)
     assert found.isfinite().all()
     trimmed, _ = attention(states[:1], context[:1, :2], mask=mask[:1, :2], need_weights=need_weights)
-    torch.testing.assert_close(found[:1], trimmed, atol=0.02, rtol=0.02)
+    close(found[:1], trimmed, tolerance=0.02)
 
 
 # Adapters
@@ -391,14 +358,12 @@ def tuned_with_lora(folder: Path) -> PeftModel:
 def assert_same_output(found: Any, expected: Any, *, tolerance: float = 0.0) -> None:
     assert found.keys() == expected.keys()
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], atol=tolerance, rtol=tolerance)
+        close(found[name], expected[name], tolerance=tolerance)
 
 
 @each_encoder
 def test_lora_trains_the_adapters_and_all_heads(saved, name):
-    """If it failed, a head would stay random (PEFT freezes one inside a listed part), or a tower move without
-    being saved.
-    """
+    """If it failed, a head would stay random (PEFT freezes one inside a listed part)."""
     torch.manual_seed(0)
     base = with_labels(saved[name], NEW)
     heads = {path for path, _ in base.named_parameters() if not path.startswith(TOWERS)}
@@ -435,9 +400,7 @@ def test_adapter_gives_the_tuned_model_back(saved, name, tmp_path):
 
 
 def test_picture_encoder_stands_still_under_an_adapter():
-    """If it failed, batch-norm would move in training, which no adapter saves, and the tuned model could not
-    be had again.
-    """
+    """If it failed, batch-norm, which no adapter saves, would move in training."""
     model = tiny_model(tower={"frozen": False})
     (tower,) = model.vision_towers
     before = copy.deepcopy(tower.state_dict())
@@ -450,9 +413,7 @@ def test_picture_encoder_stands_still_under_an_adapter():
 
 @each_encoder
 def test_folder_of_an_adapter_loads_with_its_labels(saved, name, tmp_path):
-    """Regression: fresh label layers overwrote the entity centres that transformers had loaded with the
-    adapter.
-    """
+    """Regression: fresh label layers overwrote the entity centres that came with the adapter."""
     tuned, batch = tuned_with_lora(saved[name]), tiny_batch()
     tuned.save_pretrained(tmp_path)
     assert_same_output(with_labels(tmp_path, NEW)(**batch), tuned(**batch))
@@ -460,9 +421,7 @@ def test_folder_of_an_adapter_loads_with_its_labels(saved, name, tmp_path):
 
 @each_encoder
 def test_adapter_trains_alike_with_checkpointing(saved, name):
-    """If it failed, LoRA with gradient checkpointing would train nothing, since a frozen encoder hands on no
-    gradients.
-    """
+    """If it failed, LoRA with gradient checkpointing would train nothing."""
     plain, batch = tuned_with_lora(saved[name]).train(), tiny_batch()
     model = copy.deepcopy(plain)
     model.activation_checkpointing_enable()
@@ -471,10 +430,9 @@ def test_adapter_trains_alike_with_checkpointing(saved, name):
     assert any(".lora_A." in path and gradient.any() for path, gradient in gradients.items())
 
 
+@pytest.mark.slow
 def test_trainer_tunes_an_adapter_with_centres(saved, tmp_path):
-    """If it failed, the callback would not find the objectives inside PEFT's wrapper, or a checkpoint lack
-    their centres.
-    """
+    """If it failed, the callback would not find the objectives inside PEFT's wrapper."""
     torch.manual_seed(0)
     model = with_lora(with_labels(saved["mlmner"], NEW))
     processor = AutoProcessor.from_pretrained(saved["mlmner"], labels=NEW)

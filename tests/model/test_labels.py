@@ -42,9 +42,7 @@ def spans_and_length(draw: st.DrawFn) -> tuple[list[Span], int]:
 @property_test
 @given(spans_and_length())
 def test_spans_survive_the_way_through_tags(case):
-    """If it failed, an entity would change its place or type between corpus and model, or merge with its
-    neighbour.
-    """
+    """If it failed, an entity would change its place or type between corpus and model."""
     spans, length = case
     assert tags_to_spans(spans_to_tags(spans, length)) == spans
 
@@ -93,13 +91,9 @@ def test_what_may_follow_is_what_needs_no_repair(tags):
 
 def test_what_may_follow_bare_boundaries():
     """If it failed, boundary detection, whose labels have no types, would decode I after O."""
-    allowed = {
-        (before, label) for before in (None, "O", "B", "I") for label in "OBI" if may_follow(before, label)
-    }
-    assert allowed == {(before, label) for before in (None, "O", "B", "I") for label in "OB"} | {
-        ("B", "I"),
-        ("I", "I"),
-    }
+    bare = [(before, label) for before in (None, "O", "B", "I") for label in "OBI"]
+    allowed = [pair for pair in bare if may_follow(*pair)]
+    assert allowed == [pair for pair in bare if pair[1] != "I" or pair[0] in ("B", "I")]
 
 
 @pytest.mark.parametrize(
@@ -144,19 +138,6 @@ def test_boundary_labels_drop_the_type_alone():
         (["O", "B-a\tb"], r"types without tabs, line breaks or spaces at their ends, found 'B-a\\tb'"),
         (["O", "B- PER"], r"types without tabs, line breaks or spaces at their ends, found 'B- PER'"),
         (["O", "I-PER"], r"'I-PER' has no 'B-PER'; a BIO entity begins with B-, so add that label"),
-    ],
-    ids=[
-        "twice",
-        "no O",
-        "none",
-        "another scheme",
-        "no prefix",
-        "no type",
-        "O alone",
-        "line break",
-        "tab",
-        "space",
-        "I without B",
     ],
 )
 def test_label_lists_that_are_no_tag_set_are_refused(labels, message):

@@ -20,7 +20,7 @@ from modeling_mmner.model.lattice_mmner import (
     posterior,
 )
 from tests.shared_data import property_test
-from tests.tiny import LABELS, stir
+from tests.tiny import LABELS, close, stir
 
 
 def crf_of(seed: int, *, scale: float = 1.0) -> CRF:
@@ -51,9 +51,7 @@ def move_probabilities(found: Posterior, crf: CRF) -> torch.Tensor:
 )
 @property_test
 def test_probabilities_equal_logarithms(lengths, spread, seed):
-    """If it failed, the fast sums would be other ones, for short texts in a batch or where a model is very
-    sure.
-    """
+    """If it failed, the fast sums would be wrong for short texts in a batch, or for a sure model."""
     crf = crf_of(seed)
     emissions, mask = texts(lengths, spread=spread, seed=seed)
     with torch.no_grad():
@@ -69,9 +67,7 @@ def test_probabilities_equal_logarithms(lengths, spread, seed):
 
 @pytest.mark.parametrize("spread", [290.0, 1000.0, 1e5])
 def test_emissions_that_contradict_the_bar_are_exact(spread, monkeypatch):
-    """If it failed, a model that is sure of an illegal tag would have scores that are no numbers, or wrong
-    ones.
-    """
+    """If it failed, a model that is sure of an illegal tag would have scores that are no numbers."""
     crf = crf_of(1)
     inside = torch.tensor([label.startswith("I") for label in LABELS])
     emissions = torch.zeros(2, 6, len(LABELS))
@@ -84,14 +80,12 @@ def test_emissions_that_contradict_the_bar_are_exact(spread, monkeypatch):
     expected = crf.posteriors(emissions, mask=mask), crf.span_scores(emissions, tags, mask=mask)
     for one, other in zip(found, expected, strict=True):
         assert one.isfinite().all()
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+        close(one, other, tolerance=1e-6)
     torch.testing.assert_close(found[0].sum(-1), torch.ones(2, 6))
 
 
 def test_only_wide_scores_are_summed_as_logarithms(monkeypatch):
-    """If it failed, every text would pay for the few that need logarithms, or these be summed as
-    probabilities that are 0.
-    """
+    """If it failed, every text would pay for the few that need logarithms."""
     taken = []
     for name in ("_by_probabilities", "_by_logarithms"):
         monkeypatch.setattr(lattice_mmner, name, lambda *given, name=name, **options: taken.append(name))
@@ -129,14 +123,12 @@ def losses(
 )
 @property_test
 def test_loss_by_probabilities_equals_that_by_logarithms(lengths, spread, seed):
-    """If it failed, models would learn something else than the likelihood, for short texts in a batch or for
-    a sure model.
-    """
+    """If it failed, models would learn something else than the likelihood."""
     loss, gradients = losses(lengths, spread=spread, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lattice_mmner, "_WIDEST", 0.0)
         expected, expected_gradients = losses(lengths, spread=spread, seed=seed)
-    torch.testing.assert_close(loss, expected, atol=1e-9, rtol=1e-9)
+    close(loss, expected, tolerance=1e-9)
     torch.testing.assert_close(gradients, expected_gradients, atol=1e-8, rtol=1e-7)
 
 
@@ -147,7 +139,7 @@ def test_loss_by_probabilities_of_a_long_text_with_wide_moves():
         patch.setattr(lattice_mmner, "_WIDEST", 0.0)
         expected, expected_gradients = losses([400, 3], spread=50.0, seed=1, scale=15.0)
     torch.testing.assert_close(loss, expected, atol=0, rtol=1e-10)
-    torch.testing.assert_close(gradients, expected_gradients, atol=1e-7, rtol=1e-7)
+    close(gradients, expected_gradients, tolerance=1e-7)
 
 
 def test_gradient_is_that_of_the_loss():

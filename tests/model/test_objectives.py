@@ -12,7 +12,7 @@ from modeling_mmner.model.heads_mmner import BoundaryDetection
 from modeling_mmner.model.labels_mmner import bio_labels
 from modeling_mmner.model.objectives_mmner import ContrastiveFusion, EntityClustering
 from modeling_mmner.model.parts_mmner import objective_parts
-from tests.tiny import LABELS, gradients, naive_layer, stir, tiny_batch, tiny_config, tiny_model
+from tests.tiny import LABELS, close, gradients, naive_layer, stir, tiny_batch, tiny_config, tiny_model
 
 WIDTH = 8
 LENGTHS = (4, 1, 6, 3, 5)
@@ -108,38 +108,23 @@ def naive_clustering(context: Context, labels: list[str], centres: dict[str, Ten
 
 
 def test_boundary_loss_equals_its_equation():
-    """If it failed, boundary detection would not be its own layer, classifier and CRF over B, I and O without
-    types.
-    """
+    """If it failed, boundary detection would not be a layer, classifier and CRF of its own."""
     boundary, context = make_boundary(), make_context(width=32)
     loss, expected = boundary.loss(boundary(context), context), naive_boundary(boundary, context)
-    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    close(loss, expected)
     inputs = [context.text.words, *boundary.parameters()]
     torch.testing.assert_close(gradients(loss, inputs), gradients(expected, inputs), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("share", "temperature"), [(0.75, 0.1), (1.0, 0.5), (0.0, 0.5)])
 def test_contrastive_loss_equals_its_equation(share, temperature):
-    """If it failed, the directions would be swapped, the temperature misplaced, or the pooling would count
-    padding.
-    """
+    """If it failed, the directions would be swapped or the temperature misplaced."""
     contrastive = make_contrastive(contrastive_image_share=share, contrastive_temperature=temperature)
     context = make_context()
     loss, expected = contrastive(context), naive_contrastive(context, share=share, temperature=temperature)
-    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    close(loss, expected)
     inputs = [context.fused.text_view, context.fused.image_view]
-    torch.testing.assert_close(gradients(loss, inputs), gradients(expected, inputs), atol=1e-5, rtol=1e-5)
-
-
-def test_posts_without_picture_take_no_part_in_the_contrastive_loss():
-    """If it failed, a post without a picture would be a negative of the others, or be pushed towards
-    nothing.
-    """
-    contrastive, context = make_contrastive(), make_context()
-    inputs = [context.fused.text_view, context.fused.image_view]
-    for gradient in gradients(contrastive(context), inputs):
-        assert gradient[~context.has_picture].eq(0).all()
-        assert gradient[context.has_picture].flatten(1).any(1).all()
+    close(gradients(loss, inputs), gradients(expected, inputs))
 
 
 @pytest.mark.parametrize("pictured", [0, 1])
@@ -160,24 +145,20 @@ def test_empty_text_with_a_picture_takes_no_part_in_the_contrastive_loss():
     assert loss == contrastive(context) and loss > 0
 
 
-@pytest.mark.parametrize("types", [["PER", "LOC"], ["A", "B", "C", "D", "E", "F"]], ids=["two", "six"])
+@pytest.mark.parametrize("types", [["PER"], ["PER", "LOC"], ["A", "B", "C", "D", "E", "F"]])
 def test_clustering_loss_equals_its_equation(types):
-    """If it failed, words would be pushed from their own centre, or the number of types would be a constant
-    4.
-    """
+    """If it failed, words would be pushed from their own centre."""
     labels, clustering = bio_labels(types), make_clustering(types)
     context = make_context(labels)
     centres = dict(zip(types, clustering.centres, strict=True))
     loss, expected = clustering(context), naive_clustering(context, labels, centres)
-    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    close(loss, expected)
     inputs = [context.fused.features]
-    torch.testing.assert_close(gradients(loss, inputs), gradients(expected, inputs), atol=1e-5, rtol=1e-5)
+    close(gradients(loss, inputs), gradients(expected, inputs))
 
 
 def test_type_without_centre_is_skipped():
-    """If it failed, a type that the training data lacks would pull its words to the origin and push the
-    others from it.
-    """
+    """If it failed, a type that training lacks would pull its words to the origin."""
     types = ["PER", "LOC", "ORG"]
     labels, clustering = bio_labels(types), make_clustering(types, present=[True, False, True])
     context = make_context(labels)
@@ -186,15 +167,7 @@ def test_type_without_centre_is_skipped():
     )
     centres = {"PER": clustering.centres[0], "ORG": clustering.centres[2]}
     expected = naive_clustering(context, labels, centres)
-    torch.testing.assert_close(clustering(context), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_clustering_with_a_single_type_is_the_distance_alone():
-    """If it failed, a model of one entity type would divide by no other types."""
-    clustering, context = make_clustering(["PER"]), make_context(bio_labels(["PER"]))
-    entities = context.fused.features[context.labels > 0]
-    expected = (entities - clustering.centres[0]).norm(dim=1).mean()
-    torch.testing.assert_close(clustering(context), expected, atol=1e-6, rtol=1e-6)
+    close(clustering(context), expected)
 
 
 @pytest.mark.parametrize("distance", [0.0, 1e-30, 1e-12, 1e-6, 1e-4])
@@ -210,28 +183,15 @@ def test_gradient_is_finite_at_a_centre(distance):
     assert gradient.norm(dim=2).max() * context.labels.gt(0).sum() < 3e4  # a few times 1 / eps
 
 
-def test_clustering_loss_is_zero_until_there_are_centres():
-    """If it failed, the warm-up epochs would pull all entities to the origin."""
-    config = tiny_config()
-    clustering = EntityClustering(config, Widths(WIDTH, (), 4, 2 * WIDTH))
-    assert clustering(make_context()) == 0
-
-
-def test_loss_of_nothing_has_gradients_of_zero():
-    """If it failed, a batch without entities would end a run that trains on this loss alone: no gradient to
-    go back.
-    """
+def test_clustering_loss_of_nothing_is_exactly_zero():
+    """If it failed, warm-up would pull entities to the origin, or a batch without any give NaN."""
+    without_centres = EntityClustering(tiny_config(), Widths(WIDTH, (), 4, 2 * WIDTH))
+    assert without_centres(make_context()) == 0
     clustering, context = make_clustering(["PER", "LOC"]), make_context()
     context.labels = context.labels.clamp(max=0)
-    clustering(context).backward()
-    assert torch.equal(context.fused.text_view.grad, torch.zeros_like(context.fused.text_view))
-
-
-def test_clustering_loss_of_a_batch_without_entities_is_exactly_zero():
-    """If it failed, a batch of O tags alone would give the mean of nothing, NaN."""
-    clustering, context = make_clustering(["PER", "LOC"]), make_context()
-    context.labels = context.labels.clamp(max=0)
-    assert clustering(context) == 0
+    loss = clustering(context)
+    loss.backward()
+    assert loss == 0 and context.fused.text_view.grad.eq(0).all()
 
 
 def test_centres_are_the_mean_features_of_the_entity_words_of_all_batches():
@@ -293,7 +253,7 @@ def test_total_with_other_weights_at_zero_is_the_loss_of_the_main_task():
     expected = -crf(output.logits, batch["labels"].clamp(min=0), mask=batch["word_mask"]) / len(
         batch["labels"]
     )
-    torch.testing.assert_close(output.loss, expected, atol=1e-6, rtol=1e-6)
+    close(output.loss, expected, tolerance=1e-6)
 
 
 def test_total_is_the_weighted_sum_of_the_tasks():
@@ -313,9 +273,7 @@ def test_total_is_the_weighted_sum_of_the_tasks():
 
 @pytest.mark.parametrize("name", [name for name in objective_parts() if name != "crf"])
 def test_task_of_weight_zero_is_built_but_not_computed(name):
-    """If it failed, a task that is switched off would cost time, or its weights would miss in the
-    checkpoint.
-    """
+    """If it failed, a task that is switched off would cost time."""
     model = tiny_model(objectives=dict.fromkeys(objective_parts(), 0.5) | {name: 0.0})
     part = {**model.heads, **model.objectives}[name]
     part.forward = None  # calling it would raise

@@ -22,7 +22,7 @@ from modeling_mmner.model.parts_mmner import FUSIONS, LOSSES, TEXT_TOWERS, TextT
 from modeling_mmner.model.text_mmner import TextTower, TransformerTower
 from modeling_mmner.training.recipes import load_recipe
 from tests.elsewhere import run_elsewhere
-from tests.tiny import ready_model, tiny_batch
+from tests.tiny import ready_model, tiny_batch, without
 from tests.training.test_training import TEXT, write_corpus
 
 ROOT = Path(__file__).parents[2]
@@ -38,8 +38,8 @@ TINY = {
 
 
 def readme_blocks() -> dict[str, str]:
-    """The README's blocks for a part of one's own, by the file that their first line names."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The blocks of the package's README for a part of one's own, by the file that their first line names."""
+    text = (ROOT / "modeling_mmner" / "README.md").read_text(encoding="utf-8")
     found = re.findall(
         r"^```(?:python|yaml)\n# (modeling_mmner/\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
     )
@@ -52,7 +52,7 @@ def test_the_readme_touches_the_class_s_file_the_table_and_the_recipe():
         "modeling_mmner/model/fusion_mmner.py",
         "modeling_mmner/model/objectives_mmner.py",
         "modeling_mmner/model/parts_mmner.py",
-        "modeling_mmner/recipes/mine.yaml",
+        "modeling_mmner/training/recipes/mine.yaml",
     ]
 
 
@@ -68,14 +68,12 @@ def own_recipe(monkeypatch, tmp_path) -> Path:
         if name.endswith(".py"):
             exec(block, dict(vars(importlib.import_module(name.removesuffix(".py").replace("/", ".")))))
     path = tmp_path / "mine.yaml"
-    path.write_text(blocks["modeling_mmner/recipes/mine.yaml"], encoding="utf-8")
+    path.write_text(blocks["modeling_mmner/training/recipes/mine.yaml"], encoding="utf-8")
     return path
 
 
 def test_own_parts_train_and_come_back(own_recipe, tmp_path):
-    """If it failed, a fusion or an objective that is added by its class, row and recipe would not be a part
-    like the others.
-    """
+    """If it failed, a part added by its class, row and recipe would not be one like the others."""
     write_corpus(tmp_path)
     folders = {
         "data_dir": str(tmp_path),
@@ -94,9 +92,7 @@ def test_own_parts_train_and_come_back(own_recipe, tmp_path):
     assert load_recipe(str(own_recipe), {"feature_limit": 3.0}).model.config["feature_limit"] == 3.0
     with pytest.raises(ValueError, match="feature_limit: expected > 0, found -1"):
         load_recipe(str(own_recipe), {"feature_limit": -1.0})
-    with pytest.raises(
-        ValueError, match="objectives: 'contrastive' needs the fusion 'cross-modal', found 'concatenation'"
-    ):
+    with pytest.raises(ValueError, match="objectives: 'contrastive' needs the fusion 'cross-modal', found"):
         type(model.config)(**model.config.to_dict() | {"objectives": {"crf": 1.0, "contrastive": 1.0}})
 
 
@@ -117,7 +113,7 @@ def test_text_tower_of_ones_own(monkeypatch, tmp_path):
             return TextStates(words, text.mask, text.sentence)
 
     model = ready_model(text_tower="convolved")
-    inputs = {name: tensor for name, tensor in tiny_batch().items() if name != "labels"}
+    inputs = without(tiny_batch(), "labels")
     model.save_pretrained(tmp_path)
     with torch.no_grad():
         found = model(**inputs).logits

@@ -13,9 +13,7 @@ VOCABULARY = 119547  # of bert-base-multilingual-cased
 
 @pytest.mark.slow
 def test_2m_ner_of_real_size_trains_a_step(tmp_path: Path) -> None:
-    """If it failed, multilingual BERT with CLIP's ViT and ResNet-152 would not train, or not survive
-    saving.
-    """
+    """If it failed, multilingual BERT with CLIP's ViT and ResNet-152 would not train."""
     torch.manual_seed(0)
     text = {"model_type": "bert", "vocab_size": VOCABULARY}
     model = MMNERForTokenClassification(

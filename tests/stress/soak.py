@@ -1,9 +1,9 @@
 """Hours of use in minutes: the pipeline and the page under four clients at a time, with good requests and bad
 ones.
 
-`python -m tests.soak --minutes 20` prints the requests, errors that are not the caller's, answers that are
-not what one client alone is given, and the memory taken; the status is 1 where something of it is not as it
-must be.
+`python -m tests.stress.soak --minutes 20` prints the requests, errors that are not the caller's, answers that
+are not what one client alone is given, and the memory taken; the status is 1 where something of it is not as
+it must be.
 """
 
 import argparse
@@ -100,7 +100,13 @@ class Soak:
 
 def rounded(answer: Any) -> str:
     """An answer as text, with the scores of entities to four digits."""
-    return repr([one | {"score": f"{one['score']:.4f}"} if isinstance(one, dict) else one for one in answer])
+    scored = [isinstance(one, dict) and "score" in one for one in answer]
+    return repr(
+        [
+            one | {"score": f"{one['score']:.4f}"} if is_scored else one
+            for one, is_scored in zip(answer, scored, strict=True)
+        ]
+    )
 
 
 def pipeline_requests(pipe: MultimodalNERPipeline) -> dict[str, Request]:
@@ -111,9 +117,9 @@ def pipeline_requests(pipe: MultimodalNERPipeline) -> dict[str, Request]:
     for name, text in ODD_TEXTS.items():
         if len(text) < 10_000:
             requests[f"pipeline: text, {name}"] = lambda text=text: pipe(text)
-    for name, (post, _) in NO_POSTS.items():
+    for name, post in NO_POSTS.items():
         requests[f"pipeline: no post, {name}"] = lambda post=post: next(pipe(iter([post])))
-    for name, (content, _) in UNREADABLE.items():
+    for name, content in UNREADABLE.items():
         data = content()
         requests[f"pipeline: picture, {name}"] = lambda data=data: pipe(
             {"text": "Jordan", "image": {"bytes": data}}

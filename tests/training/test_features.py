@@ -2,12 +2,13 @@
 else's.
 """
 
-import multiprocessing
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +16,42 @@ import pytest
 import timm
 import torch
 from accelerate import Accelerator
-from datasets import Dataset, Features, List
+from datasets import Dataset, List
 from datasets import Image as ImageFeature
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 import train_accelerate
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.cli import main
-from modeling_mmner.model.images_mmner import load_picture, pictures_of, square_pixels
-from modeling_mmner.training import run_features
+from modeling_mmner.evaluation.scores import ShownRows
+from modeling_mmner.model import images_mmner
+from modeling_mmner.model.images_mmner import PictureError, load_picture, pictures_of, square_pixels
+from modeling_mmner.model.ready_features_mmner import unpacked
+from modeling_mmner.model.vision_mmner import VisionTower
+from modeling_mmner.training import features as module
 from modeling_mmner.training.assembly import build_model, build_processor
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
-from modeling_mmner.training.features import FeatureError, FeatureStore, PictureFeatures, picture_key
-from modeling_mmner.training.recipes import Recipe
+from modeling_mmner.training.features import FeatureError, run_features, with_features
 from tests.small_posts import GRADIENT, RED, SPECKLED, encoded
 from tests.tiny import parts_of
 from tests.training.test_training import TOWER, small_recipe, write_corpus
 
+ROOT = Path(__file__).parents[2]
 WORDS = ["Jordan", "posts", "from", "Paris"]
 PICTURES = [encoded(picture) for picture in (SPECKLED, GRADIENT, RED, RED.rotate(90, expand=True))]
 
 
 def rows_of(posts: list[list[bytes]]) -> Dataset:
     """A data set of posts with these pictures."""
-    rows = [
-        {"tokens": WORDS, "ner_tags": [1, 0, 0, 3], "images": [{"bytes": one, "path": None} for one in post]}
-        for post in posts
-    ]
-    columns = Dataset.from_list([{key: row[key] for key in ("tokens", "ner_tags")} for row in rows])
-    pictures = Features({"images": List(ImageFeature(decode=False))})
-    return columns.add_column("images", [row["images"] for row in rows], feature=pictures["images"])
+    texts = Dataset.from_list([{"tokens": WORDS, "ner_tags": [1, 0, 0, 3]}] * len(posts))
+    images = [[{"bytes": one, "path": None} for one in post] for post in posts]
+    return texts.add_column("images", images, feature=List(ImageFeature(decode=False)))
 
 
 ROWS = rows_of([[PICTURES[0]], [], [PICTURES[1], PICTURES[2]], [PICTURES[3]], [PICTURES[0]]])
+SYSTEMS = {"one frozen tower": {"fusion": "cross-modal"}, "beside a trained one": {"fusion": "collaboration"}}
+each_system = pytest.mark.parametrize("settings", SYSTEMS.values(), ids=SYSTEMS)
 
 
 def frozen_parts(**settings: Any) -> tuple[MMNERForTokenClassification, MMNERProcessor]:
@@ -57,219 +59,216 @@ def frozen_parts(**settings: Any) -> tuple[MMNERForTokenClassification, MMNERPro
     return parts_of({"fusion": "cross-modal"} | settings, posts=[WORDS])
 
 
-SYSTEMS = {"one frozen tower": {"fusion": "cross-modal"}, "beside a trained one": {"fusion": "collaboration"}}
+@contextmanager
+def counted(owner: Any, name: str) -> Iterator[list[Any]]:
+    """The last arguments of the calls of a function while the block runs."""
+    calls, function = [], getattr(owner, name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, lambda *given: [calls.append(given[-1]), function(*given)][1])
+        yield calls
 
 
-@pytest.mark.parametrize("settings", SYSTEMS.values(), ids=SYSTEMS)
+def bits(content: bytes) -> torch.Tensor:
+    return torch.from_numpy(unpacked(content).copy()).view(torch.bfloat16)
+
+
+@each_system
 def test_kept_features_are_computed_ones_rounded(settings, tmp_path):
     """If it failed, a row would be another picture's, or depend on which pictures were computed with it."""
     model, processor = frozen_parts(**settings)
-    features = PictureFeatures.of_model(model, processor, folder=tmp_path)
-    features.fill(ROWS)
-    assert features.computed == len(PICTURES)
-    for frozen in features.frozen:
-        for picture in PICTURES:
-            pixels = torch.from_numpy(square_pixels(load_picture(picture), processor.image_size).copy())
-            with torch.inference_mode():
-                expected = frozen.tower.features(pixels[None])[0]
-            expected = expected.mean(0, keepdim=True) if frozen.tower.pooled else expected
-            assert torch.equal(frozen.store[picture_key(picture)], expected.bfloat16())
+    rows = with_features(ROWS, model, processor, folder=tmp_path)
+    for number, tower in enumerate(model.vision_towers):
+        column = rows[f"image_features_{number}"]
+        if not tower.frozen:
+            assert column[:] == [None] * len(ROWS)
+            continue
+        for row, kept in zip(ROWS, column, strict=True):
+            assert len(kept) == len(row["images"])
+            for picture, content in zip(row["images"], kept, strict=True):
+                pixels = torch.from_numpy(square_pixels(load_picture(picture), processor.image_size).copy())
+                with torch.inference_mode():
+                    expected = tower.features(pixels[None])[0]
+                expected = expected.mean(0, keepdim=True) if tower.pooled else expected
+                assert torch.equal(bits(content), expected.bfloat16())
 
 
-@pytest.mark.parametrize("settings", SYSTEMS.values(), ids=SYSTEMS)
-def test_model_on_kept_features_equals_model_on_pixels(settings, tmp_path):
-    """If it failed, a post would be read with another post's picture, or a trained tower with features in
-    place of its pixels.
+def rounded_features(tower: VisionTower, pictures: torch.Tensor) -> torch.Tensor:
+    """What is kept of pictures, in place of all that a tower computes."""
+    computed = VisionTower.features(tower, pictures)
+    return (computed.mean(1, keepdim=True) if tower.pooled else computed).bfloat16().float()
+
+
+@each_system
+@pytest.mark.parametrize("mode", ["true", "shuffled", "none"])
+@torch.inference_mode()
+def test_model_on_kept_features_equals_model_on_pixels(mode, settings, tmp_path, monkeypatch):
+    """If it failed, a post would be read with another post's features, or with features where its picture
+    was withheld, or a trained tower with features in place of its pixels.
     """
     model, processor = frozen_parts(**settings)
-    features = PictureFeatures.of_model(model, processor, folder=tmp_path)
-    features.fill(ROWS)
-    shuffled = ROWS.select([3, 2, 1, 0, 2])
-    with torch.inference_mode():
-        expected = model(**MMNERCollator(processor)([*shuffled]))
-        found = model(**MMNERCollator(processor, features=features)([*shuffled]))
-        other = model(**MMNERCollator(processor, features=features)([*ROWS]))
-    torch.testing.assert_close(found.logits, expected.logits, atol=5e-3, rtol=5e-3)
-    torch.testing.assert_close(found.loss, expected.loss, atol=5e-3, rtol=5e-3)
-    assert (other.logits[:2] - expected.logits[:2]).abs().max() > 0.01, (
-        "the pictures make no difference: this tests nothing"
-    )
+    rows = with_features(ROWS, model, processor, folder=tmp_path)
+    collate = MMNERCollator(processor)
+    found = model(**collate([*ShownRows(rows, mode)]))
+    for tower in model.vision_towers:
+        if tower.frozen:
+            monkeypatch.setattr(tower, "features", partial(rounded_features, tower))
+    expected = model(**collate([*ShownRows(ROWS, mode)]))
+    assert torch.equal(found.logits, expected.logits) and torch.equal(found.loss, expected.loss)
+    other = model(**collate([*ShownRows(ROWS, "true" if mode == "none" else "none")]))
+    assert (found.logits - other.logits).abs().max() > 0.01, "the pictures make no difference"
 
 
 def test_worker_processes_read_the_same_rows(tmp_path):
     """If it failed, a data loader with workers could not read kept features, or would read other ones."""
     model, processor = frozen_parts()
-    features = PictureFeatures.of_model(model, processor, folder=tmp_path)
-    features.fill(ROWS)
-    collate = MMNERCollator(processor, features=features)
-    loader = DataLoader(ROWS, batch_size=5, collate_fn=collate, num_workers=1, multiprocessing_context="fork")  # type: ignore[arg-type]
+    rows, collate = with_features(ROWS, model, processor, folder=tmp_path), MMNERCollator(processor)
+    loader = DataLoader(rows, batch_size=5, collate_fn=collate, num_workers=1, multiprocessing_context="fork")  # type: ignore[arg-type]
     (batch,) = loader
-    assert torch.equal(batch["image_features"][0], collate([*ROWS])["image_features"][0])
+    assert torch.equal(batch["image_features"][0], collate([*rows])["image_features"][0])
 
 
 def test_nothing_stale_is_served(tmp_path):
     """If it failed, a model would be trained on the features of other weights, of pictures of another size,
-    or in another precision."""
+    or in another precision, or what is there would be computed again."""
     model, processor = frozen_parts()
-    places = set()
 
-    def place(**options: Any) -> Path:
-        return PictureFeatures.of_model(model, processor, folder=tmp_path, **options).frozen[0].store.folder
+    def new_files(rows: Dataset = ROWS, **options: Any) -> int:
+        before = {*tmp_path.glob("*.arrow")}
+        with_features(rows, model, processor, folder=tmp_path, **options)
+        return len({*tmp_path.glob("*.arrow")} - before)
 
-    places.add(place())
-    assert place() in places
-    places.add(place(bf16=True))
+    assert new_files() == 1 and new_files() == 0
+    assert new_files(bf16=True) == 1
+    assert new_files(ROWS.select([1, 0, 2, 3, 4])) == 1
     processor.image_size += 1
-    places.add(place())
+    assert new_files() == 1
     model.vision_towers[0].config.mean = [0.1, 0.2, 0.3]
-    places.add(place())
+    assert new_files() == 1
     with torch.no_grad():
         next(model.vision_towers[0].backbone.parameters()).view(-1)[0] += 1e-6
-    places.add(place())
-    assert len(places) == 5
+    assert new_files() == 1
 
 
-def test_unknown_picture_and_broken_file_are_named(tmp_path):
-    """If it failed, a missing or damaged file would end in an error from deep inside, or in somebody else's
-    features.
-    """
+def test_broken_picture_and_broken_file_are_named(tmp_path):
+    """If it failed, a damaged file would end in an error from deep inside, or a post whose picture cannot be
+    read would get another's features."""
     model, processor = frozen_parts()
-    features = PictureFeatures.of_model(model, processor, folder=tmp_path)
-    with pytest.raises(
-        FeatureError,
-        match=r"expected features of picture [0-9a-f]{32}, found none; call fill with its post first",
-    ):
-        MMNERCollator(processor, features=features)([*ROWS])
-    features.fill(ROWS)
-    (path,) = features.frozen[0].store.folder.glob("*.safetensors")
+    rows = with_features(rows_of([[b"no picture", PICTURES[0]]]), model, processor, folder=tmp_path)
+    with pytest.raises(PictureError, match="expected those of 2 pictures in the row, found 1"):
+        MMNERCollator(processor)([*rows])
+    (path,) = tmp_path.glob("*.arrow")
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(
-        FeatureError, match=rf"{path.name}: expected a file of picture features, found .*; remove it"
-    ):
-        FeatureStore(path.parent)
+    with pytest.raises(FeatureError, match=rf"{path.name}: expected picture features, found .*; remove it"):
+        with_features(rows_of([[b"no picture", PICTURES[0]]]), model, processor, folder=tmp_path)
 
 
 def test_model_without_frozen_tower_is_refused():
     """If it failed, features of a tower that is trained would be kept."""
     model, processor = frozen_parts(tower={"frozen": False})
     with pytest.raises(ValueError, match="expected a model with a frozen picture encoder, found none"):
-        PictureFeatures.of_model(model, processor)
+        with_features(ROWS, model, processor)
 
 
 # Filled by several, and by processes that are killed
 
 
-def many_pictures(count: int) -> Dataset:
-    small = SPECKLED.resize((20, 20))
-    return rows_of([[encoded(small.rotate(7 * number, fillcolor=number % 256))] for number in range(count)])
-
-
-def fill_slowly(folder: str, count: int) -> None:
-    """Fill, with a file for each batch and a pause before it, in a process that may be killed."""
-    from modeling_mmner.training import features as module
-
+def fill(folder: str, count: int) -> list[list[bytes]]:
+    """Fill with small files; the number of batches that were run is written at the end."""
     torch.set_num_threads(1)  # as in the tests' own process: with more the last bits of a row may be others
-    module._FILE_BYTES = 1  # type: ignore[misc]
     model, processor = frozen_parts()
-    features = PictureFeatures.of_model(model, processor, folder=folder)
-    add = FeatureStore.add
-
-    def slow_add(store: FeatureStore, rows: Any) -> None:
-        add(store, rows)
-        (Path(folder) / f"computed-{os.getpid()}-{time.monotonic_ns()}").write_text(str(len(rows)))
-
-    FeatureStore.add = slow_add  # type: ignore[method-assign]
-    features.fill(many_pictures(count))
-
-
-def all_rows(folder: Path) -> dict[str, torch.Tensor]:
-    (place,) = [path for path in folder.iterdir() if path.is_dir()]
-    store = FeatureStore(place)
-    return {key: store[key] for key in store._file_of}
+    small = SPECKLED.resize((20, 20))
+    pictures = [encoded(small.rotate(7 * number, fillcolor=number % 256)) for number in range(count)]
+    Path(folder).mkdir(exist_ok=True)
+    with counted(VisionTower, "kept_features") as calls, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_FILE_POSTS", 4)
+        rows = with_features(rows_of([[one] for one in pictures]), model, processor, folder=folder)
+    (Path(folder) / f"{time.monotonic_ns()}.calls").write_text(str(len(calls)))
+    return rows["image_features_0"][:]
 
 
+def filling(folder: Path, count: int) -> subprocess.Popen[bytes]:
+    """A process that fills."""
+    code = f"from tests.training.test_features import fill; fill({str(folder)!r}, {count})"
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
 def test_two_processes_fill_one_folder_without_doing_it_twice(tmp_path):
     """If it failed, two runs that start together would compute everything twice, or read half a file."""
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=fill_slowly, args=(str(tmp_path / "both"), 40)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    computed = [int(path.read_text()) for path in (tmp_path / "both").glob("computed-*")]
-    fill_slowly(str(tmp_path / "alone"), 40)
-    both, alone = all_rows(tmp_path / "both"), all_rows(tmp_path / "alone")
-    assert sum(computed) == len(alone) == 40
-    assert both.keys() == alone.keys() and all(torch.equal(both[key], alone[key]) for key in alone)
+    folder = tmp_path / "both"
+    for process in [filling(folder, 40), filling(folder, 40)]:
+        assert process.wait() == 0
+    assert (
+        sum(int(path.read_text()) for path in folder.glob("*.calls")) == 10 == len([*folder.glob("*.arrow")])
+    )
+    assert fill(str(folder), 40) == fill(str(tmp_path / "alone"), 40)
 
 
-def killed_while_filling(folder: Path, times: int, count: int) -> int:
-    """Kill a filling process as often, each time when it has added a file; returns how many rows were there
-    then at last.
-    """
-    rows = 0
+@pytest.mark.slow
+def test_killed_fills_leave_no_wrong_row(tmp_path):
+    """If it failed, a run that was killed would leave half rows, or rows that another run reads as other
+    pictures', or lose more than the file that it was at."""
+    folder, times, count = tmp_path / "killed", 8, 480
     for _ in range(times):
-        code = f"from tests.test_features import fill_slowly; fill_slowly({str(folder)!r}, {count})"
-        before = len(list(folder.glob("computed-*")))
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL
-        )
-        while process.poll() is None and len(list(folder.glob("computed-*"))) == before:
+        before = len([*folder.glob("*.arrow")])
+        process = filling(folder, count)
+        while process.poll() is None and len([*folder.glob("*.arrow")]) == before:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        rows = len(all_rows(folder))
-    return rows
-
-
-@pytest.mark.parametrize("times", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_fills_leave_no_wrong_row(times, tmp_path):
-    """If it failed, a run that was killed would leave half rows, or rows that another run reads as other
-    pictures'.
-    """
-    count = 40 * times
-    assert 0 < killed_while_filling(tmp_path / "killed", times, count) < count
-    (place,) = [path for path in (tmp_path / "killed").iterdir() if path.is_dir()]
-    (place / "half.safetensors.1.partial").write_bytes(b"half of it")
-    fill_slowly(str(tmp_path / "killed"), count)
-    fill_slowly(str(tmp_path / "alone"), count)
-    killed, alone = all_rows(tmp_path / "killed"), all_rows(tmp_path / "alone")
-    assert killed.keys() == alone.keys() and all(torch.equal(killed[key], alone[key]) for key in alone)
-    assert not list(place.glob("*.partial"))
+    kept = len([*folder.glob("*.arrow")])
+    assert 0 < kept < count / 4 and not [*folder.glob("*.calls")]
+    (folder / "tmphalf").write_bytes(b"half of it")
+    assert fill(str(folder), count) == fill(str(tmp_path / "alone"), count)
+    (calls,) = folder.glob("*.calls")
+    assert int(calls.read_text()) == count / 4 - kept and not [*folder.glob("tmp*")]
 
 
 # In training
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> tuple[Path, Recipe, list[dict[str, Any]], list[int]]:
-    """Three runs on the same corpus: one fills the features, one reads them, one keeps none. Returns the
-    folder, the second's recipe, the runs' metrics, and how often weights were read in each."""
+def trained(tmp_path_factory) -> dict[str, Any]:
+    """Four runs on the same corpus: one fills the features, one reads them, one has another seed and
+    those training posts that are test posts too, one keeps none; and what was counted in each."""
     folder = tmp_path_factory.mktemp("kept")
     write_corpus(folder)
+    test_posts = (folder / "test.txt").read_text(encoding="utf-8").split("\n\n")
+    train = (folder / "train.txt").read_text(encoding="utf-8")
+    (folder / "train.txt").write_text("\n\n".join([*test_posts[:3], train]), encoding="utf-8")
     torch.manual_seed(0)
     backbone = timm.create_model(TOWER["backbone"], num_classes=0, **TOWER["backbone_args"])
     save_file(backbone.state_dict(), folder / "tower.safetensors")
     tower = TOWER | {"pretrained": True, "checkpoint": str(folder / "tower.safetensors")}
-    metrics, reads = [], []
-    load_tower = run_features.load_tower
+    same = {"vision_towers": [tower], "feature_cache": str(folder / "features")}
+    settings = [same, same, same | {"seed": 2, "exclude_overlap": False}, same | {"feature_cache": "off"}]
+    recipes = [
+        small_recipe(folder, output_dir=str(folder / f"output-{number}"), **own)
+        for number, own in enumerate(settings)
+    ]
+    metrics, loads, computed, opened = [], [], [], []
+    fit = train_accelerate.fit
+
+    def counted_fit(*given: Any) -> Any:
+        with counted(images_mmner, "_decoded") as calls:
+            found = fit(*given)
+        opened.append(len(calls))
+        return found
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            run_features, "load_tower", lambda *given: [reads.append(len(metrics)), load_tower(*given)]
-        )
-        for number, cache in enumerate([str(folder / "features"), str(folder / "features"), "off"]):
-            output = str(folder / f"output-{number}")
-            recipe = small_recipe(folder, vision_towers=[tower], feature_cache=cache, output_dir=output)
-            metrics.append(train_accelerate.train(recipe).to_dict())
-    recipe = small_recipe(folder, vision_towers=[tower], feature_cache=str(folder / "features"))
-    return folder, recipe, metrics, [reads.count(number) for number in range(3)]
+        patch.setattr(train_accelerate, "fit", counted_fit)
+        for recipe in recipes:
+            with counted(module, "load_tower") as reads, counted(VisionTower, "kept_features") as runs:
+                metrics.append(train_accelerate.train(recipe).to_dict())
+            loads.append(len(reads))
+            computed.append(len(runs))
+    counts = {"loads": loads, "computed": computed, "opened": opened}
+    return {"folder": folder, "recipes": recipes, "metrics": metrics} | counts
 
 
 def test_run_that_reads_equals_the_run_that_filled(trained):
     """If it failed, a run's result would depend on whether somebody had run it before."""
-    _, _, (filled, read, _), _ = trained
-
+    filled, read = trained["metrics"][:2]
     for metrics in (filled, read):
         metrics["history"] = [
             {key: value for key, value in epoch.items() if key != "seconds"} for epoch in metrics["history"]
@@ -279,69 +278,66 @@ def test_run_that_reads_equals_the_run_that_filled(trained):
 
 def test_run_with_kept_features_is_close_to_one_without(trained):
     """If it failed, more than the rounding of features would have changed."""
-    _, _, (filled, _, off), _ = trained
+    filled, _, _, off = trained["metrics"]
     kept, computed = ([epoch["loss"] for epoch in metrics["history"]] for metrics in (filled, off))
     assert kept == pytest.approx(computed, rel=0.02)
     assert filled["model"] == off["model"]
 
 
-def test_encoder_is_read_once_more_for_the_save_alone(trained):
-    """If it failed, an encoder whose features are all there would take memory and time for nothing."""
-    _, _, _, reads = trained
-    assert reads == [2, 1, 0]  # to fill and to save; to save; and not by way of the features
+def test_second_run_and_second_seed_compute_nothing_again(trained):
+    """If it failed, an encoder whose features are all there would take memory and time for nothing, and
+    pictures would be opened that no encoder reads."""
+    assert trained["loads"] == [2, 1, 1, 0]  # to fill and to save; to save; and not by way of the features
+    assert trained["computed"][0] > 0 and trained["computed"][1:] == [0, 0, 0]
+    assert trained["opened"][:3] == [0, 0, 0] and trained["opened"][3] > 0
+
+
+def test_posts_left_out_leave_the_others_their_features(trained):
+    """If it failed, leaving posts out would shift features to other posts."""
+    whole, cut = (load_corpus(trained["recipes"][number].corpus) for number in (2, 0))
+    recipe, rows = trained["recipes"][0], cut.splits["train"]
+    assert 0 < len(rows) < len(whole.splits["train"])
+    processor = build_processor(recipe, labels=cut.labels, posts=rows["tokens"])
+    model = build_model(recipe, processor)
+    expected = with_features(rows, model, processor, folder=trained["folder"] / "other")
+    kept = run_features(recipe, processor, model, Accelerator(cpu=True))
+    kept.add_to(cut)
+    assert cut.splits["train"]["image_features_0"][:] == expected["image_features_0"][:]
 
 
 def test_saved_model_computes_from_pixels(trained):
     """If it failed, a model trained on kept features would be saved without its picture encoder, or with a
     random one.
     """
-    folder, _, _, _ = trained
-    saved = [
-        MMNERForTokenClassification.from_pretrained(folder / f"output-{number}" / "model")
-        for number in (1, 2)
-    ]
-    states = [model.vision_towers[0].backbone.state_dict() for model in saved]
-    assert states[0].keys() == states[1].keys() and all(
-        torch.equal(states[0][key], states[1][key]) for key in states[0]
+    folder = trained["folder"]
+    kept, off = (
+        MMNERForTokenClassification.from_pretrained(folder / f"output-{number}" / "model").eval()
+        for number in (1, 3)
     )
+    states = [model.vision_towers[0].backbone.state_dict() for model in (kept, off)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     processor = MMNERProcessor.from_pretrained(folder / "output-1" / "model")
-    features = PictureFeatures.of_model(saved[0].eval(), processor, folder=folder / "features")
-    rows = load_corpus(small_recipe(folder).corpus).splits["test"]
-    features.fill(rows)
-    assert features.computed == 0, "the features of a saved model and of the run that made it are not shared"
-    chosen = [row for row in rows if pictures_of(row)][:4]
+    rows = load_corpus(trained["recipes"][0].corpus).splits["test"]
+    with counted(VisionTower, "kept_features") as calls:
+        ready = with_features(rows, kept, processor, folder=folder / "features")
+    assert not calls, "the features of a saved model and of the run that made it are not shared"
+    chosen = [place for place, row in enumerate(rows) if pictures_of(row)][:4]
+    collate = MMNERCollator(processor)
     with torch.inference_mode():
-        expected = saved[0](**MMNERCollator(processor)(chosen)).logits
-        found = saved[0](**MMNERCollator(processor, features=features)(chosen)).logits
+        expected, found = (kept(**collate([*some.select(chosen)])).logits for some in (rows, ready))
     torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
 
 
 def test_recipe_does_not_learn_where_a_file_of_the_hub_is(trained, monkeypatch):
     """Regression: the file of weights in the Hub's cache became the recipe's checkpoint, and so went into
     metrics and cards, and `reproduce` took its own run for another one's."""
-    folder, _, _, _ = trained
-    monkeypatch.setattr(
-        run_features, "try_to_load_from_cache", lambda *given: str(folder / "tower.safetensors")
-    )
-    tower = TOWER | {"pretrained": True}
-    recipe = small_recipe(folder, vision_towers=[tower], feature_cache=str(folder / "features"))
+    folder = trained["folder"]
+    monkeypatch.setattr(module, "try_to_load_from_cache", lambda *given: str(folder / "tower.safetensors"))
+    settings = {"vision_towers": [TOWER | {"pretrained": True}], "feature_cache": str(folder / "features")}
+    recipe = small_recipe(folder, **settings)
     processor = build_processor(recipe, labels=["O", "B-PER"], posts=[WORDS])
-    model = build_model(recipe, processor, with_frozen=False)
-    kept = run_features.run_features(recipe, processor, model, Accelerator(cpu=True))
-    assert len(kept.features.frozen[0].store) > 0 and not kept.encoders[0].is_loaded
-    assert recipe == small_recipe(folder, vision_towers=[tower], feature_cache=str(folder / "features"))
-
-
-def test_command_shows_and_clears(trained, capsys):
-    """If it failed, nobody would know what is kept, or could be rid of it."""
-    folder, _, _, _ = trained
-    copy = folder / "copy"
-    subprocess.run(["cp", "-r", folder / "features", copy], check=True)
-    (copy / "mine.txt").write_text("not a feature")
-    assert main(["features", "--feature_cache", str(copy)]) == 0
-    shown = capsys.readouterr().out
-    assert "resnet10t.c3_in1k, no: " in shown and " pictures, " in shown and f"MB in {copy}" in shown
-    assert main(["features", "--feature_cache", str(copy), "--clear"]) == 0
-    assert [path.name for path in copy.iterdir()] == ["mine.txt"]
-    assert main(["features", "--feature_cache", "off"]) == 2
-    assert "--feature_cache: expected a folder or auto, found off" in capsys.readouterr().err
+    kept = run_features(recipe, processor, build_model(recipe, processor, with_frozen=False), Accelerator())
+    kept.columns(load_corpus(recipe.corpus).splits["test"])
+    kept.put_encoders_back()
+    assert recipe == small_recipe(folder, **settings)

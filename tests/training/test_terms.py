@@ -21,19 +21,12 @@ def declared(recipe) -> dict[str, str]:
     [
         (["apache-2.0"], "apache-2.0"),
         (["mit", "mit", "mit"], "mit"),
-        (["cc-by-sa-4.0", "cc-by-sa-4.0"], "cc-by-sa-4.0"),
-        (["apache-2.0", "mit"], "other"),
         (["apache-2.0", "bsd-3-clause", "apache-2.0"], "other"),
         (["cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0"], "other"),
         (["cc-by-nd-4.0"], "other"),
         (["openrail"], "other"),
-        (["llama2"], "other"),
-        (["none"], "other"),
         (["none", "none"], "other"),
-        (["unknown"], "other"),
-        (["apache-2.0", "none"], "other"),
         (["apache-2.0", "unknown"], "other"),
-        (["other"], "other"),
         (["apache2"], "other"),
         ([], "other"),
     ],
@@ -84,47 +77,25 @@ def test_encoders_from_scratch_have_no_terms():
     ],
 )
 def test_what_nobody_declared_is_unknown_and_can_be_declared(arguments, name):
-    """If it failed, another encoder or corpus on the command line would inherit the terms of the one that it
-    replaces.
-    """
-    recipe = parse_arguments(["--recipe", "mlmner", *arguments])
-    assert declared(recipe)[name] == "unknown"
-    assert len(declared(recipe)) == 3
-    assert (
-        declared(parse_arguments(["--recipe", "mlmner", *arguments, "--terms", f"{name}=mit"]))[name] == "mit"
-    )
-
-
-def test_declared_terms_are_merged_with_those_of_the_recipe():
-    """If it failed, declaring the terms of one part would forget those of all others."""
-    recipe = parse_arguments(
-        ["--recipe", "mlmner", "--text_encoder", "org/other", "--terms", "org/other=mit"]
-    )
-    assert declared(recipe) == {
-        "twitter2017": "none",
-        "org/other": "mit",
-        "timm/resnet152.tv_in1k": "bsd-3-clause",
-    }
+    """If it failed, another encoder would inherit the terms of the one that it replaces."""
+    arguments = ["--recipe", "mlmner", *arguments]
+    without = declared(parse_arguments(arguments))
+    assert without[name] == "unknown" and len(without) == 3
+    assert declared(parse_arguments([*arguments, "--terms", f"{name}=mit"])) == without | {name: "mit"}
 
 
 def test_paths_are_declared_as_given_and_told_by_their_last_name(tmp_path):
-    """If it failed, a card would publish folder names, or weights from a file would pass for those of the
-    Hub.
-    """
+    """If it failed, a card would publish folder names."""
     encoder, checkpoint = tmp_path / "somebody" / "encoder", tmp_path / "somebody" / "weights.safetensors"
     arguments = ["--recipe", "mlmner", "--text_encoder", str(encoder), "--vision_checkpoint", str(checkpoint)]
     rows = terms_of(parse_arguments([*arguments, "--terms", f"{encoder}=mit"]))
-    assert [(row["name"], row["terms"]) for row in rows[1:]] == [
-        ("encoder", "mit"),
-        ("weights.safetensors", "unknown"),
-    ]
+    found = [(row["name"], row["terms"]) for row in rows[1:]]
+    assert found == [("encoder", "mit"), ("weights.safetensors", "unknown")]
     assert rows[2]["remark"] == "weights of timm/resnet152.tv_in1k from a file"
 
 
 def test_files_are_declared_as_conll_and_told_by_their_folder(tmp_path, monkeypatch):
-    """If it failed, files in a folder called 'sample' would be taken for the generated corpus, with its
-    licence.
-    """
+    """If it failed, files in a folder called 'sample' would have the generated corpus's licence."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sample").mkdir()
     arguments = ["--dataset", "conll", "--data_dir", "sample"]
@@ -137,15 +108,9 @@ def test_only_paths_lose_their_folders(tmp_path, monkeypatch):
     """If it failed, an organisation's name would be cut off a Hub id, or a folder be told."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "built" / "mine").mkdir(parents=True)
-    names = ["google-bert/bert-base-cased", "sample", "built/mine", "./a/b", "~/a/b", str(tmp_path / "c")]
-    assert [public_name(name) for name in names] == [
-        "google-bert/bert-base-cased",
-        "sample",
-        "mine",
-        "b",
-        "b",
-        "c",
-    ]
+    names = {name: name for name in ("google-bert/bert-base-cased", "sample")}
+    names |= {"built/mine": "mine", "./a/b": "b", "~/a/b": "b", str(tmp_path / "c"): "c"}
+    assert {name: public_name(name) for name in names} == names
 
 
 @pytest.mark.parametrize(
@@ -166,27 +131,14 @@ def test_weights_from_imagenet_are_remarked(backbone, is_imagenet):
     assert ("ImageNet" in terms_of(recipe)[-1]["remark"]) == is_imagenet
 
 
-# Agreement with those who know.
-
-
 @pytest.mark.parametrize("name", recipe_names())
-def test_corpora_have_the_licence_of_their_builders(name, tmp_path):
-    """If it failed, a model's card and the data card of its corpus would contradict each other."""
-    for corpus, licence in load_recipe(name).terms.items():
-        if corpus in BUILDERS:
-            builder = BUILDERS[corpus]
-            own = (
-                make_builder(corpus).info.license
-                if corpus == "sample"
-                else builder.BUILDER_CONFIGS[0].license
-            )
+def test_licences_are_those_that_builders_and_timm_say(name):
+    """If it failed, a model's card would contradict the data card of its corpus."""
+    for used, licence in load_recipe(name).terms.items():
+        if used in BUILDERS:
+            builder = BUILDERS[used]
+            own = make_builder(used).info.license if used == "sample" else builder.BUILDER_CONFIGS[0].license
             assert licence == {"other": "none"}.get(own, own)
             assert ("without a licence" in builder.TERMS) == (licence == "none")
-
-
-@pytest.mark.parametrize("name", recipe_names())
-def test_timm_models_have_the_licence_that_timm_says(name):
-    """If it failed, a recipe would declare another licence for a picture encoder than its publisher."""
-    for backbone, licence in load_recipe(name).terms.items():
-        if backbone.startswith("timm/"):
-            assert timm.get_pretrained_cfg(backbone.removeprefix("timm/")).license == licence
+        if used.startswith("timm/"):
+            assert timm.get_pretrained_cfg(used.removeprefix("timm/")).license == licence

@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
+from dataset_scripts.builders.builder import SPLITS
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import row_hash
 from modeling_mmner.model.images_mmner import load_picture
@@ -70,9 +71,7 @@ def test_rows_hold_the_posts_of_the_files(folder):
 
 
 def test_labels_are_the_training_types_the_most_frequent_first(folder):
-    """If it failed, corpora with other types than the four could not be used, or ids would change with the
-    file's order.
-    """
+    """If it failed, corpora with other types than the four could not be used."""
     tags = ["B-c", "B-x", "I-x", "B-geo-loc", "I-x", "B-x"]
     (folder / "train.txt").write_text("IMGID:a\n" + "".join(f"x\t{tag}\n" for tag in tags), encoding="utf-8")
     for name in ("valid.txt", "test.txt"):
@@ -89,47 +88,24 @@ def test_language_is_unknown_unless_there_is_one(folder, languages):
 def test_missing_and_broken_pictures_are_counted_and_their_posts_kept(folder, capsys):
     """If it failed, posts would vanish, or a broken picture stop the training hours later."""
     corpus = load_corpus(recipe(folder))
-    present = {
-        "train": {"present": 1, "missing": 1, "broken": 1},
-        "validation": ABSENT,
-        "test": ABSENT | {"missing": 2},
-    }
-    assert corpus.pictures == present
+    some = {"present": 1, "missing": 1, "broken": 1}
+    assert corpus.pictures == {"train": some, "validation": ABSENT, "test": ABSENT | {"missing": 2}}
     images = corpus.splits["train"]["image"]
-    assert [image["path"] if image else None for image in images] == [
-        str(folder / "images" / "a.jpg"),
-        None,
-        None,
-    ]
+    assert [image and image["path"] for image in images] == [str(folder / "images" / "a.jpg"), None, None]
     assert load_picture(images[0]).size == (8, 6)
     assert "kept without its broken picture: post 'b.jpg': " in capsys.readouterr().out
 
 
-def test_required_pictures_that_are_missing_are_an_error(folder):
-    """If it failed, --require_images would require nothing."""
-    (folder / "images" / "b.jpg.jpg").unlink()
-    message = (
-        r"train: expected a readable picture for each post, found 2 missing and 0 broken; first: post"
-        r" 'b\.jpg': no picture"
-    )
-    with pytest.raises(CorpusError, match=message):
-        load_corpus(recipe(folder, require_images=True))
-
-
-def test_required_pictures_that_are_broken_are_an_error(folder):
-    """If it failed, --require_images would let a file pass that nobody can read."""
+def test_required_pictures_are_there_or_named(folder):
+    """If it failed, --require_images would require nothing or let a file pass that nobody can read."""
     (folder / "images" / "c.jpg").write_bytes(png())
-    message = (
-        r"train: .* found 0 missing and 1 broken; first: post 'b\.jpg': picture .*b\.jpg\.jpg: could not be"
-        r" decoded"
-    )
-    with pytest.raises(CorpusError, match=message):
+    found, broken = "train: expected a readable picture for each post, found", folder / "images" / "b.jpg.jpg"
+    with pytest.raises(CorpusError, match=rf"{found} 0 missing and 1 broken; .* 'b\.jpg': picture .*decoded"):
         load_corpus(recipe(folder, require_images=True))
-
-
-def test_required_pictures_that_are_there_are_no_error(folder):
-    """If it failed, --require_images could not be used at all."""
-    for post_id in ("b.jpg", "c", "d", "e", "f"):
+    broken.unlink()
+    with pytest.raises(CorpusError, match=rf"{found} 1 missing and 0 broken; .* 'b\.jpg': no picture"):
+        load_corpus(recipe(folder, require_images=True))
+    for post_id in ("b.jpg", "d", "e", "f"):
         (folder / "images" / f"{post_id}.jpg").write_bytes(png())
     pictures = load_corpus(recipe(folder, require_images=True)).pictures
     assert sum(counts["present"] for counts in pictures.values()) == 6
@@ -156,11 +132,8 @@ def test_rows_make_a_batch(folder):
 
 def test_version_says_which_copy_of_the_corpus_it_is(folder):
     """If it failed, figures on two different copies would look comparable."""
-    before = load_corpus(recipe(folder)).version
-    assert before == {
-        split: hashlib.sha256(FILES[name].encode()).hexdigest()[:12]
-        for split, name in {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}.items()
-    }
+    before, files = load_corpus(recipe(folder)).version, dict(zip(SPLITS, FILES.values(), strict=True))
+    assert before == {split: hashlib.sha256(text.encode()).hexdigest()[:12] for split, text in files.items()}
     (folder / "test.txt").write_text(FILES["test.txt"].replace("lovely", "lively"), encoding="utf-8")
     after = load_corpus(recipe(folder)).version
     assert {split for split in before if before[split] != after[split]} == {"test"}
@@ -171,11 +144,7 @@ def test_version_says_which_copy_of_the_corpus_it_is(folder):
     [
         ("train.txt", "IMGID:a\nx\n", r"train\.txt:2: expected token<TAB>tag, found 1 columns"),
         ("test.txt", "", r"test\.txt: expected at least one post, found none"),
-        (
-            "train.txt",
-            "IMGID:../a\nx\tO\n",
-            r"train\.txt:1: expected an id that is a plain file name, found '\.\./a'",
-        ),
+        ("train.txt", "IMGID:../a\nx\tO\n", r"train\.txt:1: expected an id that is a plain .* '\.\./a'"),
     ],
     ids=["malformed", "empty split", "id out of the folder"],
 )
@@ -187,9 +156,7 @@ def test_unusable_files_are_refused_with_their_place(folder, name, text, message
 
 
 def test_a_type_that_training_lacks_is_kept(folder):
-    """If it failed, a small training split would refuse the corpus, or gold entities of other splits would
-    vanish.
-    """
+    """If it failed, a small training split would refuse the corpus."""
     (folder / "test.txt").write_text("IMGID:e\na\tB-ORG\n", encoding="utf-8")
     corpus = load_corpus(recipe(folder))
     assert {"B-ORG", "I-ORG"} <= set(corpus.labels)
@@ -199,18 +166,9 @@ def test_a_type_that_training_lacks_is_kept(folder):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"data_dir": None},
-            "conll: expected data_dir, the folder with its train, valid and test files, found none",
-        ),
-        (
-            {"image_dir": "/not/there"},
-            "conll image_dir /not/there: expected a folder with the pictures <id>.jpg, found none",
-        ),
-        (
-            {"data_dir": "/not/there"},
-            "/not/there: expected a folder with train, valid and test files, found no folder",
-        ),
+        ({"data_dir": None}, "conll: expected data_dir, the folder with its train, .* files, found none"),
+        ({"image_dir": "/not/there"}, "conll image_dir /not/there: expected a folder with the pictures"),
+        ({"data_dir": "/not/there"}, "/not/there: expected a folder with train, .* files, found no folder"),
     ],
     ids=["no data_dir", "no image folder", "no data folder"],
 )
@@ -229,7 +187,9 @@ def sample_cache(tmp_path_factory, monkeypatch):
 @pytest.mark.usefixtures("sample_cache")
 def test_sample_corpus_in_some_languages_is_a_part_of_the_whole():
     """If it failed, a language's posts would depend on which others are asked for."""
-    whole, part = load_corpus(CorpusSettings()), load_corpus(CorpusSettings(languages=["fr", "es"]))
+    whole, part = (
+        load_corpus(CorpusSettings(languages=languages, use_images=False)) for languages in ([], ["fr", "es"])
+    )
     assert part.labels == whole.labels
     for split, rows in part.splits.items():
         expected = [row for row in whole.splits[split].to_list() if row["language"] in ("fr", "es")]
@@ -240,13 +200,8 @@ def test_sample_corpus_in_some_languages_is_a_part_of_the_whole():
 def test_version_of_rows_depends_on_all_that_is_in_them():
     """If it failed, two versions of the sample with other pictures would carry the same hash."""
     row = {"id": "a", "tokens": ["x"], "ner_tags": [0], "image": {"bytes": b"1", "path": None}}
-    others = [
-        {"id": "b"},
-        {"tokens": ["y"]},
-        {"ner_tags": [1]},
-        {"image": {"bytes": b"2", "path": None}},
-        {"image": None},
-    ]
+    pictures = [{"image": {"bytes": b"2", "path": None}}, {"image": None}]
+    others = [{"id": "b"}, {"tokens": ["y"]}, {"ner_tags": [1]}, *pictures]
     versions = {row_hash(Dataset.from_list([row | change])) for change in [{}, *others]}
     assert len(versions) == 1 + len(others)
     assert row_hash(Dataset.from_list([row])) in versions
@@ -254,22 +209,14 @@ def test_version_of_rows_depends_on_all_that_is_in_them():
 
 @pytest.mark.usefixtures("sample_cache")
 def test_sample_corpus_with_pictures_withheld_is_the_same_text():
-    """If it failed, the model without pictures would be trained on other posts, or see pictures after all."""
-    whole, text = (
-        load_corpus(CorpusSettings(languages=["en"], use_images=use_images)) for use_images in (True, False)
-    )
+    """If it failed, the model without pictures would be trained on other posts."""
+    whole, text = (load_corpus(CorpusSettings(languages=["en"], use_images=use)) for use in (True, False))
     for split, rows in text.splits.items():
-        assert [row | {"image": None} for row in whole.splits[split].to_list()] == rows.to_list()
+        posts = whole.splits[split].to_list()
+        assert [row | {"image": None} for row in posts] == rows.to_list()
         assert text.pictures[split] == {"present": 0, "missing": len(rows), "broken": 0}
-
-
-@pytest.mark.usefixtures("sample_cache")
-def test_sample_corpus_counts_its_pictures():
-    """If it failed, the report would state pictures that are not there."""
-    corpus = load_corpus(CorpusSettings(languages=["en"]))
-    for split, rows in corpus.splits.items():
-        present = sum(image is not None for image in rows["image"])
-        assert corpus.pictures[split] == {"present": present, "missing": len(rows) - present, "broken": 0}
+        present = sum(row["image"] is not None for row in posts)
+        assert whole.pictures[split] == {"present": present, "missing": len(rows) - present, "broken": 0}
         assert 0 < present < len(rows)
 
 
@@ -293,17 +240,12 @@ def test_unknown_language_of_the_sample_is_refused():
 
 def test_options_of_raw_files_are_refused_where_there_are_none():
     """If it failed, a corpus would be read in another way than the user asked for."""
-    with pytest.raises(
-        CorpusError,
-        match="dataset 'sample': expected no --data_dir and no --tag_scheme, which say how raw files",
-    ):
+    with pytest.raises(CorpusError, match="'sample': expected no --data_dir and no --tag_scheme, which say"):
         load_corpus(CorpusSettings(data_dir="corpus", tag_scheme="iob1"))
 
 
 def test_pictures_of_a_built_corpus_are_decoded_once(monkeypatch):
-    """If it failed, each run on a corpus that was opened before would decode all of its pictures again before
-    its first step.
-    """
+    """If it failed, each run would decode all pictures again before its first step."""
     settings = CorpusSettings(dataset="sample", languages=["en", "fr", "de", "es"])
     first = load_corpus(settings).pictures
     monkeypatch.setattr("PIL.Image.open", lambda *given, **options: pytest.fail("a picture was opened again"))

@@ -93,9 +93,7 @@ some_words = st.sampled_from(
     in_file=st.none() | st.lists(some_words, max_size=5),
 )
 def test_vocabulary_is_that_of_naive_counting(tmp_path_factory, posts, size, in_file):
-    """If it failed, frequent words would be cut before rare ones, or frequent words be made unknown in
-    training.
-    """
+    """If it failed, frequent words would be cut before rare ones."""
     vectors, words = None, []
     if in_file is not None:
         words = ["B", *in_file]  # a capital letter, so that the vocabulary is a cased one
@@ -107,39 +105,6 @@ def test_vocabulary_is_that_of_naive_counting(tmp_path_factory, posts, size, in_
     assert word_vocabulary(tokenizer) == {"size": len(ordered), "unknown": 1, "rare": rare}
     asked = ["a", "B", "c d", "x[PAD]", "nowhere", UNKNOWN, "😀"]
     assert ids_of(tokenizer, asked) == [ordered.index(word) if word in ordered else 1 for word in asked]
-
-
-def test_frequent_words_come_first_and_rare_ones_last():
-    """If it failed, the cut of a vocabulary would depend on the order of the posts, or keep its rarest
-    words.
-    """
-    words = ["!", "Jordan", "Paris", "from", "New York", "Zürich", "in", "posts"]
-    assert in_order(make_word_tokenizer(POSTS, size=100)) == [PADDING, UNKNOWN, *words]
-    assert word_vocabulary(make_word_tokenizer(POSTS, size=100)) == {"size": 10, "unknown": 1, "rare": 6}
-    assert in_order(make_word_tokenizer(POSTS[::-1], size=7)) == [PADDING, UNKNOWN, *words[:5]]
-    assert word_vocabulary(make_word_tokenizer(POSTS, size=7))["rare"] == 6
-    assert word_vocabulary(make_word_tokenizer(POSTS, size=1)) == {"size": 2, "unknown": 1, "rare": 2}
-
-
-def test_words_of_the_file_are_known_and_not_rare(written):
-    """If it failed, a word with a vector that training does not see would be unknown, or be forgotten in
-    training.
-    """
-    tokenizer = make_word_tokenizer(
-        [["b", "a", "a"], ["b", "once"]], size=6, vectors=written("c 1\na 2\nd 3\ne 4\n")
-    )
-    assert in_order(tokenizer) == [PADDING, UNKNOWN, "a", "b", "c", "once"]
-    assert word_vocabulary(tokenizer) == {"size": 6, "unknown": 1, "rare": 5}
-
-
-def test_special_words_in_posts_are_no_words():
-    """If it failed, an id would be given twice, or words that hold "[PAD]" be read as what stands before
-    it.
-    """
-    posts = [[PADDING, UNKNOWN, "x[PAD]y", "x", "[unk]"], [PADDING, UNKNOWN, "x"]]
-    tokenizer = make_word_tokenizer(posts, size=100)
-    assert in_order(tokenizer) == [PADDING, UNKNOWN, "x", "[unk]", "x[PAD]y"]
-    assert ids_of(tokenizer, [PADDING, "x[PAD]y", UNKNOWN, "x[UNK]", "[unk]"]) == [0, 4, 1, 1, 3]
 
 
 @pytest.mark.parametrize(
@@ -158,9 +123,7 @@ def test_words_are_read_in_lower_case_where_the_vectors_are(written, content, lo
 
 
 def test_every_word_of_training_is_read_as_itself(written):
-    """Regression: in lower case, words whose capital letters Python and the tokenizer spell differently were
-    all unknown.
-    """
+    """Regression: in lower case, words that Python and the tokenizer spell differently were unknown."""
     posts = [["ΟΔΟΣ", "İstanbul", "STRASSE", "ǅ", "ὈΔΥΣΣΕΎΣ", "ﬀ"]] * 2
     for vectors in (None, written(VECTORS)):
         found = ids_of(make_word_tokenizer(posts, size=100, vectors=vectors), posts[0])
@@ -169,26 +132,22 @@ def test_every_word_of_training_is_read_as_itself(written):
 
 def test_saved_vocabulary_is_the_same(written, tmp_path):
     """If it failed, a loaded model would read other words, or train on without rare words."""
+    words = ["Paris", "PARIS", "New York", "x[PAD]", "nowhere", "!"]
     for number, vectors in enumerate((None, written(VECTORS))):
         tokenizer = make_word_tokenizer(POSTS, size=9, vectors=vectors)
         tokenizer.save_pretrained(tmp_path / str(number))
         loaded = AutoTokenizer.from_pretrained(tmp_path / str(number))
-        assert in_order(loaded) == in_order(tokenizer) and word_vocabulary(loaded) == word_vocabulary(
-            tokenizer
-        )
-        assert word_vocabulary(loaded)["rare"] < word_vocabulary(loaded)["size"]
-        words = ["Paris", "PARIS", "New York", "x[PAD]", "nowhere", "!"]
+        vocabulary = word_vocabulary(loaded)
+        assert in_order(loaded) == in_order(tokenizer) and vocabulary == word_vocabulary(tokenizer)
+        assert vocabulary["rare"] < vocabulary["size"]
         assert ids_of(loaded, words) == ids_of(tokenizer, words)
 
 
 def test_tokenizer_of_somebody_else_has_no_rare_words():
     """If it failed, the words of a tokenizer that does not count them could not be used, or be forgotten."""
     tokenizer = bpe_tokenizer()
-    assert word_vocabulary(tokenizer) == {
-        "size": len(tokenizer),
-        "unknown": tokenizer.unk_token_id,
-        "rare": len(tokenizer),
-    }
+    size, unknown = len(tokenizer), tokenizer.unk_token_id
+    assert word_vocabulary(tokenizer) == {"size": size, "unknown": unknown, "rare": size}
 
 
 # Files of vectors
@@ -210,9 +169,7 @@ def vectors_of(path: str) -> dict[str, list[float]]:
     ids=["glove", "word2vec", "word2vec with spaces", "CRLF", "no last line break"],
 )
 def test_formats_of_vectors(written, content):
-    """If it failed, a word would be lost, the first line be taken for a word, or a word with a space for a
-    broken line.
-    """
+    """If it failed, a word would be lost or the first line be taken for a word."""
     assert vectors_of(written(content)) == {"a": [1, -2.5], "b c": [3, pytest.approx(0.4)], "\u00a0": [5, 6]}
     assert all(vector.dtype == np.float32 for _, vector in read_vectors(written(content)))
 
@@ -244,18 +201,15 @@ def test_broken_lines_are_named(written, content, line, numbers):
     path, found = written(content), content.split("\n")[line - 1]
     with pytest.raises(ValueError) as error:
         vectors_of(path)
-    expected = (
-        f"word_vectors {path}, line {line}: expected a word and {numbers} numbers, found {found + chr(10)!r}"
-    )
+    wanted = f"expected a word and {numbers} numbers, found {found + chr(10)!r}"
+    expected = f"word_vectors {path}, line {line}: {wanted}"
     assert str(error.value) == expected
 
 
 def test_missing_file_is_named(tmp_path):
     """If it failed, a misspelt path would end in a traceback, or be no vectors at all."""
     for path in (tmp_path / "nothere.txt", tmp_path):
-        with pytest.raises(
-            ValueError, match=f"^word_vectors: expected a file of word vectors, found none at {path}$"
-        ):
+        with pytest.raises(ValueError, match=f"^word_vectors: expected a file of .*, found none at {path}$"):
             make_word_tokenizer(POSTS, size=9, vectors=str(path))
 
 
@@ -283,14 +237,6 @@ def test_each_vector_gets_to_its_word_s_row(written):
     assert embeddings.weight.requires_grad
 
 
-def test_vectors_of_another_width_are_refused(written):
-    """If it failed, the error would be one of shapes, which does not say what to set."""
-    tokenizer, path = make_word_tokenizer(POSTS, size=9), written(VECTORS)
-    message = f"^word_vectors {path}: expected vectors of word_width 4, found 3; set word_width to it$"
-    with pytest.raises(ValueError, match=message):
-        load_vectors(nn.Embedding(len(tokenizer), 4), tokenizer, path)
-
-
 # Recipes
 
 
@@ -302,12 +248,14 @@ def build(*arguments: str) -> tuple[MMNERForTokenClassification, MMNERProcessor]
     return build_model(recipe, processor), processor
 
 
-def test_vectors_are_checked_before_the_corpus_is_read(written):
-    """If it failed, a file of another width would be found out after the corpus was downloaded and read."""
-    recipe = parse_arguments(
-        ["--recipe", "bilstm-crf", "--word_vectors", written(VECTORS), "--word_width", "4"]
-    )
-    with pytest.raises(ValueError, match="expected vectors of word_width 4, found 3; set word_width to it"):
+def test_vectors_of_another_width_are_refused(written):
+    """If it failed, an error of shapes would come after the corpus was read."""
+    tokenizer, path = make_word_tokenizer(POSTS, size=9), written(VECTORS)
+    message = f"^word_vectors {path}: expected vectors of word_width 4, found 3; set word_width to it$"
+    with pytest.raises(ValueError, match=message):
+        load_vectors(nn.Embedding(len(tokenizer), 4), tokenizer, path)
+    recipe = load_recipe("bilstm-crf", {"word_vectors": path, "word_width": 4})
+    with pytest.raises(ValueError, match=message):
         check_model(recipe)
     check_model(recipe.with_settings(word_width=3))
 
@@ -316,21 +264,13 @@ def test_recipe_starts_from_the_vectors(written):
     """If it failed, `--word_vectors` would make a vocabulary and leave the embeddings at random."""
     model, processor = build("--recipe", "bilstm-crf", "--word_vectors", written(VECTORS))
     ids, weight = processor.tokenizer.get_vocab(), model.get_input_embeddings().weight
-    assert {"jordan", "zürich", "nothing"} < ids.keys() and model.config.word_vocabulary == word_vocabulary(
-        processor.tokenizer
-    )
+    assert {"jordan", "zürich", "nothing"} < ids.keys()
+    assert model.config.word_vocabulary == word_vocabulary(processor.tokenizer)
     rows = {"paris": [1, 2, 3], "jordan": [-4, 5.5, 0.6], "new york": [7, 8, 9], "nothing": [0, 0, 0]}
     for word, row in rows.items():
         assert torch.equal(weight[ids[word]], torch.tensor(row, dtype=torch.float32)), word
     others = weight[[number for word, number in ids.items() if word not in rows]]
     assert others.abs().max() <= 1 and others.abs().min() > 0, "drawn, from -1..1 at this width"
-
-
-def test_recipe_of_another_width_is_refused(written):
-    """If it failed, a recipe's default width would cut or misplace the vectors of a file."""
-    path = written("a 1 2\n")
-    with pytest.raises(ValueError, match="expected vectors of word_width 3, found 2"):
-        build("--recipe", "bilstm-crf", "--word_vectors", path)
 
 
 @pytest.mark.parametrize(
@@ -341,11 +281,8 @@ def test_processor_makes_bytes_for_towers_that_read_them(recipe, word_bytes):
     model, processor = build("--recipe", recipe, "--word_bytes", "5")
     assert processor.word_bytes == word_bytes
     batch = processor(POSTS, labels=[["O"] * 4] * 3)
-    assert (
-        ("character_ids" in batch)
-        == ("character_ids" in processor.model_input_names)
-        == (word_bytes is not None)
-    )
+    reads_bytes = word_bytes is not None
+    assert ("character_ids" in batch) == ("character_ids" in processor.model_input_names) == reads_bytes
     assert word_bytes is None or batch["character_ids"].shape == (3, 4, 5)
     assert model(**batch).loss.isfinite()
     assert load_recipe(recipe).model.word_bytes == 64
@@ -383,12 +320,9 @@ def naive_bytes(word: str) -> list[int]:
 @given(posts=st.lists(st.lists(a_word, max_size=4), min_size=1, max_size=3), most=st.integers(1, 12))
 @example(posts=[["a\ud83d\ude00"]], most=2)  # cut inside of a character that is two surrogates
 def test_characters_are_the_bytes_of_each_word(posts, most):
-    """If it failed, a word would be spelt with another's bytes, be cut at another place, or stop a batch with
-    an error.
-    """
-    processor = MMNERProcessor(
-        make_word_tokenizer(POSTS, size=9), labels=LABELS, image_size=None, word_bytes=most
-    )
+    """If it failed, a word would be spelt with another's bytes or be cut at another place."""
+    tokenizer = make_word_tokenizer(POSTS, size=9)
+    processor = MMNERProcessor(tokenizer, labels=LABELS, image_size=None, word_bytes=most)
     batch = processor(posts)
     spelt = [[naive_bytes(word)[:most] for word in words] for words in posts]
     longest = max((len(word) for words in spelt for word in words), default=0)
@@ -432,26 +366,19 @@ def test_empty_texts_are_tagged_with_nothing(system, texts):
 def test_words_of_no_bytes_are_refused():
     """If it failed, a recipe of no bytes would train a tower of characters on nothing."""
     tokenizer = make_word_tokenizer(POSTS, size=9)
-    with pytest.raises(
-        ValueError, match=r"^word_bytes: expected a number > 0, or None for no characters, found 0$"
-    ):
+    with pytest.raises(ValueError, match=r"^word_bytes: expected a number > 0, or None .*, found 0$"):
         MMNERProcessor(tokenizer, labels=LABELS, image_size=None, word_bytes=0)
     with pytest.raises(ValueError, match="recipe word_bytes: expected at least 1, found 0"):
         load_recipe("hbilstm-crf", {"word_bytes": 0})
 
 
 def test_saved_processor_spells_words_alike(tmp_path: Path):
-    """If it failed, a loaded model would be without its characters, or read longer words than it was trained
-    on.
-    """
-    processor = MMNERProcessor(
-        make_word_tokenizer(POSTS, size=9), labels=LABELS, image_size=None, word_bytes=4
-    )
+    """If it failed, a loaded model would be without its characters."""
+    tokenizer = make_word_tokenizer(POSTS, size=9)
+    processor = MMNERProcessor(tokenizer, labels=LABELS, image_size=None, word_bytes=4)
     processor.save_pretrained(tmp_path)
     loaded = MMNERProcessor.from_pretrained(tmp_path)
-    assert loaded.word_bytes == 4 and word_vocabulary(loaded.tokenizer) == word_vocabulary(
-        processor.tokenizer
-    )
+    assert loaded.word_bytes == 4 and word_vocabulary(loaded.tokenizer) == word_vocabulary(tokenizer)
     words = [["Zürich", "PARIS", "New York", "x[PAD]y"], []]
     for name, tensor in processor(words).items():
         assert torch.equal(loaded(words)[name], tensor), name
@@ -463,13 +390,11 @@ def test_saved_processor_spells_words_alike(tmp_path: Path):
 
 @pytest.mark.parametrize("tower", ["cnn-bilstm", "hbilstm"])
 def test_towers_of_characters_do_not_go_without(tower):
-    """If it failed, inputs of another model's processor would end in a shape error, or be read without their
-    characters.
-    """
+    """If it failed, inputs of another model's processor would end in a shape error."""
     model, processor = parts_of({"fusion": "text-only", "text_tower": tower}, posts=POSTS)
     other = MMNERProcessor(processor.tokenizer, labels=LABELS, image_size=None)
     with pytest.raises(
-        ValueError, match=rf"expected character_ids \(B, W, Y\), which text tower '{tower}' reads, found none"
+        ValueError, match=rf"expected character_ids .* text tower '{tower}' reads, found none"
     ):
         model(**other(POSTS))
     assert model(**processor(POSTS)).logits.isfinite().all()

@@ -1,7 +1,5 @@
 """Subjects of kind ORG: shops and offices under a sign-board, and the badges, crests and banners of clubs."""
 
-from __future__ import annotations
-
 import math
 
 from ..canvas import Colour, Sketch, shade

@@ -1,7 +1,5 @@
 """Subjects of kind OTHER: pictures that say nothing about the entities of a post."""
 
-from __future__ import annotations
-
 import math
 
 from ..canvas import Sketch, random_colour, shade

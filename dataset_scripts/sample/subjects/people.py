@@ -1,7 +1,5 @@
 """Subjects of kind PER: one person or two, as a portrait or standing."""
 
-from __future__ import annotations
-
 from ..canvas import Colour, Sketch, shade
 
 _SKINS: tuple[Colour, ...] = (

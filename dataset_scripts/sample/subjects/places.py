@@ -1,7 +1,5 @@
 """Subjects of kind LOC: landscapes and towns, which reach beyond their box to both sides."""
 
-from __future__ import annotations
-
 from ..canvas import Colour, Sketch, shade
 
 

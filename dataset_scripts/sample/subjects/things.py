@@ -1,7 +1,5 @@
 """Subjects of kind MISC: things that are made, sold or won."""
 
-from __future__ import annotations
-
 from ..canvas import Sketch, shade
 
 _DARK = (35, 35, 40)

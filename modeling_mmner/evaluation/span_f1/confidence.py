@@ -1,6 +1,4 @@
-"""How far scores can be trusted: the interval of F1, the test of a difference, and whether an entity's score
-is its chance.
-"""
+"""How far scores can be trusted: intervals of F1, the test of a difference, calibration of scores."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,12 +14,13 @@ _ROUNDING = 1e-12  # two ways to the same difference of F1 may differ by that
 
 def bootstrap_interval(
     values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, resamples: int, seed: int
-) -> tuple[float, float]:
-    """The ends of a 95% bootstrap interval over posts, the percentiles of the resamples (Efron and Tibshirani
-    1993, ch. 13).
+) -> list[float]:
+    """The two ends of a 95% bootstrap interval over posts (Efron and Tibshirani 1993, ch. 13).
+
+    They are percentiles of the resamples; without posts both are 0.
 
     Args:
-        values: (posts, V) what each post adds, posts > 0.
+        values: (posts, V) what each post adds.
         statistic: of the sums (n, V) of n resamples, (n,).
         resamples: how many are drawn, some at a time: a row of each post's draws for all of them would not
             fit into memory.
@@ -32,21 +31,21 @@ def bootstrap_interval(
     """
     _check_resamples(resamples)
     random, posts = np.random.default_rng(seed), len(values)
+    if not posts:
+        return [0.0, 0.0]
     found = []
     for first in range(0, resamples, _RESAMPLES_AT_ONCE):
         draws = random.multinomial(
             posts, np.full(posts, 1 / posts), size=min(_RESAMPLES_AT_ONCE, resamples - first)
         )
         found.append(statistic(draws @ values))
-    low, high = np.quantile(np.concatenate(found), (0.025, 0.975))
-    return float(low), float(high)
+    return np.quantile(np.concatenate(found), (0.025, 0.975)).tolist()
 
 
 def paired_randomisation(
     counts_a: np.ndarray, counts_b: np.ndarray, *, resamples: int = 10_000, seed: int = 0
 ) -> float:
-    """Two-sided p-value in 0..1 of the difference of two systems' micro F1 on the same posts (Noreen 1989;
-    Yeh 2000).
+    """Two-sided p-value in 0..1 of the difference of two systems' micro F1 (Noreen 1989; Yeh 2000).
 
     If the systems are equally good, it is chance which of them gave which output of a post. So the outputs of
     each post are swapped with probability 1/2, and p = (1 + resamples with at least the observed difference)
@@ -68,16 +67,11 @@ def paired_randomisation(
     correct_b, predicted_b, _ = counts_b.sum(0)
 
     def distance(moved: np.ndarray) -> np.ndarray:
-        """|F1 of A - F1 of B|, (n,), where A gets `moved` (n, 2) correct and predicted entities more, and B
-        as many less.
-        """
-        first = ratios(
-            np.array([correct_a + moved[:, 0], predicted_a + moved[:, 1], np.full(len(moved), gold)])
-        )
-        second = ratios(
-            np.array([correct_b - moved[:, 0], predicted_b - moved[:, 1], np.full(len(moved), gold)])
-        )
-        return np.abs(first[2] - second[2])
+        """|F1 of A - F1 of B|, (n,), where `moved` (n, 2) correct and predicted entities go from B to A."""
+        correct, predicted = moved.T
+        f1_a = ratios((correct_a + correct, predicted_a + predicted, gold))[2]
+        f1_b = ratios((correct_b - correct, predicted_b - predicted, gold))[2]
+        return np.abs(f1_a - f1_b)
 
     random, observed, reached = np.random.default_rng(seed), distance(np.zeros((1, 2)))[0], 0
     at_once = max(1, _SWAPS_AT_ONCE // max(1, len(more)))
@@ -88,8 +82,7 @@ def paired_randomisation(
 
 
 def calibration(scores: Sequence[float], right: Sequence[bool], *, bins: int = 10) -> dict[str, Any]:
-    """Whether of the entities with a score of 0.8 eight in ten are right (Naeini et al. 2015; Guo et al.
-    2017, eq. 3).
+    """Whether of entities with a score of 0.8 eight in ten are right (Guo et al. 2017, eq. 3).
 
     Args:
         scores: in 0..1, of N predicted entities.
@@ -99,9 +92,8 @@ def calibration(scores: Sequence[float], right: Sequence[bool], *, bins: int = 1
 
     Returns:
         expected_calibration_error in 0..1: the mean over the bins, weighted by their count, of the distance
-            between mean score
-        and share of right ones, 0 without entities; number: N; bins: of each ``low``, ``high``, ``count``,
-        ``mean_score`` and ``share_right``, the last two None where it is empty.
+        between mean score and share of right ones, 0 without entities; number: N; bins: of each ``low``,
+        ``high``, ``count``, ``mean_score`` and ``share_right``, the last two None where it is empty.
 
     Raises:
         ValueError: there are not as many scores as entities, a score is not in 0..1, or there is no bin.
@@ -122,12 +114,11 @@ def calibration(scores: Sequence[float], right: Sequence[bool], *, bins: int = 1
     for number in range(bins):
         chosen = place == number
         row = {"low": float(edges[number]), "high": float(edges[number + 1]), "count": int(chosen.sum())}
-        if row["count"]:
+        mean = share = None
+        if chosen.any():
             mean, share = float(values[chosen].mean()), float(hits[chosen].mean())
             error += row["count"] / len(values) * abs(mean - share)
-            rows.append(row | {"mean_score": mean, "share_right": share})
-        else:
-            rows.append(row | {"mean_score": None, "share_right": None})
+        rows.append(row | {"mean_score": mean, "share_right": share})
     return {"expected_calibration_error": error, "number": len(values), "bins": rows}
 
 

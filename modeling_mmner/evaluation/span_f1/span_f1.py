@@ -28,8 +28,9 @@ from .spans import (
 _RESAMPLES = 1000
 
 _DESCRIPTION = """\
-Precision, recall and F1 over the entities of BIO tags, as seqeval counts them: micro, macro and by type; and, where it is asked
-for, by surface, language and source, with bootstrap intervals, a paired test against another system, and calibration.
+Precision, recall and F1 over the entities of BIO tags, as seqeval counts them: micro, macro and by type; and,
+where it is asked for, by surface, language and source, with bootstrap intervals, a paired test against another
+system, and calibration.
 """
 _CITATION = """\
 @misc{seqeval,
@@ -42,30 +43,33 @@ _CITATION = """\
 _INPUTS = """
 Args:
     predictions, references: a list of BIO tags for each post, one a word.
-    mode: "lenient" (seqeval's default, an orphan I- begins an entity) or "strict" (only B- does, seqeval's IOB2).
+    mode: "lenient" (seqeval's default, an orphan I- begins an entity) or "strict" (only B- does, seqeval's
+        IOB2).
     intervals: whether each score has a 95% bootstrap interval of F1 over posts.
     languages, sources: of each post, for scores by either and by both.
-    tokens: the words of each post, for scores by surface; with train_tokens and train_tags, the words and tags of each training
-        post, or with train_surfaces: the types of each surface in training, or the surfaces alone.
-    other_predictions: tags of another system for the same posts, for a paired approximate-randomisation test of micro F1.
-    scores: for each post a list of scores in 0..1, one for each predicted entity, read leniently, in order of their start.
+    tokens: the words of each post, for scores by surface; with train_tokens and train_tags, the words and tags
+        of each training post, or with train_surfaces: the types of each surface in training, or the surfaces
+        alone.
+    other_predictions: tags of another system for the same posts, for a paired approximate-randomisation test
+        of micro F1.
+    scores: for each post a list of scores in 0..1, one for each predicted entity, read leniently, in order of
+        their start.
     resamples: of the bootstrap.
     swaps: resamples of the paired test.
     seed: of both.
 Returns:
-    precision, recall, f1 (micro), macro_precision, macro_recall, macro_f1 (over types), in 0..1; number (of gold entities);
-    by_type; and where asked for confidence_interval, macro_confidence_interval, by_seen, by_ambiguity, by_language, by_source,
-    by_language_and_source, language_macro_f1, paired, calibration.
+    precision, recall, f1 (micro), macro_precision, macro_recall, macro_f1 (over types), in 0..1; number (of
+    gold entities); by_type; and where asked for confidence_interval, macro_confidence_interval, by_seen,
+    by_ambiguity, by_language, by_source, by_language_and_source, language_macro_f1, paired, calibration.
 Example:
-    >>> metric = evaluate.load("modeling_mmner/span_f1")
+    >>> metric = evaluate.load("modeling_mmner/evaluation/span_f1")
     >>> metric.compute(predictions=[["B-PER", "O"]], references=[["B-PER", "O"]])["f1"]
     1.0
 """
 
 
 class SpanF1(evaluate.Metric):
-    """Entity-level precision, recall and F1 of tag sequences, as fractions; `compute` says what else there
-    is.
+    """Entity-level precision, recall and F1 of tag sequences, in 0..1; `compute` gives more.
 
     ``mode="lenient"`` is seqeval's default and what the field reports: an orphan I- begins an entity.
     ``mode="strict"`` counts only entities that begin with B-, as seqeval's IOB2.
@@ -126,11 +130,8 @@ class SpanF1(evaluate.Metric):
             other = tag_counts(references, other_predictions, strict=strict)
             other_f1 = _score(other)["f1"]
             p_value = paired_randomisation(counts, other, resamples=swaps, seed=seed)
-            result["paired"] = {
-                "other_f1": other_f1,
-                "difference": result["f1"] - other_f1,
-                "p_value": p_value,
-            }
+            difference = result["f1"] - other_f1
+            result["paired"] = {"other_f1": other_f1, "difference": difference, "p_value": p_value}
         if scores is not None:
             result["calibration"] = calibration(*_scored_spans(gold, predictions, scores, strict=strict))
         return result
@@ -149,11 +150,7 @@ def count_score(counts: np.ndarray, *, resamples: int = _RESAMPLES, seed: int = 
     Raises:
         ValueError: there are no resamples.
     """
-    interval = [0.0, 0.0]
-    if len(counts):
-        interval = [
-            *bootstrap_interval(counts, lambda sums: ratios(sums.T)[2], resamples=resamples, seed=seed)
-        ]
+    interval = bootstrap_interval(counts, lambda sums: ratios(sums.T)[2], resamples=resamples, seed=seed)
     return _score(counts) | {"confidence_interval": interval}
 
 
@@ -202,23 +199,19 @@ def _score(counts: np.ndarray) -> dict[str, Any]:
 
 def _macro_score(by_type: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The means over types of precision, recall and F1, 0 where there is no type."""
-    means = (
-        [float(np.mean(one)) for one in ratios(np.array([counts.sum(0) for counts in by_type.values()]).T)]
-        if by_type
-        else [0.0] * 3
-    )
-    return dict(zip(("macro_precision", "macro_recall", "macro_f1"), means, strict=True))
+    sums = np.array([counts.sum(0) for counts in by_type.values()] or [np.zeros(3)])
+    precision, recall, f1 = (float(np.mean(one)) for one in ratios(sums.T))
+    return {"macro_precision": precision, "macro_recall": recall, "macro_f1": f1}
 
 
 def _macro_interval(by_type: Mapping[str, np.ndarray], *, resamples: int, seed: int) -> list[float]:
     """The 95% bootstrap interval over posts of the mean F1 over types."""
-    if not by_type:
-        return [0.0, 0.0]
 
     def mean_f1(sums: np.ndarray) -> np.ndarray:
         return ratios(np.moveaxis(sums.reshape(len(sums), len(by_type), 3), 2, 0))[2].mean(axis=1)
 
-    return [*bootstrap_interval(np.hstack(list(by_type.values())), mean_f1, resamples=resamples, seed=seed)]
+    counts = np.hstack(list(by_type.values())) if by_type else np.zeros((0, 0))
+    return bootstrap_interval(counts, mean_f1, resamples=resamples, seed=seed)
 
 
 def _mean_f1(scores: Mapping[str, Mapping[str, Any]]) -> float:
@@ -229,17 +222,14 @@ def _post_groups(
     counts: np.ndarray, languages: Sequence[str] | None, sources: Sequence[str] | None
 ) -> dict[str, dict[str, np.ndarray]]:
     """The counts of the posts of each language, of each source and of each pair, where they are given."""
-    kinds: dict[str, Sequence[str]] = {}
-    for kind, names in {"language": languages, "source": sources}.items():
-        if names is not None:
-            check_number(names, posts=len(counts), name=f"{kind}s")
-            kinds[f"by_{kind}"] = names
-    if languages is not None and sources is not None:
-        kinds["by_language_and_source"] = [
-            f"{language}/{source}" for language, source in zip(languages, sources, strict=True)
-        ]
+    kinds = {"language": languages, "source": sources}
+    kinds = {kind: names for kind, names in kinds.items() if names is not None}
+    for kind, names in kinds.items():
+        check_number(names, posts=len(counts), name=f"{kind}s")
+    if len(kinds) == 2:
+        kinds["language_and_source"] = ["/".join(pair) for pair in zip(*kinds.values(), strict=True)]
     return {
-        kind: {name: counts[np.array(names) == name] for name in sorted(set(names))}
+        f"by_{kind}": {name: counts[np.array(names) == name] for name in sorted(set(names))}
         for kind, names in kinds.items()
     }
 
@@ -261,13 +251,12 @@ def _known_surfaces(
     train_surfaces: Mapping[str, Collection[str]] | Collection[str] | None,
 ) -> Mapping[str, Collection[str]] | Collection[str] | None:
     """The surfaces of the training split, None where scores by surface are not asked for."""
-    given = {
-        "tokens": tokens,
-        "train_tokens": train_tokens,
-        "train_tags": train_tags,
-        "train_surfaces": train_surfaces,
-    }
-    names = [name for name, value in given.items() if value is not None]
+    given = zip(
+        ("tokens", "train_tokens", "train_tags", "train_surfaces"),
+        (tokens, train_tokens, train_tags, train_surfaces),
+        strict=True,
+    )
+    names = [name for name, value in given if value is not None]
     if not names:
         return None
     if names == ["tokens", "train_tokens", "train_tags"]:

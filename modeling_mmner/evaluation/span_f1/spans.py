@@ -1,5 +1,4 @@
-"""Entities of BIO tags, and how many of them are right: in each post, by type, and by what the training posts
-told of them.
+"""Entities of BIO tags, and how many are right: in each post, by type, and by what training told of them.
 
 An entity, or span, is a tuple: its type, its first word, and one past its last word. Counts are arrays
 (posts, 3): the entities that are correct, predicted and gold in each post.
@@ -116,8 +115,7 @@ def type_counts(
 
 
 def training_surfaces(tokens: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]) -> dict[str, set[str]]:
-    """The types that a training split gives each surface: an entity's words, joined by spaces, in their exact
-    case.
+    """The types that a training split gives each surface: an entity's words, joined by spaces.
 
     Args:
         tokens, tags: the words and the BIO tags of each post, the latter read leniently.
@@ -140,8 +138,7 @@ def surface_groups(
     tokens: Sequence[Sequence[str]],
     surfaces: Mapping[str, Collection[str]] | Collection[str],
 ) -> dict[str, np.ndarray]:
-    """`span_counts` of the entities whose surface is one of an entity in training, and of the others
-    (Augenstein et al. 2017).
+    """`span_counts` of entities whose surface was one in training, and of others (Augenstein et al. 2017).
 
     A gold entity and a predicted one of the same words are of one group, whatever their types.
 
@@ -152,8 +149,7 @@ def surface_groups(
 
     Returns:
         ``seen`` and ``unseen``. Where `surfaces` has the types, also the two that make up ``seen``:
-            ``unambiguous``, of one type
-        in training, and ``ambiguous``, of more.
+        ``unambiguous``, of one type in training, and ``ambiguous``, of more.
 
     Raises:
         ValueError: there is another number of predicted posts or of lists of words than of gold posts, or a
@@ -175,10 +171,8 @@ def surface_groups(
     return seen | counts if isinstance(surfaces, Mapping) else seen
 
 
-def ratios(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 in 0..1 of (correct, predicted, gold), numbers or arrays; 0 where there is
-    nothing to divide.
-    """
+def ratios(counts: Iterable[Any]) -> tuple[Any, Any, Any]:
+    """Precision, recall and F1 in 0..1 of (correct, predicted, gold), numbers or arrays; 0 for 0 of 0."""
     correct, predicted, gold = counts
     return (
         correct / np.maximum(predicted, 1),

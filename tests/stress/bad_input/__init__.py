@@ -1,4 +1,3 @@
-"""Bad and extreme inputs at every door of the package, each with the outcome that it must have.
-
-`python -m tests.bad_input` runs all of them and prints the counts.
+"""Bad and extreme inputs at every door of the package: each is taken, or refused by an error of the package's
+own that names the place.
 """

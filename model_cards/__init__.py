@@ -1,1 +1,0 @@
-"""Template of the model card that goes to the Hub with a trained model."""

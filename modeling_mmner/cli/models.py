@@ -1,0 +1,350 @@
+"""The commands for a trained model."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+from .corpora import required_split
+from .options import (
+    BatchSize,
+    Columns,
+    Device,
+    Dtype,
+    Numbers,
+    NumWorkers,
+    Port,
+    Positive,
+    Threshold,
+    described,
+    reads_corpora,
+)
+
+
+@described
+def predict(
+    *,
+    model: str,
+    text: str | None = None,
+    image: list[str] | None = None,
+    context: list[str] | None = None,
+    input: str | None = None,
+    image_dir: str | None = None,
+    output: str | None = None,
+    threshold: Threshold = 0.0,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = 32,
+    num_workers: NumWorkers = 0,
+) -> int:
+    """Find the entities of a text or of JSON lines.
+
+    Reads one text (--text, --image), or JSON lines {id, text | tokens, image, context}; writes JSON lines
+    {id, text, entities}, and {id, error} for what cannot be read.
+
+    Args:
+        model: folder or Hub id of a trained model, or a folder that export-onnx has made.
+        text: one text.
+        image: a picture of --text; for several say it again.
+        context: a text about --text, for models that read contexts; for several say it again.
+        input: file of JSON lines; default: standard input.
+        image_dir: where the pictures of JSON lines lie, and nowhere else; default: in the folder of --input,
+            or the working one.
+        output: file to write; default: standard output.
+    """
+    if text is not None and input is not None:
+        raise ValueError("expected --text or --input, found both")
+    for name, values in (("image", image), ("context", context)):
+        if text is None and values:
+            raise ValueError(f"expected --text with --{name}; JSON lines have their own under {name!r}")
+    from ..files import read_json_lines
+    from ..inference.loading import load_predictor
+
+    how: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+    }
+    predictor = load_predictor(model, threshold=threshold, reads_contexts=bool(context), **how)
+    with ExitStack() as files:
+        posts: Iterable[Any] = [{"text": text, "images": image or [], "context": context or []}]
+        if text is None:
+            source = files.enter_context(open(input, "rb")) if input else sys.stdin.buffer
+            # Others than who runs the command may have written the lines: what they name must lie here.
+            predictor.read.image_dir = image_dir or (Path(input).parent if input else Path())
+            posts = read_json_lines(source, input or "standard input")
+        target = files.enter_context(open(output, "w", encoding="utf-8")) if output else sys.stdout
+        return _write_found(predictor.predict(posts), target)
+
+
+def _write_found(found_in_posts: Iterator[Any], target: Any) -> int:
+    """Write a line for each post; the status is 1 where one of them could not be read."""
+    from ..files import json_line
+
+    failed = broken = 0
+    for found in found_in_posts:
+        broken += len(found.broken_pictures)
+        if found.post is None:
+            failed += 1
+            print(json_line({"id": found.id, "error": str(found.error)}), file=target)
+            print(f"predict: {found.error}", file=sys.stderr)
+        else:
+            record = {"id": found.id, "text": found.post.text, "entities": found.entities}
+            print(json_line(record), file=target)
+    if broken:
+        print(f"predict: {broken} pictures could not be read and were left out", file=sys.stderr)
+    if failed:
+        lines = "posts could not be read; their lines have an 'error' in place of entities"
+        print(f"predict: {failed} {lines}", file=sys.stderr)
+    return int(failed > 0)
+
+
+@reads_corpora
+@described
+def evaluate(
+    dataset: str,
+    *,
+    model: str,
+    split: str = "test",
+    context: str | None = None,
+    context_file: list[str] | None = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = 32,
+    num_workers: NumWorkers = 0,
+    reading: dict[str, Any],
+) -> None:
+    """Score a trained model on a corpus, and time it.
+
+    Prints precision, recall and F1 over entities of a split, and posts a second: so it tells what --dtype, an
+    exported model or another corpus costs.
+
+    Args:
+        dataset: the corpus, named as for inspect.
+        model: folder or Hub id of a trained model, or a folder that export-onnx has made.
+        split: split to score.
+        context: column of the corpus, or field of --context_file, for models that read contexts.
+        context_file: JSON lines with the posts' id and that field; for several say it again.
+    """
+    if context_file and context is None:
+        raise ValueError("--context_file: expected --context, the field that holds the contexts, found none")
+    from time import perf_counter
+
+    from dataset_scripts.contexts import with_contexts
+    from dataset_scripts.opening import open_corpus
+
+    from ..evaluation.scores import evaluate_rows
+    from ..inference.loading import load_predictor
+
+    corpus = open_corpus(dataset, **reading)
+    rows = required_split(corpus, split)
+    if context:
+        rows = with_contexts({split: rows}, context, context_file or [])[split]
+    how: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+    }
+    predictor = load_predictor(model, reads_contexts=bool(context), **how)
+    if unknown := sorted(set(corpus.labels) - set(predictor.read.processor.labels)):
+        raise ValueError(
+            f"{model}: expected a model that knows the labels of {corpus.name}, found none for {unknown}"
+        )
+    started = perf_counter()
+    tags = [found.tags for found in predictor.predict(rows)]
+    pace = len(rows) / (perf_counter() - started)
+    scores = evaluate_rows(tags, rows, corpus.labels)
+    overall, strict_f1 = scores["overall"], 100 * scores["strict"]["f1"]
+    precision, recall, f1 = (100 * overall[name] for name in ("precision", "recall", "f1"))
+    low, high = (100 * bound for bound in overall["confidence_interval"])
+    size = f"{len(rows)} posts, {overall['number']} entities"
+    print(f"{corpus.name}, {split}: {size}; {pace:.1f} posts a second")
+    print(f"precision {precision:.2f}, recall {recall:.2f}, strict F1 {strict_f1:.2f}")
+    print(f"F1 {f1:.2f}, 95% interval {low:.2f} to {high:.2f}")
+
+
+@described
+def annotate(
+    *,
+    output_dir: str,
+    model: str | None = None,
+    input: str | None = None,
+    verify: bool = False,
+    split: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+    columns: Columns = None,
+    image_dir: str | None = None,
+    form: Literal["parquet", "jsonl"] = "parquet",
+    tasks: Positive = 1,
+    workers: Positive = 1,
+    local_tasks: int = -1,
+    local_rank_offset: int = 0,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    threshold: Threshold = 0.0,
+    batch_size: BatchSize = 32,
+) -> int:
+    """Find the entities of a corpus of any size, on one machine or many.
+
+    The same command again goes on with the tasks that are not done. Several machines share the tasks by
+    --local_tasks and --local_rank_offset. Needs the extra: pip install 'mmner[datatrove]'.
+
+    Args:
+        output_dir: folder of the annotation, the same for all machines.
+        model: folder or Hub id of a trained model.
+        input: file of JSON lines or Parquet, folder or Hub id of a data set.
+        verify: only check that the annotation has each row of its input once.
+        split: split of a data set that has several.
+        config: config of a data set that has several.
+        revision: branch, tag or commit of a data set on the Hub.
+        columns: what our columns are called in the input, as text=body,image=photo.
+        image_dir: where the pictures lie, and nowhere else; default: in the input's folder.
+        form: of the files.
+        tasks: parts of the input; each of them makes a file.
+        workers: tasks at a time on this machine.
+        local_tasks: how many of the tasks are this machine's; -1: all.
+        local_rank_offset: number of this machine's first task.
+    """
+    if not verify and (model is None or input is None):
+        raise ValueError("expected --model and --input, or --verify; found one of them missing")
+    from ..inference import annotate as annotation
+
+    if verify or model is None or input is None:
+        outcome = annotation.verify(output_dir)
+    else:
+        outcome = annotation.annotate(
+            model=model,
+            input=input,
+            output_dir=output_dir,
+            split=split,
+            config=config,
+            revision=revision,
+            columns=columns,
+            image_dir=image_dir,
+            form=form,
+            tasks=tasks,
+            workers=workers,
+            local_tasks=local_tasks,
+            local_rank_offset=local_rank_offset,
+            device=device,
+            dtype=dtype,
+            threshold=threshold,
+            batch_size=batch_size,
+        )
+    print(outcome)
+    return outcome.status
+
+
+@described
+def explain(
+    *,
+    model: str,
+    text: str,
+    image: list[str],
+    context: list[str] | None = None,
+    output_dir: str,
+    words: Numbers = None,
+) -> None:
+    """Draw what a model looks at in a picture, word by word.
+
+    Finds the entities of a post and writes, for each word, its attention drawn over the picture, and all of
+    it in numbers (explanation.json).
+
+    Args:
+        model: folder or Hub id of a trained model.
+        text: the post's text.
+        image: its picture; for several, which are drawn side by side, say it again.
+        context: a text about the post, for models that read contexts; for several say it again.
+        output_dir: folder for explanation.json and <number>_<word>.png.
+        words: numbers of the words to draw, from 1; default: all.
+    """
+    from ..inference.explain import explain, save_explanation
+    from ..inference.loading import load_model
+
+    parts = load_model(model, reads_contexts=bool(context))
+    explanation = explain(*parts, text, image, context=context)
+    drawn = words or range(1, len(explanation.words) + 1)
+    save_explanation(explanation, output_dir, words=drawn)
+    for number in drawn:
+        word, greatest = explanation.words[number - 1].text, explanation.required_maps()[number - 1].max()
+        gate = "-" if explanation.gate is None else f"{explanation.gate[number - 1]:.2f}"
+        entity_type = explanation.entity_type(number - 1) or "-"
+        about = f"{number:>3}  {word:<20}  {entity_type:<8}  gate {gate:<4}"
+        print(f"{about}  {greatest:.2f} of its attention on one region")
+
+
+@described
+def demo(
+    *, model: str, device: Device = None, host: str = "127.0.0.1", port: Port = 7860, space: str | None = None
+) -> None:
+    """Try a model on a web page, or write the page as a Space.
+
+    Needs the extra: pip install 'mmner[demo]'.
+
+    Args:
+        model: folder or Hub id of a trained model.
+        host: address to serve on; 127.0.0.1 is this computer alone.
+        port: port to serve on.
+        space: folder to make that is ready to be a Space; nothing is served then.
+    """
+    from ..inference.demo import build_demo, launch
+    from ..inference.demo_space import model_name, write_space
+
+    if space:
+        folder = write_space(model, space)
+        print(f"wrote {folder}; `hf upload ORG/NAME {folder} --repo-type space` puts it on the Hub")
+        return
+    from dataset_scripts.sample.examples import examples
+
+    from ..inference.loading import load_model
+
+    page = build_demo(*load_model(model, device=device), name=model_name(model), examples=examples())
+    try:
+        launch(page, host=host, port=port)
+    except OSError as error:
+        wanted = "expected an address of this computer and a port that is free on it"
+        raise ValueError(f"--host {host} --port {port}: {wanted}; {error}") from error
+
+
+@described
+def export_onnx(*, model: str, output_dir: str, int8: bool = False) -> None:
+    """Export a trained model for onnxruntime.
+
+    Writes a folder from which a model runs without torch: its graph, checked against the model, and CRF
+    decoding in numpy. Needs the extra: pip install 'mmner[onnx]'.
+
+    Args:
+        model: folder or Hub id of a trained model.
+        output_dir: folder to make.
+        int8: compute linear layers in 8-bit integers, which is smaller, and faster on many CPUs.
+    """
+    from ..inference.onnx_export import export_onnx
+
+    report = export_onnx(model, output_dir, int8=int8)
+    files = f"model.onnx (opset {report.opset}), decoding.json, onnx_decoding.py and the processor"
+    print(f"wrote {output_dir}: {files}")
+    print(f"greatest difference of the emissions from torch's: {report.difference:.1e}, over made-up posts")
+
+
+@described
+def push(
+    *, model: str, repo_id: str, revision: str | None = None, public: bool = False, dry_run: bool = False
+) -> None:
+    """Put a trained model on the Hub.
+
+    Args:
+        model: folder of a trained model, made by training.
+        repo_id: ORG/NAME of the repository.
+        revision: tag for its commit; default: v and the version of mmner that trained the model, as v0.2.0.
+        public: for everybody to see; otherwise the repository is private.
+        dry_run: only print what would go where; asks nothing of the Hub.
+    """
+    from ..hub import push as hub
+
+    upload = hub.plan_upload(model, repo_id=repo_id, revision=revision)
+    print(upload.describe(public=public))
+    print("dry run: nothing was sent" if dry_run else f"pushed to {hub.push(upload, public=public)}")

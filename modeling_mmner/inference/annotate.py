@@ -1,0 +1,320 @@
+"""A corpus of any size, annotated in tasks that datatrove runs: nothing is lost or doubled, whoever is killed
+and whatever is run again.
+
+The folder of an annotation has a file for each task, a range of the input's rows. A file appears under its
+name when it is whole and on the disk, and after that datatrove marks its task as done; a task without a mark
+starts over. The hidden folder `ABOUT` holds the marks, datatrove's logs, and the record of the run.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import yaml
+
+from .. import __version__
+from ..files import json_line, parsed, read_json_lines, write_text, write_whole
+from .annotator import FOUND, Annotator, table_of
+from .loading import Dtype, computing_dtype, device_named
+from .posts_input import PostsInput, open_posts
+
+try:
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.base import PipelineStep
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "annotate needs the package datatrove, which is not installed; pip install 'mmner[datatrove]'",
+        name=error.name,
+    ) from error
+
+Form = Literal["parquet", "jsonl"]
+ABOUT = ".annotation"
+SCHEMA = pa.schema([pa.field("row", pa.int64()), pa.field("id", pa.string()), *FOUND])
+"""A row of an annotation: the position of a post in the input, from 0, its id, and what is found in it."""
+_ROWS = 1000  # of a table that is written at a time
+_CARD = """---
+{header}---
+
+Entities found by mmner, a row for each post. `row` is its position in the input; `start` and `end` of an
+entity count characters of `text`, `first_word` and `last_word` its `tokens`, from 0.
+"""
+
+
+class AnnotateStep(PipelineStep):
+    """One task of an annotation, the only step of its pipeline, for any executor of datatrove.
+
+    Give the executor ``logging_dir=f"{output_dir}/.annotation"``, which is where `annotate` keeps its marks.
+
+    Args:
+        annotator: finds the entities.
+        posts: the input; paths of pictures do not lead out of its `image_dir`.
+        output_dir: folder of the annotation, the same for all tasks.
+        form: of the files there.
+    """
+
+    type, name = "annotation", "mmner"
+
+    def __init__(
+        self, annotator: Annotator, posts: PostsInput, output_dir: str | Path, *, form: Form = "parquet"
+    ) -> None:
+        super().__init__()
+        self.annotator = replace(annotator, image_dir=posts.image_dir)
+        self.posts, self.folder, self.form = posts, Path(output_dir), form
+
+    def begin(self, tasks: int) -> None:
+        """Write the record of the run, or hold this run against it.
+
+        Raises:
+            ValueError: the annotation was begun with another model, input, option or number of tasks.
+            FileExistsError: something else is in the folder.
+        """
+        annotator = self.annotator
+        record = {
+            "mmner": __version__,
+            "model": annotator.sha256,
+            # Machines that compute in another dtype would give other scores.
+            "dtype": str(computing_dtype(annotator.dtype, device_named(annotator.device))),
+            "threshold": annotator.threshold,
+            "input": self.posts.sha256,
+            "rows": len(self.posts.rows),
+            "columns": dict(self.posts.columns),
+            "form": self.form,
+            "tasks": tasks,
+        }
+        if _record_in(self.folder) is None:
+            if others := {path.name for path in self.folder.glob("*")} - {ABOUT}:
+                raise FileExistsError(
+                    f"{self.folder}: expected a new or an empty folder, or an annotation, found {min(others)}"
+                )
+            (self.folder / ABOUT).mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / ABOUT / "run.json", json.dumps(record, indent=1))
+        known = _record_in(self.folder) or {}  # of whoever wrote it last, where several began at once
+        if not (self.folder / "README.md").exists():
+            write_text(self.folder / "README.md", _card(self.form))
+        if names := [name for name in record if known.get(name) != record[name]]:
+            raise ValueError(
+                "; ".join(f"{name}: expected {known.get(name)}, found {record[name]}" for name in names)
+                + f". Go on with what {self.folder} was begun with, or annotate into a new folder"
+            )
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
+        """Annotate this task's rows; gives no documents. Raises: see `begin`."""
+        self.begin(world_size)
+        numbers = _range_of(rank, world_size, len(self.posts.rows))
+        found = self.annotator.find(self.posts.read(numbers), first=numbers.start)
+        records = ({"row": number} | record for number, record in zip(numbers, found, strict=True))
+        with self.track_time():
+            target = self.folder / _file_name(rank, world_size, self.form)
+            for unfinished in self.folder.glob(f"{target.name}.*"):
+                unfinished.unlink(missing_ok=True)
+            write_whole(target, lambda path: _write(path, self.form, records))
+        return ()
+
+
+def _file_name(rank: int, tasks: int, form: Form) -> str:
+    return f"annotated-{rank:05d}-of-{tasks:05d}.{form}"
+
+
+def _range_of(rank: int, tasks: int, rows: int) -> range:
+    """The rows of a task, as `Dataset.shard(..., contiguous=True)` has them, but that some may have none."""
+    each, more = divmod(rows, tasks)
+    first = rank * each + min(rank, more)
+    return range(first, first + each + (rank < more))
+
+
+def _record_in(folder: Path) -> dict[str, Any] | None:
+    """What the annotation in a folder was begun with; None where there is none."""
+    path = folder / ABOUT / "run.json"
+    if not path.exists():
+        return None
+    try:
+        return parsed(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: expected the record of an annotation, found it damaged ({error})"
+        ) from error
+
+
+def _card(form: Form) -> str:
+    """The card by which `load_dataset` reads the tasks' files alone, and knows their columns whichever file
+    comes first.
+    """
+    from huggingface_hub import DatasetCardData
+
+    data = DatasetCardData(configs=[{"config_name": "default", "data_files": f"annotated-*.{form}"}])
+    info = datasets.DatasetInfo(features=datasets.Features.from_arrow_schema(SCHEMA))
+    datasets.info.DatasetInfosDict({"default": info}).to_dataset_card_data(data)
+    return _CARD.format(header=yaml.safe_dump(data.to_dict(), sort_keys=False))
+
+
+def _write(path: Path, form: Form, records: Iterator[dict[str, Any]]) -> None:
+    parts = iter(lambda: list(islice(records, _ROWS)), [])
+    tables = (table_of(part, SCHEMA) for part in parts)
+    if form == "jsonl":
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(f"{json_line(row)}\n" for table in tables for row in table.to_pylist())
+    else:
+        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table)
+
+
+def _read(path: Path, form: Form) -> Iterator[tuple[int, str | None]]:
+    """The position and the error of each row of a file, of which all is read."""
+    if form == "jsonl":
+        with path.open("rb") as file:
+            yield from ((row["row"], row["error"]) for row in read_json_lines(file, path.name))
+    else:
+        for batch in pq.ParquetFile(path).iter_batches():
+            yield from zip(batch["row"].to_pylist(), batch["error"].to_pylist(), strict=True)
+
+
+@dataclass
+class Outcome:
+    """What is in the folder of an annotation; as a string, some lines about it.
+
+    Attributes:
+        rows: of the input, or of the tasks of this machine.
+        done: how many of them are there, each once.
+        errors: how many rows have an error.
+        flaws: what is missing or damaged, or should not be there.
+        status: of the command: 1 if there are flaws, else 0.
+    """
+
+    rows: int = 0
+    done: int = 0
+    errors: int = 0
+    flaws: list[str] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        return int(bool(self.flaws))
+
+    def __str__(self) -> str:
+        more = [f"... and {len(self.flaws) - 20} more"] if len(self.flaws) > 20 else []
+        counts = f"{self.done:,} of {self.rows:,} rows are there exactly once, {self.errors:,} with an error"
+        return "\n".join([*self.flaws[:20], *more, counts])
+
+
+def annotate(
+    *,
+    model: str,
+    input: str,
+    output_dir: str,
+    form: Form = "parquet",
+    tasks: int = 1,
+    workers: int = 1,
+    local_tasks: int = -1,
+    local_rank_offset: int = 0,
+    device: str | None = None,
+    dtype: Dtype = "auto",
+    threshold: float = 0.0,
+    batch_size: int = 32,
+    **reading: Any,
+) -> Outcome:
+    """Annotate a corpus on this machine; tasks that are done are not done again.
+
+    Args:
+        model, device, dtype, threshold, batch_size: see `Annotator`.
+        input: see `open_posts`, as for `reading`: split, config, revision, columns, image_dir.
+        output_dir, form: see `AnnotateStep`.
+        tasks: into which the input is divided, on all machines. One that is killed starts over.
+        workers: tasks that run at a time, each in a process with the model.
+        local_tasks, local_rank_offset: how many of the tasks run on this machine, and the first of them; -1:
+            all.
+
+    Raises:
+        ValueError, OSError: there is no such model, input or task, or see `AnnotateStep.begin`.
+    """
+    annotator = Annotator(model, device=device, dtype=dtype, threshold=threshold, batch_size=batch_size)
+    step = AnnotateStep(annotator, open_posts(input, **reading), output_dir, form=form)
+    share = {"local_tasks": local_tasks, "local_rank_offset": local_rank_offset}
+    executor = LocalPipelineExecutor([step], tasks, workers, str(step.folder / ABOUT), **share)
+    step.begin(tasks)
+    run_tasks(executor)
+    return verify(output_dir, ranks=_ranks_of(executor))
+
+
+def run_tasks(executor: LocalPipelineExecutor) -> None:
+    """Run the tasks of an executor of an `AnnotateStep` that are not done, as it does itself, but that its
+    own pool would wait without end for a worker that is killed.
+    """
+    (step,) = executor.pipeline
+    for rank in _ranks_of(executor):
+        if not (step.folder / _file_name(rank, executor.tasks, step.form)).exists():  # it was removed
+            (step.folder / ABOUT / f"completions/{rank:05d}").unlink(missing_ok=True)
+    waiting = executor.get_incomplete_ranks(_ranks_of(executor))
+    workers = min(executor.workers, len(waiting))
+    if workers < 2:
+        return _work(executor, waiting)
+    shares = [(executor, waiting[number::workers], workers) for number in range(workers)]
+    processes = [get_context("spawn").Process(target=_work, args=share) for share in shares]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+
+def _ranks_of(executor: LocalPipelineExecutor) -> range:
+    first = executor.local_rank_offset
+    return range(first, first + executor.local_tasks)
+
+
+def _work(executor: LocalPipelineExecutor, ranks: list[int], workers: int = 1) -> None:
+    """Run tasks one after the other, in one of several processes on a share of the cores."""
+    parent = parent_process()
+    if workers > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    for rank in ranks:
+        if parent is not None and not parent.is_alive():  # whoever starts again shall have the machine
+            return
+        try:
+            executor._run_for_rank(rank, local_rank=1)  # the first alone would log to the terminal
+        except Exception as error:
+            print(f"task {rank} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        else:
+            print(f"task {rank} of {executor.tasks} is done", flush=True)
+
+
+def verify(output_dir: str | Path, *, ranks: Iterable[int] | None = None) -> Outcome:
+    """Read the files of an annotation, and count the positions of the input.
+
+    Args:
+        ranks: of the tasks to look at; None: of all.
+
+    Raises:
+        ValueError: there is no annotation in the folder.
+    """
+    folder, outcome = Path(output_dir), Outcome()
+    record = _record_in(folder)
+    if record is None:
+        raise ValueError(f"{output_dir}: expected the folder of an annotation, found none")
+    tasks, form = record["tasks"], record["form"]
+    for rank in range(tasks) if ranks is None else ranks:
+        name, numbers = _file_name(rank, tasks, form), _range_of(rank, tasks, record["rows"])
+        outcome.rows += len(numbers)
+        try:
+            for number, (row, error) in zip(numbers, _read(folder / name, form), strict=True):
+                if row != number:
+                    raise ValueError(f"row {row} in the place of row {number}")
+                outcome.errors += error is not None
+            outcome.done += len(numbers)
+        except FileNotFoundError:
+            log = folder / ABOUT / f"logs/task_{rank:05d}.log"
+            outcome.flaws.append(f"{name} is missing; annotate again, and see {log} if it fails")
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            outcome.flaws.append(f"{name} is damaged ({error}); remove it, and annotate again")
+    others = {path.name for path in folder.glob(f"annotated-*.{form}")}
+    others -= {_file_name(rank, tasks, form) for rank in range(tasks)}
+    outcome.flaws += [f"{name} is no file of this annotation" for name in sorted(others)]
+    return outcome

@@ -1,0 +1,146 @@
+"""Posts of any number, for `annotate`: JSON lines, Parquet or a data set, as rows of `datasets`, which keeps
+them in files of its cache and not in memory.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from huggingface_hub import constants
+
+from dataset_scripts.enclosure import check_card
+from dataset_scripts.formats.reader import CorpusError
+from dataset_scripts.formats.records import renamed
+
+from ..escaping import encodable
+from ..files import parsed, read_json_lines
+from ..model.posts_mmner import PostError
+from .annotator import POST_COLUMNS, hash_of_files
+
+_JSON_LINES = (".jsonl", ".ndjson")
+_LINE = datasets.Features({name: datasets.Value("large_string") for name in ("post", "error")})
+_ROWS = 16  # that are in memory at a time, with their pictures
+
+
+@dataclass(frozen=True)
+class PostsInput:
+    """Posts in files. A process that it is sent to finds the rows in the cache of `datasets`.
+
+    Attributes:
+        rows: as they stand in the files; of JSON lines each that is not blank, as `post` or `error`.
+        columns: what our columns are called there, as ``{"text": "body"}``.
+        image_dir: the folder that paths of pictures may not lead out of, where relative ones begin.
+        sha256: of the files.
+    """
+
+    rows: datasets.Dataset
+    columns: Mapping[str, str]
+    image_dir: str
+    sha256: str
+
+    def read(self, numbers: range) -> Iterator[Any]:
+        """The posts of some rows, their pictures not decoded; a line that is no JSON is a `PostError`."""
+        rows = self.rows.with_format("arrow")
+        for start in numbers[::_ROWS]:
+            for row in rows[start : min(start + _ROWS, numbers.stop)].to_pylist():
+                if rows.features == _LINE:
+                    row = PostError(row["error"]) if row["post"] is None else parsed(row["post"])
+                yield renamed(row, dict(self.columns))
+
+
+def open_posts(
+    source: str,
+    *,
+    split: str | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    image_dir: str | None = None,
+) -> PostsInput:
+    """Open posts, which need no tags.
+
+    Args:
+        source: a file of JSON lines or Parquet; a folder, or an id on the Hub, that `datasets` knows as a
+            data set.
+        split, config: of a data set that has several.
+        revision: of a data set on the Hub: branch, tag or commit.
+        columns, image_dir: see `PostsInput`; by default pictures lie in the folder of the input, those of a
+            data set on the Hub in its cache.
+
+    Raises:
+        CorpusError: there is no such file, data set or split, it is of another kind, or it has no texts.
+    """
+    path = Path(source)
+    expected = "a file *.jsonl, *.ndjson or *.parquet, a folder of such, or the id of a data set on the Hub"
+    if path.is_file() and (
+        (config, revision) != (None, None) or path.suffix not in (*_JSON_LINES, ".parquet")
+    ):
+        raise CorpusError(
+            f"--input {source} --config {config} --revision {revision}: expected {expected}; only data sets"
+            " have configs and revisions"
+        )
+    check_card(path)
+    data = {"path": source, "name": config, "revision": revision}
+    if path.is_file():
+        data = {"path": "parquet", "data_files": {"train": source}}
+    try:
+        builder = datasets.load_dataset_builder(**data)
+        split = _split_of(builder, split, source)
+        files = builder.config.data_files[datasets.NamedSplit(split)]
+        files = [Path(file) for file in datasets.DownloadManager().download(list(map(str, files)))]
+        sha256 = hash_of_files(files)
+        if all(file.suffix in _JSON_LINES for file in files):
+            named: dict[str, Any] = {"files": files, "sha256": sha256}
+            rows: Any = datasets.Dataset.from_dict({"post": [], "error": []}, features=_LINE)
+            if next(_lines(**named), None):  # of nothing `datasets` generates an error
+                rows = datasets.Dataset.from_generator(_lines, features=_LINE, gen_kwargs=named)
+        else:
+            builder.download_and_prepare()
+            rows = _of_posts(builder.as_dataset(split=split), columns or {}, source)
+    except CorpusError:
+        raise
+    except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise CorpusError(f"--input {source} --config {config}: expected {expected}; {error}") from error
+    folder = constants.HF_HUB_CACHE if not path.exists() else path.parent if path.is_file() else path
+    return PostsInput(rows, columns or {}, image_dir or str(folder), sha256)
+
+
+def _split_of(builder: datasets.DatasetBuilder, split: str | None, source: str) -> str:
+    """The split asked for, or the only one."""
+    splits = [str(name) for name in builder.config.data_files or {}]
+    found = splits[0] if split is None and len(splits) == 1 else split
+    if found not in splits:
+        raise CorpusError(f"--input {source} --split: expected one of {', '.join(splits)}, found {split}")
+    return found
+
+
+def _lines(files: list[Path], sha256: str) -> Iterator[dict[str, str | None]]:
+    """Lines as rows, read by our own reader: that of `datasets` ends at the first that is broken. `datasets`
+    keeps the rows by the hash.
+    """
+    for path in files:
+        with path.open("rb") as file:
+            for post in read_json_lines(file, path.name):
+                is_error = isinstance(post, PostError)
+                line = encodable(post if is_error else json.dumps(post, ensure_ascii=False))
+                yield {"post": None if is_error else line, "error": line if is_error else None}
+
+
+def _of_posts(rows: datasets.Dataset, columns: Mapping[str, str], source: str) -> datasets.Dataset:
+    """The columns of a post alone.
+
+    Raises:
+        CorpusError: none of them holds texts, or --columns names one that is not there.
+    """
+    found = rows.column_names
+    theirs = [columns.get(ours, ours) for ours in POST_COLUMNS]
+    is_text = {columns.get("text", "text"), columns.get("tokens", "tokens")} & set(found)
+    if not is_text or not set(columns.values()) <= set(found):
+        raise CorpusError(
+            f"--input {source} --columns {dict(columns)}: expected columns of the input, and one for text or"
+            f" tokens (--columns text=THEIRS), found {', '.join(found)}"
+        )
+    return rows.select_columns([name for name in theirs if name in found])

@@ -1,0 +1,265 @@
+"""`annotate`: rows equal those of `predict`; what is done stays, what is not is done again, and nothing else
+counts.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from modeling_mmner.escaping import encodable
+from modeling_mmner.files import read_json_lines
+from modeling_mmner.inference.annotate import ABOUT, annotate, verify
+from modeling_mmner.inference.loading import load_model
+from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
+from tests.annotation_parts import annotated, rows_in, write_posts
+from tests.small_posts import PICTURES, SPECKLED, TEXTS, WORDS, assert_same, by_hand, encoded, small_parts
+from tests.tiny import SYSTEMS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A model, and posts of every kind, good and bad, in posts.jsonl."""
+    folder = tmp_path_factory.mktemp("annotate")
+    for part in small_parts(**SYSTEMS["mlmner"]):
+        part.save_pretrained(folder / "model")
+    (folder / "speckled.png").write_bytes(encoded(SPECKLED))
+    (folder / "broken.png").write_bytes(encoded(SPECKLED)[:200])
+    posts: list[Any] = [
+        *({"id": number, "text": text} for number, text in enumerate(TEXTS)),
+        {"id": "a", "tokens": WORDS, "image": str(folder / "speckled.png")},
+        {"id": "b", "text": "Jordan in Paris", "image": "broken.png"},
+        {"id": "c", "text": "Paris today", "images": ["speckled.png", "nowhere.png", "../model"]},
+        {"id": "d"},
+        {"id": "e", "text": ["Paris"]},
+        {"id": "f", "text": "Paris", "tokens": ["Paris"]},
+        ["no", "post", 1],
+        {"id": "g", "text": "half an emoji \ud83d from Paris"},
+        {"id": {"odd": [1]}, "text": "from Paris"},
+    ]
+    lines = [json.dumps(post) for post in posts]
+    lines.insert(9, '{"id": "cut off')
+    (folder / "posts.jsonl").write_text("\n\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def run(folder: Path, target: Path, *, source: str = "posts.jsonl", **options: Any) -> Any:
+    options = {"device": "cpu", "dtype": "float32", "tasks": 3} | options
+    return annotate(
+        model=str(folder / "model"), input=str(folder / source), output_dir=str(target), **options
+    )
+
+
+@pytest.fixture(scope="module")
+def rows(folder, tmp_path_factory) -> list[dict[str, Any]]:
+    target = tmp_path_factory.mktemp("rows")
+    assert str(run(folder, target / "out")) == "17 of 17 rows are there exactly once, 7 with an error"
+    return rows_in(target / "out", target)
+
+
+def test_rows_are_those_of_predict(folder, rows) -> None:
+    """If it failed, a corpus would be annotated otherwise than its posts one by one, or its rows be another
+    post's.
+    """
+    model, processor = load_model(str(folder / "model"), device="cpu", dtype="float32")
+    predictor = BatchPredictor(model, PostReader(processor, broken_pictures="skip", image_dir=folder))
+    with (folder / "posts.jsonl").open("rb") as file:
+        predicted = list(predictor.predict(read_json_lines(file, "posts.jsonl"), first=0))
+    assert [row["row"] for row in rows] == list(range(17))
+    for row, found in zip(rows, predicted, strict=True):
+        text = found.post.text if found.post is not None else None
+        (text, entities) = json.loads(encodable(json.dumps([text, found.entities], ensure_ascii=False)))
+        assert (row["text"], row["tags"]) == (text, found.tags)
+        assert_same([row["entities"]], [entities])
+    assert sum(len(row["entities"]) for row in rows) > 10
+    assert [row["id"] for row in rows[-3:]] == [None, "g", '{"odd": [1]}'] and rows[0]["id"] == "0"
+
+
+def test_bad_rows_say_what_they_are(folder, rows) -> None:
+    """If it failed, a bad row would be lost, or the user not find it again."""
+    said = {row["row"]: row["error"] for row in rows if row["error"] is not None}
+    broken, nowhere = said.pop(8), said.pop(10)
+    assert broken.startswith(f"picture {folder / 'broken.png'}: could not be decoded, the file is broken;")
+    for name in ("nowhere.png", "../model"):
+        assert f"picture {name}: expected a file in {folder}, found none" in nowhere
+    assert all(rows[number]["entities"] for number in (8, 10)), "a post without its picture is a post"
+    assert said == {
+        9: (
+            'posts.jsonl:19: expected a JSON object, found \'{"id": "cut off\' (Unterminated string starting'
+            " at: line 1 column 8 (char 7))"
+        ),
+        11: "post 11: expected either 'text' or 'tokens', found neither; its keys are ['id']",
+        12: "post 12: expected 'text' to be a string, found list",
+        13: "post 13: expected either 'text' or 'tokens', found both",
+        14: "post 14: expected an object with 'text' or 'tokens', found list",
+    }
+
+
+def test_offsets_are_those_of_text_and_tokens(rows) -> None:
+    """If it failed, entities could not be found again in the text or among the words."""
+    for row in rows:
+        assert len(row["tokens"]) == len(row["tags"])
+        for entity in row["entities"]:
+            words = slice(entity["first_word"], entity["last_word"] + 1)
+            assert row["text"][entity["start"] : entity["end"]] == entity["word"]
+            assert "".join(row["tokens"][words]) == entity["word"].replace(" ", "")
+            inside = ["I"] * (len(row["tags"][words]) - 1)
+            assert row["tags"][words] == [f"{part}-{entity['entity_group']}" for part in ["B", *inside]]
+
+
+def test_a_data_set_with_pictures(folder, tmp_path) -> None:
+    """If it failed, data sets of the Hub could not be annotated, or without their pictures."""
+    images = [[{"bytes": encoded(picture), "path": None} for picture in pictures] for pictures in PICTURES]
+    columns = {"id": range(len(TEXTS)), "body": TEXTS, "images": images, "tags": TEXTS}
+    pictured = datasets.Dataset.from_dict(columns).cast_column("images", datasets.List(datasets.Image()))
+    for name in ("train", "test"):
+        pictured.to_parquet(folder / f"data/{name}-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match=r"--split: expected one of train, test, found None"):
+        run(folder, tmp_path / "out", source="data")
+    run(folder, tmp_path / "out", source="data", split="test", columns={"text": "body"})
+    parts = small_parts(**SYSTEMS["mlmner"])
+    for row, text, pictures in zip(rows_in(tmp_path / "out", tmp_path), TEXTS, PICTURES, strict=True):
+        assert row["text"] == text
+        assert_same([row["entities"]], [by_hand(parts, text, pictures)])
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+@pytest.mark.parametrize("tasks", [1, 3, 10])
+def test_any_number_of_tasks_leaves_the_same(tmp_path, form, tasks) -> None:
+    """If it failed, results would depend on how many tasks there were, or on the form of the files; columns
+    of the first file are all empty or null here, and ten tasks have less than a row each.
+    """
+    lines = ["{", "{", *(json.dumps({"id": row, "text": f"Paris {row}"}) for row in range(6))]
+    (tmp_path / "posts.jsonl").write_text("\n".join(lines))
+    outcome = annotated(tmp_path / "posts.jsonl", tmp_path / "out", tasks=tasks, form=form)
+    assert (outcome.rows, outcome.done, outcome.errors, outcome.flaws) == (8, 8, 2, [])
+    rows = rows_in(tmp_path / "out", tmp_path)
+    assert [row["row"] for row in rows] == list(range(8))
+    assert [row["text"] for row in rows] == [None] * 2 + [f"Paris {row}" for row in range(6)]
+    assert rows[2] == {
+        "row": 2,
+        "id": "0",
+        "text": "Paris 0",
+        "tokens": ["Paris", "0"],
+        "tags": ["B-X", "O"],
+        "entities": [],
+        "error": None,
+    }
+
+
+@pytest.fixture()
+def source(tmp_path) -> Path:
+    return write_posts(tmp_path / "posts.jsonl", 23)
+
+
+@pytest.fixture()
+def whole(source, tmp_path) -> list[dict[str, Any]]:
+    """What a run that nothing disturbs leaves."""
+    annotated(source, tmp_path / "whole")
+    return rows_in(tmp_path / "whole", tmp_path)
+
+
+def test_machines_share_the_tasks(source, tmp_path, whole) -> None:
+    """If it failed, a second machine would do the tasks of the first, or none."""
+    first = annotated(source, tmp_path / "out", local_tasks=2)
+    assert (first.done, first.status) == (12, 1)
+    assert [flaw.partition(";")[0] for flaw in first.flaws] == [
+        f"annotated-0000{rank}-of-00004.parquet is missing" for rank in (2, 3)
+    ]
+    assert annotated(source, tmp_path / "out", first=2, local_tasks=2).flaws == []
+    assert rows_in(tmp_path / "out", tmp_path) == whole
+
+
+def test_what_is_done_is_not_done_again(source, tmp_path, whole) -> None:
+    """If it failed, a job that is started again would cost its time again; a file that was removed since is
+    written again, and what a killed process had begun is no row.
+    """
+    out = tmp_path / "whole"
+    names = [f"annotated-0000{rank}-of-00004.parquet" for rank in range(4)]
+    (out / names[2]).unlink()
+    (out / f"{names[2]}.123.partial").write_bytes(b"PAR1")
+    before = {name: (out / name).stat().st_mtime_ns for name in names if name != names[2]}
+    assert rows_in(out, tmp_path / "between") == whole[:12] + whole[18:]
+    assert annotated(source, out).flaws == []
+    assert {name: (out / name).stat().st_mtime_ns for name in before} == before
+    assert rows_in(out, tmp_path / "after") == whole
+    assert sorted(path.name for path in out.iterdir()) == [ABOUT, "README.md", *names]
+
+
+def test_a_task_that_fails_does_not_stop_the_others(source, tmp_path, whole, capsys) -> None:
+    """If it failed, one batch that does not fit in memory would leave all later tasks undone, or be taken for
+    done.
+    """
+    out = tmp_path / "out"
+    outcome = annotated(source, out, fails_at="Paris in row 7")
+    assert outcome.done == 17 and len(outcome.flaws) == 1
+    assert outcome.flaws[0].startswith("annotated-00001-of-00004.parquet is missing; annotate again, and see")
+    assert "task 1 failed: RuntimeError: out of memory" in capsys.readouterr().err
+    assert annotated(source, out).flaws == []
+    assert rows_in(out, tmp_path) == whole
+
+
+def test_verify_tells_what_is_wrong(source, tmp_path, whole) -> None:
+    """If it failed, a script would take what is missing, damaged or doubled for done."""
+    out = tmp_path / "whole"
+    names = [f"annotated-0000{rank}-of-00004.parquet" for rank in range(4)]
+    (out / names[0]).write_bytes((out / names[0]).read_bytes()[:-9])
+    (out / names[1]).write_bytes((out / names[2]).read_bytes())
+    (out / names[3]).unlink()
+    (out / "annotated-00009-of-00010.parquet").write_bytes((out / names[2]).read_bytes())
+    outcome = verify(out)
+    assert (outcome.rows, outcome.done, outcome.status) == (23, 6, 1)
+    said = [
+        f"{names[0]} is damaged (",
+        f"{names[1]} is damaged (row 12 in the place of row 6); remove it, and annotate again",
+        f"{names[3]} is missing; annotate again",
+        "annotated-00009-of-00010.parquet is no file of this annotation",
+    ]
+    for flaw, beginning in zip(outcome.flaws, said, strict=True):
+        assert flaw.startswith(beginning)
+    with pytest.raises(ValueError, match="expected the folder of an annotation, found none"):
+        verify(tmp_path)
+
+
+def test_another_model_input_or_number_of_tasks_is_refused(source, tmp_path, whole) -> None:
+    """If it failed, a folder would hold rows of two models, or of two inputs."""
+    out = tmp_path / "whole"
+    other = write_posts(tmp_path / "other.jsonl", 23, word="Rome")
+    for given, options, said in (
+        (source, {"sha256": "other"}, "model: expected capitals, found other"),
+        (
+            source,
+            {"threshold": 0.5},
+            r"threshold: expected 0.0, found 0.5\. Go on with what .* was begun with",
+        ),
+        (source, {"dtype": "bfloat16"}, "dtype: expected torch.float32, found torch.bfloat16"),
+        (source, {"tasks": 5}, "tasks: expected 4, found 5"),
+        (source, {"form": "jsonl"}, "form: expected parquet, found jsonl"),
+        (source, {"columns": {"text": "id"}}, "columns: expected {}, found {'text': 'id'}"),
+        (other, {}, "input: expected [0-9a-f]{64}, found [0-9a-f]{64}"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            annotated(given, out, **options)
+    (tmp_path / "copy").mkdir()
+    copy = write_posts(tmp_path / "copy/posts.jsonl", 23)
+    assert annotated(copy, out).flaws == [], "machines have their own copies of the input"
+    (out / ABOUT / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run.json: expected the record of an annotation, found it damaged"):
+        annotated(source, out)
+
+
+def test_a_folder_with_something_else_is_refused_untouched(source, tmp_path) -> None:
+    """If it failed, the files of an annotation would lie among someone's other files."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/README.md").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"expected a new or an empty folder, or .*, found README.md"):
+        annotated(source, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["README.md"]
+
+
+def test_tasks_that_are_none_are_refused(folder, tmp_path) -> None:
+    """If it failed, a machine would do nothing, and say that all is well."""
+    with pytest.raises(ValueError, match=r"Local tasks go beyond the total tasks .* = 4 > 3 = tasks"):
+        run(folder, tmp_path / "out", local_tasks=3, local_rank_offset=1)
