@@ -113,9 +113,7 @@ def train(recipe: Recipe) -> RunMetrics:
         try:
             save_hub_folder(model, processor, folder=output / MODEL, metrics=metrics)
         except ValueError as error:
-            raise RunError(
-                f"{output / MODEL}: expected settings that a card can be made of; {error}"
-            ) from error
+            raise RunError(f"{output / MODEL}: expected settings that make a card; {error}") from error
         finally:  # a card that cannot be made costs no other result
             write_results(output, metrics, test, gold=gold_tags(test, corpus.labels), predicted=predicted)
         end_run(output)

@@ -79,7 +79,7 @@ SYSTEMS: dict[str, tuple[dict[str, Any], int]] = {
     "2M-NER": (TWO_M_NER | {"checkpoint_steps": 4}, 5),
     "trained tower": ({"vision_towers": [TRAINED_TOWER], "checkpoint_steps": 3}, 6),
 }
-DEFAULT = "accumulation"
+DEFAULT = "languages, no pictures"
 
 
 @pytest.mark.parametrize(

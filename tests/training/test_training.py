@@ -227,7 +227,7 @@ def test_card_that_cannot_be_made_costs_no_result(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train_accelerate, "save_hub_folder", refuse)
     write_corpus(tmp_path)
-    message = f"{tmp_path}/output/model: expected settings that a card can be made of; no such licence"
+    message = f"{tmp_path}/output/model: expected settings that make a card; no such licence"
     with pytest.raises(RunError, match=message):
         train_accelerate.train(small_recipe(tmp_path, epochs=1))
     output = tmp_path / "output"
