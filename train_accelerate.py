@@ -20,17 +20,12 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from dataset_scripts.formats.reader import CorpusError
+from modeling_mmner.evaluation import scores
 from modeling_mmner.evaluation.metrics import RunMetrics
-from modeling_mmner.evaluation.scores import (
-    Predictor,
-    context_scores,
-    evaluate_rows,
-    gold_tags,
-    picture_scores,
-    raw_text_score,
-)
-from modeling_mmner.evaluation.span_f1.span_f1 import SpanF1
+from modeling_mmner.evaluation.scores import Predictor, gold_tags
+from modeling_mmner.evaluation.span_f1.span_f1 import tag_score
 from modeling_mmner.hub.push import save_hub_folder
+from modeling_mmner.training import run_folder
 from modeling_mmner.training.assembly import build_model, build_processor
 from modeling_mmner.training.centres import centres_due, refresh_centres
 from modeling_mmner.training.checkpoints import Checkpoints, check_space
@@ -40,15 +35,7 @@ from modeling_mmner.training.features import feature_folder, run_features
 from modeling_mmner.training.optimisation import compile_layers, optimizer_and_scheduler, train_batches
 from modeling_mmner.training.processes import keep_quiet, run_accelerator, started_processes
 from modeling_mmner.training.progress import Progress
-from modeling_mmner.training.run_folder import (
-    MODEL,
-    RunError,
-    begin_run,
-    check_run,
-    end_run,
-    run_metrics,
-    write_results,
-)
+from modeling_mmner.training.run_folder import RunError
 from modeling_mmner.training.runner import report_runs, run_each, runs_of
 from modeling_mmner.training.sampling import ids_of_batch, training_loader
 from modeling_mmner.training.stopping import Stopped, StopSignals, command_to_go_on, stop_at_once
@@ -73,7 +60,7 @@ def train(recipe: Recipe) -> RunMetrics:
         Stopped: by SIGTERM or Ctrl-C.
     """
     settings, output, progress = recipe.training, Path(recipe.training.output_dir), Progress()
-    check_run(recipe)
+    run_folder.check_run(recipe)
     accelerator = run_accelerator(settings)
     set_seed(settings.seed)
     corpus, processor, model = build(recipe, accelerator)
@@ -83,7 +70,7 @@ def train(recipe: Recipe) -> RunMetrics:
     }
     check_space(output, model, kept=settings.checkpoints_kept)
     if accelerator.is_main_process:
-        begin_run(output)
+        run_folder.begin_run(output)
     accelerator.print(f"{recipe.name}: {sizes['parameters']:,} parameters; {corpus.summary().describe()}")
     kept = run_features(recipe, processor, model, accelerator)
     with accelerator.local_main_process_first():
@@ -98,25 +85,29 @@ def train(recipe: Recipe) -> RunMetrics:
 
     test = corpus.splits["test"]
     predicted = predictor.tags(test)
-    scores = score_splits(recipe, corpus, predictor, predicted)
-    metrics = run_metrics(
+    found = score_splits(recipe, corpus, predictor, predicted)
+    metrics = run_folder.run_metrics(
         recipe.with_settings(mixed_precision=accelerator.mixed_precision),
         corpus,
         progress,
         model=sizes,
         processes=accelerator.num_processes,
         timing={"training_seconds": training_seconds, "total_seconds": progress.elapsed},
-        splits=scores,
+        splits=found,
     )
     if accelerator.is_main_process:
         kept.put_encoders_back()
         try:
-            save_hub_folder(model, processor, folder=output / MODEL, metrics=metrics)
+            save_hub_folder(model, processor, folder=output / run_folder.MODEL, metrics=metrics)
         except ValueError as error:
-            raise RunError(f"{output / MODEL}: expected settings that make a card; {error}") from error
+            raise RunError(
+                f"{output / run_folder.MODEL}: expected settings that make a card; {error}"
+            ) from error
         finally:  # a card that cannot be made costs no other result
-            write_results(output, metrics, test, gold=gold_tags(test, corpus.labels), predicted=predicted)
-        end_run(output)
+            run_folder.write_results(
+                output, metrics, test, gold=gold_tags(test, corpus.labels), predicted=predicted
+            )
+        run_folder.end_run(output)
         checkpoints.remove()
     for tracker in accelerator.trackers:
         tracker.finish()  # `end_training` would end the processes' group as well, which the next run needs
@@ -201,8 +192,8 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
 def validate(rows: LaidOutRows, predictor: Predictor, checkpoints: Checkpoints) -> None:
     """Score the validation split, and keep the epoch's weights if they are the best so far."""
     progress, epoch, accelerator = checkpoints.progress, checkpoints.progress.epoch, predictor.accelerator
-    tags = {"predictions": predictor.tags(rows), "references": gold_tags(rows, predictor.processor.labels)}
-    lenient, strict = (SpanF1().compute(**tags, mode=mode)["f1"] for mode in ("lenient", "strict"))
+    gold, predicted = gold_tags(rows, predictor.processor.labels), predictor.tags(rows)
+    lenient, strict = (tag_score(gold, predicted, strict=strict)["f1"] for strict in (False, True))
     results = progress.mean_losses() | {"validation_f1": lenient, "validation_strict_f1": strict}
     accelerator.log(results, step=epoch)
     accelerator.print(f"epoch {epoch}: loss {results['loss']:.3f}, validation F1 {100 * lenient:.1f}")
@@ -227,13 +218,13 @@ def score_splits(
     pictures and contexts are worth there.
     """
     validation, test = corpus.splits["validation"], corpus.splits["test"]
-    pictures = picture_scores(predictor, test, predicted, seed=recipe.training.seed)
-    contexts = context_scores(predictor, test, predicted, seed=recipe.training.seed)
+    pictures = scores.picture_scores(predictor, test, predicted, seed=recipe.training.seed)
+    contexts = scores.context_scores(predictor, test, predicted, seed=recipe.training.seed)
     return {
-        "validation": evaluate_rows(predictor.tags(validation), validation, corpus.labels),
-        "test": evaluate_rows(predicted, test, corpus.labels)
+        "validation": scores.evaluate_rows(predictor.tags(validation), validation, corpus.labels),
+        "test": scores.evaluate_rows(predicted, test, corpus.labels)
         | {
-            "raw_text": raw_text_score(predictor, test),
+            "raw_text": scores.raw_text_score(predictor, test),
             "picture": pictures["scores"],
             "context": contexts["scores"],
             "p_values": {"picture": pictures["p_values"], "context": contexts["p_values"]},

@@ -201,11 +201,6 @@ def test_named_checkpoint_is_that_of_one_run(recipe, tmp_path):
 def test_patience_ends_training_and_keeps_the_best_epoch(corpus, tmp_path, monkeypatch):
     """If it failed, epochs would be spent for nothing, or the last weights be taken for the best ones."""
     scores = iter([score for score in (0.2, 0.5, 0.5, 0.4, 0.9) for _ in ("lenient", "strict")])
-
-    class Fixed:
-        def compute(self, **_: Any) -> dict[str, float]:
-            return {"f1": next(scores)}
-
     saved: list[dict[str, torch.Tensor]] = []
     keep_best = Checkpoints.keep_best
 
@@ -213,7 +208,7 @@ def test_patience_ends_training_and_keeps_the_best_epoch(corpus, tmp_path, monke
         saved.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
         keep_best(self)
 
-    monkeypatch.setattr(train_accelerate, "SpanF1", Fixed)
+    monkeypatch.setattr(train_accelerate, "tag_score", lambda *_, **__: {"f1": next(scores)})
     monkeypatch.setattr(Checkpoints, "keep_best", keep_and_see)
     recipe = recipe_in(corpus, output_dir=str(tmp_path / "output"), epochs=9, patience=2, checkpoint_steps=0)
     metrics = train_accelerate.train(recipe)
