@@ -117,17 +117,13 @@ class CorpusSummary:
 
     def describe(self) -> str:
         """In a line: name, version and the posts of each split, with how many of them have a picture."""
-        splits = (
-            f"{count:,} {split} posts ({self.pictures[split].present:,} with a"
-            f" picture{self._contexts(split)})"
-            for split, count in self.posts.items()
-        )
+        splits = []
+        for split, count in self.posts.items():
+            having = f"{self.pictures[split].present:,} with a picture"
+            if contexts := self.contexts.get(split):
+                having += f", {contexts.present:,} with a context, of which {contexts.cut:,} are cut"
+            splits.append(f"{count:,} {split} posts ({having})")
         return f"corpus {self.name} {self.version_name}: {', '.join(splits)}"
-
-    def _contexts(self, split: str) -> str:
-        if (counts := self.contexts.get(split)) is None:
-            return ""
-        return f", {counts.present:,} with a context, of which {counts.cut:,} are cut"
 
 
 @dataclass
@@ -182,16 +178,13 @@ class RunMetrics:
     @classmethod
     def from_file(cls, path: str | Path) -> "RunMetrics":
         """The metrics of a metrics.json. Raises ValueError where it is none."""
+        wanted = f"{path}: expected the metrics.json of a training run, found"
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(
-                f"{path}: expected the metrics.json of a training run, found no JSON ({error})"
-            ) from error
+            raise ValueError(f"{wanted} no JSON ({error})") from error
         if not isinstance(content, dict):
-            raise ValueError(
-                f"{path}: expected the metrics.json of a training run, found a {type(content).__name__}"
-            )
+            raise ValueError(f"{wanted} a {type(content).__name__}")
         return cls.from_dict(content)
 
     def to_dict(self) -> dict[str, Any]:
@@ -210,15 +203,13 @@ def _read(hint: Any, value: Any, place: str) -> Any:
             raise ValueError(f"metrics: expected {place!r} to be an object, found {value!r:.80}")
         hints, found = get_type_hints(hint), {}
         for item in fields(hint):
+            own = f"{place}.{item.name}".lstrip(".")
             if item.name in value:
-                found[item.name] = _read(
-                    hints[item.name], value[item.name], f"{place}.{item.name}".lstrip(".")
-                )
+                found[item.name] = _read(hints[item.name], value[item.name], own)
             elif item.default is MISSING and item.default_factory is MISSING:
                 raise ValueError(
-                    f"metrics: expected {f'{place}.{item.name}'.lstrip('.')!r}, found none;"
-                    f" {place or 'the top level'} has {sorted(value)}. Make the card from the metrics.json of"
-                    " a finished training run of this version of mmner"
+                    f"metrics: expected {own!r}, found none; {place or 'the top level'} has {sorted(value)}."
+                    " Make the card from the metrics.json of a finished training run of this version of mmner"
                 )
         return hint(**found)  # type: ignore[operator]
     if get_origin(hint) is dict and is_dataclass(kind := get_args(hint)[1]) and isinstance(value, dict):

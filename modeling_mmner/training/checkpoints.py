@@ -13,8 +13,8 @@ travels as JSON, and the states are compared.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -25,24 +25,21 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, load
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..escaping import one_line
 from ..files import staged_folder, write_whole
 from ..model.modeling_mmner import MMNERForTokenClassification
 from .corpus import TrainingCorpus
+from .features import OFF
 from .progress import Progress
 from .recipes import PACE, PLACES, Recipe, differences, flat_settings
-from .features import OFF
-from .run_folder import RunError
-from .steps import trained_names, trained_state
+from .run_folder import CHECKPOINTS, RunError
 
 AUTO, NEVER = "auto", "never"
 MANIFEST, PROGRESS, WEIGHTS = "checkpoint.json", "progress.json", "model.safetensors"
-_CANNOT_WRITE = (
-    OSError,
-    RuntimeError,
-    SafetensorError,
-)  # PyTorch's writer raises RuntimeError where the disk is full
+_CANNOT_WRITE = (OSError, RuntimeError, SafetensorError)  # RuntimeError: PyTorch's writer, on a full disk
+_CANNOT_READ = (*_CANNOT_WRITE, UnpicklingError, ValueError, LookupError, TypeError)
 
 
 def run_settings(recipe: Recipe, corpus: TrainingCorpus, accelerator: Accelerator) -> dict[str, Any]:
@@ -59,51 +56,80 @@ def run_settings(recipe: Recipe, corpus: TrainingCorpus, accelerator: Accelerato
     return json.loads(json.dumps(settings))
 
 
+def trained_state(model: MMNERForTokenClassification) -> dict[str, Tensor]:
+    """The weights and buffers by name, without those of frozen picture encoders, which stay as they are."""
+    frozen = tuple(
+        f"vision_towers.{number}.backbone."
+        for number, tower in enumerate(model.vision_towers)
+        if tower.frozen
+    )
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(frozen)}
+
+
+def check_space(output: Path, model: MMNERForTokenClassification, *, kept: int) -> None:
+    """Check that the disk has room for all that a run writes.
+
+    Args:
+        kept: how many checkpoints stay; there is one more while the next is written.
+
+    Raises:
+        RunError: the disk has not enough room.
+    """
+    trained = sum(tensor.nbytes for tensor in trained_state(model).values())
+    # AdamW keeps two numbers in float32 of each.
+    moments = sum(8 * parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    checkpoint = trained + moments
+    needed = (kept + 1) * checkpoint + 2 * trained + 4 * model.num_parameters()
+    there = sum(path.stat().st_size for path in (output / CHECKPOINTS).rglob("*") if path.is_file())
+    free = shutil.disk_usage(output).free + there  # those of a run that goes on are replaced
+    if free < needed:
+        raise RunError(
+            f"--output_dir {output!s:.300}: expected {needed / 1e6:,.1f} MB of free disk ({kept + 1}"
+            f" checkpoints of {checkpoint / 1e6:,.1f} MB, the best epoch's weights and the model), found"
+            f" {free / 1e6:,.1f} MB; make room, keep fewer (--checkpoints_kept 1), or name a folder on"
+            " another disk"
+        )
+
+
 class Checkpoints:
     """Writes a run's checkpoints, keeps the last ones, and brings the run to where one of them is.
 
     Args:
-        folder: of the checkpoints.
+        recipe: of the run, whose output folder gets the checkpoints.
+        corpus: of the run.
         accelerator: that has prepared all that is trained.
         model: the bare model.
         progress: of the run; `resume` changes it.
-        settings: see `run_settings`.
-        kept: how many checkpoints stay.
     """
 
     def __init__(
         self,
-        folder: Path,
+        recipe: Recipe,
+        corpus: TrainingCorpus,
         *,
         accelerator: Accelerator,
         model: MMNERForTokenClassification,
         progress: Progress,
-        settings: Mapping[str, Any],
-        kept: int,
     ) -> None:
-        self.folder, self.accelerator, self.model, self.progress = folder, accelerator, model, progress
-        self.settings, self.kept = settings, kept
+        self.folder = Path(recipe.training.output_dir) / CHECKPOINTS
+        self.kept = recipe.training.checkpoints_kept
+        self.accelerator, self.model, self.progress = accelerator, model, progress
+        self.settings = run_settings(recipe, corpus, accelerator)
         self._best: dict[str, str] = {}  # the file of the best epoch's weights and its hash
-        self.is_sharded = bool(accelerator.is_fsdp2)  # no process has the whole of what a checkpoint holds
         accelerator.register_save_state_pre_hook(self._save_own)
         accelerator.register_load_state_pre_hook(self._load_own)
 
     # Writing
 
-    def save(self) -> Path | None:
-        """Write a checkpoint of the run as it is, and remove those that are not kept; returns its folder,
-        None with FSDP2.
+    def save(self) -> Path:
+        """Write a checkpoint of the run as it is, and remove those that are not kept; returns its folder.
 
         Raises:
             RunError: it cannot be written.
         """
-        if self.is_sharded:
-            return None
         target = self.folder / f"epoch-{self.progress.epoch:04d}-step-{self.progress.steps:08d}"
-        try:
+        with self._refusals(target):
             self._write(target)
-        except _CANNOT_WRITE as error:
-            raise self._not_written(target, error) from error
         if self.accelerator.is_main_process:
             self._prune(target)
         return target
@@ -117,11 +143,9 @@ class Checkpoints:
         if not self.accelerator.is_main_process:
             return
         path = self._best_path()
-        try:
+        with self._refusals(path):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, partial(save_file, trained_state(self.model)))
-        except _CANNOT_WRITE as error:
-            raise self._not_written(path, error) from error
+            write_whole(path, partial(save_file, self._weights()))
         self._best = {path.name: _sha256(path)}
 
     def remove(self) -> None:
@@ -138,7 +162,8 @@ class Checkpoints:
             self.accelerator.save_state(str(staged))
             self.accelerator.wait_for_everyone()  # each writes its own random states
             if is_main:
-                manifest = {"settings": self.settings, "best": self._best, "files": _hashes(staged)}
+                files = {path.name: _sha256(path) for path in sorted(staged.iterdir())}
+                manifest = {"settings": self.settings, "best": self._best, "files": files}
                 (staged / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         self.accelerator.wait_for_everyone()
 
@@ -148,27 +173,35 @@ class Checkpoints:
         """
         weights.clear()
         if self.accelerator.is_main_process:
-            save_file(trained_state(self.model), Path(folder) / WEIGHTS)
+            save_file(self._weights(), Path(folder) / WEIGHTS)
             (Path(folder) / PROGRESS).write_text(json.dumps(self.progress.state_dict()), encoding="utf-8")
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of the weights that training changes, as safetensors wants them."""
+        state = trained_state(self.model)
+        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
 
     def _prune(self, newest: Path) -> None:
         """Remove what is not kept, and what is later than the newest: it is of a run that was given up."""
         there = self._all()
         kept = [path for path in there if path.name <= newest.name][-self.kept :]
-        for path in (path for path in there if path not in kept):
+        for path in set(there) - set(kept):
             shutil.rmtree(path, ignore_errors=True)
-        needed = {
-            name for path in kept for name in (_manifest(path) or {"best": {}})["best"]
-        } | self._best.keys()
+        needed = {*self._best, *(name for path in kept for name in (_manifest(path) or {}).get("best", {}))}
         for path in self.folder.glob("best-*.safetensors"):
             if path.name not in needed:
                 path.unlink()
 
-    def _not_written(self, path: Path, error: Exception) -> RunError:
-        return RunError(
-            f"{path}: expected to write it, found {one_line(error):.300}; make room, or see who may write"
-            f" there; {self.describe_last()}"
-        )
+    @contextmanager
+    def _refusals(self, path: Path) -> Iterator[None]:
+        """Tell of what cannot be written with the checkpoint that is left."""
+        try:
+            yield
+        except _CANNOT_WRITE as error:
+            raise RunError(
+                f"{path}: expected to write it, found {one_line(error):.300}; make room, or see who may write"
+                f" there; {self.describe_last()}"
+            ) from error
 
     def describe_last(self) -> str:
         """In words, which checkpoint the run can go on from."""
@@ -185,28 +218,21 @@ class Checkpoints:
                 checkpoint's folder.
 
         Raises:
-            RunError: it is another run's, none is whole, one holds more than tensors and plain values, or the
-                model is sharded.
+            RunError: it is another run's, none is whole, or one holds more than tensors and plain values.
         """
-        if self.is_sharded and how not in (AUTO, NEVER):
-            raise RunError(
-                f"--resume {how:.300}: expected auto or never with FSDP2, which writes no checkpoints; train"
-                " with DDP"
-            )
-        found: list[Any] = [None]
+        found: Path | RunError | None = None
         if self.accelerator.is_main_process:
             try:
-                found = [self._find(how)]
+                found = self._find(how)
             except RunError as error:
-                found = [error]
-        broadcast_object_list(found)  # so that no process waits for one that has given up
-        if isinstance(found[0], RunError):
-            raise found[0]
-        if found[0] is not None:
-            self._load(found[0])
-            self.accelerator.print(
-                f"going on from {found[0]}: epoch {self.progress.epoch}, {self.progress.batches} batches done"
-            )
+                found = error
+        (found,) = broadcast_object_list([found])  # so that no process waits for one that has given up
+        if isinstance(found, RunError):
+            raise found
+        if found is not None:
+            self._load(found)
+            done = f"epoch {self.progress.epoch}, {self.progress.batches} batches done"
+            self.accelerator.print(f"going on from {found}: {done}")
 
     def load_best(self) -> None:
         """Give the model the weights of the best epoch."""
@@ -215,16 +241,13 @@ class Checkpoints:
 
     def _find(self, how: str) -> Path | None:
         """The checkpoint to go on from, with the best epoch's weights beside it in this run's folder."""
-        for path in (
-            *self.folder.glob(".*"),
-            *self.folder.glob("*.partial"),
-        ):  # what a killed run was writing
+        half_written = (*self.folder.glob(".*"), *self.folder.glob("*.partial"))  # by a killed run
+        for path in half_written:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if how == NEVER:
             shutil.rmtree(self.folder, ignore_errors=True)
             return None
-        found = self._newest() if how == AUTO else self._named(Path(how))
-        if found is None:
+        if (found := self._whole(how)) is None:
             return None
         manifest = _manifest(found)
         assert manifest is not None
@@ -240,30 +263,21 @@ class Checkpoints:
             write_whole(self.folder / name, partial(shutil.copyfile, found.parent / name))
         return found
 
-    def _newest(self) -> Path | None:
-        """The newest checkpoint that is whole."""
+    def _whole(self, how: str) -> Path | None:
+        """The checkpoint that is named, or the newest one that is whole; None where there is none at all."""
         problems = []
-        for path in reversed(self._all()):
+        for path in reversed(self._all()) if how == AUTO else [Path(how)]:
             if (problem := _problem(path)) is None:
                 return path
             problems.append(f"{path}: {problem}")
-            print(f"{problems[-1]}; passed over for the one before")
-        if problems:
-            raise RunError(
-                f"{self.folder}: expected a whole checkpoint to go on from, found none:"
-                f" {'; '.join(problems)}. Name one from elsewhere by --resume PATH, or begin anew with"
-                " --resume never"
-            )
-        return None
-
-    def _named(self, path: Path) -> Path:
-        """A checkpoint by its path."""
-        if (problem := _problem(path)) is not None:
-            raise RunError(
-                f"--resume {path!s:.300}: expected auto, never, or the folder of a whole checkpoint;"
-                f" {problem}"
-            )
-        return path
+            if how == AUTO:
+                print(f"{problems[-1]}; passed over for the one before")
+        if not problems:
+            return None
+        raise RunError(
+            f"--resume {how:.300}: expected a whole checkpoint to go on from, found none:"
+            f" {'; '.join(problems)}. Name one by --resume PATH, or begin anew with --resume never"
+        )
 
     def _load(self, path: Path) -> None:
         try:
@@ -272,15 +286,7 @@ class Checkpoints:
             self.accelerator.load_state(str(path))
         except RunError:
             raise
-        except (
-            UnpicklingError,
-            RuntimeError,
-            SafetensorError,
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-        ) as error:
+        except _CANNOT_READ as error:
             raise RunError(
                 f"{path}: expected tensors and plain values that fit this run, found what cannot be read as"
                 f" such ({type(error).__name__}); nothing of it was run. Name another one by --resume PATH,"
@@ -303,7 +309,7 @@ class Checkpoints:
     def _take(self, path: Path) -> None:
         """Give the model the weights of a file."""
         state = load_file(path)
-        if different := state.keys() ^ trained_names(self.model):
+        if different := state.keys() ^ trained_state(self.model).keys():
             raise RunError(
                 f"{path}: expected the weights that training changes, found a difference in"
                 f" {sorted(different)!s:.300}"
@@ -322,12 +328,10 @@ def _problem(path: Path) -> str | None:
     """Why a checkpoint is not whole; None where it is."""
     if (manifest := _manifest(path)) is None:
         return f"expected {MANIFEST} with the SHA-256 of its files, found none that can be read"
+    if unknown := sorted({file.name for file in path.iterdir()} - {MANIFEST, *manifest["files"]}):
+        return f"expected the files that {MANIFEST} names, found {unknown!s:.200} too"
     expected = {path / name: digest for name, digest in manifest["files"].items()}
     expected |= {path.parent / name: digest for name, digest in manifest["best"].items()}
-    if unknown := sorted(
-        file.name for file in path.iterdir() if file not in expected and file.name != MANIFEST
-    ):
-        return f"expected the files that {MANIFEST} names, found {unknown!s:.200} too"
     for file, digest in expected.items():
         found = _sha256(file) if file.is_file() else "no file"
         if found != digest:
@@ -339,18 +343,11 @@ def _manifest(path: Path) -> dict[str, Any] | None:
     """What a checkpoint says of itself; None where that cannot be read."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        names = [*manifest["files"], *manifest["best"]]
-        digests = [*manifest["files"].values(), *manifest["best"].values()]
-        plain = all(Path(name).name == name for name in names) and all(
-            isinstance(digest, str) for digest in digests
-        )
+        named = [*manifest["files"].items(), *manifest["best"].items()]
+        plain = all(Path(name).name == name and isinstance(digest, str) for name, digest in named)
         return manifest if plain and isinstance(manifest["settings"], dict) else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {path.name: _sha256(path) for path in sorted(folder.iterdir())}
 
 
 def _sha256(path: Path) -> str:

@@ -2,20 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import combinations
-from typing import Any, NamedTuple
+from importlib import resources
+from typing import Any
 
+from ..files import read_yaml
 from .recipes import TOWER_FLAGS, Recipe, load_recipe
-
-
-class Reported(NamedTuple):
-    """What a paper reports of a system on the test split: precision, recall and F1 in percent; None where it
-    has only F1.
-    """
-
-    precision: float | None
-    recall: float | None
-    f1: float
 
 
 @dataclass(frozen=True)
@@ -25,13 +16,14 @@ class Row:
     Attributes:
         name: as the paper has it.
         recipe: the recipe of its system.
-        reported: the paper's figures, where it has any.
+        reported: the paper's precision, recall and F1 on the test split in percent, None where it has only
+            F1; empty where it has no figures.
         settings: of the recipe, for this row alone.
     """
 
     name: str
     recipe: str
-    reported: Reported | None = None
+    reported: tuple[float | None, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -43,40 +35,15 @@ class PaperTable:
     rows: tuple[Row, ...]
 
 
-_MLMNER = "Li et al. 2022 (MLMNER)"
-_LANGUAGES = ("en", "fr", "de", "es")
-TABLES: dict[str, PaperTable] = {
-    "table3": PaperTable(
-        f"{_MLMNER}, table 3, Twitter-2017",
-        (
-            Row("BiLSTM-CRF", "bilstm-crf", Reported(79.42, 73.43, 76.31)),
-            Row("CNN-BiLSTM-CRF", "cnn-bilstm-crf", Reported(80.00, 78.76, 79.37)),
-            Row("HBiLSTM-CRF", "hbilstm-crf", Reported(82.69, 78.16, 80.37)),
-            Row("BERT-CRF", "bert-crf", Reported(83.32, 83.57, 83.44)),
-            Row("GVATT-HBiLSTM-CRF", "gvatt-hbilstm-crf", Reported(83.41, 80.38, 81.87)),
-            Row("AdaCAN-CNN-BiLSTM-CRF", "adacan-cnn-bilstm-crf", Reported(84.16, 80.24, 82.15)),
-            Row("UMT-BERT-CRF", "umt-bert-crf", Reported(85.28, 85.34, 85.31)),
-            Row("MLMNER", "mlmner", Reported(85.46, 85.71, 85.59)),
-        ),
-    ),
-    "table4": PaperTable(
-        f"{_MLMNER}, table 4, Twitter-2017",
-        (
-            Row("without both", "mlmner-without-both", Reported(None, None, 83.71)),
-            Row("without contrastive fusion", "mlmner-without-contrastive", Reported(None, None, 84.57)),
-            Row("without entity clustering", "mlmner-without-clustering", Reported(None, None, 84.91)),
-            Row("MLMNER", "mlmner", Reported(85.46, 85.71, 85.59)),
-        ),
-    ),
-    "languages": PaperTable(
-        "Wang et al. 2024 (2M-NER): each language, each pair, and all four",
-        tuple(
-            Row("+".join(languages), "2m-ner", settings={"languages": list(languages)})
-            for size in (1, 2, 4)
-            for languages in combinations(_LANGUAGES, size)
-        ),
-    ),
-}
+def _read_tables() -> dict[str, PaperTable]:
+    text = resources.files(__package__).joinpath("paper_tables.yaml").read_text(encoding="utf-8")
+    return {
+        name: PaperTable(table["source"], tuple(Row(**row) for row in table["rows"]))
+        for name, table in read_yaml(text).items()
+    }
+
+
+TABLES = _read_tables()
 
 # What only some rows can take, and the others pass over.
 _OF_ENCODERS = frozenset(
@@ -97,15 +64,15 @@ def row_recipe(row: Row, settings: Mapping[str, Any], *, encoders: str | None = 
         ValueError, TypeError: as `load_recipe`.
     """
     own = load_recipe(row.recipe)
+    has_encoder = own.model.text_tower.has_encoder
     given = dict(settings)
     if encoders is not None:
         donor = load_recipe(encoders).to_settings()["model"]
-        given = {
-            key: donor[key] for key in ("text_encoder", "text_config", "vision_towers") if key in donor
-        } | given
-        if own.model.text_tower.has_encoder:
+        shared = donor.keys() & {"text_encoder", "text_config", "vision_towers"}
+        given = {key: donor[key] for key in shared} | given
+        if has_encoder:
             given.setdefault("vocabulary_size", donor["vocabulary_size"])
-    missing = _OF_WORDS if own.model.text_tower.has_encoder else _OF_ENCODERS
+    missing = _OF_WORDS if has_encoder else _OF_ENCODERS
     missing |= frozenset() if own.model.towers else _OF_TOWERS
     given = {key: value for key, value in given.items() if key not in missing}
     return load_recipe(row.recipe, given | dict(row.settings))

@@ -1,23 +1,55 @@
 """The processes that train together."""
 
 import os
+import sys
+import warnings
 from datetime import timedelta
+from io import StringIO
 from typing import Any
 
+import datasets
 import torch
-from accelerate import PartialState
+import transformers
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, DistributedType
 from torch import distributed
+
+from .optimisation import resolve_precision
+from .recipes import TrainingSettings
+from .run_folder import RunError
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for another one: it may have a large corpus to build. One that dies ends the run at
 once.
 """
+_REFUSED = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor or context parallelism",
+}
+"""What Accelerate's launcher says of ways to share out one model, which would not train this one rightly."""
 
 
 def started_processes() -> PartialState:
-    """Those that were started, this one among them; the first call lets them meet."""
-    # Without being told of the CPU, Accelerate would take each process there for one by itself.
-    return PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE, **_meeting_place())
+    """Those that were started, this one among them; the first call lets them meet.
+
+    Raises:
+        RunError: they were started to share out the model itself, as by FSDP.
+    """
+    found = [name for key, name in _REFUSED.items() if os.environ.get(key, "").lower() in ("1", "true")]
+    if not found:
+        # Without being told of the CPU, Accelerate would take each process there for one by itself.
+        no_accelerator = not torch.accelerator.is_available()
+        state = PartialState(cpu=no_accelerator, timeout=PATIENCE, **_meeting_place())
+        kind = state.distributed_type
+        if kind == DistributedType.NO or kind.startswith("MULTI_"):
+            return state
+        found = [kind.value]
+    raise RunError(
+        f"processes: expected each to have the whole model (DDP), found {' and '.join(found)}; start them by"
+        " torchrun, or by accelerate launch with distributed_type: MULTI_GPU or MULTI_CPU"
+    )
 
 
 def _meeting_place() -> dict[str, Any]:
@@ -30,8 +62,33 @@ def _meeting_place() -> dict[str, Any]:
     if attempt == "0" or distributed.is_initialized():
         return {}
     store, rank, world_size = next(distributed.rendezvous("env://", timeout=PATIENCE))
-    return {
-        "store": distributed.PrefixStore(f"attempt {attempt}", store),
-        "rank": rank,
-        "world_size": world_size,
-    }
+    place = distributed.PrefixStore(f"attempt {attempt}", store)
+    return {"store": place, "rank": rank, "world_size": world_size}
+
+
+def run_accelerator(settings: TrainingSettings) -> Accelerator:
+    """The Accelerator of a run, which logs to TensorBoard.
+
+    Raises:
+        RunError: as `started_processes`.
+    """
+    started_processes()  # before Accelerate looks for them its own way
+    accelerator = Accelerator(
+        mixed_precision=resolve_precision(settings.mixed_precision),
+        gradient_accumulation_steps=settings.accumulation,
+        log_with="tensorboard",
+        project_dir=settings.output_dir,
+        dataloader_config=DataLoaderConfiguration(even_batches=False),  # no post twice
+        # A batch without pictures gives a trained picture encoder no gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    accelerator.init_trackers("tensorboard")
+    return accelerator
+
+
+def keep_quiet() -> None:
+    """Leave it to the main process to print, to warn and to show how far it is."""
+    sys.stdout = StringIO()
+    warnings.simplefilter("ignore")
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()

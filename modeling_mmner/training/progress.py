@@ -1,8 +1,11 @@
 """How far a training run has come."""
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from tqdm.auto import tqdm
 
 
 @dataclass
@@ -48,6 +51,27 @@ class Progress:
         """
         stale = bool(self.history) and self.epoch - 1 - self.best["epoch"] >= patience > 0
         return self.epoch > epochs or stale
+
+    def is_due(self, every: int) -> bool:
+        """Whether so many steps (0: any number) were made since that was so the last time."""
+        return every > 0 and self.steps % every == 0
+
+    def shown(
+        self, steps: Iterable[dict[str, float]], *, batches: int, epochs: int, visible: bool
+    ) -> Iterator[dict[str, float]]:
+        """Count batches whose losses come by name, and show each task's in a bar.
+
+        Args:
+            steps: those batches of this epoch that are not done.
+            batches: of an epoch.
+        """
+        name = f"epoch {self.epoch}/{epochs}"
+        with tqdm(steps, name, batches, initial=self.batches, disable=not visible) as bar:
+            for losses in bar:
+                self.add(losses)
+                shown = {name.removeprefix("loss_"): f"{loss:.2f}" for name, loss in losses.items()}
+                bar.set_postfix(shown, refresh=False)
+                yield losses
 
     def add(self, losses: dict[str, float]) -> None:
         """Count a batch and its losses."""

@@ -1,15 +1,26 @@
-"""The output folder of a training run: what will be written there, whether it can be, and whether the run is
-finished.
-"""
+"""The output folder of a training run: whether all can be written there, and whether the run is finished."""
 
 import json
-import shutil
+import platform
+from dataclasses import asdict
+from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..files import recover, write_text
+from datasets import Dataset
+
+from ..evaluation.metrics import RunMetrics
+from ..evaluation.reports import plot_confusion, plot_learning_curves
+from ..files import json_line, recover, write_text, write_whole
+from ..model.images_mmner import is_picture_column
+from .assembly import check_model
+from .corpus import TrainingCorpus
+from .progress import Progress
+from .recipes import Recipe
+from .terms import derived_licence, terms_of
 
 MODEL, METRICS, PREDICTIONS = "model", "metrics.json", "predictions.jsonl"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
@@ -17,17 +28,25 @@ CHECKPOINTS, STATUS = "checkpoints", "status.json"
 FOLDERS, FILES = (MODEL, CHECKPOINTS, "tensorboard"), (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS)
 
 
+PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
+
+
 class RunError(ValueError):
     """A run that cannot go on, or would fail after its training; the text says what to change."""
 
 
-def check_output(output: Path) -> None:
-    """Check that all results can be written.
+def check_run(recipe: Recipe) -> None:
+    """Check, before anything is read, that a recipe's parts fit and that its results can be written.
 
     Raises:
-        RunError: the folder cannot be made or written, something else has the name of a result, or plots
-            cannot be drawn.
+        RunError: the parts do not fit together, the output folder cannot be made or written, something else
+            has the name of a result, or plots cannot be drawn.
     """
+    try:
+        check_model(recipe)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"recipe {recipe.name:.80}: {error}") from error
+    output = Path(recipe.training.output_dir)
     place = f"--output_dir {output!s:.300}"
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -52,33 +71,6 @@ def check_output(output: Path) -> None:
         ) from error
 
 
-def check_space(output: Path, model: Any, *, trained_bytes: int, checkpoints: int) -> None:
-    """Check that the disk has room for all that a run writes.
-
-    Args:
-        model: with all its parameters.
-        trained_bytes: of the weights that training changes.
-        checkpoints: how many are kept; there is one more while the next is written.
-
-    Raises:
-        RunError: it has not.
-    """
-    moments = sum(
-        8 * parameter.numel() for parameter in model.parameters() if parameter.requires_grad
-    )  # two in float32
-    checkpoint = trained_bytes + moments
-    needed = (checkpoints + 1) * checkpoint + 2 * trained_bytes + 4 * model.num_parameters()
-    there = sum(path.stat().st_size for path in (output / CHECKPOINTS).rglob("*") if path.is_file())
-    free = shutil.disk_usage(output).free + there  # those of a run that goes on are replaced
-    if free < needed:
-        raise RunError(
-            f"--output_dir {output!s:.300}: expected {needed / 1e6:,.1f} MB of free disk ({checkpoints + 1}"
-            f" checkpoints of {checkpoint / 1e6:,.1f} MB, the best epoch's weights and the model), found"
-            f" {free / 1e6:,.1f} MB; make room, keep fewer (--checkpoints_kept 1), or name a folder on"
-            " another disk"
-        )
-
-
 def begin_run(output: Path) -> None:
     """Say that the run in an output folder is not finished, and clear away what killed ones have left half
     written.
@@ -86,30 +78,52 @@ def begin_run(output: Path) -> None:
     recover(output / MODEL)
     for path in (path for name in FILES for path in output.glob(f"{name}.*.partial")):
         path.unlink()
-    _write_status(output, finished=False)
+    write_text(output / STATUS, json.dumps({"finished": False}) + "\n")
 
 
 def end_run(output: Path) -> None:
     """Say that the run in an output folder is finished: all results are its own."""
-    _write_status(output, finished=True)
+    write_text(output / STATUS, json.dumps({"finished": True}) + "\n")
 
 
-def _write_status(output: Path, *, finished: bool) -> None:
-    write_text(output / STATUS, json.dumps({"finished": finished}) + "\n")
-
-
-def is_finished(output: Path) -> bool:
-    """Whether the run in an output folder has written all its results."""
-    return _status(output) is True
-
-
-def is_unfinished(output: Path) -> bool:
-    """Whether a run was begun in an output folder that has not written all its results."""
-    return _status(output) is False
-
-
-def _status(output: Path) -> bool | None:
+def is_finished(output: Path) -> bool | None:
+    """Whether the run in an output folder has written all its results; None where none was begun."""
     try:
         return json.loads((output / STATUS).read_text(encoding="utf-8"))["finished"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def run_metrics(recipe: Recipe, corpus: TrainingCorpus, progress: Progress, **found: Any) -> RunMetrics:
+    """What metrics.json holds: `found`, and where it comes from."""
+    terms = terms_of(recipe)
+    return RunMetrics.from_dict(
+        found
+        | {
+            "recipe": recipe.to_dict(),
+            "terms": terms,
+            "license": derived_licence(row["terms"] for row in terms),
+            "seed": recipe.training.seed,
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+            "corpus": asdict(corpus.summary()),
+            "history": progress.history,
+            "selected_epoch": progress.best["epoch"],
+        }
+    )
+
+
+def write_results(
+    output: Path, metrics: RunMetrics, rows: Dataset, *, gold: list[list[str]], predicted: list[list[str]]
+) -> None:
+    """Write metrics.json, predictions.jsonl (a line for each post of the test split) and the plots."""
+    write_text(output / METRICS, metrics.to_json())
+    left_out = [name for name in rows.features if name == "ner_tags" or is_picture_column(name)]
+    rows = rows.remove_columns(left_out)
+    lines = [
+        json_line(row | {"gold": right, "predicted": found})
+        for row, right, found in zip(rows, gold, predicted, strict=True)
+    ]
+    write_text(output / PREDICTIONS, "".join(f"{line}\n" for line in lines))
+    curves = partial(plot_learning_curves, metrics.history, selected_epoch=metrics.selected_epoch)
+    write_whole(output / CURVES, curves)
+    write_whole(output / CONFUSION, partial(plot_confusion, gold, predicted))

@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -68,6 +69,8 @@ def stop_at_once() -> None:
 
 def command_to_go_on(resume: str) -> str:
     """The command that goes on with this process's run, which was started with a setting of `resume`."""
-    processes = os.environ.get("WORLD_SIZE", "1")
+    processes, (program, *arguments) = os.environ.get("WORLD_SIZE", "1"), sys.argv
     launcher = ["python"] if processes == "1" else ["torchrun", "--nproc_per_node", processes]
-    return shlex.join([*launcher, *sys.argv, *([] if resume == AUTO else ["--resume", AUTO])])
+    is_script = Path(program).name == "train_accelerate.py"
+    start = [program] if is_script else ["-m", "modeling_mmner"]  # the command `mmner`
+    return shlex.join([*launcher, *start, *arguments, *([] if resume == AUTO else ["--resume", AUTO])])

@@ -4,6 +4,7 @@ plot.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -15,100 +16,108 @@ from ..evaluation.metrics import RunMetrics
 from ..evaluation.span_f1.confidence import paired_randomisation
 from ..evaluation.span_f1.spans import tag_counts
 from .paper_tables import PaperTable, Row
-from .reproduce import Run
+from .recipes import Recipe
+from .run_folder import PREDICTIONS
+from .runner import finished_run
 
+FIGURES = ("precision", "recall", "f1")
 MODES = ("true", "shuffled", "none")
 AMBIGUOUS = "ambiguous"
 """The source of the sample corpus's posts whose names only the picture can tell."""
+_HEADINGS = {"picture": "pictures", AMBIGUOUS: "pictures, ambiguous names", "context": "contexts"}
 
 
-def collect(table: PaperTable, runs: Sequence[Run], errors: Mapping[tuple[str, int], str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Run:
+    """A row of a table with a random seed, which its recipe has, as well as an output folder of its own."""
+
+    row: Row
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.name}, seed {self.seed}"
+
+    def predictions(self) -> tuple[list[list[str]], list[list[str]]]:
+        """The gold and the predicted tags of its test split."""
+        path = Path(self.recipe.training.output_dir) / PREDICTIONS
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [row["gold"] for row in rows], [row["predicted"] for row in rows]
+
+
+def collect(table: PaperTable, runs: Sequence[Run], errors: Mapping[str, str]) -> dict[str, Any]:
     """The results of a table.
 
     Args:
-        errors: by row and seed why a run is not there.
+        errors: by name why a run is not there.
 
     Returns:
         What results.json holds: ``source``, ``versions``, ``corpus`` and ``rows``; each row has its ``runs``
-            by seed, ``mean``
-        and ``deviation`` (over seeds, of a sample; None of one) of precision, recall and F1 in 0..1,
-        ``picture`` (mean F1 by what the posts were shown), ``ambiguous`` (the same over ambiguous names,
-        where the corpus has them), ``context`` (mean F1 by the contexts that the posts were shown, where the
-        system reads any), and ``p_value`` against the row above (None where the two have not the same posts
-        and seeds).
+        by seed, ``mean`` and ``deviation`` (over seeds, of a sample; None of one) of precision, recall and F1
+        in 0..1, ``picture`` (mean F1 by what the posts were shown), ``ambiguous`` (the same over ambiguous
+        names, where the corpus has them), ``context`` (mean F1 by the contexts that the posts were shown,
+        where the system reads any), and ``p_value`` against the row above (None where the two have not the
+        same posts and seeds).
     """
-    rows, above = [], None
-    some: RunMetrics | None = None
+    rows: list[dict[str, Any]] = []
+    above: dict[int, Run] = {}
+    metrics_of_any: RunMetrics | None = None
     for row in table.rows:
-        own = [run for run in runs if run.row == row]
-        found = {run.seed: metrics for run in own if (metrics := run.metrics()) is not None}
-        some = next(iter(found.values()), some)
-        there = {run.seed: run for run in own if run.seed in found}
-        rows.append(
-            _row(row, [run.seed for run in own], found, errors) | {"p_value": above and p_value(above, there)}
-        )
-        above = there or None
-    return {
-        "source": table.source,
-        "versions": some and some.versions,
-        "corpus": some and {name: getattr(some.corpus, name) for name in ("name", "version_name", "posts")},
-        "rows": rows,
-    }
+        there, scores = {}, []
+        for run in (run for run in runs if run.row == row):
+            metrics = finished_run(run.recipe)
+            if metrics is None:
+                scores.append({"seed": run.seed, "error": errors.get(run.name)})
+            else:
+                metrics_of_any, there[run.seed] = metrics, run
+                scores.append(_scores(run.seed, metrics))
+        reported = dict(zip(FIGURES, row.reported, strict=True)) if row.reported else None
+        named = {"name": row.name, "recipe": row.recipe, "reported": reported, "runs": scores}
+        rows.append(named | _over_seeds(scores) | {"p_value": p_value(above, there)})
+        above = there
+    known: dict[str, Any] = {"versions": None, "corpus": None}
+    if metrics_of_any is not None:
+        corpus = metrics_of_any.corpus
+        about = {"name": corpus.name, "version_name": corpus.version_name, "posts": corpus.posts}
+        known = {"versions": metrics_of_any.versions, "corpus": about}
+    return {"source": table.source} | known | {"rows": rows}
 
 
-def _row(
-    row: Row, seeds: Sequence[int], found: Mapping[int, RunMetrics], errors: Mapping[tuple[str, int], str]
-) -> dict[str, Any]:
-    runs: list[dict[str, Any]] = [
-        _run(seed, found[seed]) if seed in found else {"seed": seed, "error": errors.get((row.name, seed))}
-        for seed in seeds
-    ]
-    whole = [run for run in runs if "f1" in run]
-    names = ("precision", "recall", "f1")
-    return {
-        "name": row.name,
-        "recipe": row.recipe,
-        "reported": row.reported and row.reported._asdict(),
-        "runs": runs,
-        "mean": {name: mean(run[name] for run in whole) for name in names} if whole else None,
-        "deviation": {name: stdev(run[name] for run in whole) for name in names} if len(whole) > 1 else None,
-        **{kind: _means([run[kind] for run in whole]) for kind in ("picture", AMBIGUOUS, "context")},
-    }
-
-
-def _run(seed: int, metrics: RunMetrics) -> dict[str, Any]:
+def _scores(seed: int, metrics: RunMetrics) -> dict[str, Any]:
+    """What results.json says of one run."""
     test = metrics.splits.test
+    ambiguous = {mode: block.by_source.get(AMBIGUOUS) for mode, block in test.picture.items()}
     return {
         "seed": seed,
-        "precision": test.overall.precision,
-        "recall": test.overall.recall,
-        "f1": test.overall.f1,
+        **{figure: getattr(test.overall, figure) for figure in FIGURES},
         "validation_f1": metrics.splits.validation.overall.f1,
         "selected_epoch": metrics.selected_epoch,
         "minutes": metrics.timing.total_seconds / 60,
         "by_language": {name: score.f1 for name, score in test.by_language.items()},
         "picture": {mode: block.overall.f1 for mode, block in test.picture.items()},
         "context": {mode: block.overall.f1 for mode, block in test.context.items()},
-        AMBIGUOUS: {
-            mode: block.by_source[AMBIGUOUS].f1
-            for mode, block in test.picture.items()
-            if AMBIGUOUS in block.by_source
-        },
+        AMBIGUOUS: {mode: score.f1 for mode, score in ambiguous.items() if score is not None},
     }
 
 
-def _means(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean over runs of each mode that all of them have."""
-    return {
-        mode: mean(score[mode] for score in scores)
-        for mode in MODES
-        if scores and all(mode in score for score in scores)
-    }
+def _over_seeds(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means and deviations over the runs that are there; of pictures and contexts, in modes that all have."""
+    whole = [run for run in scores if "f1" in run]
+    found: dict[str, Any] = {"mean": None, "deviation": None}
+    if whole:
+        found["mean"] = {figure: mean(run[figure] for run in whole) for figure in FIGURES}
+    if len(whole) > 1:
+        found["deviation"] = {figure: stdev(run[figure] for run in whole) for figure in FIGURES}
+    for group in _HEADINGS:
+        common = [mode for mode in MODES if whole and all(mode in run[group] for run in whole)]
+        found[group] = {mode: mean(run[group][mode] for run in whole) for mode in common}
+    return found
 
 
 def p_value(above: Mapping[int, Run], below: Mapping[int, Run]) -> float | None:
     """That of the difference of two rows' F1, by paired approximate randomisation over the posts of the seeds
-    that both have.
+    that both have; None where there are none, or the posts differ.
     """
     counts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for seed in sorted(above.keys() & below.keys()):
@@ -121,76 +130,54 @@ def p_value(above: Mapping[int, Run], below: Mapping[int, Run]) -> float | None:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The table in Markdown, in percent, with a line for each row that failed and an explanation of the
-    columns.
+    """The table in Markdown, in percent, with an explanation of the columns and a line for each run that
+    failed.
     """
-    titles = {"picture": "pictures", AMBIGUOUS: "pictures, ambiguous names", "context": "contexts"}
-    shown = {
-        group
-        for row in results["rows"]
-        for group in titles
-        if row[group].keys() - ({"none"} if group == "picture" else ())
-    }
-    groups = [group for group in titles if group in shown]
+    rows = results["rows"]
+    # A system that reads no pictures has scores without them alone, which say nothing new.
+    groups = [group for group in _HEADINGS if any(row[group].keys() - {"none"} for row in rows)]
     headings = ["system", "paper P / R / F1", "P", "R", "F1", "p"]
-    headings += [f"{titles[group]}: true / shuffled / none" for group in groups]
-    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
-    lines += ["| " + " | ".join(_cells(row, groups)) + " |" for row in results["rows"]]
-    failed = [(row["name"], run) for row in results["rows"] for run in row["runs"] if run.get("error")]
-    notes = [
-        f"- {markdown_text(name)}, seed {run['seed']}: {markdown_text(run['error'])}" for name, run in failed
-    ]
-    return (
-        "\n".join([*lines, "", _legend(results), *(["", "Without a result:", "", *notes] if notes else [])])
-        + "\n"
-    )
+    headings += [f"{_HEADINGS[group]}: true / shuffled / none" for group in groups]
+    cells = [headings, ["---"] * len(headings), *(_cells(row, groups) for row in rows)]
+    lines = [f"| {' | '.join(row)} |" for row in cells] + ["", _legend(results)]
+    failed = [(row["name"], run) for row in rows for run in row["runs"] if run.get("error")]
+    if failed:
+        lines += ["", "Without a result:", ""]
+    for name, run in failed:
+        lines.append(f"- {markdown_text(name)}, seed {run['seed']}: {markdown_text(run['error'])}")
+    return "\n".join(lines) + "\n"
 
 
 def _cells(row: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
-    reported = row["reported"] and " / ".join(
-        "-" if value is None else f"{value:.2f}" for value in row["reported"].values()
-    )
-    scores = ["-"] * 3
+    def joined(values: Any, digits: int) -> str:
+        return " / ".join("-" if value is None else f"{value:.{digits}f}" for value in values)
+
+    reported = joined(row["reported"].values(), 2) if row["reported"] else "-"
+    scores = ["-"] * len(FIGURES)
     if row["mean"]:
-        spread = row["deviation"] or {}
-        scores = [
-            f"{100 * value:.1f}" + (f" ± {100 * spread[name]:.1f}" if spread else "")
-            for name, value in row["mean"].items()
-        ]
-    chance = (
-        "-" if row["p_value"] is None else "< 0.001" if row["p_value"] < 0.001 else f"{row['p_value']:.3f}"
-    )
-    modes = [
-        " / ".join(f"{100 * row[group][mode]:.1f}" if mode in row[group] else "-" for mode in MODES)
-        for group in groups
-    ]
-    return [markdown_text(row["name"]), reported or "-", *scores, chance, *modes]
+        scores = [f"{100 * row['mean'][figure]:.1f}" for figure in FIGURES]
+    if row["deviation"]:
+        spreads = (100 * row["deviation"][figure] for figure in FIGURES)
+        scores = [f"{score} ± {spread:.1f}" for score, spread in zip(scores, spreads, strict=True)]
+    p = row["p_value"]
+    chance = "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    percents = [[row[group].get(mode) and 100 * row[group][mode] for mode in MODES] for group in groups]
+    return [markdown_text(row["name"]), reported, *scores, chance, *(joined(modes, 1) for modes in percents)]
 
 
 def _legend(results: Mapping[str, Any]) -> str:
-    corpus = results["corpus"]
-    where = (
-        "no corpus"
-        if corpus is None
-        else f"{markdown_text(corpus['name'])} {markdown_text(corpus['version_name'])}"
-    )
-    counts = (
-        ""
-        if corpus is None
-        else f" ({', '.join(f'{count:,} {split}' for split, count in corpus['posts'].items())} posts)"
-    )
+    where = "no corpus"
+    if corpus := results["corpus"]:
+        posts = ", ".join(f"{count:,} {split}" for split, count in corpus["posts"].items())
+        where = f"{markdown_text(corpus['name'])} {markdown_text(corpus['version_name'])} ({posts} posts)"
     seeds = sorted({run["seed"] for row in results["rows"] for run in row["runs"]})
-    of_seeds = (
-        f"seed {seeds[0]}"
-        if len(seeds) == 1
-        else f"mean and deviation over the seeds {', '.join(map(str, seeds))}"
-    )
+    numbers = ", ".join(map(str, seeds))
+    over = f"seed {numbers}" if len(seeds) == 1 else f"mean and deviation over the seeds {numbers}"
     return (
-        f"Test split of {where}{counts}, in percent, {of_seeds}. Paper: what"
-        f" {markdown_text(results['source'])} reports; the two compare only where corpus, encoders and"
-        " pictures are the same. p: of the difference of F1 to the row above, paired approximate"
-        " randomisation over posts. True, shuffled, none: F1 with the posts' own pictures (or contexts),"
-        " with another post's, with none."
+        f"Test split of {where}, in percent, {over}. Paper: what {markdown_text(results['source'])} reports;"
+        " the two compare only where corpus, encoders and pictures are the same. p: of the difference of F1"
+        " to the row above, paired approximate randomisation over posts. True, shuffled, none: F1 with the"
+        " posts' own pictures (or contexts), with another post's, with none."
     )
 
 
@@ -205,10 +192,10 @@ def plot(results: Mapping[str, Any], path: str | Path) -> None:
         if row["reported"]:
             axes.plot(row["reported"]["f1"], height, "o", mfc="white", mec="#8a94a0")
         if row["mean"]:
-            spread = 100 * (row["deviation"] or {"f1": 0.0})["f1"]
+            spread = 100 * row["deviation"]["f1"] if row["deviation"] else 0.0
             axes.errorbar(100 * row["mean"]["f1"], height, xerr=spread, fmt="o", color="#1f2933", capsize=3)
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
-    where = "no corpus" if results["corpus"] is None else one_line(results["corpus"]["name"])
+    where = one_line(results["corpus"]["name"]) if results["corpus"] else "no corpus"
     axes.set_xlabel(f"test F1 on {where:.40}; hollow: {results['source']}", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)

@@ -9,11 +9,11 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..evaluation.span_f1.span_f1 import SpanF1
+from ..evaluation.span_f1.span_f1 import tag_score
 from ..model.labels_mmner import IGNORED
 from ..model.processing_mmner import MMNERProcessor
+from .centres import centres_due, refresh_centres
 from .collator import LaidOutRows
-from .steps import centres_due, refresh_centres
 
 
 def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -29,12 +29,11 @@ def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float
     """
 
     def compute_metrics(predictions: EvalPrediction) -> dict[str, float]:
-        tags = predictions.predictions[-1]
-        names = {
-            "predictions": [[labels[tag] for tag in row if tag != IGNORED] for row in tags],
-            "references": [[labels[tag] for tag in row if tag != IGNORED] for row in predictions.label_ids],
-        }
-        lenient, strict = (SpanF1().compute(**names, mode=mode) for mode in ("lenient", "strict"))
+        gold, found = (
+            [[labels[tag] for tag in row if tag != IGNORED] for row in tags]
+            for tags in (predictions.label_ids, predictions.predictions[-1])
+        )
+        lenient, strict = (tag_score(gold, found, strict=strict) for strict in (False, True))
         return {name: lenient[name] for name in ("precision", "recall", "f1")} | {"strict_f1": strict["f1"]}
 
     return compute_metrics

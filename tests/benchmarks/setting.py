@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from modeling_mmner.training.optimisation import resolve_precision
-from modeling_mmner.training.sampling import PostSampler
 
 from dataset_scripts.opening import open_corpus
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
@@ -19,7 +17,9 @@ from modeling_mmner.model.images_mmner import pictures_of
 from modeling_mmner.training.assembly import build_model, build_processor
 from modeling_mmner.training.collator import LaidOutRows
 from modeling_mmner.training.features import with_features
+from modeling_mmner.training.optimisation import resolve_precision
 from modeling_mmner.training.recipes import Recipe, load_recipe
+from modeling_mmner.training.sampling import PostSampler
 
 BERT_BASE = {"model_type": "bert", "vocab_size": 28996}  # bert-base-cased; all else is BertConfig's default
 PIECES = 3000

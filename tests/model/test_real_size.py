@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modeling_mmner import MMNERConfig, MMNERForTokenClassification
-from modeling_mmner.training.steps import parameter_groups
+from modeling_mmner.training.optimisation import parameter_groups
 
 VOCABULARY = 119547  # of bert-base-multilingual-cased
 

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import AutoModel, pipeline
 
 import train_accelerate
 from modeling_mmner import MMNERForTokenClassification
 from modeling_mmner.training.checkpoints import Checkpoints
 from modeling_mmner.training.recipes import Recipe
-from modeling_mmner.training.run_folder import RunError, is_finished, is_unfinished
+from modeling_mmner.training.run_folder import RunError, is_finished
 from tests.interrupted import (
     TRAINED_TOWER,
     TWO_M_NER,
+    Killed,
     assert_same_run,
     checkpoints_in,
     frozen_tower,
@@ -66,26 +67,24 @@ def recipe(died, tmp_path) -> Recipe:
 
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where a step is made."""
-    monkeypatch.setattr(
-        train_accelerate, "train_batches", lambda *args, **options: pytest.fail("a step was made")
-    )
+    monkeypatch.setattr(train_accelerate, "train_batches", lambda *_, **__: pytest.fail("a step was made"))
 
 
 # Going on equals never having stopped
 
 SYSTEMS: dict[str, tuple[dict[str, Any], int]] = {
-    "between epochs": ({"checkpoint_steps": 0, "epochs": 3}, 3),
     "accumulation": ({"accumulation": 4, "checkpoint_steps": 1}, 6),
-    "several languages, no pictures": (
-        {"language_temperature": 2.0, "use_images": False, "checkpoint_steps": 4},
-        5,
-    ),
+    "between epochs": ({"checkpoint_steps": 0, "epochs": 3}, 3),
+    "languages, no pictures": ({"language_temperature": 2.0, "use_images": False, "checkpoint_steps": 4}, 5),
     "2M-NER": (TWO_M_NER | {"checkpoint_steps": 4}, 5),
     "trained tower": ({"vision_towers": [TRAINED_TOWER], "checkpoint_steps": 3}, 6),
 }
+DEFAULT = "languages, no pictures"
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    "system", [name if name == DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS]
+)
 def test_run_that_dies_at_each_checkpoint_equals_one_that_does_not(corpus, tmp_path, system):
     """If it failed, a run that goes on would see other posts, draw other numbers, or forget what it had
     found.
@@ -99,6 +98,7 @@ def test_run_that_dies_at_each_checkpoint_equals_one_that_does_not(corpus, tmp_p
     assert_same_run(whole, dying)
 
 
+@pytest.mark.slow
 def test_frozen_encoder_that_is_not_there_is_in_no_checkpoint(corpus, tmp_path):
     """If it failed, checkpoints would hold weights that never change, or a run without its encoder could not
     go on.
@@ -109,15 +109,10 @@ def test_frozen_encoder_that_is_not_there_is_in_no_checkpoint(corpus, tmp_path):
     )
     train_accelerate.train(whole)
     train_killed(dying, saves=5)
-    files = [
-        checkpoints_in(dying)[-1] / "model.safetensors",
-        *Path(dying.training.output_dir).rglob("best-*.safetensors"),
-    ]
-    assert len(files) == 2
-    for path in files:
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-        assert not [name for name in names if "backbone" in name] and len(names) > 50
+    best = Path(dying.training.output_dir).rglob("best-*.safetensors")
+    names = [load_file(path).keys() for path in (checkpoints_in(dying)[-1] / "model.safetensors", *best)]
+    assert len(names) == 2 and names[0] == names[1] and len(names[0]) > 50
+    assert not [name for name in names[0] if "backbone" in name]
     train_accelerate.train(dying)
     assert_same_run(whole, dying)
     saved = MMNERForTokenClassification.from_pretrained(tmp_path / "dying" / "model")
@@ -154,14 +149,12 @@ def test_finished_run_is_run_anew(uninterrupted, tmp_path):
     """
     shutil.copytree(uninterrupted.training.output_dir, tmp_path / "again")
     again = uninterrupted.with_settings(output_dir=str(tmp_path / "again"))
-    output, results = (
-        Path(again.training.output_dir),
-        ("metrics.json", "model/model.safetensors", "predictions.jsonl"),
-    )
+    output = tmp_path / "again"
+    results = [output / name for name in ("metrics.json", "model/model.safetensors", "predictions.jsonl")]
     assert is_finished(output) and not (output / "checkpoints").exists()
-    before = [(output / name).read_bytes() for name in results]
+    before = [path.read_bytes() for path in results]
     train_killed(again, saves=1)
-    assert is_unfinished(output) and before == [(output / name).read_bytes() for name in results]
+    assert is_finished(output) is False and before == [path.read_bytes() for path in results]
     train_accelerate.train(again)
     assert is_finished(output) and (output / "metrics.json").read_bytes() != before[0]  # its times are others
     assert_same_run(uninterrupted, again)
@@ -170,40 +163,34 @@ def test_finished_run_is_run_anew(uninterrupted, tmp_path):
 def test_unfinished_run_loads_as_no_model(recipe):
     """If it failed, half a model would be used as a whole one."""
     output = Path(recipe.training.output_dir)
-    assert is_unfinished(output)
+    assert is_finished(output) is False
     for folder in (output, output / "model", checkpoints_in(recipe)[-1]):
         for load in (AutoModel.from_pretrained, lambda place: pipeline("multimodal-ner", model=place)):
             with pytest.raises((OSError, ValueError)):
                 load(str(folder))
 
 
-def test_never_begins_anew(recipe, uninterrupted, monkeypatch):
+def test_never_begins_anew(recipe, monkeypatch):
     """If it failed, nobody could be rid of a run that was begun."""
-    begun = []
-    monkeypatch.setattr(
-        train_accelerate,
-        "save",
-        lambda checkpoints, *args, **options: begun.append(checkpoints.progress.steps),
-    )
-    monkeypatch.setattr(Checkpoints, "load_best", lambda self: None)
-    train_accelerate.train(recipe.with_settings(resume="never"))
-    assert begun[0] == 1 and not checkpoints_in(recipe)
+
+    def save(checkpoints: Checkpoints, *_: Any, **__: Any) -> None:
+        assert checkpoints.progress.steps == 1 and not checkpoints_in(recipe)
+        raise Killed
+
+    monkeypatch.setattr(train_accelerate, "save", save)
+    with pytest.raises(Killed):
+        train_accelerate.train(recipe.with_settings(resume="never"))
 
 
 def test_last_checkpoints_are_kept_with_the_weights_that_they_need(corpus, tmp_path):
     """If it failed, checkpoints would fill the disk, or the best epoch's weights be gone when they are
     wanted.
     """
-    for kept, names in (
-        (1, ["0002-step-00000010"]),
-        (3, ["0002-step-00000006", "0002-step-00000008", "0002-step-00000010"]),
-    ):
-        recipe = recipe_in(corpus, output_dir=str(tmp_path / str(kept)), checkpoints_kept=kept)
-        train_killed(recipe, saves=6)
-        assert [path.name.removeprefix("epoch-") for path in checkpoints_in(recipe)] == names
-        assert sorted(path.name for path in checkpoints_in(recipe)[0].parent.glob("*.*")) == [
-            "best-epoch-0001.safetensors"
-        ]
+    recipe = recipe_in(corpus, output_dir=str(tmp_path), checkpoints_kept=3)
+    train_killed(recipe, saves=6)
+    names = [f"epoch-0002-step-{step:08d}" for step in (6, 8, 10)]
+    there = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert there == ["best-epoch-0001.safetensors", *names]
 
 
 # What does not fit is refused
@@ -231,31 +218,32 @@ def test_checkpoint_of_another_corpus_is_refused(recipe, corpus, tmp_path, monke
         text = path.read_text(encoding="utf-8")
         (tmp_path / "corpus" / path.name).write_text(text.replace("\tO\n", "\tB-LOC\n", 1), encoding="utf-8")
     moved = {"data_dir": str(tmp_path / "corpus"), "image_dir": str(tmp_path / "corpus" / "images")}
-    with pytest.raises(
-        RunError, match=r"differs in corpus \(expected '.*', found '.*'\)\. Give the settings"
-    ):
+    message = r"differs in corpus \(expected '.*', found '.*'\)\. Give the settings"
+    with pytest.raises(RunError, match=message):
         train_accelerate.train(recipe.with_settings(**moved))
 
 
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "optimizer.bin", "random_states_0.pkl", "progress.json", "checkpoint.json"]
 )
-def test_older_checkpoint_is_used_where_the_newest_is_corrupt(recipe, uninterrupted, capsys, name):
+def test_older_checkpoint_is_used_where_the_newest_is_corrupt(recipe, monkeypatch, capsys, name):
     """If it failed, one bad sector would cost the run, or its weights be nonsense."""
     older, newest = checkpoints_in(recipe)
     content = bytearray((newest / name).read_bytes())
     content[len(content) // 2] ^= 0xFF
     (newest / name).write_bytes(content)
-    train_accelerate.train(recipe)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(train_accelerate, "train_batches", stop)
+    with pytest.raises(Killed):
+        train_accelerate.train(recipe)
     said = capsys.readouterr().out
-    what = (
-        "checkpoint.json with the SHA-256 of its files"
-        if name == "checkpoint.json"
-        else f"{name} with SHA-256 "
-    )
+    is_manifest = name == "checkpoint.json"
+    what = "checkpoint.json with the SHA-256 of its files" if is_manifest else f"{name} with SHA-256 "
     assert f"{newest}: expected {what}" in said and "passed over for the one before" in said
     assert f"going on from {older}: epoch 2, 0 batches done" in said
-    assert_same_run(uninterrupted, recipe)
 
 
 def test_run_without_a_whole_checkpoint_does_not_begin_anew_unasked(recipe, monkeypatch):
@@ -263,22 +251,15 @@ def test_run_without_a_whole_checkpoint_does_not_begin_anew_unasked(recipe, monk
     no_training(monkeypatch)
     for path in checkpoints_in(recipe):
         (path / "optimizer.bin").unlink()
-    folder = Path(recipe.training.output_dir) / "checkpoints"
-    message = f"{folder}: expected a whole checkpoint to go on from, found none: "
-    with pytest.raises(
-        RunError,
-        match=rf"{message}.*optimizer\.bin with SHA-256 \w+, found no file; .*begin anew with --resume",
-    ):
+    message = r"--resume auto: expected a whole checkpoint .*, found none: .*optimizer\.bin with SHA-256"
+    with pytest.raises(RunError, match=rf"{message} \w+, found no file; .*begin anew with --resume"):
         train_accelerate.train(recipe)
 
 
 def test_path_that_is_no_checkpoint_is_refused(recipe, tmp_path, monkeypatch):
     """If it failed, a mistyped path would begin a new run."""
     no_training(monkeypatch)
-    message = (
-        rf"--resume {tmp_path}: expected auto, never, or the folder of a whole checkpoint; expected"
-        r" checkpoint\.json"
-    )
+    message = rf"--resume {tmp_path}: expected a whole .* found none: {tmp_path}: expected checkpoint\.json"
     with pytest.raises(RunError, match=message):
         train_accelerate.train(recipe.with_settings(resume=str(tmp_path)))
 
@@ -295,12 +276,7 @@ class Planted:
 
 @pytest.mark.parametrize(
     ("name", "form"),
-    [
-        ("optimizer.bin", "pickle"),
-        ("optimizer.bin", "torch"),
-        ("random_states_0.pkl", "torch"),
-        ("custom_checkpoint_0.pkl", "pickle"),
-    ],
+    [("optimizer.bin", "pickle"), ("random_states_0.pkl", "torch"), ("custom_checkpoint_0.pkl", "pickle")],
 )
 def test_planted_pickle_is_refused(recipe, tmp_path, monkeypatch, name, form):
     """If it failed, whoever hands on a checkpoint could run a program on the machine of whoever goes on from

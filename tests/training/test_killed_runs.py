@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from modeling_mmner.training.recipes import Recipe
+import train_accelerate
+from modeling_mmner.training.recipes import Recipe, load_recipe
 from modeling_mmner.training.run_folder import is_finished
 from tests.interrupted import TWO_M_NER, assert_same_run, checkpoints_in, recipe_in
 from tests.training.test_training import write_corpus
@@ -34,7 +35,26 @@ def started(
     del settings["name"]
     path.write_text(json.dumps(settings), encoding="utf-8")
     command = [sys.executable, "-u", *launcher, "train_accelerate.py", "--recipe", str(path)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as in the tests' process, for equal bits
+    return subprocess.Popen(
+        command, cwd=ROOT, env=one_thread, stdout=subprocess.PIPE, stderr=stderr, text=True
+    )
+
+
+def test_killed_script_goes_on(tmp_path):
+    """If it failed, a run on a machine that fails would find something else when it is started again."""
+    write_corpus(tmp_path)
+    whole, killed = (recipe_in(tmp_path, output_dir=str(tmp_path / name)) for name in ("whole", "killed"))
+    with started(killed) as process:
+        while not checkpoints_in(killed):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert is_finished(tmp_path / "killed") is False
+    settings = {"output_dir": str(tmp_path / "killed")}
+    train_accelerate.train(load_recipe(f"{tmp_path}/killed-recipe/tiny.yaml", settings))
+    train_accelerate.train(whole.with_settings(name="tiny"))
+    assert_same_run(whole, killed)
 
 
 def kill_at_random(recipe: Recipe, chance: random.Random) -> str | None:
@@ -57,11 +77,9 @@ def kill_at_random(recipe: Recipe, chance: random.Random) -> str | None:
         process.kill()
     if process.returncode != -signal.SIGKILL:
         return None
+    when = "waited for a checkpoint" if in_writing else "random"
     half = [path.name for path in folder.glob(".epoch-*")]
-    return (
-        f"{checkpoints_in(recipe)[-1].name}, {'waited for a checkpoint' if in_writing else 'random'}, half"
-        f" written: {half}"
-    )
+    return f"{checkpoints_in(recipe)[-1].name}, {when}, half written: {half}"
 
 
 @pytest.mark.slow

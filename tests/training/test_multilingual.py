@@ -3,6 +3,7 @@ transfer between them.
 """
 
 import json
+import re
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -18,11 +19,11 @@ from dataset_scripts.builders.built_corpus import build_dataset
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import open_corpus
 from dataset_scripts.slices import parse_slice
-from modeling_mmner.evaluation.reports import transfer_table
 from modeling_mmner.evaluation.span_f1.span_f1 import evaluate_tags
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import CorpusSettings
-from modeling_mmner.training.steps import PostSampler, draws_by_language
+from modeling_mmner.training.runner import report_runs, run_each, runs_of
+from modeling_mmner.training.sampling import PostSampler, draws_by_language
 from tests.shared_data import property_test
 from tests.small_corpora import write_posts
 from tests.training.test_training import small_recipe
@@ -47,16 +48,11 @@ SLICES = {"train": "val[:3]", "validation": "val[3:]", "test": "test[::2]"}
 
 
 @property_test
-@given(
-    st.integers(0, 12),
-    st.one_of(st.none(), st.integers(0, 15)),
-    st.one_of(st.none(), st.integers(0, 15)),
-    st.one_of(st.none(), st.integers(1, 5)),
-)
+@given(st.integers(0, 12), *([st.none() | st.integers(0, 15)] * 2), st.none() | st.integers(1, 5))
 def test_slices_take_what_python_takes(count, start, stop, step):
     """If it failed, another part of a split would be trained on than the one written down."""
-    written = "".join("" if number is None else str(number) for number in (start,))
-    text = f"val[{written}:{'' if stop is None else stop}{'' if step is None else f':{step}'}]"
+    first, last, *by = ("" if number is None else str(number) for number in (start, stop, step))
+    text = f"val[{':'.join([first, last, *filter(None, by)])}]"
     assert list(range(count))[parse_slice(text).posts] == list(range(count))[start:stop:step]
     assert parse_slice(text).name == "val"
 
@@ -83,17 +79,14 @@ def test_folders_of_languages_are_one_corpus(languages):
     assert corpus.version_name.endswith("+train=val[:3]+validation=val[3:]+test=test[::2]")
 
 
-def test_a_file_that_no_split_takes_is_asked_for(languages):
-    """If it failed, a corpus without a training file would be trained on something else."""
+def test_slices_that_do_not_fit_are_refused(languages):
+    """If it failed, a corpus without a training file, or with a mistyped split, would be trained on something
+    else.
+    """
     with pytest.raises(CorpusError, match=r"expected one train file out of train\.txt"):
         open_corpus("conll", data_dir=languages)
-
-
-def test_slice_of_an_unknown_split_is_refused(languages):
-    """If it failed, a mistyped split would leave the whole of it in place."""
-    with pytest.raises(
-        CorpusError, match="split_slices: expected some of train, validation, test; found dev"
-    ):
+    message = "split_slices: expected some of train, validation, test; found dev"
+    with pytest.raises(CorpusError, match=message):
         open_corpus("conll", data_dir=languages, split_slices=SLICES | {"dev": "val"})
 
 
@@ -105,9 +98,8 @@ def test_built_data_sets_are_sliced_as_files_are(tmp_path, monkeypatch):
     slices = {"train": "train[1:]", "test": "validation[:1]"}
     from_files = open_corpus("conll", data_dir=raw, split_slices=slices)
     built = open_corpus(str(tmp_path / "built"), split_slices=slices)
-    assert {split: rows["id"] for split, rows in built.splits.items()} == {
-        split: rows["id"] for split, rows in from_files.splits.items()
-    }
+    ids = [{split: rows["id"] for split, rows in one.splits.items()} for one in (built, from_files)]
+    assert ids[0] == ids[1]
     assert built.version == from_files.version
     assert built.version_name.endswith("+train=train[1:]+test=validation[:1]")
 
@@ -122,16 +114,11 @@ def test_draws_are_in_proportion(sizes, temperature):
     length.
     """
     draws = draws_by_language(Counter(sizes), temperature=temperature)
-    assert sum(draws.values()) == sum(sizes.values())
+    assert sum(draws.values()) == sum(sizes.values()) and (temperature != 1 or draws == sizes)
     weights = {language: size ** (1 / temperature) for language, size in sizes.items()}
     for language, drawn in draws.items():
         assert abs(drawn - sum(sizes.values()) * weights[language] / sum(weights.values())) <= 1
-
-
-def test_smallest_temperatures_do_not_overflow():
-    """If it failed, a temperature near 0, which asks for the largest language alone, would end in an
-    OverflowError.
-    """
+    # Near 0 the largest language alone is drawn, without an overflow.
     assert draws_by_language(Counter(en=400, fr=300), temperature=1e-3) == {"en": 700, "fr": 0}
 
 
@@ -152,9 +139,7 @@ def test_temperature_one_is_the_plain_order():
 
 
 def test_order_follows_from_seed_and_epoch():
-    """If it failed, another pass over the posts would change the order, and a run that goes on would not know
-    it any more.
-    """
+    """If it failed, another pass over the posts would change the order, which a resumed run must know."""
     for temperature in (1.0, 5.0):
         first, again = sampler(temperature), sampler(temperature)
         orders = []
@@ -190,42 +175,29 @@ def test_mean_over_languages_is_no_mean_over_posts():
 
 
 def test_training_and_test_may_have_other_languages(languages):
-    """If it failed, zero-shot transfer would be tested on the language that was trained on."""
-    recipe = CorpusSettings(
-        dataset="conll",
-        data_dir=str(languages),
-        split_slices=SLICES,
-        languages=["fr"],
-        test_languages=["en", "de"],
-    )
-    corpus = load_corpus(recipe)
+    """If it failed, zero-shot transfer would be tested on the language that was trained on, or a mistyped
+    language be left out without a word.
+    """
+    settings = {"dataset": "conll", "data_dir": str(languages), "split_slices": SLICES}
+    corpus = load_corpus(CorpusSettings(**settings, languages=["fr"], test_languages=["en", "de"]))
     found = {split: set(rows["language"]) for split, rows in corpus.splits.items()}
     assert found == {"train": {"fr"}, "validation": {"fr"}, "test": {"en", "de"}}
-
-
-def test_language_that_no_post_is_in_is_refused(languages):
-    """If it failed, a mistyped language beside right ones would silently be left out."""
-    recipe = CorpusSettings(
-        dataset="conll", data_dir=str(languages), split_slices=SLICES, languages=["fr", "it"]
-    )
     with pytest.raises(CorpusError, match="--languages: expected some of de, en, fr, found it too"):
-        load_corpus(recipe)
+        load_corpus(CorpusSettings(**settings, languages=["fr", "it"]))
 
 
 def test_test_posts_of_other_corpora_are_left_out(tmp_path, capsys):
     """If it failed, a model would have seen the test posts of the corpus that it is compared on."""
     raw = write_posts(tmp_path / "raw")
-    other = write_posts(
-        tmp_path / "other",
-        {"train": [("x", "a/O")], "valid": [("y", "a/O")], "test": [("2", "Jordan/O Henderson/O")]},
-    )
+    posts = {"train": [("x", "a/O")], "valid": [("y", "a/O")], "test": [("2", "Jordan/O Henderson/O")]}
+    other = write_posts(tmp_path / "other", posts)
     corpus = load_corpus(CorpusSettings(dataset="conll", data_dir=str(raw), exclude_test_of=[str(other)]))
     assert corpus.splits["train"]["id"] == ["1", "3"]
     assert corpus.overlap["left out, test of other"] == 1
     assert "of 3 training posts, 1 are test posts of" in capsys.readouterr().out
 
 
-def test_transfer_trains_on_each_language_and_tests_on_all(languages, tmp_path):
+def test_transfer_trains_on_each_language_and_tests_on_all(languages, tmp_path, capsys):
     """If it failed, the transfer table would show something else than its headings say."""
     settings = {
         "data_dir": str(languages),
@@ -235,23 +207,26 @@ def test_transfer_trains_on_each_language_and_tests_on_all(languages, tmp_path):
         "transfer": True,
     }
     recipe = small_recipe(tmp_path, **settings, epochs=1, vocabulary_size=60)
-    scores = train_accelerate.transfer(recipe)
     output = Path(recipe.training.output_dir)
-    assert json.loads((output / "transfer.json").read_text(encoding="utf-8")) == {
-        trained: {tested: asdict(score) for tested, score in row.items()} for trained, row in scores.items()
-    }
-    assert {trained: set(tested) for trained, tested in scores.items()} == {
-        "en": {"en", "fr"},
-        "fr": {"en", "fr"},
+    runs = run_each(runs_of(recipe), train=train_accelerate.train)
+    report_runs(recipe, runs)
+    scores = json.loads((output / "transfer.json").read_text(encoding="utf-8"))
+    assert scores == {
+        language: {name: asdict(score) for name, score in metrics.splits.test.by_language.items()}
+        for language, metrics in runs.items()
     }
     for language in ("en", "fr"):
-        metrics = json.loads((output / language / "metrics.json").read_text(encoding="utf-8"))
-        assert metrics["corpus"]["posts"] == {"train": 3, "validation": 2, "test": 4}
-        assert metrics["recipe"]["corpus"]["languages"] == [language]
-    assert [str(column.header) for column in transfer_table(scores).columns] == ["trained on", "en", "fr"]
+        assert set(scores[language]) == {"en", "fr"}
+        metrics = runs[language]
+        assert metrics.corpus.posts == {"train": 3, "validation": 2, "test": 4}
+        assert metrics.recipe["corpus"]["languages"] == [language]
+    assert re.search(r"trained on\W+en\W+fr", capsys.readouterr().out)
 
 
-def test_transfer_needs_two_languages(tmp_path):
-    """If it failed, a table of nothing would be printed after no training at all."""
+def test_transfer_that_cannot_be_is_refused(tmp_path):
+    """If it failed, a table of nothing would follow no training at all, or one of two wishes be dropped."""
     with pytest.raises(CorpusError, match=r"--transfer: expected two --languages or more, found \['en'\]"):
-        train_accelerate.transfer(small_recipe(tmp_path, transfer=True))
+        runs_of(small_recipe(tmp_path, transfer=True))
+    message = "recipe transfer: expected no compare_without_pictures beside it, .* found both"
+    with pytest.raises(ValueError, match=message):
+        small_recipe(tmp_path, transfer=True, compare_without_pictures=True)

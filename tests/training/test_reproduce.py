@@ -3,7 +3,8 @@ table says.
 """
 
 import json
-import shutil
+import os
+import signal
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
@@ -15,14 +16,16 @@ import torch
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from modeling_mmner.cli import main
+import train_accelerate
 from modeling_mmner.evaluation.metrics import RunMetrics
-from modeling_mmner.training import paper_tables, reproduce
+from modeling_mmner.training import runner
 from modeling_mmner.training.assembly import check_model
-from modeling_mmner.training.paper_tables import TABLES, PaperTable, Reported, Row, row_recipe
+from modeling_mmner.training.paper_tables import TABLES, PaperTable, Row, row_recipe
 from modeling_mmner.training.recipes import Recipe, load_recipe
-from modeling_mmner.training.reproduce import RowError, Run, make_runs, plan, preflight
-from modeling_mmner.training.table_report import collect, markdown, p_value, write_table
+from modeling_mmner.training.reproduce import plan, reproduce
+from modeling_mmner.training.run_folder import begin_run, end_run
+from modeling_mmner.training.runner import LOG, ProcessError, finished_run, run_apart
+from modeling_mmner.training.table_report import Run, collect, p_value, write_table
 from tests.small_metrics import make_metrics
 from tests.training.test_training import TEXT, write_corpus
 
@@ -35,27 +38,21 @@ ROWS = [(name, row) for name, table in TABLES.items() for row in table.rows]
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=[f"{name}-{row.name}" for name, row in ROWS])
 def test_each_row_is_a_model(name, row):
     """If it failed, a row would fail when its turn comes, after hours."""
+    encoders = "2m-ner-quickstart" if name == "languages" else "quickstart"
     check_model(row_recipe(row, {}))
-    check_model(
-        row_recipe(row, {"epochs": 2}, encoders="2m-ner-quickstart" if name == "languages" else "quickstart")
-    )
+    check_model(row_recipe(row, {"epochs": 2}, encoders=encoders))
 
 
 def test_rows_of_the_papers():
     """If it failed, a system of the papers' tables would be missing, or stand beside another one's figure."""
-    figures = {row.name: row.reported.f1 for row in TABLES["table3"].rows}
-    assert list(figures.values()) == [76.31, 79.37, 80.37, 83.44, 81.87, 82.15, 85.31, 85.59]
-    assert [row.reported.f1 for row in TABLES["table4"].rows] == [83.71, 84.57, 84.91, 85.59]
-    for row in [
-        row for table in ("table3", "table4") for row in TABLES[table].rows if row.reported.precision
-    ]:
-        precision, recall, f1 = row.reported
+    table3, table4, languages = (TABLES[name].rows for name in ("table3", "table4", "languages"))
+    assert [row.reported[2] for row in table3] == [76.31, 79.37, 80.37, 83.44, 81.87, 82.15, 85.31, 85.59]
+    assert [row.reported[2] for row in table4] == [83.71, 84.57, 84.91, 85.59]
+    for precision, recall, f1 in (row.reported for row in (*table3, *table4) if row.reported[0]):
         assert 2 * precision * recall / (precision + recall) == pytest.approx(f1, abs=0.011)
-    assert [row.settings["languages"] for row in TABLES["languages"].rows][4:6] == [
-        ["en", "fr"],
-        ["en", "de"],
-    ]
-    assert len(TABLES["languages"].rows) == 4 + 6 + 1
+    assert [row.settings["languages"] for row in languages][4:6] == [["en", "fr"], ["en", "de"]]
+    assert len({row.name for row in languages}) == 4 + 6 + 1
+    assert all(row.name.split("+") == row.settings["languages"] for row in languages)
 
 
 def test_settings_are_for_all_rows_that_have_the_part():
@@ -104,86 +101,92 @@ def test_encoders_of_another_recipe():
 # What is run
 
 
-def fake_train(recipe: Recipe, *, keep_model: bool, f1: float = 0.5) -> None:
+def fake_train(recipe: Recipe, f1: float = 0.5) -> RunMetrics:
     """Leave what a run leaves, without a training."""
     folder = Path(recipe.training.output_dir)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    begin_run(folder)
+    (folder / "model").mkdir(exist_ok=True)
     content = make_metrics() | {"recipe": recipe.to_dict(), "seed": recipe.training.seed}
     content["splits"]["test"]["overall"]["f1"] = f1
     (folder / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
-    rows = [
-        {"gold": ["B-PER", "O"], "predicted": ["B-PER" if index < 20 * f1 else "O", "O"]}
-        for index in range(20)
-    ]
-    (folder / "predictions.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
-    )
-
-
-def in_this_process(function: Any, *arguments: Any, jobs: int = 1, **options: Any) -> Any:
-    try:
-        return function(*arguments, **options)
-    except Exception as error:
-        raise RowError(f"{type(error).__name__}: {error}") from error
+    tags = [(["B-PER", "O"], ["B-PER" if index < 20 * f1 else "O", "O"]) for index in range(20)]
+    lines = [json.dumps({"gold": gold, "predicted": predicted}) + "\n" for gold, predicted in tags]
+    (folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+    end_run(folder)
+    return RunMetrics.from_dict(content)
 
 
 @pytest.fixture
 def trained(monkeypatch) -> list[tuple[str, int]]:
-    """The runs that were made, by recipe and seed; they are not really trained."""
+    """The runs that were made, by recipe and seed; they are not really trained, and in this process."""
     made: list[tuple[str, int]] = []
 
-    def train(recipe: Recipe, *, keep_model: bool) -> None:
+    def in_this_process(function: Any, recipe: Recipe, *, train: Any, jobs: int, **options: Any) -> float:
         made.append((recipe.name, recipe.training.seed))
         if recipe.name == "hbilstm-crf":
-            raise ValueError("no memory | left")
-        fake_train(recipe, keep_model=keep_model, f1=0.5 + 0.1 * recipe.training.seed)
+            raise ProcessError("ValueError: no memory | left")
+        return train(recipe, 0.5 + 0.1 * recipe.training.seed).splits.test.overall.f1
 
-    monkeypatch.setattr(reproduce, "train_run", train)
-    monkeypatch.setattr(reproduce, "in_own_process", in_this_process)
+    monkeypatch.setattr(runner, "in_own_process", in_this_process)
     return made
 
 
-def table4_runs(folder: Path, **settings: Any) -> list[Run]:
-    return plan("table4", {"epochs": 3} | settings, seeds=[1, 2], encoders=None, folder=folder)
+def recipes_of_table4(folder: Path, **settings: Any) -> dict[str, Recipe]:
+    runs = plan("table4", {"epochs": 3} | settings, seeds=[1, 2], encoders=None, folder=folder)
+    return {run.name: run.recipe for run in runs}
 
 
 def test_what_is_there_is_not_run_again(trained, tmp_path):
-    """If it failed, a table that was cut off would start from its first row."""
+    """If it failed, a table that was cut off would start from its first row, or take half a run for one."""
     said: list[str] = []
-    runs = table4_runs(tmp_path)
-    assert make_runs(runs[:3], said.append) == {}
-    partial = runs[3].folder.with_name(".seed-2.partial")
-    partial.mkdir(parents=True)
-    assert make_runs(runs, said.append) == {}
+    recipes = recipes_of_table4(tmp_path)
+    first = dict(list(recipes.items())[:3])
+    assert run_apart(first, train=fake_train, report=said.append) == {}
+    begin_run(Path(first["without contrastive fusion, seed 1"].training.output_dir))  # it was cut off
+    assert run_apart(recipes, train=fake_train, report=said.append) == {}
     wanted = ("mlmner-without-both", "mlmner-without-contrastive", "mlmner-without-clustering", "mlmner")
-    assert trained == list(product(wanted, (1, 2)))
-    assert (
-        said[3] == "without both, seed 1: there already" and "without both, seed 1: test F1 60.0" in said[0]
-    )
+    runs = list(product(wanted, (1, 2)))
+    assert trained == runs[:3] + runs[2:]
+    assert said[0].startswith("without both, seed 1: test F1 60.0")
+    assert said[3] == "without both, seed 1: there already"
 
 
 def test_jobs_run_at_the_same_time(monkeypatch, tmp_path):
     """If it failed, `--jobs` would leave cores idle, or run more at a time than was asked for."""
     both, running, most = Barrier(2, timeout=20), [], []
 
-    def train(recipe: Recipe, *, keep_model: bool) -> None:
+    def in_this_process(function: Any, recipe: Recipe, **options: Any) -> float:
         running.append(recipe)
         most.append(len(running))
         both.wait()
         running.remove(recipe)
-        fake_train(recipe, keep_model=keep_model)
+        return 0.5
 
-    monkeypatch.setattr(reproduce, "train_run", train)
-    monkeypatch.setattr(reproduce, "in_own_process", in_this_process)
+    monkeypatch.setattr(runner, "in_own_process", in_this_process)
     said: list[str] = []
-    assert make_runs(table4_runs(tmp_path), said.append, jobs=2) == {}
+    assert run_apart(recipes_of_table4(tmp_path), train=fake_train, report=said.append, jobs=2) == {}
     assert len(said) == 8 and max(most) == 2
 
 
-def test_jobs_share_the_threads():
-    """If it failed, each of two jobs would start as many threads as there are cores, and both would crawl."""
-    alone, shared, least = (reproduce.in_own_process(torch.get_num_threads, jobs=jobs) for jobs in (1, 2, 99))
+def killed(recipe: Recipe) -> RunMetrics:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+@pytest.mark.slow
+def test_run_in_its_own_process(tmp_path):
+    """If it failed, each of two jobs would take all cores, a killed run end the others, or what it prints be
+    lost.
+    """
+    alone, shared, least = (runner.in_own_process(torch.get_num_threads, jobs=jobs) for jobs in (1, 2, 99))
     assert (shared, least) == (max(1, alone // 2), 1)
+    recipe = load_recipe("quickstart", {"output_dir": str(tmp_path / "run")})
+    errors = run_apart({"one": recipe}, train=killed, report=print)
+    assert errors == {"one": "its process was ended, as by a lack of memory"}
+    assert run_apart({"one": recipe}, train=fake_train, report=print) == {}
+    assert finished_run(recipe) is not None and not (tmp_path / "run" / "model").exists()
+    assert (tmp_path / "run" / LOG).is_file()
 
 
 @pytest.mark.parametrize(
@@ -191,50 +194,40 @@ def test_jobs_share_the_threads():
 )
 def test_run_of_other_settings_is_not_taken_for_this_one(trained, tmp_path, settings):
     """If it failed, a table would mix rows of different budgets or corpora."""
-    make_runs(table4_runs(tmp_path), lambda line: None)
+    run_apart(recipes_of_table4(tmp_path), train=fake_train, report=print)
     (key,) = settings
-    with pytest.raises(
-        ValueError, match=rf"seed-1: expected a run with these settings, found another one's: {key} "
-    ):
-        make_runs(table4_runs(tmp_path, **settings), lambda line: None)
+    message = rf"seed-1: expected a run with these settings, found another one's: {key} "
+    with pytest.raises(ValueError, match=message):
+        run_apart(recipes_of_table4(tmp_path, **settings), train=fake_train, report=print)
+    assert len(trained) == 8
 
 
 def test_row_that_fails_says_why_and_the_others_go_on(trained, tmp_path):
     """If it failed, one row without memory would cost the whole table, or its reason be lost."""
-    runs = plan("table3", {}, seeds=[1], encoders=None, folder=tmp_path)
-    errors = make_runs(runs, lambda line: None)
-    assert errors == {("HBiLSTM-CRF", 1): "ValueError: no memory | left"}
-    results = collect(TABLES["table3"], runs, errors)
+    said: list[str] = []
+    options: dict[str, Any] = {"train": fake_train, "folder": tmp_path, "settings": {}, "report": said.append}
+    assert reproduce("table3", **options) == 1
+    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert [row["name"] for row in results["rows"] if row["mean"] is None] == ["HBiLSTM-CRF"]
-    assert r"- HBiLSTM-CRF, seed 1: ValueError: no memory \| left" in markdown(results)
-    make_runs(runs, lambda line: None)
+    assert r"- HBiLSTM-CRF, seed 1: ValueError: no memory \| left" in said[-2]
+    assert reproduce("table3", **options) == 1
     assert [recipe for recipe, _ in trained].count("hbilstm-crf") == 2 and len(trained) == 9
 
 
-def test_run_is_whole_or_not_there(monkeypatch, tmp_path):
-    """If it failed, a run that was cut off while its results were written would be taken for a whole one."""
-    run, *_ = table4_runs(tmp_path)
-
-    def cut_off(recipe: Recipe) -> None:
-        assert recipe.training.output_dir != run.recipe.training.output_dir
-        (Path(recipe.training.output_dir) / "metrics.json").write_text("{")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("train_accelerate.train", cut_off)
-    monkeypatch.setattr(reproduce.os, "dup2", lambda *streams: None)
-    with pytest.raises(KeyboardInterrupt):
-        reproduce.train_run(run.recipe, keep_model=False)
-    assert run.metrics() is None
-
-    def whole(recipe: Recipe) -> None:
-        shutil.rmtree(recipe.training.output_dir)
-        fake_train(recipe, keep_model=False)
-        (Path(recipe.training.output_dir) / "model").mkdir()
-
-    monkeypatch.setattr("train_accelerate.train", whole)
-    reproduce.train_run(run.recipe, keep_model=True)
-    assert isinstance(run.metrics(), RunMetrics) and (run.folder / "model").is_dir()
-    assert [path.name for path in run.folder.parent.iterdir()] == ["seed-1"]
+def test_dry_run_makes_nothing_and_names_what_cannot_run(trained, tmp_path):
+    """If it failed, one could not ask what will be trained, or learn only after hours that a row cannot."""
+    said: list[str] = []
+    options: dict[str, Any] = {
+        "train": fake_train,
+        "folder": tmp_path,
+        "dry_run": True,
+        "report": said.append,
+    }
+    assert reproduce("table4", settings={}, **options) == 0
+    assert said[0] == f"without both, seed 1: to be trained in {tmp_path}/without-both/seed-1"
+    assert reproduce("table3", settings={"word_vectors": str(tmp_path / "none.txt")}, **options) == 1
+    assert "BiLSTM-CRF, seed 1: cannot run; " in said[4] and "none.txt" in said[4]
+    assert trained == [] and list(tmp_path.iterdir()) == []
 
 
 # What the table says
@@ -242,16 +235,13 @@ def test_run_is_whole_or_not_there(monkeypatch, tmp_path):
 
 def results_of(folder: Path, f1: dict[tuple[int, int], float]) -> tuple[dict[str, Any], list[Run]]:
     """Results of two rows whose runs have these F1, by row and seed."""
-    table = PaperTable(
-        "A, table 1", (Row("one | two", "bert-crf", Reported(None, None, 80.0)), Row("other", "bilstm-crf"))
-    )
+    rows = (Row("one | two", "bert-crf", (None, None, 80.0)), Row("other", "bilstm-crf"))
     runs = []
     for (number, seed), score in f1.items():
-        row = table.rows[number]
-        recipe = row_recipe(row, {"seed": seed, "output_dir": str(folder / str(number) / str(seed))})
-        fake_train(recipe, keep_model=False, f1=score)
-        runs.append(Run(row, seed, recipe))
-    return collect(table, runs, {}), runs
+        place = {"seed": seed, "output_dir": str(folder / str(number) / str(seed))}
+        runs.append(Run(rows[number], seed, row_recipe(rows[number], place)))
+        fake_train(runs[-1].recipe, score)
+    return collect(PaperTable("A, table 1", rows), runs, {}), runs
 
 
 def test_means_deviations_and_pictures(tmp_path):
@@ -263,7 +253,7 @@ def test_means_deviations_and_pictures(tmp_path):
         "f1"
     ] == pytest.approx(stdev([0.5, 0.7]))
     assert second["deviation"] is None and second["runs"][0]["seed"] == 1
-    metrics = runs[2].metrics()
+    metrics = finished_run(runs[2].recipe)
     assert metrics is not None
     for mode, block in metrics.splits.test.picture.items():
         assert (
@@ -280,12 +270,8 @@ def test_p_value_is_that_of_the_common_seeds(tmp_path):
     assert p_value(above, below) == 1.0
     assert p_value(above, {2: below[3]}) < 0.01
     assert p_value({1: above[1]}, {3: below[3]}) is None
-    lines = (
-        (below[2].folder / "predictions.jsonl")
-        .read_text()
-        .replace('"B-PER", "O"], "predicted', '"B-LOC", "O"], "predicted')
-    )
-    (below[2].folder / "predictions.jsonl").write_text(lines)
+    path = Path(below[2].recipe.training.output_dir, "predictions.jsonl")
+    path.write_text(path.read_text().replace('{"gold": ["B-PER"', '{"gold": ["B-LOC"'))
     assert p_value(above, below) is None  # other posts
 
 
@@ -312,66 +298,32 @@ def test_written_table_is_a_table(tmp_path):
 # The command
 
 
-def test_seed_is_an_option_of_the_rows(capsys):
-    """If it failed, `--seed 3` would be given to all rows and then overwritten without a word."""
-    assert main(["reproduce", "table3", "--seed", "3", "--dry_run"]) == 2
-    assert "--seed: expected --seeds, the seeds of all rows" in capsys.readouterr().err
-
-
 @pytest.mark.slow
-def test_command_trains_times_and_goes_on(tmp_path, monkeypatch, capsys):
-    """If it failed, the command would not train in processes of their own, or run a finished row again."""
+def test_table_is_trained_and_gone_on_with(tmp_path, monkeypatch):
+    """If it failed, a table would not train in processes of its own, or run a finished row again."""
     rows = (Row("BiLSTM-CRF", "bilstm-crf"), Row("broken", "bert-crf"), Row("MLMNER", "mlmner"))
-    monkeypatch.setitem(paper_tables.TABLES, "table3", PaperTable("a table", rows))
+    monkeypatch.setitem(TABLES, "table3", PaperTable("a table", rows))
     write_corpus(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    towers = "[{backbone: resnet10t, pretrained: false, image_size: 64}]"
-    options = [
-        "--dataset",
-        "conll",
-        "--data_dir",
-        str(tmp_path),
-        "--image_dir",
-        str(tmp_path / "images"),
-        "--epochs",
-        "1",
-    ]
-    options += [
-        "--batch_size",
-        "8",
-        "--vision_towers",
-        towers,
-        "--text_encoder",
-        "none",
-        "--mixed_precision",
-        "no",
-    ]
-    command = ["reproduce", "table3", *options, "--output_dir", "out"]
-    assert main([*command, "--text_config", json.dumps(TEXT | {"hidden_size": 33})]) == 1
-    said = capsys.readouterr().out
-    assert "BiLSTM-CRF, seed 1: test F1" in said and "broken: cannot run; ValueError" in said
-    assert (tmp_path / "out" / "BiLSTM-CRF" / "seed-1" / reproduce.LOG).read_text(encoding="utf-8")
-    assert main([*command, "--text_config", json.dumps(TEXT)]) == 0
-    said = capsys.readouterr().out
-    assert "BiLSTM-CRF, seed 1: there already" in said and "MLMNER, seed 1: test F1" in said
-    assert not (tmp_path / "out" / "MLMNER" / "seed-1" / "model").exists()
-    assert main([*command, "--epochs", "2", "--text_config", json.dumps(TEXT)]) == 2
-    assert "found another one's: epochs (expected 2, found 1)" in capsys.readouterr().err
-
-
-def test_preflight_names_what_is_missing(monkeypatch, tmp_path):
-    """If it failed, a user would learn after the first rows that the weights of the last are not there."""
-
-    def step(recipe: Recipe) -> reproduce.Estimate:
-        if recipe.name == "mlmner":
-            raise OSError("no weights")
-        return reproduce.Estimate(1000, 0.5, 2**31, 90.0, {"train": 9, "test": 4}, {"train": 3, "test": 0})
-
-    monkeypatch.setattr(reproduce, "estimate", step)
-    monkeypatch.setattr(reproduce, "in_own_process", in_this_process)
+    tower = {"backbone": "resnet10t", "pretrained": False, "image_size": 64}
+    settings = {
+        "dataset": "conll",
+        "data_dir": str(tmp_path),
+        "image_dir": str(tmp_path / "images"),
+        "epochs": 1,
+        "batch_size": 8,
+        "vision_towers": [tower],
+        "text_encoder": None,
+        "text_config": TEXT | {"hidden_size": 33},
+        "mixed_precision": "no",
+    }
     said: list[str] = []
-    preflight(table4_runs(tmp_path), said.append)
-    step_line, pictures = said[0].split("; ")
-    assert step_line == "without both: 1,000 parameters, 0.50 s a step, 2.0 GiB, about 2 x 1.5 min"
-    assert pictures == "posts with a picture: train 3 of 9, test 0 of 4"
-    assert said[3:] == ["MLMNER: cannot run; OSError: no weights", "in all about 9 min for 6 of 8 runs"]
+    options: dict[str, Any] = {"folder": tmp_path / "out", "report": said.append}
+    assert reproduce("table3", train=train_accelerate.train, settings=settings, **options) == 1
+    assert "BiLSTM-CRF, seed 1: test F1" in said[0] and "broken, seed 1: failed; ValueError" in said[1]
+    assert (tmp_path / "out" / "BiLSTM-CRF" / "seed-1" / LOG).read_text(encoding="utf-8")
+    settings["text_config"] = TEXT
+    assert reproduce("table3", train=train_accelerate.train, settings=settings, **options) == 0
+    assert "BiLSTM-CRF, seed 1: there already" in said and (tmp_path / "out" / "results.png").is_file()
+    assert not (tmp_path / "out" / "MLMNER" / "seed-1" / "model").exists()
+    with pytest.raises(ValueError, match=r"found another one's: epochs \(expected 2, found 1\)"):
+        reproduce("table3", train=train_accelerate.train, settings=settings | {"epochs": 2}, **options)

@@ -22,14 +22,17 @@ import torch
 
 import train_accelerate
 from modeling_mmner import MMNERForTokenClassification
-from modeling_mmner.training import run_folder
+from modeling_mmner.evaluation.metrics import RunMetrics
+from modeling_mmner.training import checkpoints
 from modeling_mmner.training.checkpoints import Checkpoints
 from modeling_mmner.training.progress import Progress
 from modeling_mmner.training.recipes import Recipe
-from modeling_mmner.training.run_folder import RunError, is_unfinished
+from modeling_mmner.training.run_folder import FILES, FOLDERS, RunError, begin_run, is_finished
+from modeling_mmner.training.runner import run_each, runs_of
 from modeling_mmner.training.stopping import Stopped, command_to_go_on
 from tests.interrupted import assert_same_run, checkpoints_in, recipe_in, train_killed
 from tests.training.test_killed_runs import started
+from tests.training.test_reproduce import fake_train
 from tests.training.test_training import write_corpus
 
 
@@ -70,7 +73,9 @@ def after_batches(monkeypatch: pytest.MonkeyPatch, count: int, do: Any) -> None:
 # Signals
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_signal_is_heard_at_the_end_of_the_step(recipe, uninterrupted, monkeypatch, number, code):
     """If it failed, a machine that is taken back would cost all since the last checkpoint, or the run change
     by it.
@@ -110,9 +115,8 @@ def test_second_signal_ends_the_run_at_once(corpus, tmp_path, monkeypatch, reque
         train_accelerate.train(recipe)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_script_says_how_to_go_on(corpus, tmp_path, number, code):
     """If it failed, a job's script would not know that the run is to be started again, or a person how."""
     recipe = recipe_in(corpus, output_dir=str(tmp_path / "out put"), epochs=1000)
@@ -123,43 +127,72 @@ def test_script_says_how_to_go_on(corpus, tmp_path, number, code):
         _, said = process.communicate()
     assert process.returncode == code
     newest, path = checkpoints_in(recipe)[-1], f"{tmp_path}/out put-recipe/tiny.yaml"
-    assert (
-        said.splitlines()[-1]
-        == f"train_accelerate.py: stopped by {number.name}; saved {newest}. Go on with: python"
-        f" train_accelerate.py --recipe '{path}'"
+    expected = (
+        f"stopped by {number.name}; saved {newest}. Go on with: python train_accelerate.py --recipe '{path}'"
     )
-    assert is_unfinished(tmp_path / "out put")
+    assert said.splitlines()[-1] == f"train_accelerate.py: {expected}"
+    assert is_finished(tmp_path / "out put") is False
 
 
-def test_command_to_go_on_never_begins_anew(monkeypatch):
-    """If it failed, the command that is given would throw away what was saved."""
-    monkeypatch.setattr(sys, "argv", ["train_accelerate.py", "--resume", "never", "--recipe", "a b"])
-    found = command_to_go_on("never")
-    assert found == "python train_accelerate.py --resume never --recipe 'a b' --resume auto"
+@pytest.mark.parametrize(
+    ("program", "start"),
+    [
+        ("train_accelerate.py", "python train_accelerate.py"),
+        ("/bin/mmner", "python -m modeling_mmner"),
+        ("modeling_mmner/__main__.py", "python -m modeling_mmner"),
+    ],
+)
+def test_command_to_go_on_never_begins_anew(monkeypatch, program, start):
+    """If it failed, the command that is given would not start, or throw away what was saved."""
+    monkeypatch.setattr(sys, "argv", [program, "--resume", "never", "--recipe", "a b"])
+    assert command_to_go_on("never") == f"{start} --resume never --recipe 'a b' --resume auto"
 
 
+def test_several_runs_go_on_where_they_were_stopped(recipe):
+    """If it failed, a comparison that is stopped in its second run would make the first one again, or a
+    finished one do nothing.
+    """
+    runs = runs_of(recipe.with_settings(compare_without_pictures=True))
+    first, second = (Path(one.training.output_dir) for one in runs.values())
+    assert first != second
+    never = {name: one.with_settings(resume="never") for name, one in runs.items()}
+
+    def made(recipes: dict[str, Recipe]) -> list[bool]:
+        """Which runs are made, by whether they see pictures."""
+        found: list[bool] = []
+
+        def train(one: Recipe) -> RunMetrics:
+            found.append(one.corpus.use_images)
+            return fake_train(one)
+
+        assert list(run_each(recipes, train=train)) == list(recipes)
+        return found
+
+    assert made(runs) == [True, False]
+    begin_run(second)  # as a run leaves it that was stopped
+    assert made(runs) == [False]
+    assert made(runs) == [True, False]
+    begin_run(second)
+    assert made(never) == [True, False]
+
+
+@pytest.mark.slow
 def test_command_of_several_runs_goes_on_where_it_was_stopped(recipe, monkeypatch):
-    """If it failed, a comparison that is stopped in its second run would make the first one again."""
+    """If it failed, the script would not do what `run_each` does."""
     both = recipe.with_settings(compare_without_pictures=True, epochs=1)
     train_killed(both, saves=5, train=train_accelerate.main)  # the first run has four
-    first = Path(both.training.output_dir)
-    before = (first / "metrics.json").read_bytes()
-    trained = []
-    train = train_accelerate.train
-    monkeypatch.setattr(
-        train_accelerate, "train", lambda one: [trained.append(one.corpus.use_images), train(one)][1]
-    )
+    before = Path(both.training.output_dir, "metrics.json").read_bytes()
     train_accelerate.main(both)
-    assert trained == [False] and (first / "metrics.json").read_bytes() == before
-    train_accelerate.main(both)
-    assert trained == [False, True, False] and (first / "metrics.json").read_bytes() != before
+    assert Path(both.training.output_dir, "metrics.json").read_bytes() == before
 
 
-def test_named_checkpoint_is_refused_for_several_runs(recipe, tmp_path):
-    """If it failed, each language would be said to go on from the checkpoint of one."""
+def test_named_checkpoint_is_that_of_one_run(recipe, tmp_path):
+    """If it failed, a language, or the run without pictures, would go on from another's checkpoint."""
     several = recipe.with_settings(transfer=True, languages=["en", "fr"], resume=str(tmp_path))
     with pytest.raises(RunError, match=rf"--resume {tmp_path}: expected auto or never with --transfer"):
-        train_accelerate.main(several)
+        runs_of(several)
+    compared = runs_of(recipe.with_settings(compare_without_pictures=True, resume=str(tmp_path)))
+    assert [one.training.resume for one in compared.values()] == [str(tmp_path), "auto"]
 
 
 # Early stopping
@@ -167,50 +200,28 @@ def test_named_checkpoint_is_refused_for_several_runs(recipe, tmp_path):
 
 def test_patience_ends_training_and_keeps_the_best_epoch(corpus, tmp_path, monkeypatch):
     """If it failed, epochs would be spent for nothing, or the last weights be taken for the best ones."""
-    scores = iter([0.2, 0.5, 0.5, 0.4, 0.9])
-    monkeypatch.setattr(
-        train_accelerate,
-        "SpanF1",
-        lambda: type("Fixed", (), {"compute": lambda self, mode, **_: {"f1": _score(mode, scores)}})(),
-    )
+    scores = iter([score for score in (0.2, 0.5, 0.5, 0.4, 0.9) for _ in ("lenient", "strict")])
     saved: list[dict[str, torch.Tensor]] = []
     keep_best = Checkpoints.keep_best
-    monkeypatch.setattr(
-        Checkpoints, "keep_best", lambda self: [saved.append(_weights(self.model)), keep_best(self)][1]
-    )
+
+    def keep_and_see(self: Checkpoints) -> None:
+        saved.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+        keep_best(self)
+
+    monkeypatch.setattr(train_accelerate, "tag_score", lambda *_, **__: {"f1": next(scores)})
+    monkeypatch.setattr(Checkpoints, "keep_best", keep_and_see)
     recipe = recipe_in(corpus, output_dir=str(tmp_path / "output"), epochs=9, patience=2, checkpoint_steps=0)
     metrics = train_accelerate.train(recipe)
-    assert [epoch["validation_f1"] for epoch in metrics.history] == [
-        0.2,
-        0.5,
-        0.5,
-        0.4,
-    ] and metrics.selected_epoch == 2
-    model = MMNERForTokenClassification.from_pretrained(tmp_path / "output" / "model")
-    assert len(saved) == 2 and all(
-        torch.equal(tensor, model.state_dict()[name]) for name, tensor in saved[1].items()
-    )
-
-
-_LAST: list[float] = []
-
-
-def _score(mode: str, scores: Any) -> float:
-    """The next score; the strict one of an epoch is its lenient one."""
-    if mode == "lenient":
-        _LAST[:] = [next(scores)]
-    return _LAST[0]
-
-
-def _weights(model: Any) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert [epoch["validation_f1"] for epoch in metrics.history] == [0.2, 0.5, 0.5, 0.4]
+    assert metrics.selected_epoch == 2 and len(saved) == 2
+    state = MMNERForTokenClassification.from_pretrained(tmp_path / "output" / "model").state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in saved[1].items())
 
 
 def test_no_patience_trains_all_epochs():
     """If it failed, training would end by itself although nobody asked for it."""
-    progress = Progress(
-        epoch=9, history=[{"epoch": epoch, "validation_f1": 1 / epoch} for epoch in range(1, 9)]
-    )
+    history = [{"epoch": epoch, "validation_f1": 1 / epoch} for epoch in range(1, 9)]
+    progress = Progress(epoch=9, history=history)
     assert not progress.is_over(epochs=9, patience=0) and progress.is_over(epochs=8, patience=0)
     assert progress.is_over(epochs=9, patience=7) and not progress.is_over(epochs=9, patience=8)
 
@@ -218,23 +229,20 @@ def test_no_patience_trains_all_epochs():
 # Numbers that are none
 
 
-@pytest.mark.parametrize(("value", "word"), [(float("nan"), "nan"), (float("inf"), "inf")])
-def test_loss_that_is_no_number_names_its_posts(recipe, monkeypatch, value, word):
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_loss_that_is_no_number_names_its_posts(recipe, monkeypatch, value):
     """If it failed, a run would go on with weights that are no numbers, or leave them as its last
     checkpoint.
     """
-    seen: list[list[str]] = []
-    forward, rows = (
-        MMNERForTokenClassification.forward,
-        train_accelerate.load_corpus(recipe.corpus).splits["train"],
-    )
+    seen: list[list[list[int]]] = []
+    forward = MMNERForTokenClassification.forward
 
     def failing(self: Any, **batch: Any) -> Any:
         output = forward(self, **batch)
         if self.training:
-            seen.append(batch["labels"])
+            seen.append([[tag for tag in row if tag >= 0] for row in batch["labels"].tolist()])
             if len(seen) == 9:
-                output.loss = output.loss * value
+                output.loss = output.loss * float(value)
         return output
 
     monkeypatch.setattr(MMNERForTokenClassification, "forward", failing)
@@ -242,15 +250,13 @@ def test_loss_that_is_no_number_names_its_posts(recipe, monkeypatch, value, word
         train_accelerate.train(recipe)
     found = re.fullmatch(
         r"epoch 2, batch 3: expected finite numbers, found (.*), with the posts (.*)\. Look at them, or begin"
-        r" anew "
-        r"\(--resume never\) with a lower learning rate; the run can go on from (.*)",
+        r" anew \(--resume never\) with a lower learning rate; the run can go on from (.*)",
         str(raised.value),
     )
-    assert found is not None and f"loss {word}" in found[1] and Path(found[3]) == checkpoints_in(recipe)[-1]
-    posts = [rows[list(rows["id"]).index(post)] for post in found[2].split(", ")]
-    assert [post["ner_tags"] for post in posts] == [
-        [tag for tag in row if tag >= 0] for row in seen[-1].tolist()
-    ]
+    assert found is not None and f"loss {value}" in found[1] and found[3] == str(checkpoints_in(recipe)[-1])
+    rows = train_accelerate.load_corpus(recipe.corpus).splits["train"]
+    tags = dict(zip(rows["id"], rows["ner_tags"], strict=True))
+    assert [tags[post] for post in found[2].split(", ")] == seen[-1]
     state = torch.load(checkpoints_in(recipe)[-1] / "optimizer.bin", weights_only=True)["state"]
     assert all(torch.isfinite(moment["exp_avg"]).all() for moment in state.values())
 
@@ -260,13 +266,9 @@ def test_gradient_that_is_no_number_stops_the_run(recipe, monkeypatch):
     them.
     """
     clip = torch.nn.utils.clip_grad_norm_
-    monkeypatch.setattr(
-        torch.nn.utils, "clip_grad_norm_", lambda *args, **options: clip(*args, **options) * float("nan")
-    )
-    with pytest.raises(
-        RunError,
-        match=r"epoch 1, batch 1: expected finite numbers, found gradient's norm nan, with the posts .*no",
-    ):
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *a, **kw: clip(*a, **kw) * float("nan"))
+    message = r"epoch 1, batch 1: expected finite numbers, found gradient's norm nan, with the posts .*no"
+    with pytest.raises(RunError, match=message):
         train_accelerate.train(recipe)
     assert checkpoints_in(recipe) == []
 
@@ -275,17 +277,17 @@ def test_gradient_that_is_no_number_stops_the_run(recipe, monkeypatch):
 
 
 def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(recipe, monkeypatch):
-    """If it failed, a run would find after its training that it cannot save."""
+    """If it failed, a run would find after its training that it cannot save, or draw its plots."""
     monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
     output = Path(recipe.training.output_dir)
-    for name, kind, other in (
-        *((name, "folder", "file") for name in ("model", "checkpoints", "tensorboard")),
-        *(
-            (name, "file", "folder")
-            for name in ("metrics.json", "predictions.jsonl", "learning_curves.png", "status.json")
-        ),
-    ):
+    output.write_text("a file")
+    message = rf"--output_dir {output}: expected a folder that can be made and written, found .*exists"
+    with pytest.raises(RunError, match=message):
+        train_accelerate.train(recipe)
+    output.unlink()
+    for name in (*FOLDERS, *FILES):
         output.mkdir(parents=True)
+        kind, other = ("folder", "file") if name in FOLDERS else ("file", "folder")
         (output / name).write_text("a file") if other == "file" else (output / name).mkdir()
         message = (
             f"--output_dir {output}: expected {name} to be a {kind}, found a {other}; move it away, or name"
@@ -294,6 +296,10 @@ def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(reci
         with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
             train_accelerate.train(recipe)
         shutil.rmtree(output)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    message = r"plots: expected matplotlib, found .*; install it: pip install matplotlib"
+    with pytest.raises(RunError, match=message):
+        train_accelerate.train(recipe)
 
 
 @contextmanager
@@ -315,21 +321,10 @@ def test_folder_that_may_not_be_written_is_refused(corpus):
         output = Path(folder, "output")
         output.mkdir(mode=0o555)
         message = (
-            f"--output_dir {output}: expected a folder that can be made and written, found .*Permission"
-            " denied.*; name another"
+            rf"--output_dir {output}: expected a folder .* written, found .*Permission denied.*; name another"
         )
         with nobody(), pytest.raises(RunError, match=message):
             train_accelerate.train(recipe_in(corpus, output_dir=str(output)))
-
-
-def test_plots_that_cannot_be_drawn_are_found_before_training(recipe, monkeypatch):
-    """If it failed, a run would end with an error in its last line."""
-    monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(
-        RunError, match=r"plots: expected matplotlib, found .*; install it: pip install matplotlib"
-    ):
-        train_accelerate.train(recipe)
 
 
 def test_disk_without_room_is_found_before_the_first_step(recipe, uninterrupted, monkeypatch):
@@ -338,18 +333,14 @@ def test_disk_without_room_is_found_before_the_first_step(recipe, uninterrupted,
     """
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patch:
-        patch.setattr(
-            train_accelerate, "train_batches", lambda *args, **options: pytest.fail("a step was made")
-        )
-        patch.setattr(run_folder.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 123_000))
+        patch.setattr(train_accelerate, "train_batches", lambda *_, **__: pytest.fail("a step was made"))
+        patch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 123_000))
         with pytest.raises(RunError) as raised:
             train_accelerate.train(recipe)
     found = re.fullmatch(
         rf"--output_dir {recipe.training.output_dir}: expected (.*) MB of free disk \(3 checkpoints of (.*)"
-        r" MB, the best epoch's "
-        r"weights and the model\), found 0\.1 MB; make room, keep fewer \(--checkpoints_kept 1\), or name a"
-        r" folder on another "
-        r"disk",
+        r" MB, the best epoch's weights and the model\), found 0\.1 MB; make room, keep fewer"
+        r" \(--checkpoints_kept 1\), or name a folder on another disk",
         str(raised.value),
     )
     assert found is not None
@@ -362,9 +353,8 @@ def test_disk_without_room_is_found_before_the_first_step(recipe, uninterrupted,
 
 
 def _bytes(path: Path) -> int:
-    return sum(
-        file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()
-    )
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def test_full_disk_leaves_the_checkpoint_before(recipe, uninterrupted, monkeypatch):
@@ -380,16 +370,11 @@ def test_full_disk_leaves_the_checkpoint_before(recipe, uninterrupted, monkeypat
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     folder = Path(recipe.training.output_dir) / "checkpoints"
-    found = re.fullmatch(
-        rf"{folder}/epoch-0001-step-00000006: expected to write it, found (.*); make room, or see who may"
-        r" write there; the run "
-        rf"can go on from {folder}/epoch-0001-step-00000004",
-        str(raised.value),
+    second, third, failed = (folder / f"epoch-0001-step-{step:08d}" for step in (2, 4, 6))
+    message = (
+        rf"{failed}: expected to write it, found .*File too large.*; make room, or see who may write there;"
+        rf" the run can go on from {third}"
     )
-    assert found is not None and "File too large" in found[1]
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "epoch-0001-step-00000002",
-        "epoch-0001-step-00000004",
-    ]
+    assert re.fullmatch(message, str(raised.value)) and sorted(folder.iterdir()) == [second, third]
     train_accelerate.train(recipe)
     assert_same_run(uninterrupted, recipe)

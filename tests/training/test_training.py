@@ -12,15 +12,19 @@ from accelerate import Accelerator
 import train_accelerate
 from dataset_scripts.sample.sample import draw_picture, generate_posts
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner.evaluation.metrics import RunMetrics
 from modeling_mmner.evaluation.reports import context_worth, results_table
 from modeling_mmner.evaluation.scores import Predictor
-from modeling_mmner.training import steps as training
+from modeling_mmner.training import sampling
 from modeling_mmner.training.assembly import build_model, build_processor, pretrained_parts
+from modeling_mmner.training.centres import centres_due, refresh_centres
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
+from modeling_mmner.training.optimisation import parameter_groups
 from modeling_mmner.training.recipe_options import parse_arguments
 from modeling_mmner.training.recipes import Recipe, load_recipe
-from modeling_mmner.training.steps import centres_due, loader_workers, parameter_groups, refresh_centres
+from modeling_mmner.training.run_folder import RunError, is_finished
+from modeling_mmner.training.sampling import loader_workers
 
 TEXT = {
     "model_type": "bert",
@@ -92,14 +96,7 @@ def test_run_writes_all_it_promises(finished) -> None:
     for name in ("learning_curves.png", "confusion_matrix.png"):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
     assert list(output.glob("tensorboard/*"))
-    assert json.loads((output / "metrics.json").read_text(encoding="utf-8")) == json.loads(
-        json.dumps(metrics)
-    )
-
-
-def test_metrics_tell_what_the_picture_is_worth(finished) -> None:
-    """If it failed, metrics.json would lack scores that readers compare."""
-    _, metrics = finished
+    assert json.loads((output / "metrics.json").read_text("utf-8")) == json.loads(json.dumps(metrics))
     test = metrics["splits"]["test"]
     assert set(test) >= {"overall", "strict", "by_type", "by_language", "by_source", "raw_text", "picture"}
     assert set(test["picture"]) == {"true", "shuffled", "none"}
@@ -110,81 +107,75 @@ def test_metrics_tell_what_the_picture_is_worth(finished) -> None:
 def test_saved_model_gives_the_written_predictions(finished) -> None:
     """If it failed, the saved weights would not be those that were scored."""
     recipe, metrics = finished
-    model = MMNERForTokenClassification.from_pretrained(Path(recipe.training.output_dir) / "model").eval()
-    processor = MMNERProcessor.from_pretrained(Path(recipe.training.output_dir) / "model")
+    output = Path(recipe.training.output_dir)
+    model = MMNERForTokenClassification.from_pretrained(output / "model").eval()
+    processor = MMNERProcessor.from_pretrained(output / "model")
     rows = load_corpus(recipe.corpus).splits["test"]
-    written = [
-        json.loads(line)
-        for line in (Path(recipe.training.output_dir) / "predictions.jsonl").read_text("utf-8").splitlines()
-    ]
+    written = list(map(json.loads, (output / "predictions.jsonl").read_text("utf-8").splitlines()))
     predicted = Predictor(model, processor, Accelerator(), batch_size=5).tags(rows)
     assert [row["id"] for row in written] == rows["id"]
     assert [row["predicted"] for row in written] == predicted
     assert metrics["corpus"]["posts"]["test"] == len(written)
-
-
-def test_centres_are_saved_with_the_model(finished) -> None:
-    """If it failed, training on from a checkpoint would begin without the entity centres."""
-    recipe, _ = finished
-    model = MMNERForTokenClassification.from_pretrained(Path(recipe.training.output_dir) / "model")
-    assert model.objectives["clustering"].has_centre.all()
+    assert model.objectives["clustering"].has_centre.all()  # training on begins with them
     assert (model.objectives["clustering"].centres.norm(dim=1) > 0).all()
 
 
 def test_same_seed_same_weights(finished, tmp_path: Path) -> None:
-    """If it failed, a run could not be repeated."""
+    """If it failed, a run could not be repeated, or its results depend on how many cores prepare batches."""
     recipe, metrics = finished
-    again = train_accelerate.train(small_recipe(Path(recipe.corpus.data_dir), output_dir=str(tmp_path)))
+    again = train_accelerate.train(recipe.with_settings(output_dir=str(tmp_path), num_workers=1))
     assert [epoch["loss"] for epoch in again.history] == [epoch["loss"] for epoch in metrics["history"]]
 
 
 def test_command_line_trains_and_compares(finished, tmp_path: Path, capsys) -> None:
     """If it failed, the script would not do from its options what `train` does."""
     recipe, _ = finished
-    path = tmp_path / "small.yaml"
-    settings = recipe.to_settings()
-    del settings["name"]
+    path, output = tmp_path / "small.yaml", tmp_path / "out"
+    settings = {key: value for key, value in recipe.to_settings().items() if key != "name"}
     path.write_text(json.dumps(settings), encoding="utf-8")
-    options = [
-        "--recipe",
-        str(path),
-        "--epochs",
-        "1",
-        "--output_dir",
-        str(tmp_path / "out"),
-        "--compare_without_pictures",
-    ]
-    train_accelerate.main(parse_arguments(options))
+    options = f"--recipe {path} --epochs 1 --output_dir {output} --compare_without_pictures"
+    train_accelerate.main(parse_arguments(options.split()))
     printed = capsys.readouterr().out
     assert "Test split" in printed and "epoch 1: loss" in printed
-    alone = json.loads((tmp_path / "out" / "without_pictures" / "metrics.json").read_text(encoding="utf-8"))
+    alone = json.loads((output / "without_pictures" / "metrics.json").read_text(encoding="utf-8"))
     assert alone["recipe"]["corpus"]["use_images"] is False
     assert set(alone["splits"]["test"]["picture"]) == {"none"}
 
 
-def test_centres_equal_means_over_the_training_posts(finished) -> None:
-    """If it failed, a centre would not be the mean feature of its type's gold words."""
+@pytest.fixture(scope="module")
+def parts(finished) -> tuple:
+    """The corpus, the processor and a new model of the run's recipe."""
     recipe, _ = finished
     corpus = load_corpus(recipe.corpus)
     processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
     torch.manual_seed(0)
-    model = build_model(recipe, processor).train()
-    rows = corpus.splits["train"]
-    refresh_centres(model, rows, collate=MMNERCollator(processor), batch_size=5, accelerator=Accelerator())
-    assert model.training
+    return corpus, processor, build_model(recipe, processor)
+
+
+def test_centres_equal_means_over_the_training_posts(parts) -> None:
+    """If it failed, a centre would not be the mean feature of its type's gold words, or the Trainer could not
+    cluster on a data set that comes as a stream.
+    """
+    corpus, processor, model = parts
+    rows, collate, found = corpus.splits["train"], MMNERCollator(processor), []
+    for posts in (rows, iter(rows)):
+        model.train()
+        refresh_centres(model, posts, collate=collate, batch_size=5, accelerator=Accelerator())
+        assert model.training
+        found.append(model.objectives["clustering"].centres.clone())
+    assert torch.equal(*found)
 
     model.eval()
-    found: dict[str, list[torch.Tensor]] = {}
-    for index in range(len(rows)):
-        batch = MMNERCollator(processor)([rows[index]])
+    features: dict[str, list[torch.Tensor]] = {}
+    for row in rows:
         with torch.no_grad():
-            features = model.encode(**batch).fused.features[0]
-        for position, label in enumerate(rows[index]["ner_tags"]):
+            words = model.encode(**collate([row])).fused.features[0]
+        for position, label in enumerate(row["ner_tags"]):
             if label > 0:
-                found.setdefault(corpus.labels[label][2:], []).append(features[position])
+                features.setdefault(corpus.labels[label][2:], []).append(words[position])
     types = list(dict.fromkeys(label[2:] for label in corpus.labels[1:]))
-    expected = torch.stack([torch.stack(found[name]).mean(0) for name in types])
-    torch.testing.assert_close(model.objectives["clustering"].centres, expected, atol=1e-5, rtol=1e-4)
+    expected = torch.stack([torch.stack(features[name]).mean(0) for name in types])
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_centres_count_each_post_once_whatever_the_languages_shares(tmp_path, monkeypatch) -> None:
@@ -192,66 +183,34 @@ def test_centres_count_each_post_once_whatever_the_languages_shares(tmp_path, mo
     them twice.
     """
     write_corpus(tmp_path)
-    seen = []
-    monkeypatch.setattr(
-        train_accelerate, "refresh_centres", lambda model, posts, **options: seen.append(list(posts["id"]))
-    )
+    seen: list[str] = []
+
+    def seeing(model, posts, **options) -> None:
+        seen.extend(posts["id"])
+
+    monkeypatch.setattr(train_accelerate, "refresh_centres", seeing)
     recipe = small_recipe(tmp_path, language_temperature=5.0, epochs=1)
     train_accelerate.train(recipe)
-    assert seen == [list(load_corpus(recipe.corpus).splits["train"]["id"])] and len(set(seen[0])) == len(
-        seen[0]
-    )
+    assert seen == list(load_corpus(recipe.corpus).splits["train"]["id"]) and len(set(seen)) == len(seen)
 
 
-def test_centres_are_the_same_for_posts_that_come_as_a_stream(finished) -> None:
-    """If it failed, the Trainer could not cluster on an iterable data set, or a stream would be read another
-    way.
-    """
-    recipe, _ = finished
-    corpus = load_corpus(recipe.corpus)
-    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
-    model, rows, found = build_model(recipe, processor), corpus.splits["train"], []
-    for posts in (rows, iter(rows)):
-        refresh_centres(
-            model, posts, collate=MMNERCollator(processor), batch_size=5, accelerator=Accelerator()
-        )
-        found.append(model.objectives["clustering"].centres.clone())
-    assert torch.equal(*found) and found[0].any()
-
-
-def test_groups_hold_each_trained_parameter_once_at_its_rate(finished) -> None:
+def test_groups_hold_each_trained_parameter_once_at_its_rate(finished, parts) -> None:
     """If it failed, a parameter would learn twice, never, or at the wrong rate."""
     recipe, _ = finished
-    corpus = load_corpus(recipe.corpus)
-    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
-    model = build_model(recipe, processor)
+    *_, model = parts
+    assert pretrained_parts(model, recipe) == []  # encoders from scratch learn as heads do
     model.vision_towers[0].frozen = True
     model.train()
     groups = parameter_groups(
         model, [model.text_tower.encoder], learning_rate=1.0, head_learning_rate=2.0, weight_decay=0.5
     )
-    rates = {
-        id(parameter): (group["lr"], group["weight_decay"])
-        for group in groups
-        for parameter in group["params"]
-    }
+    rates = {id(one): (group["lr"], group["weight_decay"]) for group in groups for one in group["params"]}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert sum(len(group["params"]) for group in groups) == len(trained) == len(rates)
     assert not any("vision_towers" in name for name in trained)
     for name, parameter in trained.items():
-        expected = (
-            1.0 if name.startswith("text_tower.encoder") else 2.0,
-            0.5 if parameter.dim() > 1 else 0.0,
-        )
-        assert rates[id(parameter)] == expected, name
-
-
-def test_from_scratch_parts_are_not_called_pretrained(finished) -> None:
-    """If it failed, encoders from scratch would learn at the small rate of pretrained ones."""
-    recipe, _ = finished
-    corpus = load_corpus(recipe.corpus)
-    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
-    assert pretrained_parts(build_model(recipe, processor), recipe) == []
+        rate = 1.0 if name.startswith("text_tower.encoder") else 2.0
+        assert rates[id(parameter)] == (rate, 0.5 if parameter.dim() > 1 else 0.0), name
 
 
 def test_centre_schedule() -> None:
@@ -260,17 +219,20 @@ def test_centre_schedule() -> None:
     assert due == [3, 6]
 
 
-def test_output_folder_that_cannot_be_is_refused_before_training(tmp_path, monkeypatch):
-    """If it failed, a run would train for hours and then find that it cannot save."""
-    monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
-    recipe = small_recipe(tmp_path)
-    (tmp_path / "output").write_text("a file")
-    message = (
-        rf"--output_dir {recipe.training.output_dir}: expected a folder that can be made and written, found"
-        r" .*exists"
-    )
-    with pytest.raises(train_accelerate.RunError, match=message):
-        train_accelerate.train(recipe)
+def test_card_that_cannot_be_made_costs_no_result(tmp_path, monkeypatch):
+    """If it failed, a name that a card refuses would cost a run's metrics, or the run pass for finished."""
+
+    def refuse(*arguments, **options) -> None:
+        raise ValueError("no such licence")
+
+    monkeypatch.setattr(train_accelerate, "save_hub_folder", refuse)
+    write_corpus(tmp_path)
+    message = f"{tmp_path}/output/model: expected settings that make a card; no such licence"
+    with pytest.raises(RunError, match=message):
+        train_accelerate.train(small_recipe(tmp_path, epochs=1))
+    output = tmp_path / "output"
+    assert RunMetrics.from_file(output / "metrics.json").selected_epoch == 1
+    assert (output / "predictions.jsonl").stat().st_size and is_finished(output) is False
 
 
 @pytest.mark.parametrize(
@@ -291,7 +253,7 @@ def test_output_folder_that_cannot_be_is_refused_before_training(tmp_path, monke
 def test_parts_that_do_not_fit_are_refused_before_training(tmp_path, monkeypatch, settings, message):
     """If it failed, a misspelt objective would be found out after the corpus was downloaded and read."""
     monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
-    with pytest.raises(train_accelerate.RunError, match=rf"recipe quickstart: .*{message}"):
+    with pytest.raises(RunError, match=rf"recipe quickstart: .*{message}"):
         train_accelerate.train(small_recipe(tmp_path).with_settings(**settings))
 
 
@@ -342,12 +304,8 @@ def with_contexts(tmp_path_factory):
         for number in numbers:
             kind = random.Random(number).choice(("PER", "LOC"))
             words = ["Jordan", "is", "great", *str(number)]
-            tags = [f"B-{kind}", *["O"] * (len(words) - 1)]
-            lines += [
-                f"IMGID:{split}{number}",
-                *(f"{word}\t{tag}" for word, tag in zip(words, tags, strict=True)),
-                "",
-            ]
+            tagged = [f"{word}\t{'O' if place else f'B-{kind}'}" for place, word in enumerate(words)]
+            lines += [f"IMGID:{split}{number}", *tagged, ""]
             about = {"PER": "a man who plays", "LOC": "the river at night"}[kind]
             contexts.append({"id": f"{split}{number}", "about": about if number % 12 > 1 else None})
         (folder / f"{split}.txt").write_text("\n".join(lines), encoding="utf-8")
@@ -438,16 +396,6 @@ def test_batches_are_prepared_by_processes_where_cores_are_free(
     """If it failed, pictures would be decoded while the model waits, or more processes would run than there
     are cores.
     """
-    monkeypatch.setattr(training, "CORES", cores)
+    monkeypatch.setattr(sampling, "CORES", cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert loader_workers(setting, opens_pictures=opens_pictures) == expected
-
-
-def test_processes_that_prepare_batches_change_nothing(tmp_path):
-    """If it failed, a run's results would depend on how many cores the machine has."""
-    write_corpus(tmp_path)
-    losses = []
-    for workers in (0, 1):
-        recipe = small_recipe(tmp_path, num_workers=workers, output_dir=str(tmp_path / f"{workers}"))
-        losses.append([epoch["loss"] for epoch in train_accelerate.train(recipe).history])
-    assert losses[0] == losses[1]

@@ -1,0 +1,128 @@
+"""Steps of training: precision, compilation, groups of parameters, and what a batch changes."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_linear_schedule_with_warmup
+
+from ..model.modeling_mmner import MMNERForTokenClassification
+from ..model.prediction_mmner import computes_in_bfloat16
+from .assembly import pretrained_parts
+from .recipes import Recipe
+
+
+def resolve_precision(mixed_precision: str) -> str:
+    """What ``auto`` means here: bf16 where the device computes in it natively, else fp16 on CUDA and no mixed
+    precision elsewhere.
+    """
+    if mixed_precision != "auto":
+        return mixed_precision
+    if torch.cuda.is_available():
+        return "bf16" if computes_in_bfloat16("cuda") else "fp16"
+    if torch.backends.mps.is_available():
+        return "no"
+    return "bf16" if computes_in_bfloat16("cpu") else "no"
+
+
+def compile_layers(model: MMNERForTokenClassification) -> None:
+    """Let `torch.compile` make encoders and fusion at their first run, for batches of any size; the CRF stays
+    as it is.
+    """
+    for layers in (model.text_tower, *model.vision_towers, model.fusion):
+        layers.compile(dynamic=True)
+
+
+def parameter_groups(
+    model: nn.Module,
+    pretrained: Iterable[nn.Module],
+    *,
+    learning_rate: float,
+    head_learning_rate: float,
+    weight_decay: float,
+) -> list[dict[str, Any]]:
+    """Groups for AdamW: pretrained towers at `learning_rate`, all else at `head_learning_rate`; no decay on
+    vectors.
+
+    Frozen parameters are in no group.
+    """
+    slow = {id(parameter) for part in pretrained for parameter in part.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            rate = learning_rate if id(parameter) in slow else head_learning_rate
+            decay = weight_decay if parameter.dim() > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    return [
+        {"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()
+    ]
+
+
+def optimizer_and_scheduler(
+    recipe: Recipe, model: MMNERForTokenClassification, *, batches: int, processes: int
+) -> tuple[AdamW, LRScheduler]:
+    """AdamW, and a learning rate that rises in the first share of the steps, then falls to 0, both linearly.
+
+    Args:
+        batches: of an epoch, of all processes.
+    """
+    settings = recipe.training
+    groups = parameter_groups(
+        model,
+        pretrained_parts(model, recipe),
+        learning_rate=settings.learning_rate,
+        head_learning_rate=settings.head_learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+    optimizer = AdamW(groups, fused=True)
+    steps = settings.epochs * math.ceil(batches / (processes * settings.accumulation))
+    warmup_steps = int(settings.warmup_share * steps)
+    # Accelerate moves the schedule on once a step and process.
+    return optimizer, get_linear_schedule_with_warmup(optimizer, warmup_steps * processes, steps * processes)
+
+
+def train_batches(
+    model: nn.Module,
+    batches: Iterable[dict[str, Tensor]],
+    *,
+    accelerator: Accelerator,
+    optimizer: Any,
+    scheduler: Any,
+    max_grad_norm: float,
+) -> Iterator[dict[str, float]]:
+    """Train on batches; after each, gives its losses by name.
+
+    All processes have the same buffers in the end: the statistics of a batch-norm that is trained are those
+    of the main process.
+
+    Raises:
+        FloatingPointError: a loss or a gradient is not a finite number; the text says which.
+    """
+    model.train()
+    for batch in batches:
+        norm = None
+        with accelerator.accumulate(model):
+            with accelerator.autocast():
+                output = model(**batch)
+            accelerator.backward(output.loss)
+            if accelerator.sync_gradients:
+                norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+        losses = {"loss": output.loss.item()}
+        losses |= {f"loss_{name}": value.item() for name, value in output.losses.items()}
+        numbers = dict(losses)
+        if norm is not None and accelerator.scaler is None:  # fp16's scaler meets infinite gradients itself
+            numbers["gradient's norm"] = float(norm)
+        if wrong := [f"{name} {value}" for name, value in numbers.items() if not math.isfinite(value)]:
+            raise FloatingPointError(f"expected finite numbers, found {', '.join(wrong)}")
+        yield losses
+    for buffer in model.buffers():
+        buffer.copy_(broadcast(buffer))

@@ -1,0 +1,225 @@
+"""Several runs: which ones a recipe asks for, one after another or each in a process of its own, and what
+they found side by side.
+
+The function that trains is an argument here. A run that is finished is not run again where the others go on;
+one that is not goes on from its last checkpoint.
+"""
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
+
+from dataset_scripts.formats.reader import CorpusError
+
+from ..evaluation.metrics import RunMetrics
+from ..evaluation.reports import context_worth, picture_worth, results_table, transfer_table
+from ..files import write_text
+from .checkpoints import AUTO, NEVER
+from .processes import started_processes
+from .recipes import PACE, Recipe, differences, flat_settings
+from .run_folder import METRICS, MODEL, RunError, begin_run, check_run, is_finished
+
+Train = Callable[[Recipe], RunMetrics]
+
+LOG = "train.log"
+"""In the folder of a run that has a process of its own: what its training printed."""
+
+
+def runs_of(recipe: Recipe) -> dict[str, Recipe]:
+    """The runs that a recipe asks for, by name: itself; with `compare_without_pictures` a second one that
+    sees none; with `transfer` one for each language instead, tested on all.
+
+    Raises:
+        CorpusError: transfer between fewer than two languages.
+        RunError: transfer from one checkpoint.
+    """
+    settings, languages = recipe.training, recipe.corpus.languages
+    is_one_checkpoint = settings.resume not in (AUTO, NEVER)
+    if settings.transfer:
+        if len(languages) < 2:
+            raise CorpusError(f"--transfer: expected two --languages or more, found {languages}")
+        if is_one_checkpoint:
+            raise RunError(
+                f"--resume {settings.resume:.300}: expected auto or never with --transfer, which is several"
+                " runs"
+            )
+        return {
+            language: recipe.with_settings(
+                languages=[language], test_languages=languages, output_dir=f"{settings.output_dir}/{language}"
+            )
+            for language in languages
+        }
+    runs = {recipe.name: recipe}
+    if settings.compare_without_pictures and recipe.corpus.use_images and recipe.model.towers:
+        runs[f"{recipe.name}, no pictures"] = recipe.with_settings(
+            use_images=False,
+            output_dir=str(Path(settings.output_dir) / "without_pictures"),
+            resume=AUTO if is_one_checkpoint else settings.resume,  # the checkpoint is the first run's
+        )
+    return runs
+
+
+def report_runs(recipe: Recipe, runs: Mapping[str, RunMetrics]) -> None:
+    """Print what the runs of `runs_of` found, side by side; transfer's scores go to transfer.json as well."""
+    console, output = Console(width=None if sys.stdout.isatty() else 120), Path(recipe.training.output_dir)
+    if recipe.training.transfer:
+        scores = {language: metrics.splits.test.by_language for language, metrics in runs.items()}
+        console.print(transfer_table(scores))
+        if started_processes().is_main_process:
+            plain = {
+                trained: {tested: asdict(score) for tested, score in row.items()}
+                for trained, row in scores.items()
+            }
+            write_text(output / "transfer.json", json.dumps(plain, indent=2))
+        return
+    console.print(results_table(dict(runs)))
+    worth = [picture_worth(*runs.values())] if len(runs) == 2 else []
+    for text in [*worth, context_worth(runs[recipe.name])]:
+        if text:
+            console.print(text, markup=False, emoji=False, highlight=False)
+    print(f"Model folder, metrics, predictions and plots are in {output}/")
+
+
+def finished_run(recipe: Recipe) -> RunMetrics | None:
+    """The metrics of a recipe's run, None where it is not finished.
+
+    Raises:
+        RunError: its folder holds a finished run with other settings.
+    """
+    output = Path(recipe.training.output_dir)
+    if not is_finished(output):
+        return None
+    metrics = RunMetrics.from_file(output / METRICS)
+    wanted, found = (flat_settings(settings, without=PACE) for settings in (recipe.to_dict(), metrics.recipe))
+    if different := differences(wanted, found):
+        raise RunError(
+            f"{output}: expected a run with these settings, found another one's: {different}; name another"
+            " --output_dir, or remove that folder"
+        )
+    return metrics
+
+
+def run_each(recipes: Mapping[str, Recipe], *, train: Train) -> dict[str, RunMetrics]:
+    """The metrics of runs that are made one after another, in the processes that were started.
+
+    Where an earlier process was stopped among them, those that it finished are not run again; where all are
+    finished, or a recipe says never to resume, all are.
+
+    Raises:
+        RunError: as `check_run`, before the first run begins; or as `finished_run`.
+    """
+    outputs = [Path(recipe.training.output_dir) for recipe in recipes.values()]
+    for recipe in recipes.values():
+        check_run(recipe)
+    never = all(recipe.training.resume == NEVER for recipe in recipes.values())
+    goes_on = not never and any(is_finished(output) is False for output in outputs)
+    finished = {name: finished_run(recipe) if goes_on else None for name, recipe in recipes.items()}
+    # What the main process has found, before it writes.
+    finished, goes_on = broadcast_object_list([finished, goes_on])
+    if not goes_on and started_processes().is_main_process:
+        for output in outputs:
+            begin_run(output)
+    return {name: finished[name] or train(recipe) for name, recipe in recipes.items()}
+
+
+def run_apart(
+    recipes: Mapping[str, Recipe],
+    *,
+    train: Train,
+    report: Callable[[str], None],
+    jobs: int = 1,
+    keep_models: bool = False,
+) -> dict[str, str]:
+    """Make the runs that are not finished, each in a new process; returns, by name, why some of them failed.
+
+    Args:
+        train: found by its import path in the new process.
+        report: is told of each run when it is done.
+        jobs: runs at a time, which share the cores; small models on a processor of many cores gain by it.
+        keep_models: otherwise a finished run's model folder is removed.
+
+    Raises:
+        RunError: as `finished_run`, before the first run begins.
+    """
+    finished = {name for name, recipe in recipes.items() if finished_run(recipe) is not None}
+
+    def make(name: str) -> str | None:
+        if name in finished:
+            report(f"{name}: there already")
+            return None
+        began = time.perf_counter()
+        try:
+            f1 = in_own_process(_train_logged, recipes[name], train=train, keep_model=keep_models, jobs=jobs)
+        except ProcessError as error:
+            report(f"{name}: failed; {error}")
+            return str(error)
+        report(f"{name}: test F1 {100 * f1:.1f}, {(time.perf_counter() - began) / 60:.1f} min")
+        return None
+
+    with ThreadPoolExecutor(jobs) as pool:
+        errors = zip(recipes, pool.map(make, recipes), strict=True)
+        return {name: error for name, error in errors if error is not None}
+
+
+def _train_logged(recipe: Recipe, *, train: Train, keep_model: bool) -> float:
+    """Train with all that is printed in `LOG`; returns the F1 of the test split."""
+    output = Path(recipe.training.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / LOG).open("a", encoding="utf-8") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        metrics = train(recipe)
+        sys.stdout.flush()
+    if not keep_model:
+        shutil.rmtree(output / MODEL)
+    return metrics.splits.test.overall.f1
+
+
+class ProcessError(RuntimeError):
+    """Why a function in a process of its own returned nothing."""
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any, jobs: int = 1, **options: Any) -> Any:
+    """What a function returns, run in a new process, which ends with this one.
+
+    Args:
+        jobs: how many such processes share the processor; each gets its share of the threads.
+
+    Raises:
+        ProcessError: what the function raised, or that its process ended without a word.
+    """
+    context = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(jobs,)) as pool:
+        try:
+            return pool.submit(function, *arguments, **options).result()
+        except BrokenProcessPool as error:
+            raise ProcessError("its process was ended, as by a lack of memory") from error
+        except Exception as error:  # whatever a run meets, the others go on
+            raise ProcessError(f"{type(error).__name__}: {error}") from error
+
+
+def _begin(jobs: int) -> None:
+    """Take this process's share of the threads, and end where the process that started it has ended."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,153 @@
+"""Which posts a training run reads, and when: those of like length together, languages by their shares."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence, Sized
+from itertools import islice
+from typing import Any, cast
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from ..escaping import one_line
+from ..model.batching_mmner import CORES
+from .collator import LaidOutRows, MMNERCollator
+from .recipes import Recipe
+
+
+def training_loader(
+    recipe: Recipe, posts: LaidOutRows, collate: MMNERCollator, *, processes: int
+) -> DataLoader[Any]:
+    """Batches of the training split, those of each step for some processes in turn; the `PostSampler` at its
+    `batch_sampler.sampler` wants to know the epoch.
+    """
+    settings = recipe.training
+    sampler = PostSampler(
+        posts.lengths,
+        posts["language"],
+        temperature=recipe.corpus.language_temperature,
+        batch_size=settings.batch_size * processes,
+        seed=settings.seed,
+    )
+    workers = loader_workers(settings.num_workers, opens_pictures=collate.opens_pictures(posts.rows))
+    return DataLoader(
+        cast(Any, posts),
+        batch_sampler=StepBatches(sampler, batch_size=settings.batch_size, processes=processes),
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        # Its own, since how many numbers it draws depends on workers and restarts, and dropout must not.
+        generator=torch.Generator(),
+    )
+
+
+def ids_of_batch(loader: Any, number: int) -> str:
+    """The ids of the posts in a loader's batch, counted from 0, for an error text."""
+    posts = next(islice(loader.batch_sampler, number, None))
+    return one_line(", ".join(loader.dataset["id"][post] for post in posts))[:2000]
+
+
+def loader_workers(setting: int | None, *, opens_pictures: bool) -> int:
+    """How many processes prepare a training process's batches: the setting, else as cores are free."""
+    if setting is not None:
+        return setting
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of this training on this machine
+    return min(4, max(0, CORES // processes - 1)) if opens_pictures else 0
+
+
+class PostSampler(Sampler[int]):
+    """The posts of an epoch, those of like length together.
+
+    With temperature 1 each post comes once. With another one there are as many draws, and a language of n
+    posts has a share in proportion to n^(1 / temperature), as in multilingual BERT's pretraining; its posts
+    take turns, so that all of them come equally often, give or take one. The order follows from seed and
+    epoch, however often and by whom it is asked for.
+
+    Args:
+        lengths: of each post, see `LaidOutRows`.
+        languages: of each post.
+        temperature: > 0; the larger, the more alike the shares.
+        batch_size: posts a step, of all processes.
+        seed: of the order, with the epoch that `set_epoch` sets.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        languages: Sequence[str],
+        *,
+        temperature: float,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+        self.posts: dict[str, list[int]] = {}
+        for index, language in enumerate(languages):
+            self.posts.setdefault(language, []).append(index)
+        self.sizes = Counter({language: len(posts) for language, posts in self.posts.items()})
+        self.draws = draws_by_language(self.sizes, temperature=temperature)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of another epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        # So spread that no epoch of a seed is one of another seed.
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        drawn: list[int] = []
+        if self.draws == self.sizes:
+            drawn = list(range(len(self.lengths)))
+        else:
+            for language, posts in self.posts.items():
+                rounds, rest = divmod(self.draws[language], len(posts))
+                extra = torch.randperm(len(posts), generator=generator)[:rest].tolist()
+                drawn += posts * rounds + [posts[place] for place in extra]
+        lengths = [self.lengths[index] for index in drawn]
+        for place in get_length_grouped_indices(lengths, self.batch_size, generator=generator):
+            yield drawn[place]
+
+
+def draws_by_language(sizes: Counter[str], *, temperature: float) -> dict[str, int]:
+    """How many draws of an epoch each language gets, in proportion to n^(1 / temperature); as many in all as
+    there are posts.
+    """
+    largest = max(sizes.values())  # divided by it, no power overflows
+    weights = {language: (size / largest) ** (1 / temperature) for language, size in sizes.items()}
+    total = sum(weights.values())
+    shares = {language: sizes.total() * weight / total for language, weight in weights.items()}
+    draws = {language: int(share) for language, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda language: draws[language] - shares[language])
+    for language in by_remainder[: sizes.total() - sum(draws.values())]:
+        draws[language] += 1
+    return draws
+
+
+class StepBatches(Sampler[list[int]]):
+    """The posts of each step in as many batches as there are processes, which Accelerate deals out in turn.
+
+    A step has the posts that it would have in one process that takes as many a step. Those of an epoch's last
+    step are shared out as evenly as can be; fewer posts than processes are left out of the epoch, since each
+    process needs one.
+
+    Args:
+        sampler: of the posts, in the order of the epoch.
+        batch_size: posts a step and process.
+        processes: that train together.
+    """
+
+    def __init__(self, sampler: Sampler[int], *, batch_size: int, processes: int) -> None:
+        self.sampler, self.processes = sampler, processes
+        self.step_size = batch_size * processes
+
+    def __len__(self) -> int:
+        steps, rest = divmod(len(cast(Sized, self.sampler)), self.step_size)
+        return self.processes * (steps + (rest >= self.processes))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        posts = iter(self.sampler)
+        while len(step := list(islice(posts, self.step_size))) >= self.processes:
+            yield from (step[own :: self.processes] for own in range(self.processes))
