@@ -21,21 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
+from datatrove.executor import LocalPipelineExecutor
+from datatrove.pipeline.base import PipelineStep
 
 from .. import __version__
 from ..files import json_line, parsed, read_json_lines, write_text, write_whole
 from .annotator import FOUND, Annotator, table_of
 from .loading import Dtype, computing_dtype, device_named
 from .posts_input import PostsInput, open_posts
-
-try:
-    from datatrove.executor import LocalPipelineExecutor
-    from datatrove.pipeline.base import PipelineStep
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "annotate needs the package datatrove, which is not installed; pip install 'mmner[datatrove]'",
-        name=error.name,
-    ) from error
 
 Form = Literal["parquet", "jsonl"]
 ABOUT = ".annotation"

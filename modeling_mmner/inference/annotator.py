@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow as pa
 from huggingface_hub import snapshot_download
 
+from ..files import sha256
 from ..model.images_mmner import PICTURE_COLUMNS
-from ..model.prediction_mmner import BatchPredictor, PostReader, Prediction
-from .loading import Dtype, load_model
+from ..model.prediction_mmner import BatchPredictor, Prediction
+from .loading import Dtype, load_predictor
 
 _ENTITY = {"entity_group": pa.string(), "score": pa.float64(), "word": pa.string()}
 _ENTITY |= dict.fromkeys(("start", "end", "first_word", "last_word"), pa.int64())
@@ -34,7 +35,7 @@ were left out. `start` and `end` of an entity count characters of the text, as i
 """
 POST_COLUMNS = ("id", "text", "tokens", "context", *PICTURE_COLUMNS)
 """What a post is made of; other columns are not read."""
-_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx*")
 _OF_ITS_RUN = ("metrics.json", "manifest.json")
 
 
@@ -44,8 +45,7 @@ class Annotator:
 
     Attributes:
         model: a folder, or an id on the Hub.
-        device, dtype: see `load_model`.
-        threshold, batch_size, num_workers: see `BatchPredictor`.
+        device, dtype, batch_size, num_workers, threshold: see `load_predictor`.
         image_dir: the folder that paths of pictures may not lead out of, see `PostReader`.
         sha256: of the model's files. `datasets` takes what a function has done before from its cache, by all
             that the function holds: so another model in the same folder is another function.
@@ -66,8 +66,8 @@ class Annotator:
             folder = Path(snapshot_download(self.model, allow_patterns=list(_MODEL_FILES)))
         files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
         object.__setattr__(self, "model", str(folder))
-        sha256 = hash_of_files(sorted(path for path in files if path.name not in _OF_ITS_RUN))
-        object.__setattr__(self, "sha256", sha256)
+        files = {path for path in files if path.name not in _OF_ITS_RUN}
+        object.__setattr__(self, "sha256", hash_of_files(sorted(files)))
 
     def find(self, posts: Iterable[Any], *, first: int = 0) -> Iterator[dict[str, Any]]:
         """A record of `FOUND` and the post's id for each post, in their order.
@@ -102,16 +102,16 @@ class Annotator:
 @lru_cache(maxsize=1)
 def _predictor_of(annotator: Annotator) -> BatchPredictor:
     """The model, loaded once in a process, however often its annotator is sent there."""
-    model, processor = load_model(annotator.model, device=annotator.device, dtype=annotator.dtype)
-    reader = PostReader(processor, broken_pictures="skip", image_dir=annotator.image_dir)
-    return BatchPredictor(
-        model,
-        reader,
-        read_ahead=True,
+    predictor = load_predictor(
+        annotator.model,
+        device=annotator.device,
+        dtype=annotator.dtype,
         batch_size=annotator.batch_size,
         num_workers=annotator.num_workers,
         threshold=annotator.threshold,
     )
+    predictor.read.image_dir = annotator.image_dir
+    return predictor
 
 
 def _record_of(found: Prediction) -> dict[str, Any]:
@@ -143,8 +143,4 @@ def _id_text(given: Any) -> str | None:
 
 def hash_of_files(paths: Iterable[Path]) -> str:
     """The SHA-256 of the names and contents of files."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
+    return hashlib.sha256("".join(f"{path.name} {sha256(path)}\n" for path in paths).encode()).hexdigest()

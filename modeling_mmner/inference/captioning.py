@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from transformers import pipeline
 
 from ..escaping import one_line
-from ..files import json_line, parsed
-from ..model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
+from ..files import json_line, parsed, picture_content
+from ..model.images_mmner import PICTURE_COLUMNS, load_picture, pictures_of
 from .loading import device_named
 
 PROMPT = "Describe this picture in one sentence."
@@ -124,9 +124,9 @@ def caption(
         for row in rows:
             post = str(row["id"])
             try:
-                pictures = {_name(picture): picture for picture in pictures_of(row)}
+                pictures = {_name(one): one for one in pictures_of(row)}
                 new |= {name: load_picture(one) for name, one in pictures.items() if name not in captions}
-            except PictureError as error:
+            except (OSError, ValueError, TypeError) as error:  # a broken picture, a path of no file
                 broken.append(one_line(f"{post}: {error}"))
                 continue
             _check_same(post, list(pictures), posts.get(post) or waiting.get(post), path)
@@ -213,9 +213,4 @@ def _posts_in(path: Path, made_by: Mapping[str, Any]) -> dict[str, dict[str, str
 
 def _name(picture: Mapping[str, Any]) -> str:
     """The beginning of the SHA-256 of a picture's bytes."""
-    content, path = picture.get("bytes"), picture.get("path")
-    try:
-        content = Path(str(path)).read_bytes() if content is None else content
-    except (OSError, ValueError) as error:  # a file that may not be read, a name that no file can have
-        raise PictureError(f"picture {path}: expected a file that can be read, found none") from error
-    return hashlib.sha256(content).hexdigest()[:16]
+    return hashlib.sha256(picture_content(picture)).hexdigest()[:16]

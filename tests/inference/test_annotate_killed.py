@@ -1,5 +1,5 @@
-"""Annotations by processes that are killed, and by executors of datatrove for clusters: each row is there once,
-and what it was.
+"""Annotations by processes that are killed, and by executors of datatrove for clusters: each row is there
+once, and what it was.
 """
 
 import json

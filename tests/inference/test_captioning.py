@@ -413,8 +413,8 @@ def test_errors_of_the_file_say_what_to_do(splits, tmp_path):
     line = {"id": "1", "caption": "a", "model": "org/old", "prompt": None, "max_new_tokens": 40}
     path.write_text(json.dumps(line | {"pictures": {"ab": "a"}}) + "\n", encoding="utf-8")
     assert refused(splits, "org/new", path) == (
-        f"--output_file {path}, line 1: expected captions made with model 'org/new', to go on with them, found"
-        " one with model 'org/old'; give another file, or the model of this one"
+        f"--output_file {path}, line 1: expected captions made with model 'org/new', to go on with them,"
+        " found one with model 'org/old'; give another file, or the model of this one"
     )
     assert "made with prompt 'why', to go on with them, found one with prompt None" in refused(
         splits, "org/old", path, prompt="why"
