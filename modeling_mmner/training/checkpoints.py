@@ -30,9 +30,9 @@ from ..escaping import one_line
 from ..files import staged_folder, write_whole
 from ..model.modeling_mmner import MMNERForTokenClassification
 from .corpus import TrainingCorpus
+from .features import OFF
 from .progress import Progress
 from .recipes import PACE, PLACES, Recipe, differences, flat_settings
-from .features import OFF
 from .run_folder import RunError
 from .steps import trained_names, trained_state
 

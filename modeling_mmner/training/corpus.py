@@ -29,7 +29,6 @@ from ..model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pi
 from ..model.processing_mmner import MMNERProcessor
 from .recipes import PEOPLE, CorpusSettings, load_recipe, recipe_names
 
-
 _ROW = "row"
 """The column of each row's number in the whole split, while posts are left out."""
 
