@@ -33,7 +33,8 @@ Mode = Literal["true", "shuffled", "none"]
 class ShownRows:
     """Rows of a data set with their own pictures or contexts, each with another post's, or with none.
 
-    Ready-made features of pictures move with them. Shuffling moves them round among the posts that have one, by a random cycle: none keeps its own.
+    Ready-made features move with their pictures. Shuffling moves them round among the posts that have one, by
+    a random cycle: none keeps its own.
 
     Attributes:
         rows: the data set, with a column `image` or `images`, or a column `context`.
@@ -62,9 +63,8 @@ class ShownRows:
             return self.rows[index]
         row = self.rows[index]
         shown = self.rows[self._donor[index]] if index in self._donor else row
-        is_shown = is_picture_column if self.what == "picture" else CONTEXT.__eq__
-        columns = filter(is_shown, row)
-        return row | {column: None if self.mode == "none" else shown[column] for column in columns}
+        is_moved = is_picture_column if self.what == "picture" else (lambda name: name == CONTEXT)
+        return row | {name: None if self.mode == "none" else shown[name] for name in filter(is_moved, row)}
 
 
 def rows_with(what: Shown, rows: Dataset) -> list[int]:
@@ -106,9 +106,8 @@ class Predictor:
             with_entities=False,
         )
         found = {}
-        for index, prediction in zip(
-            own, predictor.predict(torch.utils.data.Subset(cast(Any, rows), own)), strict=True
-        ):
+        predictions = predictor.predict(torch.utils.data.Subset(cast(Any, rows), own))
+        for index, prediction in zip(own, predictions, strict=True):
             if prediction.error is not None:
                 raise prediction.error
             found[index] = prediction.tags
@@ -123,9 +122,8 @@ def gold_tags(rows: Dataset, labels: Sequence[str]) -> list[list[str]]:
 
 def evaluate_rows(predicted: Sequence[Sequence[str]], rows: Dataset, labels: Sequence[str]) -> dict[str, Any]:
     """All scores of predicted tags, see `evaluate_tags`."""
-    return evaluate_tags(
-        gold_tags(rows, labels), predicted, languages=rows["language"], sources=rows["source"]
-    )
+    gold = gold_tags(rows, labels)
+    return evaluate_tags(gold, predicted, languages=rows["language"], sources=rows["source"])
 
 
 def picture_scores(
@@ -181,10 +179,8 @@ def raw_text_score(predictor: Predictor, rows: Dataset) -> dict[str, Any]:
 
 def _character_spans(posts: Sequence[Post], tags: Sequence[Sequence[str]]) -> list[set[tuple[str, int, int]]]:
     """Type and character offsets of the entities of each post."""
+    spans = [(post.words, tags_to_spans(row)) for post, row in zip(posts, tags, strict=True)]
     return [
-        {
-            (span.type, post.words[span.start].start, post.words[span.end - 1].end)
-            for span in tags_to_spans(row)
-        }
-        for post, row in zip(posts, tags, strict=True)
+        {(span.type, words[span.start].start, words[span.end - 1].end) for span in found}
+        for words, found in spans
     ]

@@ -18,23 +18,14 @@ FEATURE_COLUMN = "image_features_"
 """Begins the name of the column of a tower's ready-made features; its number follows."""
 
 # Named one by one: Pillow reads more, and for some of it (EPS) starts another program.
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "GIF",
-    "WEBP",
-    "BMP",
-    "TIFF",
-    "PPM",
-    "ICO",
-    "TGA",
-    *(["AVIF"] if features.check("avif") else []),
-)
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "TGA")
+FORMATS += ("AVIF",) if features.check("avif") else ()
 """The formats of picture files that are read."""
 
-_GIVEN = (
-    threading.Lock()
-)  # several posts, read by as many threads, may have one PIL image, which decodes itself in place
+_GIVEN = threading.Lock()
+"""Held while a PIL image is read: several posts, read by as many threads, may have one, which decodes itself
+in place.
+"""
 _MOST_BYTES = 50_000_000
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _EXPECTED = (
@@ -70,10 +61,8 @@ def load_picture(picture: Any) -> Image.Image:
         with _GIVEN:
             return _decoded(picture, "the PIL image")
     if isinstance(picture, (bytes, bytearray, memoryview)):
-        return _opened(
-            io.BytesIO(bytes(picture)),
-            f"{len(picture)} bytes" if row is None else f"row with path {row.get('path')!r}",
-        )
+        name = f"{len(picture)} bytes" if row is None else f"row with path {row.get('path')!r}"
+        return _opened(io.BytesIO(bytes(picture)), name)
     if isinstance(picture, (str, os.PathLike)):
         return _opened_path(os.fspath(picture))
     if callable(getattr(picture, "read", None)):
@@ -134,9 +123,8 @@ def pictures_of(row: dict[str, Any]) -> list[Any]:
     """
     several = row.get("images")
     entry = several if several is not None else row.get("image")
-    return [
-        picture for picture in (entry if isinstance(entry, (list, tuple)) else [entry]) if picture is not None
-    ]
+    pictures = entry if isinstance(entry, (list, tuple)) else [entry]
+    return [picture for picture in pictures if picture is not None]
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:
@@ -229,7 +217,7 @@ def _opened(source: Any, name: str) -> Image.Image:
         raise PictureError(f"picture {name}: expected a picture of ordinary size; {error}") from error
     except (
         Exception
-    ) as error:  # Pillow's readers raise whatever a broken file leads to: OSError, struct.error, TypeError
+    ) as error:  # Pillow's readers raise whatever a broken file leads to: struct.error, TypeError
         raise PictureError(f"picture {name}: could not be opened; {error}") from error
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from numbers import Real
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from torch.utils.data import Dataset
 from transformers import AutoModelForTokenClassification
@@ -13,7 +13,10 @@ from transformers.pipelines.base import Pipeline
 
 from .images_mmner import PictureError
 from .posts_mmner import PostError, is_one_post, is_words, with_beside
-from .prediction_mmner import BatchPredictor, BrokenPictures, PostReader, Prediction, is_indexed, post_at
+from .prediction_mmner import BatchPredictor, PostReader, Prediction, is_indexed, post_at
+
+_READING = ("allow_urls", "broken_pictures", "image_dir", "timeout")
+_NAMING = ("broken_posts", "threshold")
 
 
 class MultimodalNERPipeline(Pipeline):
@@ -105,10 +108,8 @@ class MultimodalNERPipeline(Pipeline):
         if is_one_post(text):
             predictor.num_workers = 0
             return next(found(predictor.predict([with_beside(text, images, context)])))
-        beside = {
-            name: given for name, given in (("images", images), ("context", context)) if given is not None
-        }
-        posts = _PairedPosts(text, **beside) if beside else text
+        beside = {"images": images, "context": context}
+        posts = _PairedPosts(text, **beside) if images is not None or context is not None else text
         predictor.read_ahead = is_indexed(posts)
         entities = found(predictor.predict(posts))
         # What holds its posts in memory gives a list: lists, and the arrays and columns of NumPy and pandas.
@@ -121,28 +122,19 @@ class MultimodalNERPipeline(Pipeline):
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """The options of reading posts, of the model (none) and of its entities."""
-        reading: dict[str, Any] = {
-            key: options.pop(key)
-            for key in ("allow_urls", "broken_pictures", "image_dir", "timeout")
-            if key in options
-        }
-        entities: dict[str, Any] = {
-            key: options.pop(key) for key in ("broken_posts", "threshold") if key in options
-        }
+        reading, entities = (
+            {key: options.pop(key) for key in known if key in options} for known in (_READING, _NAMING)
+        )
         if options:
+            known = ", ".join(sorted([*_READING, *_NAMING, "batch_size", "num_workers"]))
             raise TypeError(
-                f"multimodal-ner: unknown options {sorted(options)}; expected some of allow_urls, batch_size,"
-                " broken_pictures, broken_posts, image_dir, num_workers, threshold, timeout; in a call also"
+                f"multimodal-ner: unknown options {sorted(options)}; expected some of {known}; in a call also"
                 " context, images, is_split_into_words"
             )
-        if reading.get("broken_pictures", "raise") not in get_args(BrokenPictures):
-            raise ValueError(
-                f"broken_pictures: expected 'raise' or 'skip', found {reading['broken_pictures']!r}"
-            )
-        if entities.get("broken_posts", "raise") not in ("raise", "return"):
-            raise ValueError(
-                f"broken_posts: expected 'raise' or 'return', found {entities['broken_posts']!r}"
-            )
+        closed = {"broken_pictures": ("raise", "skip"), "broken_posts": ("raise", "return")}
+        for name, values in closed.items():
+            if (found := (reading | entities).get(name, "raise")) not in values:
+                raise ValueError(f"{name}: expected {values[0]!r} or {values[1]!r}, found {found!r}")
         threshold = entities.get("threshold", 0.0)
         if not (isinstance(threshold, Real) and 0 <= float(threshold) <= 1):
             raise ValueError(f"threshold: expected a score in 0..1, found {threshold!r}")
@@ -184,15 +176,12 @@ class _PairedPosts(Dataset[Any]):
 
     def __init__(self, posts: Any, **beside: Any) -> None:
         for name, given in beside.items():
-            if not (is_indexed(posts) and is_indexed(given) and len(posts) == len(given)):
-                found = [
-                    len(each) if is_indexed(each) else f"a {type(each).__name__}" for each in (given, posts)
-                ]
+            if given is not None and not (is_indexed(posts) and _length(given) == _length(posts)):
                 raise ValueError(
-                    f"{name}: expected an entry (or None) for each of the posts, found {found[0]} for"
-                    f" {found[1]}"
+                    f"{name}: expected an entry (or None) for each of the posts, found {_length(given)} for"
+                    f" {_length(posts)}"
                 )
-        self.posts, self.beside = posts, {"images": None, "context": None} | beside
+        self.posts, self.beside = posts, beside
 
     def __len__(self) -> int:
         return len(self.posts)
@@ -204,9 +193,13 @@ class _PairedPosts(Dataset[Any]):
         return with_beside(post_at(self.posts, index), **entries, number=index + 1)
 
 
-if (
-    __package__ == "modeling_mmner.model"
-):  # as remote code it is found by the custom_pipelines of a saved config
+def _length(given: Any) -> int | str:
+    """How many entries there are; of what has no length its kind."""
+    return len(given) if is_indexed(given) else f"a {type(given).__name__}"
+
+
+# As remote code it is found by the custom_pipelines of a saved config.
+if __package__ == "modeling_mmner.model":
     PIPELINE_REGISTRY.register_pipeline(
         "multimodal-ner", pipeline_class=MultimodalNERPipeline, pt_model=AutoModelForTokenClassification
     )

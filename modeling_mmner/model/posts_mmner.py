@@ -51,8 +51,7 @@ def as_row(post: Any, number: int) -> Any:
 def _chat_row(messages: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
     """The texts and pictures that the user of a chat sends."""
     texts, pictures = [], []
-    for message in messages:
-        content = message["content"] if message["role"] == "user" else []
+    for content in (message["content"] for message in messages if message["role"] == "user"):
         for part in content if isinstance(content, (list, tuple)) else [{"type": "text", "text": content}]:
             kind = part.get("type") if isinstance(part, Mapping) else None
             if kind == "text" and isinstance(part.get("text"), str):
@@ -65,18 +64,15 @@ def _chat_row(messages: Sequence[Mapping[str, Any]], number: int) -> dict[str, A
                     f" 'image' (or 'url', 'path', 'base64'): ...}} in a chat, found {part!r:.80}"
                 )
     if not texts:
-        raise PostError(
-            f"post {number}: expected a chat with a text of its user, found roles"
-            f" {[m['role'] for m in messages]}"
-        )
+        roles = [message["role"] for message in messages]
+        raise PostError(f"post {number}: expected a chat with a text of its user, found roles {roles}")
     return {"text": "\n".join(texts), "images": pictures}
 
 
 def _chat_pictures(part: Mapping[str, Any]) -> list[Any]:
     """What a chat's part names as its picture; more than one is an error."""
-    sources = {
-        key: part[key] for key in ("image", "url", "path", "base64", "image_url") if part.get(key) is not None
-    }
+    keys = ("image", "url", "path", "base64", "image_url")
+    sources = {key: part[key] for key in keys if part.get(key) is not None}
     if isinstance(sources.get("image_url"), Mapping):
         sources["image_url"] = sources["image_url"].get("url")
     if "base64" in sources:
@@ -84,11 +80,15 @@ def _chat_pictures(part: Mapping[str, Any]) -> list[Any]:
     return list(sources.values())
 
 
+def _place_of(picture: Any) -> Any:
+    """The path or address that a picture is given by; any other picture as it is."""
+    is_path = isinstance(picture, Mapping) and picture.get("bytes") is None
+    return picture.get("path") if is_path else picture
+
+
 def fetched(picture: Any, *, allow_urls: bool, timeout: float) -> Any:
     """The bytes of a picture that is given by an address; any other picture as it is."""
-    address = (
-        picture.get("path") if isinstance(picture, Mapping) and picture.get("bytes") is None else picture
-    )
+    address = _place_of(picture)
     if not isinstance(address, str):
         return picture
     if is_url(address):
@@ -130,7 +130,7 @@ def within(picture: Any, folder: Path) -> Any:
     Raises:
         PictureError: there is no such file.
     """
-    given = picture.get("path") if isinstance(picture, Mapping) and picture.get("bytes") is None else picture
+    given = _place_of(picture)
     if not isinstance(given, (str, os.PathLike)):
         return picture
     if (found := file_within(given, folder)) is None:
@@ -145,16 +145,12 @@ def is_chat(post: Any) -> bool:
     """Whether a post is the messages of a chat; many rows, which have texts of their own, may also have roles
     and contents.
     """
-    return (
-        isinstance(post, (list, tuple))
-        and len(post) > 0
-        and all(
-            isinstance(message, Mapping)
-            and {"role", "content"} <= message.keys()
-            and not {"text", "tokens"} & message.keys()
-            for message in post
-        )
-    )
+    return isinstance(post, (list, tuple)) and len(post) > 0 and all(map(_is_message, post))
+
+
+def _is_message(given: Any) -> bool:
+    is_row = isinstance(given, Mapping)
+    return is_row and {"role", "content"} <= given.keys() and not {"text", "tokens"} & given.keys()
 
 
 def is_words(post: Any) -> bool:

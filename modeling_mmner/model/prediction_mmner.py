@@ -102,12 +102,14 @@ class PostReader:
     def _pictures(self, row: dict[str, Any], number: int, broken: list[str]) -> list[Image.Image]:
         """The pictures of a row as squares; none for a model of text alone."""
         pictures: list[Image.Image] = []
-        for picture in pictures_of(row) if self.processor.image_size is not None else ():
+        if (size := self.processor.image_size) is None:
+            return pictures
+        for picture in pictures_of(row):
             try:
                 given = fetched(picture, allow_urls=self.allow_urls, timeout=self.timeout)
                 if self.image_dir is not None:
                     given = within(given, Path(self.image_dir))
-                pictures.append(square(load_picture(given), self.processor.image_size))
+                pictures.append(square(load_picture(given), size))
             except PictureError as error:
                 if self.broken_pictures == "raise":
                     text = f"post {number}: {error}; broken_pictures='skip' goes on without it"
@@ -174,7 +176,7 @@ class BatchPredictor:
             numbered = enumerate(_each(posts), start=first)
             threads = READING_THREADS if self.read_ahead else 0
             yield from ahead(
-                lambda post: self.read(post[1], number=post[0]), numbered, threads=threads, most=most
+                lambda one: self.read(one[1], number=one[0]), numbered, threads=threads, most=most
             )
             return
         indexed = is_indexed(posts)

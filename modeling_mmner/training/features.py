@@ -10,16 +10,16 @@ Notation: M regions of a picture (1 of a pooled tower), C channels.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pyarrow
 import timm
 import torch
 from accelerate import Accelerator
@@ -28,15 +28,9 @@ from filelock import FileLock
 from huggingface_hub import constants, try_to_load_from_cache
 
 from ..files import write_text
+from ..model import images_mmner as images
 from ..model.batching_mmner import CORES, ahead
-from ..model.images_mmner import (
-    FEATURE_COLUMN,
-    PICTURE_COLUMNS,
-    PictureError,
-    load_picture,
-    pictures_of,
-    square_pixels,
-)
+from ..model.images_mmner import FEATURE_COLUMN, PictureError, pictures_of
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from ..model.ready_features_mmner import packed
@@ -86,19 +80,21 @@ def with_features(
         of pixels; it is null for a tower that is trained.
 
     Raises:
-        ValueError: the model has no frozen tower.
+        ValueError: the model has no frozen tower, the rows no such column.
         FeatureError: a file of features cannot be read.
     """
     if not any(tower.frozen for tower in model.vision_towers) or processor.image_size is None:
         raise ValueError("with_features: expected a model with a frozen picture encoder, found none")
+    if not any(name in rows.features for name in images.PICTURE_COLUMNS):
+        raise ValueError(f"with_features: expected a column image or images, found {rows.column_names}")
     kept = KeptFeatures(
-        Path(folder) if folder is not None else default_folder(),
+        default_folder() if folder is None else Path(folder),
         [FrozenEncoder(tower) if tower.frozen else None for tower in model.vision_towers],
         image_size=processor.image_size,
         precision="bf16" if bf16 else "no",
         autocast=lambda: torch.autocast(model.device.type, torch.bfloat16, enabled=bf16),
     )
-    return beside(rows, kept.columns(rows))
+    return _beside(rows, kept.columns(rows))
 
 
 def run_features(
@@ -108,22 +104,20 @@ def run_features(
     folder, size = feature_folder(recipe.training.feature_cache), processor.image_size
     if folder is None or size is None or not any(tower.frozen for tower in model.vision_towers):
         return KeptFeatures(Path())
-    encoders = [
-        FrozenEncoder(tower, replace(settings) if settings.has_weights else None, accelerator.device)
-        if tower.frozen
-        else None
-        for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True)
-    ]
+    encoders = []
+    for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True):
+        own = replace(settings) if settings.has_weights else None  # what started at random is nowhere else
+        encoders.append(FrozenEncoder(tower, own, accelerator.device) if tower.frozen else None)
     precision, autocast = accelerator.mixed_precision, accelerator.autocast
     return KeptFeatures(folder, encoders, image_size=size, precision=precision, autocast=autocast)
 
 
 @dataclass
 class FrozenEncoder:
-    """A frozen tower.
+    """The encoder of a frozen tower.
 
     Attributes:
-        tower: whose encoder's weights are read when somebody needs them.
+        tower: whose weights are read when somebody needs them.
         settings: where they come from; None where the tower has them.
         device: where they go.
     """
@@ -133,39 +127,36 @@ class FrozenEncoder:
     device: Any = None
 
     def __post_init__(self) -> None:
-        self._is_loaded = self.settings is None
+        self.release()
 
     def load(self) -> None:
-        """Read the weights, where they were not read or were let go of."""
-        if not self._is_loaded and self.settings is not None:
+        """Read the weights, unless they are there."""
+        if self.settings is not None and self.tower.backbone is None:
             load_tower(self.tower, self.settings)
             self.tower.to(self.device)
-            self._is_loaded = True
 
     def release(self) -> None:
         """Let go of weights that can be read again."""
         if self.settings is not None:
             self.tower.release()
-            self._is_loaded = False
 
     def weights_hash(self, folder: Path) -> str:
-        """Tells the weights from others. It is kept in a folder, so that they need not be read for it twice."""
-        source = self._source_hash()
-        known = folder / f"{source}.weights" if source is not None else None
-        if known is not None and known.is_file():
-            return known.read_text(encoding="utf-8")
+        """Tells the weights from others; noted in a folder, so that the next run need not read them."""
+        noted = folder / f"{self._file_hash}.weights"
+        if noted.is_file():
+            return noted.read_text(encoding="utf-8")
         self.load()
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in sorted(self.tower.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        if known is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(known, digest.hexdigest())
+        if self._file_hash is not None:
+            write_text(noted, digest.hexdigest())
         return digest.hexdigest()
 
-    def _source_hash(self) -> str | None:
-        """The hash of the file that the weights come from, and of how they are read; None without a file."""
+    @cached_property
+    def _file_hash(self) -> str | None:
+        """Of the file that the weights come from and of how it is read; None where there is no file."""
         if self.settings is None:
             return None
         path: Any = self.settings.checkpoint
@@ -177,12 +168,12 @@ class FrozenEncoder:
         with open(path, "rb") as file:
             weights = hashlib.file_digest(file, "blake2b").hexdigest()
         given = asdict(replace(self.settings, checkpoint=None))
-        return _hash([weights, given, self.tower.config.to_diff_dict(), timm.__version__])
+        return _hash(weights, given, self.tower.config.to_diff_dict(), timm.__version__)
 
 
 @dataclass
 class KeptFeatures:
-    """Finds or computes features.
+    """Finds features, or computes them.
 
     Attributes:
         folder: of the files.
@@ -194,7 +185,7 @@ class KeptFeatures:
     """
 
     folder: Path
-    encoders: list[FrozenEncoder | None] = field(default_factory=list)
+    encoders: Sequence[FrozenEncoder | None] = ()
     image_size: int = 1
     precision: str = "no"
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -207,23 +198,24 @@ class KeptFeatures:
         Raises:
             FeatureError: a file of features cannot be read.
         """
-        for split, rows in corpus.splits.items() if self.encoders else ():
+        if not self.encoders:
+            return ""
+        for split, rows in corpus.splits.items():
             columns = _picked(self.columns(corpus.whole[split]), np.array(corpus.places[split]))
-            corpus.splits[split] = beside(rows, columns)
-        frozen = [encoder for encoder in self.encoders if encoder is not None]
-        for encoder in frozen:
+            corpus.splits[split] = _beside(rows, columns)
+        for encoder in filter(None, self.encoders):
             encoder.release()
-        return f"picture features: {self.computed} computed, kept in {self.folder}" if frozen else ""
+        return f"picture features: {self.computed} computed, kept in {self.folder}"
 
     def put_encoders_back(self) -> None:
         """Read the encoders again, so that the model computes from pixels."""
-        for encoder in self.encoders:
-            if encoder is not None:
-                encoder.load()
+        for encoder in filter(None, self.encoders):
+            encoder.load()
 
     def columns(self, rows: Dataset) -> Dataset:
-        """A column for each tower, of as many rows; of a picture that cannot be read there are no features."""
-        pictures = rows.select_columns([name for name in PICTURE_COLUMNS if name in rows.features])
+        """A column for each tower, as long as the rows; a picture that cannot be read has no features."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pictures = rows.select_columns([name for name in images.PICTURE_COLUMNS if name in rows.features])
         firsts = range(0, len(rows), _FILE_POSTS)
         chunks = [pictures.select(range(first, min(first + _FILE_POSTS, len(rows)))) for first in firsts]
         keys = [[[picture_key(picture) for picture in pictures_of(row)] for row in chunk] for chunk in chunks]
@@ -231,70 +223,58 @@ class KeptFeatures:
         for number, encoder in enumerate(self.encoders):
             name = f"{FEATURE_COLUMN}{number}"
             if encoder is None:
-                nothing = Features({name: Value("null")})
-                columns.append(Dataset.from_dict({name: [None] * len(rows)}, features=nothing))
+                columns.append(Dataset.from_dict({name: [None] * len(rows)}))
                 continue
-            about = [encoder.weights_hash(self.folder), encoder.tower.config.to_diff_dict()]
-            about += [self.image_size, self.precision, timm.__version__]
-            files = [
-                self._file(encoder, self.folder / f"{_hash([*about, own])}.arrow", chunk, own)
-                for chunk, own in zip(chunks, keys, strict=True)
-            ]
+            weights, settings = encoder.weights_hash(self.folder), encoder.tower.config.to_diff_dict()
+            about = (weights, settings, self.image_size, self.precision, timm.__version__)
+            paths = [self.folder / f"{_hash(*about, own)}.arrow" for own in keys]
+            files = [self._file(path, encoder, chunk) for path, chunk in zip(paths, chunks, strict=True)]
             columns.append(concatenate_datasets(files).rename_column(FEATURE_COLUMN, name))
         return concatenate_datasets(columns, axis=1)
 
-    def _file(self, encoder: FrozenEncoder, path: Path, chunk: Dataset, keys: list[list[str]]) -> Dataset:
-        """The rows of a file, computed where it is not there; a killed process leaves it whole, or none."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def _file(self, path: Path, encoder: FrozenEncoder, posts: Dataset) -> Dataset:
+        """What is in a file, computed where it is not there; a killed process leaves it whole, or none."""
         if not path.exists():
             with FileLock(self.folder / ".lock"):
                 for left in self.folder.glob("tmp*"):  # of killed processes
                     left.unlink()
                 if not path.exists():
                     encoder.load()
-                    chunk.map(
-                        partial(self._compute, encoder.tower, keys),
-                        with_indices=True,
+                    posts.map(
+                        partial(self._compute, encoder.tower),
                         batched=True,
                         batch_size=_WRITTEN_POSTS,
                         writer_batch_size=_WRITTEN_POSTS,
-                        remove_columns=chunk.column_names,
+                        remove_columns=posts.column_names,
                         features=Features({FEATURE_COLUMN: List(Value("binary"))}),
                         cache_file_name=str(path),
                         new_fingerprint=path.stem,
                         desc=f"features of {encoder.tower.config.backbone}",
                     )
         try:
-            found = Dataset.from_file(str(path))
-        except (pa.ArrowException, OSError) as error:
+            return Dataset.from_file(str(path))
+        except (pyarrow.ArrowException, OSError) as error:
             raise FeatureError(
                 f"{path}: expected picture features, found {error!s:.300}; remove it"
             ) from error
-        return found
 
-    def _compute(
-        self, tower: VisionTower, keys: list[list[str]], batch: dict[str, list[Any]], indices: list[int]
-    ) -> dict[str, list[list[bytes]]]:
+    def _compute(self, tower: VisionTower, batch: dict[str, list[Any]]) -> dict[str, list[list[bytes]]]:
         """The column of some posts. A picture that several of them have is run once."""
         rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
-        own = [keys[index] for index in indices]
-        pictures = {
-            key: picture
-            for names, row in zip(own, rows, strict=True)
-            for key, picture in zip(names, pictures_of(row), strict=True)
-        }
-        squares = ahead(self._square, pictures.values(), threads=min(8, CORES), most=4 * _BATCH)
+        posts = [[(picture_key(picture), picture) for picture in pictures_of(row)] for row in rows]
+        distinct = dict(chain.from_iterable(posts))
+        squares = ahead(self._square, distinct.values(), threads=min(8, CORES), most=4 * _BATCH)
         readable = (
-            (key, pixels) for key, pixels in zip(pictures, squares, strict=True) if pixels is not None
+            (key, pixels) for key, pixels in zip(distinct, squares, strict=True) if pixels is not None
         )
         found: dict[str, bytes] = {}
         while group := dict(islice(readable, _BATCH)):
             found |= self._features(tower, group)
-        return {FEATURE_COLUMN: [[found[key] for key in names if key in found] for names in own]}
+        return {FEATURE_COLUMN: [[found[key] for key, _ in post if key in found] for post in posts]}
 
     def _square(self, picture: Any) -> np.ndarray | None:
         try:
-            return square_pixels(load_picture(picture), self.image_size)
+            return images.square_pixels(images.load_picture(picture), self.image_size)
         except PictureError:
             return None
 
@@ -311,7 +291,7 @@ class KeptFeatures:
         return dict(zip(squares, map(packed, features.bfloat16().cpu()), strict=False))
 
 
-def beside(rows: Dataset, columns: Dataset) -> Dataset:
+def _beside(rows: Dataset, columns: Dataset) -> Dataset:
     """The rows with more columns, of as many rows, which are not copied."""
     # A data set with a mapping of its indices would have those columns copied, too.
     return concatenate_datasets([rows if rows._indices is None else rows.flatten_indices(), columns], axis=1)
@@ -319,29 +299,25 @@ def beside(rows: Dataset, columns: Dataset) -> Dataset:
 
 def _picked(columns: Dataset, places: np.ndarray) -> Dataset:
     """The rows at some places, none of them copied: slices of those that lie side by side, put together."""
-    breaks = np.flatnonzero(np.diff(places) != 1) + 1
-    runs = [run for run in np.split(places, breaks) if len(run)]
+    runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
     return concatenate_datasets([columns.select(range(run[0], run[-1] + 1)) for run in runs])
 
 
 def picture_key(picture: Any) -> str:
-    """The hash of a picture's file, given as bytes, a path or a row of either; of any other kind that of its
-    pixels. Empty for what cannot be read at all.
+    """The hash of a picture's file, given as a row with its bytes or path; of any other picture that of its
+    pixels. Empty for one that cannot be read at all.
     """
-    content = picture
-    if isinstance(picture, Mapping):
-        content = picture["bytes"] if picture.get("bytes") is not None else picture.get("path")
     try:
-        if isinstance(content, str) and Path(content).is_file():
-            content = Path(content).read_bytes()
-        if not isinstance(content, bytes):
-            pixels = np.asarray(load_picture(picture))
+        if isinstance(picture, Mapping):
+            content = picture.get("bytes") or Path(picture.get("path") or "").read_bytes()
+        else:
+            pixels = np.asarray(images.load_picture(picture))
             content = str(pixels.shape).encode() + pixels.tobytes()
     except (PictureError, OSError):
         return ""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _hash(about: list[Any]) -> str:
+def _hash(*about: Any) -> str:
     text = json.dumps(about, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
