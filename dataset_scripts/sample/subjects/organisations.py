@@ -4,7 +4,6 @@ import math
 
 from ..canvas import Colour, Sketch, shade
 
-
 _EMBLEMS = {
     "bolt": ((0.3, -1), (-0.6, 0.2), (-0.05, 0.2), (-0.3, 1), (0.6, -0.25), (0.05, -0.25)),
     "diamond": ((0, -1), (0.7, 0), (0, 1), (-0.7, 0)),
