@@ -29,16 +29,9 @@ READING_THREADS, READ_AHEAD = 4, 16
 
 def corpus_features(labels: list[str]) -> datasets.Features:
     """The columns of every corpus: id, tokens, ner_tags, image (may be null), language and source."""
-    return datasets.Features(
-        {
-            "id": datasets.Value("string"),
-            "tokens": datasets.List(datasets.Value("string")),
-            "ner_tags": datasets.List(datasets.ClassLabel(names=labels)),
-            "image": datasets.Image(),
-            "language": datasets.Value("string"),
-            "source": datasets.Value("string"),
-        }
-    )
+    text, tag = datasets.Value("string"), datasets.ClassLabel(names=labels)
+    columns = {"id": text, "tokens": datasets.List(text), "ner_tags": datasets.List(tag)}
+    return datasets.Features(columns | {"image": datasets.Image(), "language": text, "source": text})
 
 
 @dataclass
