@@ -2,9 +2,9 @@
 for.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import UserDict
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .builders.builder import CorpusBuilder
@@ -12,30 +12,19 @@ if TYPE_CHECKING:
 FOLDER_CORPUS = "conll"
 """The corpus that a folder of files is taken for, which need not be named."""
 
-_CLASSES = {
-    "sample": ("sample.sample", "Sample"),
-    "twitter2015": ("builders.twitter2015", "Twitter2015"),
-    "twitter2017": ("builders.twitter2017", "Twitter2017"),
-    "mmner": ("builders.mmner", "MMNER"),
-    "conll": ("builders.conll", "Conll"),
-}
 
-
-class _Builders(Mapping[str, "type[CorpusBuilder]"]):
+class _Builders(UserDict[str, Any]):
     """The builder's class of each corpus, imported on access."""
 
     def __getitem__(self, name: str) -> "type[CorpusBuilder]":
-        module, class_name = _CLASSES[name]
+        module, class_name = self.data[name]
         return getattr(import_module(f".{module}", __package__), class_name)
 
-    def __contains__(self, name: object) -> bool:
-        return name in _CLASSES
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(_CLASSES)
-
-    def __len__(self) -> int:
-        return len(_CLASSES)
-
-
-BUILDERS = _Builders()
+BUILDERS = _Builders(
+    sample=("sample.sample", "Sample"),
+    twitter2015=("builders.twitter2015", "Twitter2015"),
+    twitter2017=("builders.twitter2017", "Twitter2017"),
+    mmner=("builders.mmner", "MMNER"),
+    conll=("builders.conll", "Conll"),
+)

@@ -93,7 +93,7 @@ def open_corpus(
         CorpusError: there is no such corpus, it has not the columns or labels needed, or its files are
             malformed.
     """
-    given = _given(options | {"data_dir": data_dir, "image_dir": image_dir})
+    given = _given({"data_dir": data_dir, "image_dir": image_dir} | options)
     if dataset in BUILDERS:
         return _from_builder(make_builder(dataset, config=config, **given))
     path = Path(dataset)

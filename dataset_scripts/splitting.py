@@ -16,12 +16,9 @@ def parse_ratio(text: str) -> tuple[int, int, int]:
     """
     parts = text.split(",")
     if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts) or int(parts[0]) == 0:
-        raise CorpusError(
-            "--split_ratio: expected three whole numbers as 80,10,10 (train, validation, test), found"
-            f" {text!r}"
-        )
-    train, validation, test = (int(part) for part in parts)
-    return train, validation, test
+        expected = "three whole numbers as 80,10,10 (train, validation, test)"
+        raise CorpusError(f"--split_ratio: expected {expected}, found {text!r}")
+    return int(parts[0]), int(parts[1]), int(parts[2])
 
 
 def split_by_ratio(
@@ -49,10 +46,9 @@ def split_by_ratio(
         splits[name] += group
     for name, share in zip(names, reversed(ratio), strict=True):
         if share and not splits[name]:
-            raise CorpusError(
-                f"--split_ratio: expected posts for each split, found none for {name}: there are {len(keys)}"
-                f" posts, which the same texts and pictures keep together in {len(groups)} groups"
-            )
+            found = f"none for {name}: there are {len(keys)} posts"
+            why = f"which the same texts and pictures keep together in {len(groups)} groups"
+            raise CorpusError(f"--split_ratio: expected posts for each split, found {found}, {why}")
     return {name: sorted(splits[name]) for name in reversed(names)}
 
 

@@ -258,10 +258,12 @@ from dataset_scripts.builders import builder
 from dataset_scripts.builders.built_corpus import build_dataset
 load = builder.load_picture
 builder.load_picture = lambda picture: time.sleep(0.02) or load(picture)
-build_dataset("conll", sys.argv[1] + "/built", data_dir=sys.argv[1] + "/corpus", image_dir=sys.argv[1] + "/images")
+folder = sys.argv[1]
+build_dataset("conll", f"{folder}/built", data_dir=f"{folder}/corpus", image_dir=f"{folder}/images")
 """
 
 
+@pytest.mark.slow
 def test_killed_build_leaves_nothing_that_a_second_one_does_not_clear(tmp_path):
     """If it failed, a build killed by a cluster's time limit would leave half a data set, or stop the next
     build.

@@ -1,11 +1,9 @@
 """What the builders of all corpora share: the columns, the reading of posts, the check of every picture."""
 
 import hashlib
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -31,16 +29,9 @@ READING_THREADS, READ_AHEAD = 4, 16
 
 def corpus_features(labels: list[str]) -> datasets.Features:
     """The columns of every corpus: id, tokens, ner_tags, image (may be null), language and source."""
-    return datasets.Features(
-        {
-            "id": datasets.Value("string"),
-            "tokens": datasets.List(datasets.Value("string")),
-            "ner_tags": datasets.List(datasets.ClassLabel(names=labels)),
-            "image": datasets.Image(),
-            "language": datasets.Value("string"),
-            "source": datasets.Value("string"),
-        }
-    )
+    text, tag = datasets.Value("string"), datasets.ClassLabel(names=labels)
+    columns = {"id": text, "tokens": datasets.List(text), "ner_tags": datasets.List(tag)}
+    return datasets.Features(columns | {"image": datasets.Image(), "language": text, "source": text})
 
 
 @dataclass
@@ -306,7 +297,7 @@ class PostsBuilder(CorpusBuilder):
         """Every type of any split: a small training split may lack one, which is then a type that a model
         will not find.
         """
-        paths, reading = PostsBuilder.source_files(self), self.reading()
+        paths, reading = dict.fromkeys(chain(*self.files().values())), self.reading()
         return types_by_frequency(post.tags for path in paths for post in read_posts(path, reading))
 
     def splits(self) -> dict[str, datasets.Dataset]:
@@ -326,34 +317,23 @@ class PostsBuilder(CorpusBuilder):
         self.check_files()
         return super()._split_generators(dl_manager)
 
+    def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        """As `datasets` does, but always anew: files and pictures may have changed since the last time."""
+        anew = {"download_mode": "force_redownload", "verification_mode": "no_checks"}
+        super().download_and_prepare(*args, **kwargs | anew)
+
     def _create_builder_config(self, *args: Any, **kwargs: Any) -> tuple[datasets.BuilderConfig, str]:
-        """The config, and an id that ends in the source's hash: the cache is looked up by it, and changed
-        files must not be answered with what was built of the old ones."""
         self.config, config_id = super()._create_builder_config(*args, **kwargs)
         for name, choices in closed_sets(PostsConfig):
             if (value := getattr(self.config, name)) not in choices:
                 expected = f"one of {', '.join(choices)}"
                 raise CorpusError(f"{self.name} {name}: expected {expected}; found {value!r}")
-        return self.config, f"{config_id}-{self._source_hash()}"
-
-    def source_files(self) -> list[Path]:
-        """All text files that the rows depend on."""
-        return list(dict.fromkeys(chain(*self.files().values())))
-
-    def _source_hash(self) -> str:
-        """Of the text files' content and the pictures' names, sizes and times."""
-        digest = hashlib.sha256(short_hash([self._hash_of(path) for path in self.source_files()]).encode())
-        if self.config.image_dir is not None:
-            pictures = Path(self.config.image_dir)
-            if not pictures.is_dir():
-                expected = "a folder with the pictures <id>.jpg, found none; unpack an archive first"
-                raise CorpusError(f"{self.name} image_dir {pictures}: expected {expected}")
-            with os.scandir(pictures) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    with suppress(FileNotFoundError):  # a link that leads nowhere
-                        status = entry.stat()
-                        digest.update(repr((entry.name, status.st_size, status.st_mtime_ns)).encode())
-        return digest.hexdigest()[:16]
+        self.files()  # says what is missing
+        pictures = self.config.image_dir
+        if pictures is not None and not Path(pictures).is_dir():
+            expected = "a folder with the pictures <id>.jpg, found none; unpack an archive first"
+            raise CorpusError(f"{self.name} image_dir {pictures}: expected {expected}")
+        return self.config, config_id
 
 
 def short_hash(value: Any) -> str:

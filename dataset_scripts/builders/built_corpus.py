@@ -103,9 +103,10 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
 def _described(builder: CorpusBuilder) -> dict[str, Any]:
     """What is said of a corpus as a whole."""
+    paragraphs = inspect.cleandoc(builder.info.description).split("\n\n")
     return {
         "name": builder.name,
-        "description": inspect.cleandoc(builder.info.description),
+        "description": "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
         "citation": builder.CITATION,
         "license": builder.info.license,
         "terms": builder.TERMS,

@@ -61,27 +61,16 @@ class MMNER(PostsBuilder):
             found["language"] = self._languages_of_posts.get(_key(post), "unknown")
         return found
 
-    def source_files(self) -> list[Path]:
-        """The split files, and those that tell the languages of a mixture's posts."""
-        return [*super().source_files(), *(path for _, path in self._language_files())]
-
-    def _language_files(self) -> list[tuple[str, Path]]:
-        """The files of a mixture's languages in their own folders, as far as these are there."""
-        languages = () if self.config.name in LANGUAGES else PAIRS.get(self.config.name, LANGUAGES)
+    @cached_property
+    def _languages_of_posts(self) -> dict[Hashable, str]:
+        """The language of each post of a mixture's languages that have their own folders there."""
+        languages = PAIRS.get(self.config.name, LANGUAGES)
         folders = {language: Path(self.config.data_dir) / f"{_FOLDER}{language}" for language in languages}
-        return [
-            (language, path)
+        return {
+            _key(post): language
             for language, folder in folders.items()
             if folder.is_dir()
             for path in find_splits(folder).values()
-        ]
-
-    @cached_property
-    def _languages_of_posts(self) -> dict[Hashable, str]:
-        """The language of each post of the single languages' folders that are there."""
-        return {
-            _key(post): language
-            for language, path in self._language_files()
             for post in read_posts(path, self.reading())
         }
 

@@ -25,7 +25,8 @@ folder = Path(sys.argv[1])
 record = build_dataset("conll", folder / "built", data_dir=folder, image_dir=folder / "images")
 seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 present = sum(split["pictures"]["present"] for split in record["configs"]["default"]["splits"].values())
-print(json.dumps({"imports_mib": before / 1024, "peak_mib": after / 1024, "pictures": present, "rate": present / seconds}))
+memory = {"imports_mib": before / 1024, "peak_mib": after / 1024}
+print(json.dumps(memory | {"pictures": present, "rate": present / seconds}))
 """
 
 READ_AND_DECODE = """

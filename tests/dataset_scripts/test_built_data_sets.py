@@ -55,7 +55,7 @@ MMNER = {
     "fr_plus_en": [("1", "Paris/B-LOC")],
 }
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*expected the official file")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*expected the official file")]
 
 
 def turned_picture() -> bytes:

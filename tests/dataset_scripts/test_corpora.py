@@ -26,8 +26,8 @@ def test_only_the_generated_corpus_knows_its_chance_level():
 
 
 @pytest.mark.parametrize("item", fields(ReadingOptions), ids=lambda item: item.name)
-def test_each_option_is_listed_once(item):
-    """If it failed, an option would mean something else to the builders than on the command line."""
+def test_each_option_of_reading_is_a_builders_too(item):
+    """If it failed, an option of the command line would mean something else to builders, or lack help."""
     [default] = [default_of(other) for other in fields(PostsConfig) if other.name == item.name]
     assert default == default_of(item) and item.metadata["help"]
 
@@ -35,11 +35,5 @@ def test_each_option_is_listed_once(item):
 def test_options_at_their_default_are_left_to_the_builder():
     """If it failed, Twitter-2015's OTHER would no longer become MISC when a recipe says nothing of types."""
     assert ReadingOptions().given() == {}
-    given = {
-        "data_dir": "a",
-        "tag_scheme": "iob1",
-        "rename_types": {"A": "B"},
-        "repair_orphans": True,
-        "no_verify": True,
-    }
+    given = {"data_dir": "a", "tag_scheme": "iob1", "rename_types": {"A": "B"}, "repair_orphans": True}
     assert ReadingOptions(**given).given() == given

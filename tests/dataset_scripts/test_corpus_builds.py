@@ -1,6 +1,5 @@
 """Tests of what is built from corpora: versions of their files, cached data sets, and the real corpora."""
 
-import os
 import warnings
 from functools import partial
 from pathlib import Path
@@ -115,37 +114,6 @@ def test_version_names_the_content(make, corpus, tmp_path):
     assert make(Twitter2017, data_dir=corpus).version_name() != name
 
 
-CHANGES = {
-    "a text": lambda corpus, images: write_posts(corpus, {"valid": [("4", "Amazon/B-LOC"), ("5", "Nice/O")]}),
-    "a picture": lambda corpus, images: (images / "1.jpg").write_bytes(encoded(99, "JPEG")),
-    "a picture's time": lambda corpus, images: os.utime(images / "1.jpg", (1, 1)),
-    "one more picture": lambda corpus, images: (images / "7.jpg").write_bytes(encoded(7, "JPEG")),
-    "one picture less": lambda corpus, images: (images / "1.jpg").unlink(),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_config_id_changes_with_the_source_alone(make, corpus, images, change):
-    """If it failed, changed files would be answered with what was built of the old ones, or every run build
-    the corpus anew.
-    """
-    first = make(Conll, data_dir=corpus, image_dir=str(images)).config_id
-    (corpus / "README.txt").write_text("not a split")
-    assert make(Conll, data_dir=corpus, image_dir=str(images)).config_id == first
-    change(corpus, images)
-    assert make(Conll, data_dir=corpus, image_dir=str(images)).config_id != first
-
-
-def test_config_id_of_a_mixture_changes_with_the_language_folders(make, tmp_path):
-    """If it failed, a mixture built before a language's folder came would say `unknown` for its posts for
-    ever.
-    """
-    root = write_mmner(tmp_path / "mmner", all_lang=[("1", "a/O")])
-    first = make(MMNER, config_name="all", data_dir=root).config_id
-    write_mmner(root, en=[("1", "a/O")])
-    assert make(MMNER, config_name="all", data_dir=root).config_id != first
-
-
 # Data sets.
 
 
@@ -176,13 +144,16 @@ def test_parquet_holds_the_pictures_byte_for_byte(make, corpus, images, tmp_path
     assert found == dict.fromkeys("357") | expected
 
 
-def test_changed_file_is_built_anew(make, corpus):
-    """If it failed, a corrected corpus would be answered from the cache with the posts of before."""
-    make(Conll, data_dir=corpus).download_and_prepare()
-    write_posts(corpus, {"train": [("8", "new/O")]})
-    builder = make(Conll, data_dir=corpus)
+def test_changed_files_are_built_anew(make, corpus, images):
+    """If it failed, a corrected corpus, or another picture, would be answered with what was built before."""
+    sources = {"data_dir": corpus, "image_dir": str(images)}
+    make(Conll, **sources).download_and_prepare()
+    write_posts(corpus, {"train": [("1", "new/O")]})
+    (images / "1.jpg").write_bytes(encoded(99, "JPEG"))
+    builder = make(Conll, **sources)
     builder.download_and_prepare()
-    assert builder.as_dataset(split="train")["id"][:] == ["8"]
+    [row] = builder.as_dataset(split="train").cast_column("image", datasets.Image(decode=False))
+    assert (row["tokens"], row["image"]["bytes"]) == (["new"], encoded(99, "JPEG"))
 
 
 def test_error_while_building_has_the_corpuss_text(make, corpus, images):

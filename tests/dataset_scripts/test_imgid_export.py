@@ -5,7 +5,7 @@ import unicodedata
 
 import datasets
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dataset_scripts.builders.built_corpus import build_dataset
@@ -109,7 +109,7 @@ IDS = ANY_TEXT.filter(
 TAGGED = st.lists(st.tuples(TOKENS, st.sampled_from(range(len(LABELS)))), min_size=1, max_size=5)
 
 
-@property_test
+@settings(property_test, max_examples=30)
 @given(st.lists(st.tuples(IDS, TAGGED), min_size=1, max_size=5, unique_by=lambda post: post[0]))
 @example([("IMGID:1", [("IMGID:2", 1), ("\r", 0)]), (" ", [("\ufeff", 2), (" ", 0)])])
 def test_any_post_comes_back_from_its_file(tmp_path_factory, posts):

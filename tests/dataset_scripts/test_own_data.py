@@ -362,7 +362,7 @@ def test_folder_with_parquet_is_read_as_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["posts.jsonl", "posts.json", "posts.csv", "posts.parquet", "posts.zip"])
 def test_broken_files_are_errors_in_words(tmp_path, name):
-    """If it failed, a broken file would end in a traceback, or an archive not say that it is unpacked first."""
+    """If it failed, a broken file would end in a traceback, or an archive not be asked to be unpacked."""
     (tmp_path / name).write_bytes(b"\xff\xfe{broken")
     with pytest.raises(CorpusError, match="unpack an archive first" if name == "posts.zip" else name):
         open_corpus(str(tmp_path / name))

@@ -54,7 +54,7 @@ def contents(content: str | bytes, reading: Reading | None = None) -> list[tuple
 
 @pytest.mark.parametrize("content", [IMGID, IMGID.replace("\n\n", "\n"), INDEXED, "\n\n" + INDEXED])
 def test_forms_of_one_corpus_hold_the_same_posts(content):
-    """If it failed, posts would be changed or lost, or those of a file that lacks empty lines be read as one."""
+    """If it failed, posts would be changed or lost, or those of a file without empty lines be read as one."""
     assert contents(content.replace("\n\n", "\n\n\n")) == contents(content) == POSTS
 
 
@@ -141,7 +141,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize(("content", "message"), MALFORMED.values(), ids=MALFORMED)
 def test_malformed_files_say_where(content, message):
-    """If it failed, a user would have to search a file of 50,000 lines, or train on a part of it unnoticed."""
+    """If it failed, a user would have to search a file of 50,000 lines, or train on a part unnoticed."""
     with pytest.raises(CorpusError) as caught:
         parsed(content)
     assert str(caught.value).startswith("train.txt:") and message in str(caught.value)

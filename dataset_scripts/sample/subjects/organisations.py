@@ -4,6 +4,12 @@ import math
 
 from ..canvas import Colour, Sketch, shade
 
+_EMBLEMS = {
+    "bolt": ((0.3, -1), (-0.6, 0.2), (-0.05, 0.2), (-0.3, 1), (0.6, -0.25), (0.05, -0.25)),
+    "diamond": ((0, -1), (0.7, 0), (0, 1), (-0.7, 0)),
+    "crown": ((-1, -0.6), (-0.45, 0), (0, -0.8), (0.45, 0), (1, -0.6), (0.8, 0.7), (-0.8, 0.7)),
+}
+
 
 def _emblem(sketch: Sketch, x: float, y: float, radius: float, colour: Colour) -> None:
     """An invented logo."""
@@ -12,19 +18,11 @@ def _emblem(sketch: Sketch, x: float, y: float, radius: float, colour: Colour) -
         sketch.star(x, y, radius, colour, sketch.rng.choice((5, 6, 8)))
     elif shape == "ring":
         sketch.ring(x, y, 0.72 * radius, 0.45 * radius, colour)
-    elif shape == "bolt":
-        bolt = ((0.3, -1), (-0.6, 0.2), (-0.05, 0.2), (-0.3, 1), (0.6, -0.25), (0.05, -0.25))
-        sketch.polygon([(x + a * radius, y + b * radius) for a, b in bolt], colour)
-    elif shape == "diamond":
-        sketch.polygon(
-            [(x, y - radius), (x + 0.7 * radius, y), (x, y + radius), (x - 0.7 * radius, y)], colour
-        )
     elif shape == "cross":
         sketch.rectangle(x - radius, y - 0.3 * radius, x + radius, y + 0.3 * radius, colour)
         sketch.rectangle(x - 0.3 * radius, y - radius, x + 0.3 * radius, y + radius, colour)
     else:
-        crown = ((-1, -0.6), (-0.45, 0), (0, -0.8), (0.45, 0), (1, -0.6), (0.8, 0.7), (-0.8, 0.7))
-        sketch.polygon([(x + a * radius, y + b * radius) for a, b in crown], colour)
+        sketch.polygon([(x + a * radius, y + b * radius) for a, b in _EMBLEMS[shape]], colour)
 
 
 def _sign(sketch: Sketch, left: float, top: float, right: float, bottom: float) -> None:
@@ -82,13 +80,8 @@ def _crest(sketch: Sketch) -> None:
     second = sketch.colour(field)
     for reach, colour in ((1.0, rim), (0.88, field)):
         half, top, low = 0.38 * reach, 0.45 - 0.41 * reach, 0.45 + 0.49 * reach
-        sides = [
-            (0.5 + half, 0.5),
-            (0.5 + 0.8 * half, 0.7),
-            (0.5, low),
-            (0.5 - 0.8 * half, 0.7),
-            (0.5 - half, 0.5),
-        ]
+        outline = ((1, 0.5), (0.8, 0.7), (0, low), (-0.8, 0.7), (-1, 0.5))
+        sides = [(0.5 + side * half, y) for side, y in outline]
         sketch.polygon([(0.5 - half, top), (0.5, top + 0.04), (0.5 + half, top), *sides], colour)
     style = sketch.rng.choice(("chevron", "band", "stripes"))
     if style == "chevron":

@@ -60,11 +60,7 @@ def _standing(sketch: Sketch) -> None:
     _legs(sketch, skin, bottom)
     for side in (-1, 1):
         elbow, hand = rng.choice(_ARMS)
-        joints = [
-            (0.5 + side * 0.12, 0.33),
-            (0.5 + side * elbow[0], elbow[1]),
-            (0.5 + side * hand[0], hand[1]),
-        ]
+        joints = [(0.5 + side * out, height) for out, height in ((0.12, 0.33), elbow, hand)]
         sketch.line(joints, 0.085, shade(top, 0.85))
         sketch.disc(*joints[-1], 0.05, skin)
     sketch.rectangle(0.455, 0.22, 0.545, 0.3, shade(skin, 0.85))
