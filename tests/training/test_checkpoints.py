@@ -31,23 +31,6 @@ from tests.interrupted import (
     train_dying,
     train_killed,
 )
-from tests.training.test_training import write_corpus
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    """A folder with a small corpus."""
-    folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(corpus, tmp_path_factory) -> Recipe:
-    """The recipe of a finished run."""
-    recipe = recipe_in(corpus, output_dir=str(tmp_path_factory.mktemp("uninterrupted")))
-    train_accelerate.train(recipe)
-    return recipe
 
 
 @pytest.fixture(scope="module")

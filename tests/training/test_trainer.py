@@ -17,28 +17,19 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-import train_accelerate
 from dataset_scripts.opening import open_corpus
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.evaluation.span_f1.span_f1 import tag_score
-from modeling_mmner.training.assembly import build_model, build_processor, train_tokenizer
+from modeling_mmner.training.assembly import train_tokenizer
 from modeling_mmner.training.centres import centres_due, refresh_centres
 from modeling_mmner.training.collator import MMNERCollator
-from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.optimisation import parameter_groups, train_batches
-from modeling_mmner.training.recipes import load_recipe
 from modeling_mmner.training.trainer import EntityCentreCallback, span_f1, with_lengths
 from modeling_mmner.training.word_vocabulary import make_word_tokenizer, word_vocabulary
 from tests.tiny import tiny_model
 
 SETTINGS = {"learning_rate": 1e-3, "head_learning_rate": 3e-3, "weight_decay": 0.01}
 EPOCHS, BATCH, WARMUP_STEPS = 4, 4, 2
-BEST_AT_END = {
-    "save_strategy": "epoch",
-    "eval_strategy": "epoch",
-    "metric_for_best_model": "f1",
-    "load_best_model_at_end": True,
-}
 SEQUENTIAL = {"train_sampling_strategy": "sequential"}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -195,7 +186,8 @@ def test_posts_are_grouped_by_length(posts, processor, tmp_path: Path) -> None:
 def test_best_checkpoint_is_loaded_at_the_end(posts, processor, tmp_path: Path) -> None:
     """If it failed, the last epoch's weights or centres would pass for the best one's."""
     model = new_model(processor)
-    trainer = make_trainer(model, processor, posts, tmp_path, **BEST_AT_END)
+    each_epoch = {"save_strategy": "epoch", "eval_strategy": "epoch", "metric_for_best_model": "f1"}
+    trainer = make_trainer(model, processor, posts, tmp_path, **each_epoch, load_best_model_at_end=True)
     trainer.train()
     f1 = [entry["eval_f1"] for entry in trainer.state.log_history if "eval_f1" in entry]
     assert trainer.state.best_metric == max(f1)
@@ -285,61 +277,3 @@ def test_model_of_words_trains_and_is_saved_whole(posts, tmp_path: Path) -> None
     read = MMNERProcessor.from_pretrained(checkpoint)
     inputs = read([list(posts["train"][0]["tokens"])])
     torch.testing.assert_close(again(**inputs).logits, model.eval()(**inputs).logits, atol=1e-6, rtol=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_quickstart_by_trainer_is_as_good_as_by_script(tmp_path: Path, seed: int) -> None:
-    """If it failed, one of the two ways would train worse by more than a shuffling of the posts explains.
-    Prints both figures.
-    """
-    settings = {"seed": seed, "output_dir": str(tmp_path), "compare_without_pictures": False}
-    recipe = load_recipe("quickstart", settings)
-    script = train_accelerate.train(recipe).to_dict()["splits"]["test"]
-
-    torch.manual_seed(seed)
-    corpus, training = load_corpus(recipe.corpus), recipe.training
-    processor = build_processor(recipe, labels=corpus.labels, posts=corpus.splits["train"]["tokens"])
-    model = build_model(recipe, processor)
-    # The Trainer's sampler for posts of like length reads this column, in evaluation too.
-    rows = {
-        name: split.add_column("length", [len(tokens) for tokens in split["tokens"]])
-        for name, split in corpus.splits.items()
-    }
-    rates = {
-        name: getattr(training, name) for name in ("learning_rate", "head_learning_rate", "weight_decay")
-    }
-    steps = training.epochs * -(-len(rows["train"]) // training.batch_size)
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            str(tmp_path / "trainer"),
-            num_train_epochs=training.epochs,
-            per_device_train_batch_size=training.batch_size,
-            warmup_steps=int(training.warmup_share * steps),
-            train_sampling_strategy="group_by_length",
-            remove_unused_columns=False,
-            save_total_limit=1,
-            report_to="none",
-            seed=seed,
-            disable_tqdm=True,
-            **BEST_AT_END,
-        ),
-        train_dataset=rows["train"],
-        eval_dataset=rows["validation"],
-        data_collator=MMNERCollator(processor),
-        compute_metrics=span_f1(processor.labels),
-        callbacks=[
-            EntityCentreCallback(
-                warmup_epochs=training.centre_warmup_epochs, refresh_epochs=training.centre_refresh_epochs
-            )
-        ],
-        optimizers=(torch.optim.AdamW(parameter_groups(model, [], **rates)), None),
-    )
-    trainer.train()
-    sources = enumerate(rows["test"]["source"])
-    ambiguous = rows["test"].select([index for index, source in sources if source == "ambiguous"])
-    found = [trainer.evaluate(part)["eval_f1"] for part in (rows["test"], ambiguous)]
-    expected = [script["overall"]["f1"], script["by_source"]["ambiguous"]["f1"]]
-    print(f"all entities, ambiguous names: script {expected}, Trainer {found}")
-    assert found == pytest.approx(expected, abs=0.04)

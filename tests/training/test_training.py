@@ -265,22 +265,21 @@ def test_model_of_real_size_trains_a_step(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = MMNERForTokenClassification(MMNERConfig()).train()
     before = model.vision_towers[0].backbone.timm_model.bn1.running_mean.clone()
-    batch = {
+    words = {
         "input_ids": torch.randint(5, 28996, (2, 12)),
         "attention_mask": torch.ones(2, 12, dtype=torch.long),
         "word_starts": torch.arange(1, 11).expand(2, -1),
         "word_mask": torch.ones(2, 10, dtype=torch.bool),
-        "pixel_values": torch.randint(0, 256, (2, 1, 3, 224, 224), dtype=torch.uint8),
         "labels": torch.randint(0, 9, (2, 10)),
     }
+    batch = words | {"pixel_values": torch.randint(0, 256, (2, 1, 3, 224, 224), dtype=torch.uint8)}
     groups = parameter_groups(model, [], learning_rate=1e-5, head_learning_rate=1e-4, weight_decay=0.01)
     optimizer = torch.optim.AdamW(groups, fused=True)
-    first = model(**batch).loss
-    first.backward()
+    loss = model(**batch).loss
+    loss.backward()
     optimizer.step()
-    assert torch.isfinite(first) and torch.equal(
-        before, model.vision_towers[0].backbone.timm_model.bn1.running_mean
-    )
+    after = model.vision_towers[0].backbone.timm_model.bn1.running_mean
+    assert torch.isfinite(loss) and torch.equal(before, after)
     model.eval()
     model.save_pretrained(tmp_path)
     loaded = MMNERForTokenClassification.from_pretrained(tmp_path).eval()
@@ -336,13 +335,10 @@ def test_run_tells_what_the_contexts_are_worth(with_contexts) -> None:
     test = metrics.splits.test
     scores = {mode: block.overall.f1 for mode, block in test.context.items()}
     assert list(scores) == ["true", "shuffled", "none"] and scores["true"] == test.overall.f1
-    assert (
-        scores["true"] >= 20 / 24 > 0.7 > max(scores["shuffled"], scores["none"])
-    )  # 20 posts have a context
-    assert (
-        test.p_values["context"].keys() == {"shuffled", "none"}
-        and max(test.p_values["context"].values()) < 0.05
-    )
+    others = max(scores["shuffled"], scores["none"])
+    assert scores["true"] >= 20 / 24 > 0.7 > others  # 20 posts have a context
+    p_values = test.p_values["context"]
+    assert p_values.keys() == {"shuffled", "none"} and max(p_values.values()) < 0.05
     assert test.p_values["picture"] == {} and list(test.picture) == ["none"]
     counts = metrics.corpus.contexts["test"]
     assert (counts.present, counts.missing) == (20, 4) and counts.cut == 20
@@ -354,9 +350,8 @@ def test_context_results_are_in_table_words_and_card(with_contexts) -> None:
     recipe, metrics = with_contexts
     table = results_table({"run": metrics})
     assert [column.header for column in table.columns][:3] == ["run", "picture", "context"]
-    assert list(table.columns[2].cells) == ["true", "shuffled", "none"] and set(table.columns[1].cells) == {
-        "none"
-    }
+    assert list(table.columns[2].cells) == ["true", "shuffled", "none"]
+    assert set(table.columns[1].cells) == {"none"}
     words = context_worth(metrics)
     assert "clearly better than another post's, clearly better than none" in words
     card = (Path(recipe.training.output_dir) / "model" / "README.md").read_text(encoding="utf-8")
