@@ -51,18 +51,14 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 # The layout
 
 
-def separators(kind: str) -> tuple[list[int], list[int]]:
-    """What stands between a text and its context, and after the context, by each tokenizer's own pair."""
-    tokenizer = TOKENIZERS[kind]()
-    pairs = {
-        "bpe": "[SEP]",
-        "wordpiece": "[SEP]",
-        "byte-level": "</s> </s>",
-        "unigram": "</s>",
-        "me5-small-latin": "</s> </s>",
-    }
-    between = [tokenizer.convert_tokens_to_ids(token) for token in pairs[kind].split()]
-    return between, between[:1]
+SEPARATORS = {
+    "bpe": "[SEP]",
+    "wordpiece": "[SEP]",
+    "byte-level": "</s> </s>",
+    "unigram": "</s>",
+    "me5-small-latin": "</s> </s>",
+}
+"""Between a text and its context, by each tokenizer's own pair; the first of them also after the context."""
 
 
 @each_tokenizer
@@ -71,24 +67,20 @@ def test_context_has_what_the_text_leaves_of_each_window(kind, window):
     """If it failed, a post would be cut for its context, or a context stand without its separator."""
     reading = processor_of(window=window, kind=kind)
     plain = MMNERProcessor(reading.tokenizer, labels=LABELS, image_size=None)
-    between, after = separators(kind)
+    between = [reading.tokenizer.convert_tokens_to_ids(token) for token in SEPARATORS[kind].split()]
+    after, padding = between[:1], reading.tokenizer.pad_token_id
     for count, length in ((0, 3), (1, 30), (5, 4), (9, 9), (40, 5)):
         words, context = WORDS[:count], " ".join(WORDS[:length])
         ids = reading.tokenizer(context, add_special_tokens=False)["input_ids"]
         found, alone = (each([words], context=[context], return_tensors="np") for each in (reading, plain))
-        for row, types, own in zip(
-            found["input_ids"][0], found["token_type_ids"][0], alone["input_ids"][0], strict=True
-        ):
-            text = own[own != reading.tokenizer.pad_token_id].tolist()[:-1]
+        names = (found["input_ids"][0], found["token_type_ids"][0], alone["input_ids"][0])
+        for row, types, own in zip(*names, strict=True):
+            text = own[own != padding].tolist()[:-1]
             seen = ids[: max(0, min(8, window - len(text) - len(between) - len(after)))]
             expected = [*text, *between, *seen, *after] if seen else [*text, after[0]]
-            assert row[: len(expected)].tolist() == expected and set(row[len(expected) :]) <= {
-                reading.tokenizer.pad_token_id
-            }
-            assert types.tolist() == [
-                int(len(text) + len(between) <= place < len(expected) and bool(seen))
-                for place in range(len(types))
-            ]
+            begin = len(text) + len(between) if seen else len(expected)
+            assert row[: len(expected)].tolist() == expected and set(row[len(expected) :]) <= {padding}
+            assert types.tolist() == [int(begin <= place < len(expected)) for place in range(len(types))]
         size, alone_size = found["input_ids"].shape[-1], alone["input_ids"].shape[-1]
         for start, other in zip(found["word_starts"][0][: len(words)], alone["word_starts"][0], strict=False):
             assert divmod(start, size) == divmod(other, alone_size)
@@ -98,10 +90,8 @@ def test_context_has_what_the_text_leaves_of_each_window(kind, window):
 @property_test
 def test_no_word_is_lost_for_a_context(words, context, window, limit):
     """If it failed, a long context would push words of the post out of the model's sight."""
-    reading, plain = processor_of(limit, window=window), processor_of(None, window=window)
-    found, alone = (
-        each([words], context=[" ".join(context)], return_tensors="np") for each in (reading, plain)
-    )
+    both = (processor_of(limit, window=window), processor_of(None, window=window))
+    found, alone = (each([words], context=[" ".join(context)], return_tensors="np") for each in both)
     firsts = [
         batch["input_ids"][0].ravel()[batch["word_starts"][0][: len(words)]].tolist()
         for batch in (found, alone)
@@ -240,45 +230,22 @@ def test_predict_reads_contexts(model, tmp_path, capsys):
         {"text": "a", "context": 7},
     ]
     write_lines(tmp_path / "posts.jsonl", posts)
-    command = [
-        "predict",
-        "--model",
-        str(tmp_path),
-        "--input",
-        str(tmp_path / "posts.jsonl"),
-        "--output",
-        str(tmp_path / "out.jsonl"),
-    ]
-    main(command)
+    files = ["--input", str(tmp_path / "posts.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    predict = ["predict", "--model", str(tmp_path)]
+    main([*predict, *files])
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     pipe = MultimodalNERPipeline(model=model, processor=processor_of())
     for line, post in zip(found[:2], posts, strict=False):
         assert [entity["word"] for entity in line["entities"]] == [entity["word"] for entity in pipe(post)]
     assert "post 3: expected 'context' to be a string or a list of strings, found 7" in found[2]["error"]
     capsys.readouterr()
-    assert (
-        main(
-            [
-                "predict",
-                "--model",
-                str(tmp_path),
-                "--text",
-                " ".join(SENTENCES[0]),
-                "--context",
-                "Paris",
-                "--context",
-                "in London",
-            ]
-        )
-        == 0
-    )
+    contexts = ["--context", "Paris", "--context", "in London"]
+    assert main([*predict, "--text", " ".join(SENTENCES[0]), *contexts]) == 0
     assert json.loads(capsys.readouterr().out)["entities"] == found[0]["entities"]
-    assert main(["predict", "--model", str(tmp_path), "--context", "Paris"]) == 2
-    assert (
-        "expected --text with --context; JSON lines have their own under 'context'" in capsys.readouterr().err
-    )
+    assert main([*predict, "--context", "Paris"]) == 2
+    assert "expected --text with --context; JSON lines have their own" in capsys.readouterr().err
     processor_of(None).save_pretrained(tmp_path)
-    assert main(["predict", "--model", str(tmp_path), "--text", "a", "--context", "Paris"]) == 2
+    assert main([*predict, "--text", "a", "--context", "Paris"]) == 2
     assert "--context: expected a model that was trained with contexts" in capsys.readouterr().err
 
 
@@ -296,7 +263,8 @@ def test_saved_equals_loaded_and_remote_code(model, tmp_path):
     script = f"""
 import json, torch
 from transformers import AutoModel, AutoProcessor
-model, processor = (each.from_pretrained({str(tmp_path)!r}, trust_remote_code=True) for each in (AutoModel, AutoProcessor))
+both = (AutoModel, AutoProcessor)
+model, processor = (each.from_pretrained({str(tmp_path)!r}, trust_remote_code=True) for each in both)
 with torch.no_grad():
     print(json.dumps(model(**processor([{words!r}], context=[{context!r}])).logits.tolist()))
 """
@@ -307,25 +275,16 @@ with torch.no_grad():
 # What cannot be read
 
 
+EXPECTED = "text 1: context: expected a string, a list of strings or None, found"
+
+
 @pytest.mark.parametrize(
     ("context", "error", "message"),
     [
-        (
-            "Paris",
-            ValueError,
-            "context: expected a list with an entry (or None) for each of 2 texts, found str",
-        ),
-        (
-            ["Paris"],
-            ValueError,
-            "context: expected a list with an entry (or None) for each of 2 texts, found 1",
-        ),
-        (["Paris", 3], TypeError, "text 1: context: expected a string, a list of strings or None, found 3"),
-        (
-            [None, ["a", None]],
-            TypeError,
-            "text 1: context: expected a string, a list of strings or None, found ['a', None]",
-        ),
+        ("Paris", ValueError, "expected a list with an entry (or None) for each of 2 texts, found str"),
+        (["Paris"], ValueError, "expected a list with an entry (or None) for each of 2 texts, found 1"),
+        (["Paris", 3], TypeError, f"{EXPECTED} 3"),
+        ([None, ["a", None]], TypeError, f"{EXPECTED} ['a', None]"),
     ],
 )
 def test_errors_of_the_processor_name_the_text(context, error, message):
@@ -359,15 +318,6 @@ def test_word_tower_refuses_contexts():
         load_recipe("bert-crf", {"context_file": ["contexts.jsonl"]})
 
 
-@pytest.mark.parametrize("window", [0, -3])
-def test_context_window_is_positive(window):
-    """If it failed, a context window of 0 would be taken for one."""
-    with pytest.raises(
-        ValueError, match=f"context_window: expected a number > 0, or None for no contexts, found {window}"
-    ):
-        processor_of(window)
-
-
 # Contexts of a corpus
 
 
@@ -399,17 +349,12 @@ def test_ids_of_several_posts_are_refused(tmp_path):
     """If it failed, posts that tools have numbered from 1 in each file would share the contexts of others."""
     files = [write_lines(tmp_path / "a.jsonl", [{"id": 1, "caption": "about 1"}])]
     other = Dataset.from_dict({"id": ["1"], "tokens": [["another"]]})
-    with pytest.raises(
-        CorpusError,
-        match="expected an id of its own for each post, found '1' for several, one of them in the test",
-    ):
+    message = "expected an id of its own for each post, found '1' for several, one of them in the test"
+    with pytest.raises(CorpusError, match=message):
         with_contexts({"train": rows_of(), "test": other}, "caption", files)
     numbered = rows_of().remove_columns("id").add_column("id", [1, 2, 3])
-    assert list(with_contexts({"train": numbered}, "caption", files)["train"][CONTEXT]) == [
-        "about 1",
-        None,
-        None,
-    ]
+    found = with_contexts({"train": numbered}, "caption", files)["train"]
+    assert list(found[CONTEXT]) == ["about 1", None, None]
 
 
 def test_contexts_come_from_a_column():

@@ -1,7 +1,6 @@
 """Tests of fetching pictures from the web: what is an address, and every way in which one can fail."""
 
 import pytest
-from PIL import Image
 
 from modeling_mmner.model import images_mmner
 from modeling_mmner.model.images_mmner import PictureError, fetch_picture, is_url
@@ -10,26 +9,29 @@ from tests.picture_server import picture_server
 PNG = b"\x89PNG and whatever follows: what is fetched is not looked at here"
 
 
-@pytest.mark.parametrize(
-    ("picture", "expected"),
-    [
-        ("http://x/1.jpg", True),
-        ("https://x/1.jpg", True),
-        ("http_x/1.jpg", False),
-        ("a/http://x", False),
-        ("ftp://x/1.jpg", False),
-        ("file:///1.jpg", False),
-        ("data:image/png;base64,", False),
-        (b"http://x/1.jpg", False),
-        (None, False),
-        (Image.new("RGB", (1, 1)), False),
-    ],
-)
-def test_only_addresses_on_the_web_are_urls(picture, expected):
+@pytest.mark.parametrize("picture", ["http://x/1.jpg", "https://x/1.jpg"])
+def test_addresses_on_the_web_are_urls(picture):
+    """If it failed, pictures on the web would be looked for among files."""
+    assert is_url(picture)
+
+
+NO_URLS = [
+    "http_x/1.jpg",
+    "a/http://x",
+    "ftp://x/1.jpg",
+    "file:///1.jpg",
+    "data:image/png;base64,",
+    b"http://x",
+    0,
+]
+
+
+@pytest.mark.parametrize("picture", NO_URLS)
+def test_nothing_else_is_a_url(picture):
     """If it failed, files would be looked for on the web, or addresses that reach into this machine be
     fetched.
     """
-    assert is_url(picture) is expected
+    assert not is_url(picture)
 
 
 @pytest.fixture
@@ -54,31 +56,20 @@ def test_redirects_are_followed(server):
     assert fetch_picture(server.serve("/short", "/1.png")) == PNG
 
 
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("/missing.png", "HTTP Error 404: Not Found"),
-        ("/silent", "timed out"),
-        ("/garbage", "nothing of the kind"),
-        ("/loop", "redirect.* infinite loop"),
-        ("/inside", "Redirection to url 'file:///etc/hostname' is not allowed"),
-        ("/elsewhere", "a redirect to ftp://127.0.0.1/1.png"),
-        ("/dripping", "no end of it after 0.2 seconds"),
-        ("/a b.png", "URL can't contain control characters"),
-        ("/\N{LATIN SMALL LETTER U WITH DIAERESIS}.png", "can't encode character"),
-    ],
-    ids=[
-        "missing",
-        "silent",
-        "no HTTP",
-        "in circles",
-        "to a file",
-        "to ftp",
-        "dripping",
-        "space",
-        "no ASCII",
-    ],
-)
+UNFETCHED = {
+    "missing": ("/missing.png", "HTTP Error 404: Not Found"),
+    "silent": ("/silent", "timed out"),
+    "no HTTP": ("/garbage", "nothing of the kind"),
+    "in circles": ("/loop", "redirect.* infinite loop"),
+    "to a file": ("/inside", "Redirection to url 'file:///etc/hostname' is not allowed"),
+    "to ftp": ("/elsewhere", "a redirect to ftp://127.0.0.1/1.png"),
+    "dripping": ("/dripping", "no end of it after 0.2 seconds"),
+    "space": ("/a b.png", "URL can't contain control characters"),
+    "no ASCII": ("/\N{LATIN SMALL LETTER U WITH DIAERESIS}.png", "can't encode character"),
+}
+
+
+@pytest.mark.parametrize(("path", "message"), UNFETCHED.values(), ids=UNFETCHED)
 def test_what_cannot_be_fetched_is_named(server, path, message):
     """If it failed, a server on the web could end a run, hold it up for ever, or have it read this machine's
     files.

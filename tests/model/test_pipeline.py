@@ -2,7 +2,7 @@
 
 import base64
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, islice
 from typing import Any
 
@@ -114,39 +114,40 @@ def test_one_post_is_what_processor_and_model_give(system) -> None:
         assert pipe(as_chat(text, pictures)) == pipe(as_chat(text, []), images=pictures) == expected
 
 
-ONE_PICTURE = {
-    "a row's image": lambda text, picture: {"text": text, "image": picture},
-    "images is null": lambda text, picture: {"text": text, "image": picture, "images": None, "tokens": None},
-    "a list with a null": lambda text, picture: {"text": text, "images": [None, picture]},
-    "as bytes": lambda text, picture: {"text": text, "image": encoded(picture)},
-    "a row of bytes": lambda text, picture: {
-        "text": text,
-        "image": {"bytes": encoded(picture), "path": "not/there.png"},
-    },
-    "a data: address": lambda text, picture: {
-        "text": text,
-        "image": "data:image/png;base64," + as_base64(picture),
-    },
-    "a chat with base64": lambda text, picture: as_chat(
-        text, [picture], lambda one: {"type": "image", "base64": as_base64(one)}
-    ),
-    "a chat with nulls": lambda text, picture: as_chat(
-        text, [picture], lambda one: {"type": "image", "image": one, "url": None}
-    ),
-    "a chat with a data: address": lambda text, picture: as_chat(
-        text, [picture], lambda one: {"type": "image", "url": "data:image/png;base64," + as_base64(one)}
-    ),
-    "a chat as of OpenAI": lambda text, picture: as_chat(
-        text,
-        [picture],
-        lambda one: {"type": "image_url", "image_url": {"url": "data:image/png;base64," + as_base64(one)}},
-    ),
-    "two messages": lambda text, picture: [
-        {"role": "user", "content": text.partition("\n")[0]},
-        {"role": "assistant", "content": None},
-        {"role": "user", "content": (*as_chat(text.partition("\n")[2], [picture])[1]["content"],)},
-    ],
+def address(picture: Any) -> str:
+    return "data:image/png;base64," + as_base64(picture)
+
+
+PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "a chat with base64": lambda one: {"type": "image", "base64": as_base64(one)},
+    "a chat with nulls": lambda one: {"type": "image", "image": one, "url": None},
+    "a chat with a data: address": lambda one: {"type": "image", "url": address(one)},
+    "a chat as of OpenAI": lambda one: {"type": "image_url", "image_url": {"url": address(one)}},
 }
+FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "a row's image": lambda one: {"image": one},
+    "images is null": lambda one: {"image": one, "images": None, "tokens": None},
+    "a list with a null": lambda one: {"images": [None, one]},
+    "as bytes": lambda one: {"image": encoded(one)},
+    "a row of bytes": lambda one: {"image": {"bytes": encoded(one), "path": "not/there.png"}},
+    "a data: address": lambda one: {"image": address(one)},
+}
+
+
+def two_messages(text: str, picture: Any) -> list[dict[str, Any]]:
+    first, _, second = text.partition("\n")
+    return [
+        {"role": "user", "content": first},
+        {"role": "assistant", "content": None},
+        {"role": "user", "content": (*as_chat(second, [picture])[1]["content"],)},
+    ]
+
+
+ONE_PICTURE = (
+    {name: lambda text, one, part=part: as_chat(text, [one], part) for name, part in PARTS.items()}
+    | {name: lambda text, one, field=field: {"text": text} | field(one) for name, field in FIELDS.items()}
+    | {"two messages": two_messages}
+)
 
 
 @pytest.mark.parametrize("form", ONE_PICTURE.values(), ids=ONE_PICTURE.keys())
@@ -261,31 +262,19 @@ def test_words_stay_the_words_that_they_are(pipe, parts) -> None:
 
 def test_a_list_of_strings_is_texts_unless_it_is_said_to_be_words(pipe, parts) -> None:
     """If it failed, several texts would be taken for the words of one, or the other way round."""
-    assert pipe(["Paris", "Jordan posts"]) == [
-        by_hand(parts, "Paris", []),
-        by_hand(parts, "Jordan posts", []),
-    ]
-    assert pipe(["Paris", "Jordan posts"], is_split_into_words=True) == by_hand(
-        parts, ["Paris", "Jordan posts"], []
-    )
+    texts = ["Paris", "Jordan posts"]
+    assert pipe(texts) == [by_hand(parts, text, []) for text in texts]
+    assert pipe(texts, is_split_into_words=True) == by_hand(parts, texts, [])
     assert pipe("Jordan posts", is_split_into_words=True) == by_hand(parts, "Jordan posts", [])
 
 
 def test_nothing_gives_nothing(pipe) -> None:
     """If it failed, an empty text, an empty list or a batch of both would be an error."""
-    assert (
-        pipe("")
-        == pipe(" \n")
-        == pipe([])
-        == pipe((), batch_size=4)
-        == pipe([], is_split_into_words=True)
-        == []
-    )
-    assert (
-        pipe(["", [], {"tokens": []}, {"text": " "}], batch_size=4)
-        == pipe([[]] * 4, images=[RED] * 4)
-        == [[], [], [], []]
-    )
+    for nothing in ("", " \n", [], ()):
+        assert pipe(nothing) == pipe(nothing, batch_size=4) == []
+    assert pipe([], is_split_into_words=True) == []
+    posts = ["", [], {"tokens": []}, {"text": " "}]
+    assert pipe(posts, batch_size=4) == pipe([[]] * 4, images=[RED] * 4) == [[]] * 4
     assert list(pipe(iter([]))) == list(pipe(as_data_set().select([]), batch_size=2)) == []
 
 
@@ -359,40 +348,25 @@ def test_workers_that_are_started_afresh_can_be_sent_their_work(pipe, expected, 
     assert_same(pipe(TEXTS, PICTURES, batch_size=2, num_workers=2), expected)
 
 
+NO_POST = "expected an object with 'text' or 'tokens', found"
+NEITHER = "expected either 'text' or 'tokens', found neither; its keys are"
+NO_PART = "expected parts .* in a chat, found"
 BAD_POSTS = [
-    (3, "expected an object with 'text' or 'tokens', found int"),
-    (None, "expected an object with 'text' or 'tokens', found NoneType"),
-    (b"Paris", "expected an object with 'text' or 'tokens', found bytes"),
-    (RED, "expected an object with 'text' or 'tokens', found Image"),
-    ({"id": 1}, r"expected either 'text' or 'tokens', found neither; its keys are \['id'\]"),
-    (
-        {"role": "user", "content": "Paris"},
-        r"expected either 'text' or 'tokens', found neither; its keys are \['content', 'role'\]",
-    ),
+    (3, f"{NO_POST} int"),
+    (None, f"{NO_POST} NoneType"),
+    (b"Paris", f"{NO_POST} bytes"),
+    (RED, f"{NO_POST} Image"),
+    ({"id": 1}, rf"{NEITHER} \['id'\]"),
+    ({"role": "user", "content": "Paris"}, rf"{NEITHER} \['content', 'role'\]"),
     ({"text": "Paris", "tokens": ["Paris"]}, "expected either 'text' or 'tokens', found both"),
     ({"text": ["Paris", "Jordan"]}, "expected 'text' to be a string, found list"),
-    (
-        {"tokens": [["Paris"], ["Jordan"]]},
-        r"expected 'tokens' to be a list of strings, found \[\['Paris'\], \['Jordan'\]\]",
-    ),
-    (
-        [{"role": "system", "content": "Paris"}],
-        r"expected a chat with a text of its user, found roles \['system'\]",
-    ),
-    (
-        [{"role": "user", "content": None}],
-        "expected parts .* in a chat, found {'type': 'text', 'text': None}",
-    ),
-    ([{"role": "user", "content": ["Paris"]}], "expected parts .* in a chat, found 'Paris'"),
-    (as_chat("Paris", [RED], lambda picture: {"type": "image"}), "expected parts .* found {'type': 'image'}"),
-    (
-        as_chat("Paris", [RED], lambda picture: {"type": "image", "url": "a", "path": "b"}),
-        "expected parts .* in a chat",
-    ),
-    (
-        as_chat("Paris", [RED], lambda picture: {"type": "video", "path": "b"}),
-        "expected parts .* {'type': 'video', 'path': 'b'}",
-    ),
+    ({"tokens": [["Paris"]]}, r"expected 'tokens' to be a list of strings, found \[\['Paris'\]\]"),
+    ([{"role": "system", "content": "Paris"}], r"expected a chat with a text of its user, found roles"),
+    ([{"role": "user", "content": None}], f"{NO_PART} {{'type': 'text', 'text': None}}"),
+    ([{"role": "user", "content": ["Paris"]}], f"{NO_PART} 'Paris'"),
+    (as_chat("Paris", [RED], lambda picture: {"type": "image"}), f"{NO_PART} {{'type': 'image'}}"),
+    (as_chat("Paris", [RED], lambda picture: {"type": "image", "url": "a", "path": "b"}), NO_PART),
+    (as_chat("Paris", [RED], lambda picture: {"type": "video", "path": "b"}), f"{NO_PART} {{'type': 'video'"),
 ]
 
 
@@ -427,11 +401,8 @@ def test_pictures_beside_posts_are_one_for_each(pipe, texts, images, message) ->
 
 def test_pictures_come_from_one_place(pipe) -> None:
     """If it failed, of two pictures one would be ignored without a word."""
-    with pytest.raises(
-        PostError, match=r"^post 1: expected its pictures in the post or in images, found both"
-    ):
+    found = "expected its pictures in the post or in images, found both"
+    with pytest.raises(PostError, match=f"^post 1: {found}"):
         pipe(ROWS[0], images=RED)
-    with pytest.raises(
-        PostError, match=r"^post 3: expected its pictures in the post or in images, found both"
-    ):
+    with pytest.raises(PostError, match=f"^post 3: {found}"):
         pipe(["a", "b", ROWS[0]], images=[RED, None, RED])

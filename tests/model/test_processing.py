@@ -275,38 +275,25 @@ def test_label_names_equal_their_ids(processor):
     assert_equal(batch, processor([["a", "b", "c"], ["d"]], labels=[np.array(row) for row in ids]))
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (
-            [["O", "O"], ["B-ORG"]],
-            r"labels of text 1: expected one of \['O', 'B-PER', .*\] or its id, found 'B-ORG'",
-        ),
-        ([["O", 5], ["O"]], "labels of text 0: expected one of .* found 5"),
-        ([["O", -100], ["O"]], "found -100"),
-        ([["O", "0"], ["O"]], "found '0'"),
-        ([["O"], ["O"]], "labels of text 0: expected one for each of 2 words, found 1"),
-        (
-            ["OO", "O"],
-            (
-                r"labels of text 0: expected a list with a label for each of its 2 words, found 'OO'; .*"
-                r" \[\['O', \.\.\.\]\]"
-            ),
-        ),
-        (
-            [0, 0],
-            (
-                "labels of text 0: expected a list with a label for each of its 2 words, found 0; labels are"
-                " a list for each text"
-            ),
-        ),
-        ([[True, False], ["O"]], "labels of text 0: expected one of .* found True"),
-        ([[0.0, 1.0], ["O"]], r"labels of text 0: expected one of .* found 0\.0"),
-        ([["O", "O"]], "labels: expected a list for each of 2 texts, found 1"),
-    ],
-    ids=["unknown name", "unknown id", "padding", "id as text", "too few words"]
-    + ["a string for a list", "not nested", "truth values", "floats", "too few texts"],
-)
+NO_LIST = "labels of text 0: expected a list with a label for each of its 2 words, found"
+WRONG_LABELS = {
+    "unknown name": (
+        [["O", "O"], ["B-ORG"]],
+        r"text 1: expected one of \['O', .*\] or its id, found 'B-ORG'",
+    ),
+    "unknown id": ([["O", 5], ["O"]], "labels of text 0: expected one of .* found 5"),
+    "padding": ([["O", -100], ["O"]], "found -100"),
+    "id as text": ([["O", "0"], ["O"]], "found '0'"),
+    "too few words": ([["O"], ["O"]], "labels of text 0: expected one for each of 2 words, found 1"),
+    "a string for a list": (["OO", "O"], rf"{NO_LIST} 'OO'; .* \[\['O', \.\.\.\]\]"),
+    "not nested": ([0, 0], f"{NO_LIST} 0; labels are a list for each text"),
+    "truth values": ([[True, False], ["O"]], "labels of text 0: expected one of .* found True"),
+    "floats": ([[0.0, 1.0], ["O"]], r"labels of text 0: expected one of .* found 0\.0"),
+    "too few texts": ([["O", "O"]], "labels: expected a list for each of 2 texts, found 1"),
+}
+
+
+@pytest.mark.parametrize(("labels", "message"), WRONG_LABELS.values(), ids=WRONG_LABELS)
 def test_wrong_labels_are_refused(processor, labels, message):
     """If it failed, labels would silently belong to other words or types."""
     with pytest.raises(ValueError, match=message):
