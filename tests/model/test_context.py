@@ -152,17 +152,6 @@ def test_processor_without_a_context_window_reads_none(model):
     )
 
 
-def test_several_texts_are_one_context():
-    """If it failed, the second text about a picture would be lost."""
-    processor = processor_of()
-    several, one = (
-        processor([["a"]], context=[given]) for given in (["Paris", " in London "], "Paris in London")
-    )
-    assert torch.equal(several["input_ids"], one["input_ids"])
-    single = processor("a", context=["Paris", "in London"])
-    assert torch.equal(single["input_ids"], one["input_ids"])
-
-
 def test_batch_equals_one_by_one(model):
     """If it failed, a post's tags would depend on its neighbours' contexts, as padding that is seen does."""
     processor = processor_of(64, window=64)
@@ -176,17 +165,6 @@ def test_batch_equals_one_by_one(model):
             single["logits"][0, : len(words)], batch["logits"][row, : len(words)], atol=1e-5, rtol=1e-5
         )
         assert torch.equal(single["tags"][0, : len(words)], batch["tags"][row, : len(words)])
-
-
-def test_padding_changes_nothing(model):
-    """If it failed, a wider batch would give other emissions."""
-    inputs = processor_of()([SENTENCES[0]], context=["Paris in London"])
-    wide = dict(inputs)
-    for name in ("input_ids", "attention_mask", "token_type_ids"):
-        wide[name] = torch.nn.functional.pad(inputs[name], (0, 7))
-    torch.testing.assert_close(
-        outputs_of(model, inputs)["logits"], outputs_of(model, wide)["logits"], atol=1e-5, rtol=1e-5
-    )
 
 
 @pytest.mark.parametrize(("types", "sees"), [(2, True), (1, False)])
@@ -407,3 +385,14 @@ def test_errors_of_columns_and_folders(tmp_path):
         match=r"--context_file .*: expected a file of JSON lines, or a folder with \*.jsonl files",
     ):
         read_contexts([str(tmp_path)], "about")
+
+
+def test_several_texts_are_one_context():
+    """If it failed, the second text about a picture would be lost."""
+    processor = processor_of()
+    several, one = (
+        processor([["a"]], context=[given]) for given in (["Paris", " in London "], "Paris in London")
+    )
+    assert torch.equal(several["input_ids"], one["input_ids"])
+    single = processor("a", context=["Paris", "in London"])
+    assert torch.equal(single["input_ids"], one["input_ids"])

@@ -82,12 +82,14 @@ def test_every_kind_gives_the_same_picture(as_kind, png_path):
     assert np.array_equal(loaded(as_kind(png_path)), PIXELS)
 
 
-def test_tensor_in_bfloat16_gives_its_picture():
+def test_floats_are_rounded_to_the_nearest_byte():
     """Regression: NumPy knows no bfloat16, so a batch from a half-precision program stopped with torch's own
-    error.
+    error; and float pictures must not be darker than the same pictures as bytes.
     """
     exact = torch.tensor([[0.0, 0.25, 0.5, 1.0]], dtype=torch.bfloat16)
     assert loaded(exact)[0, :, 0].tolist() == [0, 64, 128, 255]
+    floats = np.array([[0.0, 0.4 / 255, 0.6 / 255, 254.6 / 255, 1.0]])
+    assert loaded(floats)[0, :, 0].tolist() == [0, 0, 1, 255, 255]
 
 
 ROW_IN_ITSELF: dict[str, Any] = {}
@@ -166,12 +168,6 @@ def test_a_picture_starts_no_program(as_kind, tmp_path, monkeypatch):
 def test_grey_arrays_are_grey_pictures(shape, scale):
     """If it failed, grey arrays would be refused or scaled otherwise than coloured ones."""
     assert np.array_equal(loaded(scale(GREY.reshape(shape))), np.repeat(GREY[:, :, None], 3, axis=2))
-
-
-def test_floats_are_rounded_to_the_nearest_byte():
-    """If it failed, float pictures would be darker than the same pictures as bytes."""
-    floats = np.array([[0.0, 0.4 / 255, 0.6 / 255, 254.6 / 255, 1.0]])
-    assert loaded(floats)[0, :, 0].tolist() == [0, 0, 1, 255, 255]
 
 
 def test_array_with_opacity_lies_on_white():
@@ -393,19 +389,9 @@ def test_square_is_the_whole_picture_resized():
         WHITE,
     ]
     assert np.array_equal(square[:, 0, 0], RED) and np.abs(square[1, :16, :16]).max() < 255
-
-
-def test_square_is_resized_smoothly():
-    """If it failed, small pictures would keep single pixels of large ones instead of what stands around
-    them.
-    """
-    chequered = Image.fromarray((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)).convert("RGB")
-    assert np.abs(square_pixels(chequered, 16).astype(float) - 127.5).max() < 10
-
-
-def test_square_of_a_square_is_itself():
-    """If it failed, pictures of the right size would be blurred."""
     assert np.array_equal(square_pixels(PICTURE.crop((0, 0, 24, 24)), 24), PIXELS[:, :24].transpose(2, 0, 1))
+    chequered = Image.fromarray((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)).convert("RGB")
+    assert np.abs(square_pixels(chequered, 16).astype(float) - 127.5).max() < 10  # smoothly
 
 
 @needs_data

@@ -10,7 +10,6 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import pipeline
@@ -18,7 +17,6 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_mmner.model import prediction_mmner
 from modeling_mmner.model.posts_mmner import PostError
-from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
 from tests.small_posts import (
     PICTURES,
     POSTS,
@@ -26,7 +24,6 @@ from tests.small_posts import (
     ROWS,
     SPECKLED,
     TEXTS,
-    WORDS,
     assert_same,
     by_hand,
     encoded,
@@ -276,24 +273,6 @@ def test_nothing_gives_nothing(pipe) -> None:
     posts = ["", [], {"tokens": []}, {"text": " "}]
     assert pipe(posts, batch_size=4) == pipe([[]] * 4, images=[RED] * 4) == [[]] * 4
     assert list(pipe(iter([]))) == list(pipe(as_data_set().select([]), batch_size=2)) == []
-
-
-def test_order_and_batches_change_nothing(pipe) -> None:
-    """If it failed, a post's entities would depend on where it stands."""
-    posts = [{"text": " ".join((WORDS * 3)[n : n + 1 + n % 9]), "images": PICTURES[n % 7]} for n in range(12)]
-    alone = [pipe(post) for post in posts]
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(0)).tolist()
-    shuffled = pipe([posts[index] for index in order], batch_size=5)
-    assert_same([shuffled[order.index(index)] for index in range(12)], alone)
-
-
-def test_pipeline_and_command_line_agree(pipe, parts) -> None:
-    """If it failed, `predict` and the pipeline would find other entities in the same posts."""
-    model, processor = parts
-    found = BatchPredictor(
-        model, PostReader(processor), batch_size=3, read_ahead=True, threshold=0.1
-    ).predict(ROWS)
-    assert_same(pipe(ROWS, batch_size=2, threshold=0.1), [one.entities for one in found])
 
 
 def test_streams_are_read_no_further_than_a_batch(pipe, expected) -> None:

@@ -142,17 +142,6 @@ def test_fetched_pictures_are_those_at_hand(pipe, parts, server) -> None:
     assert paths == ["/1.png", "/1.png", "/1.png", "/1.png", "/2.png", "/2.png", "/moved.png"]
 
 
-def test_a_pipeline_may_always_fetch(parts, server) -> None:
-    """If it failed, allow_urls at construction would be lost, or a call could not take it back."""
-    model, processor = parts
-    pipe = pipeline("multimodal-ner", model=model, processor=processor, allow_urls=True)
-    post = {"text": "from Paris", "image": server.address + "/1.png"}
-    assert pipe(post) == by_hand(parts, "from Paris", [SPECKLED])
-    with pytest.raises(PictureError, match="allow_urls=True fetches it"):
-        pipe(post, allow_urls=False)
-    assert len(server.requests) == 1
-
-
 NO_FORMAT = f"expected one of the formats {', '.join(FORMATS)}, found none of them"
 BROKEN = {
     "/not/there.png": "picture /not/there.png: expected a file, found none",
@@ -201,14 +190,6 @@ def test_a_broken_picture_is_an_error_or_left_out(pipe, parts, server, caplog, p
         _, found = pipe(posts, allow_urls=True, broken_pictures="skip")
     assert found == by_hand(parts, "from Paris", [RED])
     assert message.replace("post 2:", "post 2 read without its picture:") in caplog.text
-
-
-def test_a_long_address_makes_no_long_error(pipe) -> None:
-    """If it failed, a broken picture given as base64 would fill the screen and the log."""
-    post = {"text": "Paris", "image": "data:image/png;base64," + "A" * 100_001}
-    with pytest.raises(PictureError) as refused:
-        pipe(post)
-    assert len(str(refused.value)) < 300
 
 
 def test_a_model_of_text_alone_opens_no_picture(server) -> None:
@@ -276,3 +257,22 @@ def test_a_pipeline_in_half_precision(parts, tmp_path) -> None:
     assert {parameter.dtype for parameter in pipe.model.crf.parameters()} == {torch.float32}
     found = [by_hand((pipe.model, processor), text, pictures) for text, pictures in POSTS]
     assert any(found) and [pipe(row) for row in ROWS] == found
+
+
+def test_a_pipeline_may_always_fetch(parts, server) -> None:
+    """If it failed, allow_urls at construction would be lost, or a call could not take it back."""
+    model, processor = parts
+    pipe = pipeline("multimodal-ner", model=model, processor=processor, allow_urls=True)
+    post = {"text": "from Paris", "image": server.address + "/1.png"}
+    assert pipe(post) == by_hand(parts, "from Paris", [SPECKLED])
+    with pytest.raises(PictureError, match="allow_urls=True fetches it"):
+        pipe(post, allow_urls=False)
+    assert len(server.requests) == 1
+
+
+def test_a_long_address_makes_no_long_error(pipe) -> None:
+    """If it failed, a broken picture given as base64 would fill the screen and the log."""
+    post = {"text": "Paris", "image": "data:image/png;base64," + "A" * 100_001}
+    with pytest.raises(PictureError) as refused:
+        pipe(post)
+    assert len(str(refused.value)) < 300

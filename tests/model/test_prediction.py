@@ -94,12 +94,6 @@ def test_sorting_and_batches_equal_one_by_one(parts, picture, options) -> None:
             assert one["text"][first["start"] : first["end"]] == first["word"]
 
 
-def test_workers_change_nothing(parts, picture) -> None:
-    """If it failed, reading pictures in other processes would change or reorder the results."""
-    posts = some_posts(picture)[:9]
-    assert rows_of(predict(parts, posts, num_workers=2)) == rows_of(predict(parts, posts))
-
-
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_reading_ahead_changes_nothing(parts, picture, monkeypatch, batch_size) -> None:
     """If it failed, what is found would depend on how many cores read the posts; batches are the same, so
@@ -260,12 +254,6 @@ def test_a_stream_is_read_no_further_than_it_must(parts, monkeypatch, read_ahead
     stream.close()
 
 
-def test_a_batch_has_posts(parts) -> None:
-    """If it failed, a wrong size would show as an error from elsewhere, or as a run without an end."""
-    with pytest.raises(ValueError, match=r"^batch_size: expected a number of posts > 0, found 0$"):
-        predict(parts, ["Paris"], batch_size=0)
-
-
 def test_each_step_of_a_post_s_way_is_done_once(parts, picture, monkeypatch) -> None:
     """If it failed, a text would be split, or a picture decoded, twice on its way to its entities, or the
     tokenizer be called for each post, four times as slow.
@@ -291,14 +279,6 @@ def test_each_step_of_a_post_s_way_is_done_once(parts, picture, monkeypatch) -> 
     explain(model, processor, texts[0], str(picture))
     assert sorted(text for text, _ in splits) == sorted([*texts, *texts, texts[0]])
     assert len(opened) == len(decoded) == 5
-
-
-def test_command_line_reads_one_text(folder, picture, capsys) -> None:
-    """If it failed, the README's first command would not answer."""
-    one = ["--text", "Jordan in Paris", "--image", str(picture)]
-    assert main(["predict", "--model", str(folder), *one, "--device", "cpu"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result["text"] == "Jordan in Paris" and isinstance(result["entities"], list)
 
 
 def test_command_line_reads_and_writes_json_lines(folder, parts, picture, tmp_path) -> None:
@@ -351,3 +331,11 @@ def test_half_an_emoji_is_written_as_json(tmp_path) -> None:
     assert json_line(whole) == '{"text": "Zoë 😍"}'
     (tmp_path / "cut.json").write_text(json_line(cut), encoding="utf-8")
     assert json.loads((tmp_path / "cut.json").read_text(encoding="utf-8")) == cut
+
+
+def test_command_line_reads_one_text(folder, picture, capsys) -> None:
+    """If it failed, the README's first command would not answer."""
+    one = ["--text", "Jordan in Paris", "--image", str(picture)]
+    assert main(["predict", "--model", str(folder), *one, "--device", "cpu"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["text"] == "Jordan in Paris" and isinstance(result["entities"], list)

@@ -56,30 +56,16 @@ def trimmed(batch, row):
 # Texts and words
 
 
-def test_raw_texts_equal_their_words(processor):
-    """If it failed, a text would be read otherwise than the words that it is split into."""
+def test_texts_and_their_words_are_the_same_in_every_form(processor):
+    """If it failed, a text would be read otherwise than its words, a string be taken for one-letter texts, or
+    a list of strings be guessed at: it is texts, words only on request.
+    """
     assert_equal(processor(TEXTS), processor(WORDS))
-
-
-def test_texts_and_word_lists_mix_in_one_batch(processor):
-    """If it failed, a batch of both kinds would be refused or misread."""
     assert_equal(processor([TEXTS[0], WORDS[1]]), processor([WORDS[0], TEXTS[1]]))
-
-
-def test_single_text_is_a_batch_of_one(processor):
-    """If it failed, a string would be taken for a list of one-letter texts."""
     assert_equal(processor(TEXTS[1]), processor([TEXTS[1]]))
-
-
-def test_flat_list_is_texts_unless_said_to_be_words(processor):
-    """If it failed, a list of strings would be guessed at: it is texts by contract, words only on request."""
     assert_equal(processor(WORDS[0], is_split_into_words=True), processor([WORDS[0]]))
-    assert processor(WORDS[0])["input_ids"].shape[0] == len(WORDS[0])
-
-
-def test_word_lists_stay_word_lists_when_said_to_be_words(processor):
-    """If it failed, is_split_into_words=True would merge a batch of word lists, or drop it."""
     assert_equal(processor(WORDS, is_split_into_words=True), processor(WORDS))
+    assert processor(WORDS[0])["input_ids"].shape[0] == len(WORDS[0])
 
 
 @each_tokenizer
@@ -145,21 +131,6 @@ def test_arrays_equal_tensors(processor):
     assert all(isinstance(values, np.ndarray) for values in arrays.values())
     assert_equal(tensors, arrays)
     assert_equal(arrays, processor(TEXTS, images=[RED] * 4, return_tensors=None))
-
-
-def test_labels_not_nested_are_refused(processor):
-    """Regression: labels=["O"] for the text "a" passed, each letter of each name a label."""
-    for text, labels in (("a", ["O"]), ("a b c d e", ["B-PER"]), (["a"], ["O"]), ("a", "O")):
-        with pytest.raises(ValueError, match="labels of text 0: expected a list with a label for each"):
-            processor(text, labels=labels)
-
-
-@pytest.mark.parametrize(
-    "kind", [np.array, torch.tensor, tuple, lambda ids: [np.int64(number) for number in ids]]
-)
-def test_label_ids_may_be_arrays(processor, kind):
-    """If it failed, ids from a data set in NumPy's or torch's format would be refused."""
-    assert_equal(processor(["a b"], labels=[kind([0, 2])]), processor(["a b"], labels=[[0, 2]]))
 
 
 def test_empty_text_is_a_post_without_words(processor):
@@ -265,14 +236,24 @@ def test_wrong_pictures_are_refused(processor, images, message):
 # Labels
 
 
-def test_label_names_equal_their_ids(processor):
-    """If it failed, training on names and on ids would differ."""
-    names = [["B-PER", "I-PER", "O"], ["B-LOC"]]
-    ids = [[1, 2, 0], [3]]
-    batch = processor([["a", "b", "c"], ["d"]], labels=names)
+@pytest.mark.parametrize(
+    "kind", [list, np.array, torch.tensor, tuple, lambda ids: [np.int64(one) for one in ids]]
+)
+def test_label_names_equal_their_ids(processor, kind):
+    """If it failed, training on names and on ids would differ, or ids from a data set in NumPy's or torch's
+    format be refused.
+    """
+    texts = [["a", "b", "c"], ["d"]]
+    batch = processor(texts, labels=[["B-PER", "I-PER", "O"], ["B-LOC"]])
     assert batch["labels"].tolist() == [[1, 2, 0], [3, -100, -100]]
-    assert_equal(batch, processor([["a", "b", "c"], ["d"]], labels=ids))
-    assert_equal(batch, processor([["a", "b", "c"], ["d"]], labels=[np.array(row) for row in ids]))
+    assert_equal(batch, processor(texts, labels=[kind([1, 2, 0]), kind([3])]))
+
+
+def test_labels_of_one_text_are_nested(processor):
+    """Regression: labels=["O"] for the text "a" passed, each letter of each name a label."""
+    for text, labels in (("a", ["O"]), ("a b c d e", ["B-PER"]), (["a"], ["O"]), ("a", "O")):
+        with pytest.raises(ValueError, match="labels of text 0: expected a list with a label for each"):
+            processor(text, labels=labels)
 
 
 NO_LIST = "labels of text 0: expected a list with a label for each of its 2 words, found"
@@ -324,12 +305,6 @@ def test_saved_processor_is_the_same(kind, loader, tmp_path):
     assert (restored.labels, restored.image_size, restored.word_rule) == (LABELS, 16, "mmner-words-1")
     arguments = {"images": [RED, None, None, [BLUE, RED]], "labels": [["O"] * len(words) for words in WORDS]}
     assert_equal(restored(TEXTS, **arguments), original(TEXTS, **arguments))
-
-
-def test_saved_processor_of_text_alone_opens_no_picture_either(tmp_path):
-    """If it failed, image_size None would come back as the default size."""
-    text_processor().save_pretrained(tmp_path)
-    assert MMNERProcessor.from_pretrained(tmp_path).image_size is None
 
 
 # From tags to entities

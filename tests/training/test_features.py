@@ -249,9 +249,9 @@ def trained(tmp_path_factory) -> dict[str, Any]:
     metrics, loads, computed, opened = [], [], [], []
     fit = train_accelerate.fit
 
-    def counted_fit(*given: Any) -> Any:
+    def counted_fit(*given: Any, **named: Any) -> Any:
         with counted(images_mmner, "_decoded") as calls:
-            found = fit(*given)
+            found = fit(*given, **named)
         opened.append(len(calls))
         return found
 
