@@ -9,31 +9,15 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from ..training.recipe_options import SettingsCommand
-from . import corpora, models, runs
+from .corpora import build, caption, export_imgid, inspect, overlap
+from .models import annotate, demo, evaluate, explain, export_onnx, predict, push
+from .runs import reproduce, train
 
-COMMANDS = (
-    runs.train,
-    models.predict,
-    models.evaluate,
-    models.annotate,
-    corpora.caption,
-    models.explain,
-    models.demo,
-    corpora.inspect,
-    corpora.build,
-    corpora.overlap,
-    corpora.export_imgid,
-    models.export_onnx,
-    models.push,
-    runs.reproduce,
-)
-EXTRAS = {
-    "datatrove": "datatrove",
-    "gradio": "demo",
-    "onnx": "onnx",
-    "onnxruntime": "onnx",
-    "onnxscript": "onnx",
-}
+_OF_MODELS = (predict, evaluate, annotate, caption, explain, demo)
+_OF_CORPORA = (inspect, build, overlap, export_imgid)
+COMMANDS = (train, *_OF_MODELS, *_OF_CORPORA, export_onnx, push, reproduce)
+EXTRAS = {"datatrove": "datatrove", "gradio": "demo"}
+EXTRAS |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx")
 """Packages that not everybody needs, and the extra that brings each."""
 
 app = Typer(
@@ -42,13 +26,15 @@ app = Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in COMMANDS:
-    app.command(cls=SettingsCommand)(command)
+for function in COMMANDS:
+    app.command(cls=SettingsCommand)(function)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 where a part of the input could not be used, 2 where none
-    could.
+    """Run a command.
+
+    Returns:
+        The exit status: 0, 1 where a part of the input could not be used, 2 where none could.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -60,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
-        needed = f"needs the package {error.name}, which is not installed"
-        message = f"{needed}; pip install 'mmner[{EXTRAS[error.name]}]'"
+        extra = f"pip install 'mmner[{EXTRAS[error.name]}]'"
+        message = f"needs the package {error.name}, which is not installed; {extra}"
     except (OSError, ValueError) as error:
         message = str(error)
     print(f"{place}: {message}" if place else message, file=sys.stderr)

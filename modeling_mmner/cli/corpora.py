@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dataset_scripts.corpora import BUILDERS
 
-from .options import Device, Positive, comma_separated, described, reads_corpora
+from .options import BUILDING, CAPTIONING, READING, Positive, command
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from dataset_scripts.opening import Corpus
 
 
-@reads_corpora
-@described
+@command(reading=READING)
 def inspect(
     dataset: str,
     *,
@@ -39,54 +38,41 @@ def inspect(
     """
     from rich.console import Console
 
-    from dataset_scripts.inspection import inspect_corpus, tables
+    from dataset_scripts.contact_sheet import contact_sheet
+    from dataset_scripts.inspection import inspect_corpus, plot_statistics, tables
     from dataset_scripts.opening import open_corpus
 
     from ..escaping import one_line
+    from ..files import json_line
 
     corpus = open_corpus(dataset, **reading)
-    required_split(corpus, split)
-    statistics = inspect_corpus(corpus)
+    rows, statistics = split_of(corpus, split), inspect_corpus(corpus)
     console = Console(width=None if sys.stdout.isatty() else 120)
     for table in tables(statistics):
         console.print(table)
     for line in corpus.reading_report():
         print(one_line(line))
     if output_dir:
-        _draw(corpus, statistics, Path(output_dir), split=split, count=count, seed=seed)
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(statistics, indent=2, ensure_ascii=False)
+        (folder / "statistics.json").write_text(text, encoding="utf-8")
+        plot_statistics(statistics, folder / "statistics.png")
+        if corpus.left_out:
+            lines = [json_line(asdict(span)) + "\n" for span in corpus.left_out]
+            (folder / "spans_left_out.jsonl").write_text("".join(lines), encoding="utf-8")
+        page, title = folder / "contact_sheet.html", f"{corpus.name}, {split}"
+        contact_sheet(rows, corpus.labels, page, count=count, seed=seed, title=title)
+        print(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
 
 
-def _draw(
-    corpus: "Corpus", statistics: dict[str, Any], folder: Path, *, split: str, count: Positive, seed: int
-) -> None:
-    from dataset_scripts.contact_sheet import contact_sheet
-    from dataset_scripts.inspection import plot_statistics
-
-    from ..files import json_line
-
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(statistics, indent=2, ensure_ascii=False)
-    (folder / "statistics.json").write_text(text, encoding="utf-8")
-    plot_statistics(statistics, folder / "statistics.png")
-    if corpus.left_out:
-        lines = [json_line(asdict(span)) + "\n" for span in corpus.left_out]
-        (folder / "spans_left_out.jsonl").write_text("".join(lines), encoding="utf-8")
-    page, title = folder / "contact_sheet.html", f"{corpus.name}, {split}"
-    contact_sheet(corpus.splits[split], corpus.labels, page, count=count, seed=seed, title=title)
-    print(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
-
-
-@reads_corpora
-@described
+@command(into="reading", reading=READING, building=BUILDING)
 def build(
     dataset: Literal[*BUILDERS],  # type: ignore[valid-type]
     *,
     output_dir: str,
     overwrite: bool = False,
     config: str = "",
-    broken_pictures: Literal["keep", "stop"] | None = None,
-    require_images: bool | None = None,
-    license: str | None = None,
     push: str | None = None,
     public: bool = False,
     i_have_the_rights: bool = False,
@@ -99,9 +85,6 @@ def build(
         output_dir: folder to make.
         overwrite: replace a data set that was built there before.
         config: configs to build, separated by commas (mmner: en, all, en_plus_de, ...).
-        broken_pictures: keep a post without its broken picture, or stop.
-        require_images: stop at a post whose picture is missing.
-        license: of the corpus, for conll (default other).
         push: ORG/NAME of a data set on the Hub that it is put to.
         public: with --push: for everybody to see; otherwise the data set is private.
         i_have_the_rights: with --push: to the posts and pictures.
@@ -110,23 +93,18 @@ def build(
     from dataset_scripts.builders.publishing import check_may_publish, publish
 
     if (public or i_have_the_rights) and not push:
-        raise ValueError(
-            "--public and --i_have_the_rights: expected them with --push ORG/NAME, found no --push"
-        )
+        raise ValueError("--public and --i_have_the_rights: expected them with --push ORG/NAME, found none")
     if push:
         is_generated = BUILDERS[dataset].IS_GENERATED
         check_may_publish(push, generated=is_generated, has_rights=i_have_the_rights, public=public)
-    more = {"broken_pictures": broken_pictures, "require_images": require_images, "license": license}
-    given = reading | {name: value for name, value in more.items() if value is not None}
-    record = build_dataset(dataset, output_dir, configs=comma_separated(config), overwrite=overwrite, **given)
+    names = config.split(",") if config else []
+    record = build_dataset(dataset, output_dir, configs=names, overwrite=overwrite, **reading)
     for name, built in record["configs"].items():
         for split, counts in built["splits"].items():
-            states = ("present", "missing", "broken")
-            pictures = ", ".join(f"{counts['pictures'][state]} {state}" for state in states)
-            print(
-                f"{name} {split}: {counts['posts']} posts, {counts['tokens']} tokens, {counts['entities']},"
-                f" pictures: {pictures}"
-            )
+            found = counts["pictures"]
+            states = ", ".join(f"{found[state]} {state}" for state in ("present", "missing", "broken"))
+            size = f"{counts['posts']} posts, {counts['tokens']} tokens, {counts['entities']}"
+            print(f"{name} {split}: {size}, pictures: {states}")
             for note, number in counts["notes"].items():
                 print(f"{name} {split}: {note}: {number}")
     print(f"built {output_dir}; load_dataset({output_dir!r}) loads it, README.md is its card")
@@ -134,7 +112,7 @@ def build(
         print(f"pushed to {publish(output_dir, push, public=public)}")
 
 
-@described
+@command()
 def overlap(of: str, found_in: str | None = None) -> None:
     """Count the posts that two corpora, or the splits of one, have in common.
 
@@ -149,8 +127,7 @@ def overlap(of: str, found_in: str | None = None) -> None:
     print(json.dumps(overlap_matrix(open_corpus(of), other), indent=2, ensure_ascii=False))
 
 
-@reads_corpora
-@described
+@command(reading=READING)
 def export_imgid(dataset: str, *, output_dir: str, reading: dict[str, Any]) -> None:
     """Write a corpus as IMGID files and pictures.
 
@@ -165,19 +142,15 @@ def export_imgid(dataset: str, *, output_dir: str, reading: dict[str, Any]) -> N
     print(f"wrote train.txt, valid.txt, test.txt and images/ to {output_dir}")
 
 
-@reads_corpora
-@described
+@command(reading=READING, captioning=CAPTIONING)
 def caption(
     dataset: str,
     *,
     model: str,
     output_file: str,
     splits: str = "",
-    prompt: str | None = None,
-    batch_size: Positive = 8,
-    max_new_tokens: Positive = 40,
-    device: Device = None,
     reading: dict[str, Any],
+    captioning: dict[str, Any],
 ) -> None:
     """Describe the pictures of a corpus, as contexts for training.
 
@@ -189,27 +162,18 @@ def caption(
         model: folder or Hub id of an image-to-text or image-text-to-text model; code of its own is not run.
         output_file: JSON lines to write or to go on with.
         splits: splits to describe, separated by commas; default: all.
-        prompt: what a model that chats is asked, or how captions of others begin.
-        batch_size: pictures a batch.
-        max_new_tokens: length of a picture's caption.
     """
     from dataset_scripts.opening import open_corpus
 
     from ..inference.captioning import caption
 
     corpus = open_corpus(dataset, **reading)
-    names = comma_separated(splits) or list(corpus.splits)
-    chosen = {name: required_split(corpus, name, option="--splits") for name in names}
-    how: dict[str, Any] = {
-        "prompt": prompt,
-        "batch_size": batch_size,
-        "max_new_tokens": max_new_tokens,
-        "device": device,
-    }
-    print(caption(chosen, model=model, output_file=output_file, **how))
+    names = splits.split(",") if splits else list(corpus.splits)
+    chosen = {name: split_of(corpus, name, option="--splits") for name in names}
+    print(caption(chosen, model=model, output_file=output_file, **captioning))
 
 
-def required_split(corpus: "Corpus", split: str, *, option: str = "--split") -> "Dataset":
+def split_of(corpus: "Corpus", split: str, *, option: str = "--split") -> "Dataset":
     """The rows of a corpus's split; ValueError where it has none of that name."""
     if split not in corpus.splits:
         raise ValueError(f"{option}: expected one of {', '.join(corpus.splits)}, found {split}")

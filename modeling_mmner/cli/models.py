@@ -4,25 +4,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from time import perf_counter
+from typing import Any
 
-from .corpora import required_split
-from .options import (
-    BatchSize,
-    Columns,
-    Device,
-    Dtype,
-    Numbers,
-    NumWorkers,
-    Port,
-    Positive,
-    Threshold,
-    described,
-    reads_corpora,
-)
+from .corpora import split_of
+from .options import COMPUTING, INPUT, PREDICTING, READING, TASKS, Numbers, Port, command
 
 
-@described
+@command(predicting=PREDICTING)
 def predict(
     *,
     model: str,
@@ -32,11 +21,7 @@ def predict(
     input: str | None = None,
     image_dir: str | None = None,
     output: str | None = None,
-    threshold: Threshold = 0.0,
-    device: Device = None,
-    dtype: Dtype = "auto",
-    batch_size: BatchSize = 32,
-    num_workers: NumWorkers = 0,
+    predicting: dict[str, Any],
 ) -> int:
     """Find the entities of a text or of JSON lines.
 
@@ -61,13 +46,7 @@ def predict(
     from ..files import read_json_lines
     from ..inference.loading import load_predictor
 
-    how: dict[str, Any] = {
-        "device": device,
-        "dtype": dtype,
-        "batch_size": batch_size,
-        "num_workers": num_workers,
-    }
-    predictor = load_predictor(model, threshold=threshold, reads_contexts=bool(context), **how)
+    predictor = load_predictor(model, reads_contexts=bool(context), **predicting)
     with ExitStack() as files:
         posts: Iterable[Any] = [{"text": text, "images": image or [], "context": context or []}]
         if text is None:
@@ -101,8 +80,7 @@ def _write_found(found_in_posts: Iterator[Any], target: Any) -> int:
     return int(failed > 0)
 
 
-@reads_corpora
-@described
+@command(reading=READING, computing=COMPUTING)
 def evaluate(
     dataset: str,
     *,
@@ -110,11 +88,8 @@ def evaluate(
     split: str = "test",
     context: str | None = None,
     context_file: list[str] | None = None,
-    device: Device = None,
-    dtype: Dtype = "auto",
-    batch_size: BatchSize = 32,
-    num_workers: NumWorkers = 0,
     reading: dict[str, Any],
+    computing: dict[str, Any],
 ) -> None:
     """Score a trained model on a corpus, and time it.
 
@@ -130,8 +105,6 @@ def evaluate(
     """
     if context_file and context is None:
         raise ValueError("--context_file: expected --context, the field that holds the contexts, found none")
-    from time import perf_counter
-
     from dataset_scripts.contexts import with_contexts
     from dataset_scripts.opening import open_corpus
 
@@ -139,16 +112,10 @@ def evaluate(
     from ..inference.loading import load_predictor
 
     corpus = open_corpus(dataset, **reading)
-    rows = required_split(corpus, split)
+    rows = split_of(corpus, split)
     if context:
         rows = with_contexts({split: rows}, context, context_file or [])[split]
-    how: dict[str, Any] = {
-        "device": device,
-        "dtype": dtype,
-        "batch_size": batch_size,
-        "num_workers": num_workers,
-    }
-    predictor = load_predictor(model, reads_contexts=bool(context), **how)
+    predictor = load_predictor(model, reads_contexts=bool(context), **computing)
     if unknown := sorted(set(corpus.labels) - set(predictor.read.processor.labels)):
         raise ValueError(
             f"{model}: expected a model that knows the labels of {corpus.name}, found none for {unknown}"
@@ -166,27 +133,14 @@ def evaluate(
     print(f"F1 {f1:.2f}, 95% interval {low:.2f} to {high:.2f}")
 
 
-@described
+@command(into="options", input=INPUT, tasks=TASKS, computing=PREDICTING)
 def annotate(
     *,
     output_dir: str,
     model: str | None = None,
     input: str | None = None,
     verify: bool = False,
-    split: str | None = None,
-    config: str | None = None,
-    revision: str | None = None,
-    columns: Columns = None,
-    image_dir: str | None = None,
-    form: Literal["parquet", "jsonl"] = "parquet",
-    tasks: Positive = 1,
-    workers: Positive = 1,
-    local_tasks: int = -1,
-    local_rank_offset: int = 0,
-    device: Device = None,
-    dtype: Dtype = "auto",
-    threshold: Threshold = 0.0,
-    batch_size: BatchSize = 32,
+    options: dict[str, Any],
 ) -> int:
     """Find the entities of a corpus of any size, on one machine or many.
 
@@ -198,16 +152,6 @@ def annotate(
         model: folder or Hub id of a trained model.
         input: file of JSON lines or Parquet, folder or Hub id of a data set.
         verify: only check that the annotation has each row of its input once.
-        split: split of a data set that has several.
-        config: config of a data set that has several.
-        revision: branch, tag or commit of a data set on the Hub.
-        columns: what our columns are called in the input, as text=body,image=photo.
-        image_dir: where the pictures lie, and nowhere else; default: in the input's folder.
-        form: of the files.
-        tasks: parts of the input; each of them makes a file.
-        workers: tasks at a time on this machine.
-        local_tasks: how many of the tasks are this machine's; -1: all.
-        local_rank_offset: number of this machine's first task.
     """
     if not verify and (model is None or input is None):
         raise ValueError("expected --model and --input, or --verify; found one of them missing")
@@ -216,30 +160,12 @@ def annotate(
     if verify or model is None or input is None:
         outcome = annotation.verify(output_dir)
     else:
-        outcome = annotation.annotate(
-            model=model,
-            input=input,
-            output_dir=output_dir,
-            split=split,
-            config=config,
-            revision=revision,
-            columns=columns,
-            image_dir=image_dir,
-            form=form,
-            tasks=tasks,
-            workers=workers,
-            local_tasks=local_tasks,
-            local_rank_offset=local_rank_offset,
-            device=device,
-            dtype=dtype,
-            threshold=threshold,
-            batch_size=batch_size,
-        )
+        outcome = annotation.annotate(model=model, input=input, output_dir=output_dir, **options)
     print(outcome)
     return outcome.status
 
 
-@described
+@command()
 def explain(
     *,
     model: str,
@@ -277,9 +203,14 @@ def explain(
         print(f"{about}  {greatest:.2f} of its attention on one region")
 
 
-@described
+@command()
 def demo(
-    *, model: str, device: Device = None, host: str = "127.0.0.1", port: Port = 7860, space: str | None = None
+    *,
+    model: str,
+    device: str | None = None,
+    host: str = "127.0.0.1",
+    port: Port = 7860,
+    space: str | None = None,
 ) -> None:
     """Try a model on a web page, or write the page as a Space.
 
@@ -287,6 +218,7 @@ def demo(
 
     Args:
         model: folder or Hub id of a trained model.
+        device: cpu, cuda, cuda:1, mps; default: an accelerator if there is one.
         host: address to serve on; 127.0.0.1 is this computer alone.
         port: port to serve on.
         space: folder to make that is ready to be a Space; nothing is served then.
@@ -310,7 +242,7 @@ def demo(
         raise ValueError(f"--host {host} --port {port}: {wanted}; {error}") from error
 
 
-@described
+@command()
 def export_onnx(*, model: str, output_dir: str, int8: bool = False) -> None:
     """Export a trained model for onnxruntime.
 
@@ -330,7 +262,7 @@ def export_onnx(*, model: str, output_dir: str, int8: bool = False) -> None:
     print(f"greatest difference of the emissions from torch's: {report.difference:.1e}, over made-up posts")
 
 
-@described
+@command()
 def push(
     *, model: str, repo_id: str, revision: str | None = None, public: bool = False, dry_run: bool = False
 ) -> None:

@@ -1,9 +1,8 @@
 """How a function becomes a command, whose docstring is its help; and the options that several have."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
-from functools import wraps
 from inspect import Parameter, getdoc, signature
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -11,53 +10,96 @@ from typer import Argument, BadParameter, Option
 
 from dataset_scripts.reading_options import ReadingOptions
 
-from ..model.parts_mmner import Setting
+from ..model.parts_mmner import POSITIVE, SHARE, Range, Setting
 from ..training.recipe_options import takes_options
 from ..training.recipes import settings_in
 
+_NOT_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
 
-def described(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function as typer reads it: its positional parameters are arguments, the others options that are
-    spelt as in Python (``--output_dir``; ``--public``, ``--no_public``), and its docstring says under
-    ``Args:`` what they are.
+_TEXT = str | None
+_Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+READING = {
+    "config": Setting(_TEXT, None, "config of a data set that has several"),
+    **settings_in(ReadingOptions),
+}
+"""How `open_corpus` reads. What is not given is left to the corpus's builder."""
+BUILDING = {
+    "broken_pictures": Setting(
+        Literal["keep", "stop"], "keep", "whether a post stays without a broken picture"
+    ),
+    "require_images": Setting(bool, False, "stop at a post whose picture is missing"),
+    "license": Setting(_TEXT, None, "of the corpus, for conll; default: other"),
+}
+"""How `build_dataset` builds, beside reading; what is not given is left to the builder, too."""
+DEVICE = {"device": Setting(_TEXT, None, "cpu, cuda, cuda:1, mps; default: an accelerator if there is one")}
+COMPUTING = DEVICE | {
+    "dtype": Setting(_Dtype, "auto", "what it computes in; auto: bfloat16 where the device is fast at it"),
+    "batch_size": Setting(int, 32, "posts a batch, at most", POSITIVE),
+    "num_workers": Setting(int, 0, "processes that read posts; 0: threads of this one", _NOT_NEGATIVE),
+}
+"""How `load_predictor` runs a model."""
+PREDICTING = COMPUTING | {"threshold": Setting(float, 0.0, "leave out entities with a lower score", SHARE)}
+INPUT = {
+    "split": Setting(_TEXT, None, "split of a data set that has several"),
+    "config": READING["config"],
+    "revision": Setting(_TEXT, None, "branch, tag or commit of a data set on the Hub"),
+    "columns": Setting(dict[str, str], {}, "what our columns are called there, as text=body,image=photo"),
+    "image_dir": Setting(_TEXT, None, "where pictures lie, and nowhere else; default: in the input's folder"),
+}
+"""How `open_posts` reads the input of `annotate`."""
+TASKS = {
+    "form": Setting(Literal["parquet", "jsonl"], "parquet", "of the files"),
+    "tasks": Setting(int, 1, "parts of the input; each of them makes a file", POSITIVE),
+    "workers": Setting(int, 1, "tasks at a time on this machine", POSITIVE),
+    "local_tasks": Setting(int, -1, "how many of the tasks are this machine's; -1: all"),
+    "local_rank_offset": Setting(int, 0, "number of this machine's first task", _NOT_NEGATIVE),
+}
+"""How `annotate` divides its work."""
+CAPTIONING = DEVICE | {
+    "prompt": Setting(_TEXT, None, "what a model that chats is asked, or how captions of others begin"),
+    "batch_size": Setting(int, 8, "pictures a batch", POSITIVE),
+    "max_new_tokens": Setting(int, 40, "length of a picture's caption", POSITIVE),
+}
+"""How `caption` describes."""
+
+
+def command(*, into: str | None = None, **tables: Mapping[str, Setting]) -> Callable[..., Any]:
+    """A function as typer reads it.
+
+    Its positional parameters are arguments, the others options that are spelt as in Python (``--output_dir``;
+    ``--public``, ``--no_public``), and its docstring says under ``Args:`` what they are.
+
+    Args:
+        tables: more options; those of a table that were given come as the parameter of its name.
+        into: a parameter that gets those of all tables instead.
     """
-    text, _, arguments = (getdoc(function) or "").partition("\n\nArgs:\n")
-    helps = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, flags=re.MULTILINE))
 
-    @wraps(function)
-    def run(**given: Any) -> Any:
-        return function(**given)
+    def described(function: Callable[..., Any]) -> Callable[..., Any]:
+        text, _, arguments = (getdoc(function) or "").partition("\n\nArgs:\n")
+        helps = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, flags=re.MULTILINE))
+        own = signature(function)
+        parameters = [_described(item, helps.get(name)) for name, item in own.parameters.items()]
+        function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        function.__doc__ = text
+        return takes_options(tables, into=into)(function) if tables else function
 
-    own = signature(function)
-    run.__signature__ = own.replace(  # type: ignore[attr-defined]
-        parameters=[_described(item, helps.get(name)) for name, item in own.parameters.items()]
-    )
-    run.__doc__ = text
-    return run
+    return described
 
 
 def _described(parameter: Parameter, text: str | None) -> Parameter:
+    if text is None:  # no option: a table fills it
+        return parameter
     kind, name = parameter.annotation, parameter.name
     is_option = parameter.kind is Parameter.KEYWORD_ONLY
+    info: Any = Option() if is_option else Argument()
     if get_origin(kind) is Annotated:
         kind, info = get_args(kind)
-    elif text is None:  # no option: another decorator fills it
-        return parameter
-    else:
-        info = Option() if is_option else Argument()
-    info = copy(info)
-    if text is not None:
-        info.help = " ".join(text.split()).removesuffix(".")
+        info = copy(info)
+    info.help = " ".join(text.split()).removesuffix(".")
     if is_option:
-        info.param_decls = (f"--{name}/--no_{name}" if kind in (bool, bool | None) else f"--{name}",)
+        info.param_decls = (f"--{name}/--no_{name}" if kind is bool else f"--{name}",)
     return parameter.replace(annotation=Annotated[kind, info])
-
-
-_config = Setting(str | None, None, "config of a data set that has several")
-reads_corpora = takes_options({"reading": {"config": _config, **settings_in(ReadingOptions)}}, into="reading")
-"""Gives a command the options of `open_corpus`; those that were given come as `reading`, for the others are
-left to the corpus's builder.
-"""
 
 
 def _numbers(text: str) -> list[int]:
@@ -67,30 +109,7 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _mapping(text: str) -> dict[str, str]:
-    pairs = [pair.split("=") for pair in text.split(",")]
-    if not all(len(pair) == 2 and all(pair) for pair in pairs):
-        raise BadParameter(f"expected NAME=VALUE,NAME=VALUE, found {text!r}")
-    return dict(pairs)
-
-
-def comma_separated(text: str) -> list[str]:
-    """``a,b`` -> ["a", "b"]; nothing in an empty text."""
-    return [part for part in text.split(",") if part]
-
-
 Numbers = Annotated[Any, Option(parser=_numbers, metavar="N,N,...")]
-Columns = Annotated[Any, Option(parser=_mapping, metavar="OURS=THEIRS,...")]
-Device = Annotated[str | None, Option(help="cpu, cuda, cuda:1, mps; default: an accelerator if there is one")]
-Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    Option(help="what it computes in; auto: bfloat16 where the device is fast at it"),
-]
 Positive = Annotated[int, Option(min=1)]
 Jobs = Annotated[int, Option(min=1, max=64)]
 Port = Annotated[int, Option(min=1, max=65535)]
-BatchSize = Annotated[int, Option(min=1, help="posts a batch, at most")]
-NumWorkers = Annotated[
-    int, Option(min=0, help="processes that read posts and pictures; 0: threads of this one")
-]
-Threshold = Annotated[float, Option(min=0, max=1, help="leave out entities with a lower score")]

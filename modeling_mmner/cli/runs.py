@@ -1,12 +1,13 @@
 """The commands that train."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from ..training.paper_tables import TABLES
 from ..training.recipe_options import RecipeName, takes_settings
 from ..training.recipes import load_recipe
-from .options import Jobs, Numbers, described
+from .options import Jobs, Numbers, command
 
 
 @takes_settings
@@ -22,7 +23,7 @@ def train(recipe: RecipeName = "quickstart", *, settings: dict[str, Any]) -> int
 
 
 @takes_settings
-@described
+@command()
 def reproduce(
     table: Literal[*TABLES],  # type: ignore[valid-type]
     *,
@@ -54,11 +55,5 @@ def reproduce(
     from ..training.reproduce import reproduce
 
     folder = Path(settings.pop("output_dir", f"outputs/{table}"))
-    how: dict[str, Any] = {
-        "seeds": seeds,
-        "encoders": encoders,
-        "jobs": jobs,
-        "dry_run": dry_run,
-        "keep_models": keep_models,
-    }
-    return reproduce(table, train=train, folder=folder, settings=settings, **how)
+    run_table = partial(reproduce, table, train=train, folder=folder, settings=settings)
+    return run_table(seeds=seeds, encoders=encoders, jobs=jobs, dry_run=dry_run, keep_models=keep_models)

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from ..files import read_yaml
-from ..model.parts_mmner import Setting
+from ..model.parts_mmner import Range, Setting
 from .recipes import SECTIONS, TOWER_FLAGS, Recipe, load_recipe, recipe_names, settings_in, settings_of
 
 RecipeName = Annotated[
@@ -72,38 +72,41 @@ def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def takes_options(
-    groups: Mapping[str, Mapping[str, Setting]], *, into: str, show_default: bool = True
+    groups: Mapping[str, Mapping[str, Setting]], *, into: str | None = None, show_default: bool = True
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command of typer an option for each setting that it has no parameter for.
 
     Args:
-        groups: settings by the heading under which the help lists them.
-        into: the parameter of the command that gets those that were given, by name.
+        groups: settings by the heading under which the help lists them. Those of a group that were given come
+            as the command's parameter of that name, by their names.
+        into: a parameter that gets those of all groups instead.
         show_default: whether the help shows the settings' defaults.
     """
 
     def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(command, eval_str=True).parameters
         options = [
-            _option(name, setting, group, show_default=show_default)
+            (into or group, _option(name, setting, group, show_default=show_default))
             for group, settings in groups.items()
             for name, setting in settings.items()
             if name not in own
         ]
+        filled = {into or group for group in groups}
 
         @wraps(command)
         def run(typer_context: typer.Context, **given: Any) -> Any:
-            values = {option.name: given.pop(option.name) for option in options}
-            chosen = {
-                name: value
-                for name, value in values.items()
-                if (source := typer_context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-            }
-            return command(**given, **{into: chosen})
+            gathered: dict[str, dict[str, Any]] = {name: {} for name in filled}
+            for place, option in options:
+                value, source = given.pop(option.name), typer_context.get_parameter_source(option.name)
+                if source and source.name == "COMMANDLINE":
+                    gathered[place][option.name] = value
+            return command(**given, **gathered)
 
         context = Parameter("typer_context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
-        others = [item.replace(kind=Parameter.KEYWORD_ONLY) for name, item in own.items() if name != into]
-        parameters = [context, *others, *options]
+        others = [
+            item.replace(kind=Parameter.KEYWORD_ONLY) for item in own.values() if item.name not in filled
+        ]
+        parameters = [context, *others, *(option for _, option in options)]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {item.name: item.annotation for item in parameters}
         return run
@@ -115,17 +118,27 @@ def _option(name: str, setting: Setting, group: str, *, show_default: bool) -> P
     """An option as a parameter of a function that typer reads."""
     kind = Literal[tuple(setting.table)] if setting.table is not None else setting.type
     names = f"--{name}"
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"help": setting.help, "rich_help_panel": group, "show_default": show_default}
     if kind is bool:
         names += f"/--{name.removeprefix('no_') if name.startswith('no_') else f'no_{name}'}"
     elif kind not in (int, float, str) and get_origin(kind) is not Literal:
         form, read = _READERS.get(kind, ("YAML", read_yaml))
-        more = {"parser": partial(_read, form=form, read=read, hint=kind), "metavar": form}
+        more |= {"parser": partial(_read, form=form, read=read, hint=kind), "metavar": form}
         kind = str
-    more |= {"help": setting.help, "rich_help_panel": group, "show_default": show_default}
-    option = typer.Option(names, **more)
+    if setting.range is not None:
+        more["callback"] = _check_of(setting.range)
     default = _as_text(setting.default, setting.type)
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+    annotation = Annotated[kind, typer.Option(names, **more)]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _check_of(limits: Range) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value is None or limits.holds(value):
+            return value
+        raise typer.BadParameter(f"expected {limits.words}, found {value}")
+
+    return check
 
 
 def _read(text: str, *, form: str, read: Callable[[str], Any], hint: Any) -> Any:
