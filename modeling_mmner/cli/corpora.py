@@ -165,16 +165,17 @@ def caption(
     """
     from dataset_scripts.opening import open_corpus
 
-    from ..inference.captioning import caption
+    from ..inference.captioning import Captioner, caption
 
     corpus = open_corpus(dataset, **reading)
     names = splits.split(",") if splits else list(corpus.splits)
     chosen = {name: split_of(corpus, name, option="--splits") for name in names}
-    print(caption(chosen, model=model, output_file=output_file, **captioning))
+    size = captioning.pop("batch_size", 8)
+    print(caption(chosen, Captioner(model, **captioning), output_file=output_file, batch_size=size))
 
 
 def split_of(corpus: "Corpus", split: str, *, option: str = "--split") -> "Dataset":
     """The rows of a corpus's split; ValueError where it has none of that name."""
     if split not in corpus.splits:
-        raise ValueError(f"{option}: expected one of {', '.join(corpus.splits)}, found {split}")
+        raise ValueError(f"{option}: expected one of {', '.join(corpus.splits)}, found {split!r}")
     return corpus.splits[split]

@@ -17,7 +17,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from dataset_scripts.contexts import CONTEXT, read_contexts, with_contexts
 from dataset_scripts.opening import open_corpus
-from modeling_mmner.inference import captioning
 from modeling_mmner.inference.captioning import MOST_CHARACTERS, PROMPT, Captioner, caption
 from tests.elsewhere import run_elsewhere
 from tests.small_corpora import encoded, write_posts
@@ -180,10 +179,11 @@ def texts_of(path: Path) -> dict[str, str]:
     return {entry["id"]: entry["caption"] for entry in entries_of(path)}
 
 
-class Describer:
+class Describer(Captioner):
     """Stands in for a model: a text for each picture, and how many pictures it was asked of at a time."""
 
     def __init__(self) -> None:
+        super().__init__("m")
         self.seen: list[bytes] = []
         self.sizes: list[int] = []
 
@@ -197,11 +197,8 @@ class Describer:
 
 
 @pytest.fixture()
-def describer(monkeypatch) -> Describer:
-    """Takes the place of any model."""
-    found = Describer()
-    monkeypatch.setattr(captioning, "Captioner", lambda *_: found)
-    return found
+def describer() -> Describer:
+    return Describer()
 
 
 def rows_of(*posts: tuple[str, list[bytes]]) -> datasets.Dataset:
@@ -258,8 +255,7 @@ def test_training_reads_them(saved, splits, tmp_path):
     """
     path, model = tmp_path / "captions.jsonl", saved("blip")
     said = [
-        caption(splits, model=model, max_new_tokens=8, output_file=path, device="cpu", batch_size=4)
-        for _ in range(2)
+        caption(splits, Captioner(model, None, 8, "cpu"), output_file=path, batch_size=4) for _ in range(2)
     ]
     captions = texts_of(path)
     assert list(captions) == PICTURED and len(set(captions.values())) > 2
@@ -287,7 +283,7 @@ def test_several_pictures(tmp_path, describer):
         ("e", [three]),
     ]
     path = tmp_path / "captions.jsonl"
-    said = caption({"train": rows_of(*posts)}, model="m", output_file=path, batch_size=1)
+    said = caption({"train": rows_of(*posts)}, describer, output_file=path, batch_size=1)
     first, second, third = map(
         describer.text, (Image.frombytes("RGB", (24, 16), seen) for seen in describer.seen)
     )
@@ -302,7 +298,7 @@ def test_hostile_captions_stay_data(tmp_path, describer):
     """If it failed, what is written in a picture could add lines to the file, or commands to a terminal."""
     describer.text = lambda _: 'a\n{"id": "2"}\r\x1b[31mb\x00c\u2028d \ud83d' + "e" * 5000
     path = tmp_path / "captions.jsonl"
-    caption({"train": rows_of(("1", [encoded(1, "PNG")]))}, model="m", output_file=path)
+    caption({"train": rows_of(("1", [encoded(1, "PNG")]))}, describer, output_file=path)
     (text,) = read_contexts([str(path)], "caption").values()
     assert text.startswith('a {"id": "2"} [31mb c d \N{REPLACEMENT CHARACTER}eee')
     assert len(text) == MOST_CHARACTERS and path.read_bytes().count(b"\n") == 1
@@ -318,7 +314,7 @@ def test_no_picture_twice(splits, tmp_path, describer):
     path = tmp_path / "captions.jsonl"
     for names in (["train"], ["test"], ["train", "validation", "test"], ["test"]):
         parts = {name: splits[name] for name in names} | {"again": splits[names[0]]}
-        caption(parts, model="m", output_file=path, batch_size=3)
+        caption(parts, describer, output_file=path, batch_size=3)
     assert len(describer.seen) == len(set(describer.seen)) == 6
     assert sorted(entry["id"] for entry in entries_of(path)) == sorted(PICTURED)
 
@@ -329,9 +325,10 @@ def test_post_with_other_pictures_is_refused(tmp_path, describer):
     """
     first, other = rows_of(("0", [encoded(1, "PNG")])), rows_of(("0", [encoded(2, "PNG")]))
     path = tmp_path / "captions.jsonl"
-    for parts in ({"train": first, "test": other}, {"train": other}):
-        with pytest.raises(ValueError, match=r"post '0': expected the pictures of other posts .* its own id"):
-            caption(parts, model="m", output_file=path)
+    caption({"train": first}, describer, output_file=path)
+    for rows in (other, rows_of(("1", [encoded(3, "PNG")]), ("1", [encoded(4, "PNG")]))):
+        with pytest.raises(ValueError, match=r"post '[01]': expected the pictures of other posts .* its own"):
+            caption({"train": rows}, describer, output_file=path)
     assert len(entries_of(path)) == 1
 
 
@@ -343,12 +340,12 @@ def test_file_cut_anywhere_is_gone_on_with(splits, tmp_path, describer):
     cannot be read.
     """
     path = tmp_path / "captions.jsonl"
-    caption(splits, model="m", output_file=path, batch_size=2)
+    caption(splits, describer, output_file=path, batch_size=2)
     content, seen = path.read_bytes(), list(describer.seen)
     for length in [*range(0, len(content), 37), *range(len(content) - 30, len(content) + 1)]:
         path.write_bytes(content[:length])
         describer.seen.clear()
-        caption(splits, model="m", output_file=path, batch_size=2)
+        caption(splits, describer, output_file=path, batch_size=2)
         assert path.read_bytes() == content
         kept = {
             name
@@ -361,7 +358,7 @@ def test_file_cut_anywhere_is_gone_on_with(splits, tmp_path, describer):
 
 KILLED = """
 import os, signal, sys
-from modeling_mmner.inference import captioning
+from modeling_mmner.inference.captioning import caption
 from tests.inference.test_captioning import Describer
 from dataset_scripts.opening import open_corpus
 
@@ -372,8 +369,7 @@ class Killed(Describer):
         return super().__call__(pictures)
 
 corpus, path = sys.argv[1:]
-captioning.Captioner = lambda *_: Killed()
-captioning.caption(open_corpus(corpus).splits, model="m", output_file=path, batch_size=2)
+caption(open_corpus(corpus).splits, Killed(), output_file=path, batch_size=2)
 """
 
 
@@ -381,14 +377,14 @@ captioning.caption(open_corpus(corpus).splits, model="m", output_file=path, batc
 def test_killed_run_goes_on(corpus, splits, tmp_path, describer):
     """If it failed, hours of captioning would be lost with the process, or be done twice."""
     path, whole = tmp_path / "captions.jsonl", tmp_path / "whole.jsonl"
-    caption(splits, model="m", output_file=whole, batch_size=2)
+    caption(splits, describer, output_file=whole, batch_size=2)
     where = {"folder": tmp_path, "blocked": (), "check": False, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": 1}
     done = run_elsewhere(KILLED, corpus, path, **where)
     assert done.returncode == -signal.SIGKILL, done.stderr
     described = {name for entry in entries_of(path) for name in entry["pictures"]}
     assert 0 < len(entries_of(path)) < len(PICTURED)
     describer.seen.clear()
-    caption(splits, model="m", output_file=path, batch_size=2)
+    caption(splits, describer, output_file=path, batch_size=2)
     assert path.read_bytes() == whole.read_bytes()
     assert len(describer.seen) == 6 - len(described)
 
@@ -399,7 +395,7 @@ def test_killed_run_goes_on(corpus, splits, tmp_path, describer):
 def refused(splits, model: object, path: Path, **options: object) -> str:
     """The error of captions that are not begun."""
     with pytest.raises(ValueError) as error:
-        caption(splits, model=str(model), output_file=path, **options)
+        caption(splits, Captioner(str(model), **options), output_file=path)
     return str(error.value)
 
 
@@ -408,21 +404,20 @@ def test_errors_of_the_file_say_what_to_do(splits, tmp_path):
     end.
     """
     path, folder = tmp_path / "captions.jsonl", tmp_path / "no/captions.jsonl"
-    said = f"--output_file {folder}: expected a file in a folder that exists, found none; make the folder"
+    said = f"--output_file {folder}: expected a file in a folder that exists; make the folder"
     assert refused(splits, "org/new", folder).startswith(said)
     line = {"id": "1", "caption": "a", "model": "org/old", "prompt": None, "max_new_tokens": 40}
     path.write_text(json.dumps(line | {"pictures": {"ab": "a"}}) + "\n", encoding="utf-8")
-    assert refused(splits, "org/new", path) == (
-        f"--output_file {path}, line 1: expected captions made with model 'org/new', to go on with them,"
-        " found one with model 'org/old'; give another file, or the model of this one"
-    )
-    assert "made with prompt 'why', to go on with them, found one with prompt None" in refused(
-        splits, "org/old", path, prompt="why"
-    )
+    for given, made in (("org/new", None), ("org/old", "why")):
+        said = refused(splits, given, path, prompt=made)
+        assert said.startswith(
+            f"--output_file {path}, line 1: expected captions made with {{'model': '{given}'"
+        )
+        assert f"'prompt': {made!r}, " in said and "found {'model': 'org/old', 'prompt': None, " in said
     for foreign in ('{"id": "1", "caption": "a"}\n', "[]\n", "\n", "a line", "[" * 100_000 + "\n"):
         path.write_text(foreign, encoding="utf-8")
         said = refused(splits, "org/new", path)
-        assert "line 1: expected a line that this command wrote, found" in said
+        assert "line 1: expected a line of this command, found" in said
         assert path.read_text(encoding="utf-8") == foreign
 
 
@@ -431,7 +426,7 @@ def test_errors_of_the_model_name_it(saved, splits, tmp_path):
     transformers.BertConfig().save_pretrained(tmp_path / "bert")
     for model in (tmp_path / "none", tmp_path / "bert", saved("git"), saved("encoder_decoder")):
         said = refused(splits, model, tmp_path / "captions.jsonl")
-        assert said.startswith(f"--model {model}: expected the folder or Hub id of a model for")
+        assert said.startswith(f"--model {model}: expected a model for")
     assert "a --device of this computer" in refused(
         splits, saved("blip"), tmp_path / "captions.jsonl", device="cuda:77"
     )
@@ -446,7 +441,8 @@ def test_prompt_without_its_picture_is_refused(saved, splits, tmp_path):
         said = refused(splits, tmp_path / "bare", path, prompt=prompt, **options)
         assert said.startswith(f"--prompt {prompt or ''!r}: expected one that the model can do with")
         assert "number of <image> tokens" in said
-    caption(splits, model=str(tmp_path / "bare"), output_file=path, prompt="user : <image> a dog", **options)
+    captioner = Captioner(str(tmp_path / "bare"), "user : <image> a dog", **options)
+    caption(splits, captioner, output_file=path)
     assert len(set(texts_of(path).values())) > 1
 
 
