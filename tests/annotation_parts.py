@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datatrove.executor import LocalPipelineExecutor
 
-from modeling_mmner.inference.annotate import ABOUT, AnnotateStep, Outcome, run_tasks, verify
+from modeling_mmner.inference.annotate import AnnotateStep, Outcome, annotate, verify
 from modeling_mmner.inference.posts_input import open_posts
 from modeling_mmner.model.posts_mmner import PostError
 
@@ -59,8 +58,7 @@ def annotated(source: Path, folder: Path, *, tasks: int = 4, first: int = 0, **o
     share = {"local_tasks": options.pop("local_tasks", -1), "local_rank_offset": first}
     form = options.pop("form", "parquet")
     step = AnnotateStep(Capitals(**options), open_posts(str(source), **reading), folder, form=form)
-    step.begin(tasks)
-    run_tasks(LocalPipelineExecutor([step], tasks, 1, str(folder / ABOUT), **share))
+    annotate(step, tasks=tasks, **share)
     return verify(folder)
 
 

@@ -160,11 +160,19 @@ def test_options_reach_the_annotation(called):
     from modeling_mmner.inference.annotate import Outcome
 
     places = ["annotate", "--model", "m", "--input", "i", "--output_dir", "o"]
+    called("modeling_mmner.inference.annotate.Annotator")
+    called("modeling_mmner.inference.annotate.open_posts")
+    called("modeling_mmner.inference.annotate.AnnotateStep")
     calls = called("modeling_mmner.inference.annotate.annotate", Outcome(flaws=["one"]))
-    assert main([*places, "--tasks", "3", "--columns", "text=body,image=photo"]) == 1
-    [(_, options)] = calls
-    assert (options["model"], options["input"], options["output_dir"]) == ("m", "i", "o")
-    assert (options["tasks"], options["columns"]) == (3, {"text": "body", "image": "photo"})
+    options = ["--threshold", "0.5", "--tasks", "3", "--columns", "text=body,image=photo", "--form", "jsonl"]
+    assert main([*places, *options]) == 1
+    assert calls == [
+        (("m",), {"threshold": 0.5}),
+        (("i",), {"columns": {"text": "body", "image": "photo"}}),
+        ((None, None, "o"), {"form": "jsonl"}),
+        ((None,), {"tasks": 3}),
+    ]
+    calls.clear()
     calls.clear()
     called("modeling_mmner.inference.annotate.verify", Outcome())
     assert main(["annotate", "--verify", "--output_dir", "o"]) == 0

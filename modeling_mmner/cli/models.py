@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from .corpora import split_of
 from .options import COMPUTING, INPUT, PREDICTING, READING, TASKS, Numbers, Port, command
@@ -133,14 +133,17 @@ def evaluate(
     print(f"F1 {f1:.2f}, 95% interval {low:.2f} to {high:.2f}")
 
 
-@command(into="options", input=INPUT, tasks=TASKS, computing=PREDICTING)
+@command(reading=INPUT, sharing=TASKS, predicting=PREDICTING)
 def annotate(
     *,
     output_dir: str,
     model: str | None = None,
     input: str | None = None,
     verify: bool = False,
-    options: dict[str, Any],
+    form: Literal["parquet", "jsonl"] = "parquet",
+    reading: dict[str, Any],
+    sharing: dict[str, Any],
+    predicting: dict[str, Any],
 ) -> int:
     """Find the entities of a corpus of any size, on one machine or many.
 
@@ -152,6 +155,7 @@ def annotate(
         model: folder or Hub id of a trained model.
         input: file of JSON lines or Parquet, folder or Hub id of a data set.
         verify: only check that the annotation has each row of its input once.
+        form: of the files.
     """
     if not verify and (model is None or input is None):
         raise ValueError("expected --model and --input, or --verify; found one of them missing")
@@ -160,7 +164,9 @@ def annotate(
     if verify or model is None or input is None:
         outcome = annotation.verify(output_dir)
     else:
-        outcome = annotation.annotate(model=model, input=input, output_dir=output_dir, **options)
+        annotator, posts = annotation.Annotator(model, **predicting), annotation.open_posts(input, **reading)
+        step = annotation.AnnotateStep(annotator, posts, output_dir, form=form)
+        outcome = annotation.annotate(step, **sharing)
     print(outcome)
     return outcome.status
 

@@ -49,7 +49,6 @@ INPUT = {
 }
 """How `open_posts` reads the input of `annotate`."""
 TASKS = {
-    "form": Setting(Literal["parquet", "jsonl"], "parquet", "of the files"),
     "tasks": Setting(int, 1, "parts of the input; each of them makes a file", POSITIVE),
     "workers": Setting(int, 1, "tasks at a time on this machine", POSITIVE),
     "local_tasks": Setting(int, -1, "how many of the tasks are this machine's; -1: all"),

@@ -27,8 +27,9 @@ from datatrove.pipeline.base import PipelineStep
 from .. import __version__
 from ..files import json_line, parsed, read_json_lines, write_text, write_whole
 from .annotator import FOUND, Annotator, table_of
-from .loading import Dtype, computing_dtype, device_named
-from .posts_input import PostsInput, open_posts
+from .loading import computing_dtype, device_named
+from .posts_input import PostsInput
+from .posts_input import open_posts as open_posts
 
 Form = Literal["parquet", "jsonl"]
 ABOUT = ".annotation"
@@ -86,19 +87,17 @@ class AnnotateStep(PipelineStep):
         }
         if _record_in(self.folder) is None:
             if others := {path.name for path in self.folder.glob("*")} - {ABOUT}:
-                raise FileExistsError(
-                    f"{self.folder}: expected a new or an empty folder, or an annotation, found {min(others)}"
-                )
+                expected = "expected a new or an empty folder, or an annotation"
+                raise FileExistsError(f"{self.folder}: {expected}, found {min(others)}")
             (self.folder / ABOUT).mkdir(parents=True, exist_ok=True)
             write_text(self.folder / ABOUT / "run.json", json.dumps(record, indent=1))
         known = _record_in(self.folder) or {}  # of whoever wrote it last, where several began at once
         if not (self.folder / "README.md").exists():
             write_text(self.folder / "README.md", _card(self.form))
         if names := [name for name in record if known.get(name) != record[name]]:
-            raise ValueError(
-                "; ".join(f"{name}: expected {known.get(name)}, found {record[name]}" for name in names)
-                + f". Go on with what {self.folder} was begun with, or annotate into a new folder"
-            )
+            said = [f"{name}: expected {known.get(name)}, found {record[name]}" for name in names]
+            hint = f"Go on with what {self.folder} was begun with, or annotate into a new folder"
+            raise ValueError(f"{'; '.join(said)}. {hint}")
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
         """Annotate this task's rows; gives no documents. Raises: see `begin`."""
@@ -128,20 +127,17 @@ def _range_of(rank: int, tasks: int, rows: int) -> range:
 def _record_in(folder: Path) -> dict[str, Any] | None:
     """What the annotation in a folder was begun with; None where there is none."""
     path = folder / ABOUT / "run.json"
-    if not path.exists():
-        return None
     try:
         return parsed(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
     except ValueError as error:
-        raise ValueError(
-            f"{path}: expected the record of an annotation, found it damaged ({error})"
-        ) from error
+        said = "expected the record of an annotation, found it damaged"
+        raise ValueError(f"{path}: {said} ({error})") from error
 
 
 def _card(form: Form) -> str:
-    """The card by which `load_dataset` reads the tasks' files alone, and knows their columns whichever file
-    comes first.
-    """
+    """The card by which `load_dataset` reads the tasks' files alone, and knows their columns."""
     from huggingface_hub import DatasetCardData
 
     data = DatasetCardData(configs=[{"config_name": "default", "data_files": f"annotated-*.{form}"}])
@@ -200,67 +196,40 @@ class Outcome:
 
 
 def annotate(
-    *,
-    model: str,
-    input: str,
-    output_dir: str,
-    form: Form = "parquet",
-    tasks: int = 1,
-    workers: int = 1,
-    local_tasks: int = -1,
-    local_rank_offset: int = 0,
-    device: str | None = None,
-    dtype: Dtype = "auto",
-    threshold: float = 0.0,
-    batch_size: int = 32,
-    **reading: Any,
+    step: AnnotateStep, *, tasks: int = 1, workers: int = 1, local_tasks: int = -1, local_rank_offset: int = 0
 ) -> Outcome:
     """Annotate a corpus on this machine; tasks that are done are not done again.
 
     Args:
-        model, device, dtype, threshold, batch_size: see `Annotator`.
-        input: see `open_posts`, as for `reading`: split, config, revision, columns, image_dir.
-        output_dir, form: see `AnnotateStep`.
+        step: what each task does.
         tasks: into which the input is divided, on all machines. One that is killed starts over.
         workers: tasks that run at a time, each in a process with the model.
         local_tasks, local_rank_offset: how many of the tasks run on this machine, and the first of them; -1:
             all.
 
     Raises:
-        ValueError, OSError: there is no such model, input or task, or see `AnnotateStep.begin`.
+        ValueError, OSError: there are no such tasks, or see `AnnotateStep.begin`.
     """
-    annotator = Annotator(model, device=device, dtype=dtype, threshold=threshold, batch_size=batch_size)
-    step = AnnotateStep(annotator, open_posts(input, **reading), output_dir, form=form)
     share = {"local_tasks": local_tasks, "local_rank_offset": local_rank_offset}
     executor = LocalPipelineExecutor([step], tasks, workers, str(step.folder / ABOUT), **share)
     step.begin(tasks)
-    run_tasks(executor)
-    return verify(output_dir, ranks=_ranks_of(executor))
-
-
-def run_tasks(executor: LocalPipelineExecutor) -> None:
-    """Run the tasks of an executor of an `AnnotateStep` that are not done, as it does itself, but that its
-    own pool would wait without end for a worker that is killed.
-    """
-    (step,) = executor.pipeline
-    for rank in _ranks_of(executor):
-        if not (step.folder / _file_name(rank, executor.tasks, step.form)).exists():  # it was removed
+    ranks = range(local_rank_offset, local_rank_offset + executor.local_tasks)
+    for rank in ranks:
+        if not (step.folder / _file_name(rank, tasks, step.form)).exists():  # it was removed
             (step.folder / ABOUT / f"completions/{rank:05d}").unlink(missing_ok=True)
-    waiting = executor.get_incomplete_ranks(_ranks_of(executor))
-    workers = min(executor.workers, len(waiting))
+    waiting = executor.get_incomplete_ranks(ranks)
+    workers = min(workers, len(waiting))
     if workers < 2:
-        return _work(executor, waiting)
+        _work(executor, waiting)
+        return verify(step.folder, ranks=ranks)
+    # Not by the executor's own pool, which would wait without end for a worker that is killed.
     shares = [(executor, waiting[number::workers], workers) for number in range(workers)]
     processes = [get_context("spawn").Process(target=_work, args=share) for share in shares]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-
-
-def _ranks_of(executor: LocalPipelineExecutor) -> range:
-    first = executor.local_rank_offset
-    return range(first, first + executor.local_tasks)
+    return verify(step.folder, ranks=ranks)
 
 
 def _work(executor: LocalPipelineExecutor, ranks: list[int], workers: int = 1) -> None:

@@ -1,6 +1,4 @@
-"""A trained model as a function of rows, which can be sent to other processes: posts -> records, tables ->
-tables.
-"""
+"""A trained model as a function of rows, which can be sent to other processes."""
 
 import hashlib
 import json
@@ -37,6 +35,7 @@ POST_COLUMNS = ("id", "text", "tokens", "context", *PICTURE_COLUMNS)
 """What a post is made of; other columns are not read."""
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx*")
 _OF_ITS_RUN = ("metrics.json", "manifest.json")
+_OPTIONS = ("device", "dtype", "batch_size", "num_workers", "threshold")
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,8 @@ class Annotator:
             folder = Path(snapshot_download(self.model, allow_patterns=list(_MODEL_FILES)))
         files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
         object.__setattr__(self, "model", str(folder))
-        files = {path for path in files if path.name not in _OF_ITS_RUN}
-        object.__setattr__(self, "sha256", hash_of_files(sorted(files)))
+        own = sorted(path for path in files if path.name not in _OF_ITS_RUN)
+        object.__setattr__(self, "sha256", hash_of_files(own))
 
     def find(self, posts: Iterable[Any], *, first: int = 0) -> Iterator[dict[str, Any]]:
         """A record of `FOUND` and the post's id for each post, in their order.
@@ -78,8 +77,7 @@ class Annotator:
         return map(_record_of, _predictor_of(self).predict(posts, first=first))
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """A batch of rows with the columns tokens, tags, entities and error added, and text where there is
-        none.
+        """Rows with the columns tokens, tags, entities and error added, and text where there is none.
 
         For ``Dataset.with_format("arrow").map(annotator, batched=True)`` and Ray's ``map_batches(...,
         batch_format="pyarrow")``.
@@ -88,9 +86,8 @@ class Annotator:
             ValueError: the rows have a column tags, entities or error already.
         """
         if taken := [name for name in ("tags", "entities", "error") if name in table.column_names]:
-            raise ValueError(
-                f"rows: expected no columns {', '.join(taken)}, which are added, found them; rename them"
-            )
+            expected = f"no columns {', '.join(taken)}, which are added"
+            raise ValueError(f"rows: expected {expected}, found them; rename them")
         posts = table.select([name for name in POST_COLUMNS if name in table.column_names]).to_pylist()
         found = table_of(self.find(posts), FOUND)
         for name in FOUND.names:
@@ -102,14 +99,8 @@ class Annotator:
 @lru_cache(maxsize=1)
 def _predictor_of(annotator: Annotator) -> BatchPredictor:
     """The model, loaded once in a process, however often its annotator is sent there."""
-    predictor = load_predictor(
-        annotator.model,
-        device=annotator.device,
-        dtype=annotator.dtype,
-        batch_size=annotator.batch_size,
-        num_workers=annotator.num_workers,
-        threshold=annotator.threshold,
-    )
+    options = {name: getattr(annotator, name) for name in _OPTIONS}
+    predictor = load_predictor(annotator.model, **options)
     predictor.read.image_dir = annotator.image_dir
     return predictor
 
@@ -125,20 +116,17 @@ def _record_of(found: Prediction) -> dict[str, Any]:
         "tokens": [word.text for word in words],
         "tags": found.tags,
         "entities": [one | place for one, place in zip(found.entities, places, strict=True)],
-        "error": str(found.error) if found.error is not None else "; ".join(found.broken_pictures) or None,
+        "error": str(found.error or "; ".join(found.broken_pictures)) or None,
     }
 
 
 def table_of(records: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """The records as a table. An id that is no string is JSON in it, for a column has one type."""
-    rows = [record | {"id": _id_text(record["id"])} for record in records]
+    rows = list(records)
+    for row in rows:
+        if not isinstance(row["id"], str | None):
+            row["id"] = json.dumps(row["id"], ensure_ascii=False, default=str)
     return pa.Table.from_pylist(rows, schema=schema)
-
-
-def _id_text(given: Any) -> str | None:
-    if given is None or isinstance(given, str):
-        return given
-    return json.dumps(given, ensure_ascii=False, default=str)
 
 
 def hash_of_files(paths: Iterable[Path]) -> str:

@@ -1,6 +1,4 @@
-"""Posts of any number, for `annotate`: JSON lines, Parquet or a data set, as rows of `datasets`, which keeps
-them in files of its cache and not in memory.
-"""
+"""Posts of any number, for `annotate`, as rows of `datasets`, which keeps them in files and not in memory."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -74,14 +72,10 @@ def open_posts(
         CorpusError: there is no such file, data set or split, it is of another kind, or it has no texts.
     """
     path = Path(source)
+    about = f"--input {source} --config {config} --revision {revision}"
     expected = "a file *.jsonl, *.ndjson or *.parquet, a folder of such, or the id of a data set on the Hub"
-    if path.is_file() and (
-        (config, revision) != (None, None) or path.suffix not in (*_JSON_LINES, ".parquet")
-    ):
-        raise CorpusError(
-            f"--input {source} --config {config} --revision {revision}: expected {expected}; only data sets"
-            " have configs and revisions"
-        )
+    if path.is_file() and (config or revision or path.suffix not in (*_JSON_LINES, ".parquet")):
+        raise CorpusError(f"{about}: expected {expected}; only data sets have configs and revisions")
     check_card(path)
     data = {"path": source, "name": config, "revision": revision}
     if path.is_file():
@@ -92,18 +86,18 @@ def open_posts(
         files = builder.config.data_files[datasets.NamedSplit(split)]
         files = [Path(file) for file in datasets.DownloadManager().download(list(map(str, files)))]
         sha256 = hash_of_files(files)
-        if all(file.suffix in _JSON_LINES for file in files):
-            named: dict[str, Any] = {"files": files, "sha256": sha256}
-            rows: Any = datasets.Dataset.from_dict({"post": [], "error": []}, features=_LINE)
-            if next(_lines(**named), None):  # of nothing `datasets` generates an error
-                rows = datasets.Dataset.from_generator(_lines, features=_LINE, gen_kwargs=named)
-        else:
+        if not all(file.suffix in _JSON_LINES for file in files):
             builder.download_and_prepare()
-            rows = _of_posts(builder.as_dataset(split=split), columns or {}, source)
+            rows: Any = _of_posts(builder.as_dataset(split=split), columns or {}, source)
+        elif next(_lines(files, sha256), None) is None:  # of nothing `datasets` generates an error
+            rows = datasets.Dataset.from_dict({"post": [], "error": []}, features=_LINE)
+        else:
+            named = {"files": files, "sha256": sha256}
+            rows = datasets.Dataset.from_generator(_lines, features=_LINE, gen_kwargs=named)
     except CorpusError:
         raise
     except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise CorpusError(f"--input {source} --config {config}: expected {expected}; {error}") from error
+        raise CorpusError(f"{about}: expected {expected}; {error}") from error
     folder = constants.HF_HUB_CACHE if not path.exists() else path.parent if path.is_file() else path
     return PostsInput(rows, columns or {}, image_dir or str(folder), sha256)
 
@@ -139,8 +133,7 @@ def _of_posts(rows: datasets.Dataset, columns: Mapping[str, str], source: str) -
     theirs = [columns.get(ours, ours) for ours in POST_COLUMNS]
     is_text = {columns.get("text", "text"), columns.get("tokens", "tokens")} & set(found)
     if not is_text or not set(columns.values()) <= set(found):
-        raise CorpusError(
-            f"--input {source} --columns {dict(columns)}: expected columns of the input, and one for text or"
-            f" tokens (--columns text=THEIRS), found {', '.join(found)}"
-        )
+        expected = "columns of the input, and one for text or tokens (--columns text=THEIRS)"
+        given = f"--input {source} --columns {dict(columns)}"
+        raise CorpusError(f"{given}: expected {expected}, found {', '.join(found)}")
     return rows.select_columns([name for name in theirs if name in found])

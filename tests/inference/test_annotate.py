@@ -11,7 +11,7 @@ import pytest
 
 from modeling_mmner.escaping import encodable
 from modeling_mmner.files import read_json_lines
-from modeling_mmner.inference.annotate import ABOUT, annotate, verify
+from modeling_mmner.inference.annotate import ABOUT, AnnotateStep, Annotator, annotate, open_posts, verify
 from modeling_mmner.inference.loading import load_model
 from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
 from tests.annotation_parts import annotated, rows_in, write_posts
@@ -46,10 +46,10 @@ def folder(tmp_path_factory) -> Path:
 
 
 def run(folder: Path, target: Path, *, source: str = "posts.jsonl", **options: Any) -> Any:
-    options = {"device": "cpu", "dtype": "float32", "tasks": 3} | options
-    return annotate(
-        model=str(folder / "model"), input=str(folder / source), output_dir=str(target), **options
-    )
+    reading = {name: options.pop(name) for name in ("columns", "split") if name in options}
+    annotator = Annotator(str(folder / "model"), device="cpu", dtype="float32")
+    step = AnnotateStep(annotator, open_posts(str(folder / source), **reading), target)
+    return annotate(step, **{"tasks": 3} | options)
 
 
 @pytest.fixture(scope="module")

@@ -14,19 +14,20 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from modeling_mmner.inference.annotate import annotate, verify
+from modeling_mmner.inference.annotate import verify
 from tests.elsewhere import clean_environment
 from tests.small_posts import WORDS, small_parts
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 POSTS, TASKS, KILLS = 50_000, 100, 10
-OPTIONS = {"model": "model", "dtype": "float32", "device": "cpu"}
 LOCAL = """
-import json, sys
-from modeling_mmner.inference.annotate import annotate
+import sys
+from modeling_mmner.inference.annotate import AnnotateStep, Annotator, annotate, open_posts
 if __name__ == "__main__":
-    print(annotate(**json.loads(sys.argv[1])))
+    source, out, tasks = sys.argv[1:]
+    step = AnnotateStep(Annotator("model", dtype="float32", device="cpu"), open_posts(source), out)
+    print(annotate(step, tasks=int(tasks), workers=2))
 """
 RAY = """
 import ray
@@ -94,9 +95,9 @@ def test_ten_kills_lose_nothing(folder) -> None:
     driver wait for it without end.
     """
     chance, kills = random.Random(7), {"driver": 0, "worker": 0}
-    given = OPTIONS | {"input": "posts.jsonl", "output_dir": "killed", "tasks": TASKS, "workers": 2}
+    given = ["posts.jsonl", "killed", str(TASKS)]
     while sum(kills.values()) < KILLS:
-        driver, before = start(folder, LOCAL, json.dumps(given)), done_tasks(folder / "killed")
+        driver, before = start(folder, LOCAL, *given), done_tasks(folder / "killed")
         while done_tasks(folder / "killed") < before + 2:
             assert driver.poll() is None, (folder / "said.txt").read_text()[-2000:]
             time.sleep(0.1)
@@ -115,26 +116,25 @@ def test_ten_kills_lose_nothing(folder) -> None:
         for worker in workers:  # they end after their task, for whoever starts again shall have the machine
             worker.wait(60)
     assert done_tasks(folder / "killed") < TASKS
-    assert start(folder, LOCAL, json.dumps(given)).wait(900) == 0
+    assert start(folder, LOCAL, *given).wait(900) == 0
     outcome = verify(folder / "killed")
     assert (outcome.done, outcome.errors, outcome.flaws) == (POSTS, POSTS // 1000, [])
-    given |= {"output_dir": "whole", "workers": 2}
-    assert start(folder, LOCAL, json.dumps(given)).wait(900) == 0
+    assert start(folder, LOCAL, "posts.jsonl", "whole", str(TASKS)).wait(900) == 0
     assert same_rows(folder, "killed", "whole")
     print(f"\n{kills} kills: {outcome}")
 
 
 def test_a_worker_that_is_killed_leaves_the_others_at_work(folder) -> None:
     """If it failed, one worker that takes too much memory would end the run, or have it wait without end."""
-    given = OPTIONS | {"input": "few.jsonl", "output_dir": "worker", "tasks": 20, "workers": 2}
-    driver = start(folder, LOCAL, json.dumps(given))
+    given = ["few.jsonl", "worker", "20"]
+    driver = start(folder, LOCAL, *given)
     while done_tasks(folder / "worker") < 1:
         assert driver.poll() is None
         time.sleep(0.05)
     next(iter(c for c in psutil.Process(driver.pid).children() if "spawn_main" in str(c.cmdline()))).kill()
     assert driver.wait(300) == 0
     assert 10 <= done_tasks(folder / "worker") < 20 and verify(folder / "worker").status == 1
-    assert start(folder, LOCAL, json.dumps(given)).wait(300) == 0
+    assert start(folder, LOCAL, *given).wait(300) == 0
     assert verify(folder / "worker").flaws == []
 
 
@@ -150,8 +150,7 @@ def test_ray_runs_the_tasks(folder) -> None:
     actors[0].kill()
     assert driver.wait(500) == 0, (folder / "said.txt").read_text()[-2000:]
     assert str(verify(folder / "by_ray")) == "5,000 of 5,000 rows are there exactly once, 5 with an error"
-    given = OPTIONS | {"model": str(folder / "model"), "input": str(folder / "few.jsonl")}
-    annotate(**given, output_dir=str(folder / "by_local"), tasks=6)
+    assert start(folder, LOCAL, "few.jsonl", "by_local", "6").wait(300) == 0
     assert same_rows(folder, "by_ray", "by_local")
 
 
