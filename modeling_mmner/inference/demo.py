@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import resources
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -18,27 +19,15 @@ import numpy as np
 from PIL import ImageOps
 
 from ..escaping import encodable, markdown_text
+from ..files import read_yaml
 from ..model.images_mmner import PictureError
 from ..model.labels_mmner import entity_types
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from .explain import Explanation, draw_map, explain
 
-EMPTY_TEXT = "There is no text yet. Write or paste one in the box, then press “Find entities”."
-BROKEN_PICTURE = (
-    "This picture cannot be read: the file is broken, of an unknown kind, or has too many pixels. Choose"
-    " another JPEG or PNG file, or take it out."
-)
-LONG_TEXT = (
-    "This text is too long for the page. Take a part of it, or use the command line, which takes texts of any"
-    " length."
-)
-UNEXPECTED = (
-    "Something went wrong with this post, which is our fault, not yours. It has been logged; please try"
-    " another text."
-)
-FORGOTTEN = "This result is no longer kept. Press “Find entities” again."
-
+SAID = read_yaml(resources.files(__package__).joinpath("demo.yaml").read_text("utf-8"))
+"""What the page says to its visitors."""
 MAX_FILE_SIZE = "20mb"
 """Of an uploaded picture; larger ones are refused before they are sent."""
 MOST_CHARACTERS = 20_000
@@ -52,13 +41,6 @@ _KEPT_SECONDS = 3600
 _DRAWN_SIDE = 512
 # Dark enough for white labels; the usual four types have the first four.
 _COLOURS = ("#1d4ed8", "#15803d", "#b45309", "#7e22ce", "#be123c", "#0f766e", "#a21caf")
-_ABOUT = (
-    "# Named entities of posts with pictures\n\n"
-    "Marks the people, places, organisations and other named things in a text, and reads its picture to tell"
-    " what a name stands for. What it finds are suggestions, each with a score between 0 and 1: they can be"
-    " wrong, and the map of where a word looks need not show what decided. Not for surveillance, and not for"
-    " finding out who somebody in a picture is."
-)
 # `${value}`, never `{{value}}`: Gradio makes a program of what the latter fills in, and a text would run.
 _LIVE = '<div role="status" aria-live="polite">${value}</div>'
 # Each paragraph in the direction of its own language; Gradio's black on a dark page's marks is hard to read.
@@ -120,8 +102,8 @@ def place(weights: np.ndarray) -> str:
     return f"most at {where}"
 
 
-def _label(entity: dict[str, Any]) -> str:
-    return f"{entity['entity_group']} {entity['score']:.2f}"
+def _label(entity: dict[str, Any] | None) -> str | None:
+    return f"{entity['entity_group']} {entity['score']:.2f}" if entity else None
 
 
 class DemoPage:
@@ -137,38 +119,37 @@ class DemoPage:
         self.colours = dict(zip(entity_types(processor.labels), itertools.cycle(_COLOURS), strict=False))
 
     def find(self, text: str, picture: str | None, context: str = "") -> list[Any]:
-        """The explanation to keep, the status, the marked text, and the first entity's map and sentence."""
+        """The explanation to keep, the status, the marked text, the first entity's map and its sentence."""
         if not text.strip():
-            return _failed(EMPTY_TEXT)
+            return _failed("empty_text")
         if len(text) + len(context) > MOST_CHARACTERS:
-            return _failed(LONG_TEXT)
+            return _failed("long_text")
         try:
             found = explain(self.model, self.processor, text, images=picture or None, context=context or None)
         except PictureError as error:
             _logger.warning("%s", error)
-            return _failed(BROKEN_PICTURE)
+            return _failed("broken_picture")
         except Exception:  # whatever it is, the page says so in words
             _logger.exception("the demo page could not find the entities of a text")
-            return _failed(UNEXPECTED)
+            return _failed("unexpected")
         # The model has seen the picture in full; to draw maps over it, a copy of the size shown will do.
-        side = (_DRAWN_SIDE, _DRAWN_SIDE)
-        found = replace(found, pictures=[ImageOps.contain(one, side) for one in found.pictures])
+        small = [ImageOps.contain(one, (_DRAWN_SIDE, _DRAWN_SIDE)) for one in found.pictures]
+        found = replace(found, pictures=small)
         count = len(found.entities)
         status = "1 entity found." if count == 1 else f"{count or 'No'} entities found."
         if picture and self.processor.image_size is None:
             status += " This model reads the text alone; the picture was not looked at."
         pieces = pieces_of(found)
-        marked = gr.HighlightedText(
-            [(piece.text, _label(piece.entity) if piece.entity else None) for piece in pieces],
-            color_map={_label(entity): self.colours[entity["entity_group"]] for entity in found.entities},
-        )
+        labels = [(piece.text, _label(piece.entity)) for piece in pieces]
+        colours = {_label(entity): self.colours[entity["entity_group"]] for entity in found.entities}
+        marked = gr.HighlightedText(labels, color_map=colours)
         first = next((piece for piece in pieces if piece.entity), pieces[0])
         return [found, status, marked, *_detail(found, first)]
 
     def choose(self, explanation: Explanation | None, event: gr.SelectData) -> list[Any]:
         """The map of the piece of the text that the event names, or None, and the sentence about it."""
         if explanation is None or event.index not in range(len(pieces := pieces_of(explanation))):
-            return [None, FORGOTTEN]
+            return [None, SAID["forgotten"]]
         return _detail(explanation, pieces[event.index])
 
 
@@ -176,9 +157,8 @@ def _detail(explanation: Explanation, piece: Piece) -> list[Any]:
     """What the page shows of a piece: its map, or None, and the sentence about it."""
     if not piece.words:
         return [None, ""]
-    drawn = None
-    if explanation.maps is not None:
-        drawn = draw_map(explanation.pictures[0], explanation.maps[piece.words, 0].mean(0))
+    maps, pictures = explanation.maps, explanation.pictures
+    drawn = None if maps is None else draw_map(pictures[0], maps[piece.words, 0].mean(0))
     return [drawn, html.escape(encodable(sentence_about(explanation, piece)))]
 
 
@@ -195,19 +175,17 @@ def build_demo(
     """
     page = DemoPage(model, processor)
     # Without analytics Gradio asks no server for anything; uploaded pictures are deleted after an hour.
-    with gr.Blocks(
-        title=f"{name}: entities of posts", analytics_enabled=False, delete_cache=(600, _KEPT_SECONDS)
-    ) as demo:
-        gr.Markdown(f"{_ABOUT} The model is **{markdown_text(name)}**.")
+    private: Any = {"analytics_enabled": False, "delete_cache": (600, _KEPT_SECONDS)}
+    with gr.Blocks(title=f"{name}: entities of posts", **private) as demo:
+        gr.Markdown(f"{SAID['about']} The model is **{markdown_text(name)}**.")
         with gr.Row():
             with gr.Column():
                 text = gr.Textbox(label="Text", lines=1, max_lines=12, placeholder="Look at this: Jordan!")
-                alt = "The picture of the post"
-                uploaded: Any = {"type": "filepath", "sources": ["upload"], "buttons": []}
-                picture = gr.Image(label="Picture (optional)", alt_text=alt, height=200, **uploaded)
+                upload: Any = {"type": "filepath", "sources": ["upload"], "buttons": [], "height": 200}
+                picture = gr.Image(label="Picture (optional)", alt_text="The picture of the post", **upload)
                 # Gradio would open the file before a handler sees it, and show its own error, with a path,
                 # for a broken one.
-                picture.preprocess = _file_of  # type: ignore[assignment, method-assign]
+                picture.preprocess = lambda file: file and file.path  # type: ignore[assignment, method-assign]
                 inputs: list[Any] = [text, picture]
                 if processor.context_window is not None:
                     about = "What somebody wrote about the post or its picture"
@@ -217,31 +195,19 @@ def build_demo(
                 explanation = gr.State(time_to_live=_KEPT_SECONDS)
                 status = gr.HTML(html_template=_LIVE, js_on_load=None)
                 marked = gr.HighlightedText(label="Entities: choose one, or a word, to see where it looks")
-                drawn = gr.Image(
-                    label="Map",
-                    alt_text="The map over the picture",
-                    interactive=False,
-                    buttons=[],
-                    height=300,
-                )
+                shown: Any = {"interactive": False, "buttons": [], "height": 300}
+                drawn = gr.Image(label="Map", alt_text="The map over the picture", **shown)
                 sentence = gr.HTML(html_template=_LIVE, js_on_load=None)
-        finding: dict[str, Any] = {
-            "fn": page.find,
-            "inputs": inputs,
-            "outputs": [explanation, status, marked, drawn, sentence],
-            "concurrency_id": "model",
-            "concurrency_limit": 1,
-            "api_visibility": "private",
-        }
+        outputs: list[Any] = [explanation, status, marked, drawn, sentence]
+        one_at_a_time = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+        finding: Any = {"fn": page.find, "inputs": inputs, "outputs": outputs, **one_at_a_time}
         gr.on([button.click, text.submit], **finding)
-        marked.select(
-            page.choose,
-            explanation,
-            [drawn, sentence],
-            trigger_mode="always_last",
-            api_visibility="private",
-            show_progress="hidden",
-        )
+        choosing: Any = {
+            "trigger_mode": "always_last",
+            "api_visibility": "private",
+            "show_progress": "hidden",
+        }
+        marked.select(page.choose, explanation, [drawn, sentence], **choosing)
         if examples:
             posts = [[example.text, example.picture, ""][: len(inputs)] for example in examples]
             listed = gr.Examples(posts, inputs, visible_columns=[0, 1], api_visibility="private")
@@ -278,9 +244,4 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
 
 def _failed(message: str) -> list[Any]:
     """What `DemoPage.find` gives in place of a result."""
-    return [None, f"<strong>{message}</strong>", [], None, ""]
-
-
-def _file_of(upload: Any) -> str | None:
-    """The uploaded file of a picture component, or None."""
-    return upload.path if upload is not None else None
+    return [None, f"<strong>{SAID[message]}</strong>", [], None, ""]

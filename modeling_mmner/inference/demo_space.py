@@ -2,41 +2,20 @@
 
 import shutil
 import sys
+from importlib import resources
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData, SpaceCardData
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
+from jinja2 import Environment, StrictUndefined
 
 from ..escaping import markdown_text, one_line
 from ..files import staged_folder
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("modeling_mmner", "dataset_scripts")
-_APP = '''"""The demo page of a model; README.md says of which."""
-
-from pathlib import Path
-
-from dataset_scripts.sample.examples import examples
-from modeling_mmner.inference.demo import build_demo, launch
-from modeling_mmner.inference.loading import load_model
-
-demo = build_demo(*load_model({model}), name={name!r}, examples=examples())
-
-if __name__ == "__main__":
-    launch(demo)
-'''
-_README = """---
-{front_matter}
----
-
-# {title}
-
-A text and a picture in, the text with its entities marked out, and for each word a map of where in the
-picture it looks. Made by `mmner demo --space`. What the page finds are suggestions, each with a score. Not
-for surveillance, and not for finding out who somebody in a picture is.
-"""
 
 
 def write_space(model: str, folder: str | Path) -> Path:
@@ -54,12 +33,11 @@ def write_space(model: str, folder: str | Path) -> Path:
     if is_local and not (Path(model) / "config.json").is_file():
         raise ValueError(f"{model}: expected the folder of a trained model, found no config.json in it")
     if is_local and Path(model).resolve() in Path(folder).resolve().parents:
-        raise ValueError(
-            f"{folder}: expected a folder outside of the model's, {model}, which is copied into the Space"
-        )
+        expected = f"expected a folder outside of the model's, {model}, which is copied"
+        raise ValueError(f"{folder}: {expected}")
     if not is_local:
         validate_repo_id(model)
-    name, requirements = model_name(model), "\n".join(space_requirements())
+    name = model_name(model)
     title = one_line(f"Entities of posts: {name}")
     front_matter = SpaceCardData(
         title=title,
@@ -72,19 +50,23 @@ def write_space(model: str, folder: str | Path) -> Path:
         tags=["ner", "multimodal", "mmner"],
     ).to_yaml()
     source = 'str(Path(__file__).parent / "model")' if is_local else repr(model)
-    texts = {
-        "app.py": _APP.format(name=name, model=source),
-        "requirements.txt": requirements + "\n",
-        "README.md": _README.format(front_matter=front_matter, title=markdown_text(title)),
+    values = {
+        "name": repr(name),
+        "model": source,
+        "title": markdown_text(title),
+        "front_matter": front_matter,
     }
-    copied = {package: _ROOT / package for package in _PACKAGES} | (
-        {"model": Path(model)} if is_local else {}
-    )
+    ignored = shutil.ignore_patterns("__pycache__", ".*")
     with staged_folder(folder) as staged:
-        for target, files in copied.items():
-            shutil.copytree(files, staged / target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        for target, text in texts.items():
-            (staged / target).write_text(text, encoding="utf-8")
+        for package in _PACKAGES:
+            shutil.copytree(_ROOT / package, staged / package, ignore=ignored)
+        if is_local:
+            shutil.copytree(model, staged / "model", ignore=ignored)
+        for target, template in (("app.py", "space_app.py"), ("README.md", "space_card.md")):
+            text = resources.files(__package__).joinpath(f"{template}.jinja").read_text("utf-8")
+            rendered = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)
+            (staged / target).write_text(rendered.render(values), encoding="utf-8")
+        (staged / "requirements.txt").write_text("\n".join([*space_requirements(), ""]), encoding="utf-8")
     return Path(folder)
 
 
@@ -106,9 +88,8 @@ def card_data(model: str) -> ModelCardData:
     try:
         return ModelCard.load(card if card.is_file() else model).data
     except RepositoryNotFoundError as error:
-        raise ValueError(
-            f"{model}: expected a folder or a model of the Hub, found neither; log in if it is private"
-        ) from error
+        expected = "expected a folder or a model of the Hub, found neither; log in if it is private"
+        raise ValueError(f"{model}: {expected}") from error
     except OSError:
         return ModelCardData()
 
@@ -122,7 +103,6 @@ def space_requirements() -> list[str]:
     try:
         declared = requires("mmner") or []
     except PackageNotFoundError as error:
-        raise ValueError(
-            "mmner: expected the package to be installed, found a bare checkout; `pip install -e .`"
-        ) from error
+        expected = "expected the package to be installed, found a bare checkout; `pip install -e .`"
+        raise ValueError(f"mmner: {expected}") from error
     return [f"gradio=={version('gradio')}", *(line for line in declared if "extra ==" not in line)]

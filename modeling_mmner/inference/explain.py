@@ -41,12 +41,10 @@ class Explanation:
             alone.
         maps: (W, N, h, w) float32 in 0..1, each word's attention over the regions. A word's sum over all its
             pictures is at most 1: what a ViT's class token takes is missing. None for a post without a
-                picture, and for a model whose words
-            do not attend over regions.
+            picture, and for a model whose words do not attend over regions.
         gate: (W,) float32 in 0..1, how much of the picture a word let through, mean over D. It is no measure
             of how much the picture decided: a gate may stand open for a word whose tag no picture would
-                change. None for a post without a
-            picture, and for a model without a gate.
+            change. None for a post without a picture, and for a model without a gate.
     """
 
     text: str
@@ -63,18 +61,15 @@ class Explanation:
             ValueError: there are none.
         """
         if self.maps is None:
-            raise ValueError(
-                "maps: expected a post with a picture and a model whose words attend over its regions, found"
-                " none; models of text alone, and those whose picture encoders are all pooled, have no maps"
-            )
+            expected = "expected a post with a picture and a model whose words attend over its regions"
+            raise ValueError(f"maps: {expected}, found none")
         return self.maps
 
     def entity_type(self, number: int) -> str | None:
         """The type of the entity that word `number` (from 0) is in."""
         start = self.words[number].start
-        return next(
-            (found["entity_group"] for found in self.entities if found["start"] <= start < found["end"]), None
-        )
+        around = (one for one in self.entities if one["start"] <= start < one["end"])
+        return next((one["entity_group"] for one in around), None)
 
     def as_record(self) -> dict[str, Any]:
         """All but the pictures, for JSON: ``{"text", "words": [{"text", "start", "end"}], "entities", "gate",
@@ -109,13 +104,12 @@ def explain(
     """
     if model.training:
         raise ValueError(
-            "explain: expected a model in evaluation mode, found it in training mode; call model.eval() first"
+            "explain: expected evaluation mode, found a model in training mode; call model.eval()"
         )
     is_words = not isinstance(text, str)
     if is_words and not all(isinstance(word, str) for word in text):
         raise TypeError(
-            "explain: expected one text or the words of one post, found several posts; explain them one"
-            " by one"
+            "explain: expected the words of one post, found several posts; explain them one by one"
         )
     (post,) = processor.read(text, images, context=context, is_split_into_words=is_words)
     with inference_mode():
@@ -150,11 +144,8 @@ def region_maps(attentions: Tensor, tower: VisionTower, *, pictures: int) -> np.
     regions = weights.shape[-1]
     side = isqrt(regions)
     if side * side != regions:
-        raise ValueError(
-            f"regions: expected a square map, found {regions} regions a picture after {tower.prefix_tokens}"
-            f" prefix tokens; the picture encoder {type(tower.backbone.timm_model).__name__} gives no map"
-            " that could be laid over a picture"
-        )
+        encoder = type(tower.backbone.timm_model).__name__
+        raise ValueError(f"regions: expected a square map, found {regions} a picture; {encoder} gives no map")
     return weights.unflatten(-1, (side, side)).float().cpu().numpy()
 
 
@@ -176,9 +167,8 @@ def draw_map(picture: Image.Image, weights: np.ndarray, *, maximum: float | None
         ValueError: the weights are no such map.
     """
     if weights.ndim != 2 or not weights.size or not np.isfinite(weights).all() or weights.min() < 0:
-        raise ValueError(
-            f"map: expected weights (h, w), finite and at least 0, found shape {weights.shape}: {weights}"
-        )
+        expected = "expected weights (h, w), finite and at least 0"
+        raise ValueError(f"map: {expected}, found shape {weights.shape}: {weights}")
     brightest = weights.max() if maximum is None else maximum
     shares = (weights / brightest if brightest > 0 else np.zeros(weights.shape)).astype(np.float32)
     smooth = np.asarray(Image.fromarray(shares).resize(picture.size, Image.Resampling.BICUBIC))
@@ -198,8 +188,7 @@ def draw_maps(pictures: Sequence[Image.Image], maps: np.ndarray) -> Image.Image:
 
 
 def save_explanation(explanation: Explanation, folder: str | Path, *, words: Sequence[int]) -> None:
-    """Write ``explanation.json`` (see `Explanation.as_record`), and the maps of words as
-    ``<number>_<word>.png``.
+    """Write ``explanation.json`` (`Explanation.as_record`), and the maps of words, ``<number>_<word>.png``.
 
     Args:
         folder: made where it is not there.

@@ -42,10 +42,8 @@ def load_model(
         )
     if missing := sorted(found["missing_keys"]):
         named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise ValueError(
-            f"model {model_id}: expected a trained model with all its weights, found none for {named}, which"
-            " would be random"
-        )
+        expected = "expected a trained model with all its weights"
+        raise ValueError(f"model {model_id}: {expected}, found none for {named}, which would be random")
     check_pair(model, processor, model_id)
     return model.eval().to(place), processor
 
@@ -73,14 +71,12 @@ def load_predictor(
     model: Any
     if (Path(model_id) / "decoding.json").is_file():
         if device not in (None, "cpu") or dtype not in ("auto", "float32"):
-            raise ValueError(
-                f"model {model_id}: expected --device cpu and no --dtype for an exported model, found"
-                f" {device or 'cpu'} and {dtype}"
-            )
+            found = f"{device or 'cpu'} and {dtype}"
+            expected = "expected --device cpu and no --dtype for an exported model"
+            raise ValueError(f"model {model_id}: {expected}, found {found}")
         if find_spec("onnxruntime") is None:
-            raise ValueError(
-                f"model {model_id}: expected onnxruntime to run it, found none; pip install 'mmner[onnx]'"
-            )
+            expected = "expected onnxruntime to run it, found none; pip install 'mmner[onnx]'"
+            raise ValueError(f"model {model_id}: {expected}")
         processor = _load_processor(model_id, reads_contexts=reads_contexts)
         with _reading(model_id):
             model = onnx_decoding.load(model_id)
@@ -94,9 +90,8 @@ def _load_processor(model_id: str, *, reads_contexts: bool) -> MMNERProcessor:
     with _reading(model_id):
         processor = MMNERProcessor.from_pretrained(model_id, trust_remote_code=False)
     if reads_contexts and processor.context_window is None:
-        raise ValueError(
-            f"--context: expected a model that was trained with contexts, found {model_id}, which reads none"
-        )
+        expected = "expected a model that was trained with contexts"
+        raise ValueError(f"--context: {expected}, found {model_id}, which reads none")
     return processor
 
 
@@ -108,10 +103,11 @@ def _reading(model_id: str) -> Iterator[None]:
     # A damaged file leads to anything: JSON, tokenizers and safetensors have errors of their own.
     except Exception as error:
         kind = OSError if isinstance(error, OSError) else ValueError
-        raise kind(
-            f"model {model_id}: expected the folder or Hub id of a trained model, with weights in safetensors"
-            f" and a processor, found {type(error).__name__}: {error!s:.500}"
-        ) from error
+        expected = (
+            "expected the folder or Hub id of a trained model, with weights in safetensors and a processor"
+        )
+        found = f"{type(error).__name__}: {error!s:.500}"
+        raise kind(f"model {model_id}: {expected}, found {found}") from error
 
 
 def check_pair(model: MMNERForTokenClassification, processor: MMNERProcessor, model_id: str) -> None:
@@ -123,22 +119,18 @@ def check_pair(model: MMNERForTokenClassification, processor: MMNERProcessor, mo
     """
     embeddings: Any = model.get_input_embeddings().num_embeddings
     window: Any = getattr(model.text_tower, "window", None)
+    size, own, towers = processor.image_size, processor.window, len(model.vision_towers)
     pairs = {
         "labels": (processor.labels, model.config.labels, processor.labels == model.config.labels),
         "sub-tokens": (len(processor.tokenizer), embeddings, len(processor.tokenizer) <= embeddings),
-        "window": (processor.window, window, window is None or (processor.window or 0) <= window),
-        "pictures": (
-            processor.image_size,
-            len(model.vision_towers),
-            bool(processor.image_size) or not model.vision_towers,
-        ),
+        "window": (own, window, window is None or (own or 0) <= window),
+        "pictures": (size, towers, bool(size) or not towers),
     }
     for name, (theirs, ours, fits) in pairs.items():
         if not fits:
-            raise ValueError(
-                f"model {model_id}: expected the processor that was saved with the model, found one with"
-                f" other {name}: {theirs!r:.200}, the model's {ours!r:.200}"
-            )
+            found = f"one with other {name}: {theirs!r:.200}, the model's {ours!r:.200}"
+            expected = "expected the processor that was saved with the model"
+            raise ValueError(f"model {model_id}: {expected}, found {found}")
 
 
 def device_named(device: str | None) -> torch.device:

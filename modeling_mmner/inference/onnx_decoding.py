@@ -1,5 +1,4 @@
-"""Runs a model that `export-onnx` has made: emissions by onnxruntime, tags and span scores in numpy, nothing
-else.
+"""Runs a model that `export-onnx` has made: emissions by onnxruntime, tags and span scores in numpy.
 
 A copy of this file lies in each exported folder, beside the graph `model.onnx`, and needs neither torch nor
 the package:
@@ -95,9 +94,7 @@ class CRF:
         emissions = self._of_words(emissions, mask).astype(np.float64)
         forward, backward = self._forward_scores(emissions, mask), self._backward_scores(emissions, mask)
         log_partition = np.logaddexp.reduce(forward[:, -1] + self._end, axis=1)
-        leaving = np.where(
-            self._inside, -np.inf, self._transitions
-        )  # from any label to the labels that continue nothing
+        leaving = np.where(self._inside, -np.inf, self._transitions)  # to labels that continue nothing
         texts, tags = np.arange(len(tags)), np.where(mask, tags, 0)
         is_last = mask & ~np.pad(mask[:, 1:], ((0, 0), (0, 1)))
         rest = np.zeros(len(tags))  # log sum over all that may follow the span's word, its own tags fixed
@@ -106,9 +103,8 @@ class CRF:
             tag = tags[:, word]
             if word + 1 < mask.shape[1]:
                 following = tags[:, word + 1]
-                closes = np.logaddexp.reduce(
-                    leaving[tag] + emissions[:, word + 1] + backward[:, word + 1], axis=1
-                )
+                after = emissions[:, word + 1] + backward[:, word + 1]
+                closes = np.logaddexp.reduce(leaving[tag] + after, axis=1)
                 continues = self._transitions[tag, following] + emissions[texts, word + 1, following] + rest
                 rest = np.where(self._inside[following], continues, closes)
             rest = np.where(is_last[:, word], self._end[tag], rest)
@@ -116,24 +112,19 @@ class CRF:
         return np.where(mask & self._begins[tags], np.exp(np.minimum(scores, 0)), 0).astype(np.float32)
 
     def _forward_scores(self, emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """(B, W, L): log sum over all paths that end with a label at a word; past a text's end its last
-        word's.
-        """
+        """(B, W, L): log sum over all paths that end with a label at a word; past the end the last word's."""
         scores = [self._start + emissions[:, 0]]
         for word in range(1, emissions.shape[1]):
-            step = (
-                np.logaddexp.reduce(scores[-1][:, :, None] + self._transitions, axis=1) + emissions[:, word]
-            )
-            scores.append(np.where(mask[:, word, None], step, scores[-1]))
+            moves = np.logaddexp.reduce(scores[-1][:, :, None] + self._transitions, axis=1)
+            scores.append(np.where(mask[:, word, None], moves + emissions[:, word], scores[-1]))
         return np.stack(scores, axis=1)
 
     def _backward_scores(self, emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """(B, W, L): log sum over all that may follow a label at a word, the end included."""
         scores = [np.broadcast_to(self._end, emissions[:, 0].shape)]
         for word in reversed(range(1, emissions.shape[1])):
-            step = np.logaddexp.reduce(
-                self._transitions + (emissions[:, word] + scores[-1])[:, None, :], axis=2
-            )
+            after = (emissions[:, word] + scores[-1])[:, None, :]
+            step = np.logaddexp.reduce(self._transitions + after, axis=2)
             scores.append(np.where(mask[:, word, None], step, scores[-1]))
         return np.stack(scores[::-1], axis=1)
 
@@ -141,9 +132,8 @@ class CRF:
     def _of_words(emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Emissions in float32, 0 where there is no word, after checking that the words come first."""
         if mask.dtype != bool or (mask[:, 1:] & ~mask[:, :-1]).any():
-            raise ValueError(
-                f"mask: expected bool, each text's words first, then the padding, got {mask.dtype}: {mask}"
-            )
+            expected = "expected bool, each text's words first, then the padding"
+            raise ValueError(f"mask: {expected}, got {mask.dtype}: {mask}")
         return np.where(mask[..., None], emissions, 0).astype(np.float32)
 
 
@@ -162,11 +152,8 @@ def existing_windows(windows: Mapping[str, np.ndarray], word_starts: np.ndarray)
     numbers = exists.cumsum().reshape(exists.shape) - 1
     columns, places = np.divmod(word_starts, windows["attention_mask"].shape[-1])
     rows = np.take_along_axis(numbers, columns, axis=1)
-    return {
-        **{name: values[exists] for name, values in windows.items()},
-        "word_windows": rows.astype(np.int64),
-        "word_starts": places.astype(np.int64),
-    }
+    starts = {"word_windows": rows.astype(np.int64), "word_starts": places.astype(np.int64)}
+    return {name: values[exists] for name, values in windows.items()} | starts
 
 
 @dataclass(frozen=True)
@@ -220,8 +207,6 @@ def load(folder: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvide
 
 
 def _may_follow(previous: str, label: str) -> bool:
-    """Whether BIO lets `label` come after `previous`: an I- tag must continue the B- or I- tag of its own
-    type.
-    """
+    """Whether BIO lets a label follow: an I- tag must continue the B- or I- tag of its own type."""
     prefix, _, entity_type = label.partition("-")
     return prefix != "I" or (previous != "O" and previous.partition("-")[2] == entity_type)

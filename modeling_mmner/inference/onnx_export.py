@@ -1,5 +1,4 @@
-"""Trained model -> a folder that onnxruntime serves without torch: the emissions as an ONNX graph, CRF
-decoding beside it.
+"""Trained model -> a folder that onnxruntime serves: emissions as an ONNX graph, CRF decoding beside it.
 
 Notation: B texts, W words, L labels, S sub-tokens, V windows of texts, N pictures a post, M regions of a
 picture, C channels.
@@ -91,9 +90,8 @@ class Emissions(nn.Module):
         else:
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
             encoded = model.text_tower.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
-            words = encoded.last_hidden_state[word_windows, word_starts].masked_fill(
-                ~word_mask[..., None], 0.0
-            )
+            words = encoded.last_hidden_state[word_windows, word_starts]
+            words = words.masked_fill(~word_mask[..., None], 0.0)
             text = TextStates(words, word_mask, masked_mean(words, word_mask))
         regions = []
         if pixel_values is not None and image_mask is not None:
@@ -104,9 +102,7 @@ class Emissions(nn.Module):
 
 
 class _GraphBiLSTM(nn.Module):
-    """`BiLSTM` as the one operator that ONNX has for it; torch's exporter would unroll it over a fixed number
-    of steps.
-    """
+    """`BiLSTM` as the one operator that ONNX has for it, which torch's exporter would unroll."""
 
     def __init__(self, bilstm: BiLSTM) -> None:
         super().__init__()
@@ -115,25 +111,19 @@ class _GraphBiLSTM(nn.Module):
     def forward(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """As `BiLSTM.forward`."""
         hidden, (batch, steps, _) = self.lstm.hidden_size, inputs.shape
-        named = dict(self.lstm.named_parameters())
-        of_inputs, of_states = (
-            torch.stack([_gates(named[f"weight_{kind}_l0{way}"]) for way in _WAYS]) for kind in ("ih", "hh")
-        )
-        biases = [
-            torch.cat([_gates(named[f"bias_{kind}_l0{way}"]) for kind in ("ih", "hh")]) for way in _WAYS
-        ]
+        weights = [[_gates(values) for values in way] for way in self.lstm.all_weights]  # of both ways
+        biases = [torch.cat([of_inputs, of_states]) for _, _, of_inputs, of_states in weights]
+        of_inputs, of_states = (torch.stack([way[kind] for way in weights]) for kind in (0, 1))
+        lengths = mask.sum(1).to(torch.int32)
         states, last, _ = torch.onnx.ops.symbolic_multi_out(
             "LSTM",
-            (inputs.transpose(0, 1), of_inputs, of_states, torch.stack(biases), mask.sum(1).to(torch.int32)),
+            (inputs.transpose(0, 1), of_inputs, of_states, torch.stack(biases), lengths),
             {"hidden_size": hidden, "direction": "bidirectional"},
             dtypes=(inputs.dtype,) * 3,
             shapes=((steps, 2, batch, hidden), (2, batch, hidden), (2, batch, hidden)),
             version=14,
         )
         return states.permute(2, 0, 1, 3).flatten(2), last.transpose(0, 1).flatten(1)
-
-
-_WAYS = ("", "_reverse")  # what torch adds to the names of a direction's weights
 
 
 def _gates(weight: Tensor) -> Tensor:
@@ -155,12 +145,10 @@ def _regions(tower: VisionTower, pixel_values: Tensor, image_mask: Tensor) -> Re
     Without that one, whether a post has a picture would be asked of no places at all where N is 0, and
     onnxruntime, for which `any` is a maximum of integers, would answer yes.
     """
-    features = tower.features(pixel_values.flatten(0, 1)).unflatten(
-        0, image_mask.shape
-    )  # shape: (B, N, M, C)
-    return tower.regions_of_posts(
-        nn.functional.pad(features, (0, 0, 0, 0, 0, 1)), nn.functional.pad(image_mask, (0, 1))
-    )
+    features = tower.features(pixel_values.flatten(0, 1))
+    features = features.unflatten(0, image_mask.shape)  # shape: (B, N, M, C)
+    padded = nn.functional.pad(features, (0, 0, 0, 0, 0, 1))
+    return tower.regions_of_posts(padded, nn.functional.pad(image_mask, (0, 1)))
 
 
 def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) -> ExportReport:
@@ -179,9 +167,8 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
         OSError: there is no such model.
     """
     if missing := [name for name in _PACKAGES if find_spec(name) is None]:
-        raise ValueError(
-            f"export needs {', '.join(_PACKAGES)}, found no {', '.join(missing)}; pip install 'mmner[onnx]'"
-        )
+        found = f"found no {', '.join(missing)}"
+        raise ValueError(f"export needs {', '.join(_PACKAGES)}, {found}; pip install 'mmner[onnx]'")
     with staged_folder(output_dir) as folder:
         model, processor = load_model(model_id, device="cpu", dtype="float32")
         program = _graph(model, processor)
@@ -190,9 +177,9 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
         processor.save_pretrained(folder)
         difference = _difference(model, processor, folder)
         if not difference <= TOLERANCE:
+            expected = f"expected emissions of the exported graph within {TOLERANCE} of torch's"
             raise ValueError(
-                f"{model_id}: expected emissions of the exported graph within {TOLERANCE} of torch's, found a"
-                f" difference of {difference:.1e}; no folder was made"
+                f"{model_id}: {expected}, found a difference of {difference:.1e}; no folder was made"
             )
         if int8:
             _quantize(folder / "model.onnx")
@@ -223,19 +210,15 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
     inputs = posts | existing_windows(windows, posts["word_starts"])
     texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
     sub_tokens = Dim("sub_tokens", max=processor.window)
-    axes: dict[str, tuple[Any, ...]] = {
-        "input_ids": (rows, sub_tokens),
-        "attention_mask": (rows, sub_tokens),
-        "word_windows": (texts, words),
-        "word_starts": (texts, words),
-        "word_mask": (texts, words),
-    }
+    of_windows, of_words = ("input_ids", "attention_mask"), ("word_windows", "word_starts", "word_mask")
+    axes: dict[str, tuple[Any, ...]] = dict.fromkeys(of_windows, (rows, sub_tokens))
+    axes |= dict.fromkeys(of_words, (texts, words))
     if "token_type_ids" in inputs and model.text_tower.has_types:
         axes["token_type_ids"] = (rows, sub_tokens)
     if "character_ids" in inputs:
         axes["character_ids"] = (texts, words, Dim("characters"))
     if model.vision_towers:
-        axes |= {"pixel_values": (texts, pictures), "image_mask": (texts, pictures)}
+        axes |= dict.fromkeys(("pixel_values", "image_mask"), (texts, pictures))
     tensors = {name: torch.from_numpy(inputs[name]) for name in axes}
     shapes = {name: dict(enumerate(sizes)) for name, sizes in axes.items()}
     try:
@@ -251,20 +234,16 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
         backbones = [tower["backbone"] for tower in model.config.vision_towers]
         found = ", ".join([type(model.text_tower).__name__, *backbones])
         reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"expected a model of which torch can make a graph, found one with {found}: {reason}"
-        ) from error
+        expected = "expected a model of which torch can make a graph"
+        raise ValueError(f"{expected}, found one with {found}: {reason}") from error
     assert graph is not None  # as it is only where a file is named
     return graph
 
 
 def _write_decoding(model: MMNERForTokenClassification, folder: Path) -> None:
     """What makes entities of the graph's emissions: the CRF and the code."""
-    crf = {
-        "start": model.crf.start_transitions.tolist(),
-        "transitions": model.crf.transitions.tolist(),
-        "end": model.crf.end_transitions.tolist(),
-    }
+    names = {"start": "start_transitions", "transitions": "transitions", "end": "end_transitions"}
+    crf = {name: getattr(model.crf, own).tolist() for name, own in names.items()}
     settings = {"labels": model.config.labels, "crf": crf}
     (folder / "decoding.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
     shutil.copyfile(onnx_decoding.__file__, folder / "onnx_decoding.py")
@@ -272,9 +251,7 @@ def _write_decoding(model: MMNERForTokenClassification, folder: Path) -> None:
 
 @torch.inference_mode()
 def _difference(model: MMNERForTokenClassification, processor: MMNERProcessor, folder: Path) -> float:
-    """Greatest difference of the exported emissions from torch's, over batches of other sizes than the traced
-    one.
-    """
+    """Greatest difference of the exported emissions from torch's, over batches of other sizes."""
     exported, found = onnx_decoding.load(folder), []
     for posts in _CHECKED:
         inputs = _inputs(processor, posts)

@@ -196,7 +196,7 @@ def test_page_of_a_model_that_reads_contexts_asks_for_one(page, picture):
 def test_choosing_what_is_no_word_is_answered_in_words(page, number):
     """If it failed, a request that the page itself never makes would end in an error."""
     kept, *_ = page.find(TEXT, None)
-    assert page.choose(kept, chosen(number)) == page.choose(None, chosen(0)) == [None, demo.FORGOTTEN]
+    assert page.choose(kept, chosen(number)) == page.choose(None, chosen(0)) == [None, demo.SAID["forgotten"]]
     assert page.choose(kept, chosen(0)) == [None, ""]
 
 
@@ -213,7 +213,7 @@ def test_mistakes_are_answered_in_words(page, picture, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90 * 60 - 1)
     answers.append(page.find(TEXT, picture))
-    expected = [demo.EMPTY_TEXT, *[demo.BROKEN_PICTURE] * 3]
+    expected = [demo.SAID["empty_text"], *[demo.SAID["broken_picture"]] * 3]
     assert answers == [[None, f"<strong>{message}</strong>", [], None, ""] for message in expected]
 
 
@@ -226,7 +226,7 @@ def test_unexpected_error_is_logged_and_answered_in_words(page, monkeypatch, cap
     monkeypatch.setattr(demo, "explain", fail)
     with caplog.at_level(logging.ERROR):
         status = page.find(TEXT, None)[1]
-    assert demo.UNEXPECTED in status and "secret" not in status
+    assert demo.SAID["unexpected"] in status and "secret" not in status
     assert caplog.text.count("RuntimeError: secret detail") == 1
 
 
@@ -235,8 +235,8 @@ def test_long_texts_are_whole_and_too_long_ones_refused(page, monkeypatch):
     long = " ".join(f"word{number}" for number in range(700))
     assert "".join(text for text, _ in tokens(page.find(long, None)[2])) == long
     monkeypatch.setattr(demo, "explain", lambda *_, **__: pytest.fail("the model was run"))
-    assert demo.LONG_TEXT in page.find("a " * demo.MOST_CHARACTERS, None)[1]
-    assert demo.LONG_TEXT in page.find("a", None, "b" * demo.MOST_CHARACTERS)[1]
+    assert demo.SAID["long_text"] in page.find("a " * demo.MOST_CHARACTERS, None)[1]
+    assert demo.SAID["long_text"] in page.find("a", None, "b" * demo.MOST_CHARACTERS)[1]
 
 
 def test_model_of_text_alone_says_so(picture):

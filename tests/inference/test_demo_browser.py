@@ -19,7 +19,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from dataset_scripts.sample.examples import examples
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.inference.demo import BROKEN_PICTURE, EMPTY_TEXT
+from modeling_mmner.inference.demo import SAID
 from modeling_mmner.inference.explain import explain
 from tests.demo_parts import HOSTILE, TEXT, answer, encodable, free_port, marking_model, processor_of
 
@@ -229,11 +229,11 @@ def test_keyboard_alone_is_enough(page, folder):
 def test_mistakes_are_answered_in_words_and_forgiven(page, folder):
     """If it failed, an empty text or a broken file would leave a blank page, a traceback or an old result."""
     page.find()
-    page.says(EMPTY_TEXT)
+    page.says(SAID["empty_text"])
     page.write(TEXT)
     page.upload(folder / "broken.png")
     page.find()
-    page.says(BROKEN_PICTURE)
+    page.says(SAID["broken_picture"])
     assert page.words() == []
     page.named("button", "Remove Image").click()
     page.wait(lambda: all(button.accessible_name != "Remove Image" for button in page.all("button")))
@@ -242,7 +242,7 @@ def test_mistakes_are_answered_in_words_and_forgiven(page, folder):
     page.says("There is no picture that was looked at.")
     page.write("")
     page.find()
-    page.says(EMPTY_TEXT)
+    page.says(SAID["empty_text"])
     page.wait(lambda: not page.words())
 
 

@@ -238,13 +238,13 @@ def test_entity_types_are_found_by_word(make):
 def test_what_cannot_be_explained_is_refused(make):
     """If it failed, dropout would draw another map each time, or the first of several posts be explained."""
     model, processor = make(fusion="cross-modal")
-    with pytest.raises(TypeError, match="expected one text or the words of one post, found several posts"):
+    with pytest.raises(TypeError, match="expected the words of one post, found several posts"):
         explain(model, processor, [["Jordan"], ["Paris"]])
     with pytest.raises(PictureError, match=r"^picture /not/there.jpg: expected a file, found none"):
         explain(model, processor, TEXT, "/not/there.jpg")
     model.train()
     try:
-        with pytest.raises(ValueError, match=r"evaluation mode, found it in training mode; call model.eval"):
+        with pytest.raises(ValueError, match=r"expected evaluation mode, found a model in training mode"):
             explain(model, processor, TEXT)
     finally:
         model.eval()
