@@ -6,34 +6,31 @@ needs ``trust_remote_code=True``.
 """
 
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .model.configuration_mmner import MMNERConfig as MMNERConfig
-    from .model.configuration_mmner import VisionTowerConfig as VisionTowerConfig
-    from .model.labels_mmner import Span as Span
-    from .model.labels_mmner import split_words as split_words
-    from .model.modeling_mmner import MMNERForTokenClassification as MMNERForTokenClassification
-    from .model.modeling_mmner import MMNEROutput as MMNEROutput
-    from .model.modeling_mmner import MMNERPreTrainedModel as MMNERPreTrainedModel
-    from .model.pipeline_mmner import MultimodalNERPipeline as MultimodalNERPipeline
-    from .model.processing_mmner import MMNERProcessor as MMNERProcessor
+    from .model.configuration_mmner import MMNERConfig, VisionTowerConfig
+    from .model.labels_mmner import Span, split_words
+    from .model.modeling_mmner import MMNERForTokenClassification, MMNEROutput, MMNERPreTrainedModel
+    from .model.pipeline_mmner import MultimodalNERPipeline
+    from .model.processing_mmner import MMNERProcessor
 
 __version__ = "0.2.0"
 
-_HOMES = {
-    "MMNERConfig": "configuration_mmner",
-    "MMNERForTokenClassification": "modeling_mmner",
-    "MMNEROutput": "modeling_mmner",
-    "MMNERPreTrainedModel": "modeling_mmner",
-    "MMNERProcessor": "processing_mmner",
-    "MultimodalNERPipeline": "pipeline_mmner",
-    "Span": "labels_mmner",
-    "VisionTowerConfig": "configuration_mmner",
-    "split_words": "labels_mmner",
-}
-
-__all__ = ["load", *_HOMES]
+__all__ = [
+    "MMNERConfig",
+    "MMNERForTokenClassification",
+    "MMNEROutput",
+    "MMNERPreTrainedModel",
+    "MMNERProcessor",
+    "MultimodalNERPipeline",
+    "Span",
+    "VisionTowerConfig",
+    "load",
+    "split_words",
+]
+_FILES = ("modeling_mmner", "processing_mmner", "pipeline_mmner", "configuration_mmner", "labels_mmner")
 
 
 def load(model: str, **options: Any) -> "tuple[MMNERForTokenClassification, MMNERProcessor]":
@@ -43,24 +40,22 @@ def load(model: str, **options: Any) -> "tuple[MMNERForTokenClassification, MMNE
         model: a folder, or an id on the Hub.
         options: device, dtype and more, see `inference.loading.load_model`, which also says what is raised.
     """
-    _register()
+    _files()
     from .inference.loading import load_model
 
     return load_model(model, **options)
 
 
-def _register() -> None:
-    """Make transformers know the classes: each file registers its own."""
-    for name in ("modeling_mmner", "processing_mmner", "pipeline_mmner"):
-        import_module(f".model.{name}", __name__)
+def _files() -> list[ModuleType]:
+    """The files of the names; those with classes register them with transformers."""
+    return [import_module(f".model.{name}", __name__) for name in _FILES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    _register()
-    return getattr(import_module(f".model.{_HOMES[name]}", __name__), name)
+    return next(getattr(file, name) for file in _files() if hasattr(file, name))
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *__all__})

@@ -145,7 +145,9 @@ def region_maps(attentions: Tensor, tower: VisionTower, *, pictures: int) -> np.
     side = isqrt(regions)
     if side * side != regions:
         encoder = type(tower.backbone.timm_model).__name__
-        raise ValueError(f"regions: expected a square map, found {regions} a picture; {encoder} gives no map")
+        raise ValueError(
+            f"regions: expected a square map, found {regions} regions a picture; {encoder} gives none"
+        )
     return weights.unflatten(-1, (side, side)).float().cpu().numpy()
 
 

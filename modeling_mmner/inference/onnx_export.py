@@ -177,10 +177,9 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
         processor.save_pretrained(folder)
         difference = _difference(model, processor, folder)
         if not difference <= TOLERANCE:
-            expected = f"expected emissions of the exported graph within {TOLERANCE} of torch's"
-            raise ValueError(
-                f"{model_id}: {expected}, found a difference of {difference:.1e}; no folder was made"
-            )
+            expected = f"emissions of the exported graph within {TOLERANCE} of torch's"
+            found = f"a difference of {difference:.1e}; no folder was made"
+            raise ValueError(f"{model_id}: expected {expected}, found {found}")
         if int8:
             _quantize(folder / "model.onnx")
             difference = _difference(model, processor, folder)

@@ -266,9 +266,7 @@ def test_explaining_leaves_the_model_as_it_was(make):
 def test_regions_that_are_no_square_are_refused():
     """If it failed, tokens without a place would be drawn at some place of the picture."""
     tower = SimpleNamespace(prefix_tokens=1, backbone=SimpleNamespace(timm_model=torch.nn.Identity()))
-    with pytest.raises(
-        ValueError, match=r"square map, found 6 regions a picture after 1 prefix tokens; .* Identity"
-    ):
+    with pytest.raises(ValueError, match=r"square map, found 6 regions a picture; Identity gives none"):
         region_maps(torch.rand(3, 14), tower, pictures=2)
 
 
