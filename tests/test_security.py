@@ -89,31 +89,14 @@ def test_whoever_has_the_files_needs_no_network(network, tmp_path, capsys):
     for part in (made := blip())[0], *made[1]:
         part.save_pretrained(tmp_path / "blip")
     posts, images = str(tmp_path), str(tmp_path / "images")
+    looking, written = ["--text", text, "--image", picture], ["--output_dir", f"{posts}/explained"]
+    blip_model = ["--model", f"{posts}/blip", "--output_file", f"{posts}/c.jsonl"]
     for command in (
         ["predict", "--model", model, "--input", str(lines), "--image_dir", images],
-        [
-            "explain",
-            "--model",
-            model,
-            "--text",
-            text,
-            "--image",
-            picture,
-            "--output_dir",
-            f"{posts}/explained",
-        ],
+        ["explain", "--model", model, *looking, *written],
         ["inspect", posts, "--image_dir", images, "--output_dir", f"{posts}/inspected"],
         ["evaluate", posts, "--image_dir", images, "--model", model],
-        [
-            "caption",
-            posts,
-            "--image_dir",
-            images,
-            "--model",
-            f"{posts}/blip",
-            "--output_file",
-            f"{posts}/c.jsonl",
-        ],
+        ["caption", posts, "--image_dir", images, *blip_model],
     ):
         assert main(command) == 0, capsys.readouterr().err
     assert network.asked == []
@@ -129,9 +112,7 @@ def test_addresses_in_data_are_not_fetched(network, tmp_path, command):
     """
     row = {"tokens": ["Jordan", "x"], "ner_tags": ["B-PER", "O"], "image": ADDRESS}
     lines = tmp_path / "posts.jsonl"
-    lines.write_text(
-        "\n".join(json.dumps(row | {"tokens": ["Jordan", str(n)]}) for n in range(30)), encoding="utf-8"
-    )
+    lines.write_text("\n".join(json.dumps(row | {"tokens": ["Jordan", str(n)]}) for n in range(30)))
     if command == "predict":
         for part in small_parts():
             part.save_pretrained(tmp_path / "model")
@@ -218,19 +199,15 @@ def a_pickle(folder: Path, name: str) -> str:
 @pytest.mark.parametrize(
     ("recipe", "setting", "name", "message"),
     [
-        *(
-            (
-                "mlmner",
-                "vision_checkpoint",
-                f"a.{kind}",
-                r"vision_checkpoint .*: expected .*safetensors, found",
-            )
-            for kind in ("pth", "bin", "pt", "npz", "safetensors")
+        ("mlmner", "vision_checkpoint", "a.pth", r"vision_checkpoint .*: expected .*safetensors, found"),
+        (
+            "mlmner",
+            "vision_checkpoint",
+            "a.safetensors",
+            r"vision_checkpoint .*: expected .*safetensors, found",
         ),
-        *(
-            ("bilstm-crf", "word_vectors", f"a.{kind}", r"word_vectors .*, line 1: expected a word and its")
-            for kind in ("txt", "pkl")
-        ),
+        ("bilstm-crf", "word_vectors", "a.txt", r"word_vectors .*, line 1: expected a word and its"),
+        ("bilstm-crf", "word_vectors", "a.pkl", r"word_vectors .*, line 1: expected a word and its"),
     ],
 )
 def test_pickles_are_no_weights_and_no_vectors(recipe, setting, name, message, tmp_path):

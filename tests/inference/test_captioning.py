@@ -72,19 +72,6 @@ def git():
     return transformers.GitForCausalLM(config), [transformers.GitProcessor(clip_pictures(), tokenizer)]
 
 
-def encoder_decoder():
-    tokenizer = word_tokenizer()
-    sizes = {"vocab_size": len(tokenizer), "n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2}
-    pair = transformers.ViTConfig(**VISION), transformers.GPT2Config(**sizes, **IDS)
-    config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
-        *pair, decoder_start_token_id=1, **IDS
-    )
-    return transformers.VisionEncoderDecoderModel(config), [
-        transformers.ViTImageProcessor(size=SQUARE),
-        tokenizer,
-    ]
-
-
 def llava():
     tokenizer = word_tokenizer("<image>")
     text = transformers.LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **SIZES, **IDS)
@@ -124,7 +111,7 @@ def qwen():
     return transformers.Qwen2VLForConditionalGeneration(config), [processor]
 
 
-MADE = {make.__name__: make for make in (blip, llava, qwen, git, encoder_decoder)}
+MADE = {make.__name__: make for make in (blip, llava, qwen, git)}
 KINDS = ("blip", "llava", "qwen")
 """Those that the pipeline can do with."""
 
@@ -203,9 +190,7 @@ def describer() -> Describer:
 
 def rows_of(*posts: tuple[str, list[bytes]]) -> datasets.Dataset:
     """Rows of posts with several pictures."""
-    rows = [
-        {"id": post, "images": [{"bytes": one, "path": None} for one in pictures]} for post, pictures in posts
-    ]
+    rows = [{"id": post, "images": [{"bytes": one, "path": None} for one in read]} for post, read in posts]
     kinds = {"id": datasets.Value("string"), "images": datasets.List(datasets.Image(decode=False))}
     return datasets.Dataset.from_list(rows, features=datasets.Features(kinds))
 
@@ -424,7 +409,7 @@ def test_errors_of_the_file_say_what_to_do(splits, tmp_path):
 def test_errors_of_the_model_name_it(saved, splits, tmp_path):
     """If it failed, a wrong model would be told by a trace of transformers' insides, or caption wrongly."""
     transformers.BertConfig().save_pretrained(tmp_path / "bert")
-    for model in (tmp_path / "none", tmp_path / "bert", saved("git"), saved("encoder_decoder")):
+    for model in (tmp_path / "none", tmp_path / "bert", saved("git")):
         said = refused(splits, model, tmp_path / "captions.jsonl")
         assert said.startswith(f"--model {model}: expected a model for")
     assert "a --device of this computer" in refused(

@@ -25,19 +25,21 @@ from tests.demo_parts import answer, free_port, marking_model, processor_of
 ROOT = Path(__file__).parents[2]
 
 
+def write_card(folder: Path, name: str) -> None:
+    """The card of a model with a name and a licence."""
+    metrics = [{"type": "f1", "value": 1}]
+    result = {"task": {"type": "t"}, "dataset": {"type": "x", "name": "x"}, "metrics": metrics}
+    front = {"license": "cc-by-4.0", "model-index": [{"name": name, "results": [result]}]}
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(front)}---\n# A card\n")
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     """A saved model with a card that has a name and a licence."""
     folder = tmp_path_factory.mktemp("saved") / "model"
     marking_model().save_pretrained(folder)
     processor_of().save_pretrained(folder)
-    result = {
-        "task": {"type": "token-classification"},
-        "dataset": {"type": "x", "name": "x"},
-        "metrics": [{"type": "f1", "value": 1}],
-    }
-    front = {"license": "cc-by-4.0", "model-index": [{"name": "tiny", "results": [result]}]}
-    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(front)}---\n# A card\n")
+    write_card(folder, "tiny")
     return folder
 
 
@@ -94,23 +96,15 @@ def test_a_model_s_name_is_never_code(saved, tmp_path):
     visitor's Space runs.
     """
     model = shutil.copytree(saved, tmp_path / "model")
-    result = {
-        "task": {"type": "t"},
-        "dataset": {"type": "x", "name": "x"},
-        "metrics": [{"type": "f1", "value": 1}],
-    }
-    front = {"license": "cc-by-4.0", "model-index": [{"name": HOSTILE_NAME, "results": [result]}]}
-    (model / "README.md").write_text(f"---\n{yaml.safe_dump(front)}---\n# A card\n")
+    write_card(model, HOSTILE_NAME)
     plain, hostile = (
         write_space(str(saved), tmp_path / "plain"),
         write_space(str(model), tmp_path / "hostile"),
     )
     program, expected = ((folder / "app.py").read_text() for folder in (hostile, plain))
     assert ast.dump(ast.parse(program)) == ast.dump(ast.parse(expected)).replace("'tiny'", repr(HOSTILE_NAME))
-    assert (
-        front_matter(hostile).keys() == front_matter(plain).keys()
-        and front_matter(hostile)["license"] == "cc-by-4.0"
-    )
+    assert front_matter(hostile).keys() == front_matter(plain).keys()
+    assert front_matter(hostile)["license"] == "cc-by-4.0"
     pages = [
         re.split(r"^---$", (folder / "README.md").read_text(), flags=re.MULTILINE)[2]
         for folder in (hostile, plain)
@@ -165,7 +159,7 @@ def test_space_is_not_written_over_anything(saved, tmp_path):
 def test_space_serves_its_own_copy_with_its_own_requirements(saved, tmp_path):
     """If it failed, the Space would start here, where everything is installed, and nowhere else."""
     folder = write_space(str(saved), tmp_path / "space")
-    copied = folder / "modeling_mmner" / "inference" / "demo.py"
+    copied = folder / "modeling_mmner" / "inference" / "demo.yaml"
     copied.write_text(copied.read_text().replace("# Named entities", "# COPIED: Named entities"))
     lines = (folder / "requirements.txt").read_text().splitlines()
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]

@@ -85,30 +85,19 @@ def naive_weights(model: MMNERForTokenClassification, inputs) -> torch.Tensor:
 
 @each_model
 def test_maps_are_the_attention_laid_out_region_by_region(make, kind):
-    """If it failed, a map would show another word's or picture's attention, or its regions at other
-    places.
-    """
+    """If it failed, a map would show another word's or picture's attention, or lose shares of it."""
     settings, prefix, side = MODELS[kind]
     model, processor = make(**settings)
     pictures = [noise(70, 40), noise(33, 90, seed=1)]
     explanation = explain(model, processor, TEXT, pictures)
     weights = naive_weights(model, processor(TEXT, images=pictures))
     assert explanation.maps.shape == (5, 2, side, side) and explanation.maps.dtype == np.float32
-    places = weights[:5].unflatten(1, (2, prefix + side * side))[..., prefix:].unflatten(2, (side, side))
+    by_picture = weights[:5].unflatten(1, (2, prefix + side * side))
+    places = by_picture[..., prefix:].unflatten(2, (side, side))
     np.testing.assert_allclose(explanation.maps, places.numpy(), atol=1e-6)
     assert explanation.maps.std() > 1e-4
-
-
-@each_model
-def test_what_prefix_tokens_take_is_missing_from_the_maps_and_nothing_else(make, kind):
-    """If it failed, shares of attention would be invented or lost: a ViT's class token takes some that has no
-    place.
-    """
-    settings, prefix, _ = MODELS[kind]
-    model, processor = make(**settings)
-    explanation = explain(model, processor, TEXT, [noise(64, 64), noise(64, 64, seed=1)])
-    weights = naive_weights(model, processor(TEXT, images=explanation.pictures)).view(5, 2, -1)
-    missing = weights[..., :prefix].sum((1, 2)).numpy()
+    # What a ViT's class token takes has no place, and is all that is missing.
+    missing = by_picture[..., :prefix].sum((1, 2)).numpy()
     np.testing.assert_allclose(explanation.maps.sum((1, 2, 3)), 1 - missing, atol=1e-5)
     assert (missing > 0.01).all() if prefix else not missing.any()
 
@@ -132,11 +121,8 @@ def test_explanation_of_one_post_is_that_of_the_post_in_a_batch(make, kind):
             assert alone.maps is None and alone.gate is None
             continue
         count = len(alone.words)
-        together = (
-            outputs.attentions[row, :count]
-            .view(count, 2, -1)[:, : len(pictures), prefix:]
-            .unflatten(2, (side, side))
-        )
+        together = outputs.attentions[row, :count].view(count, 2, -1)[:, : len(pictures), prefix:]
+        together = together.unflatten(2, (side, side))
         np.testing.assert_allclose(alone.maps, together, atol=1e-6)
         if outputs.gate is not None:
             np.testing.assert_allclose(alone.gate, outputs.gate[row, :count].mean(-1), atol=1e-6)
@@ -174,9 +160,7 @@ def test_model_without_regions_has_no_maps(make, kind):
     """If it failed, a pooled picture's only weight, 1 for every word, would be drawn as if it pointed."""
     explanation = explain(*make(**WITHOUT_MAPS[kind]), TEXT, noise(64, 64))
     assert (explanation.maps, explanation.gate) == (None, None)
-    with pytest.raises(
-        ValueError, match="maps: expected a post with a picture and a model whose words attend"
-    ):
+    with pytest.raises(ValueError, match="maps: expected a post with a picture and a model whose words"):
         explanation.required_maps()
 
 
@@ -209,13 +193,9 @@ def test_pictures_are_whole_and_upright(make, tmp_path):
     exif = turned.getexif()
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.png", exif=exif)
-    explanation = explain(
-        *make(fusion="cross-modal"), TEXT, [str(tmp_path / "turned.png"), noise(30, 50).convert("RGBA")]
-    )
-    assert [(picture.mode, picture.size) for picture in explanation.pictures] == [
-        ("RGB", (20, 40)),
-        ("RGB", (30, 50)),
-    ]
+    pictures = [str(tmp_path / "turned.png"), noise(30, 50).convert("RGBA")]
+    read = explain(*make(fusion="cross-modal"), TEXT, pictures).pictures
+    assert [(one.mode, one.size) for one in read] == [("RGB", (20, 40)), ("RGB", (30, 50))]
 
 
 def test_entity_types_are_found_by_word(make):
@@ -224,12 +204,10 @@ def test_entity_types_are_found_by_word(make):
     types = dict.fromkeys(range(5))
     for entity in explanation.entities:
         inside = range(entity["start"], entity["end"])
-        types |= {
-            n: entity["entity_group"] for n, word in enumerate(explanation.words) if word.start in inside
-        }
-    assert any(types.values()) and [explanation.entity_type(number) for number in range(5)] == [
-        *types.values()
-    ]
+        words = [number for number, word in enumerate(explanation.words) if word.start in inside]
+        types |= dict.fromkeys(words, entity["entity_group"])
+    assert any(types.values())
+    assert [explanation.entity_type(number) for number in range(5)] == list(types.values())
 
 
 # What cannot be explained
@@ -248,19 +226,6 @@ def test_what_cannot_be_explained_is_refused(make):
             explain(model, processor, TEXT)
     finally:
         model.eval()
-
-
-def test_explaining_leaves_the_model_as_it_was(make):
-    """If it failed, looking into a model between two steps of training would change how it goes on."""
-    model, processor = make(fusion="cross-modal")
-
-    def state():
-        return {name: (part.training, len(part._forward_pre_hooks)) for name, part in model.named_modules()}
-
-    before = state()
-    explain(model, processor, TEXT, noise(64, 64))
-    assert state() == before
-    assert torch.is_grad_enabled() and all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_regions_that_are_no_square_are_refused():
@@ -329,9 +294,7 @@ def test_colours_are_scaled_to_the_map_s_maximum_or_the_one_given():
 )
 def test_weights_that_are_no_map_are_refused(weights):
     """If it failed, a wrong array would be drawn as some picture, or end in an error of a library."""
-    with pytest.raises(
-        ValueError, match=r"map: expected weights \(h, w\), finite and at least 0, found shape"
-    ):
+    with pytest.raises(ValueError, match=r"map: expected weights \(h, w\), finite and at least 0, found"):
         draw_map(noise(8, 8), weights)
 
 
@@ -369,11 +332,8 @@ def test_command_writes_and_prints_what_explain_gives(make, picture, tmp_path, c
     """If it failed, the files or lines would tell of other maps than the model's, or of other words."""
     assert run(make, tmp_path, picture, "--words", "4,1") == 0
     expected = explain(*make(fusion="cross-modal"), TEXT, picture)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "1_Jordan.png",
-        "4_Paris.png",
-        "explanation.json",
-    }
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"1_Jordan.png", "4_Paris.png", "explanation.json"}
     record = json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))
     assert record["text"] == TEXT and record["entities"] == expected.entities
     assert [TEXT[word["start"] : word["end"]] for word in record["words"]] == TEXT.split()
@@ -387,19 +347,12 @@ def test_command_writes_and_prints_what_explain_gives(make, picture, tmp_path, c
         assert line[4:6] == [f"{expected.gate[number]:.2f}", f"{expected.maps[number].max():.2f}"]
 
 
-def test_several_pictures_are_drawn_in_one_file(make, picture, tmp_path):
-    """If it failed, only the first picture of a post would be shown."""
-    explanation = explain(*make(fusion="cross-modal"), TEXT, [picture, picture])
-    save_explanation(explanation, tmp_path, words=[1])
-    drawn = np.asarray(Image.open(tmp_path / "1_Jordan.png"))
-    np.testing.assert_array_equal(drawn, np.asarray(draw_maps(explanation.pictures, explanation.maps[0])))
-    assert drawn.shape == (30, 100, 3)
-
-
 def test_file_names_are_safe(make, picture, tmp_path):
-    """If it failed, a word could write outside the folder, or a URL or half an emoji end the command."""
+    """If it failed, a word could write outside the folder, a URL or half an emoji end the command, or only
+    the first picture of a post be drawn.
+    """
     words = ["../up", "https://a.b/c?d=e", "Zoë", "\ud83d", "x" * 300, "a\x00b", "😍"]
-    explanation = explain(*make(fusion="cross-modal"), words, picture)
+    explanation = explain(*make(fusion="cross-modal"), words, [picture, picture])
     save_explanation(explanation, tmp_path / "out", words=range(1, len(words) + 1))
     safe = ["___up", "https___a_b_c_d_e", "Zoë", "_", "x" * 40, "a_b", "_"]
     drawn = {f"{number}_{name}.png" for number, name in enumerate(safe, start=1)}
@@ -407,6 +360,9 @@ def test_file_names_are_safe(make, picture, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     record = json.loads((tmp_path / "out" / "explanation.json").read_text(encoding="utf-8"))
     assert record["text"] == " ".join(words)
+    strip = np.asarray(Image.open(tmp_path / "out" / "3_Zoë.png"))
+    np.testing.assert_array_equal(strip, np.asarray(draw_maps(explanation.pictures, explanation.maps[2])))
+    assert strip.shape == (30, 100, 3)
 
 
 @pytest.mark.parametrize("words", ["0", "6", "1,9"])

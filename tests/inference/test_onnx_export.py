@@ -87,11 +87,8 @@ def save_model(folder: Path, system: str) -> Path:
     if system == HALF_PRECISION:
         model.bfloat16()
     model.save_pretrained(folder)
-    sizes = {
-        "image_size": 64 if model.vision_towers else None,
-        "context_window": 8 if system == "context" else None,
-    }
-    MMNERProcessor(tokenizer, labels=LABELS, **sizes).save_pretrained(folder)
+    size, window = 64 if model.vision_towers else None, 8 if system == "context" else None
+    MMNERProcessor(tokenizer, labels=LABELS, image_size=size, context_window=window).save_pretrained(folder)
     return folder
 
 
@@ -211,9 +208,8 @@ def test_entities_equal_torch(systems, system):
     expected = exported.processor.post_process_entities(outputs, text=TEXTS)
     by_hand = exported.processor.post_process_entities(exported.exported(**inputs), text=TEXTS)
     posts = [{"text": text, "images": image} for text, image in zip(TEXTS, pictures, strict=True)]
-    predicted = [
-        found.entities for found in load_predictor(str(exported.folder), batch_size=2).predict(posts)
-    ]
+    predictor = load_predictor(str(exported.folder), batch_size=2)
+    predicted = [found.entities for found in predictor.predict(posts)]
     assert sum(map(len, expected)) > 5, "hardly any entities to compare"
     for found in (by_hand, predicted):
         for post, reference in zip(found, expected, strict=True):
@@ -364,9 +360,8 @@ def test_scores_of_a_long_text_are_exact():
     mask = np.ones((1, 300), dtype=bool)
     # A constant for all labels of a word changes no probability. Emissions in 64ths keep all their bits
     # beside it.
-    emissions = (
-        np.random.default_rng(0).integers(-300, 300, size=(1, 300, len(LABELS))).astype(np.float32) / 64
-    )
+    whole = np.random.default_rng(0).integers(-300, 300, size=(1, 300, len(LABELS)))
+    emissions = whole.astype(np.float32) / 64
     tags = crf.decode_batch(emissions, mask=mask)
     scores = crf.span_scores(emissions, tags, mask=mask)
     assert (scores > 0.1).sum() > 50
@@ -380,9 +375,7 @@ def test_crf_refuses_what_does_not_fit():
     hole = mask.copy()
     hole[0, 1] = False
     for wrong in (hole, mask.astype(int)):
-        with pytest.raises(
-            ValueError, match="mask: expected bool, each text's words first, then the padding"
-        ):
+        with pytest.raises(ValueError, match="mask: expected bool, each text's words first, then the pad"):
             crf.decode_batch(emissions, mask=wrong)
 
 

@@ -98,18 +98,8 @@ def corpus(tmp_path):
 
 def test_evaluate_prints_the_scores_of_a_split(folder, corpus, capsys) -> None:
     """If it failed, users would choose a precision by figures that are not their model's."""
-    command = [
-        "evaluate",
-        corpus,
-        "--model",
-        folder,
-        "--device",
-        "cpu",
-        "--dtype",
-        "float32",
-        "--batch_size",
-        "2",
-    ]
+    how = ["--device", "cpu", "--dtype", "float32", "--batch_size", "2"]
+    command = ["evaluate", corpus, "--model", folder, *how]
     assert main(command) == 0
     first, second, third = capsys.readouterr().out.splitlines()
     parts, opened = load_model(folder, device="cpu"), open_corpus(corpus)
@@ -133,6 +123,7 @@ def test_evaluate_reads_contexts(tmp_path, corpus, capsys) -> None:
     model.save_pretrained(tmp_path / "model")
     reading.save_pretrained(tmp_path / "model")
     (tmp_path / "contexts.jsonl").write_text('{"id": "3", "caption": "tomorrow and today"}', encoding="utf-8")
+    how = ["--device", "cpu", "--dtype", "float32", "--batch_size", "2"]
     command = ["evaluate", corpus, "--model", str(tmp_path / "model"), "--device", "cpu", "--context_file"]
     seen, read = [], PostReader.__call__
     with pytest.MonkeyPatch.context() as patch:

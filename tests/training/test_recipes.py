@@ -334,7 +334,7 @@ def test_wrong_values_in_a_file_are_refused(written, content, message):
         (["--objectives", "crf=a"], "Invalid value for '--objectives': expected NAME=WEIGHT,..., found 'crf"),
         (["--text_config", "{a"], "Invalid value for '--text_config': expected YAML, found '{a'"),
         (["--mixed_precision", "fp8"], "Invalid value for '--mixed_precision': "),
-        (["--epochs", "0"], "recipe epochs: expected at least 1, found 0"),
+        (["--epochs", "0"], "Invalid value for '--epochs': expected at least 1, found 0"),
         (
             ["--recipe", "nerf"],
             f"recipe 'nerf': expected one of {recipe_names()} or the path of a .yaml file",
