@@ -67,11 +67,11 @@ def _write_found(found_in_posts: Iterator[Any], target: Any) -> int:
         broken += len(found.broken_pictures)
         if found.post is None:
             failed += 1
-            print(json_line({"id": found.id, "error": str(found.error)}), file=target)
+            record = {"id": found.id, "error": str(found.error)}
             print(f"predict: {found.error}", file=sys.stderr)
         else:
             record = {"id": found.id, "text": found.post.text, "entities": found.entities}
-            print(json_line(record), file=target)
+        print(json_line(record), file=target)
     if broken:
         print(f"predict: {broken} pictures could not be read and were left out", file=sys.stderr)
     if failed:

@@ -20,7 +20,6 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import yaml
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
@@ -36,9 +35,7 @@ ABOUT = ".annotation"
 SCHEMA = pa.schema([pa.field("row", pa.int64()), pa.field("id", pa.string()), *FOUND])
 """A row of an annotation: the position of a post in the input, from 0, its id, and what is found in it."""
 _ROWS = 1000  # of a table that is written at a time
-_CARD = """---
-{header}---
-
+_CARD = """
 Entities found by mmner, a row for each post. `row` is its position in the input; `start` and `end` of an
 entity count characters of `text`, `first_word` and `last_word` its `tokens`, from 0.
 """
@@ -143,7 +140,7 @@ def _card(form: Form) -> str:
     data = DatasetCardData(configs=[{"config_name": "default", "data_files": f"annotated-*.{form}"}])
     info = datasets.DatasetInfo(features=datasets.Features.from_arrow_schema(SCHEMA))
     datasets.info.DatasetInfosDict({"default": info}).to_dataset_card_data(data)
-    return _CARD.format(header=yaml.safe_dump(data.to_dict(), sort_keys=False))
+    return f"---\n{data.to_yaml()}\n---\n{_CARD}"
 
 
 def _write(path: Path, form: Form, records: Iterator[dict[str, Any]]) -> None:

@@ -102,8 +102,8 @@ def place(weights: np.ndarray) -> str:
     return f"most at {where}"
 
 
-def _label(entity: dict[str, Any] | None) -> str | None:
-    return f"{entity['entity_group']} {entity['score']:.2f}" if entity else None
+def _label(entity: dict[str, Any]) -> str:
+    return f"{entity['entity_group']} {entity['score']:.2f}"
 
 
 class DemoPage:
@@ -140,7 +140,7 @@ class DemoPage:
         if picture and self.processor.image_size is None:
             status += " This model reads the text alone; the picture was not looked at."
         pieces = pieces_of(found)
-        labels = [(piece.text, _label(piece.entity)) for piece in pieces]
+        labels: Any = [(piece.text, piece.entity and _label(piece.entity)) for piece in pieces]
         colours = {_label(entity): self.colours[entity["entity_group"]] for entity in found.entities}
         marked = gr.HighlightedText(labels, color_map=colours)
         first = next((piece for piece in pieces if piece.entity), pieces[0])
@@ -185,7 +185,7 @@ def build_demo(
                 picture = gr.Image(label="Picture (optional)", alt_text="The picture of the post", **upload)
                 # Gradio would open the file before a handler sees it, and show its own error, with a path,
                 # for a broken one.
-                picture.preprocess = lambda file: file and file.path  # type: ignore[assignment, method-assign]
+                picture.preprocess = _path_of  # type: ignore[assignment, method-assign]
                 inputs: list[Any] = [text, picture]
                 if processor.context_window is not None:
                     about = "What somebody wrote about the post or its picture"
@@ -245,3 +245,7 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
 def _failed(message: str) -> list[Any]:
     """What `DemoPage.find` gives in place of a result."""
     return [None, f"<strong>{SAID[message]}</strong>", [], None, ""]
+
+
+def _path_of(upload: Any) -> str | None:
+    return upload and upload.path

@@ -77,7 +77,7 @@ def open_posts(
     if path.is_file() and (config or revision or path.suffix not in (*_JSON_LINES, ".parquet")):
         raise CorpusError(f"{about}: expected {expected}; only data sets have configs and revisions")
     check_card(path)
-    data = {"path": source, "name": config, "revision": revision}
+    data: dict[str, Any] = {"path": source, "name": config, "revision": revision}
     if path.is_file():
         data = {"path": "parquet", "data_files": {"train": source}}
     try:

@@ -116,7 +116,7 @@ def takes_options(
 
 def _option(name: str, setting: Setting, group: str, *, show_default: bool) -> Parameter:
     """An option as a parameter of a function that typer reads."""
-    kind = Literal[tuple(setting.table)] if setting.table is not None else setting.type
+    kind: Any = Literal[tuple(setting.table)] if setting.table is not None else setting.type
     names = f"--{name}"
     more: dict[str, Any] = {"help": setting.help, "rich_help_panel": group, "show_default": show_default}
     if kind is bool:

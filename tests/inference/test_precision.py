@@ -123,7 +123,6 @@ def test_evaluate_reads_contexts(tmp_path, corpus, capsys) -> None:
     model.save_pretrained(tmp_path / "model")
     reading.save_pretrained(tmp_path / "model")
     (tmp_path / "contexts.jsonl").write_text('{"id": "3", "caption": "tomorrow and today"}', encoding="utf-8")
-    how = ["--device", "cpu", "--dtype", "float32", "--batch_size", "2"]
     command = ["evaluate", corpus, "--model", str(tmp_path / "model"), "--device", "cpu", "--context_file"]
     seen, read = [], PostReader.__call__
     with pytest.MonkeyPatch.context() as patch:
