@@ -84,8 +84,8 @@ class AnnotateStep(PipelineStep):
         }
         if _record_in(self.folder) is None:
             if others := {path.name for path in self.folder.glob("*")} - {ABOUT}:
-                expected = "expected a new or an empty folder, or an annotation"
-                raise FileExistsError(f"{self.folder}: {expected}, found {min(others)}")
+                found = f"found {min(others)}"
+                raise FileExistsError(f"{self.folder}: expected a new folder, or an annotation, {found}")
             (self.folder / ABOUT).mkdir(parents=True, exist_ok=True)
             write_text(self.folder / ABOUT / "run.json", json.dumps(record, indent=1))
         known = _record_in(self.folder) or {}  # of whoever wrote it last, where several began at once
@@ -129,8 +129,7 @@ def _record_in(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        said = "expected the record of an annotation, found it damaged"
-        raise ValueError(f"{path}: {said} ({error})") from error
+        raise ValueError(f"{path}: expected an annotation's record, found it damaged ({error})") from error
 
 
 def _card(form: Form) -> str:

@@ -86,8 +86,7 @@ class Annotator:
             ValueError: the rows have a column tags, entities or error already.
         """
         if taken := [name for name in ("tags", "entities", "error") if name in table.column_names]:
-            expected = f"no columns {', '.join(taken)}, which are added"
-            raise ValueError(f"rows: expected {expected}, found them; rename them")
+            raise ValueError(f"rows: expected no columns {', '.join(taken)}, which are added; rename them")
         posts = table.select([name for name in POST_COLUMNS if name in table.column_names]).to_pylist()
         found = table_of(self.find(posts), FOUND)
         for name in FOUND.names:

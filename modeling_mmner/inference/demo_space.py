@@ -33,8 +33,7 @@ def write_space(model: str, folder: str | Path) -> Path:
     if is_local and not (Path(model) / "config.json").is_file():
         raise ValueError(f"{model}: expected the folder of a trained model, found no config.json in it")
     if is_local and Path(model).resolve() in Path(folder).resolve().parents:
-        expected = f"expected a folder outside of the model's, {model}, which is copied"
-        raise ValueError(f"{folder}: {expected}")
+        raise ValueError(f"{folder}: expected a folder outside of the model's, {model}, which is copied")
     if not is_local:
         validate_repo_id(model)
     name = model_name(model)
@@ -88,8 +87,8 @@ def card_data(model: str) -> ModelCardData:
     try:
         return ModelCard.load(card if card.is_file() else model).data
     except RepositoryNotFoundError as error:
-        expected = "expected a folder or a model of the Hub, found neither; log in if it is private"
-        raise ValueError(f"{model}: {expected}") from error
+        expected = "expected a folder or a model of the Hub, found neither"
+        raise ValueError(f"{model}: {expected}; log in if it is private") from error
     except OSError:
         return ModelCardData()
 
@@ -103,6 +102,5 @@ def space_requirements() -> list[str]:
     try:
         declared = requires("mmner") or []
     except PackageNotFoundError as error:
-        expected = "expected the package to be installed, found a bare checkout; `pip install -e .`"
-        raise ValueError(f"mmner: {expected}") from error
+        raise ValueError("mmner: expected it installed, found a bare checkout; pip install -e .") from error
     return [f"gradio=={version('gradio')}", *(line for line in declared if "extra ==" not in line)]

@@ -61,8 +61,9 @@ class Explanation:
             ValueError: there are none.
         """
         if self.maps is None:
-            expected = "expected a post with a picture and a model whose words attend over its regions"
-            raise ValueError(f"maps: {expected}, found none")
+            raise ValueError(
+                "maps: expected a post with a picture and a model whose words attend over it, found none"
+            )
         return self.maps
 
     def entity_type(self, number: int) -> str | None:
@@ -169,8 +170,7 @@ def draw_map(picture: Image.Image, weights: np.ndarray, *, maximum: float | None
         ValueError: the weights are no such map.
     """
     if weights.ndim != 2 or not weights.size or not np.isfinite(weights).all() or weights.min() < 0:
-        expected = "expected weights (h, w), finite and at least 0"
-        raise ValueError(f"map: {expected}, found shape {weights.shape}: {weights}")
+        raise ValueError(f"map: expected weights (h, w), finite and at least 0, found {weights!r}")
     brightest = weights.max() if maximum is None else maximum
     shares = (weights / brightest if brightest > 0 else np.zeros(weights.shape)).astype(np.float32)
     smooth = np.asarray(Image.fromarray(shares).resize(picture.size, Image.Resampling.BICUBIC))

@@ -41,9 +41,8 @@ def load_model(
             model_id, trust_remote_code=False, output_loading_info=True, **chosen
         )
     if missing := sorted(found["missing_keys"]):
-        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        expected = "expected a trained model with all its weights"
-        raise ValueError(f"model {model_id}: {expected}, found none for {named}, which would be random")
+        lacking = f"found none for {', '.join(missing[:5])} ({len(missing)} in all)"
+        raise ValueError(f"model {model_id}: expected a trained model with all its weights, {lacking}")
     check_pair(model, processor, model_id)
     return model.eval().to(place), processor
 
@@ -72,11 +71,9 @@ def load_predictor(
     if (Path(model_id) / "decoding.json").is_file():
         if device not in (None, "cpu") or dtype not in ("auto", "float32"):
             found = f"{device or 'cpu'} and {dtype}"
-            expected = "expected --device cpu and no --dtype for an exported model"
-            raise ValueError(f"model {model_id}: {expected}, found {found}")
+            raise ValueError(f"model {model_id}: expected --device cpu and no --dtype, found {found}")
         if find_spec("onnxruntime") is None:
-            expected = "expected onnxruntime to run it, found none; pip install 'mmner[onnx]'"
-            raise ValueError(f"model {model_id}: {expected}")
+            raise ValueError(f"model {model_id}: expected onnxruntime, found none; pip install 'mmner[onnx]'")
         processor = _load_processor(model_id, reads_contexts=reads_contexts)
         with _reading(model_id):
             model = onnx_decoding.load(model_id)

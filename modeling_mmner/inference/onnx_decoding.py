@@ -132,8 +132,7 @@ class CRF:
     def _of_words(emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Emissions in float32, 0 where there is no word, after checking that the words come first."""
         if mask.dtype != bool or (mask[:, 1:] & ~mask[:, :-1]).any():
-            expected = "expected bool, each text's words first, then the padding"
-            raise ValueError(f"mask: {expected}, got {mask.dtype}: {mask}")
+            raise ValueError(f"mask: expected bool, each text's words first, then the padding, got {mask!r}")
         return np.where(mask[..., None], emissions, 0).astype(np.float32)
 
 

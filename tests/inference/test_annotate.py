@@ -246,7 +246,7 @@ def test_another_model_input_or_number_of_tasks_is_refused(source, tmp_path, who
     copy = write_posts(tmp_path / "copy/posts.jsonl", 23)
     assert annotated(copy, out).flaws == [], "machines have their own copies of the input"
     (out / ABOUT / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run.json: expected the record of an annotation, found it damaged"):
+    with pytest.raises(ValueError, match=r"run.json: expected an annotation's record, found it damaged"):
         annotated(source, out)
 
 
@@ -254,7 +254,7 @@ def test_a_folder_with_something_else_is_refused_untouched(source, tmp_path) -> 
     """If it failed, the files of an annotation would lie among someone's other files."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out/README.md").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"expected a new or an empty folder, or .*, found README.md"):
+    with pytest.raises(FileExistsError, match=r"expected a new folder, or an annotation, found README.md"):
         annotated(source, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["README.md"]
 

@@ -23,7 +23,7 @@ def test_columns_that_are_there_stay(tmp_path) -> None:
     assert found["tokens"].to_pylist() == [["Jordan", "in", "Paris"], []]
     said = "post 1: expected either 'text' or 'tokens', found neither; its keys are ['text']"
     assert found["error"].to_pylist() == [None, said]
-    with pytest.raises(ValueError, match="rows: expected no columns tags, which are added, found them"):
+    with pytest.raises(ValueError, match="rows: expected no columns tags, which are added; rename them"):
         annotator(table.append_column("tags", [["a", "b"]]))
 
 

@@ -243,7 +243,7 @@ def test_integers_find_nearly_the_same(systems, tmp_path, system):
 def test_an_exported_model_runs_as_it_was_exported(systems, options):
     """If it failed, an option would be passed over without a word."""
     folder = str(systems("text-only").folder)
-    with pytest.raises(ValueError, match="expected --device cpu and no --dtype for an exported model, found"):
+    with pytest.raises(ValueError, match="expected --device cpu and no --dtype, found"):
         load_predictor(folder, **options)
     with pytest.raises(ValueError, match="expected a model that was trained with contexts"):
         load_predictor(folder, reads_contexts=True)
