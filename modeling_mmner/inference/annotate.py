@@ -1,9 +1,9 @@
-"""A corpus of any size, annotated in tasks that datatrove runs: nothing is lost or doubled, whoever is killed
-and whatever is run again.
+"""A corpus of any size, annotated in tasks that datatrove runs.
 
-The folder of an annotation has a file for each task, a range of the input's rows. A file appears under its
-name when it is whole and on the disk, and after that datatrove marks its task as done; a task without a mark
-starts over. The hidden folder `ABOUT` holds the marks, datatrove's logs, and the record of the run.
+No row is lost or doubled, whichever process is killed and whatever is run again: the folder of an annotation
+has a file for each task, a range of the input's rows. A file appears under its name when it is whole and on
+the disk, and after that datatrove marks its task as done; a task without a mark starts over. The hidden
+folder `ABOUT` holds the marks, datatrove's logs, and the record of the run.
 """
 
 import json

@@ -109,8 +109,9 @@ def caption(
     posts = _posts_in(path, made_by)
     captions = {name: text for pictures in posts.values() for name, text in pictures.items()}
     known, described, without, broken = len(posts), len(captions), 0, list[str]()
-    rows = datasets.concatenate_datasets(list(splits.values()))
-    rows = rows.select_columns([name for name in ("id", *PICTURE_COLUMNS) if name in rows.features])
+    columns = {"id", *PICTURE_COLUMNS}
+    parts = [rows.select_columns(sorted(columns & set(rows.features))) for rows in splits.values()]
+    rows = datasets.concatenate_datasets(parts)
     for first in tqdm(range(0, len(rows), batch_size), "captions"):
         waiting, new = list[str](), dict[str, Image.Image]()
         for row in rows.select(range(first, min(first + batch_size, len(rows)))):

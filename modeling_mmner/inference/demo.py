@@ -1,5 +1,4 @@
-"""The demo page: a text and a picture in, the text with its entities marked out, and where in the picture a
-word or an entity looks.
+"""The demo page: a text with its entities marked, and where in its picture a word or an entity looks.
 
 Needs the extra `demo`. `build_demo` makes the page of Gradio's components, `launch` serves it.
 

@@ -1,5 +1,4 @@
-"""What a model looked at: for each word a map over the pictures' regions, drawn over the picture, and the
-mean of its gate.
+"""What a model looked at: for each word a map over the pictures' regions, and the mean of its gate.
 
 A map is the attention that the fusion paid, mean over its heads. It need not point at what decides.
 
@@ -73,8 +72,10 @@ class Explanation:
         return next((one["entity_group"] for one in around), None)
 
     def as_record(self) -> dict[str, Any]:
-        """All but the pictures, for JSON: ``{"text", "words": [{"text", "start", "end"}], "entities", "gate",
-        "maps"}``.
+        """All but the pictures, for JSON.
+
+        Returns:
+            ``{"text", "words": [{"text", "start", "end"}], "entities", "gate", "maps"}``.
         """
         gate, maps = (None if array is None else array.tolist() for array in (self.gate, self.maps))
         words = [word._asdict() for word in self.words]

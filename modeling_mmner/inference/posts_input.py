@@ -112,9 +112,7 @@ def _split_of(builder: datasets.DatasetBuilder, split: str | None, source: str) 
 
 
 def _lines(files: list[Path], sha256: str) -> Iterator[dict[str, str | None]]:
-    """Lines as rows, read by our own reader: that of `datasets` ends at the first that is broken. `datasets`
-    keeps the rows by the hash.
-    """
+    """Lines as rows, which `datasets` keeps by the hash; its own reader ends at the first broken line."""
     for path in files:
         with path.open("rb") as file:
             for post in read_json_lines(file, path.name):

@@ -170,8 +170,10 @@ _READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
 
 
 class SettingsCommand(TyperCommand):
-    """A command with an option for each of many settings: its help has a heading for each group of them, and
-    shows the values of the recipe that the command line names."""
+    """A command with an option for each of many settings.
+
+    Its help has a heading for each group of them, and shows the values of the recipe that is named.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer's; where help is asked for, defaults are the recipe's."""

@@ -142,21 +142,6 @@ def test_outputs_equal_torch(systems, system, lengths, pictures):
     np.testing.assert_allclose(found["span_scores"], expected["span_scores"], atol=1e-5, rtol=0)
 
 
-@each_system
-def test_graph_takes_what_the_processor_returns(systems, system):
-    """If it failed, the graph could not be used in another runtime by what its file says."""
-    exported = systems(system)
-    inputs = dict(exported.processor([["Paris"], ["in", "London"]], return_tensors="np"))
-    batch = {name: torch.from_numpy(array) for name, array in inputs.items()}
-    windows = {"input_ids", "attention_mask", "token_type_ids"} & inputs.keys()
-    inputs |= {name: inputs[name][:, 0] for name in windows}
-    inputs["word_windows"] = np.zeros_like(inputs["word_starts"]) + np.arange(2)[:, None]
-    session = exported.exported.session
-    wanted = [node.name for node in session.get_inputs()]
-    (logits,) = session.run(None, {name: inputs[name] for name in wanted})
-    np.testing.assert_allclose(logits, in_torch(exported.model, batch)["logits"], atol=1e-4, rtol=0)
-
-
 @pytest.mark.parametrize("system", systems_by_name("mlmner", "2m-ner", "gvatt", "adacan"))
 def test_pixels_of_missing_pictures_change_nothing(systems, system):
     """If it failed, whatever stands in the place of a missing picture would be seen."""
