@@ -149,7 +149,7 @@ def test_names_of_types_are_not_mathematics(tmp_path):
 
 @pytest.mark.parametrize("name", ["[/red] run", ":smiley: run", "\x1b[31mred", "half \ud83d", "two\nlines"])
 def test_names_neither_command_nor_break_the_terminal(name):
-    """If it failed, a name could colour the terminal, turn into an emoji, or stop the table for its encoding."""
+    """If it failed, a name could colour the terminal, turn into an emoji, or stop the table."""
     console = Console(width=120, file=io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
     console.print(results_table({name: metrics(none=block(0.45))}))
     console.file.seek(0)
