@@ -102,8 +102,7 @@ class Upload:
 
 
 def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None) -> Upload:
-    """Check that a folder holds a whole model, and render its card for the place where it goes; asks nothing
-    of the Hub.
+    """Check that a folder holds a whole model, and render its card; asks nothing of the Hub.
 
     Args:
         folder: made by `save_hub_folder`.

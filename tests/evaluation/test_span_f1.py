@@ -253,8 +253,8 @@ WRONG_INPUTS = [
     ({"scores": [[0.5, 0.5]]}, "scores, post 0: expected 1, one for each predicted .* found 2; an orphan"),
     ({"scores": [[2.5]]}, r"scores: expected probabilities in 0\.\.1, found 2\.5; give probabilities rather"),
     ({"scores": [[float("nan")]]}, r"scores: expected probabilities in 0\.\.1, found nan"),
-    ({"intervals": True, "resamples": 0}, "resamples: expected 1 or more, found 0"),
-    ({"other_predictions": [["O", "O"]], "swaps": 0}, "resamples: expected 1 or more, found 0"),
+    ({"intervals": True, "resamples": 0}, "resamples, swaps: expected 1 or more, found 0, 10000"),
+    ({"other_predictions": [["O", "O"]], "swaps": 0}, "resamples, swaps: expected 1 or more, found 1000, 0"),
 ]
 
 

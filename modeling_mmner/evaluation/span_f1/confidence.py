@@ -23,14 +23,10 @@ def bootstrap_interval(
     Args:
         values: (posts, V) what each post adds.
         statistic: of the sums (n, V) of n resamples, (n,).
-        resamples: how many are drawn, some at a time: a row of each post's draws for all of them would not
-            fit into memory.
+        resamples: how many are drawn, 1 or more; ten at a time, since the draws of all of them would not fit
+            into memory.
         seed: random seed of the draws.
-
-    Raises:
-        ValueError: there are no resamples.
     """
-    _check_resamples(resamples)
     random, posts, found = np.random.default_rng(seed), len(values), []
     if not posts:
         return [0.0, 0.0]
@@ -52,18 +48,17 @@ def paired_randomisation(
 
     Args:
         counts_a, counts_b: (posts, 3) the `span_counts` of each system.
-        resamples: how many times all posts are swapped at random.
+        resamples: how many times all posts are swapped at random, 1 or more.
         seed: random seed of the swaps.
 
     Raises:
-        ValueError: the counts are not of the same posts, or there are no resamples.
+        ValueError: the counts are not of the same posts.
     """
     if counts_a.shape != counts_b.shape or (counts_a[:, 2] != counts_b[:, 2]).any():
         raise ValueError(
             f"counts_b: expected {counts_a.shape} with the gold entities of counts_a, found {counts_b.shape}"
             " or other gold entities; count both systems on the same posts in the same order"
         )
-    _check_resamples(resamples)
     more = (counts_b - counts_a)[:, :2]
     more = more[more.any(axis=1)]  # a swap of equal counts changes nothing
     correct_a, predicted_a, gold = counts_a.sum(0)
@@ -118,8 +113,3 @@ def calibration(scores: Sequence[float], right: Sequence[bool]) -> dict[str, Any
         bounds = {"low": edges[number], "high": edges[number + 1]}
         rows.append(bounds | {"count": count, "mean_score": mean, "share_right": share})
     return {"expected_calibration_error": error, "number": len(values), "bins": rows}
-
-
-def _check_resamples(resamples: int) -> None:
-    if resamples < 1:
-        raise ValueError(f"resamples: expected 1 or more, found {resamples}")

@@ -107,6 +107,8 @@ class SpanF1(evaluate.Metric):
         """
         if mode not in ("lenient", "strict"):
             raise ValueError(f"mode: expected 'lenient' or 'strict', found {mode!r}")
+        if min(resamples, swaps) < 1:
+            raise ValueError(f"resamples, swaps: expected 1 or more, found {resamples}, {swaps}")
         strict = mode == "strict"
         surfaces = _known_surfaces(tokens, train_tokens, train_tags, train_surfaces)
         check_posts(references, predictions, name="predictions")
@@ -141,11 +143,7 @@ def tag_score(gold: Posts, predicted: Posts, *, strict: bool = False) -> dict[st
 
 
 def count_score(counts: np.ndarray, *, resamples: int = _RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """Micro precision, recall, F1 in 0..1 from `span_counts`, with a 95% bootstrap interval of F1 over posts.
-
-    Raises:
-        ValueError: there are no resamples.
-    """
+    """Micro precision, recall, F1 in 0..1 from `span_counts`, with a 95% bootstrap interval of F1."""
     interval = bootstrap_interval(counts, lambda sums: ratios(sums.T)[2], resamples=resamples, seed=seed)
     return _score(counts) | {"confidence_interval": interval}
 
