@@ -218,17 +218,9 @@ def score_splits(
     pictures and contexts are worth there.
     """
     validation, test = corpus.splits["validation"], corpus.splits["test"]
-    pictures = scores.picture_scores(predictor, test, predicted, seed=recipe.training.seed)
-    contexts = scores.context_scores(predictor, test, predicted, seed=recipe.training.seed)
     return {
         "validation": scores.evaluate_rows(predictor.tags(validation), validation, corpus.labels),
-        "test": scores.evaluate_rows(predicted, test, corpus.labels)
-        | {
-            "raw_text": scores.raw_text_score(predictor, test),
-            "picture": pictures["scores"],
-            "context": contexts["scores"],
-            "p_values": {"picture": pictures["p_values"], "context": contexts["p_values"]},
-        },
+        "test": scores.score_test_split(predictor, test, predicted, seed=recipe.training.seed),
     }
 
 

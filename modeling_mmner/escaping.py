@@ -1,6 +1,4 @@
-"""What others say, written into Markdown or a terminal so that it stays text: no tag, no block, no new line,
-no command.
-"""
+"""What others say, written into Markdown or a terminal so that it stays text: no tag, block or command."""
 
 import html
 import re
@@ -46,7 +44,8 @@ def code_span(text: object) -> str:
     """
     line = one_line(text)
     if "|" in line:
-        return f"<code>{''.join(char if char.isalnum() or char == ' ' else f'&#{ord(char)};' for char in line)}</code>"
+        escaped = (char if char.isalnum() or char == " " else f"&#{ord(char)};" for char in line)
+        return f"<code>{''.join(escaped)}</code>"
     fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
     space = " " if line.startswith("`") or line.endswith("`") or not line else ""
     return f"{fence}{space}{line}{space}{fence}"

@@ -37,10 +37,10 @@ def write_text(path: Path, text: str) -> None:
 def staged_folder(
     target: str | Path, *, marker: str | None = None, overwrite: bool = False
 ) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place when the block ends well, and is removed when
-    it does not.
+    """A temporary folder beside `target`, which takes its place when the block ends without an error.
 
-    What a killed run has left behind is cleared away, and a folder that it had just moved aside is put back.
+    After an error it is removed. What a killed run has left behind is cleared away, and a folder that it had
+    just moved aside is put back.
 
     Args:
         marker: a file by which a folder of the same making is known; no other folder is ever replaced, and
@@ -56,20 +56,18 @@ def staged_folder(
         if marker is None or not (target / marker).is_file():
             raise FileExistsError(f"{target}: expected a new or an empty folder, found something else there")
         if not overwrite:
-            raise FileExistsError(
-                f"{target}: expected a new folder, found a built data set; --overwrite replaces it"
-            )
+            found = "found a built data set; --overwrite replaces it"
+            raise FileExistsError(f"{target}: expected a new folder, {found}")
     with _staged(target) as staged:
         yield staged
 
 
 @contextmanager
 def renewed_folder(target: str | Path, *, is_ours: Callable[[str], bool]) -> Iterator[Path]:
-    """As `staged_folder`, for a folder that may hold files of others: they go along, whatever the new one
-    holds.
+    """As `staged_folder`, for a folder that may hold files of others, which the new folder takes over.
 
     Args:
-        is_ours: of a file's name in the folder, with slashes, whether it goes with the old ones.
+        is_ours: whether a file, named with slashes from the folder on, goes with the old folder.
 
     Raises:
         FileExistsError: `target` is a file.
@@ -93,10 +91,11 @@ def renewed_folder(target: str | Path, *, is_ours: Callable[[str], bool]) -> Ite
 
 @contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    """A folder beside the target that takes its place; the old one is gone only when the new one is there,
-    and on the disk.
-    """
-    staged, old = (_beside(target, state) for state in ("incomplete", "replaced"))
+    """The temporary folder; the old one is deleted only when the new one is in its place and on the disk."""
+    staged, old = (
+        target.parent / f".{target.name}.{state}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        for state in ("incomplete", "replaced")
+    )
     staged.mkdir(parents=True)
     try:
         yield staged
@@ -104,16 +103,10 @@ def _staged(target: Path) -> Iterator[Path]:
             _sync(path)
         if target.exists():
             target.rename(old)
-        try:
-            staged.rename(target)
-        except BaseException:
-            if old.exists():
-                old.rename(target)
-            raise
+        staged.rename(target)
         _sync(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        recover(target)
 
 
 def _sync(path: Path) -> None:
@@ -130,16 +123,11 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _beside(target: Path, state: str) -> Path:
-    """A new hidden name, which tells the process that made it."""
-    return target.parent / f".{target.name}.{state}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-
-
 def recover(target: Path) -> None:
-    """Clear up after killed runs that made `target`, and put it back where they had moved it aside; those at
-    work are left alone.
+    """Clear up after killed runs that made `target`, and put back a folder that they had moved aside.
 
-    A name with this process's own number is of a killed run too: in containers, numbers come again.
+    Those at work in other processes are left alone. A name with this process's own number may be of a killed
+    run, too: in containers, numbers come again.
     """
     for state in ("replaced", "incomplete"):
         for path in target.parent.glob(f".{glob.escape(target.name)}.{state}-*"):
@@ -155,10 +143,10 @@ def recover(target: Path) -> None:
 def _is_running(process: str) -> bool:
     try:
         os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return False
     except PermissionError:  # somebody else's process
         return True
+    except (ValueError, ProcessLookupError):
+        return False
     return True
 
 
@@ -175,12 +163,13 @@ def picture_content(picture: Mapping[str, Any]) -> bytes:
 
 
 MOST_LINE_BYTES = 100_000_000
-"""Of a line; one that holds a picture of 50 MB in base64 is shorter."""
+"""The most that is read of a line; one that holds a picture of 50 MB in base64 is shorter."""
 
 
 def read_json_lines(source: IO[bytes], name: str) -> Iterator[Any]:
-    """What stands on the lines of a file of JSON lines, a `PostError` in the place of each that is no JSON;
-    empty lines are passed over.
+    """The values on the lines of a file of JSON lines, with a `PostError` for each line that is no JSON.
+
+    Empty lines are passed over.
 
     Args:
         name: what errors call the file.
@@ -189,32 +178,27 @@ def read_json_lines(source: IO[bytes], name: str) -> Iterator[Any]:
 
 
 def numbered_json_lines(source: IO[bytes], name: str) -> Iterator[tuple[int, Any]]:
-    """As `read_json_lines`, each with the number of its line, from 1. A line longer than `MOST_LINE_BYTES` is
-    never held.
+    """As `read_json_lines`, each value with the number of its line, from 1.
+
+    No line longer than `MOST_LINE_BYTES` is ever held.
     """
-    number = 0
-    while line := source.readline(MOST_LINE_BYTES):
-        number += 1
-        is_whole = line.endswith(b"\n") or len(line) < MOST_LINE_BYTES
-        if not is_whole:
+
+    def is_cut(line: bytes) -> bool:
+        return len(line) == MOST_LINE_BYTES and not line.endswith(b"\n")
+
+    for number, line in enumerate(iter(lambda: source.readline(MOST_LINE_BYTES), b""), start=1):
+        if is_cut(line):
             found = f"expected a line of at most {MOST_LINE_BYTES:,} bytes, found a longer one"
             yield number, PostError(f"{name}:{number}: {found}")
+            while is_cut(source.readline(MOST_LINE_BYTES)):
+                pass
         elif line.strip():
-            yield number, parsed_post(line, f"{name}:{number}", is_first=number == 1)
-        while not is_whole:
-            rest = source.readline(MOST_LINE_BYTES)
-            is_whole = rest.endswith(b"\n") or len(rest) < MOST_LINE_BYTES
-
-
-def parsed_post(line: bytes, place: str, *, is_first: bool) -> Any:
-    """What stands on a line of JSON, or a `PostError` that names its place; the first of a file may have a
-    byte order mark.
-    """
-    try:
-        return parsed(line.decode("utf-8-sig" if is_first else "utf-8").strip())
-    except ValueError as error:
-        found = line.strip()[:200].decode("utf-8", "replace")
-        return PostError(f"{place}: expected a JSON object, found {found!r:.80} ({error!s:.200})")
+            try:  # the first line of a file may have a byte order mark
+                yield number, parsed(line.decode("utf-8-sig" if number == 1 else "utf-8").strip())
+            except ValueError as error:
+                found = line.strip()[:200].decode("utf-8", "replace")
+                place = f"{name}:{number}: expected a JSON object, found {found!r:.80}"
+                yield number, PostError(f"{place} ({error!s:.200})")
 
 
 def parsed(text: str) -> Any:
@@ -234,21 +218,12 @@ def _refused(name: str) -> Any:
 
 
 def json_line(record: dict[str, Any]) -> str:
-    """The record as one line of JSON, readable where it can be; half an emoji, which UTF-8 cannot hold, is
-    escaped.
-    """
-    line = json.dumps(record, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        return json.dumps(record)
-    return line
+    """The record as one line of JSON, in which only half an emoji, which UTF-8 cannot hold, is escaped."""
+    return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without references, by which a few lines would stand for more than there is memory, or for
-    something within itself.
-    """
+    """YAML without references, with which a few lines could stand for more than fits into memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -27,6 +27,10 @@ def fill(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
+def under_target(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {f"target/{name}": content for name, content in files.items()}
+
+
 def replace(target: Path) -> None:
     """Put the new files in a target's place."""
     with staged_folder(target, marker="mark", overwrite=True) as staged:
@@ -83,9 +87,7 @@ DEATHS = {
 
 
 def test_folder_is_there_only_when_it_is_whole(tmp_path, monkeypatch):
-    """If it failed, a reader could find half a folder, or an output folder only be named in full, or its
-    parents have to be made first.
-    """
+    """If it failed, a reader could find half a folder, or a folder's parents have to be made first."""
     monkeypatch.chdir(tmp_path)
     with staged_folder("deep/er/target", marker="mark") as staged:
         fill(staged, NEW)
@@ -114,25 +116,21 @@ def test_old_folder_is_put_back_when_the_new_one_cannot_take_its_place(tmp_path,
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(PermissionError, match="not now"):
         replace(target)
-    assert files_of(tmp_path) == {f"target/{name}": content for name, content in OLD.items()}
+    assert files_of(tmp_path) == under_target(OLD)
 
 
 @pytest.mark.parametrize("dies", DEATHS)
 def test_killed_replacement_loses_nothing(tmp_path, dies):
-    """If it failed, a data set could be lost when its renewal is killed at a bad moment, or rubbish stay for
-    ever, or a user have to clean up by hand before the next one.
-    """
+    """If it failed, a data set could be lost when its renewal is killed, or rubbish stay for ever."""
     target = fill(tmp_path / "target", OLD)
     killed(lambda: dies(target))
-    with (
-        pytest.raises(FileExistsError, match="found a built data set; --overwrite replaces it"),
-        staged_folder(target, marker="mark"),
-    ):
+    message = "found a built data set; --overwrite replaces it"
+    with pytest.raises(FileExistsError, match=message), staged_folder(target, marker="mark"):
         pass
-    assert files_of(tmp_path) == {f"target/{name}": content for name, content in DEATHS[dies].items()}
+    assert files_of(tmp_path) == under_target(DEATHS[dies])
     killed(lambda: dies(target))
     replace(target)
-    assert files_of(tmp_path) == {f"target/{name}": content for name, content in NEW.items()}
+    assert files_of(tmp_path) == under_target(NEW)
 
 
 def test_first_run_that_is_killed_leaves_no_target(tmp_path):
@@ -141,19 +139,17 @@ def test_first_run_that_is_killed_leaves_no_target(tmp_path):
     number = killed(lambda: dies_while_filling(target))
     assert [path.name.rsplit("-", 1)[0] for path in tmp_path.iterdir()] == [f".target.incomplete-{number}"]
     replace(target)
-    assert files_of(tmp_path) == {f"target/{name}": content for name, content in NEW.items()}
+    assert files_of(tmp_path) == under_target(NEW)
 
 
 def test_remains_under_this_processs_number_are_cleared(tmp_path):
-    """If it failed, nothing would be recovered in containers, where the killed process mostly had the same
-    number.
-    """
+    """If it failed, nothing would be recovered in containers, where numbers come again."""
     target, number = tmp_path / "target", os.getpid()
     fill(tmp_path / f".target.replaced-{number}-01234567", OLD)
     fill(tmp_path / f".target.incomplete-{number}-01234567", {"part/new": b"2"})
     with pytest.raises(FileExistsError, match="found a built data set"), staged_folder(target, marker="mark"):
         pass
-    assert files_of(tmp_path) == {f"target/{name}": content for name, content in OLD.items()}
+    assert files_of(tmp_path) == under_target(OLD)
 
 
 def test_work_of_a_running_process_is_left_alone(tmp_path):
@@ -165,9 +161,7 @@ def test_work_of_a_running_process_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize("name", ["[ab]", "a*", "a?", "a b", "ä"])
 def test_remains_of_other_targets_are_left_alone(tmp_path, name):
-    """If it failed, a folder's odd name would make a build miss its own remains, or delete those of
-    others.
-    """
+    """If it failed, a folder's odd name would make a build miss its remains, or delete others'."""
     number = killed(die)
     for other in (name, "ab", "a", "other"):
         fill(tmp_path / f".{other}.incomplete-{number}-01234567", {"part/new": b"2"})
@@ -184,14 +178,8 @@ def test_what_is_not_of_the_same_making_stays(tmp_path, marker, overwrite, is_fi
     target = tmp_path / "target" if is_file else fill(tmp_path / "target", {"thesis.txt": b"1"})
     if is_file:
         target.write_bytes(b"1")
-    message, before = (
-        "target: expected a new or an empty folder, found something else there",
-        files_of(tmp_path),
-    )
-    with (
-        pytest.raises(FileExistsError, match=message),
-        staged_folder(target, marker=marker, overwrite=overwrite),
-    ):
+    before, staging = files_of(tmp_path), staged_folder(target, marker=marker, overwrite=overwrite)
+    with pytest.raises(FileExistsError, match="target: expected a new or an empty folder"), staging:
         pass
     assert files_of(tmp_path) == before
 
@@ -206,9 +194,7 @@ def renew(target: Path) -> None:
 
 
 def test_files_of_others_go_along(tmp_path):
-    """If it failed, saving a model again would cost the notes that lie beside it, leave its old files there,
-    or cut a folder that is kept on another disk off from its name.
-    """
+    """If it failed, saving again would cost notes beside a model, keep its old files, or break a link."""
     foreign = {"notes.txt": b"mine", "part/own.txt": b"mine, too", "part/new": b"not mine"}
     elsewhere = fill(tmp_path / "elsewhere", OLD | foreign)
     (elsewhere / "empty").mkdir()
@@ -230,9 +216,7 @@ def test_killed_renewal_leaves_the_old_folder_or_none(tmp_path, monkeypatch, die
     killed(lambda: dies(target))
     assert not target.exists() or files_of(target) == OLD | {"notes.txt": b"mine"}
     renew(target)
-    assert files_of(tmp_path) == {
-        f"target/{name}": content for name, content in (NEW | {"notes.txt": b"mine"}).items()
-    }
+    assert files_of(tmp_path) == under_target(NEW | {"notes.txt": b"mine"})
 
 
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
@@ -265,15 +249,10 @@ build_dataset("conll", f"{folder}/built", data_dir=f"{folder}/corpus", image_dir
 
 @pytest.mark.slow
 def test_killed_build_leaves_nothing_that_a_second_one_does_not_clear(tmp_path):
-    """If it failed, a build killed by a cluster's time limit would leave half a data set, or stop the next
-    build.
-    """
+    """If it failed, a killed build would leave half a data set, or stop the next build."""
     posts = [(str(number), f"word{number}/O") for number in range(300)]
-    folder, images, built = (
-        write_posts(tmp_path / "corpus", POSTS | {"train": posts}),
-        tmp_path / "images",
-        tmp_path / "built",
-    )
+    folder = write_posts(tmp_path / "corpus", POSTS | {"train": posts})
+    images, built = tmp_path / "images", tmp_path / "built"
     images.mkdir()
     for number in range(300):
         (images / f"{number}.jpg").write_bytes(encoded(number, "JPEG"))

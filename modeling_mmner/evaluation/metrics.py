@@ -1,6 +1,4 @@
-"""The metrics of a training run, typed: training writes them as metrics.json; cards, hub and reports read
-them.
-"""
+"""The metrics of a training run, typed: what metrics.json holds, for cards, pushes and reports."""
 
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
@@ -12,9 +10,7 @@ from ..model.parts_mmner import describe_type, fits_type
 
 @dataclass
 class Score:
-    """Micro precision, recall and F1 in 0..1, the number of gold entities, and a 95% bootstrap interval of F1
-    over posts.
-    """
+    """Micro precision, recall and F1 in 0..1, with a 95% bootstrap interval of F1, and the gold entities."""
 
     precision: float
     recall: float
@@ -178,14 +174,10 @@ class RunMetrics:
     @classmethod
     def from_file(cls, path: str | Path) -> "RunMetrics":
         """The metrics of a metrics.json. Raises ValueError where it is none."""
-        wanted = f"{path}: expected the metrics.json of a training run, found"
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as error:
-            raise ValueError(f"{wanted} no JSON ({error})") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{wanted} a {type(content).__name__}")
-        return cls.from_dict(content)
+            raise ValueError(f"{path}: expected the metrics.json of a training run; {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -197,23 +189,22 @@ class RunMetrics:
 
 
 def _read(hint: Any, value: Any, place: str) -> Any:
-    """A value of an annotated type from plain values."""
-    if is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ValueError(f"metrics: expected {place!r} to be an object, found {value!r:.80}")
-        hints, found = get_type_hints(hint), {}
-        for item in fields(hint):
-            own = f"{place}.{item.name}".lstrip(".")
-            if item.name in value:
-                found[item.name] = _read(hints[item.name], value[item.name], own)
-            elif item.default is MISSING and item.default_factory is MISSING:
-                raise ValueError(
-                    f"metrics: expected {own!r}, found none; {place or 'the top level'} has {sorted(value)}."
-                    " Make the card from the metrics.json of a finished training run of this version of mmner"
-                )
-        return hint(**found)  # type: ignore[operator]
+    """A value of an annotated type from plain values, at a place as ``corpus.overlap``."""
     if get_origin(hint) is dict and is_dataclass(kind := get_args(hint)[1]) and isinstance(value, dict):
         return {key: _read(kind, item, f"{place}.{key}") for key, item in value.items()}
-    if not fits_type(value, hint):
-        raise ValueError(f"metrics: expected {place!r} to be {describe_type(hint)}, found {value!r:.80}")
-    return value
+    if not is_dataclass(hint):
+        if not fits_type(value, hint):
+            raise ValueError(f"metrics: expected {place!r} to be {describe_type(hint)}, found {value!r:.80}")
+        return value
+    if not isinstance(value, dict):
+        raise ValueError(f"metrics: expected {place!r} to be an object, found {value!r:.80}")
+    hints, found = get_type_hints(hint), {}
+    for item in fields(hint):
+        own = f"{place}.{item.name}".lstrip(".")
+        if item.name in value:
+            found[item.name] = _read(hints[item.name], value[item.name], own)
+        elif item.default is MISSING and item.default_factory is MISSING:
+            there = f"found none; {place or 'the top level'} has {sorted(value)}"
+            advice = "Make the card from the metrics.json of a finished run of this version of mmner"
+            raise ValueError(f"metrics: expected {own!r}, {there}. {advice}")
+    return hint(**found)  # type: ignore[operator]

@@ -1,10 +1,9 @@
-"""What a training run shows of itself: plots, a table of results, and what the picture was worth in plain
-words.
+"""What a training run shows of itself: plots, tables, and what pictures and contexts were worth, in words.
 
 Everything is read from the metrics that training writes; all scores in them are fractions in 0..1.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from rich.table import Table
 from ..escaping import terminal_text
 from ..model.labels_mmner import tags_to_spans
 from .metrics import RunMetrics, Score, SplitScores
-from .span_f1.spans import check_posts
+from .span_f1.spans import Posts, check_posts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 History = Sequence[dict[str, Any]]
 
-MISSED, SPURIOUS = "missed", "spurious"
 _INK, _MUTED = "#1f2933", "#8a94a0"
 
 
@@ -30,12 +28,11 @@ def percent(fraction: float) -> str:
     """``0.4567`` -> ``45.7``.
 
     Raises:
-        ValueError: `fraction` is no number in 0..1.
+        ValueError: `fraction` is not in 0..1.
     """
-    if not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:
-        raise ValueError(
-            f"score: expected a fraction in 0..1, found {fraction!r}; metrics hold fractions, not percent"
-        )
+    if not 0 <= fraction <= 1:
+        expected = f"expected a fraction in 0..1, found {fraction!r}"
+        raise ValueError(f"score: {expected}; metrics hold fractions, not percent")
     return f"{100 * fraction:.1f}"
 
 
@@ -52,8 +49,7 @@ def plot_learning_curves(history: History, path: str | Path, *, selected_epoch: 
     _draw_losses(losses, history)
     _draw_scores(scores, history, selected_epoch)
     for axes in (losses, scores):
-        axes.set_xlabel("epoch")
-        axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
+        axes.set(xlabel="epoch", xlim=(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5))
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
@@ -69,17 +65,15 @@ def _figure(width: float, height: float) -> "Figure":
 def _draw_losses(axes: "Axes", history: History) -> None:
     for name in dict.fromkeys(key for entry in history for key in entry if key.startswith("loss")):
         points = [(entry["epoch"], entry[name]) for entry in history if name in entry]
-        label = name.removeprefix("loss_").replace("_", " ")
-        style: dict[str, Any] = {}
-        if name == "loss":
-            label, style = "total (weighted)", {"color": _INK, "linewidth": 2.4}
-        axes.plot(*zip(*points, strict=True), label=label, marker="o", markersize=3, **style)
+        total: dict[str, Any] = {"label": "total (weighted)", "color": _INK, "linewidth": 2.4}
+        style = total if name == "loss" else {"label": name.removeprefix("loss_").replace("_", " ")}
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
     # Losses of different scale share the axes, so a log scale keeps the small ones apart; clustering may fall
     # below zero.
     if all(value > 0 for entry in history for name, value in entry.items() if name.startswith("loss")):
         axes.set_yscale("log", subs=[2, 5])
-        for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            formatted("{x:g}")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     axes.set_title("Training losses", loc="left")
     axes.set_ylabel("loss")
     for text in axes.legend(frameon=False).get_texts():
@@ -88,23 +82,20 @@ def _draw_losses(axes: "Axes", history: History) -> None:
 
 def _draw_scores(axes: "Axes", history: History, selected_epoch: int) -> None:
     epochs = [entry["epoch"] for entry in history]
-    for mode, key, colour, style in (
-        ("lenient", "validation_f1", "#1769aa", "-"),
-        ("strict", "validation_strict_f1", "#d9730d", "--"),
-    ):
-        scores = [100 * entry[key] for entry in history]
-        axes.plot(epochs, scores, style, label=mode, color=colour, marker="o", markersize=3)
-    best = history[epochs.index(selected_epoch)]["validation_f1"]
-    label = f"selected: epoch {selected_epoch}, F1 {percent(best)}"
-    axes.plot(selected_epoch, 100 * best, "o", markersize=9, mfc="none", mec=_INK, label=label)
+    lenient, strict = (
+        [100 * entry[key] for entry in history] for key in ("validation_f1", "validation_strict_f1")
+    )
+    axes.plot(epochs, lenient, "-", label="lenient", color="#1769aa", marker="o", markersize=3)
+    axes.plot(epochs, strict, "--", label="strict", color="#d9730d", marker="o", markersize=3)
+    best = lenient[epochs.index(selected_epoch)]
+    label = f"selected: epoch {selected_epoch}, F1 {best:.1f}"
+    axes.plot(selected_epoch, best, "o", markersize=9, mfc="none", mec=_INK, label=label)
     axes.set_title("Validation", loc="left")
     axes.set_ylabel("F1 (%)")
     axes.legend(frameon=False)
 
 
-def span_confusion(
-    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
-) -> tuple[list[str], np.ndarray]:
+def span_confusion(gold: Posts, predicted: Posts) -> tuple[list[str], np.ndarray]:
     """Count which types the entities of one tagging have in another.
 
     Args:
@@ -119,26 +110,23 @@ def span_confusion(
         ValueError: the two differ in posts or in the words of a post.
     """
     check_posts(gold, predicted, name="predicted")
-    by_place: list[dict[tuple[int, int, int], str]] = [
+    by_place = [
         {
-            (post, span.start, span.end): span.type
+            (post, first, end): kind
             for post, tags in enumerate(side)
-            for span in tags_to_spans(tags)
+            for kind, first, end in tags_to_spans(tags)
         }
         for side in (gold, predicted)
     ]
-    types = sorted({entity_type for side in by_place for entity_type in side.values()})
-    number = {entity_type: index for index, entity_type in enumerate(types)}
+    types = sorted({*by_place[0].values(), *by_place[1].values()})
     matrix = np.zeros((len(types) + 1, len(types) + 1), dtype=np.int64)
     for place in by_place[0].keys() | by_place[1].keys():
-        row, column = (number[side[place]] if place in side else len(types) for side in by_place)
+        row, column = (types.index(side[place]) if place in side else len(types) for side in by_place)
         matrix[row, column] += 1
     return types, matrix
 
 
-def plot_confusion(
-    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], path: str | Path
-) -> None:
+def plot_confusion(gold: Posts, predicted: Posts, path: str | Path) -> None:
     """Save a PNG of `span_confusion`: counts, shaded by their share of the gold type's entities.
 
     Raises:
@@ -163,55 +151,44 @@ def plot_confusion(
     axes.axhline(count - 0.5, color=_MUTED, linewidth=1)
     axes.axvline(count - 0.5, color=_MUTED, linewidth=1)
     names = [f"{name:.20}" for name in types]
-    axes.set_xticks(range(count + 1), [*names, MISSED], parse_math=False)
-    axes.set_yticks(range(count + 1), [*names, SPURIOUS], parse_math=False)
+    axes.set_xticks(range(count + 1), [*names, "missed"], parse_math=False)
+    axes.set_yticks(range(count + 1), [*names, "spurious"], parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_color(_MUTED)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("gold")
+    axes.set(xlabel="predicted", ylabel="gold")
     figure.colorbar(image, ax=axes, label="share of the gold type", shrink=0.9).outline.set_visible(False)
     figure.savefig(path, format="png", dpi=150)
 
 
 def results_table(runs: Mapping[str, RunMetrics]) -> Table:
-    """Test scores in percent, a row for each run (by name) and each kind of picture and context that it was
-    tested with.
+    """Test scores in percent, a row for each run (by name) and each kind of picture and context shown to it.
 
     Pictures and contexts are ``true`` (the post's own), ``shuffled`` (another post's) or ``none``.
 
     Raises:
         ValueError: a score is no fraction in 0..1.
     """
-    shown = {name: list(_tested_with(metrics)) for name, metrics in runs.items()}
-    blocks = [row for rows in shown.values() for row in rows]
-    sources = list(dict.fromkeys(source for *_, block in blocks for source in block.by_source))
-    has_contexts = any(context is not None for _, context, _ in blocks)
+    tests = {name: metrics.splits.test for name, metrics in runs.items()}
+    blocks = [block for test in tests.values() for block in (*test.picture.values(), *test.context.values())]
+    sources = list(dict.fromkeys(source for block in blocks for source in block.by_source))
+    has_contexts = any(test.context for test in tests.values())
     table = Table(title="Test split, percent")
     for heading in ("run", "picture", "context") if has_contexts else ("run", "picture"):
         table.add_column(heading)
     for heading in ("P", "R", "F1", "strict F1", *(f"F1 {source}" for source in sources)):
         table.add_column(terminal_text(heading), justify="right")
-    for name, rows in shown.items():
-        for picture, context, block in rows:
-            cells = [picture, context or "none"] if has_contexts else [picture]
+    for name, test in tests.items():
+        own_picture, own_context = next(iter(test.picture)), "true" if test.context else "none"
+        shown = [(mode, own_context, block) for mode, block in test.picture.items()]
+        shown += [(own_picture, mode, block) for mode, block in test.context.items() if mode != "true"]
+        for picture, context, block in shown:
             overall, by_source = block.overall, block.by_source
+            cells = [picture, context] if has_contexts else [picture]
             cells += map(percent, (overall.precision, overall.recall, overall.f1, block.strict.f1))
             cells += [percent(by_source[source].f1) if source in by_source else "-" for source in sources]
             table.add_row(terminal_text(name), *cells)
         table.add_section()
     return table
-
-
-def _tested_with(metrics: RunMetrics) -> Iterator[tuple[str, str | None, SplitScores]]:
-    """What a run's test posts were shown, pictures and contexts (None: the model reads none), with the
-    scores; its own first.
-    """
-    test = metrics.splits.test
-    for mode, block in test.picture.items():
-        yield mode, "true" if test.context else None, block
-    for mode, block in test.context.items():
-        if mode != "true":
-            yield next(iter(test.picture)), mode, block
 
 
 def transfer_table(scores: Mapping[str, Mapping[str, Score]]) -> Table:
@@ -227,8 +204,7 @@ def transfer_table(scores: Mapping[str, Mapping[str, Score]]) -> Table:
 
 
 def picture_worth(with_pictures: RunMetrics, without_pictures: RunMetrics) -> str:
-    """What the picture did on ambiguous names in the test split: a line per language, and one over several
-    languages.
+    """What the picture did on ambiguous names in the test split, a line for each language and one for all.
 
     "Clearly" means that the 95% intervals do not overlap.
 
@@ -279,11 +255,9 @@ def _sentence(text_alone: Score, pictured: Score, shuffled: Score | None, chance
         return f"{text}: the pictures clearly do harm."
     if not _clearly_above(pictured, text_alone):
         return f"{text}: no clear gain from the pictures."
-    if shuffled is not None and not _clearly_above(pictured, shuffled):
-        return (
-            f"{text}: a clear gain, but not from what the pictures show, since another post's serves as well."
-        )
-    return f"{text}: a clear gain from the pictures."
+    if shuffled is None or _clearly_above(pictured, shuffled):
+        return f"{text}: a clear gain from the pictures."
+    return f"{text}: a clear gain, but not from what the pictures show, since another post's serves as well."
 
 
 def _clearly_above(score: Score, other: Score) -> bool:
@@ -292,16 +266,16 @@ def _clearly_above(score: Score, other: Score) -> bool:
 
 
 def context_worth(metrics: RunMetrics) -> str:
-    """What the contexts of the test split did for a model that reads them, in words; empty where there are
-    none.
+    """What the contexts of the test split did for a model that reads them; empty where there are none.
 
     "Clearly" means that the p-value of the difference is below 0.05.
     """
     test = metrics.splits.test
     others, verdicts = [], []
-    for mode, whose in (("shuffled", "another post's"), ("none", "none")):
-        if mode in test.context:
-            f1, p = test.context[mode].overall.f1, test.p_values["context"][mode]
+    for mode, block in test.context.items():
+        if mode != "true":
+            whose = "another post's" if mode == "shuffled" else "none"
+            f1, p = block.overall.f1, test.p_values["context"][mode]
             others.append(f"with {whose} {percent(f1)} (p = {p:.4f})")
             side = "better" if test.overall.f1 > f1 else "worse"
             verdicts.append(f"clearly {side} than {whose}" if p < 0.05 else f"no clear difference to {whose}")

@@ -1,6 +1,4 @@
-"""Predicting whole splits and scoring them: with the posts' own pictures and contexts, with shuffled ones,
-and with none.
-"""
+"""Predicting and scoring whole splits, with the posts' own pictures and contexts, others', and none."""
 
 import random
 from collections.abc import Sequence
@@ -26,12 +24,11 @@ from .span_f1.span_f1 import count_score, evaluate_tags
 from .span_f1.spans import span_counts, tag_counts
 
 Shown = Literal["picture", "context"]
-Mode = Literal["true", "shuffled", "none"]
 
 
 @dataclass
 class ShownRows:
-    """Rows of a data set with their own pictures or contexts, each with another post's, or with none.
+    """Rows of a data set with their own pictures or contexts, with another post's, or with none.
 
     Ready-made features move with their pictures. Shuffling moves them round among the posts that have one, by
     a random cycle: none keeps its own.
@@ -44,7 +41,7 @@ class ShownRows:
     """
 
     rows: Dataset
-    mode: Mode
+    mode: Literal["true", "shuffled", "none"]
     seed: int = 0
     what: Shown = "picture"
 
@@ -63,8 +60,8 @@ class ShownRows:
             return self.rows[index]
         row = self.rows[index]
         shown = self.rows[self._donor[index]] if index in self._donor else row
-        is_moved = is_picture_column if self.what == "picture" else (lambda name: name == CONTEXT)
-        return row | {name: None if self.mode == "none" else shown[name] for name in filter(is_moved, row)}
+        moved = filter(is_picture_column, row) if self.what == "picture" else {CONTEXT} & row.keys()
+        return row | {name: None if self.mode == "none" else shown[name] for name in moved}
 
 
 def rows_with(what: Shown, rows: Dataset) -> list[int]:
@@ -105,14 +102,14 @@ class Predictor:
             autocast=self.accelerator.autocast,
             with_entities=False,
         )
-        found = {}
-        predictions = predictor.predict(torch.utils.data.Subset(cast(Any, rows), own))
-        for index, prediction in zip(own, predictions, strict=True):
+        found = []
+        for prediction in predictor.predict(torch.utils.data.Subset(cast(Any, rows), own)):
             if prediction.error is not None:
                 raise prediction.error
-            found[index] = prediction.tags
-        tags = dict(pair for pairs in gather_object([list(found.items())]) for pair in pairs)
-        return [tags[index] for index in range(len(rows))]
+            found.append(prediction.tags)
+        # Process p has predicted every n-th row from the p-th on.
+        gathered = gather_object([found])
+        return [gathered[index % len(gathered)][index // len(gathered)] for index in range(len(rows))]
 
 
 def gold_tags(rows: Dataset, labels: Sequence[str]) -> list[list[str]]:
@@ -126,42 +123,34 @@ def evaluate_rows(predicted: Sequence[Sequence[str]], rows: Dataset, labels: Seq
     return evaluate_tags(gold, predicted, languages=rows["language"], sources=rows["source"])
 
 
-def picture_scores(
+def score_test_split(
     predictor: Predictor, rows: Dataset, own: Sequence[Sequence[str]], *, seed: int
 ) -> dict[str, Any]:
-    """What the pictures are worth, see `_scores_by_mode`: where rows or model have none, only ``none``, which
-    is `own`.
-    """
-    if predictor.model.vision_towers and rows_with("picture", rows):
-        return _scores_by_mode("picture", predictor, rows, own, seed=seed)
-    return {"scores": {"none": evaluate_rows(own, rows, predictor.processor.labels)}, "p_values": {}}
+    """What metrics.json says of the test split, see `TestScores`.
 
+    Shuffled pictures or contexts are tried where more than one post has one. Where rows or model have no
+    pictures, the one score is that of ``none``; where they have no contexts, there is none.
 
-def context_scores(
-    predictor: Predictor, rows: Dataset, own: Sequence[Sequence[str]], *, seed: int
-) -> dict[str, Any]:
-    """What the contexts are worth, see `_scores_by_mode`: where rows or model have none, nothing."""
-    if predictor.processor.context_window is not None and rows_with("context", rows):
-        return _scores_by_mode("context", predictor, rows, own, seed=seed)
-    return {"scores": {}, "p_values": {}}
-
-
-def _scores_by_mode(
-    what: Shown, predictor: Predictor, rows: Dataset, own: Sequence[Sequence[str]], *, seed: int
-) -> dict[str, Any]:
-    """Scores by what the posts were shown: their ``true`` pictures or contexts (`own` are the tags found
-    then), ``shuffled`` ones (where more than one post has one), or ``none``; and for the latter two the
-    p-value of the difference in F1 to the first.
+    Args:
+        own: the predicted tags of each row with its own picture and context.
+        seed: of the shuffling.
     """
     labels = predictor.processor.labels
-    gold = gold_tags(rows, labels)
-    scores, p_values = {"true": evaluate_rows(own, rows, labels)}, {}
-    modes: list[Mode] = ["shuffled", "none"] if len(rows_with(what, rows)) > 1 else ["none"]
-    for mode in modes:
-        predicted = predictor.tags(ShownRows(rows, mode, seed, what))
-        scores[mode] = evaluate_rows(predicted, rows, labels)
-        p_values[mode] = paired_randomisation(tag_counts(gold, own), tag_counts(gold, predicted))
-    return {"scores": scores, "p_values": p_values}
+    gold, scores = gold_tags(rows, labels), evaluate_rows(own, rows, labels)
+    result = scores | {"raw_text": raw_text_score(predictor, rows), "p_values": {}}
+    reads: dict[Shown, bool] = {
+        "picture": bool(predictor.model.vision_towers),
+        "context": predictor.processor.context_window is not None,
+    }
+    for what, is_read in reads.items():
+        having = len(rows_with(what, rows)) if is_read else 0
+        result[what] = {"true": scores} if having else {"none": scores} if what == "picture" else {}
+        p_values = result["p_values"][what] = {}
+        for mode in ("shuffled", "none") if having > 1 else ("none",) if having else ():
+            predicted = predictor.tags(ShownRows(rows, mode, seed, what))
+            result[what][mode] = evaluate_rows(predicted, rows, labels)
+            p_values[mode] = paired_randomisation(tag_counts(gold, own), tag_counts(gold, predicted))
+    return result
 
 
 def raw_text_score(predictor: Predictor, rows: Dataset) -> dict[str, Any]:
@@ -179,8 +168,7 @@ def raw_text_score(predictor: Predictor, rows: Dataset) -> dict[str, Any]:
 
 def _character_spans(posts: Sequence[Post], tags: Sequence[Sequence[str]]) -> list[set[tuple[str, int, int]]]:
     """Type and character offsets of the entities of each post."""
-    spans = [(post.words, tags_to_spans(row)) for post, row in zip(posts, tags, strict=True)]
     return [
-        {(span.type, words[span.start].start, words[span.end - 1].end) for span in found}
-        for words, found in spans
+        {(kind, post.words[first].start, post.words[end - 1].end) for kind, first, end in tags_to_spans(row)}
+        for post, row in zip(posts, tags, strict=True)
     ]

@@ -16,6 +16,14 @@ from ..training.terms import derived_licence, public_name
 
 # Not in the card's table of settings: what it says elsewhere, and folders of the author's own disk.
 _NOT_IN_TABLE = {"languages", "seed", *PLACES, *PACE} - {"mixed_precision"}
+_FILTERS = {
+    "percent": percent,
+    "as_setting": lambda value: code_span(json.dumps(value, ensure_ascii=False)),
+    "text": markdown_text,
+    "code": code_span,
+    "block": code_block,
+    "quoted": lambda value: json.dumps(one_line(value), ensure_ascii=False),
+}
 
 
 def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revision: str | None = None) -> str:
@@ -31,50 +39,33 @@ def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revisi
     """
     licence, recipe = derived_licence(row["terms"] for row in metrics.terms), metrics.recipe
     if metrics.license != licence:
-        raise ValueError(
-            f"metrics: expected the license {licence!r}, which follows from the terms, found"
-            f" {metrics.license!r}"
-        )
+        expected = f"expected the license {licence!r}, which follows from the terms"
+        raise ValueError(f"metrics: {expected}, found {metrics.license!r}")
     name = repo_id or f"org/{recipe['name']}"
     settings = recipe["corpus"] | recipe["model"] | recipe["training"]
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= _FILTERS
     template = resources.files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8")
-    return (
-        _environment()
-        .from_string(template)
-        .render(
-            front_matter=_front_matter(metrics, name).to_yaml(),
-            metrics=metrics,
-            recipe=recipe,
-            corpus=metrics.corpus,
-            test=metrics.splits.test,
-            repo_id=name,
-            revision=revision or default_revision(metrics),
-            is_placeholder=repo_id is None,
-            settings={key: value for key, value in settings.items() if key not in _NOT_IN_TABLE},
-            reads_pictures=recipe["corpus"]["use_images"] and bool(recipe["model"]["vision_towers"]),
-            reads_context=recipe["corpus"].get("context") is not None,
-        )
+    return environment.from_string(template).render(
+        front_matter=_front_matter(metrics, name).to_yaml(),
+        metrics=metrics,
+        recipe=recipe,
+        corpus=metrics.corpus,
+        test=metrics.splits.test,
+        repo_id=name,
+        revision=revision or default_revision(metrics),
+        is_placeholder=repo_id is None,
+        settings={key: value for key, value in settings.items() if key not in _NOT_IN_TABLE},
+        reads_pictures=recipe["corpus"]["use_images"] and bool(recipe["model"]["vision_towers"]),
+        reads_context=recipe["corpus"].get("context") is not None,
     )
 
 
 def default_revision(metrics: RunMetrics) -> str:
     """The tag of a model: ``v`` and the version of mmner that it was trained with."""
     return f"v{metrics.versions['mmner']}"
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters |= {
-        "percent": percent,
-        "as_setting": lambda value: code_span(json.dumps(value, ensure_ascii=False)),
-        "text": markdown_text,
-        "code": code_span,
-        "block": code_block,
-        "quoted": lambda value: json.dumps(one_line(value), ensure_ascii=False),
-    }
-    return environment
 
 
 def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:

@@ -6,11 +6,11 @@ pushed, so no figure gets to the Hub that a run has not measured. Only the files
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, TypeVar
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import validate_repo_id
@@ -25,17 +25,8 @@ from .model_card import default_revision, render_model_card, without_folders
 
 CARD, METRICS, CONFIG = "README.md", "metrics.json", "config.json"
 INDEX = "model.safetensors.index.json"
-_OF_A_MODEL = (
-    CARD,
-    METRICS,
-    CONFIG,
-    "processor_config.json",
-    "tokenizer*.json",
-    "*.safetensors",
-    INDEX,
-    "*_mmner.py",
-)
-Answer = TypeVar("Answer")
+_PROCESSOR = ("processor_config.json", "tokenizer*.json")
+_OF_A_MODEL = (CARD, METRICS, CONFIG, *_PROCESSOR, INDEX, "*.safetensors", "*_mmner.py")
 
 
 def save_hub_folder(
@@ -60,12 +51,10 @@ def save_hub_folder(
         model.save_pretrained(staged)
         processor.save_pretrained(staged)
         try:
-            card = render_model_card(metrics)
+            (staged / CARD).write_text(render_model_card(metrics), encoding="utf-8")
+            (staged / METRICS).write_text(metrics.to_json(), encoding="utf-8")
         except ValueError as error:  # no mistake in a card loses the weights
             mistake = error
-        else:
-            (staged / METRICS).write_text(metrics.to_json(), encoding="utf-8")
-            (staged / CARD).write_text(card, encoding="utf-8")
     if mistake is not None:
         raise mistake
 
@@ -107,13 +96,13 @@ class Upload:
             "files:",
             *(f"  {name}: {size:,} bytes" for name, size in sizes.items()),
             f"  {len(sizes)} files, {sum(sizes.values()):,} bytes",
+            *(f"left out: {name}" for name in self.left_out),
         ]
-        return "\n".join(lines + [f"left out: {name}" for name in self.left_out])
+        return "\n".join(lines)
 
 
 def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None) -> Upload:
-    """Check that a folder holds a whole model, and render its card for the place where it goes; asks nothing
-    of the Hub.
+    """Check that a folder holds a whole model, and render its card; asks nothing of the Hub.
 
     Args:
         folder: made by `save_hub_folder`.
@@ -143,6 +132,7 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
 def _check_whole(folder: Path, found: dict[str, Path]) -> None:
     """Check that a folder has all that loading a model takes, and the metrics that its card is made from."""
     needed = {METRICS, CONFIG, "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
+    advice = "Save the model with save_hub_folder, as training does"
     try:
         if CONFIG in found:
             named = json.loads(found[CONFIG].read_text(encoding="utf-8"))["auto_map"].values()
@@ -156,15 +146,11 @@ def _check_whole(folder: Path, found: dict[str, Path]) -> None:
             with safe_open(found[name], framework="numpy"):  # fails where the file was cut off
                 pass
     except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
-        raise ValueError(
-            f"{folder}: expected the settings, code and weights of a trained model, found some that cannot be"
-            f" read ({type(error).__name__}: {error}). Save the model with save_hub_folder, as training does"
-        ) from error
-    if missing := sorted((needed | weights) - found.keys()):
-        raise ValueError(
-            f"{folder}: expected all files of a trained model, found no {', '.join(missing)}. Save the model"
-            " with save_hub_folder, as training does"
-        )
+        there = f"found some that cannot be read ({type(error).__name__}: {error})"
+        expected = "expected the settings, code and weights of a trained model"
+        raise ValueError(f"{folder}: {expected}, {there}. {advice}") from error
+    if missing := ", ".join(sorted((needed | weights) - found.keys())):
+        raise ValueError(f"{folder}: expected all files of a trained model, found no {missing}. {advice}")
 
 
 def _check_names(repo_id: str, revision: str) -> None:
@@ -189,42 +175,46 @@ def push(upload: Upload, *, public: bool = False) -> str:
             a new repository is made.
     """
     api, target = HfApi(), upload.repo_id
-    if _ask(upload, "looking for the repository", api.repo_exists, target):
+    with _step(target, "looking for the repository"):
+        exists = api.repo_exists(target)
+    if exists:
         _check_repository(upload, api, public=public)
     else:
-        _ask(upload, "making the repository", api.create_repo, target, private=not public)
+        with _step(target, "making the repository"):
+            api.create_repo(target, private=not public)
     files = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=part) for name, part in upload.files.items()
     ]
     version = upload.metrics.versions["mmner"]
     message = f"{upload.metrics.recipe['name']} {upload.revision}, trained with mmner {version}"
-    commit = _ask(upload, "uploading the files", api.create_commit, target, files, commit_message=message)
-    doing = "setting the tag (the files are there: the same command again only sets the tag)"
-    _ask(upload, doing, api.create_tag, target, tag=upload.revision, revision=commit.oid)
+    with _step(target, "uploading the files"):
+        commit = api.create_commit(target, files, commit_message=message)
+    with _step(target, "setting the tag (the files are there: the same command again only sets the tag)"):
+        api.create_tag(target, tag=upload.revision, revision=commit.oid)
     return str(commit.commit_url)
 
 
 def _check_repository(upload: Upload, api: HfApi, *, public: bool) -> None:
     """Check that a repository which is there already may get this push."""
-    is_private = _ask(upload, "looking at the repository", api.repo_info, upload.repo_id).private
-    if is_private == public:
-        kinds = ("private", "public", "--public says that is meant")
-        if public:
-            kinds = ("public", "private", "leave --public out, or make it public in its settings on the Hub")
-        wanted, found, advice = kinds
-        raise ValueError(f"{upload.repo_id}: expected a {wanted} repository, found a {found} one; {advice}")
-    refs = _ask(upload, "reading the tags", api.list_repo_refs, upload.repo_id)
+    target, tag = upload.repo_id, upload.revision
+    with _step(target, "looking at the repository"):
+        is_private, refs = api.repo_info(target).private, api.list_repo_refs(target)
+    if public and is_private:
+        advice = "leave --public out, or make it public in its settings on the Hub"
+        raise ValueError(f"{target}: expected a public repository, found a private one; {advice}")
+    if not public and not is_private:
+        advice = "--public says that is meant"
+        raise ValueError(f"{target}: expected a private repository, found a public one; {advice}")
     for kind, known in (("tag", refs.tags), ("branch", refs.branches)):
-        if upload.revision in [ref.name for ref in known]:
-            raise ValueError(
-                f"{upload.repo_id}: expected no {kind} {upload.revision!r} yet, found one, which others may"
-                " have pinned; choose another tag with --revision"
-            )
+        if tag in [ref.name for ref in known]:
+            found = "found one, which others may have pinned; choose another tag with --revision"
+            raise ValueError(f"{target}: expected no {kind} {tag!r} yet, {found}")
 
 
-def _ask(upload: Upload, doing: str, call: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:
-    """The Hub's answer; whatever goes wrong on the way is an error of one line."""
+@contextmanager
+def _step(target: str, doing: str) -> Iterator[None]:
+    """Whatever goes wrong at the Hub in a step of a push is an error of one line."""
     try:
-        return call(*arguments, **options)
+        yield
     except Exception as error:  # the HTTP client's own errors are no part of huggingface_hub's interface
-        raise ValueError(f"{upload.repo_id}: {doing} failed: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{target}: {doing} failed: {' '.join(str(error).split())}") from error

@@ -1,6 +1,4 @@
-"""Tests of intervals, of the paired test and of calibration, each against one that is worked out in another
-way.
-"""
+"""Tests of intervals, of the paired test and of calibration, each against another way to the same figure."""
 
 import tracemalloc
 from fractions import Fraction
@@ -12,18 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_mmner.evaluation.span_f1.confidence import bootstrap_interval, calibration, paired_randomisation
-from modeling_mmner.evaluation.span_f1.span_f1 import SpanF1, count_score
+from modeling_mmner.evaluation.span_f1.confidence import calibration, paired_randomisation
+from modeling_mmner.evaluation.span_f1.span_f1 import count_score
 from modeling_mmner.evaluation.span_f1.spans import tag_counts
 from modeling_mmner.model.labels_mmner import tags_to_spans
-from tests.evaluation.test_span_f1 import random_posts
+from tests.evaluation.test_span_f1 import METRIC, random_posts
 from tests.shared_data import property_test
 
 
 def random_counts(random, posts, *, right=0.7):
-    """Counts of two systems, posts (posts, 3) with up to three gold entities, of which each finds some and
-    mistakes others.
-    """
+    """Counts of two systems over posts of up to three gold entities; each finds some and mistakes others."""
     gold = random.integers(0, 4, posts)
     correct = [random.binomial(gold, share) for share in (0.7, right)]
     return [
@@ -37,7 +33,7 @@ def random_counts(random, posts, *, right=0.7):
 def test_intervals_are_those_of_a_loop_over_resamples():
     """If it failed, the blocks of resamples would draw or sum otherwise than one resample after another."""
     _, gold, (predicted, _) = random_posts(30, 2)
-    found = SpanF1().compute(predictions=predicted, references=gold, intervals=True, resamples=105, seed=3)
+    found = METRIC.compute(predictions=predicted, references=gold, intervals=True, resamples=105, seed=3)
     spans = [[set(tags_to_spans(tags)) for tags in side] for side in (gold, predicted)]
     types = sorted({span.type for side in spans for post in side for span in post})
     random, micro, macro = np.random.default_rng(3), [], []
@@ -56,18 +52,43 @@ def test_intervals_are_those_of_a_loop_over_resamples():
         assert found[name] == pytest.approx(np.quantile(values, [0.025, 0.975]))
 
 
-def test_resamples_and_seed_reach_the_draws():
-    """If it failed, more resamples would be asked for and not be drawn."""
+def test_interval_equals_a_bootstrap_written_as_a_loop():
+    """If it failed, the quick multinomial form would not be a bootstrap over posts."""
+    random = np.random.default_rng(5)
+    counts = random_counts(random, 60)[0]
+    draws = [counts[random.integers(0, 60, 60)].sum(0) for _ in range(4000)]
+    f1s = [2 * correct / (predicted + gold) for correct, predicted, gold in draws]
+    found = count_score(counts)["confidence_interval"]
+    assert found == pytest.approx(np.quantile(f1s, [0.025, 0.975]), abs=0.01)
+
+
+@pytest.mark.slow
+def test_interval_covers_the_truth_about_nineteen_times_of_twenty():
+    """If it failed, "95%" would be a wrong promise."""
+    truth = 2 * 0.7 / (0.7 + 0.3 * 0.8 + 1)  # of the process that `random_counts` draws from
+    counts = [random_counts(np.random.default_rng(seed), 150)[0] for seed in range(100)]
+    intervals = [count_score(one)["confidence_interval"] for one in counts]
+    assert 88 <= sum(low <= truth <= high for low, high in intervals) <= 99
+
+
+def test_scores_are_plain_numbers_that_resamples_and_seed_decide():
+    """If it failed, metrics.json could not be written, or equal predictions get unequal intervals."""
     counts = random_counts(np.random.default_rng(0), 50)[0]
-    same = bootstrap_interval(
-        counts, lambda sums: 2 * sums[:, 0] / (sums[:, 1] + sums[:, 2]), resamples=70, seed=4
-    )
-    assert count_score(counts, resamples=70, seed=4)["confidence_interval"] == [*same]
-    assert (
-        count_score(counts, resamples=80, seed=4)
-        != count_score(counts, resamples=70, seed=4)
-        != count_score(counts, resamples=70)
-    )
+    scores = [count_score(counts, resamples=n, seed=seed) for n, seed in ((70, 0), (70, 0), (80, 0), (70, 1))]
+    assert scores[0] == scores[1] and scores[1] != scores[2] and scores[1] != scores[3]
+    assert {type(value) for value in scores[0].values()} == {float, int, list}
+    assert [type(value) for value in scores[0]["confidence_interval"]] == [float, float]
+
+
+@pytest.mark.parametrize("measure", [lambda one, _: count_score(one), paired_randomisation])
+def test_confidence_of_a_large_split_fits_into_memory(measure):
+    """Regression: the draws of all resamples at once took gigabytes for a split of 500,000 posts."""
+    counts = random_counts(np.random.default_rng(2), 10_000)
+    tracemalloc.start()
+    measure(*counts)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000 * 2_000  # bytes; a byte for each post's draw of all resamples is 10 million or more
 
 
 # The paired test
@@ -97,19 +118,16 @@ def test_paired_test_is_the_exact_one_up_to_chance(seed):
 
 
 def test_swaps_that_change_nothing_count_as_reaching_the_difference():
-    """If it failed, rounding or a strict comparison would leave out swaps whose difference is that which was
-    observed.
-    """
+    """If it failed, rounding or `>` would leave out swaps with just the observed difference."""
     first, second = np.array([[1.0, 1, 1], [1, 2, 3]]), np.array([[0.0, 1, 1], [1, 2, 3]])
     assert exact_p_value(first, second) == 1
     assert paired_randomisation(first, second, resamples=50, seed=0) == 1
     assert paired_randomisation(first, first, resamples=50, seed=0) == 1
 
 
+@pytest.mark.slow
 def test_p_values_under_the_null_are_uniform():
-    """If it failed, systems that are equally good would be called different more often than p says, or p
-    would be too large.
-    """
+    """If it failed, equally good systems would be called different more or less often than p says."""
     random, pairs = np.random.default_rng(11), 1500
     values = np.array(
         [paired_randomisation(*random_counts(random, 300), resamples=199, seed=seed) for seed in range(pairs)]
@@ -121,29 +139,13 @@ def test_p_values_under_the_null_are_uniform():
     assert distance < 1.95 / sqrt(pairs)  # Kolmogorov and Smirnov's bound at 0.1%
 
 
-def test_p_value_of_a_clear_difference_is_the_least_there_is():
-    """If it failed, a better system would not be told from a worse one, or p be zero, which no number of
-    resamples can show.
-    """
-    counts = random_counts(np.random.default_rng(0), 400, right=0.3)
-    assert paired_randomisation(*counts, resamples=999, seed=0) == pytest.approx(0.001)
-
-
-def test_paired_test_does_not_depend_on_which_system_is_first():
-    """If it failed, the test would be one-sided; and equal seeds would give different p."""
+def test_paired_test_is_two_sided_and_never_zero():
+    """If it failed, p would depend on the order of the systems, or be zero, which no resamples can show."""
     first, second = random_counts(np.random.default_rng(1), 60)
     values = [paired_randomisation(first, second, resamples=500, seed=seed) for seed in (5, 5, 6)]
     assert values[0] == values[1] == paired_randomisation(second, first, resamples=500, seed=5) != values[2]
-
-
-def test_paired_test_of_a_large_split_fits_into_memory():
-    """If it failed, the swaps of all resamples at once would take gigabytes for a large split."""
-    counts = random_counts(np.random.default_rng(2), 20_000)
-    tracemalloc.start()
-    paired_randomisation(*counts, resamples=2000, seed=0)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 20_000 * 2000 / 2  # bytes; one byte a swap would be twice that
+    clear = random_counts(np.random.default_rng(0), 400, right=0.3)
+    assert paired_randomisation(*clear, resamples=999, seed=0) == pytest.approx(0.001)
 
 
 def test_module_gives_the_paired_test_of_its_mode():
@@ -152,7 +154,7 @@ def test_module_gives_the_paired_test_of_its_mode():
     for mode in ("lenient", "strict"):
         counts = [tag_counts(gold, system, strict=mode == "strict") for system in systems]
         options = {"other_predictions": systems[1], "mode": mode, "swaps": 300, "seed": 2}
-        found = SpanF1().compute(predictions=systems[0], references=gold, **options)
+        found = METRIC.compute(predictions=systems[0], references=gold, **options)
         first, second = (count_score(one)["f1"] for one in counts)
         p_value = paired_randomisation(*counts, resamples=300, seed=2)
         assert found["paired"] == {"other_f1": second, "difference": first - second, "p_value": p_value}
@@ -178,30 +180,21 @@ def test_calibration_of_a_case_worked_out_by_hand():
     assert found["number"] == 5 and len(found["bins"]) == 10
 
 
+PAIRS = st.tuples(st.floats(0, 1) | st.integers(0, 10).map(lambda tenth: tenth / 10), st.booleans())
+
+
 @property_test
-@given(
-    st.lists(
-        st.tuples(st.one_of(st.floats(0, 1), st.integers(0, 10).map(lambda tenth: tenth / 10)), st.booleans())
-    ),
-    st.integers(1, 12),
-)
-def test_calibration_is_that_of_a_loop(pairs, bins):
+@given(st.lists(PAIRS))
+def test_calibration_is_that_of_a_loop(pairs):
     """If it failed, a score would be in no bin, in two, or in one whose bounds do not hold it."""
-    found = calibration([score for score, _ in pairs], [right for _, right in pairs], bins=bins)
+    found = calibration([score for score, _ in pairs], [right for _, right in pairs])
     error = 0.0
     for number, row in enumerate(found["bins"]):
-        low, high = number / bins, (number + 1) / bins
-        held = [
-            (score, right)
-            for score, right in pairs
-            if low <= score < high or (number == bins - 1 and score == 1)
-        ]
+        low, high = number / 10, (number + 1) / 10
+        held = [pair for pair in pairs if low <= pair[0] < high or (number == 9 and pair[0] == 1)]
         assert (row["low"], row["high"], row["count"]) == (low, high, len(held))
         if held:
-            mean, share = (
-                sum(score for score, _ in held) / len(held),
-                sum(right for _, right in held) / len(held),
-            )
+            mean, share = (sum(values) / len(held) for values in zip(*held, strict=True))
             assert isclose(row["mean_score"], mean, abs_tol=1e-12) and isclose(row["share_right"], share)
             error += len(held) * abs(mean - share)
     assert found["expected_calibration_error"] == pytest.approx(error / max(len(pairs), 1))
@@ -209,14 +202,12 @@ def test_calibration_is_that_of_a_loop(pairs, bins):
 
 
 def test_calibration_pairs_each_score_with_its_entity():
-    """If it failed, a score would be held against another entity, or in strict mode against one that does not
-    count.
-    """
+    """If it failed, a score would be held against another entity, or against one that does not count."""
     gold, predicted = [["B-PER", "O", "B-LOC"], ["I-LOC"]], [["I-PER", "O", "B-LOC"], ["B-PER"]]
-    scores = [[0.9, 0.8], [0.3]]
     for mode, expected in (
         ("lenient", ([0.9, 0.8, 0.3], [True, True, False])),
         ("strict", ([0.8, 0.3], [True, False])),
     ):
-        found = SpanF1().compute(predictions=predicted, references=gold, mode=mode, scores=scores)
+        scores = [[0.9, 0.8], [0.3]]
+        found = METRIC.compute(predictions=predicted, references=gold, mode=mode, scores=scores)
         assert found["calibration"] == calibration(*expected)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from modeling_mmner.evaluation.scores import (
     ShownRows,
     evaluate_rows,
     gold_tags,
-    picture_scores,
     raw_text_score,
+    score_test_split,
 )
 from modeling_mmner.evaluation.span_f1.span_f1 import evaluate_tags
 from modeling_mmner.model.labels_mmner import bio_labels
@@ -39,8 +40,7 @@ def processor() -> MMNERProcessor:
 
 
 class LookupModel(torch.nn.Module):
-    """Stands in for a model: knows each name's tag by its sub-token, and notes the posts that it was shown
-    and their lengths.
+    """Stands in for a model: knows each name's tag by its sub-token, and notes what it was shown.
 
     Args:
         needs_pictures: True finds nothing in posts without a picture.
@@ -48,7 +48,8 @@ class LookupModel(torch.nn.Module):
 
     def __init__(self, *, needs_pictures: bool = False) -> None:
         super().__init__()
-        self.vision_towers, self.needs_pictures = [None], needs_pictures
+        self.vision_towers: list[Any] = [None]
+        self.needs_pictures = needs_pictures
         ids = processor().tokenizer.convert_tokens_to_ids(list(TAGS))
         self.tags = {piece: LABELS.index(tag) for piece, tag in zip(ids, TAGS.values(), strict=True)}
         self.lengths: list[int] = []
@@ -91,7 +92,7 @@ def rows_of(
 
 @pytest.fixture
 def grey(tmp_path):
-    """A function that gives a row of a picture of one grey."""
+    """A function that gives a row's picture of one grey."""
 
     def make(shade):
         path = tmp_path / f"{shade}.png"
@@ -107,17 +108,15 @@ def grey(tmp_path):
 @property_test
 @given(st.lists(st.booleans(), max_size=12), st.integers(0, 5))
 def test_shuffled_pictures_are_all_there_and_none_at_home(pictured, seed):
-    """If it failed, shuffling would drop or double pictures, leave some in place, or give one to a post
-    without.
-    """
+    """If it failed, shuffling would drop or double pictures, leave some in place, or differ each time."""
     images = [f"{index}" if has else None for index, has in enumerate(pictured)]
     rows = Dataset.from_dict({"id": list(range(len(images))), "image": images})
-    view = ShownRows(rows, "shuffled", seed)
-    shown = [view[index]["image"] for index in range(len(view))]
-    assert Counter(shown) == Counter(images)
+    shown, again = (
+        [view[index]["image"] for index in range(len(view))]
+        for view in (ShownRows(rows, "shuffled", seed), ShownRows(rows, "shuffled", seed))
+    )
+    assert shown == again and Counter(shown) == Counter(images)
     assert [image is None for image in shown] == [image is None for image in images]
-    again = ShownRows(rows, "shuffled", seed)
-    assert [again[index]["image"] for index in range(len(again))] == shown
     if sum(pictured) > 1:
         assert all(image != own for image, own in zip(shown, images, strict=True) if own is not None)
 
@@ -140,9 +139,7 @@ def test_views_change_the_picture_alone():
     st.integers(1, 4),
 )
 def test_tags_come_back_in_the_order_of_the_posts(posts, batch_size):
-    """If it failed, sorting by length would give posts each other's tags, or an empty post cost another its
-    own.
-    """
+    """If it failed, sorting by length would give posts each other's tags, or an empty post another's."""
     model = LookupModel()
     assert predictor_of(model, batch_size).tags(rows_of(posts)) == lookup(posts)
     assert model.lengths == sorted(model.lengths) and len(model.lengths) == len(posts)
@@ -162,13 +159,10 @@ def test_a_split_is_predicted_as_its_posts_one_by_one(grey):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_predicting_draws_no_random_number(num_workers):
-    """If it failed, training would take another path when it is evaluated, or when other processes help with
-    that.
-    """
+    """If it failed, training would take another path when it is evaluated, or by other processes' help."""
     before = torch.get_rng_state()
-    Predictor(LookupModel(), processor(), Accelerator(cpu=True), num_workers=num_workers).tags(
-        rows_of([["Paris"], ["a"]])
-    )
+    predictor = Predictor(LookupModel(), processor(), Accelerator(cpu=True), num_workers=num_workers)
+    predictor.tags(rows_of([["Paris"], ["a"]]))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -201,46 +195,45 @@ def test_scores_of_rows_are_those_of_their_tags():
     )
 
 
-def test_picture_scores_tell_what_the_pictures_were_worth(grey):
+def test_scores_tell_what_the_pictures_were_worth(grey):
     """If it failed, the report would say that a model reads its pictures when it does not, or the reverse."""
     rows = rows_of([["Paris"], ["Jordan"], ["a"]], [grey(10), grey(20), None])
+    model = LookupModel(needs_pictures=True)
     own = gold_tags(rows, LABELS)
-    found = picture_scores(predictor_of(LookupModel(needs_pictures=True)), rows, own, seed=1)
-    f1 = {mode: scores["overall"]["f1"] for mode, scores in found["scores"].items()}
-    assert f1 == {"true": 1.0, "shuffled": 1.0, "none": 0.0}
-    assert found["p_values"]["shuffled"] == 1.0 and found["p_values"].keys() == {"shuffled", "none"}
+    found = score_test_split(predictor_of(model), rows, own, seed=1)
+    f1s = {mode: scores["overall"]["f1"] for mode, scores in found["picture"].items()}
+    assert f1s == {"true": 1.0, "shuffled": 1.0, "none": 0.0}
+    assert found["p_values"]["picture"]["shuffled"] == 1.0
+    assert found["p_values"]["picture"].keys() == {"shuffled", "none"} and found["context"] == {}
+    assert found.items() >= evaluate_rows(own, rows, LABELS).items()
+    assert found["raw_text"] == raw_text_score(predictor_of(model), rows)
 
 
-def test_picture_scores_are_those_that_the_rows_allow(grey):
-    """If it failed, a corpus without pictures would be reported as if it had some; one picture cannot be
-    shuffled.
-    """
-    kinds = {}
-    for number in (0, 1, 2):
-        images = [grey(10 * index) if index < number else None for index in range(3)]
-        rows = rows_of([["a"]] * 3, images)
-        own = gold_tags(rows, LABELS)
-        kinds[number] = list(picture_scores(predictor_of(LookupModel()), rows, own, seed=1)["scores"])
-    assert kinds == {0: ["none"], 1: ["true", "none"], 2: ["true", "shuffled", "none"]}
-
-
-def test_picture_scores_of_a_model_of_text_alone_are_one(grey):
-    """If it failed, a model without pictures would be evaluated three times for the same figure."""
-    model, rows = LookupModel(), rows_of([["a"]] * 2, [grey(1), grey(2)])
-    model.vision_towers = []
-    own = gold_tags(rows, LABELS)
-    found = picture_scores(predictor_of(model), rows, own, seed=1)
-    assert found == {"scores": {"none": evaluate_rows(own, rows, LABELS)}, "p_values": {}}
-    assert model.lengths == []
+@pytest.mark.parametrize(
+    ("pictures", "has_tower", "modes"),
+    [
+        (0, True, ["none"]),
+        (1, True, ["true", "none"]),
+        (2, True, ["true", "shuffled", "none"]),
+        (2, False, ["none"]),
+    ],
+)
+def test_picture_scores_are_those_that_rows_and_model_allow(grey, pictures, has_tower, modes):
+    """If it failed, a corpus or a model without pictures would be reported as if it had some."""
+    rows = rows_of([["a"]] * 3, [grey(10 * index) if index < pictures else None for index in range(3)])
+    model = LookupModel()
+    model.vision_towers = [None] * has_tower
+    found = score_test_split(predictor_of(model), rows, gold_tags(rows, LABELS), seed=1)
+    assert list(found["picture"]) == modes
+    assert list(found["p_values"]["picture"]) == modes[1:] and found["p_values"]["context"] == {}
+    assert len(model.lengths) == 3 * len(modes)  # raw text, and what is not the posts' own
 
 
 # Raw text
 
 
 def test_raw_text_that_splits_into_the_gold_words_scores_the_same():
-    """If it failed, the raw-text figure would differ from the other without any word being split
-    otherwise.
-    """
+    """If it failed, the raw-text figure would differ though no word is split otherwise."""
     rows = rows_of(
         [["Jordan", "in", "Paris", "Texas", "!"], ["Paris"], ["a"]],
         tags=[["O", "O", "B-LOC", "I-LOC", "O"], ["B-PER"], ["O"]],
@@ -252,9 +245,7 @@ def test_raw_text_that_splits_into_the_gold_words_scores_the_same():
 
 
 def test_raw_text_counts_characters_not_words():
-    """If it failed, entities after a word that is split in two would all be wrong, or a part of a word be
-    right.
-    """
+    """If it failed, entities after a split word would all be wrong, or a part of a word be right."""
     posts = [["I'm", "in", "Paris", "Texas"], ["Paris-Texas", "Jordan"]]
     rows = rows_of(posts, tags=[["O", "O", "B-LOC", "I-LOC"], ["B-LOC", "B-PER"]])
     score = raw_text_score(predictor_of(LookupModel()), rows)

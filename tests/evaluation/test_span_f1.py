@@ -17,41 +17,25 @@ from hypothesis import strategies as st
 from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
 
-from modeling_mmner.evaluation.span_f1.confidence import calibration, paired_randomisation
+from modeling_mmner.evaluation.span_f1.confidence import paired_randomisation
 from modeling_mmner.evaluation.span_f1.span_f1 import SpanF1, count_score, evaluate_tags, tag_score
 from modeling_mmner.evaluation.span_f1.spans import read_spans, span_counts, surface_groups, training_surfaces
 from modeling_mmner.model.labels_mmner import bio_labels, tags_to_spans
 from tests.elsewhere import run_elsewhere
 from tests.shared_data import property_test
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning", "ignore::UserWarning"
-)  # seqeval's, where nothing is found
+# seqeval's, where nothing is found
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
+METRIC = SpanF1(keep_in_memory=True)  # on disk, an error leaves a lock for which others wait
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "modeling_mmner" / "evaluation" / "span_f1"
 LABELS = bio_labels(["PER", "LOC", "geo-org"])
 MODES = {"lenient": {}, "strict": {"mode": "strict", "scheme": IOB2}}
 # Types with a hyphen, with nothing but signs, like a prefix; and tags without a type.
-ODD = [
-    "O",
-    "B-a-b",
-    "I-a-b",
-    "B-a",
-    "I-a",
-    "B--a",
-    "I--a",
-    "B-.",
-    "I-.",
-    "B-O",
-    "I-O",
-    "B-I",
-    "I-I",
-    "B-x y",
-    "B",
-    "I",
-    "B-",
-    "I-",
-]
+TYPES = ["-a-b", "-a", "--a", "-.", "-O", "-I", "-x y", "", "-"]
+ODD = ["O", *(prefix + kind for prefix in "BI" for kind in TYPES)]
+GOLD = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "O"], ["B-LOC", "O"], ["B-PER"]]
+PREDICTED = [["B-PER", "I-PER", "O", "B-PER"], ["O", "B-LOC"], ["B-LOC", "O"], ["O"]]
 
 
 def random_posts(posts, seed):
@@ -81,23 +65,18 @@ def gold_and_predicted(draw):
 @property_test
 @given(st.lists(st.sampled_from(ODD), max_size=8))
 def test_entities_are_those_of_the_package(tags):
-    """If it failed, the metric would count other entities than the models find, where a type has an odd
-    name.
-    """
-    assert read_spans(tags) == tags_to_spans(tags)
-    assert read_spans(tuple(tags), strict=True) == [
-        span for span in tags_to_spans(tags) if tags[span.start].startswith("B-")
-    ]
+    """If it failed, the metric and the models would count other entities, where a type has an odd name."""
+    spans = tags_to_spans(tags)
+    assert read_spans(tags) == spans
+    assert read_spans(tags, strict=True) == [span for span in spans if tags[span.start].startswith("B-")]
 
 
-@pytest.mark.parametrize("tag", ["E-PER", "S-PER", "U-PER", "BPER", "PER", "other", "0", ""])
+@pytest.mark.parametrize("tag", ["E-PER", "S-PER", "BPER", "PER", "0", ""])
 def test_tags_of_another_scheme_are_refused(tag):
-    """If it failed, BIOES tags would be read one way by the metric and another way by the package, both
-    silently.
-    """
+    """If it failed, the metric would read BIOES tags one way and the package another way, both silently."""
     message = rf"tags: expected 'O', 'B-<type>' or 'I-<type>', found '{tag}'; convert the tags to BIO first"
     with pytest.raises(ValueError, match=message):
-        SpanF1(keep_in_memory=True).compute(predictions=[["O", tag]], references=[["O", "B-PER"]])
+        METRIC.compute(predictions=[["O", tag]], references=[["O", "B-PER"]])
 
 
 # Against seqeval
@@ -110,7 +89,7 @@ def test_micro_macro_and_types_are_seqevals(case):
     gold, predicted = case
     keys = ("precision", "recall", "f1")
     for mode, options in MODES.items():
-        found = SpanF1().compute(predictions=predicted, references=gold, mode=mode)
+        found = METRIC.compute(predictions=predicted, references=gold, mode=mode)
         report = classification_report(gold, predicted, output_dict=True, zero_division=0, **options)
         for prefix, average in (("", "micro avg"), ("macro_", "macro avg")):
             expected = [report[average][key] for key in ("precision", "recall", "f1-score")]
@@ -124,25 +103,50 @@ def test_micro_macro_and_types_are_seqevals(case):
             assert [score[key] for key in (*keys, "number")] == pytest.approx([*types[name].values()])
 
 
+def test_scores_of_a_case_counted_by_hand():
+    """If it failed, precision and recall would be exchanged, or entities be counted by words."""
+    overall = evaluate_tags(GOLD, PREDICTED[:3] + [["I-PER"]])["overall"]
+    assert (overall["precision"], overall["recall"], overall["number"]) == pytest.approx((3 / 5, 3 / 4, 4))
+    strict = evaluate_tags([["B-PER", "I-PER"]], [["I-PER", "I-PER"]])
+    assert (strict["overall"]["f1"], strict["strict"]["f1"], strict["strict"]["recall"]) == (1.0, 0.0, 0.0)
+
+
 def test_module_and_functions_agree():
-    """If it failed, the module and the report of a training run would score the same tags differently."""
+    """If it failed, a model would be selected, or the module score it, by another figure than is reported."""
     _, gold, (predicted, _) = random_posts(40, 0)
     groups = {"languages": ["en", "de"] * 20, "sources": ["a"] * 10 + ["b"] * 30}
     report = evaluate_tags(gold, predicted, **groups)
     for mode, key in (("lenient", "overall"), ("strict", "strict")):
-        found = SpanF1().compute(predictions=predicted, references=gold, mode=mode, intervals=True, **groups)
+        found = METRIC.compute(predictions=predicted, references=gold, mode=mode, intervals=True, **groups)
         assert {name: found[name] for name in report[key]} == report[key]
         score = tag_score(gold, predicted, strict=mode == "strict")
         assert {name: found[name] for name in score} == score
-    found = SpanF1().compute(predictions=predicted, references=gold, intervals=True, **groups)
-    same = ("by_type", "by_language", "by_source", "by_language_and_source", "language_macro_f1")
-    assert {name: found[name] for name in same} == {name: report[name] for name in same}
+        if mode == "lenient":
+            same = ("by_type", "by_language", "by_source", "by_language_and_source", "language_macro_f1")
+            assert {name: found[name] for name in same} == {name: report[name] for name in same}
+
+
+def test_groups_are_scored_as_if_alone():
+    """If it failed, a language's score would depend on the others' posts, or unasked groups be shown."""
+    assert set(evaluate_tags(GOLD, PREDICTED)) == {"overall", "strict", "by_type"}
+    assert "by_language_and_source" not in evaluate_tags(GOLD, PREDICTED, languages=["en"] * 4)
+    languages, sources = ["en", "fr", "en", "fr"], ["plain", "plain", "ambiguous", "plain"]
+    scores = evaluate_tags(GOLD, PREDICTED, languages=languages, sources=sources)
+    parts = {
+        "by_language": {"en": [0, 2], "fr": [1, 3]},
+        "by_source": {"ambiguous": [2], "plain": [0, 1, 3]},
+        "by_language_and_source": {"en/ambiguous": [2], "en/plain": [0], "fr/plain": [1, 3]},
+    }
+    for kind, groups in parts.items():
+        assert scores[kind] == {
+            name: evaluate_tags([GOLD[row] for row in rows], [PREDICTED[row] for row in rows])["overall"]
+            for name, rows in groups.items()
+        }
 
 
 def test_only_what_is_asked_for_is_there():
     """If it failed, each epoch's validation would draw thousands of resamples that nobody reads."""
-    _, gold, (predicted, _) = random_posts(10, 1)
-    plain = SpanF1().compute(predictions=predicted, references=gold)
+    plain = METRIC.compute(predictions=PREDICTED, references=GOLD)
     micro = {"precision", "recall", "f1", "number"}
     assert set(plain) == micro | {"macro_precision", "macro_recall", "macro_f1", "by_type"}
     assert all(set(score) == micro for score in plain["by_type"].values())
@@ -150,22 +154,13 @@ def test_only_what_is_asked_for_is_there():
 
 def test_splits_without_entities_or_posts_score_nothing():
     """If it failed, a split without entities would end the run with a division by zero."""
-    options = {
-        "tokens": [["a"]],
-        "train_surfaces": ["a"],
-        "other_predictions": [["O"]],
-        "scores": [[]],
-        "intervals": True,
-    }
+    asked = {"tokens": [["a"]], "train_surfaces": ["a"], "other_predictions": [["O"]], "scores": [[]]}
+    nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "number": 0}
     for posts in (1, 0):
-        asked = {name: value[:posts] if name != "intervals" else value for name, value in options.items()}
-        found = SpanF1().compute(predictions=[["O"]][:posts], references=[["O"]][:posts], **asked)
-        assert (found["f1"], found["macro_f1"], found["by_type"], found["by_seen"]["unseen"]["number"]) == (
-            0.0,
-            0.0,
-            {},
-            0,
-        )
+        tags, options = [["O"]][:posts], {name: value[:posts] for name, value in asked.items()}
+        found = METRIC.compute(predictions=tags, references=tags, intervals=True, **options)
+        assert {name: found[name] for name in nothing} == nothing == tag_score(tags, tags)
+        assert (found["macro_f1"], found["by_type"], found["by_seen"]["unseen"]["number"]) == (0.0, {}, 0)
         assert found["confidence_interval"] == found["macro_confidence_interval"] == [0.0, 0.0]
         assert found["paired"] == {"other_f1": 0.0, "difference": 0.0, "p_value": 1.0}
         assert found["calibration"]["expected_calibration_error"] == found["calibration"]["number"] == 0
@@ -181,48 +176,44 @@ def test_groups_by_surface_are_those_of_loops(mode, seed):
     words, gold, (predicted, _) = random_posts(200, seed)
     train_words, train_tags, _ = random_posts(6, 100 + seed)
     training = [
-        (train_words[post][span.start : span.end], span.type)
-        for post in range(6)
-        for span in tags_to_spans(train_tags[post])
+        (words[span.start : span.end], span.type)
+        for words, tags in zip(train_words, train_tags, strict=True)
+        for span in tags_to_spans(tags)
     ]
 
     def group(post, span):
         types = {kind for surface, kind in training if surface == words[post][span.start : span.end]}
         return "ambiguous" if len(types) > 1 else "unambiguous" if types else "unseen"
 
-    read = [
-        [
-            {span for span in tags_to_spans(tags) if mode == "lenient" or tags[span.start].startswith("B-")}
-            for tags in side
-        ]
-        for side in (gold, predicted)
-    ]
     expected = {}
     for name in ("ambiguous", "unambiguous", "unseen"):
         chosen = [
-            [{span for span in post if group(row, span) == name} for row, post in enumerate(side)]
-            for side in read
+            [
+                {
+                    span
+                    for span in tags_to_spans(tags)
+                    if group(post, span) == name and (mode == "lenient" or tags[span.start][0] == "B")
+                }
+                for post, tags in enumerate(side)
+            ]
+            for side in (gold, predicted)
         ]
         expected[name] = count_score(span_counts(*chosen))
     given = {"predictions": predicted, "references": gold, "mode": mode, "intervals": True, "tokens": words}
-    found = SpanF1().compute(**given, train_tokens=train_words, train_tags=train_tags)
+    found = METRIC.compute(**given, train_tokens=train_words, train_tags=train_tags)
     assert found["by_ambiguity"] == expected
     assert all(score["number"] for score in expected.values())
     assert found["by_seen"]["unseen"] == expected["unseen"]
-    assert (
-        found["by_seen"]["seen"]["number"]
-        == expected["ambiguous"]["number"] + expected["unambiguous"]["number"]
-    )
-    listed = SpanF1().compute(**given, train_surfaces=[" ".join(surface) for surface, _ in training])
+    seen = [expected[name]["number"] for name in ("ambiguous", "unambiguous")]
+    assert found["by_seen"]["seen"]["number"] == sum(seen)
+    listed = METRIC.compute(**given, train_surfaces=[" ".join(surface) for surface, _ in training])
     assert listed["by_seen"] == found["by_seen"] and "by_ambiguity" not in listed
-    mapped = SpanF1().compute(**given, train_surfaces=training_surfaces(train_words, train_tags))
+    mapped = METRIC.compute(**given, train_surfaces=training_surfaces(train_words, train_tags))
     assert mapped == found
 
 
 def test_surfaces_of_a_case_counted_by_hand():
-    """If it failed, case or length of a name would not matter, or the type that was predicted would decide on
-    the group.
-    """
+    """If it failed, a name's case or length would not matter, or the predicted type decide on its group."""
     surfaces = training_surfaces(
         [["New", "York", "Jordan"], ["Jordan", "new"]], [["B-LOC", "I-LOC", "B-PER"], ["B-LOC", "O"]]
     )
@@ -230,87 +221,48 @@ def test_surfaces_of_a_case_counted_by_hand():
     gold, predicted = [[("LOC", 0, 2), ("PER", 2, 3)]], [[("PER", 0, 2), ("LOC", 3, 4), ("LOC", 4, 5)]]
     tokens = [["New", "York", "Jordan", "York", "jordan"]]
     found = surface_groups(gold, predicted, tokens=tokens, surfaces=surfaces)
-    assert {name: counts.tolist() for name, counts in found.items()} == {
-        "seen": [[0, 1, 2]],
-        "unseen": [[0, 2, 0]],
-        "ambiguous": [[0, 0, 1]],
-        "unambiguous": [[0, 1, 1]],
-    }
-    assert list(surface_groups(gold, predicted, tokens=tokens, surfaces={"New York", "Jordan"})) == [
-        "seen",
-        "unseen",
-    ]
+    counts = {kind: {name: one.tolist() for name, one in found[kind].items()} for kind in found}
+    unseen = {"unseen": [[0, 2, 0]]}
+    assert counts["by_seen"] == {"seen": [[0, 1, 2]]} | unseen
+    assert counts["by_ambiguity"] == {"ambiguous": [[0, 0, 1]], "unambiguous": [[0, 1, 1]]} | unseen
 
 
 # Errors
 
 
 TAGS = {"predictions": [["B-PER", "O"]], "references": [["B-PER", "O"]]}
+WRONG_INPUTS = [
+    ({"mode": "Strict"}, "mode: expected 'lenient' or 'strict', found 'Strict'"),
+    ({"predictions": [["O"]]}, "predictions, post 0: expected 2, one a word, found 1; split all as the gold"),
+    (
+        {"languages": ["en", "de"]},
+        "languages: expected 1, one for each post, found 2; give those of the same",
+    ),
+    ({"sources": []}, "sources: expected 1, one for each post, found 0"),
+    ({"tokens": [["a", "b"]]}, "scores by surface: expected tokens with either .* found tokens; give"),
+    ({"tokens": [["a", "b"]], "train_tags": [["O"]]}, "scores by surface: .* found tokens, train_tags; give"),
+    ({"train_surfaces": ["a"]}, "scores by surface: .* found train_surfaces; give the missing ones, or none"),
+    ({"tokens": [["a"]], "train_surfaces": ["a"]}, "tokens, post 0: expected 2, one a word, found 1"),
+    (
+        {"tokens": [["a", "b"]], "train_tokens": [["a"]], "train_tags": [["O", "O"]]},
+        "training tokens, post 0: expected 2, .* found 1",
+    ),
+    ({"other_predictions": []}, "other_predictions: expected 1, one for each post, found 0"),
+    ({"other_predictions": [["O"]]}, "other_predictions, post 0: expected 2, one a word, found 1"),
+    ({"scores": []}, "scores: expected 1, one for each post, found 0"),
+    ({"scores": [[0.5, 0.5]]}, "scores, post 0: expected 1, one for each predicted .* found 2; an orphan"),
+    ({"scores": [[2.5]]}, r"scores: expected probabilities in 0\.\.1, found 2\.5; give probabilities rather"),
+    ({"scores": [[float("nan")]]}, r"scores: expected probabilities in 0\.\.1, found nan"),
+    ({"intervals": True, "resamples": 0}, "resamples, swaps: expected 1 or more, found 0, 10000"),
+    ({"other_predictions": [["O", "O"]], "swaps": 0}, "resamples, swaps: expected 1 or more, found 1000, 0"),
+]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"mode": "Strict"}, "mode: expected 'lenient' or 'strict', found 'Strict'"),
-        (
-            {"predictions": [["O"]]},
-            "predictions, post 0: expected 2, one a word, found 1; split all as the gold tags",
-        ),
-        (
-            {"languages": ["en", "de"]},
-            (
-                "languages: expected 1, one for each post, found 2; give those of the same posts in the same"
-                " order"
-            ),
-        ),
-        ({"sources": []}, "sources: expected 1, one for each post, found 0"),
-        (
-            {"tokens": [["a", "b"]]},
-            (
-                "scores by surface: expected tokens with either train_tokens and train_tags .* found tokens;"
-                " give"
-            ),
-        ),
-        (
-            {"tokens": [["a", "b"]], "train_tags": [["O"]]},
-            "scores by surface: .* found tokens, train_tags; give the missing",
-        ),
-        (
-            {"train_surfaces": ["a"]},
-            "scores by surface: .* found train_surfaces; give the missing ones, or none",
-        ),
-        ({"tokens": [["a"]], "train_surfaces": ["a"]}, "tokens, post 0: expected 2, one a word, found 1"),
-        (
-            {"tokens": [["a", "b"]], "train_tokens": [["a"]], "train_tags": [["O", "O"]]},
-            "training tokens, post 0: expected 2, .* found 1",
-        ),
-        ({"other_predictions": []}, "other_predictions: expected 1, one for each post, found 0"),
-        ({"other_predictions": [["O"]]}, "other_predictions, post 0: expected 2, one a word, found 1"),
-        ({"scores": []}, "scores: expected 1, one for each post, found 0"),
-        (
-            {"scores": [[0.5, 0.5]]},
-            (
-                "scores, post 0: expected 1, one for each predicted entity by its start, found 2; an orphan"
-                " I- begins"
-            ),
-        ),
-        (
-            {"scores": [[2.5]]},
-            r"scores: expected probabilities in 0\.\.1, found 2\.5; give probabilities rather than logits",
-        ),
-        ({"scores": [[float("nan")]]}, r"scores: expected probabilities in 0\.\.1, found nan"),
-        ({"intervals": True, "resamples": 0}, "resamples: expected 1 or more, found 0"),
-        ({"other_predictions": [["O", "O"]], "swaps": 0}, "resamples: expected 1 or more, found 0"),
-    ],
-)
+@pytest.mark.parametrize(("options", "message"), WRONG_INPUTS)
 def test_wrong_inputs_are_named(options, message):
-    """If it failed, a figure would be made of inputs that do not belong together, or an error not say which
-    they are.
-    """
+    """If it failed, a figure would be made of inputs that do not belong together."""
     with pytest.raises(ValueError, match=message):
-        SpanF1(keep_in_memory=True).compute(
-            **TAGS | options
-        )  # on disk, an error leaves a lock for which others wait
+        METRIC.compute(**TAGS | options)
 
 
 @pytest.mark.parametrize(
@@ -319,37 +271,15 @@ def test_wrong_inputs_are_named(options, message):
         (lambda: evaluate_tags([["O"]], []), "predicted: expected 1, one for each post, found 0"),
         (lambda: evaluate_tags([["O"]], [["O", "O"]]), "predicted, post 0: expected 1, one a word, found 2"),
         (lambda: span_counts([set()], []), "predicted: expected 1, one for each post, found 0"),
-        (lambda: calibration([0.5], []), "scores: expected 0, one for each predicted entity, found 1"),
-        (lambda: calibration([], [], bins=0), "bins: expected 1 or more, found 0"),
-        (
-            lambda: surface_groups([[]], [[]], tokens=[], surfaces=[]),
-            "tokens: expected 1, one for each post, found 0",
-        ),
-        (
-            lambda: surface_groups([[("PER", 0, 2)]], [[]], tokens=[["a"]], surfaces=[]),
-            r"tokens: expected 2 words or more, to which the entity \('PER', 0, 2\) reaches, found \['a'\]",
-        ),
-        (
-            lambda: paired_randomisation(np.zeros((2, 3)), np.zeros((2, 2))),
-            r"counts_b: expected \(posts, 3\), the correct, predicted and gold entities, found \(2, 2\)",
-        ),
-        (
-            lambda: paired_randomisation(np.zeros((2, 3)), np.zeros((1, 3))),
-            "counts_b: expected 2, one for each post, found 1",
-        ),
+        (lambda: paired_randomisation(np.zeros((2, 3)), np.zeros((1, 3))), r"expected \(2, 3\) .* \(1, 3\)"),
         (
             lambda: paired_randomisation(np.array([[0.0, 0, 2]]), np.array([[0.0, 0, 1]])),
-            (
-                "counts_b, post 0: expected 2 gold entities as in counts_a, found 1; count both systems on"
-                " the same posts"
-            ),
+            "counts_b: expected .* the gold entities of counts_a, .* count both systems on the same posts",
         ),
     ],
 )
 def test_functions_name_what_is_wrong(call, message):
-    """If it failed, two systems would be compared on different posts, or entities be cut off without a
-    word.
-    """
+    """If it failed, two systems would be compared on different posts."""
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -360,80 +290,65 @@ LOADED = """
 import json, sys
 import evaluate
 metric = evaluate.load(sys.argv[1])
-assert metric.name == "span_f1" and type(metric).__module__.startswith("evaluate_modules."), type(metric).__module__
+assert metric.name == "span_f1" and type(metric).__module__.startswith("evaluate_modules.")
 found = [metric.compute(**inputs) for inputs in json.loads(open(sys.argv[2]).read())]
 assert not [name for name in sys.modules if name.partition(".")[0] in ("modeling_mmner", "dataset_scripts")]
 print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [FOLDER, FOLDER / "span_f1.py"], ids=["folder", "file"])
 def test_evaluate_loads_the_folder_without_the_package(place, tmp_path):
-    """If it failed, the metric could not be used, or published, without the package, or would say something
-    else there.
-    """
+    """If it failed, the metric could not be used without the package, or would say something else there."""
     words, gold, systems = random_posts(25, 8)
-    given = {
-        "predictions": systems[0],
-        "references": gold,
-        "tokens": words,
-        "other_predictions": systems[1],
-        "intervals": True,
-    }
-    given |= {
-        "train_tokens": words[:3],
-        "train_tags": gold[:3],
-        "languages": ["en"] * 25,
-        "sources": ["a"] * 25,
-        "swaps": 200,
-    }
+    given = {"predictions": systems[0], "references": gold, "other_predictions": systems[1]}
+    given |= {"tokens": words, "train_tokens": words[:3], "train_tags": gold[:3]}
+    given |= {"languages": ["en"] * 25, "sources": ["a"] * 25, "swaps": 200, "intervals": True}
     given["scores"] = [[0.7 for _ in tags_to_spans(tags)] for tags in systems[0]]
     inputs = [given | {"mode": mode} for mode in MODES]
     (tmp_path / "inputs.json").write_text(json.dumps(inputs), encoding="utf-8")
     done = run_elsewhere(LOADED, place, tmp_path / "inputs.json", folder=tmp_path)
-    assert json.loads(done.stdout.splitlines()[-1]) == [SpanF1().compute(**one) for one in inputs]
+    assert json.loads(done.stdout.splitlines()[-1]) == [METRIC.compute(**one) for one in inputs]
 
 
+@pytest.mark.slow
 def test_readme_runs_as_it_is_written(tmp_path):
     """If it failed, the README would show a call that fails, or a result that is not there."""
-    blocks = re.findall(
-        r"^```py\n(.*?)^```$", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
-    first, second = (
-        block.replace('"modeling_mmner/evaluation/span_f1"', repr(str(FOLDER))) for block in blocks
-    )
-    script = first.replace("metric.compute", "import json; found = metric.compute") + second.replace(
-        "metric.compute", "more = metric.compute"
-    )
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```py\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    first, second = (one.replace('"modeling_mmner/evaluation/span_f1"', repr(str(FOLDER))) for one in blocks)
+    script = first.replace("metric.compute", "import json; found = metric.compute")
+    script += second.replace("metric.compute", "more = metric.compute")
     done = run_elsewhere(script + "print(json.dumps([found, more]))", folder=tmp_path)
     found, more = json.loads(done.stdout.splitlines()[-1])
     shown = re.search(r"# \{(.*), \.\.\.", first).group(1)
     assert shown == ", ".join(f"{name!r}: {round(found[name], 3)}" for name in list(found)[:5])
-    tables = (FOLDER / "README.md").read_text(encoding="utf-8").partition("### Outputs")[2]
-    assert set(more) <= set(re.findall(r"`(\w+)`", tables))
+    assert set(more) <= set(re.findall(r"`(\w+)`", readme.partition("### Outputs")[2]))
 
 
 APP = """
 import json, runpy, sys
 import gradio
 page = runpy.run_path(sys.argv[1])
-try:
-    page["score"]("B-PER", "E-PER", "lenient")
-except gradio.Error as error:
-    print(error.message)
-print(json.dumps([page["score"]("I-PER O\\nB-LOC", "I-PER O\\nO", mode)["f1"] for mode in ("lenient", "strict")]))
+for predicted in ("E-PER", "O\\nO"):
+    try:
+        page["score"]("B-PER", predicted, "lenient")
+    except gradio.Error as error:
+        print(repr(error.message))
+tags = "I-PER O\\nB-LOC", "I-PER O\\nO"
+print(json.dumps([page["score"](*tags, mode)["f1"] for mode in ("lenient", "strict")]))
 print(page["build_page"]().article.strip().splitlines()[0])
 """
 
 
+@pytest.mark.slow
 def test_page_of_the_space_scores(tmp_path):
     """If it failed, the Space would not start, or show an error without its reason."""
     done = run_elsewhere(APP, FOLDER / "app.py", folder=tmp_path)
-    message, scores, article = done.stdout.splitlines()[-3:]
-    assert (
-        message
-        == "tags: expected 'O', 'B-<type>' or 'I-<type>', found 'E-PER'; convert the tags to BIO first"
-    )
+    tag, posts, scores, article = done.stdout.splitlines()[-4:]
+    assert "found 'E-PER'; convert the tags to BIO first" in tag
+    assert "Mismatch in the number of predictions (2) and references (1)" in posts
     assert json.loads(scores) == pytest.approx([2 / 3, 0])
     assert article == "# Span F1"
 
@@ -441,20 +356,15 @@ def test_page_of_the_space_scores(tmp_path):
 def test_space_says_what_it_needs():
     """If it failed, the Space would be built with another set-up than the metric was tested with."""
     card = SpaceCard.load(FOLDER / "README.md").data
-    assert (card.title, card.sdk, card.app_file, card.tags) == (
-        "Span F1",
-        "gradio",
-        "app.py",
-        ["evaluate", "metric"],
-    )
+    assert (card.title, card.sdk, card.app_file) == ("Span F1", "gradio", "app.py")
+    assert card.tags == ["evaluate", "metric"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = (FOLDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert set(needed) <= set(project["dependencies"])
-    allowed = {re.match(r"\w+", line).group() for line in needed} | set(sys.stdlib_module_names)
+    allowed = {re.match(r"\w+", line).group() for line in needed} | set(sys.stdlib_module_names) | {"gradio"}
     for path in FOLDER.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
-            assert {name.partition(".")[0] for name in names} <= allowed | (
-                {"gradio"} if path.name == "app.py" else set()
-            )
+            assert {name.partition(".")[0] for name in names} <= allowed
+            assert path.name == "app.py" or "gradio" not in names

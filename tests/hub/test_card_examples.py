@@ -1,10 +1,7 @@
-"""The Python examples of a model card, run as a user runs them: in another process, without the package, from
-the Hub's cache.
-"""
+"""The Python examples of a model card, run in another process from the Hub's cache, without the package."""
 
 import ast
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.elsewhere import run_elsewhere
+from tests.outlines import programs
 from tests.saved import save_small
 
 RUN = """
@@ -23,15 +21,11 @@ for example in json.loads(sys.argv[1]):
 
 @pytest.mark.slow
 def test_examples_of_the_cards_run_at_the_pinned_tag(tmp_path: Path) -> None:
-    """If it failed, what a user copies from a card would not run, or would load something that the tag does
-    not pin.
-    """
+    """If it failed, what a user copies from a card would not run, or load what the tag does not pin."""
     examples = []
     for recipe in ("quickstart", "bert-crf"):
         folder = save_small(tmp_path / recipe, recipe=recipe)
-        examples += re.findall(
-            r"```python\n(.*?)```", (folder / "README.md").read_text("utf-8"), flags=re.DOTALL
-        )
+        examples += programs((folder / "README.md").read_text("utf-8"))
         # Only the tag is in the cache and no branch main: what does not pin it finds nothing.
         repository = tmp_path / "cache" / f"models--org--{recipe}"
         shutil.copytree(folder, repository / "snapshots" / ("0" * 40))

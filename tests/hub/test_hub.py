@@ -1,6 +1,4 @@
-"""The saved folder as a user of the Hub meets it: another process, no package, a cache with the folder in
-it.
-"""
+"""The saved folder as a user of the Hub meets it: another process, no package, a cache that has it."""
 
 import json
 import shutil
@@ -47,13 +45,9 @@ def published(tmp_path_factory) -> Path:
 
 
 def test_loads_from_the_hub_without_the_package(published) -> None:
-    """If it failed, the Hub folder would lack code or settings, or the travelling code would compute
-    something else.
-    """
-    models, picture = (
-        {name: {"pretrained_model_name_or_path": f"org/{name}"} for name in SYSTEMS},
-        published / "picture.png",
-    )
+    """If it failed, the Hub folder would lack code, or the travelling code compute something else."""
+    models = {name: {"pretrained_model_name_or_path": f"org/{name}"} for name in SYSTEMS}
+    picture = published / "picture.png"
     environment = {"HF_HUB_CACHE": published / "cache", "HF_HUB_OFFLINE": 1}
     loaded = load_elsewhere(models, picture=picture, folder=published, **environment)
     for system in SYSTEMS:
@@ -62,17 +56,13 @@ def test_loads_from_the_hub_without_the_package(published) -> None:
 
 @pytest.mark.slow
 def test_pipelines_saved_here_and_elsewhere_are_whole(published) -> None:
-    """If it failed, a saved pipeline would lack its code, its processor or its task, or lose them when it is
-    saved again.
-    """
+    """If it failed, a saved pipeline would lack its code, its processor or its task."""
     posts = [{"text": TEXTS[0], "image": str(published / "picture.png")}, TEXTS[1]]
     expected = {}
     for name in SYSTEMS:
         folder = published / name
-        model, processor = (
-            MMNERForTokenClassification.from_pretrained(folder),
-            MMNERProcessor.from_pretrained(folder),
-        )
+        model = MMNERForTokenClassification.from_pretrained(folder)
+        processor = MMNERProcessor.from_pretrained(folder)
         pipe = MultimodalNERPipeline(model=model, processor=processor, batch_size=2)
         pipe.save_pretrained(published / "piped" / name)
         expected |= {f"org/{name}": [pipe(posts)] * 2, f"piped/{name}": [pipe(posts)] * 2}
@@ -90,14 +80,12 @@ def test_pipelines_saved_here_and_elsewhere_are_whole(published) -> None:
 def test_missing_crf_package_is_named_rightly(published) -> None:
     """If it failed, users without pytorch-crf would be sent to install another package."""
     script = (
-        'from transformers import AutoModel\nAutoModel.from_pretrained("org/mlmner", trust_remote_code=True)'
+        "from transformers import AutoModel as A; A.from_pretrained('org/mlmner', trust_remote_code=True)"
     )
-    blocked, cache = ("modeling_mmner", "torchcrf"), published / "cache"
-    done = run_elsewhere(
-        script, folder=published, blocked=blocked, check=False, HF_HUB_CACHE=cache, HF_HUB_OFFLINE=1
-    )
-    assert done.returncode != 0
-    assert "pip install pytorch-crf" in done.stderr
+    options = {"blocked": ("modeling_mmner", "torchcrf"), "check": False}
+    environment = {"HF_HUB_CACHE": published / "cache", "HF_HUB_OFFLINE": 1}
+    done = run_elsewhere(script, folder=published, **options, **environment)
+    assert done.returncode != 0 and "pip install pytorch-crf" in done.stderr
 
 
 def test_travelling_files_are_those_with_the_suffix(published) -> None:

@@ -1,6 +1,4 @@
-"""Tests of model folders and of pushing them: what is refused, what goes where, and what is asked of the Hub
-in which order.
-"""
+"""Tests of model folders and of pushing them: what is refused, what goes where, and in which order."""
 
 import json
 import shutil
@@ -68,9 +66,7 @@ def pushed(folder: Path, *options: str) -> int:
 
 
 def test_folder_holds_a_whole_model_and_its_own_card(saved):
-    """If it failed, a model could not be loaded from the Hub, or nobody could hold its card against the
-    metrics beside it.
-    """
+    """If it failed, a model could not be loaded, or its card not be held against the metrics."""
     names = {path.name for path in saved.iterdir()}
     assert names >= {path.name for path in PACKAGE.glob("*_mmner.py")}
     assert names >= {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
@@ -80,15 +76,11 @@ def test_folder_holds_a_whole_model_and_its_own_card(saved):
 
 
 def test_saving_again_replaces_the_model_and_takes_nothing_else_up(folder):
-    """If it failed, an older save's weights would be loaded, or notes that lay in the folder would be pushed
-    as the model's.
-    """
+    """If it failed, an older save's weights would be loaded, or notes in the folder be pushed."""
     (folder / "notes.txt").write_text("private")
     (folder / "model-00001-of-00002.safetensors").write_bytes(b"old")
-    model, processor = (
-        kind.from_pretrained(folder) for kind in (MMNERForTokenClassification, MMNERProcessor)
-    )
-    save_hub_folder(model, processor, folder=folder, metrics=run_metrics())
+    parts = [kind.from_pretrained(folder) for kind in (MMNERForTokenClassification, MMNERProcessor)]
+    save_hub_folder(*parts, folder=folder, metrics=run_metrics())
     assert (folder / "notes.txt").read_text() == "private"
     assert not (folder / "model-00001-of-00002.safetensors").exists()
     assert plan_upload(folder, repo_id="org/name").left_out == ["notes.txt"]
@@ -96,9 +88,7 @@ def test_saving_again_replaces_the_model_and_takes_nothing_else_up(folder):
 
 
 def test_save_that_is_cut_off_leaves_the_model_that_was_there(folder):
-    """Regression: a save that was killed between two files left the new weights beside the old tokenizer, and
-    both loaded.
-    """
+    """Regression: a killed save left the new weights beside the old tokenizer, and both loaded."""
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     class Killed(BaseException):
@@ -114,9 +104,7 @@ def test_save_that_is_cut_off_leaves_the_model_that_was_there(folder):
 
 
 def test_metrics_that_make_no_card_cost_no_weights(tmp_path):
-    """If it failed, a slip in a name would throw away a training of days; and a folder without its card might
-    be pushed.
-    """
+    """If it failed, a slip in a name would throw away a training, or be pushed without a card."""
     model, metrics = ready_model(), run_metrics()
     metrics.license = "mit"
     with pytest.raises(ValueError, match=r"expected the license 'apache-2\.0'"):
@@ -128,9 +116,7 @@ def test_metrics_that_make_no_card_cost_no_weights(tmp_path):
 
 
 def test_path_of_the_text_encoder_stays_private(tmp_path):
-    """If it failed, config.json on the Hub would have folder names of whoever trained the model, as
-    transformers writes them.
-    """
+    """If it failed, config.json on the Hub would have folder names of whoever trained the model."""
     encoder = AutoConfig.for_model(**TEXT)
     encoder._name_or_path = str(tmp_path / "somebody" / "encoder")
     model = MMNERForTokenClassification(MMNERConfig(text_config=encoder, vision_towers=[TOWER]))
@@ -144,9 +130,7 @@ def test_path_of_the_text_encoder_stays_private(tmp_path):
 
 
 def test_dry_run_prints_what_goes_where_and_asks_nothing(folder, online, capsys):
-    """If it failed, a user would not see before the push what is published, or the question would publish
-    something.
-    """
+    """If it failed, a user would not see what is published, or the question would publish it."""
     (folder / "notes.txt").write_text("private")
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / "checkpoint").mkdir()
@@ -165,21 +149,14 @@ def test_dry_run_prints_what_goes_where_and_asks_nothing(folder, online, capsys)
     plan = plan_upload(folder, repo_id="org/name", revision="v7")
     sizes = [len(part) if isinstance(part, bytes) else part.stat().st_size for part in plan.files.values()]
     assert f"  {len(sizes)} files, {sum(sizes):,} bytes" in lines
-    others = (
-        ".DS_Store",
-        "checkpoint/metrics.json",
-        "checkpoint/model.safetensors",
-        "checkpoint/optimizer.pt",
-    )
-    left_out = [f"left out: {name}" for name in (*others, "notes.txt")]
-    assert lines[-6:] == [*left_out, "dry run: nothing was sent"]
+    left_out = [".DS_Store", "checkpoint/metrics.json", "checkpoint/model.safetensors"]
+    left_out += ["checkpoint/optimizer.pt", "notes.txt"]
+    assert lines[-6:] == [*(f"left out: {name}" for name in left_out), "dry run: nothing was sent"]
     assert not asked(online)
 
 
 def test_terms_are_shown_before_a_push(tmp_path, online, capsys):
-    """If it failed, weights from posts without a licence would be published without its user having seen
-    that.
-    """
+    """If it failed, weights from posts without a licence would be published unseen."""
     assert pushed(save_small(tmp_path / "model", recipe="bert-crf"), "--public") == 0
     shown = capsys.readouterr().out
     assert "repository: org/name (public)\n" in shown
@@ -188,9 +165,7 @@ def test_terms_are_shown_before_a_push(tmp_path, online, capsys):
 
 
 def test_uploaded_card_is_made_for_its_place_from_the_metrics(folder):
-    """If it failed, the card on the Hub would name another model, or have a score that was typed into it and
-    never measured; or a later version of the package would tag a model as its own.
-    """
+    """If it failed, the card on the Hub would name another model, or have a typed-in score."""
     typed = (folder / "README.md").read_text("utf-8").replace("| overall |", "| overall | 99.9 |")
     (folder / "README.md").write_text(typed, encoding="utf-8")
     upload = plan_upload(folder, repo_id="org/name")
@@ -214,9 +189,7 @@ def test_uploaded_card_is_made_for_its_place_from_the_metrics(folder):
     ],
 )
 def test_missing_files_are_refused_and_all_named(folder, online, capsys, names, whole):
-    """If it failed, a model would be pushed that cannot be loaded, or without the metrics that its card is
-    made from, or its user would find the gaps one by one.
-    """
+    """If it failed, a model would be pushed that cannot be loaded, or its gaps be told one by one."""
     for name in names:
         (folder / name).unlink(missing_ok=True)
     if whole:
@@ -249,13 +222,6 @@ def test_files_that_cannot_be_read_are_refused(folder, online, capsys, name, con
     assert not asked(online)
 
 
-def test_something_else_than_a_folder_is_refused(tmp_path, online, capsys):
-    """If it failed, a slip in the path, or a model's id, would end in a trace."""
-    assert pushed(tmp_path / "none") == 2
-    message = f"push: {tmp_path / 'none'}: expected the folder of a trained model, found none\n"
-    assert capsys.readouterr().err == message
-
-
 @pytest.mark.parametrize(
     ("option", "names", "message"),
     [
@@ -263,15 +229,17 @@ def test_something_else_than_a_folder_is_refused(tmp_path, online, capsys):
         (
             "--revision",
             ["a b", "-v1", "v1..2", "v1.lock", "v1.", "refs/tags/v1", "v1~"],
-            "--revision: expected the name of a tag, as v0.1.0, found ",
+            "expected the name of",
         ),
+        ("--model", ["nowhere"], "nowhere: expected the folder of a trained model, found none"),
     ],
 )
 def test_impossible_names_are_refused(saved, online, capsys, option, names, message):
     """If it failed, the Hub would refuse a name half-way, and the card's examples would load nothing."""
     for name in names:
         assert pushed(saved, f"{option}={name}") == 2
-        assert f"{message}'{name}'" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert message in error and name in error and error.count("\n") == 1
     assert not asked(online)
 
 
@@ -280,9 +248,7 @@ def test_impossible_names_are_refused(saved, online, capsys, option, names, mess
 
 @pytest.mark.parametrize("public", [False, True])
 def test_new_repository_gets_one_commit_and_then_its_tag(folder, online, capsys, public):
-    """If it failed, a model would be public unasked, there by halves, or without the tag that its card
-    pins.
-    """
+    """If it failed, a model would be public unasked, there by halves, or without its card's tag."""
     (folder / "notes.txt").write_text("private")
     assert pushed(folder, *["--public"] * public) == 0
     assert capsys.readouterr().out.endswith("pushed to https://hub/commit\n")
@@ -318,9 +284,7 @@ def test_existing_repository_is_looked_at_first(saved, online):
 def test_repository_with_another_visibility_or_such_a_tag_is_refused(
     saved, online, capsys, private, options, message
 ):
-    """If it failed, weights meant to be private would be seen by everybody, or a user be told that all can
-    see them; or a tag that others have pinned would stand for another model.
-    """
+    """If it failed, private weights would be seen by all, or a pinned tag be another model's."""
     has_repository(online, private=private, tags=("v0.1.0",))
     assert pushed(saved, *options) == 2
     assert f"push: org/name: {message}" in capsys.readouterr().err

@@ -1,3 +1,1 @@
-"""The metric as a module of `evaluate`: a folder that is also a Space of the Hub, and needs nothing of the
-package.
-"""
+"""The metric as a module of `evaluate`, also a Space of the Hub, which needs nothing of the package."""

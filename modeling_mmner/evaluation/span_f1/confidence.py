@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from .spans import check_number, ratios
+from .spans import ratios
 
+_BINS = 10
 _RESAMPLES_AT_ONCE = 10
 _SWAPS_AT_ONCE = 1_000_000
 _ROUNDING = 1e-12  # two ways to the same difference of F1 may differ by that
@@ -22,22 +23,16 @@ def bootstrap_interval(
     Args:
         values: (posts, V) what each post adds.
         statistic: of the sums (n, V) of n resamples, (n,).
-        resamples: how many are drawn, some at a time: a row of each post's draws for all of them would not
-            fit into memory.
+        resamples: how many are drawn, 1 or more; ten at a time, since the draws of all of them would not fit
+            into memory.
         seed: random seed of the draws.
-
-    Raises:
-        ValueError: there are no resamples.
     """
-    _check_resamples(resamples)
-    random, posts = np.random.default_rng(seed), len(values)
+    random, posts, found = np.random.default_rng(seed), len(values), []
     if not posts:
         return [0.0, 0.0]
-    found = []
     for first in range(0, resamples, _RESAMPLES_AT_ONCE):
-        draws = random.multinomial(
-            posts, np.full(posts, 1 / posts), size=min(_RESAMPLES_AT_ONCE, resamples - first)
-        )
+        size = min(_RESAMPLES_AT_ONCE, resamples - first)
+        draws = random.multinomial(posts, np.full(posts, 1 / posts), size=size)
         found.append(statistic(draws @ values))
     return np.quantile(np.concatenate(found), (0.025, 0.975)).tolist()
 
@@ -53,14 +48,17 @@ def paired_randomisation(
 
     Args:
         counts_a, counts_b: (posts, 3) the `span_counts` of each system.
-        resamples: how many times all posts are swapped at random.
+        resamples: how many times all posts are swapped at random, 1 or more.
         seed: random seed of the swaps.
 
     Raises:
-        ValueError: the counts are not of the same posts, or there are no resamples.
+        ValueError: the counts are not of the same posts.
     """
-    _check_pair(counts_a, counts_b)
-    _check_resamples(resamples)
+    if counts_a.shape != counts_b.shape or (counts_a[:, 2] != counts_b[:, 2]).any():
+        raise ValueError(
+            f"counts_b: expected {counts_a.shape} with the gold entities of counts_a, found {counts_b.shape}"
+            " or other gold entities; count both systems on the same posts in the same order"
+        )
     more = (counts_b - counts_a)[:, :2]
     more = more[more.any(axis=1)]  # a swap of equal counts changes nothing
     correct_a, predicted_a, gold = counts_a.sum(0)
@@ -81,14 +79,14 @@ def paired_randomisation(
     return (1 + reached) / (1 + resamples)
 
 
-def calibration(scores: Sequence[float], right: Sequence[bool], *, bins: int = 10) -> dict[str, Any]:
+def calibration(scores: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:
     """Whether of entities with a score of 0.8 eight in ten are right (Guo et al. 2017, eq. 3).
+
+    0..1 is cut into ten bins of equal width. A score on an edge is in the higher one, 1 in the highest.
 
     Args:
         scores: in 0..1, of N predicted entities.
         right: of each, whether it is a gold entity.
-        bins: how many bins of equal width 0..1 is cut into. A score on an edge is in the higher one, 1 in the
-            highest.
 
     Returns:
         expected_calibration_error in 0..1: the mean over the bins, weighted by their count, of the distance
@@ -96,49 +94,22 @@ def calibration(scores: Sequence[float], right: Sequence[bool], *, bins: int = 1
         ``high``, ``count``, ``mean_score`` and ``share_right``, the last two None where it is empty.
 
     Raises:
-        ValueError: there are not as many scores as entities, a score is not in 0..1, or there is no bin.
+        ValueError: a score is not in 0..1.
     """
-    if bins < 1:
-        raise ValueError(f"bins: expected 1 or more, found {bins}")
-    if len(scores) != len(right):
-        raise ValueError(f"scores: expected {len(right)}, one for each predicted entity, found {len(scores)}")
     values, hits = np.asarray(scores, dtype=float), np.asarray(right, dtype=float)
-    if wrong := [score for score, value in zip(scores, values, strict=True) if not 0 <= value <= 1]:
-        raise ValueError(
-            f"scores: expected probabilities in 0..1, found {wrong[0]}; give probabilities rather than logits"
-        )
-    edges = np.arange(bins + 1) / bins
+    if wrong := values[~((values >= 0) & (values <= 1))].tolist():
+        advice = "give probabilities rather than logits"
+        raise ValueError(f"scores: expected probabilities in 0..1, found {wrong[0]}; {advice}")
+    edges = (np.arange(_BINS + 1) / _BINS).tolist()
     place = np.digitize(values, edges[1:-1])
     rows: list[dict[str, Any]] = []
     error = 0.0
-    for number in range(bins):
+    for number in range(_BINS):
         chosen = place == number
-        row = {"low": float(edges[number]), "high": float(edges[number + 1]), "count": int(chosen.sum())}
-        mean = share = None
-        if chosen.any():
+        count, mean, share = int(chosen.sum()), None, None
+        if count:
             mean, share = float(values[chosen].mean()), float(hits[chosen].mean())
-            error += row["count"] / len(values) * abs(mean - share)
-        rows.append(row | {"mean_score": mean, "share_right": share})
+            error += count / len(values) * abs(mean - share)
+        bounds = {"low": edges[number], "high": edges[number + 1]}
+        rows.append(bounds | {"count": count, "mean_score": mean, "share_right": share})
     return {"expected_calibration_error": error, "number": len(values), "bins": rows}
-
-
-def _check_resamples(resamples: int) -> None:
-    if resamples < 1:
-        raise ValueError(f"resamples: expected 1 or more, found {resamples}")
-
-
-def _check_pair(counts_a: np.ndarray, counts_b: np.ndarray) -> None:
-    """Raises ValueError unless both are (posts, 3) with the same gold entities."""
-    for name, counts in {"counts_a": counts_a, "counts_b": counts_b}.items():
-        if counts.ndim != 2 or counts.shape[1] != 3:
-            raise ValueError(
-                f"{name}: expected (posts, 3), the correct, predicted and gold entities, found {counts.shape}"
-            )
-    gold_a, gold_b = counts_a[:, 2].tolist(), counts_b[:, 2].tolist()
-    check_number(gold_b, posts=len(gold_a), name="counts_b")
-    for post, (first, second) in enumerate(zip(gold_a, gold_b, strict=True)):
-        if first != second:
-            raise ValueError(
-                f"counts_b, post {post}: expected {first:g} gold entities as in counts_a, found {second:g};"
-                " count both systems on the same posts in the same order"
-            )

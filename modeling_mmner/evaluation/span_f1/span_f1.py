@@ -4,7 +4,8 @@
 it imports. So they import nothing else of the package.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,24 +15,21 @@ import numpy as np
 
 from .confidence import bootstrap_interval, calibration, paired_randomisation
 from .spans import (
+    Entities,
+    Posts,
+    Surfaces,
     check_number,
     check_posts,
+    grouped_counts,
     ratios,
     read_spans,
     span_counts,
     surface_groups,
     tag_counts,
     training_surfaces,
-    type_counts,
 )
 
 _RESAMPLES = 1000
-
-_DESCRIPTION = """\
-Precision, recall and F1 over the entities of BIO tags, as seqeval counts them: micro, macro and by type; and,
-where it is asked for, by surface, language and source, with bootstrap intervals, a paired test against another
-system, and calibration.
-"""
 _CITATION = """\
 @misc{seqeval,
   title = {{seqeval}: A Python framework for sequence labeling evaluation},
@@ -40,91 +38,93 @@ _CITATION = """\
   url = {https://github.com/chakki-works/seqeval}
 }
 """
-_INPUTS = """
-Args:
-    predictions, references: a list of BIO tags for each post, one a word.
-    mode: "lenient" (seqeval's default, an orphan I- begins an entity) or "strict" (only B- does, seqeval's
-        IOB2).
-    intervals: whether each score has a 95% bootstrap interval of F1 over posts.
-    languages, sources: of each post, for scores by either and by both.
-    tokens: the words of each post, for scores by surface; with train_tokens and train_tags, the words and tags
-        of each training post, or with train_surfaces: the types of each surface in training, or the surfaces
-        alone.
-    other_predictions: tags of another system for the same posts, for a paired approximate-randomisation test
-        of micro F1.
-    scores: for each post a list of scores in 0..1, one for each predicted entity, read leniently, in order of
-        their start.
-    resamples: of the bootstrap.
-    swaps: resamples of the paired test.
-    seed: of both.
-Returns:
-    precision, recall, f1 (micro), macro_precision, macro_recall, macro_f1 (over types), in 0..1; number (of
-    gold entities); by_type; and where asked for confidence_interval, macro_confidence_interval, by_seen,
-    by_ambiguity, by_language, by_source, by_language_and_source, language_macro_f1, paired, calibration.
-Example:
-    >>> metric = evaluate.load("modeling_mmner/evaluation/span_f1")
-    >>> metric.compute(predictions=[["B-PER", "O"]], references=[["B-PER", "O"]])["f1"]
-    1.0
-"""
 
 
 class SpanF1(evaluate.Metric):
-    """Entity-level precision, recall and F1 of tag sequences, in 0..1; `compute` gives more.
+    """Precision, recall and F1 over the entities of BIO tags, as seqeval counts them.
 
-    ``mode="lenient"`` is seqeval's default and what the field reports: an orphan I- begins an entity.
-    ``mode="strict"`` counts only entities that begin with B-, as seqeval's IOB2.
+    They are micro, macro and by type; and, where it is asked for, by surface, language and source, with
+    bootstrap intervals, a paired test against another system, and calibration.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         tags = datasets.Sequence(datasets.Value("string"))
         return evaluate.MetricInfo(
-            description=_DESCRIPTION,
+            description=inspect.getdoc(SpanF1) or "",
             citation=_CITATION,
-            inputs_description=_INPUTS,
+            inputs_description=inspect.getdoc(SpanF1._compute) or "",
             features=datasets.Features({"predictions": tags, "references": tags}),
         )
 
     def _compute(
         self,
-        predictions: Sequence[Sequence[str]],
-        references: Sequence[Sequence[str]],
+        predictions: Posts,
+        references: Posts,
         *,
         mode: str = "lenient",
         intervals: bool = False,
         languages: Sequence[str] | None = None,
         sources: Sequence[str] | None = None,
-        tokens: Sequence[Sequence[str]] | None = None,
-        train_tokens: Sequence[Sequence[str]] | None = None,
-        train_tags: Sequence[Sequence[str]] | None = None,
-        train_surfaces: Mapping[str, Collection[str]] | Collection[str] | None = None,
-        other_predictions: Sequence[Sequence[str]] | None = None,
+        tokens: Posts | None = None,
+        train_tokens: Posts | None = None,
+        train_tags: Posts | None = None,
+        train_surfaces: Surfaces | None = None,
+        other_predictions: Posts | None = None,
         scores: Sequence[Sequence[float]] | None = None,
         resamples: int = _RESAMPLES,
         swaps: int = 10_000,
         seed: int = 0,
     ) -> dict[str, Any]:
+        """Score predicted tags.
+
+        Args:
+            predictions, references: a list of BIO tags for each post, one a word.
+            mode: "lenient" (seqeval's default, an orphan I- begins an entity) or "strict" (only B- does,
+                seqeval's IOB2).
+            intervals: whether each score has a 95% bootstrap interval of F1 over posts.
+            languages, sources: of each post, for scores by either and by both.
+            tokens: the words of each post, for scores by surface; with train_tokens and train_tags, the words
+                and tags of each training post, or with train_surfaces: the types of each surface in training,
+                or the surfaces alone.
+            other_predictions: tags of another system for the same posts, for a paired
+                approximate-randomisation test of micro F1.
+            scores: for each post a list of scores in 0..1, one for each predicted entity, read leniently, in
+                order of their start.
+            resamples: of the bootstrap.
+            swaps: resamples of the paired test.
+            seed: of both.
+
+        Returns:
+            precision, recall, f1 (micro), macro_precision, macro_recall, macro_f1 (over types), in 0..1;
+            number (of gold entities); by_type; and where asked for confidence_interval,
+            macro_confidence_interval, by_seen, by_ambiguity, by_language, by_source, by_language_and_source,
+            language_macro_f1, paired, calibration.
+
+        Example:
+            >>> metric = evaluate.load("modeling_mmner/evaluation/span_f1")
+            >>> metric.compute(predictions=[["B-PER", "O"]], references=[["B-PER", "O"]])["f1"]
+            1.0
+        """
         if mode not in ("lenient", "strict"):
             raise ValueError(f"mode: expected 'lenient' or 'strict', found {mode!r}")
+        if min(resamples, swaps) < 1:
+            raise ValueError(f"resamples, swaps: expected 1 or more, found {resamples}, {swaps}")
         strict = mode == "strict"
         surfaces = _known_surfaces(tokens, train_tokens, train_tags, train_surfaces)
         check_posts(references, predictions, name="predictions")
         gold, found = (
             [read_spans(tags, strict=strict) for tags in side] for side in (references, predictions)
         )
-        counts, by_type = span_counts(gold, found), type_counts(gold, found)
-        groups = {"by_type": by_type} | _post_groups(counts, languages, sources)
+        counts, groups = span_counts(gold, found), {"by_type": _type_counts(gold, found)}
         if tokens is not None and surfaces is not None:
             check_posts(references, tokens, name="tokens")
-            groups |= _by_surface(surface_groups(gold, found, tokens=tokens, surfaces=surfaces))
+            groups |= surface_groups(gold, found, tokens=tokens, surfaces=surfaces)
         score = partial(count_score, resamples=resamples, seed=seed) if intervals else _score
-        result: dict[str, Any] = score(counts) | _macro_score(by_type)
+        result: dict[str, Any] = score(counts) | _macro_score(groups["by_type"])
         if intervals:
-            result["macro_confidence_interval"] = _macro_interval(by_type, resamples=resamples, seed=seed)
-        result |= {
-            kind: {name: score(part) for name, part in parts.items()} for kind, parts in groups.items()
-        }
-        if languages is not None:
-            result["language_macro_f1"] = _mean_f1(result["by_language"])
+            interval = _macro_interval(groups["by_type"], resamples=resamples, seed=seed)
+            result["macro_confidence_interval"] = interval
+        result |= _group_scores(groups, counts, languages, sources, score=score)
         if other_predictions is not None:
             check_posts(references, other_predictions, name="other_predictions")
             other = tag_counts(references, other_predictions, strict=strict)
@@ -137,26 +137,20 @@ class SpanF1(evaluate.Metric):
         return result
 
 
-def tag_score(
-    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], *, strict: bool = False
-) -> dict[str, float]:
+def tag_score(gold: Posts, predicted: Posts, *, strict: bool = False) -> dict[str, float]:
     """Micro precision, recall and F1 in 0..1 of tag sequences, and the number of gold entities."""
     return _score(tag_counts(gold, predicted, strict=strict))
 
 
 def count_score(counts: np.ndarray, *, resamples: int = _RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """Micro precision, recall, F1 in 0..1 from `span_counts`, with a 95% bootstrap interval of F1 over posts.
-
-    Raises:
-        ValueError: there are no resamples.
-    """
+    """Micro precision, recall, F1 in 0..1 from `span_counts`, with a 95% bootstrap interval of F1."""
     interval = bootstrap_interval(counts, lambda sums: ratios(sums.T)[2], resamples=resamples, seed=seed)
     return _score(counts) | {"confidence_interval": interval}
 
 
 def evaluate_tags(
-    gold: Sequence[Sequence[str]],
-    predicted: Sequence[Sequence[str]],
+    gold: Posts,
+    predicted: Posts,
     *,
     languages: Sequence[str] | None = None,
     sources: Sequence[str] | None = None,
@@ -177,24 +171,20 @@ def evaluate_tags(
     """
     check_posts(gold, predicted, name="predicted")
     spans = [[read_spans(tags) for tags in side] for side in (gold, predicted)]
-    counts = span_counts(*spans)
-    result: dict[str, Any] = {
-        "overall": count_score(counts),
-        "strict": count_score(tag_counts(gold, predicted, strict=True)),
-    }
-    groups = {"by_type": type_counts(*spans)} | _post_groups(counts, languages, sources)
-    result |= {
-        kind: {name: count_score(part) for name, part in parts.items()} for kind, parts in groups.items()
-    }
-    if languages is not None:
-        result["language_macro_f1"] = _mean_f1(result["by_language"])
-    return result
+    counts, by_type = span_counts(*spans), _type_counts(*spans)
+    scores = {"overall": count_score(counts), "strict": count_score(tag_counts(gold, predicted, strict=True))}
+    return scores | _group_scores({"by_type": by_type}, counts, languages, sources, score=count_score)
 
 
 def _score(counts: np.ndarray) -> dict[str, Any]:
     """`count_score` without the interval."""
     precision, recall, f1 = (float(ratio) for ratio in ratios(counts.sum(0)))
     return {"precision": precision, "recall": recall, "f1": f1, "number": int(counts[:, 2].sum())}
+
+
+def _type_counts(gold: Entities, predicted: Entities) -> dict[str, np.ndarray]:
+    """`span_counts` of the entities of each type that is gold or predicted anywhere."""
+    return grouped_counts(gold, predicted, group=lambda post, span: span[0])
 
 
 def _macro_score(by_type: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -214,67 +204,52 @@ def _macro_interval(by_type: Mapping[str, np.ndarray], *, resamples: int, seed: 
     return bootstrap_interval(counts, mean_f1, resamples=resamples, seed=seed)
 
 
-def _mean_f1(scores: Mapping[str, Mapping[str, Any]]) -> float:
-    return float(np.mean([score["f1"] for score in scores.values()])) if scores else 0.0
-
-
-def _post_groups(
-    counts: np.ndarray, languages: Sequence[str] | None, sources: Sequence[str] | None
-) -> dict[str, dict[str, np.ndarray]]:
-    """The counts of the posts of each language, of each source and of each pair, where they are given."""
+def _group_scores(
+    groups: dict[str, dict[str, np.ndarray]],
+    counts: np.ndarray,
+    languages: Sequence[str] | None,
+    sources: Sequence[str] | None,
+    *,
+    score: Callable[[np.ndarray], dict[str, Any]],
+) -> dict[str, Any]:
+    """The score of each group, and of the posts of each language, source and pair, where they are given."""
     kinds = {"language": languages, "source": sources}
-    kinds = {kind: names for kind, names in kinds.items() if names is not None}
-    for kind, names in kinds.items():
+    given = {kind: names for kind, names in kinds.items() if names is not None}
+    for kind, names in given.items():
         check_number(names, posts=len(counts), name=f"{kind}s")
-    if len(kinds) == 2:
-        kinds["language_and_source"] = ["/".join(pair) for pair in zip(*kinds.values(), strict=True)]
-    return {
-        f"by_{kind}": {name: counts[np.array(names) == name] for name in sorted(set(names))}
-        for kind, names in kinds.items()
+    if len(given) == 2:
+        given["language_and_source"] = ["/".join(pair) for pair in zip(*given.values(), strict=True)]
+    for kind, names in given.items():
+        of_kind = {name: counts[np.array(names) == name] for name in sorted(set(names))}
+        groups = groups | {f"by_{kind}": of_kind}
+    scores: dict[str, Any] = {
+        kind: {name: score(part) for name, part in parts.items()} for kind, parts in groups.items()
     }
-
-
-def _by_surface(counts: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """What `surface_groups` gives, in the groups that make up the whole."""
-    kinds = {"by_seen": ("seen", "unseen"), "by_ambiguity": ("ambiguous", "unambiguous", "unseen")}
-    return {
-        kind: {name: counts[name] for name in names}
-        for kind, names in kinds.items()
-        if set(names) <= set(counts)
-    }
+    if languages is not None:
+        f1s = [one["f1"] for one in scores["by_language"].values()]
+        scores["language_macro_f1"] = float(np.mean(f1s)) if f1s else 0.0
+    return scores
 
 
 def _known_surfaces(
-    tokens: Sequence[Sequence[str]] | None,
-    train_tokens: Sequence[Sequence[str]] | None,
-    train_tags: Sequence[Sequence[str]] | None,
-    train_surfaces: Mapping[str, Collection[str]] | Collection[str] | None,
-) -> Mapping[str, Collection[str]] | Collection[str] | None:
+    tokens: Posts | None, train_tokens: Posts | None, train_tags: Posts | None, surfaces: Surfaces | None
+) -> Surfaces | None:
     """The surfaces of the training split, None where scores by surface are not asked for."""
-    given = zip(
-        ("tokens", "train_tokens", "train_tags", "train_surfaces"),
-        (tokens, train_tokens, train_tags, train_surfaces),
-        strict=True,
-    )
-    names = [name for name, value in given if value is not None]
-    if not names:
-        return None
-    if names == ["tokens", "train_tokens", "train_tags"]:
-        return training_surfaces(train_tokens, train_tags)  # type: ignore[arg-type]
-    if names != ["tokens", "train_surfaces"]:
+    options = (tokens, train_tokens, train_tags, surfaces)
+    names = ("tokens", "train_tokens", "train_tags", "train_surfaces")
+    given = [name for name, value in zip(names, options, strict=True) if value is not None]
+    if given not in ([], ["tokens", "train_tokens", "train_tags"], ["tokens", "train_surfaces"]):
         raise ValueError(
             "scores by surface: expected tokens with either train_tokens and train_tags or train_surfaces,"
-            f" found {', '.join(names)}; give the missing ones, or none"
+            f" found {', '.join(given)}; give the missing ones, or none"
         )
-    return train_surfaces
+    if train_tokens is not None and train_tags is not None:
+        return training_surfaces(train_tokens, train_tags)
+    return surfaces
 
 
 def _scored_spans(
-    gold: Sequence[Sequence[tuple[str, int, int]]],
-    predictions: Sequence[Sequence[str]],
-    scores: Sequence[Sequence[float]],
-    *,
-    strict: bool,
+    gold: Entities, predictions: Posts, scores: Sequence[Sequence[float]], *, strict: bool
 ) -> tuple[list[float], list[bool]]:
     """The score of each predicted entity that counts, and whether it is a gold one."""
     check_number(scores, posts=len(predictions), name="scores")
