@@ -34,6 +34,7 @@ _BOOKKEEPING = frozenset(
 )
 MOST_PIXELS_A_SIDE = 4096
 """Of the square that a model sees; a config of strangers could ask for more memory than there is."""
+PIXELS = Range(f"pixels > 0 and <= {MOST_PIXELS_A_SIDE}", lambda pixels: 0 < pixels <= MOST_PIXELS_A_SIDE)
 # What would make timm read weights or configs that a model's folder does not hold.
 _LOADING_ARGUMENTS = re.compile(r"checkpoint_path|pretrained\w*|cache_dir|features_only")
 _TOWER_RANGES = {
@@ -42,9 +43,7 @@ _TOWER_RANGES = {
         "none that makes timm read files",
         lambda given: not any(_LOADING_ARGUMENTS.fullmatch(str(name)) for name in given),
     ),
-    "image_size": Range(
-        f"pixels > 0 and <= {MOST_PIXELS_A_SIDE}", lambda pixels: 0 < pixels <= MOST_PIXELS_A_SIDE
-    ),
+    "image_size": PIXELS,
     "mean": Range(
         "3 values, one per RGB channel, all finite",
         lambda values: len(values) == 3 and all(abs(value) < 1e6 for value in values),
