@@ -25,15 +25,8 @@ from .text_mmner import TextTower
 from .vision_mmner import VisionTower
 
 _logger = logging.get_logger(__name__)
-_NO_LABELS = (
-    "forward: expected labels (B, W) in training, found none. With label_smoothing_factor or"
-    " compute_loss_func the Trainer keeps them back and would put another loss in the place of the CRF's:"
-    " leave these out. To predict, call model.eval() first, or torch.no_grad() to keep dropout"
-)
 _WHERE_TO_LOAD = frozenset(
-    """
-    cache_dir force_download local_files_only proxies revision subfolder token
-    """.split()  # noqa: SIM905
+    ["cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"]
 )
 
 
@@ -115,9 +108,7 @@ class MMNERPreTrainedModel(PreTrainedModel):
         return loaded
 
     def reset_label_layers(self) -> None:
-        """Make anew, at random, what depends on the labels: the classifiers, the CRFs and the entity
-        centres.
-        """
+        """Make anew, at random, what depends on the labels: classifiers, CRFs and entity centres."""
         parts: list[Head | Objective] = [*self.heads.values(), *self.objectives.values()]
         for module in [layer for part in parts for layer in part.label_layers()]:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
@@ -126,11 +117,10 @@ class MMNERPreTrainedModel(PreTrainedModel):
             self._init_weights(module)
 
     def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
-        """As transformers', which reaches the text encoder and the fusion, and beyond it the picture encoders
-        that are trained.
+        """As transformers', which reaches text encoder and fusion, and the picture encoders that are trained.
 
-        One with batch-norm goes on as it is: a second pass would enter each batch twice into its running
-        statistics.
+        A picture encoder with batch-norm goes on as it is: a second pass would enter each batch twice into
+        its running statistics.
         """
         super()._set_gradient_checkpointing(enable, *args, **kwargs)
         for backbone in [tower.backbone for tower in self.vision_towers if not tower.frozen]:
@@ -138,14 +128,10 @@ class MMNERPreTrainedModel(PreTrainedModel):
                 if backbone.supports_gradient_checkpointing:
                     backbone._set_gradient_checkpointing(enable)
             elif enable:
-                _logger.warning_once(
-                    "gradient checkpointing: left out of a picture encoder that has batch-norm"
-                )
+                _logger.warning_once("gradient checkpointing: left out of a picture encoder with batch-norm")
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As transformers', with an entry for AutoModel beside that of the class's own Auto class, and one
-        for the pipeline.
-        """
+        """As transformers', with entries for AutoModel and for the pipeline in the config."""
         # Transformers copies the files that this one imports, wherever in it: so the pipeline's travels, too.
         from .pipeline_mmner import MultimodalNERPipeline
 
@@ -237,17 +223,16 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 labels in training.
         """
         if labels is None and self.training and torch.is_grad_enabled():
-            raise ValueError(_NO_LABELS)
+            raise ValueError(
+                "forward: expected labels (B, W) in training, found none. The Trainer keeps them back with"
+                " label_smoothing_factor or compute_loss_func, which replace the CRF's loss: leave these out."
+                " To predict, call model.eval() first, or torch.no_grad() to keep dropout"
+            )
+        text = {"input_ids": input_ids, "attention_mask": attention_mask, "character_ids": character_ids}
         words = {"word_starts": word_starts, "word_mask": word_mask, "token_type_ids": token_type_ids}
         pictures = {"pixel_values": pixel_values, "image_mask": image_mask, "image_features": image_features}
-        context = self.encode(
-            input_ids,
-            attention_mask,
-            **cast(Any, words | pictures),
-            character_ids=character_ids,
-            labels=labels,
-            need_weights=self.config.output_attentions if output_attentions is None else output_attentions,
-        )
+        need_weights = self.config.output_attentions if output_attentions is None else output_attentions
+        context = self.encode(labels=labels, need_weights=need_weights, **text, **words, **pictures)
         weights = self.config.objectives
         for name in self.heads:
             if name == MAIN_HEAD or (labels is not None and weights[name] > 0):
@@ -272,64 +257,48 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         is_dict = self.config.return_dict if return_dict is None else return_dict
         return output if is_dict else output.to_tuple()
 
-    def encode(
+    def encode(self, *, labels: Tensor | None = None, need_weights: bool = False, **inputs: Any) -> Context:
+        """What the heads and objectives read, for the inputs of `forward`; no head has run yet."""
+        names = ("pixel_values", "image_mask", "image_features")
+        pictures = {name: inputs.pop(name, None) for name in names}
+        text = self._read_text(**inputs)
+        regions = self._regions(len(text.mask), **pictures)
+        return Context(text, regions, self.fusion(text, regions, need_weights=need_weights), labels)
+
+    def _read_text(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         *,
-        word_starts: Tensor | None = None,
-        word_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         character_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        image_features: Tensor | Sequence[Tensor | None] | None = None,
-        labels: Tensor | None = None,
-        need_weights: bool = False,
-    ) -> Context:
-        """What the heads and objectives read, for the inputs of `forward`; no head has run yet."""
-        if word_starts is None or word_mask is None:
+        **words: Tensor | None,
+    ) -> TextStates:
+        """The text tower's states, from those of the inputs that it reads."""
+        starts, mask = words.get("word_starts"), words.get("word_mask")
+        if starts is None or mask is None:
             raise ValueError(
                 "forward: expected word_starts and word_mask (B, W), found none. This model tags words, not"
                 " sub-tokens: make its inputs with MMNERProcessor. The stock token-classification pipeline"
                 " cannot place words; use pipeline('multimodal-ner', ...) or processor(...), model(...),"
                 " processor.post_process_entities(...)"
             )
-        text = self._read_text(
-            input_ids,
-            torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-            token_type_ids,
-            character_ids,
-            word_starts=word_starts,
-            word_mask=word_mask.bool(),
-        )
-        regions = self._regions(len(word_mask), pixel_values, image_mask, image_features)
-        return Context(text, regions, self.fusion(text, regions, need_weights=need_weights), labels)
-
-    def _read_text(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        token_type_ids: Tensor | None,
-        character_ids: Tensor | None,
-        **words: Tensor,
-    ) -> TextStates:
-        """The text tower's states, from those of the inputs that it reads."""
+        read: dict[str, Tensor] = {"word_starts": starts, "word_mask": mask.bool()}
         name, row = self.config.text_tower, TEXT_TOWERS[self.config.text_tower]
         if token_type_ids is not None:
             if not row.has_encoder:
-                raise ValueError(
-                    f"forward: expected no token_type_ids with text tower {name!r}, which reads no context"
-                )
-            words["token_type_ids"] = _in_windows(token_type_ids)
+                found = f"with text tower {name!r}, which reads no context"
+                raise ValueError(f"forward: expected no token_type_ids {found}")
+            read["token_type_ids"] = _in_windows(token_type_ids)
         if row.reads_characters:
             if character_ids is None:
                 raise ValueError(
                     f"forward: expected character_ids (B, W, Y), which text tower {name!r} reads, found none;"
                     " make the inputs with the model's own MMNERProcessor"
                 )
-            words["character_ids"] = character_ids
-        return self.text_tower(_in_windows(input_ids), _in_windows(attention_mask), **words)
+            read["character_ids"] = character_ids
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return self.text_tower(_in_windows(input_ids), _in_windows(attention_mask), **read)
 
     def _regions(
         self,
@@ -364,11 +333,9 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         ]
 
     def _check_features(self, features: Sequence[Tensor | None], pixel_values: Tensor | None) -> None:
-        number = len(self.vision_towers)
-        if len(features) != number:
-            raise ValueError(
-                f"image_features: expected one tensor for each of {number} towers, found {len(features)}"
-            )
+        if len(features) != len(self.vision_towers):
+            expected = f"one tensor for each of {len(self.vision_towers)} towers"
+            raise ValueError(f"image_features: expected {expected}, found {len(features)}")
         if (pixel_values is None) != all(feature is not None for feature in features):
             found = "both" if pixel_values is not None else "neither for one of the towers"
             raise ValueError(f"forward: expected pixel_values or image_features, found {found}")
