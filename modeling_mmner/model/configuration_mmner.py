@@ -42,15 +42,13 @@ _TOWER_RANGES = {
         lambda given: not any(_LOADING_ARGUMENTS.fullmatch(str(name)) for name in given),
     ),
     "image_size": PIXELS,
-    "mean": Range(
-        "3 values, one per RGB channel, all finite",
-        lambda values: len(values) == 3 and all(abs(value) < 1e6 for value in values),
-    ),
-    "std": Range(
-        "3 values, one per RGB channel, all finite and > 0",
-        lambda values: len(values) == 3 and all(1e-6 < value < 1e6 for value in values),
-    ),
+    "mean": Range("3 finite values, one per RGB channel", lambda mean: _are_channels(mean, least=-1e6)),
+    "std": Range("3 finite values > 0, one per RGB channel", lambda std: _are_channels(std, least=1e-6)),
 }
+
+
+def _are_channels(values: list[float], *, least: float) -> bool:
+    return len(values) == 3 and all(least < value < 1e6 for value in values)
 
 
 class VisionTowerConfig(PreTrainedConfig):

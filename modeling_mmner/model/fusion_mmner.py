@@ -138,9 +138,6 @@ class Fusion(ModelPart):
 
     width: int
 
-    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
-        super().__init__()
-
 
 class TextOnlyFusion(Fusion, part="text-only"):
     """No picture: the features are the text tower's words (BERT-CRF and the other text baselines)."""

@@ -5,9 +5,9 @@ pictures a post, M regions of a picture, R = N * M regions of a post, C vision c
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,9 +69,9 @@ class MMNERPreTrainedModel(PreTrainedModel):
     # gradients.
     accepts_loss_kwargs = False
     # `nn.ModuleList` and `nn.ModuleDict`, of which type checkers know only that they hold modules.
-    vision_towers: Sequence[VisionTower]
-    heads: Mapping[str, Head]
-    objectives: Mapping[str, Objective]
+    vision_towers: Any
+    heads: Any
+    objectives: Any
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -154,21 +154,17 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
     def __init__(self, config: MMNERConfig) -> None:
         super().__init__(config)
         self.text_tower = TextTower.named(config.text_tower)(config)
-        towers = nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs())
-        self.vision_towers = cast(Sequence[VisionTower], towers)
-        widths = Widths(
-            text=self.text_tower.width,
-            channels=tuple(tower.channels for tower in self.vision_towers),
-            heads=config.fusion_heads or self.text_tower.heads,
-        )
+        self.vision_towers = nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs())
+        channels = tuple(tower.channels for tower in self.vision_towers)
+        attention_heads = config.fusion_heads or self.text_tower.heads
+        widths = Widths(self.text_tower.width, channels, attention_heads)
         self.fusion = Fusion.named(config.fusion)(config, widths)
         widths = replace(widths, features=self.fusion.width)
         heads = {name: Head.named(name)(config, widths) for name in config.objectives if name in HEADS}
         losses = [name for name in config.objectives if name not in HEADS]
         others = {name: Objective.named(name)(config, widths) for name in losses}
         check_reading(heads)
-        self.heads = cast(Mapping[str, Head], nn.ModuleDict(heads))
-        self.objectives = cast(Mapping[str, Objective], nn.ModuleDict(others))
+        self.heads, self.objectives = nn.ModuleDict(heads), nn.ModuleDict(others)
         self.post_init()
 
     @property
@@ -177,10 +173,15 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         return self.heads[MAIN_HEAD].crf
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.text_tower.get_input_embeddings()
+        encoder = self.text_tower.encoder
+        return encoder if isinstance(encoder, nn.Embedding) else encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.text_tower.set_input_embeddings(value)
+        encoder = self.text_tower.encoder
+        if isinstance(encoder, nn.Embedding):
+            self.text_tower.encoder = value
+        else:
+            encoder.set_input_embeddings(value)
 
     def forward(
         self,
@@ -318,17 +319,16 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             pixel_values = torch.zeros(batch, 0, 3, 1, 1, dtype=torch.uint8, device=self.device)
             image_mask = None
         if pixel_values is not None and (pixel_values.dtype != torch.uint8 or pixel_values.dim() != 5):
-            raise ValueError(
-                f"pixel_values: expected (B, N, 3, H, W) uint8 in 0..255, found {tuple(pixel_values.shape)} "
-                f"{pixel_values.dtype}; the towers normalise pixels themselves"
+            found = (
+                f"{tuple(pixel_values.shape)} {pixel_values.dtype}; the towers normalise pixels themselves"
             )
+            raise ValueError(f"pixel_values: expected (B, N, 3, H, W) uint8 in 0..255, found {found}")
         pictures = next(given for given in (pixel_values, *features) if given is not None)
-        if image_mask is None:
-            image_mask = torch.ones(pictures.shape[:2], dtype=torch.bool, device=pictures.device)
+        mask = pictures.new_ones(pictures.shape[:2]) if image_mask is None else image_mask
         return [
-            tower(pixel_values, image_mask=image_mask.bool())
+            tower(pixel_values, image_mask=mask.bool())
             if feature is None
-            else tower.regions_of_posts(feature.to(tower.mean), image_mask.bool())
+            else tower.regions_of_posts(feature.to(tower.mean), mask.bool())
             for tower, feature in zip(self.vision_towers, features, strict=True)
         ]
 

@@ -1,11 +1,10 @@
-"""The one batch predictor: posts in any form in, their entities out, in order; the error of a bad post is its
-result.
-"""
+"""The batch predictor: posts in any form in, their entities out in order, or the error of a bad one."""
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -27,9 +26,7 @@ BrokenPictures = Literal["raise", "skip"]
 MAX_TOKENS = 8192
 """Sub-tokens of a batch with its padding: 16 windows of 512."""
 SORTED_BATCHES, SORTED_POSTS = 16, 1024
-"""So many batches, but not so many posts, are sorted by length together: of tweets 7% is padding then,
-unsorted it is 43%.
-"""
+"""How many batches, and how many posts at most, are sorted by length together: it saves most padding."""
 READING_THREADS = min(8, CORES) if CORES > 1 else 0
 """Threads that read posts while the model runs; Pillow lets them decode pictures side by side."""
 _logger = logging.getLogger(__name__)
@@ -79,9 +76,7 @@ class PostReader:
     image_dir: str | Path | None = None
 
     def __call__(self, given: Any, *, number: int = 1) -> Prediction:
-        """A post without its entities yet; `number`, from 1, names it in errors. An error in its place stays
-        one.
-        """
+        """A post without its entities yet; `number`, from 1, names it in errors. An error stays one."""
         if isinstance(given, PostError):
             return Prediction(error=given)
         read = Prediction(id=given.get("id") if isinstance(given, Mapping) else None)
@@ -93,10 +88,9 @@ class PostReader:
             context = context_of(row, number) if self.processor.context_window is not None else None
             (post,) = self.processor.read([text], context=[context])
             read.post = post._replace(pictures=pictures, features=features)
+            read.windows = windows if isinstance(windows := row.get(LAID_OUT), TextWindows) else None
         except (PostError, PictureError) as error:
             read.error = error
-        else:
-            read.windows = windows if isinstance(windows := row.get(LAID_OUT), TextWindows) else None
         return read
 
     def _pictures(self, row: dict[str, Any], number: int, broken: list[str]) -> list[Image.Image]:
@@ -112,8 +106,8 @@ class PostReader:
                 pictures.append(square(load_picture(given), size))
             except PictureError as error:
                 if self.broken_pictures == "raise":
-                    text = f"post {number}: {error}; broken_pictures='skip' goes on without it"
-                    raise PictureError(text) from error
+                    hint = "broken_pictures='skip' goes on without it"
+                    raise PictureError(f"post {number}: {error}; {hint}") from error
                 _logger.warning("post %d read without its picture: %s", number, error)
                 broken.append(str(error))
         return pictures
@@ -173,7 +167,9 @@ class BatchPredictor:
     def _each_read(self, posts: Any, first: int, most: int) -> Generator[Prediction, None, None]:
         """The posts, read, in their order, by threads that are at most so many ahead."""
         if not self.num_workers:
-            numbered = enumerate(_each(posts), start=first)
+            if is_indexed(posts):
+                posts = map(partial(post_at, posts), range(len(posts)))
+            numbered = enumerate(posts, start=first)
             threads = READING_THREADS if self.read_ahead else 0
             yield from ahead(
                 lambda one: self.read(one[1], number=one[0]), numbered, threads=threads, most=most
@@ -211,12 +207,9 @@ class BatchPredictor:
         """The model's output for the inputs of a batch."""
         with torch.inference_mode(), self.autocast():
             # Ready-made features come as a list, which the model moves itself.
-            tensors = {
-                name: given.to(self.model.device)
-                for name, given in inputs.items()
-                if isinstance(given, Tensor)
-            }
-            return self.model(**inputs | tensors)
+            tensors = {name: given for name, given in inputs.items() if isinstance(given, Tensor)}
+            moved = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
+            return self.model(**inputs | moved)
 
     def complete(self, batch: Sequence[Prediction], outputs: Any) -> None:
         """Put the tags and entities of a batch into its predictions."""
@@ -273,16 +266,10 @@ def post_at(posts: Any, index: int) -> Any:
     except PostError as error:  # of posts that are put together as they are asked for
         return error
     except Exception as error:  # a data set that decodes pictures raises whatever Pillow does
-        failed = PostError(
-            f"post {index + 1}: expected a row of the data set, found that it cannot be read; {error}"
-        )
+        found = f"found that it cannot be read; {error}"
+        failed = PostError(f"post {index + 1}: expected a row of the data set, {found}")
         failed.__cause__ = error
         return failed
-
-
-def _each(posts: Any) -> Iterator[Any]:
-    """Posts one after the other."""
-    return (post_at(posts, index) for index in range(len(posts))) if is_indexed(posts) else iter(posts)
 
 
 def computes_in_bfloat16(device_type: str) -> bool:
@@ -292,6 +279,5 @@ def computes_in_bfloat16(device_type: str) -> bool:
     """
     if device_type == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return device_type == "cpu" and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+    has_instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device_type == "cpu" and has_instructions

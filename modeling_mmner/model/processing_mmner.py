@@ -292,6 +292,8 @@ class MMNERProcessor(ProcessorMixin):
 
     def lay_out(self, posts: Sequence[Post]) -> list[TextWindows]:
         """The windows of each post."""
+        if not posts:
+            return []
         substitutes = (self.tokenizer.unk_token_id, self.tokenizer.mask_token_id, 0)
         unknown = next(token for token in substitutes if token is not None)
         texts_as_words = [[_encodable(word.text) for word in post.words] for post in posts]
@@ -309,17 +311,14 @@ class MMNERProcessor(ProcessorMixin):
             ids = list(chain.from_iterable(by_word))
             if not (ids or self._layout.before or self._layout.after):
                 ids = [unknown]  # an empty text is there, too
-            texts.append(self._layout.lay_out(ids, starts, context, context_window=self.context_window))
+            of_context = {"context": context, "context_window": self.context_window}
+            texts.append(self._layout.lay_out(ids, starts, **of_context))
         return texts
 
     def _tokenized(self, texts: Sequence[Any], **options: Any) -> list[tuple[list[int], list[int | None]]]:
-        """The sub-token ids of each text, and the word that each is of; empty texts are not asked for."""
-        filled = [text for text in texts if text]
-        if not filled:
-            return [([], [])] * len(texts)
-        encoded = self.tokenizer(filled, add_special_tokens=False, verbose=False, **options)
-        found = ((ids, encoded.word_ids(row)) for row, ids in enumerate(encoded["input_ids"]))
-        return [next(found) if text else ([], []) for text in texts]
+        """The sub-token ids of each text, and the word that each is of."""
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False, **options)
+        return [(ids, encoded.word_ids(row)) for row, ids in enumerate(encoded["input_ids"])]
 
     def _placed(
         self, posts: list[list[str]], texts: Sequence[TextWindows], multiple: int
