@@ -42,8 +42,10 @@ _TOWER_RANGES = {
         lambda given: not any(_LOADING_ARGUMENTS.fullmatch(str(name)) for name in given),
     ),
     "image_size": PIXELS,
-    "mean": Range("3 finite values, one per RGB channel", lambda mean: _are_channels(mean, least=-1e6)),
-    "std": Range("3 finite values > 0, one per RGB channel", lambda std: _are_channels(std, least=1e-6)),
+    "mean": Range("3 values, one per RGB channel, all finite", lambda mean: _are_channels(mean, least=-1e6)),
+    "std": Range(
+        "3 values, one per RGB channel, all finite and > 0", lambda std: _are_channels(std, least=1e-6)
+    ),
 }
 
 

@@ -298,8 +298,9 @@ class MMNERProcessor(ProcessorMixin):
         unknown = next(token for token in substitutes if token is not None)
         texts_as_words = [[_encodable(word.text) for word in post.words] for post in posts]
         words = self._tokenized(texts_as_words, is_split_into_words=True)
-        is_read = self.context_window is not None
-        contexts = self._tokenized([_encodable(post.context) if is_read else "" for post in posts])
+        contexts: list[tuple[list[int], Any]] = [([], None)] * len(posts)
+        if self.context_window is not None:
+            contexts = self._tokenized([_encodable(post.context) for post in posts])
         texts = []
         for post, (pieces, owners), (context, _) in zip(posts, words, contexts, strict=True):
             by_word: list[list[int]] = [[] for _ in post.words]
