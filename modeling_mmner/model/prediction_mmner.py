@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .batching_mmner import CORES, ahead, of_like_size
@@ -159,9 +159,10 @@ class BatchPredictor:
         most = max(self.batch_size, sorted_posts)
         with closing(self._each_read(posts, first, most)) as read:
             while window := list(islice(read, most)):
-                readable = self.lay_out(window)
-                for batch in of_like_size(readable, size=_size, most=self.batch_size, bound=self.max_tokens):
-                    self.complete(batch, self.run(self.collate(batch)))
+                readable = self._laid_out(window)
+                size = attrgetter("windows.size")
+                for batch in of_like_size(readable, size=size, most=self.batch_size, bound=self.max_tokens):
+                    self._complete(batch)
                 yield from window
 
     def _each_read(self, posts: Any, first: int, most: int) -> Generator[Prediction, None, None]:
@@ -186,7 +187,7 @@ class BatchPredictor:
         )
         yield from chain.from_iterable(loader)
 
-    def lay_out(self, predictions: Iterable[Prediction]) -> list[Prediction]:
+    def _laid_out(self, predictions: Iterable[Prediction]) -> list[Prediction]:
         """Those posts that could be read, their texts laid out by one call of the tokenizer.
 
         No thread does it, for the model would wait for Python while it makes sub-tokens.
@@ -198,35 +199,19 @@ class BatchPredictor:
             prediction.windows = windows
         return readable
 
-    def collate(self, batch: Sequence[Prediction]) -> dict[str, Any]:
-        """The model's inputs of posts that are laid out."""
-        posts, windows = zip(*((prediction.post, prediction.windows) for prediction in batch), strict=True)
-        return dict(self.read.processor.encode(posts, windows=windows))
-
-    def run(self, inputs: dict[str, Any]) -> Any:
-        """The model's output for the inputs of a batch."""
-        with torch.inference_mode(), self.autocast():
-            # Ready-made features come as a list, which the model moves itself.
-            tensors = {name: given for name, given in inputs.items() if isinstance(given, Tensor)}
-            moved = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
-            return self.model(**inputs | moved)
-
-    def complete(self, batch: Sequence[Prediction], outputs: Any) -> None:
-        """Put the tags and entities of a batch into its predictions."""
+    def _complete(self, batch: Sequence[Prediction]) -> None:
+        """Put the tags and entities that the model finds into the predictions of a batch."""
         processor = self.read.processor
+        posts, windows = zip(*((prediction.post, prediction.windows) for prediction in batch), strict=True)
+        inputs = processor.encode(posts, windows=windows).to(self.model.device)
+        with torch.inference_mode(), self.autocast():
+            outputs = self.model(**inputs)
         for prediction, tags in zip(batch, outputs["tags"].tolist(), strict=True):
             prediction.tags = [processor.labels[tag] for tag in tags if tag != IGNORED]
         if self.with_entities:
-            posts = [prediction.post for prediction in batch]
-            entities = processor.post_process_entities(outputs, posts, threshold=self.threshold)
+            entities = processor.post_process_entities(outputs, list(posts), threshold=self.threshold)
             for prediction, found in zip(batch, entities, strict=True):
                 prediction.entities = found
-
-
-def _size(prediction: Prediction) -> int:
-    """Sub-tokens of a post that was read."""
-    assert prediction.windows is not None
-    return prediction.windows.size
 
 
 class _IndexedPosts(Dataset[Prediction]):

@@ -90,13 +90,9 @@ class TransformerTower(TextTower, part="transformer"):
         if token_type_ids is not None and self.has_types:
             inputs["token_type_ids"] = token_type_ids
         exists = attention_mask.any(-1)  # shape: (B, K)
-        if bool(exists.all()):
-            encoded, pooled = self._encoded({name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
-            states = encoded.unflatten(0, exists.shape)  # shape: (B, K, S, D)
-        else:
-            encoded, pooled = self._encoded({name: tensor[exists] for name, tensor in inputs.items()})
-            states = encoded.new_zeros(*input_ids.shape, self.width)
-            states[exists] = encoded
+        encoded, pooled = self._encoded({name: tensor[exists] for name, tensor in inputs.items()})
+        states = encoded.new_zeros(*input_ids.shape, self.width)
+        states[exists] = encoded
         words = words_of(states.flatten(1, 2), word_starts=word_starts, word_mask=word_mask)
         if pooled is None:
             return TextStates(words, word_mask, masked_mean(words, word_mask))
