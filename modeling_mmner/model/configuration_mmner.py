@@ -1,6 +1,4 @@
-"""`MMNERConfig`: which parts an MMNER model is made of, and their settings; `parts_mmner` has the table of
-all parts.
-"""
+"""`MMNERConfig`: the parts of a model and their settings; `parts_mmner` has the table of all parts."""
 
 import re
 import warnings
@@ -21,6 +19,7 @@ from .parts_mmner import (
     TEXT_TOWERS,
     Range,
     Setting,
+    fits_type,
     needs_of,
     objective_parts,
     part_settings,
@@ -28,12 +27,12 @@ from .parts_mmner import (
 
 # What transformers keeps in a config beyond the fields of its dataclass.
 _BOOKKEEPING = frozenset(
-    """
-    model_type auto_map custom_pipelines quantization_config output_attentions tie_word_embeddings use_cache
-    """.split()  # noqa: SIM905
+    ["model_type", "auto_map", "custom_pipelines", "quantization_config", "output_attentions"]
+    + ["tie_word_embeddings", "use_cache"]
 )
 MOST_PIXELS_A_SIDE = 4096
 """Of the square that a model sees; a config of strangers could ask for more memory than there is."""
+PIXELS = Range(f"pixels > 0 and <= {MOST_PIXELS_A_SIDE}", lambda pixels: 0 < pixels <= MOST_PIXELS_A_SIDE)
 # What would make timm read weights or configs that a model's folder does not hold.
 _LOADING_ARGUMENTS = re.compile(r"checkpoint_path|pretrained\w*|cache_dir|features_only")
 _TOWER_RANGES = {
@@ -42,18 +41,16 @@ _TOWER_RANGES = {
         "none that makes timm read files",
         lambda given: not any(_LOADING_ARGUMENTS.fullmatch(str(name)) for name in given),
     ),
-    "image_size": Range(
-        f"pixels > 0 and <= {MOST_PIXELS_A_SIDE}", lambda pixels: 0 < pixels <= MOST_PIXELS_A_SIDE
-    ),
-    "mean": Range(
-        "3 values, one per RGB channel, all finite",
-        lambda values: len(values) == 3 and all(abs(value) < 1e6 for value in values),
-    ),
+    "image_size": PIXELS,
+    "mean": Range("3 values, one per RGB channel, all finite", lambda mean: _are_channels(mean, least=-1e6)),
     "std": Range(
-        "3 values, one per RGB channel, all finite and > 0",
-        lambda values: len(values) == 3 and all(1e-6 < value < 1e6 for value in values),
+        "3 values, one per RGB channel, all finite and > 0", lambda std: _are_channels(std, least=1e-6)
     ),
 }
+
+
+def _are_channels(values: list[float], *, least: float) -> bool:
+    return len(values) == 3 and all(least < value < 1e6 for value in values)
 
 
 class VisionTowerConfig(PreTrainedConfig):
@@ -82,8 +79,8 @@ class VisionTowerConfig(PreTrainedConfig):
     pooled: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.mean = _as_list(self.mean or (0.485, 0.456, 0.406))
-        self.std = _as_list(self.std or (0.229, 0.224, 0.225))
+        self.mean = self.mean or [0.485, 0.456, 0.406]
+        self.std = self.std or [0.229, 0.224, 0.225]
         super().__post_init__(**kwargs)
         _refuse_unknown(self, kwargs, set(get_annotations(VisionTowerConfig)))
         for name, hint in get_annotations(VisionTowerConfig).items():
@@ -91,7 +88,7 @@ class VisionTowerConfig(PreTrainedConfig):
             setting.check(name, getattr(self, name), owner="vision tower")
 
 
-_DEFAULT_LABELS = bio_labels(["PER", "LOC", "ORG", "MISC"])
+_DEFAULT_TYPES = ("PER", "LOC", "ORG", "MISC")
 
 
 class MMNERConfig(PreTrainedConfig):
@@ -138,47 +135,40 @@ class MMNERConfig(PreTrainedConfig):
         own = part_settings()
         for name, setting in own.items():
             setattr(self, name, kwargs.pop(name, setting.default))
-        if self.id2label is None and "num_labels" not in kwargs:
-            labels = self.label2id or {label: index for index, label in enumerate(_DEFAULT_LABELS)}
-            self.id2label = {index: label for label, index in labels.items()}
-        if not isinstance(self.text_config, (dict, PreTrainedConfig, type(None))):
-            raise TypeError(
-                f"MMNERConfig text_config: expected a config or its dict, found {self.text_config!r:.200}"
-            )
-        for name in ("id2label", "label2id"):
-            _check_label_map(name, getattr(self, name))
+        Setting(dict | PreTrainedConfig | None, None, "").check("text_config", self.text_config)
         for name in ("text_tower", "fusion"):
             COMMON_SETTINGS[name].check(name, getattr(self, name))
         fusion = FUSIONS[self.fusion]
         if self.text_config is None and TEXT_TOWERS[self.text_tower].has_encoder:
             self.text_config = {"model_type": "bert", "vocab_size": 28996}  # type: ignore[assignment]
         if self.vision_towers is None:
-            self.vision_towers = deepcopy([dict(tower) for tower in fusion.default_towers])
+            self.vision_towers = [dict(tower) for tower in fusion.default_towers]
         if self.objectives is None:
             self.objectives = dict(fusion.default_objectives)
-        if isinstance(self.text_config, dict):
-            self.text_config = _encoder_config(self.text_config)
         try:
+            if self.id2label is None and "num_labels" not in kwargs:
+                default = {label: number for number, label in enumerate(bio_labels(_DEFAULT_TYPES))}
+                self.id2label = {number: label for label, number in (self.label2id or default).items()}
+            if isinstance(self.text_config, dict):
+                self.text_config = AutoConfig.for_model(**self.text_config)
             super().__post_init__(**kwargs)
-        # a saved config may hold anything under transformers' own keys, which then raise anything
+        # A saved config may hold anything under the keys of transformers, which then raises anything.
         except Exception as error:
-            raise ValueError(
-                f"MMNERConfig: expected keys as transformers saves them, found some that it refuses; {error}"
-            ) from error
+            expected = "keys as transformers saves them, found some that it refuses"
+            raise ValueError(f"MMNERConfig: expected {expected}; {error!s:.300}") from error
         _refuse_unknown(self, kwargs, {*get_annotations(MMNERConfig), *own})
         annotated = get_annotations(MMNERConfig).items()
         known = {name: Setting(hint, None, "") for name, hint in annotated} | COMMON_SETTINGS | own
         for name, setting in known.items():
             setting.check(name, getattr(self, name))
-        self.vision_towers = [_tower_dict(tower) for tower in self.vision_towers]
+        names, towers = get_annotations(VisionTowerConfig), self.vision_tower_configs()
+        self.vision_towers = deepcopy([{name: getattr(tower, name) for name in names} for tower in towers])
         if self.text_config is not None:
             # The model's dtype counts, not that of the weights that the encoder came from.
             self.text_config.dtype = None
             self.text_config._name_or_path = ""  # may be a path on the author's disk
-        if sorted(self.id2label) != list(range(len(self.id2label))):
-            raise ValueError(
-                f"id2label: expected the ids 0..{len(self.id2label) - 1}, found {sorted(self.id2label)}"
-            )
+        if (found := sorted(self.id2label)) != list(range(len(found))):
+            raise ValueError(f"id2label: expected the ids 0..{len(found) - 1}, found {found}")
         check_labels(self.labels)
         self.label2id = {label: index for index, label in self.id2label.items()}
         self._check_text_tower()
@@ -198,20 +188,15 @@ class MMNERConfig(PreTrainedConfig):
         return need in needs_of(self.fusion, self.objectives)
 
     def _check_text_tower(self) -> None:
-        """Check that the text tower is described by what it is made of: a transformers encoder or a
-        vocabulary of words.
-        """
+        """Check that the text tower has what it is made of: an encoder's config or a vocabulary of words."""
         has_encoder = TEXT_TOWERS[self.text_tower].has_encoder
         place, vocabulary = f"with the text tower {self.text_tower!r}", self.word_vocabulary
         if not has_encoder and self.text_config is not None:
-            raise ValueError(
-                f"text_config: expected none {place}, which has no transformers encoder, found"
-                f" {type(self.text_config).__name__}"
-            )
+            found = f"which has no transformers encoder, found {type(self.text_config).__name__}"
+            raise ValueError(f"text_config: expected none {place}, {found}")
         if has_encoder and vocabulary is not None:
-            raise ValueError(
-                f"word_vocabulary: expected none {place}, which reads sub-tokens, found {vocabulary}"
-            )
+            found = f"which reads sub-tokens, found {vocabulary}"
+            raise ValueError(f"word_vocabulary: expected none {place}, {found}")
         if not has_encoder and set(vocabulary or {}) != {"size", "unknown", "rare"}:
             raise ValueError(f"word_vocabulary: expected size, unknown and rare {place}, found {vocabulary}")
 
@@ -220,9 +205,8 @@ class MMNERConfig(PreTrainedConfig):
         fusion, known = FUSIONS[self.fusion], objective_parts()
         given = {*fusion.offered, *TEXT_TOWERS[self.text_tower].gives}
         if missing := set(fusion.needs) - given:
-            raise ValueError(
-                f"fusion: {self.fusion!r} needs a text tower that gives {missing}, found {self.text_tower!r}"
-            )
+            needed = f"{self.fusion!r} needs a text tower that gives {missing}"
+            raise ValueError(f"fusion: {needed}, found {self.text_tower!r}")
         for name, weight in self.objectives.items():
             if name not in known:
                 raise ValueError(f"objectives: expected names among {list(known)}, found {name!r}")
@@ -233,10 +217,9 @@ class MMNERConfig(PreTrainedConfig):
                 other_tower = f"another text tower, which gives {missing}"
                 needed = f"the fusion {' or '.join(serving)}" if serving else other_tower
                 raise ValueError(f"objectives: {name!r} needs {needed}, found {self.fusion!r}")
-        # A saved config comes back with its keys sorted: one order, so that sums of losses are the same to
-        # the last bit.
-        self.objectives = {name: self.objectives[name] for name in known if name in self.objectives}
-        listed = list(self.objectives)
+        # A saved config comes back with its keys sorted: one order, so that losses sum up to the last bit.
+        listed = [name for name in known if name in self.objectives]
+        self.objectives = {name: self.objectives[name] for name in listed}
         if MAIN_HEAD not in listed:
             raise ValueError(f"objectives: expected {MAIN_HEAD!r}, the main task, found {listed}")
         for name, setting in part_settings().items():
@@ -248,34 +231,28 @@ class MMNERConfig(PreTrainedConfig):
         fewest, most, found = fusion.fewest_towers, fusion.most_towers, len(self.vision_towers)
         if found < fewest or (most is not None and found > most):
             wanted = f"{fewest} of them" if most == fewest else f"{fewest} or more"
-            raise ValueError(
-                f"vision_towers: expected {wanted}, which the fusion {self.fusion!r} reads, found {found}"
-            )
+            expected = f"{wanted}, which the fusion {self.fusion!r} reads"
+            raise ValueError(f"vision_towers: expected {expected}, found {found}")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As transformers', but a misspelt override is an error, and an unknown key of a saved config a
-        warning.
-        """
+        """As transformers'; a misspelt override is an error, an unknown key of a saved config a warning."""
         if not isinstance(config_dict, dict):
             raise TypeError(f"config: expected a mapping of settings, found {type(config_dict).__name__}")
         own = {*get_annotations(MMNERConfig), *part_settings(), "label2id"}
         config_dict = _known_part(config_dict, _known_keys(cls) | own, "config")
-        if towers := config_dict.get("vision_towers"):
-            _check_towers(towers)
+        towers, place = config_dict.get("vision_towers"), "config vision_towers"
+        if fits_type(towers, list[dict[str, Any]]):
             known = _known_keys(VisionTowerConfig)
-            config_dict["vision_towers"] = [
-                _known_part(tower, known, "config vision_towers") for tower in towers
-            ]
+            config_dict["vision_towers"] = [_known_part(tower, known, place) for tower in towers]
         dtype = config_dict.get("dtype")
         if not (dtype is None or isinstance(dtype, str) or str(dtype).startswith("torch.")):
             raise TypeError(f"config dtype: expected the name of one of torch's, found {dtype!r:.80}")
         # Options of loading come here, too, and are no business of ours; a near miss of our own keys is.
         for key in kwargs.keys() - own:
             if close := get_close_matches(key, own, n=1, cutoff=0.8):
-                raise TypeError(
-                    f"config: unknown key {key!r}; did you mean {close[0]!r}? Its own keys are {sorted(own)}"
-                )
+                known = f"did you mean {close[0]!r}? Its own keys are {sorted(own)}"
+                raise TypeError(f"config: unknown key {key!r}; {known}")
         # Transformers sets overrides on the finished config, where nothing checks them. A part of text_config
         # it merges in.
         overrides = {key: kwargs.pop(key) for key in (own - {"text_config"}) & kwargs.keys()}
@@ -286,12 +263,10 @@ class MMNERConfig(PreTrainedConfig):
 
 def _known_part(settings: dict[str, Any], known: set[str], place: str) -> dict[str, Any]:
     """The settings with known keys; a warning names the others."""
-    if unknown := sorted(key for key in set(settings) - known if not key.startswith("_")):
-        warnings.warn(
-            f"{place}: ignored the unknown keys {unknown}; a newer version of mmner may have written them",
-            stacklevel=4,
-        )
-    return {key: value for key, value in settings.items() if key not in unknown}
+    if unknown := sorted(str(key) for key in settings.keys() - known if not str(key).startswith("_")):
+        reason = "a newer version of mmner may have written them"
+        warnings.warn(f"{place}: ignored the unknown keys {unknown}; {reason}", stacklevel=4)
+    return {key: value for key, value in settings.items() if str(key) not in unknown}
 
 
 def _known_keys(config_class: type[PreTrainedConfig]) -> set[str]:
@@ -304,50 +279,6 @@ def _refuse_unknown(config: PreTrainedConfig, given: dict[str, Any], own: set[st
     unknown = given.keys() & vars(config).keys() - _known_keys(type(config))
     if unknown := sorted(key for key in unknown if not key.startswith("_")):
         raise TypeError(f"{type(config).__name__}: unknown keys {unknown}; its own keys are {sorted(own)}")
-
-
-def _as_list(values: Any) -> Any:
-    """A sequence as a list, anything else as it is, to be refused by its type."""
-    return list(values) if isinstance(values, (list, tuple)) else values
-
-
-def _check_label_map(name: str, given: Any) -> None:
-    """Raises TypeError where it is no mapping of label ids to names, or for ``label2id`` of names to ids."""
-    pairs = [] if given is None else given.items() if isinstance(given, dict) else [(None, None)]
-    for label, number in pairs if name == "label2id" else ((label, number) for number, label in pairs):
-        if not isinstance(label, str) or not re.fullmatch(r"\d{1,6}", str(number), re.ASCII):
-            raise TypeError(
-                f"MMNERConfig {name}: expected label names and their numbers, found {given!r:.200}"
-            )
-
-
-def _check_towers(given: Any) -> None:
-    """Raises TypeError where it is no list of mappings with names for keys."""
-    towers = given if isinstance(given, (list, tuple)) else [None]
-    if not all(isinstance(tower, dict) and all(isinstance(key, str) for key in tower) for tower in towers):
-        raise TypeError(f"MMNERConfig vision_towers: expected a list of mappings, found {given!r:.200}")
-
-
-def _encoder_config(given: dict[str, Any]) -> PreTrainedConfig:
-    """The config of a text encoder from its dict.
-
-    Raises:
-        ValueError: there is no such encoder, or it refuses the config.
-    """
-    try:
-        return AutoConfig.for_model(**given)
-    except Exception as error:  # each encoder's config raises what it likes
-        raise ValueError(
-            "text_config: expected the config of a text encoder of transformers, found one of type "
-            f"{given.get('model_type')!r:.80} that it refuses; {error!s:.300}"
-        ) from error
-
-
-def _tower_dict(tower: dict[str, Any]) -> dict[str, Any]:
-    """A tower's settings with its defaults filled in, checked."""
-    _check_towers([tower])
-    config = VisionTowerConfig(**tower)
-    return {name: getattr(config, name) for name in get_annotations(VisionTowerConfig)}
 
 
 MMNERConfig.register_for_auto_class()

@@ -1,5 +1,4 @@
-"""What a batch is made of on its way through a model: text states, regions, fused features, and the context
-that holds them.
+"""What a batch is on its way through a model: text states, regions, fused features, and their context.
 
 Notation: B batch, W words, D text width, R regions of a post (those of all its pictures, one picture after
 the other), C vision channels, F features, L labels.
@@ -14,14 +13,16 @@ from torch import Tensor, nn
 
 
 class ModelPart(nn.Module):
-    """A part that has a row in `parts_mmner`: ``class Mine(Fusion, part="mine")`` makes it known under the
-    row's name.
+    """A part with a row in `parts_mmner`, whose name its class gives: ``class Mine(Fusion, part="mine")``.
 
     A module whose own parameters or buffers PyTorch does not initialise as it wants has a method
     ``initialise()``, which writes them by `transformers.initialization`.
     """
 
     classes: ClassVar[dict[str, type[Any]]]
+
+    def __init__(self, *made_for: Any) -> None:
+        super().__init__()
 
     def __init_subclass__(cls, *, part: str | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -47,10 +48,13 @@ class ModelPart(nn.Module):
 
 @dataclass(frozen=True)
 class Widths:
-    """The sizes that parts are built for: the text tower's D, each picture encoder's C, the fusion's F and
-    attention heads.
+    """The sizes that parts are built for.
 
-    `features` is 0 until the fusion is built.
+    Attributes:
+        text: the text tower's D.
+        channels: each picture encoder's C.
+        heads: attention heads of the fusion.
+        features: the fusion's F; 0 until the fusion is built.
     """
 
     text: int
@@ -131,11 +135,8 @@ class Context:
 
     @property
     def has_picture(self) -> Tensor:
-        """(B,) bool: whether any picture encoder saw a picture of the post."""
-        found = torch.zeros(len(self.text.mask), dtype=torch.bool, device=self.text.mask.device)
-        for regions in self.regions:
-            found = found | regions.has_picture
-        return found
+        """(B,) bool: whether any picture encoder, of one at least, saw a picture of the post."""
+        return torch.stack([regions.has_picture for regions in self.regions]).any(0)
 
     def gold(self) -> Tensor:
         """The labels (B, W). Raises ValueError where the batch has none."""

@@ -1,5 +1,4 @@
-"""Linear-chain CRF on top of pytorch-crf: same parameters, batched, with exact posteriors and BIO-legal
-decoding.
+"""Linear-chain CRF on top of pytorch-crf: batched, with exact posteriors and BIO-legal decoding.
 
 Notation: B batch, W words, L labels. A state dict of `torchcrf.CRF` loads into `CRF` unchanged and back.
 """
@@ -42,9 +41,8 @@ class _Rules(NamedTuple):
 
 
 def _bio_rules(labels: Sequence[str], device: torch.device) -> _Rules:
-    illegal = torch.tensor(
-        [[not may_follow(previous, label) for label in labels] for previous in (None, *labels)]
-    )
+    rows = [[not may_follow(previous, label) for label in labels] for previous in (None, *labels)]
+    illegal = torch.tensor(rows)
     continues, begins = illegal[0], torch.tensor([boundary_label(label) == "B" for label in labels])
     goes_on_as = torch.where(continues[:, None], torch.eye(len(labels), dtype=torch.bool), ~continues)
     return _Rules(*(rule.to(device) for rule in (illegal, begins, begins | continues, goes_on_as)))
@@ -191,32 +189,26 @@ class CRF(TorchCRF):
         start, transitions = self.start_transitions.float(), self.transitions.float()
         if barred:
             illegal = self._rules(start.device).illegal
-            start, transitions = (
-                start.masked_fill(illegal[0], -torch.inf),
-                transitions.masked_fill(illegal[1:], -torch.inf),
-            )
+            start = start.masked_fill(illegal[0], -torch.inf)
+            transitions = transitions.masked_fill(illegal[1:], -torch.inf)
         return TagScores(start, transitions, self.end_transitions.float())
 
     def _checked(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Emissions in float32, 0 where there is no word, after checking that they and the mask fit
-        together.
-        """
+        """Emissions in float32, 0 where there is no word, after checking that they fit the mask."""
         if emissions.dim() != 3 or emissions.shape[2] != self.num_tags:
-            raise ValueError(
-                f"emissions: expected shape (B, W, {self.num_tags}), got {tuple(emissions.shape)}"
-            )
+            found = tuple(emissions.shape)
+            raise ValueError(f"emissions: expected shape (B, W, {self.num_tags}), got {found}")
         if mask.dtype != torch.bool:
             raise ValueError(f"mask: expected dtype torch.bool, got {mask.dtype}")
         if mask.shape != emissions.shape[:2]:
             raise ValueError(f"mask: expected shape {tuple(emissions.shape[:2])}, got {tuple(mask.shape)}")
         if mask.shape[1] == 0:
             raise ValueError(
-                "mask: expected at least one column, got none; pad an empty text to one masked word"
+                "mask: expected at least one column, got none; pad empty texts to one masked word"
             )
         if bool(mask.all()):  # as of a text alone: no hole, and nothing to hide
             return emissions.float()
         if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
-            raise ValueError(
-                "mask: expected each text's words first and the padding after, got a mask with a hole"
-            )
+            expected = "each text's words first and the padding after"
+            raise ValueError(f"mask: expected {expected}, got a mask with a hole")
         return emissions.float().masked_fill(~mask[..., None], 0.0)

@@ -5,6 +5,7 @@ features.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,9 +18,7 @@ from .context_mmner import FusionOutput, ModelPart, Regions, TextStates, Widths
 from .windows_mmner import best_windows, window_starts
 
 MOST_WORDS = 2048
-"""Words of a text that attend over one another. A longer text is read in windows of so many, which overlap by
-half.
-"""
+"""Words of a text that attend over one another; a longer one is read in windows that overlap by half."""
 
 
 class Attention(nn.Module):
@@ -64,15 +63,13 @@ class Attention(nn.Module):
         bias = torch.zeros(mask.shape, dtype=queries.dtype, device=mask.device)
         bias = bias.masked_fill(~mask, torch.finfo(queries.dtype).min / 2)[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
-        weights = None
         if need_weights:
             weights = (queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5 + bias).softmax(-1)
             mixed = nn.functional.dropout(weights, dropout) @ values
-            weights = weights.mean(1)
         else:
             attend = nn.functional.scaled_dot_product_attention
             mixed = attend(queries, keys, values, attn_mask=bias, dropout_p=dropout)
-        return self.output(mixed.transpose(1, 2).flatten(2)), weights
+        return self.output(mixed.transpose(1, 2).flatten(2)), weights.mean(1) if need_weights else None
 
     def _split(self, states: Tensor) -> Tensor:
         """(B, Q, D) -> (B, heads, Q, D / heads)."""
@@ -141,9 +138,6 @@ class Fusion(ModelPart):
 
     width: int
 
-    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
-        super().__init__()
-
 
 class TextOnlyFusion(Fusion, part="text-only"):
     """No picture: the features are the text tower's words (BERT-CRF and the other text baselines)."""
@@ -171,14 +165,13 @@ class CrossModalFusion(Fusion, part="cross-modal"):
 
     def __init__(self, config: MMNERConfig, widths: Widths) -> None:
         super().__init__(config, widths)
-        width, heads = widths.text, widths.heads
+        width = widths.text
+        layer = partial(TransformerLayer, width, widths.heads, dropout=config.dropout)
         self.width = 2 * width
         self.region_projection = nn.Linear(widths.channels[0], width)
         self.no_picture = nn.Parameter(torch.zeros(width))
-        self.text_layer = TransformerLayer(width, heads, dropout=config.dropout)
-        self.image_guided_by_text = TransformerLayer(width, heads, dropout=config.dropout)
-        self.text_from_image = TransformerLayer(width, heads, dropout=config.dropout)
-        self.text_guided_image = TransformerLayer(width, heads, dropout=config.dropout)
+        self.text_layer, self.image_guided_by_text = layer(), layer()
+        self.text_from_image, self.text_guided_image = layer(), layer()
         self.gate = nn.Linear(2 * width, width)
 
     def initialise(self) -> None:
@@ -203,9 +196,8 @@ class CrossModalFusion(Fusion, part="cross-modal"):
         words = self.text_layer.over_words(text.words, mask=text.mask)
         image_guided, _ = self.image_guided_by_text(visual, words, mask=text.mask)
         text_view, _ = self.text_from_image(words, image_guided, mask=visual_mask)
-        guided_image, weights = self.text_guided_image(
-            words, visual, mask=visual_mask, need_weights=need_weights
-        )
+        attending = {"mask": visual_mask, "need_weights": need_weights}
+        guided_image, weights = self.text_guided_image(words, visual, **attending)
         gate = torch.sigmoid(self.gate(torch.cat([text_view, guided_image], dim=-1)))
         gate = torch.where(has_picture, gate, 0)
         image_view = torch.where(has_picture, gate * guided_image, 0)
@@ -390,18 +382,14 @@ class CoAttention(nn.Module):
 
         Returns:
             (B, Q, D) and the weights (B, Q, K); 0 where `mask` is True nowhere. With more than `MOST_WORDS`
-            in the context the weights of all queries are the same row: as many rows as queries would not fit
-                into memory.
+            in the context all queries share one row: as many rows as queries would not fit into memory.
         """
-        if not torch.compiler.is_exporting() and context.shape[1] > MOST_WORDS:
-            one = self.context_score(torch.tanh(self.context_map(context))).mT  # shape: (B, 1, K)
-            shared = masked_softmax(one, mask[:, None])
-            read = shared.to(context.dtype) @ context
-            return read.expand(-1, query.shape[1], -1), shared.expand(-1, query.shape[1], -1)
-        of_query = self.query_score(torch.tanh(self.query_map(query)))  # shape: (B, Q, 1)
-        of_context = self.context_score(torch.tanh(self.context_map(context)))  # shape: (B, K, 1)
-        weights = masked_softmax(of_query + of_context.mT, mask[:, None])
-        return weights.to(context.dtype) @ context, weights
+        of_context = self.context_score(torch.tanh(self.context_map(context))).mT  # shape: (B, 1, K)
+        is_shared = context.shape[1] > MOST_WORDS and not torch.compiler.is_exporting()
+        scores = of_context if is_shared else self.query_score(torch.tanh(self.query_map(query))) + of_context
+        weights = masked_softmax(scores, mask[:, None])
+        read = weights.to(context.dtype) @ context
+        return read.expand(-1, query.shape[1], -1), weights.expand(-1, query.shape[1], -1)
 
 
 class GlorotLinear(nn.Linear):

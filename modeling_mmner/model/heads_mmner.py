@@ -30,9 +30,6 @@ class Head(ModelPart):
 
     reads: tuple[str, ...] = ()
 
-    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
-        super().__init__()
-
     def add_classifier(self, labels: Sequence[str], *, width: int, dropout: float) -> None:
         """Make the classifier of states of a width, and the CRF, for the head's L label names in id order."""
         self.dropout = nn.Dropout(dropout)
@@ -44,18 +41,17 @@ class Head(ModelPart):
         return self.classifier(self.dropout(self.states(context))).float()
 
     def states(self, context: Context) -> Tensor:
-        """What the classifier reads (B, W, width)."""
-        raise NotImplementedError
+        """What the classifier reads (B, W, width): the fused features."""
+        return context.fused.features
 
     def gold(self, context: Context) -> Tensor:
         """The gold labels (B, W) as ids of the head's own labels, -100 where there is no word."""
-        raise NotImplementedError
+        return context.gold()
 
     def loss(self, emissions: Tensor, context: Context) -> Tensor:
         """Mean negative log-likelihood of the gold labels over the texts of the batch."""
-        return mean_over_processes(
-            self.crf.negative_log_likelihood(emissions, self.gold(context), mask=context.text.mask)
-        )
+        gold, mask = self.gold(context), context.text.mask
+        return mean_over_processes(self.crf.negative_log_likelihood(emissions, gold, mask=mask))
 
     def label_layers(self) -> list[nn.Module]:
         """Its modules that depend on the labels, to be made anew for other ones."""
@@ -70,17 +66,15 @@ def check_reading(heads: Mapping[str, Head]) -> None:
     """
     for name, head in heads.items():
         if missing := [other for other in head.reads if other not in heads]:
-            raise ValueError(
-                f"objectives: head {name!r} reads the emissions of {missing}, expected them among the"
-                f" objectives, found {list(heads)}; a weight of 0 builds a head without training it for its"
-                " own sake"
+            expected = (
+                f"expected them among the objectives (with a weight of 0 if need be), found {list(heads)}"
             )
+            raise ValueError(f"objectives: head {name!r} reads the emissions of {missing}, {expected}")
     try:
         TopologicalSorter({name: head.reads for name, head in heads.items()}).prepare()
     except CycleError as error:
-        raise ValueError(
-            f"heads: expected an order of need, found heads that read each other: {error.args[1]}"
-        ) from error
+        found = f"heads that read each other: {error.args[1]}"
+        raise ValueError(f"heads: expected an order of need, found {found}") from error
 
 
 class Tagging(Head, part="crf"):
@@ -112,18 +106,9 @@ class Tagging(Head, part="crf"):
         converted = context.emissions["boundary"] @ self.conversion.float()  # a bfloat16 model's is bfloat16
         return (1 - self.boundary_share) * emissions + self.boundary_share * converted
 
-    def states(self, context: Context) -> Tensor:
-        """The fused features."""
-        return context.fused.features
-
-    def gold(self, context: Context) -> Tensor:
-        """The labels as they are."""
-        return context.gold()
-
 
 def boundary_conversion(labels: Sequence[str]) -> Tensor:
-    """(3, L): the share of each boundary label's emission (O, B, I) in that of each typed one (Yu et al.
-    2020).
+    """(3, L) the share of each boundary label's emission (O, B, I) in each typed one's (Yu et al. 2020).
 
     O's goes to O, B's and I's evenly to the typed B- and I- labels.
     """
@@ -134,8 +119,7 @@ def boundary_conversion(labels: Sequence[str]) -> Tensor:
 
 
 class BoundaryDetection(Head, part="boundary"):
-    """Entity boundary detection: untyped B/I/O labels from a Transformer layer of its own (Li et al. 2022,
-    eq. 9-10).
+    """Boundary detection: untyped labels from an own Transformer layer (Li et al. 2022, eq. 9-10).
 
     Untyped as they are, its labels depend on the types: where entities of other types begin and end is
     another matter.

@@ -23,15 +23,11 @@ FORMATS += ("AVIF",) if features.check("avif") else ()
 """The formats of picture files that are read."""
 
 _GIVEN = threading.Lock()
-"""Held while a PIL image is read: several posts, read by as many threads, may have one, which decodes itself
-in place.
-"""
+"""Held while a PIL image is read, which decodes itself in place: posts of several threads may share it."""
 _MOST_BYTES = 50_000_000
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_EXPECTED = (
-    "a PIL image, a path, bytes, an open file, an array (H, W), (H, W, 1/3/4) or (3, H, W), or a row with"
-    " 'bytes' or 'path'"
-)
+_SHAPES = "(H, W), (H, W, 1/3/4) or (3, H, W)"
+_EXPECTED = f"a PIL image, a path, bytes, an open file, an array {_SHAPES}, or a row with 'bytes' or 'path'"
 
 
 class PictureError(ValueError):
@@ -39,8 +35,9 @@ class PictureError(ValueError):
 
 
 def load_picture(picture: Any) -> Image.Image:
-    """Open a picture of any kind as RGB: upright by its EXIF, first frame of an animation, transparency over
-    white.
+    """Open a picture of any kind as RGB.
+
+    It is turned upright by its EXIF; of an animation it is the first frame; transparency is over white.
 
     Args:
         picture: PIL image, path, bytes, a file open for reading bytes, array or tensor (uint8, uint16, or
@@ -54,9 +51,7 @@ def load_picture(picture: Any) -> Image.Image:
         raise picture
     row = picture if isinstance(picture, dict) else None
     if row is not None and isinstance(picture := _content_of(row), dict):
-        raise PictureError(
-            f"picture: expected {_EXPECTED}, found a row inside a row; give the bytes or the path"
-        )
+        raise PictureError("picture: expected the row's 'path' to be a path, found a row inside a row")
     if isinstance(picture, Image.Image):
         with _GIVEN:
             return _decoded(picture, "the PIL image")
@@ -128,9 +123,7 @@ def pictures_of(row: dict[str, Any]) -> list[Any]:
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:
-    """An RGB picture resized to a square of `size` pixels, bicubic, nothing cropped; one of that size as it
-    is.
-    """
+    """An RGB picture resized to a square of `size` pixels, bicubic, nothing cropped."""
     return picture if picture.size == (size, size) else picture.resize((size, size), Image.Resampling.BICUBIC)
 
 
@@ -147,10 +140,8 @@ def _content_of(row: dict[str, Any]) -> Any:
     if content is not None:
         raise PictureError(f"picture: expected the row's 'bytes' to be bytes, found {type(content).__name__}")
     if path is None:
-        found = sorted(map(str, row))
-        raise PictureError(
-            f"picture: expected 'bytes' or 'path' in the row, found the keys {found} and neither has a value"
-        )
+        found = f"the keys {sorted(map(str, row))} and neither has a value"
+        raise PictureError(f"picture: expected 'bytes' or 'path' in the row, found {found}")
     return path
 
 
@@ -158,11 +149,7 @@ def _opened_path(path: str | bytes) -> Image.Image:
     name = os.fsdecode(path)
     if is_url(name):
         raise PictureError(f"picture {name}: expected {_EXPECTED}; URLs are not fetched, download it first")
-    try:
-        is_file = os.path.isfile(path)
-    except ValueError:  # a NUL byte, which no path has
-        is_file = False
-    if not is_file:
+    if not os.path.isfile(path):
         raise PictureError(f"picture {name:.300}: expected a file, found none")
     return _opened(path, name)
 
@@ -174,18 +161,15 @@ def _bytes_of(file: Any) -> bytes:
     except Exception as error:  # closed, or not open for reading; files of others raise what they like
         raise PictureError(f"picture: expected a file open for reading, found {error}") from error
     if not isinstance(content, bytes):
-        raise PictureError(
-            f"picture: expected a file opened as bytes ('rb'), found one that reads {type(content).__name__}"
-        )
+        found = f"one that reads {type(content).__name__}"
+        raise PictureError(f"picture: expected a file opened as bytes ('rb'), found {found}")
     if len(content) > _MOST_BYTES:
         raise PictureError(f"picture: expected at most {_MOST_BYTES:,} bytes, found more in the open file")
     return content
 
 
 def _as_array(picture: Any) -> np.ndarray:
-    """An array or tensor as a NumPy array: without its gradient, dense, on the CPU, and bfloat16 as
-    float32.
-    """
+    """An array or tensor as a NumPy array; a tensor's bfloat16 as float32."""
     try:
         if hasattr(picture, "detach"):
             picture = picture.detach().cpu()
@@ -193,9 +177,8 @@ def _as_array(picture: Any) -> np.ndarray:
             picture = picture.float() if picture.is_floating_point() else picture
         return np.asarray(picture)
     except Exception as error:  # whoever makes array-likes raises what they like
-        raise PictureError(
-            f"picture: expected an array, found a {type(picture).__name__} that gives none; {error}"
-        ) from error
+        found = f"a {type(picture).__name__} that gives none; {error}"
+        raise PictureError(f"picture: expected an array, found {found}") from error
 
 
 def _opened(source: Any, name: str) -> Image.Image:
@@ -203,21 +186,17 @@ def _opened(source: Any, name: str) -> Image.Image:
         with Image.open(source, formats=FORMATS) as picture:
             limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns between this and its double
             if limit is not None and picture.width * picture.height > limit:
-                raise Image.DecompressionBombError(
-                    f"found {picture.width} x {picture.height} pixels, more than {limit}"
-                )
+                found = f"{picture.width} x {picture.height} pixels, more than {limit}"
+                raise Image.DecompressionBombError(f"found {found}")
             return _decoded(picture, name)
     except PictureError:
         raise
     except UnidentifiedImageError as error:
-        raise PictureError(
-            f"picture {name}: expected one of the formats {', '.join(FORMATS)}, found none of them"
-        ) from error
+        expected = f"one of the formats {', '.join(FORMATS)}"
+        raise PictureError(f"picture {name}: expected {expected}, found none of them") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"picture {name}: expected a picture of ordinary size; {error}") from error
-    except (
-        Exception
-    ) as error:  # Pillow's readers raise whatever a broken file leads to: struct.error, TypeError
+    except Exception as error:  # a broken file may lead Pillow to any: struct.error, TypeError
         raise PictureError(f"picture {name}: could not be opened; {error}") from error
 
 
@@ -231,10 +210,9 @@ def _decoded(picture: Image.Image, name: str) -> Image.Image:
         upright = ImageOps.exif_transpose(picture) if picture.getexif() else picture
     except Exception as error:  # as above
         raise PictureError(f"picture {name}: could not be decoded, the file is broken; {error}") from error
-    if upright.width == 0 or upright.height == 0:
-        raise PictureError(
-            f"picture {name}: expected at least one pixel, found {upright.width} x {upright.height}"
-        )
+    if 0 in upright.size:
+        found = "{} x {}".format(*upright.size)
+        raise PictureError(f"picture {name}: expected at least one pixel, found {found}")
     if upright.mode in _SIXTEEN_BIT_MODES:
         # Pillow's own conversion clips at 255 instead of scaling.
         scaled = np.asarray(upright).astype(np.int64).clip(0, 65535) // 257
@@ -252,16 +230,12 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise PictureError(
-            f"picture array: expected shape (H, W), (H, W, 1/3/4) or (3, H, W), found {array.shape}"
-        )
+        raise PictureError(f"picture array: expected shape {_SHAPES}, found {array.shape}")
     if array.dtype == np.uint16:
         array = (array // 257).astype(np.uint8)
     elif array.dtype.kind == "f":
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise PictureError(
-                "picture array: expected floats in 0..1, found values outside; or pass uint8 in 0..255"
-            )
+            raise PictureError("picture array: expected floats in 0..1, found values outside; or pass uint8")
         array = (array * 255).round().astype(np.uint8)
     elif array.dtype != np.uint8:
         raise PictureError(f"picture array: expected uint8, uint16 or floats in 0..1, found {array.dtype}")

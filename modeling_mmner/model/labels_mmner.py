@@ -56,18 +56,14 @@ def check_labels(labels: Sequence[str]) -> None:
     for label in labels:
         prefix, _, entity_type = label.partition("-")
         if label != OUTSIDE and (prefix not in ("B", "I") or not entity_type):
-            raise ValueError(
-                f"labels: expected 'O', 'B-<type>' or 'I-<type>', found {label!r}; convert the tags to BIO"
-                " first"
-            )
+            found = f"found {label!r}; convert the tags to BIO first"
+            raise ValueError(f"labels: expected 'O', 'B-<type>' or 'I-<type>', {found}")
         if entity_type != entity_type.strip() or any(char.isspace() and char != " " for char in entity_type):
-            raise ValueError(
-                f"labels: expected types without tabs, line breaks or spaces at their ends, found {label!r}"
-            )
+            expected = "types without tabs, line breaks or spaces at their ends"
+            raise ValueError(f"labels: expected {expected}, found {label!r}")
         if prefix == "I" and f"B-{entity_type}" not in labels:
-            raise ValueError(
-                f"labels: {label!r} has no 'B-{entity_type}'; a BIO entity begins with B-, so add that label"
-            )
+            reason = "a BIO entity begins with B-, so add that label"
+            raise ValueError(f"labels: {label!r} has no 'B-{entity_type}'; {reason}")
     if len(labels) == 1:
         raise ValueError(f"labels: expected an entity type or more beside {OUTSIDE!r}, found none")
 
@@ -106,8 +102,7 @@ def tags_to_spans(tags: Sequence[str]) -> list[Span]:
         prefix, _, entity_type = tag.partition("-")
         if prefix == OUTSIDE:
             continue
-        continues = prefix == "I" and spans and spans[-1].end == position and spans[-1].type == entity_type
-        if continues:
+        if prefix == "I" and spans and spans[-1].end == position and spans[-1].type == entity_type:
             spans[-1] = spans[-1]._replace(end=position + 1)
         else:
             spans.append(Span(entity_type, position, position + 1))
@@ -133,9 +128,8 @@ def spans_to_tags(spans: Iterable[Span], length: int) -> list[str]:
 def check_word_rule(rule: str) -> None:
     """Raises ValueError for a rule that this version does not have."""
     if rule not in WORD_RULES:
-        raise ValueError(
-            f"word rule: expected one of {list(WORD_RULES)}, found {rule!r}; a newer package may know it"
-        )
+        expected = f"one of {list(WORD_RULES)}"
+        raise ValueError(f"word rule: expected {expected}, found {rule!r}; a newer package may know it")
 
 
 def split_words(text: str, rule: str = "mmner-words-1") -> list[Word]:
@@ -146,9 +140,9 @@ def split_words(text: str, rule: str = "mmner-words-1") -> list[Word]:
     1. white space separates;
     2. a URL (``http://``, ``https://``, ``www.``) is one word up to the next white space;
     3. a number keeps its inner ``.``, ``,`` and ``:`` when digits follow (``9.30``, ``80,000``);
-    4. letters, digits and ``_`` are one word, with the marks, variation selectors and zero-width characters
-    on them; 5. a French elision keeps its apostrophe (``l'`` | ``Italie``, ``qu'`` | ``il``), also where a
-    space follows it; 6. an emoji is one word with its skin tone, joined parts or second flag letter;
+    4. letters, digits and ``_`` are one word, with the marks and zero-width characters on them;
+    5. a French elision keeps its apostrophe (``l'`` | ``Italie``, ``qu'`` | ``il``), also before a space;
+    6. an emoji is one word with its skin tone, joined parts or second flag letter;
     7. any other character (``#``, ``@``, apostrophe, hyphen, punctuation) is a word of its own.
 
     Raises:
@@ -160,8 +154,7 @@ def split_words(text: str, rule: str = "mmner-words-1") -> list[Word]:
         if text[position].isspace():
             position += 1
             continue
-        end = _word_end(text, position)
-        words.append(Word(text[position:end], position, end))
+        words.append(Word(text[position : (end := _word_end(text, position))], position, end))
         position = end
     return words
 
@@ -203,7 +196,8 @@ def _symbol_end(text: str, start: int) -> int:
         end += 1
     while end < len(text) and not text[end].isspace():
         is_joined = text[end - 1] == _ZERO_WIDTH_JOINER and unicodedata.category(text[end]) in ("So", "Sm")
-        if not (is_joined or _is_attached(text[end]) or _is_skin_tone(text[end])):
+        is_skin_tone = "\U0001f3fb" <= text[end] <= "\U0001f3ff"
+        if not (is_joined or is_skin_tone or _is_attached(text[end])):
             break
         end += 1
     return end
@@ -216,10 +210,6 @@ def _is_alphanumeric(character: str) -> bool:
 def _is_attached(character: str) -> bool:
     """Marks, format characters (joiners, soft hyphen, tags of flags) belong to the character before them."""
     return unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
-
-
-def _is_skin_tone(character: str) -> bool:
-    return "\U0001f3fb" <= character <= "\U0001f3ff"
 
 
 def _is_regional_indicator(character: str) -> bool:

@@ -18,8 +18,13 @@ this, and the moves between them, must be a number of float64, the least of whic
 
 
 class TagScores(NamedTuple):
-    """The scores of beginning with a label (L,), of moving from one (first axis) to another (L, L), and of
-    ending with it (L,); illegal ones are -inf."""
+    """The scores of a label sequence's steps; illegal ones are -inf.
+
+    Attributes:
+        start: (L,) of beginning with a label.
+        moves: (L, L) of moving from one label (first axis) to another.
+        end: (L,) of ending with a label.
+    """
 
     start: Tensor
     moves: Tensor
@@ -147,24 +152,17 @@ def _scaled_sums(emissions: Tensor, mask: Tensor, scores: TagScores, *, spread: 
 
 
 def _rows(table: Tensor, numbers: Tensor) -> Tensor:
-    """(W, B, L): the rows of a table (..., L) with these numbers (W, B), which count through all but its last
-    axis.
-    """
+    """(W, B, L) the rows of a table (..., L) with these numbers (W, B), counted over its other axes."""
     return table.view(-1, table.shape[-1]).index_select(0, numbers.flatten()).view(*numbers.shape, -1)
 
 
 class _NegativeLogLikelihood(torch.autograd.Function):
-    """The loss by scaled sums; its gradient is what the model expects of each score less what the tags have
-    of it.
-    """
+    """The loss by scaled sums; its gradient is each score's expectation less what the tags have of it."""
 
     @staticmethod
-    def forward(
-        ctx: Any, emissions: Tensor, start: Tensor, moves: Tensor, end: Tensor, *given: Any
-    ) -> Tensor:
-        tags, mask, spread = given
-        ctx.dtypes = emissions.dtype, start.dtype
-        scores = TagScores(start, moves, end)
+    def forward(ctx: Any, emissions: Tensor, *given: Any) -> Tensor:
+        scores, (tags, mask, spread) = TagScores(*given[:3]), given[3:]
+        ctx.dtypes = emissions.dtype, scores.start.dtype
         sums = _scaled_sums(emissions, mask, scores, spread=spread)
         ctx.save_for_backward(tags, mask, *sums[:-1])
         loss = sums.log_total - _path_score(emissions, tags, mask, scores, last=sums.last)
@@ -176,9 +174,8 @@ class _NegativeLogLikelihood(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         tags, mask, reaching, ahead, through, total, moves, last = ctx.saved_tensors
         tags, weights = tags.T, gradient * mask.T.to(total.dtype)  # shape: (W, B)
-        of_emissions = (through * (weights / total)[..., None]).scatter_add_(
-            2, tags[..., None], -weights[..., None]
-        )
+        of_emissions = through * (weights / total)[..., None]
+        of_emissions.scatter_add_(2, tags[..., None], -weights[..., None])
         of_end = of_emissions[last, torch.arange(len(last), device=last.device)].sum(0)
         arriving = weights[1:]  # of the moves to each word but the first
         leaving = reaching[:-1] * (arriving / total[:-1])[..., None]
@@ -199,12 +196,9 @@ def _path_score(emissions: Tensor, tags: Tensor, mask: Tensor, scores: TagScores
 
 
 def _spread(scores: TagScores) -> float:
-    """By how much a start, a move and an end together may change a sum, at most; those that are barred do not
-    count.
-    """
-    least, greatest = (
-        torch.cat([given.detach().flatten() for given in scores]).nan_to_num(neginf=0.0).aminmax()
-    )
+    """By how much a start, a move and an end together may change a sum, at most; barred ones do not count."""
+    every = torch.cat([given.detach().flatten() for given in scores])
+    least, greatest = every.nan_to_num(neginf=0.0).aminmax()
     return 3 * (max(float(greatest), 0.0) - min(float(least), 0.0))
 
 
@@ -220,15 +214,12 @@ def _by_logarithms(emissions: Tensor, mask: Tensor, scores: TagScores) -> Poster
         step = (scores.moves + (emissions[:, word] + backward[-1])[:, None, :]).logsumexp(2)
         backward.append(torch.where(mask[:, word, None], step, backward[-1]))
     following = torch.stack(backward[::-1], dim=1)  # shape: (B, W, L)
-    return Posterior(
-        (_forward_logarithms(emissions, mask, scores) + following).softmax(-1), emissions + following
-    )
+    marginals = (_forward_logarithms(emissions, mask, scores) + following).softmax(-1)
+    return Posterior(marginals, emissions + following)
 
 
 def _forward_logarithms(emissions: Tensor, mask: Tensor, scores: TagScores) -> Tensor:
-    """(B, W, L): log sum over all paths that end with a label at a word; past a text's end its last
-    word's.
-    """
+    """(B, W, L) log sum over all paths that end with a label at a word; past a text's end its last word's."""
     forward = [scores.start + emissions[:, 0]]
     for word in range(1, emissions.shape[1]):
         step = (forward[-1][:, :, None] + scores.moves).logsumexp(1) + emissions[:, word]  # shape: (B, L)

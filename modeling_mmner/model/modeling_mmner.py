@@ -5,9 +5,9 @@ pictures a post, M regions of a picture, R = N * M regions of a post, C vision c
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +25,8 @@ from .text_mmner import TextTower
 from .vision_mmner import VisionTower
 
 _logger = logging.get_logger(__name__)
-_NO_LABELS = (
-    "forward: expected labels (B, W) in training, found none. With label_smoothing_factor or"
-    " compute_loss_func the Trainer keeps them back and would put another loss in the place of the CRF's:"
-    " leave these out. To predict, call model.eval() first, or torch.no_grad() to keep dropout"
-)
 _WHERE_TO_LOAD = frozenset(
-    """
-    cache_dir force_download local_files_only proxies revision subfolder token
-    """.split()  # noqa: SIM905
+    ["cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"]
 )
 
 
@@ -76,9 +69,9 @@ class MMNERPreTrainedModel(PreTrainedModel):
     # gradients.
     accepts_loss_kwargs = False
     # `nn.ModuleList` and `nn.ModuleDict`, of which type checkers know only that they hold modules.
-    vision_towers: Sequence[VisionTower]
-    heads: Mapping[str, Head]
-    objectives: Mapping[str, Objective]
+    vision_towers: Any
+    heads: Any
+    objectives: Any
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -115,9 +108,7 @@ class MMNERPreTrainedModel(PreTrainedModel):
         return loaded
 
     def reset_label_layers(self) -> None:
-        """Make anew, at random, what depends on the labels: the classifiers, the CRFs and the entity
-        centres.
-        """
+        """Make anew, at random, what depends on the labels: classifiers, CRFs and entity centres."""
         parts: list[Head | Objective] = [*self.heads.values(), *self.objectives.values()]
         for module in [layer for part in parts for layer in part.label_layers()]:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
@@ -126,11 +117,10 @@ class MMNERPreTrainedModel(PreTrainedModel):
             self._init_weights(module)
 
     def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
-        """As transformers', which reaches the text encoder and the fusion, and beyond it the picture encoders
-        that are trained.
+        """As transformers', which reaches text encoder and fusion, and the picture encoders that are trained.
 
-        One with batch-norm goes on as it is: a second pass would enter each batch twice into its running
-        statistics.
+        A picture encoder with batch-norm goes on as it is: a second pass would enter each batch twice into
+        its running statistics.
         """
         super()._set_gradient_checkpointing(enable, *args, **kwargs)
         for backbone in [tower.backbone for tower in self.vision_towers if not tower.frozen]:
@@ -138,14 +128,10 @@ class MMNERPreTrainedModel(PreTrainedModel):
                 if backbone.supports_gradient_checkpointing:
                     backbone._set_gradient_checkpointing(enable)
             elif enable:
-                _logger.warning_once(
-                    "gradient checkpointing: left out of a picture encoder that has batch-norm"
-                )
+                _logger.warning_once("gradient checkpointing: left out of a picture encoder with batch-norm")
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As transformers', with an entry for AutoModel beside that of the class's own Auto class, and one
-        for the pipeline.
-        """
+        """As transformers', with entries for AutoModel and for the pipeline in the config."""
         # Transformers copies the files that this one imports, wherever in it: so the pipeline's travels, too.
         from .pipeline_mmner import MultimodalNERPipeline
 
@@ -168,21 +154,17 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
     def __init__(self, config: MMNERConfig) -> None:
         super().__init__(config)
         self.text_tower = TextTower.named(config.text_tower)(config)
-        towers = nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs())
-        self.vision_towers = cast(Sequence[VisionTower], towers)
-        widths = Widths(
-            text=self.text_tower.width,
-            channels=tuple(tower.channels for tower in self.vision_towers),
-            heads=config.fusion_heads or self.text_tower.heads,
-        )
+        self.vision_towers = nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs())
+        channels = tuple(tower.channels for tower in self.vision_towers)
+        attention_heads = config.fusion_heads or self.text_tower.heads
+        widths = Widths(self.text_tower.width, channels, attention_heads)
         self.fusion = Fusion.named(config.fusion)(config, widths)
         widths = replace(widths, features=self.fusion.width)
         heads = {name: Head.named(name)(config, widths) for name in config.objectives if name in HEADS}
         losses = [name for name in config.objectives if name not in HEADS]
         others = {name: Objective.named(name)(config, widths) for name in losses}
         check_reading(heads)
-        self.heads = cast(Mapping[str, Head], nn.ModuleDict(heads))
-        self.objectives = cast(Mapping[str, Objective], nn.ModuleDict(others))
+        self.heads, self.objectives = nn.ModuleDict(heads), nn.ModuleDict(others)
         self.post_init()
 
     @property
@@ -191,10 +173,15 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         return self.heads[MAIN_HEAD].crf
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.text_tower.get_input_embeddings()
+        encoder = self.text_tower.encoder
+        return encoder if isinstance(encoder, nn.Embedding) else encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.text_tower.set_input_embeddings(value)
+        encoder = self.text_tower.encoder
+        if isinstance(encoder, nn.Embedding):
+            self.text_tower.encoder = value
+        else:
+            encoder.set_input_embeddings(value)
 
     def forward(
         self,
@@ -237,17 +224,16 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 labels in training.
         """
         if labels is None and self.training and torch.is_grad_enabled():
-            raise ValueError(_NO_LABELS)
+            raise ValueError(
+                "forward: expected labels (B, W) in training, found none. The Trainer keeps them back with"
+                " label_smoothing_factor or compute_loss_func, which replace the CRF's loss: leave these out."
+                " To predict, call model.eval() first, or torch.no_grad() to keep dropout"
+            )
+        text = {"input_ids": input_ids, "attention_mask": attention_mask, "character_ids": character_ids}
         words = {"word_starts": word_starts, "word_mask": word_mask, "token_type_ids": token_type_ids}
         pictures = {"pixel_values": pixel_values, "image_mask": image_mask, "image_features": image_features}
-        context = self.encode(
-            input_ids,
-            attention_mask,
-            **cast(Any, words | pictures),
-            character_ids=character_ids,
-            labels=labels,
-            need_weights=self.config.output_attentions if output_attentions is None else output_attentions,
-        )
+        need_weights = self.config.output_attentions if output_attentions is None else output_attentions
+        context = self.encode(labels=labels, need_weights=need_weights, **text, **words, **pictures)
         weights = self.config.objectives
         for name in self.heads:
             if name == MAIN_HEAD or (labels is not None and weights[name] > 0):
@@ -272,64 +258,48 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         is_dict = self.config.return_dict if return_dict is None else return_dict
         return output if is_dict else output.to_tuple()
 
-    def encode(
+    def encode(self, *, labels: Tensor | None = None, need_weights: bool = False, **inputs: Any) -> Context:
+        """What the heads and objectives read, for the inputs of `forward`; no head has run yet."""
+        names = ("pixel_values", "image_mask", "image_features")
+        pictures = {name: inputs.pop(name, None) for name in names}
+        text = self._read_text(**inputs)
+        regions = self._regions(len(text.mask), **pictures)
+        return Context(text, regions, self.fusion(text, regions, need_weights=need_weights), labels)
+
+    def _read_text(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         *,
-        word_starts: Tensor | None = None,
-        word_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         character_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        image_features: Tensor | Sequence[Tensor | None] | None = None,
-        labels: Tensor | None = None,
-        need_weights: bool = False,
-    ) -> Context:
-        """What the heads and objectives read, for the inputs of `forward`; no head has run yet."""
-        if word_starts is None or word_mask is None:
+        **words: Tensor | None,
+    ) -> TextStates:
+        """The text tower's states, from those of the inputs that it reads."""
+        starts, mask = words.get("word_starts"), words.get("word_mask")
+        if starts is None or mask is None:
             raise ValueError(
                 "forward: expected word_starts and word_mask (B, W), found none. This model tags words, not"
                 " sub-tokens: make its inputs with MMNERProcessor. The stock token-classification pipeline"
                 " cannot place words; use pipeline('multimodal-ner', ...) or processor(...), model(...),"
                 " processor.post_process_entities(...)"
             )
-        text = self._read_text(
-            input_ids,
-            torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-            token_type_ids,
-            character_ids,
-            word_starts=word_starts,
-            word_mask=word_mask.bool(),
-        )
-        regions = self._regions(len(word_mask), pixel_values, image_mask, image_features)
-        return Context(text, regions, self.fusion(text, regions, need_weights=need_weights), labels)
-
-    def _read_text(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        token_type_ids: Tensor | None,
-        character_ids: Tensor | None,
-        **words: Tensor,
-    ) -> TextStates:
-        """The text tower's states, from those of the inputs that it reads."""
+        read: dict[str, Tensor] = {"word_starts": starts, "word_mask": mask.bool()}
         name, row = self.config.text_tower, TEXT_TOWERS[self.config.text_tower]
         if token_type_ids is not None:
             if not row.has_encoder:
-                raise ValueError(
-                    f"forward: expected no token_type_ids with text tower {name!r}, which reads no context"
-                )
-            words["token_type_ids"] = _in_windows(token_type_ids)
+                found = f"with text tower {name!r}, which reads no context"
+                raise ValueError(f"forward: expected no token_type_ids {found}")
+            read["token_type_ids"] = _in_windows(token_type_ids)
         if row.reads_characters:
             if character_ids is None:
                 raise ValueError(
                     f"forward: expected character_ids (B, W, Y), which text tower {name!r} reads, found none;"
                     " make the inputs with the model's own MMNERProcessor"
                 )
-            words["character_ids"] = character_ids
-        return self.text_tower(_in_windows(input_ids), _in_windows(attention_mask), **words)
+            read["character_ids"] = character_ids
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return self.text_tower(_in_windows(input_ids), _in_windows(attention_mask), **read)
 
     def _regions(
         self,
@@ -349,26 +319,23 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             pixel_values = torch.zeros(batch, 0, 3, 1, 1, dtype=torch.uint8, device=self.device)
             image_mask = None
         if pixel_values is not None and (pixel_values.dtype != torch.uint8 or pixel_values.dim() != 5):
-            raise ValueError(
-                f"pixel_values: expected (B, N, 3, H, W) uint8 in 0..255, found {tuple(pixel_values.shape)} "
-                f"{pixel_values.dtype}; the towers normalise pixels themselves"
+            found = (
+                f"{tuple(pixel_values.shape)} {pixel_values.dtype}; the towers normalise pixels themselves"
             )
+            raise ValueError(f"pixel_values: expected (B, N, 3, H, W) uint8 in 0..255, found {found}")
         pictures = next(given for given in (pixel_values, *features) if given is not None)
-        if image_mask is None:
-            image_mask = torch.ones(pictures.shape[:2], dtype=torch.bool, device=pictures.device)
+        mask = pictures.new_ones(pictures.shape[:2]) if image_mask is None else image_mask
         return [
-            tower(pixel_values, image_mask=image_mask.bool())
+            tower(pixel_values, image_mask=mask.bool())
             if feature is None
-            else tower.regions_of_posts(feature.to(tower.mean), image_mask.bool())
+            else tower.regions_of_posts(feature.to(tower.mean), mask.bool())
             for tower, feature in zip(self.vision_towers, features, strict=True)
         ]
 
     def _check_features(self, features: Sequence[Tensor | None], pixel_values: Tensor | None) -> None:
-        number = len(self.vision_towers)
-        if len(features) != number:
-            raise ValueError(
-                f"image_features: expected one tensor for each of {number} towers, found {len(features)}"
-            )
+        if len(features) != len(self.vision_towers):
+            expected = f"one tensor for each of {len(self.vision_towers)} towers"
+            raise ValueError(f"image_features: expected {expected}, found {len(features)}")
         if (pixel_values is None) != all(feature is not None for feature in features):
             found = "both" if pixel_values is not None else "neither for one of the towers"
             raise ValueError(f"forward: expected pixel_values or image_features, found {found}")

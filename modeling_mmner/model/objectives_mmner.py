@@ -17,9 +17,6 @@ from .labels_mmner import entity_types
 class Objective(ModelPart):
     """An auxiliary objective: `forward` takes a `Context` and returns a scalar."""
 
-    def __init__(self, config: MMNERConfig, widths: Widths) -> None:
-        super().__init__()
-
     def label_layers(self) -> list[nn.Module]:
         """Its modules that depend on the labels, to be made anew for other ones."""
         return []
@@ -73,9 +70,8 @@ class EntityClustering(Objective, part="clustering"):
     def __init__(self, config: MMNERConfig, widths: Widths) -> None:
         super().__init__(config, widths)
         types = entity_types(config.labels)
-        self._type_ids = [
-            types.index(label.partition("-")[2]) if "-" in label else -1 for label in config.labels
-        ]
+        names = [label.partition("-")[2] for label in config.labels]
+        self._type_ids = [types.index(name) if name else -1 for name in names]
         self.register_buffer("centres", torch.zeros(len(types), widths.features))
         self.register_buffer("has_centre", torch.zeros(len(types), dtype=torch.bool))
 
@@ -148,9 +144,8 @@ class ContrastiveAlignment(Objective, part="alignment"):
         text, *pictures = gathered(torch.stack(vectors, dim=1)).unbind(1)  # shape: (P, D) each
         if len(text) < 2:
             return context.no_loss()
-        return whole_batch(
-            torch.stack([nt_xent(text, picture, temperature=self.temperature) for picture in pictures]).sum()
-        )
+        losses = [nt_xent(text, picture, temperature=self.temperature) for picture in pictures]
+        return whole_batch(torch.stack(losses).sum())
 
 
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
@@ -162,9 +157,8 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
     vectors = nn.functional.normalize(torch.cat([first, second]).float(), dim=-1)
     with torch.autocast(vectors.device.type, enabled=False):  # or the product would be of half precision
         similarity = vectors @ vectors.T / temperature  # shape: (2P, 2P)
-    similarity = similarity.masked_fill(
-        torch.eye(len(vectors), dtype=torch.bool, device=vectors.device), -torch.inf
-    )
+    itself = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    similarity = similarity.masked_fill(itself, -torch.inf)
     partner = torch.arange(len(vectors), device=vectors.device).roll(len(first))
     return nn.functional.cross_entropy(similarity, partner)
 

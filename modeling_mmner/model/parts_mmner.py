@@ -1,5 +1,4 @@
-"""The table of parts: for each text tower, fusion, head and objective what it needs, what it gives, and its
-own settings.
+"""The table of parts: what each text tower, fusion, head and objective needs and gives, and its settings.
 
 A part is a class and a row here under the same name. `MMNERConfig` reads the rows to check which parts fit
 together and to know each setting; this file loads neither torch nor transformers, so that a command line can
@@ -54,9 +53,7 @@ class Setting:
     reads: str | None = None
 
     def check(self, name: str, value: Any, *, owner: str = "MMNERConfig") -> None:
-        """Raises TypeError for a value of another type or no name of the table, ValueError for one out of
-        range.
-        """
+        """Raises TypeError for a wrong type or a name not in the table, ValueError for one out of range."""
         if self.table is not None and value not in list(self.table):
             names = ", ".join(map(repr, self.table))
             raise TypeError(f"{owner} {name}: expected one of {names}, found {value!r:.200}")
@@ -107,16 +104,14 @@ class FusionPart(Part):
         default_towers: the picture encoders where the config names none, as `VisionTowerConfig` keys.
     """
 
-    fewest_towers: int = 0
-    most_towers: int | None = None
+    fewest_towers: int = 1
+    most_towers: int | None = 1
     default_objectives: Mapping[str, float] = field(default_factory=lambda: {"crf": 1.0})
     default_towers: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """What a model of this fusion has for other parts: what the fusion gives, and the regions where it
-        reads any.
-        """
+        """What a model of this fusion has for other parts: what it gives, and the regions if it reads any."""
         return (*self.gives, *({"regions"} & set(self.needs)))
 
 
@@ -173,8 +168,6 @@ FUSIONS: dict[str, FusionPart] = {
         needs=("regions",),
         gives=("fused", "views"),
         settings={"fusion_heads": _HEADS},
-        fewest_towers=1,
-        most_towers=1,
         default_objectives={"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01},
         default_towers=(_RESNET,),
     ),
@@ -183,7 +176,7 @@ FUSIONS: dict[str, FusionPart] = {
         needs=("regions",),
         gives=("fused",),
         settings={"fusion_heads": _HEADS},
-        fewest_towers=1,
+        most_towers=None,
         default_objectives={"crf": 1.6, "alignment": 0.4},
         default_towers=(_CLIP_VIT, _RESNET | {"pooled": True}),
     ),
@@ -191,19 +184,15 @@ FUSIONS: dict[str, FusionPart] = {
         "GVATT's attention of the whole text over the picture, with a gate for words and picture",
         needs=("sentence", "regions"),
         gives=("fused",),
-        fewest_towers=1,
-        most_towers=1,
         default_towers=(_RESNET,),
     ),
     "adacan": FusionPart(
         "AdaCAN's co-attention of each word and the picture, with fusion and filtration gates",
         needs=("regions",),
         gives=("fused",),
-        fewest_towers=1,
-        most_towers=1,
         default_towers=(_VGG,),
     ),
-    "text-only": FusionPart("no picture", most_towers=0),
+    "text-only": FusionPart("no picture", fewest_towers=0, most_towers=0),
 }
 
 MAIN_HEAD = "crf"
@@ -230,9 +219,7 @@ LOSSES: dict[str, Part] = {
     "alignment": Part(
         "contrastive alignment of a text with its picture",
         needs=("sentence", "regions"),
-        settings={
-            "alignment_temperature": Setting(float, 0.5, "temperature of the alignment loss", POSITIVE)
-        },
+        settings={"alignment_temperature": Setting(float, 0.5, "temperature of the alignment", POSITIVE)},
     ),
 }
 
@@ -245,9 +232,7 @@ COMMON_SETTINGS: dict[str, Setting] = {
 
 
 def objective_parts() -> dict[str, Part]:
-    """All that may have a weight in `MMNERConfig.objectives`: the heads and the losses, in the order of their
-    sum.
-    """
+    """All that may have a weight in `MMNERConfig.objectives`, in the order of their sum."""
     return HEADS | LOSSES
 
 

@@ -48,10 +48,8 @@ class MultimodalNERPipeline(Pipeline):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.processor is None:
-            raise ValueError(
-                "multimodal-ner: expected a processor, found none; pass the folder or id of a saved model, or"
-                " pipeline(..., model=model, processor=processor)"
-            )
+            hint = "pass the folder or id of a saved model, or pipeline(..., processor=processor)"
+            raise ValueError(f"multimodal-ner: expected a processor, found none; {hint}")
         self.model.eval()
 
     def __call__(  # type: ignore[override]
@@ -75,9 +73,9 @@ class MultimodalNERPipeline(Pipeline):
                 None. Only models that were trained with contexts read them.
             is_split_into_words: True takes a list of strings for the words of one post, False for as many
                 texts.
-            num_workers: processes that read posts and their pictures; default 0: threads of this one. A
-                stream is read by one process at most, and by no thread. Threads decode what a data set gives
-                    undecoded: ``Image(decode=False)``.
+            num_workers: processes that read posts and their pictures; default 0: threads of this one, which
+                decode what a data set gives undecoded (``Image(decode=False)``). A stream is read by one
+                process at most, and by no thread.
             batch_size: posts a batch, at most; default 1. Many posts are sorted by length, but those of a
                 stream, which is read no further than a batch.
             options: threshold, in 0..1, leaves out entities with a lower score (default 0). allow_urls
@@ -85,7 +83,7 @@ class MultimodalNERPipeline(Pipeline):
                 (default 20). image_dir is a folder that the paths of pictures may not lead out of (default:
                 any file is opened). broken_pictures: ``raise`` (default), or ``skip`` to take such a post
                 without it. broken_posts: ``raise`` (default) stops at a post that cannot be read, ``return``
-                    gives its error in the place of its entities and goes on.
+                gives its error in the place of its entities and goes on.
 
         Raises:
             PostError: a post is none of the above; the text names its number, from 1.
@@ -107,9 +105,10 @@ class MultimodalNERPipeline(Pipeline):
             text = {"tokens": list(text)}
         if is_one_post(text):
             predictor.num_workers = 0
-            return next(found(predictor.predict([with_beside(text, images, context)])))
-        beside = {"images": images, "context": context}
-        posts = _PairedPosts(text, **beside) if images is not None or context is not None else text
+            post = with_beside(text, images=images, context=context, number=1)
+            return next(found(predictor.predict([post])))
+        has_beside = images is not None or context is not None
+        posts = _PairedPosts(text, images=images, context=context) if has_beside else text
         predictor.read_ahead = is_indexed(posts)
         entities = found(predictor.predict(posts))
         # What holds its posts in memory gives a list: lists, and the arrays and columns of NumPy and pandas.
@@ -122,9 +121,8 @@ class MultimodalNERPipeline(Pipeline):
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """The options of reading posts, of the model (none) and of its entities."""
-        reading, entities = (
-            {key: options.pop(key) for key in known if key in options} for known in (_READING, _NAMING)
-        )
+        reading = {key: options.pop(key) for key in _READING if key in options}
+        entities = {key: options.pop(key) for key in _NAMING if key in options}
         if options:
             known = ", ".join(sorted([*_READING, *_NAMING, "batch_size", "num_workers"]))
             raise TypeError(
@@ -140,25 +138,18 @@ class MultimodalNERPipeline(Pipeline):
             raise ValueError(f"threshold: expected a score in 0..1, found {threshold!r}")
         return reading, {}, entities
 
-    def preprocess(self, input_: Any, **options: Any) -> Prediction:  # type: ignore[override]
-        """A post, read, without its entities."""
-        return PostReader(cast(Any, self.processor), **options)(input_)
+    # What transformers asks of a pipeline beside `__call__`, which reads, predicts and names in one go.
 
-    def _forward(self, input_tensors: Any, **forward_parameters: Any) -> Any:
-        predictor = BatchPredictor(self.model, PostReader(cast(Any, self.processor)))
-        readable = predictor.lay_out([input_tensors])
-        outputs = predictor.run(predictor.collate(readable)) if readable else None
-        return {"prediction": input_tensors, "outputs": outputs}
+    def preprocess(self, input_: Any, **options: Any) -> Any:  # type: ignore[override]
+        """The post as it is."""
+        return input_
 
-    def postprocess(  # type: ignore[override]
-        self, model_outputs: Any, *, threshold: float = 0.0, broken_posts: str = "raise"
-    ) -> list[dict[str, Any]] | PostError | PictureError:
-        """The entities of one post."""
-        prediction, outputs = model_outputs["prediction"], model_outputs["outputs"]
-        if outputs is not None:
-            reader = PostReader(cast(Any, self.processor))
-            BatchPredictor(self.model, reader, threshold=threshold).complete([prediction], outputs)
-        return next(_entities(iter([prediction]), broken_posts=broken_posts))
+    def _forward(self, input_tensors: Any, **options: Any) -> Any:
+        return self(input_tensors, **options)
+
+    def postprocess(self, model_outputs: Any, **options: Any) -> Any:  # type: ignore[override]
+        """The entities as they are."""
+        return model_outputs
 
 
 def _entities(
@@ -177,20 +168,16 @@ class _PairedPosts(Dataset[Any]):
     def __init__(self, posts: Any, **beside: Any) -> None:
         for name, given in beside.items():
             if given is not None and not (is_indexed(posts) and _length(given) == _length(posts)):
-                raise ValueError(
-                    f"{name}: expected an entry (or None) for each of the posts, found {_length(given)} for"
-                    f" {_length(posts)}"
-                )
-        self.posts, self.beside = posts, beside
+                found = f"{_length(given)} for {_length(posts)}"
+                raise ValueError(f"{name}: expected an entry (or None) for each of the posts, found {found}")
+        self.posts, self.beside = posts, {name: given for name, given in beside.items() if given is not None}
 
     def __len__(self) -> int:
         return len(self.posts)
 
     def __getitem__(self, index: int) -> Any:
-        entries = {
-            name: None if given is None else post_at(given, index) for name, given in self.beside.items()
-        }
-        return with_beside(post_at(self.posts, index), **entries, number=index + 1)
+        beside = {name: post_at(given, index) for name, given in self.beside.items()}
+        return with_beside(post_at(self.posts, index), number=index + 1, **beside)
 
 
 def _length(given: Any) -> int | str:

@@ -1,6 +1,4 @@
-"""The forms in which a post may be given -> a row ``{"text" or "tokens", "images", "context"}``, and its
-pictures' contents.
-"""
+"""The forms in which a post may be given -> a row ``{"text" or "tokens", "images", "context"}``."""
 
 import base64
 import os
@@ -22,9 +20,8 @@ def checked_post(post: Any, number: int) -> dict[str, Any]:
         PostError: it has neither or both, or they are of another type.
     """
     if not isinstance(post, dict):
-        raise PostError(
-            f"post {number}: expected an object with 'text' or 'tokens', found {type(post).__name__}"
-        )
+        found = type(post).__name__
+        raise PostError(f"post {number}: expected an object with 'text' or 'tokens', found {found}")
     text, tokens = post.get("text"), post.get("tokens")
     if (text is None) == (tokens is None):
         found = "both" if text is not None else f"neither; its keys are {sorted(map(str, post))}"
@@ -93,10 +90,8 @@ def fetched(picture: Any, *, allow_urls: bool, timeout: float) -> Any:
         return picture
     if is_url(address):
         if not allow_urls:
-            raise PictureError(
-                f"picture {address:.300}: expected one at hand, found one on the web; allow_urls=True"
-                " fetches it"
-            )
+            found = "found one on the web; allow_urls=True fetches it"
+            raise PictureError(f"picture {address:.300}: expected one at hand, {found}")
         return fetch_picture(address, timeout=timeout)
     if address.startswith("data:image/"):
         try:
@@ -107,8 +102,9 @@ def fetched(picture: Any, *, allow_urls: bool, timeout: float) -> Any:
 
 
 def file_within(path: str | os.PathLike[str], folder: Path, *, follow_links: bool = False) -> Path | None:
-    """A file by its path, which may begin in the folder; None where there is none, or the path, or a link on
-    it, leads out of the folder.
+    """A file by its path, which may begin in the folder.
+
+    None where there is none, or where the path, or a link on it, leads out of the folder.
 
     Args:
         follow_links: take a link that itself lies in the folder, wherever it leads.
@@ -125,7 +121,7 @@ def file_within(path: str | os.PathLike[str], folder: Path, *, follow_links: boo
 
 
 def within(picture: Any, folder: Path) -> Any:
-    """A picture that is given by a path as that of a file in a folder, see `file_within`; any other as it is.
+    """A picture given by a path as that of a file in a folder, see `file_within`; any other as it is.
 
     Raises:
         PictureError: there is no such file.
@@ -134,17 +130,13 @@ def within(picture: Any, folder: Path) -> Any:
     if not isinstance(given, (str, os.PathLike)):
         return picture
     if (found := file_within(given, folder)) is None:
-        raise PictureError(
-            f"picture {os.fspath(given)!s:.300}: expected a file in {folder}, found none; --image_dir names"
-            " another"
-        )
+        expected = f"a file in {folder}, found none; --image_dir names another"
+        raise PictureError(f"picture {os.fspath(given)!s:.300}: expected {expected}")
     return str(found)
 
 
 def is_chat(post: Any) -> bool:
-    """Whether a post is the messages of a chat; many rows, which have texts of their own, may also have roles
-    and contents.
-    """
+    """Whether a post is the messages of a chat; rows, which have texts of their own, are none."""
     return isinstance(post, (list, tuple)) and len(post) > 0 and all(map(_is_message, post))
 
 
@@ -157,7 +149,7 @@ def is_words(post: Any) -> bool:
     return isinstance(post, (list, tuple)) and all(isinstance(word, str) for word in post)
 
 
-def with_beside(post: Any, images: Any, context: Any, number: int = 1) -> Any:
+def with_beside(post: Any, *, number: int, images: Any = None, context: Any = None) -> Any:
     """A post with the pictures and the context given beside it."""
     if images is None and context is None:
         return post
@@ -184,9 +176,8 @@ def context_of(post: Mapping[str, Any], number: int) -> Any:
     context = post.get("context")
     if context is None or isinstance(context, str) or is_words(context):
         return context
-    raise PostError(
-        f"post {number}: expected 'context' to be a string or a list of strings, found {context!r:.80}"
-    )
+    expected = "'context' to be a string or a list of strings"
+    raise PostError(f"post {number}: expected {expected}, found {context!r:.80}")
 
 
 def is_one_post(given: Any) -> bool:

@@ -1,18 +1,17 @@
-"""The one batch predictor: posts in any form in, their entities out, in order; the error of a bad post is its
-result.
-"""
+"""The batch predictor: posts in any form in, their entities out in order, or the error of a bad one."""
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .batching_mmner import CORES, ahead, of_like_size
@@ -27,9 +26,7 @@ BrokenPictures = Literal["raise", "skip"]
 MAX_TOKENS = 8192
 """Sub-tokens of a batch with its padding: 16 windows of 512."""
 SORTED_BATCHES, SORTED_POSTS = 16, 1024
-"""So many batches, but not so many posts, are sorted by length together: of tweets 7% is padding then,
-unsorted it is 43%.
-"""
+"""How many batches, and how many posts at most, are sorted by length together: it saves most padding."""
 READING_THREADS = min(8, CORES) if CORES > 1 else 0
 """Threads that read posts while the model runs; Pillow lets them decode pictures side by side."""
 _logger = logging.getLogger(__name__)
@@ -79,9 +76,7 @@ class PostReader:
     image_dir: str | Path | None = None
 
     def __call__(self, given: Any, *, number: int = 1) -> Prediction:
-        """A post without its entities yet; `number`, from 1, names it in errors. An error in its place stays
-        one.
-        """
+        """A post without its entities yet; `number`, from 1, names it in errors. An error stays one."""
         if isinstance(given, PostError):
             return Prediction(error=given)
         read = Prediction(id=given.get("id") if isinstance(given, Mapping) else None)
@@ -93,10 +88,9 @@ class PostReader:
             context = context_of(row, number) if self.processor.context_window is not None else None
             (post,) = self.processor.read([text], context=[context])
             read.post = post._replace(pictures=pictures, features=features)
+            read.windows = windows if isinstance(windows := row.get(LAID_OUT), TextWindows) else None
         except (PostError, PictureError) as error:
             read.error = error
-        else:
-            read.windows = windows if isinstance(windows := row.get(LAID_OUT), TextWindows) else None
         return read
 
     def _pictures(self, row: dict[str, Any], number: int, broken: list[str]) -> list[Image.Image]:
@@ -112,8 +106,8 @@ class PostReader:
                 pictures.append(square(load_picture(given), size))
             except PictureError as error:
                 if self.broken_pictures == "raise":
-                    text = f"post {number}: {error}; broken_pictures='skip' goes on without it"
-                    raise PictureError(text) from error
+                    hint = "broken_pictures='skip' goes on without it"
+                    raise PictureError(f"post {number}: {error}; {hint}") from error
                 _logger.warning("post %d read without its picture: %s", number, error)
                 broken.append(str(error))
         return pictures
@@ -165,15 +159,18 @@ class BatchPredictor:
         most = max(self.batch_size, sorted_posts)
         with closing(self._each_read(posts, first, most)) as read:
             while window := list(islice(read, most)):
-                readable = self.lay_out(window)
-                for batch in of_like_size(readable, size=_size, most=self.batch_size, bound=self.max_tokens):
-                    self.complete(batch, self.run(self.collate(batch)))
+                readable = self._laid_out(window)
+                size = attrgetter("windows.size")
+                for batch in of_like_size(readable, size=size, most=self.batch_size, bound=self.max_tokens):
+                    self._complete(batch)
                 yield from window
 
     def _each_read(self, posts: Any, first: int, most: int) -> Generator[Prediction, None, None]:
         """The posts, read, in their order, by threads that are at most so many ahead."""
         if not self.num_workers:
-            numbered = enumerate(_each(posts), start=first)
+            if is_indexed(posts):
+                posts = map(partial(post_at, posts), range(len(posts)))
+            numbered = enumerate(posts, start=first)
             threads = READING_THREADS if self.read_ahead else 0
             yield from ahead(
                 lambda one: self.read(one[1], number=one[0]), numbered, threads=threads, most=most
@@ -190,7 +187,7 @@ class BatchPredictor:
         )
         yield from chain.from_iterable(loader)
 
-    def lay_out(self, predictions: Iterable[Prediction]) -> list[Prediction]:
+    def _laid_out(self, predictions: Iterable[Prediction]) -> list[Prediction]:
         """Those posts that could be read, their texts laid out by one call of the tokenizer.
 
         No thread does it, for the model would wait for Python while it makes sub-tokens.
@@ -202,38 +199,19 @@ class BatchPredictor:
             prediction.windows = windows
         return readable
 
-    def collate(self, batch: Sequence[Prediction]) -> dict[str, Any]:
-        """The model's inputs of posts that are laid out."""
-        posts, windows = zip(*((prediction.post, prediction.windows) for prediction in batch), strict=True)
-        return dict(self.read.processor.encode(posts, windows=windows))
-
-    def run(self, inputs: dict[str, Any]) -> Any:
-        """The model's output for the inputs of a batch."""
-        with torch.inference_mode(), self.autocast():
-            # Ready-made features come as a list, which the model moves itself.
-            tensors = {
-                name: given.to(self.model.device)
-                for name, given in inputs.items()
-                if isinstance(given, Tensor)
-            }
-            return self.model(**inputs | tensors)
-
-    def complete(self, batch: Sequence[Prediction], outputs: Any) -> None:
-        """Put the tags and entities of a batch into its predictions."""
+    def _complete(self, batch: Sequence[Prediction]) -> None:
+        """Put the tags and entities that the model finds into the predictions of a batch."""
         processor = self.read.processor
+        posts, windows = zip(*((prediction.post, prediction.windows) for prediction in batch), strict=True)
+        inputs = processor.encode(posts, windows=windows).to(self.model.device)
+        with torch.inference_mode(), self.autocast():
+            outputs = self.model(**inputs)
         for prediction, tags in zip(batch, outputs["tags"].tolist(), strict=True):
             prediction.tags = [processor.labels[tag] for tag in tags if tag != IGNORED]
         if self.with_entities:
-            posts = [prediction.post for prediction in batch]
-            entities = processor.post_process_entities(outputs, posts, threshold=self.threshold)
+            entities = processor.post_process_entities(outputs, list(posts), threshold=self.threshold)
             for prediction, found in zip(batch, entities, strict=True):
                 prediction.entities = found
-
-
-def _size(prediction: Prediction) -> int:
-    """Sub-tokens of a post that was read."""
-    assert prediction.windows is not None
-    return prediction.windows.size
 
 
 class _IndexedPosts(Dataset[Prediction]):
@@ -273,16 +251,10 @@ def post_at(posts: Any, index: int) -> Any:
     except PostError as error:  # of posts that are put together as they are asked for
         return error
     except Exception as error:  # a data set that decodes pictures raises whatever Pillow does
-        failed = PostError(
-            f"post {index + 1}: expected a row of the data set, found that it cannot be read; {error}"
-        )
+        found = f"found that it cannot be read; {error}"
+        failed = PostError(f"post {index + 1}: expected a row of the data set, {found}")
         failed.__cause__ = error
         return failed
-
-
-def _each(posts: Any) -> Iterator[Any]:
-    """Posts one after the other."""
-    return (post_at(posts, index) for index in range(len(posts))) if is_indexed(posts) else iter(posts)
 
 
 def computes_in_bfloat16(device_type: str) -> bool:
@@ -292,6 +264,5 @@ def computes_in_bfloat16(device_type: str) -> bool:
     """
     if device_type == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return device_type == "cpu" and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+    has_instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device_type == "cpu" and has_instructions

@@ -1,32 +1,44 @@
 """`MMNERProcessor`: texts, contexts and pictures -> tensors, and the model's outputs -> entities.
 
-Notation: B batch, K windows of a text, S sub-tokens of a window, W words, Y bytes of a word, N pictures a
+Notation: B batch, K windows of a text, S sub-tokens of a window, W words, Y bytes of a word, N pictures of a
 post.
 """
 
 import operator
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from .configuration_mmner import MOST_PIXELS_A_SIDE, MMNERConfig
+from .configuration_mmner import PIXELS, MMNERConfig
 from .images_mmner import PictureError, load_picture, square, square_pixels
 from .labels_mmner import IGNORED, Word, check_labels, check_word_rule, split_words, tags_to_spans
+from .parts_mmner import Range, Setting
+from .posts_mmner import is_words
 from .ready_features_mmner import TowerFeatures, image_features, reads_pixels
 from .windows_mmner import TextWindows, WindowLayout
 
 _LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
-_NUMBERS = ("word_bytes", "context_window", "image_size")
+_NUMBERS = {
+    "word_bytes": Range("a number > 0, or None for no characters", lambda value: value > 0),
+    "context_window": Range("a number > 0, or None for no contexts", lambda value: value > 0),
+    "image_size": PIXELS,
+}
 _SETTINGS = frozenset(["labels", "word_rule", *_NUMBERS])
 
 
 class Post(NamedTuple):
-    """A post as the model reads it: its text, the words that its tags belong to, its pictures, opened, as
-    RGB, its context, and ready-made features of its pictures, by tower.
+    """A post as the model reads it.
+
+    Attributes:
+        text: its text.
+        words: the words that its tags belong to.
+        pictures: its pictures, opened, as RGB.
+        context: what somebody wrote about it.
+        features: ready-made features of its pictures, for each vision tower.
     """
 
     text: str
@@ -74,20 +86,13 @@ class MMNERProcessor(ProcessorMixin):
     ) -> None:
         super().__init__(tokenizer)
         if not tokenizer.is_fast:
-            raise ValueError(
-                f"tokenizer: expected a fast one, which places words, found {type(tokenizer).__name__}"
-            )
+            found = type(tokenizer).__name__
+            raise ValueError(f"tokenizer: expected a fast one, which places words, found {found}")
         check_labels(labels)
         check_word_rule(word_rule)
-        numbers = {"characters": word_bytes, "contexts": context_window, "pictures": image_size}
-        for (nothing, value), name in zip(numbers.items(), _NUMBERS, strict=True):
-            expected = f"{name}: expected a number > 0, or None for no {nothing}, found {value!r:.80}"
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-                raise TypeError(expected)
-            if value is not None and value < 1:
-                raise ValueError(expected)
-        if image_size is not None and image_size > MOST_PIXELS_A_SIDE:
-            raise ValueError(f"image_size: expected at most {MOST_PIXELS_A_SIDE} pixels, found {image_size}")
+        numbers = {"word_bytes": word_bytes, "context_window": context_window, "image_size": image_size}
+        for name, value in numbers.items():
+            Setting(int | None, None, "", _NUMBERS[name]).check(name, value, owner="MMNERProcessor")
         self.labels = list(labels)
         self.image_size = image_size
         self.word_rule = word_rule
@@ -95,7 +100,7 @@ class MMNERProcessor(ProcessorMixin):
         self.context_window = context_window
         self._layout = WindowLayout(tokenizer)
         if context_window is not None:
-            _ = self._layout.separators  # a tokenizer that has none is told of now, not at the first context
+            _ = self._layout.separators  # raises now, not at the first context, where there are none
 
     @property
     def window(self) -> int | None:
@@ -104,14 +109,11 @@ class MMNERProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As transformers'; ``labels=...``, ``context_window=...`` and the like take the place of what was
-        saved.
-        """
+        """As transformers'; ``labels=...``, ``context_window=...`` and the like replace what was saved."""
         # Apart from the others, which transformers hands on to the tokenizer and that to the model's config.
         settings = {name: kwargs.pop(name) for name in _SETTINGS & kwargs.keys()}
-        kwargs.setdefault(
-            "trust_remote_code", False
-        )  # or a folder whose tokenizer has code of its own asks at the terminal
+        # Otherwise a folder whose tokenizer has code of its own asks at the terminal.
+        kwargs.setdefault("trust_remote_code", False)
         saved = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         if not settings:
             return saved
@@ -131,10 +133,8 @@ class MMNERProcessor(ProcessorMixin):
         images: Any = None,
         *,
         context: Any = None,
-        labels: Sequence[Sequence[str | int]] | None = None,
         is_split_into_words: bool | None = None,
-        pad_to_multiple_of: int | None = None,
-        return_tensors: str | None = "pt",
+        **options: Any,
     ) -> BatchFeature:
         """Make a batch.
 
@@ -145,10 +145,7 @@ class MMNERProcessor(ProcessorMixin):
                 no pictures.
             context: for each text a string, a list of strings, which are joined by spaces, or None; None: no
                 contexts. Read where the processor has a `context_window`.
-            labels: for each text its words' labels, as names or ids.
-            pad_to_multiple_of: pad the windows to a multiple of so many sub-tokens, but to no more than the
-                encoder reads; None: to the longest.
-            return_tensors: "pt", "np", or None for arrays as they are.
+            options: labels, pad_to_multiple_of and return_tensors, see `encode`.
 
         Returns:
             see `encode`.
@@ -158,12 +155,8 @@ class MMNERProcessor(ProcessorMixin):
             ValueError: numbers of texts, pictures, contexts or labels differ; labels that are not a list for
                 each text, or an unknown one; a picture that cannot be read.
         """
-        posts = self.read(
-            text, images, context=context, is_split_into_words=is_split_into_words, whole_pictures=False
-        )
-        return self.encode(
-            posts, labels=labels, pad_to_multiple_of=pad_to_multiple_of, return_tensors=return_tensors
-        )
+        reading = {"context": context, "is_split_into_words": is_split_into_words}
+        return self.encode(self.read(text, images, **reading, whole_pictures=False), **options)
 
     def read(
         self,
@@ -182,48 +175,35 @@ class MMNERProcessor(ProcessorMixin):
             whole_pictures: False keeps of each picture only the square that the model sees, which saves
                 memory.
         """
-        if is_single := isinstance(text, str) or _is_one_post(text, is_split_into_words):
-            text, images, context = [text], [images], [context]
         if not hasattr(text, "__iter__"):
             raise TypeError(f"text: expected a string or a list of texts, found {type(text).__name__}")
+        is_words_of_one = is_split_into_words and all(isinstance(word, str) for word in text)
+        if isinstance(text, str) or is_words_of_one:
+            text, images, context = [text], [images], [context]
         posts = [self._read_text(one, number) for number, one in enumerate(text)]
         if not posts:
             raise ValueError("text: expected at least one text, found none")
-
-        def place(number: int) -> str:
-            return "" if is_single else f"text {number}: "
-
         if self.context_window is not None and context is not None:
             _check_entries("context", context, len(posts))
-            texts = [_read_context(entry, place(number)) for number, entry in enumerate(context)]
+            texts = [_read_context(entry, number) for number, entry in enumerate(context)]
             posts = [post._replace(context=one) for post, one in zip(posts, texts, strict=True)]
         if self.image_size is not None and images is not None:
             _check_entries("images", images, len(posts))
-            pictures = [
-                self._read_pictures(entry, place(number), whole=whole_pictures)
-                for number, entry in enumerate(images)
-            ]
+            size = None if whole_pictures else self.image_size
+            pictures = [_read_pictures(entry, number, size=size) for number, entry in enumerate(images)]
             posts = [post._replace(pictures=opened) for post, opened in zip(posts, pictures, strict=True)]
         return posts
 
     def _read_text(self, text: Any, number: int) -> Post:
+        """A text, or the words of a post, whose text is these with a space between."""
         if isinstance(text, str):
             return Post(text, split_words(text, self.word_rule))
-        if isinstance(text, Sequence) and all(isinstance(word, str) for word in text):
-            return _joined(text)
-        raise TypeError(f"text {number}: expected a string or a list of strings, found {type(text).__name__}")
-
-    def _read_pictures(self, entry: Any, place: str, *, whole: bool) -> list[Image.Image]:
-        """The pictures of a post, given as None, one picture or a list of them (in which None is no
-        picture).
-        """
-        given = entry if isinstance(entry, (list, tuple)) else [entry]
-        try:
-            opened = [load_picture(picture) for picture in given if picture is not None]
-        except PictureError as error:
-            raise PictureError(f"{place}{error}") from error
-        size = self.image_size
-        return opened if whole or size is None else [square(picture, size) for picture in opened]
+        if not is_words(text):
+            found = type(text).__name__
+            raise TypeError(f"text {number}: expected a string or a list of strings, found {found}")
+        starts = accumulate((len(word) + 1 for word in text), initial=0)
+        words = [Word(word, start, start + len(word)) for word, start in zip(text, starts, strict=False)]
+        return Post(" ".join(text), words)
 
     def encode(
         self,
@@ -238,7 +218,10 @@ class MMNERProcessor(ProcessorMixin):
 
         Args:
             windows: what `lay_out` has made of them; None: it is called.
-            labels, pad_to_multiple_of, return_tensors: see `__call__`.
+            labels: for each text its words' labels, as names or ids.
+            pad_to_multiple_of: pad the windows to a multiple of so many sub-tokens, but to no more than the
+                encoder reads; None: to the longest.
+            return_tensors: "pt", "np", or None for arrays as they are.
 
         Returns:
             input_ids, attention_mask (B, K, S) int64, the windows of each text; of a text with fewer than K
@@ -257,13 +240,12 @@ class MMNERProcessor(ProcessorMixin):
         texts = self.lay_out(posts) if windows is None else windows
         data = self._placed(words, texts, pad_to_multiple_of or 1)
         if self.word_bytes is not None:
-            data["character_ids"] = self._character_array(words, most=self.word_bytes)
+            data["character_ids"] = _character_array(words, data["word_mask"], most=self.word_bytes)
         if labels is not None:
             data["labels"] = self._label_array(labels, words)
         features = image_features([post.features for post in posts])
-        batch = BatchFeature(
-            data | self._picture_arrays(posts, with_pixels=reads_pixels(features)), tensor_type=return_tensors
-        )
+        data |= self._picture_arrays(posts, with_pixels=reads_pixels(features))
+        batch = BatchFeature(data, tensor_type=return_tensors)
         if features:
             batch["image_features"] = features
         return batch
@@ -299,10 +281,8 @@ class MMNERProcessor(ProcessorMixin):
         """The entities of one post from its padded rows of tags and scores."""
         tags = [tag for tag in tags if tag != IGNORED]
         if len(tags) != len(post.words):
-            raise ValueError(
-                f"outputs: expected tags of {len(post.words)} words, found {len(tags)}; is this the same"
-                " text?"
-            )
+            expected = f"tags of {len(post.words)} words"
+            raise ValueError(f"outputs: expected {expected}, found {len(tags)}; is this the same text?")
         entities = []
         for span in tags_to_spans([self.labels[tag] for tag in tags]):
             start, end = post.words[span.start].start, post.words[span.end - 1].end
@@ -312,14 +292,15 @@ class MMNERProcessor(ProcessorMixin):
 
     def lay_out(self, posts: Sequence[Post]) -> list[TextWindows]:
         """The windows of each post."""
-        tokenizer = self.tokenizer
-        substitutes = (tokenizer.unk_token_id, tokenizer.mask_token_id, 0)
+        if not posts:
+            return []
+        substitutes = (self.tokenizer.unk_token_id, self.tokenizer.mask_token_id, 0)
         unknown = next(token for token in substitutes if token is not None)
-        words = self._tokenized(
-            [[_encodable(word.text) for word in post.words] for post in posts], is_split_into_words=True
-        )
-        is_read = self.context_window is not None
-        contexts = self._tokenized([_encodable(post.context) if is_read else "" for post in posts])
+        texts_as_words = [[_encodable(word.text) for word in post.words] for post in posts]
+        words = self._tokenized(texts_as_words, is_split_into_words=True)
+        contexts: list[tuple[list[int], Any]] = [([], None)] * len(posts)
+        if self.context_window is not None:
+            contexts = self._tokenized([_encodable(post.context) for post in posts])
         texts = []
         for post, (pieces, owners), (context, _) in zip(posts, words, contexts, strict=True):
             by_word: list[list[int]] = [[] for _ in post.words]
@@ -331,31 +312,19 @@ class MMNERProcessor(ProcessorMixin):
             ids = list(chain.from_iterable(by_word))
             if not (ids or self._layout.before or self._layout.after):
                 ids = [unknown]  # an empty text is there, too
-            texts.append(self._layout.lay_out(ids, starts, context, context_window=self.context_window))
+            of_context = {"context": context, "context_window": self.context_window}
+            texts.append(self._layout.lay_out(ids, starts, **of_context))
         return texts
 
     def _tokenized(self, texts: Sequence[Any], **options: Any) -> list[tuple[list[int], list[int | None]]]:
-        """The sub-token ids of each text, and the word that each is of; empty texts are not asked for."""
-        filled = [text for text in texts if text]
-        if not filled:
-            return [([], [])] * len(texts)
-        encoded = self.tokenizer(
-            filled,
-            add_special_tokens=False,
-            truncation=False,
-            return_attention_mask=False,
-            verbose=False,
-            **options,
-        )
-        found = ((ids, encoded.word_ids(row)) for row, ids in enumerate(encoded["input_ids"]))
-        return [next(found) if text else ([], []) for text in texts]
+        """The sub-token ids of each text, and the word that each is of."""
+        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False, **options)
+        return [(ids, encoded.word_ids(row)) for row, ids in enumerate(encoded["input_ids"])]
 
     def _placed(
         self, posts: list[list[str]], texts: Sequence[TextWindows], multiple: int
     ) -> dict[str, np.ndarray]:
-        """input_ids, attention_mask, token_type_ids, word_starts and word_mask of posts given as words and
-        their windows.
-        """
+        """The arrays of posts that are given as words and as windows."""
         longest = max(len(row) for text in texts for row in text.rows)
         padded = -(-longest // multiple) * multiple
         longest = padded if self.window is None else max(longest, min(padded, self.window))
@@ -375,20 +344,6 @@ class MMNERProcessor(ProcessorMixin):
             "word_starts": _padded(starts, 0),
             "word_mask": _padded([[1] * len(words) for words in posts], 0).astype(bool),
         }
-
-    def _character_array(self, posts: list[list[str]], *, most: int) -> np.ndarray:
-        """(B, W, Y) character ids of posts given as words, at most so many a word."""
-        # One character more than bytes: the last may be a surrogate that belongs to the next.
-        spelt = [
-            [np.frombuffer(_encodable(word[: most + 1]).encode()[:most], np.uint8) for word in words]
-            for words in posts
-        ]
-        longest = max((len(word) for words in spelt for word in words), default=0)
-        ids = np.zeros((len(posts), max(1, *map(len, posts)), max(1, longest)), np.int64)
-        for row, words in enumerate(spelt):
-            for place, word in enumerate(words):
-                ids[row, place, : len(word)] = word.astype(np.int64) + 1
-        return ids
 
     def _picture_arrays(self, posts: Sequence[Post], *, with_pixels: bool) -> dict[str, np.ndarray]:
         """image_mask and, where they are read, pixel_values of posts."""
@@ -410,15 +365,12 @@ class MMNERProcessor(ProcessorMixin):
             raise ValueError(f"labels: expected a list for each of {len(posts)} texts, found {len(labels)}")
         rows = []
         for index, (row, words) in enumerate(zip(labels, posts, strict=True)):
-            if isinstance(row, (str, bytes)) or not hasattr(row, "__len__"):
+            is_list = hasattr(row, "__len__") and not isinstance(row, (str, bytes))
+            if not is_list or len(row) != len(words):
                 raise ValueError(
                     f"labels of text {index}: expected a list with a label for each of its {len(words)}"
-                    f" words, found {row!r}; labels are a list for each text, also for a single one: [['O',"
-                    " ...]]"
-                )
-            if len(row) != len(words):
-                raise ValueError(
-                    f"labels of text {index}: expected one for each of {len(words)} words, found {len(row)}"
+                    f" words, found {len(row) if is_list else repr(row)}; labels are a list for each text,"
+                    " also for a single one: [['O', ...]]"
                 )
             rows.append([self._label_id(label, index) for label in row])
         return _padded(rows, IGNORED)
@@ -431,9 +383,8 @@ class MMNERProcessor(ProcessorMixin):
         except (TypeError, ValueError):  # what is no whole number; a tensor with several
             number = -1
         if not 0 <= number < len(self.labels):
-            raise ValueError(
-                f"labels of text {index}: expected one of {self.labels} or its id, found {label!r}"
-            )
+            expected = f"one of {self.labels} or its id"
+            raise ValueError(f"labels of text {index}: expected {expected}, found {label!r}")
         return number
 
 
@@ -441,45 +392,46 @@ def _check_entries(name: str, given: Any, count: int) -> None:
     """Raises ValueError where it is no list with an entry for each text."""
     if not isinstance(given, (list, tuple)) or len(given) != count:
         found = len(given) if isinstance(given, (list, tuple)) else type(given).__name__
-        raise ValueError(
-            f"{name}: expected a list with an entry (or None) for each of {count} texts, found {found}"
-        )
+        expected = f"a list with an entry (or None) for each of {count} texts"
+        raise ValueError(f"{name}: expected {expected}, found {found}")
 
 
-def _read_context(entry: Any, place: str) -> str:
+def _read_context(entry: Any, number: int) -> str:
     """The context of a post, given as None, a string or a list of strings."""
     texts = [] if entry is None else [entry] if isinstance(entry, str) else entry
-    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"{place}context: expected a string, a list of strings or None, found {entry!r:.80}")
+    if not is_words(texts):
+        expected = "a string, a list of strings or None"
+        raise TypeError(f"text {number}: context: expected {expected}, found {entry!r:.80}")
     return " ".join(stripped for text in texts if (stripped := text.strip()))
 
 
-def _is_one_post(text: Any, is_split_into_words: bool | None) -> bool:
-    """Whether `text` is the words of one post."""
-    is_list = bool(is_split_into_words) and hasattr(text, "__iter__") and not isinstance(text, str)
-    return is_list and all(isinstance(word, str) for word in text)
+def _read_pictures(entry: Any, number: int, *, size: int | None) -> list[Image.Image]:
+    """The pictures of a post, given as None, one picture or a list; as squares where there is a size."""
+    given = entry if isinstance(entry, (list, tuple)) else [entry]
+    try:
+        opened = [load_picture(picture) for picture in given if picture is not None]
+    except PictureError as error:
+        raise PictureError(f"text {number}: {error}") from error
+    return opened if size is None else [square(picture, size) for picture in opened]
 
 
-def _encodable(word: str) -> str:
-    """The word with U+FFFD for each lone surrogate (half an emoji, as cut JSON holds it), which no tokenizer
-    takes.
-    """
-    return word.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _character_array(posts: list[list[str]], word_mask: np.ndarray, *, most: int) -> np.ndarray:
+    """(B, W, Y) character ids of posts given as words, at most so many a word."""
+    # One character more than bytes: the last may be a surrogate that belongs to the next.
+    spelt = [list(_encodable(word[: most + 1]).encode()[:most]) for words in posts for word in words]
+    ids = _padded(spelt, -1) + 1  # of all words, shape: (number of words, Y)
+    array = np.zeros((*word_mask.shape, ids.shape[1]), np.int64)
+    array[word_mask] = ids
+    return array
 
 
-def _joined(words: Sequence[str]) -> Post:
-    """A post given as words: its text is the words with a space between."""
-    placed, position = [], 0
-    for word in words:
-        placed.append(Word(word, position, position + len(word)))
-        position += len(word) + 1
-    return Post(" ".join(words), placed)
+def _encodable(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate, half an emoji, which no tokenizer takes."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _padded(rows: Sequence[Any], value: int) -> np.ndarray:
-    """(B, longest) int64, with at least one column so that a batch of empty texts has a shape to compute
-    with.
-    """
+    """(B, longest) int64, with one column at least: a batch of empty texts has a shape, too."""
     array = np.full((len(rows), max(1, *map(len, rows)) if rows else 1), value, dtype=np.int64)
     for index, row in enumerate(rows):
         array[index, : len(row)] = row

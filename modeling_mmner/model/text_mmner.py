@@ -34,21 +34,9 @@ class TextTower(ModelPart):
     width: int
     heads: int
 
-    def __init__(self, config: MMNERConfig) -> None:
-        super().__init__()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The encoder's input embeddings."""
-        return self.encoder.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Put others in their place."""
-        self.encoder.set_input_embeddings(value)
-
 
 class TransformerTower(TextTower, part="transformer"):
-    """Word states from a transformers encoder (BERT, RoBERTa, XLM-R, DeBERTa, ...), and a vector of the whole
-    text.
+    """Word states from a transformers encoder (BERT, RoBERTa, XLM-R, ...), and a vector of the whole text.
 
     A word's state is that of its first sub-token. A text longer than the encoder's window comes in several
     windows, which the processor lays out; this is ours, the papers cut.
@@ -64,10 +52,8 @@ class TransformerTower(TextTower, part="transformer"):
         self.has_pooler = config.sentence_vector == "pooler"
         self.encoder = AutoModel.from_config(text, **({} if self.has_pooler else without_pooler(text)))
         if self.has_pooler and getattr(self.encoder, "pooler", None) is None:
-            raise ValueError(
-                f"sentence_vector: expected an encoder with a pooler, found none in {text.model_type}; use"
-                " 'mean'"
-            )
+            found = f"none in {text.model_type}; use 'mean'"
+            raise ValueError(f"sentence_vector: expected an encoder with a pooler, found {found}")
         self.width, self.heads = text.hidden_size, text.num_attention_heads
         self.window = encoder_window(self.encoder)
         self.has_types = has_token_types(self.encoder)
@@ -104,13 +90,9 @@ class TransformerTower(TextTower, part="transformer"):
         if token_type_ids is not None and self.has_types:
             inputs["token_type_ids"] = token_type_ids
         exists = attention_mask.any(-1)  # shape: (B, K)
-        if bool(exists.all()):
-            encoded, pooled = self._encoded({name: tensor.flatten(0, 1) for name, tensor in inputs.items()})
-            states = encoded.unflatten(0, exists.shape)  # shape: (B, K, S, D)
-        else:
-            encoded, pooled = self._encoded({name: tensor[exists] for name, tensor in inputs.items()})
-            states = encoded.new_zeros(*input_ids.shape, self.width)
-            states[exists] = encoded
+        encoded, pooled = self._encoded({name: tensor[exists] for name, tensor in inputs.items()})
+        states = encoded.new_zeros(*input_ids.shape, self.width)
+        states[exists] = encoded
         words = words_of(states.flatten(1, 2), word_starts=word_starts, word_mask=word_mask)
         if pooled is None:
             return TextStates(words, word_mask, masked_mean(words, word_mask))
@@ -119,7 +101,7 @@ class TransformerTower(TextTower, part="transformer"):
         return TextStates(words, word_mask, pooled[first])
 
     def _encoded(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """The encoder's states (V, S, D) of V windows, and their pooled vectors (V, D) where it has a pooler.
+        """The states (V, S, D) of V windows, and their pooled vectors (V, D) where there is a pooler.
 
         The windows of a very long text are read some after the others: in one batch they would not fit into
         memory.
@@ -132,9 +114,7 @@ class TransformerTower(TextTower, part="transformer"):
 
 
 class Embeddings(nn.Embedding):
-    """Embeddings that start as those of Ma and Hovy (2016): uniform within the root of 3 / width, so of
-    variance 1 / width.
-    """
+    """Embeddings that start as those of Ma and Hovy (2016): uniform, of variance 1 / width."""
 
     def initialise(self) -> None:
         """Draw them."""
@@ -173,10 +153,8 @@ class BiLSTM(nn.Module):
             packed = pack_padded_sequence(inputs[exists], lengths, batch_first=True, enforce_sorted=False)
             packed_states, (hidden, _) = self.lstm(packed)
             padded, _ = pad_packed_sequence(packed_states, batch_first=True, total_length=mask.shape[1])
-            states[exists], last[exists] = (
-                padded.to(states.dtype),
-                hidden.transpose(0, 1).flatten(1).to(last.dtype),
-            )
+            states[exists] = padded.to(states.dtype)
+            last[exists] = hidden.transpose(0, 1).flatten(1).to(last.dtype)
         return states, last
 
 
@@ -207,14 +185,6 @@ class WordTower(TextTower, part="bilstm"):
     def character_part(self, config: MMNERConfig) -> "CharacterCNN | CharacterBiLSTM | None":
         """What reads the characters of each word."""
         return None
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The word embeddings."""
-        return self.encoder
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Put others in their place."""
-        self.encoder = value
 
     def forward(
         self,
@@ -247,10 +217,9 @@ class WordTower(TextTower, part="bilstm"):
             inputs = torch.cat([inputs, spelt.to(inputs.dtype)], dim=-1)
         inputs = self.dropout(inputs).masked_fill(~word_mask[..., None], 0.0)
         words, _ = self.bilstm(inputs, word_mask)
-        sentence = (
-            masked_mean(words, word_mask) if self.sentence is None else self.sentence(inputs, word_mask)[1]
-        )
-        return TextStates(words, word_mask, sentence)
+        if self.sentence is None:
+            return TextStates(words, word_mask, masked_mean(words, word_mask))
+        return TextStates(words, word_mask, self.sentence(inputs, word_mask)[1])
 
 
 class CNNWordTower(WordTower, part="cnn-bilstm"):
@@ -268,8 +237,7 @@ class HierarchicalWordTower(WordTower, part="hbilstm"):
 
 
 class CharacterCNN(nn.Module):
-    """Character embeddings -> dropout -> convolution over three of them -> maximum over the word (Ma and Hovy
-    2016).
+    """Character embeddings -> dropout -> convolution over three -> maximum over the word (Ma and Hovy 2016).
 
     A character is a byte of UTF-8.
     """
@@ -291,8 +259,9 @@ class CharacterCNN(nn.Module):
 
 
 class CharacterBiLSTM(nn.Module):
-    """Character embeddings -> BiLSTM: the last state of each direction (Lample et al. 2016). A character is a
-    byte of UTF-8.
+    """Character embeddings -> BiLSTM: the last state of each direction (Lample et al. 2016).
+
+    A character is a byte of UTF-8.
     """
 
     def __init__(self, width: int) -> None:
@@ -314,8 +283,7 @@ def words_of(states: Tensor, *, word_starts: Tensor, word_mask: Tensor) -> Tenso
 
 
 def encoder_window(encoder: nn.Module) -> int | None:
-    """Longest input of an encoder in sub-tokens; None where positions are relative or rotary and the config
-    sets no limit.
+    """Longest input of an encoder in sub-tokens; None where its config sets no limit.
 
     RoBERTa's kind counts positions from `padding_idx` + 1, so that 514 positions serve 512 sub-tokens.
     """
@@ -340,12 +308,8 @@ def window_of(config: PreTrainedConfig) -> int | None:
 
 
 def without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
-    """The argument that leaves out BERT's pooler, for encoders that know it, where the pooled output is not
-    read.
-    """
+    """The argument that leaves out the pooler, whose output is not read, of encoders that know it."""
     mapped: Any = MODEL_MAPPING[type(config)]  # a class, or several to choose from (Funnel)
     classes = mapped if isinstance(mapped, tuple) else (mapped,)
-    knows = all(
-        "add_pooling_layer" in inspect.signature(encoder_class).parameters for encoder_class in classes
-    )
+    knows = all("add_pooling_layer" in inspect.signature(one).parameters for one in classes)
     return {"add_pooling_layer": False} if knows else {}

@@ -15,8 +15,7 @@ from .context_mmner import Regions
 
 
 class VisionTower(nn.Module):
-    """Regions of pictures from a timm model's last feature map; it holds its own normalisation and picture
-    size.
+    """Regions of pictures from a timm model's last feature map, with its own normalisation and size.
 
     Only pictures that exist are read, so whatever pixels stand in place of a missing one can change nothing.
 
@@ -58,15 +57,12 @@ class VisionTower(nn.Module):
         if self.backbone is None:
             raise ValueError(
                 f"vision tower {self.config.backbone}: expected ready-made features, since its encoder was"
-                " let go of (`release`), found pixels; give image_features, or put an encoder in its place,"
-                " as `load_tower` does"
+                " let go of (`release`), found pixels; give image_features, or put an encoder in its place"
             )
         return self.backbone.timm_model
 
     def release(self) -> None:
-        """Let go of the encoder: until a new one is put in its place, the tower gives regions of ready-made
-        features alone.
-        """
+        """Let go of the encoder: until it has a new one, the tower reads ready-made features alone."""
         self.backbone = None
 
     def initialise(self) -> None:
@@ -76,21 +72,16 @@ class VisionTower(nn.Module):
 
     @property
     def prefix_tokens(self) -> int:
-        """How many of a picture's regions come before its map: a ViT's class token and registers; 0 for other
-        encoders.
-        """
+        """How many of a picture's regions come before its map, as a ViT's class token and registers do."""
         return getattr(self.timm_model, "num_prefix_tokens", 0)
 
     def train(self, mode: bool = True) -> "VisionTower":
-        """As PyTorch's, but a backbone of which nothing is trained stays in evaluation mode; a frozen one has
-        no gradients.
-        """
+        """As PyTorch's; a backbone of which nothing is trained stays in evaluation mode."""
         super().train(mode)
         if self.backbone is None:
             return self
         if self.frozen:
-            # `from_pretrained` makes every parameter anew, with gradients, and then calls `eval`, which comes
-            # here.
+            # `from_pretrained` makes every parameter anew, with gradients, then calls `eval`: this method.
             self.backbone.requires_grad_(False).eval()
         elif not any(parameter.requires_grad for parameter in self.backbone.parameters()):
             self.backbone.eval()  # as under an adapter: batch-norm must not move either, nobody would save it
@@ -139,18 +130,15 @@ class VisionTower(nn.Module):
         return Regions(total / present.sum(1, keepdim=True).clamp(min=1), image_mask.any(1, keepdim=True))
 
     def kept_features(self, pictures: Tensor) -> Tensor:
-        """(P, M, C) what may be kept of P pictures (P, 3, H, W), to be ready-made features: of a pooled tower
-        M = 1.
-        """
+        """(P, M, C) the ready-made features of P pictures (P, 3, H, W); M is 1 of a pooled tower."""
         features = self.features(pictures)
         return features.mean(1, keepdim=True) if self.pooled else features
 
     def features(self, pictures: Tensor) -> Tensor:
         """(P, M, C) regions of P existing pictures."""
         timm_model = self.timm_model
-        pixels = pictures.float() / 255  # in half precision the CPU cannot resize
-        if pixels.shape[-2:] != (self.image_size, self.image_size):
-            size = (self.image_size, self.image_size)
+        pixels, size = pictures.float() / 255, (self.image_size, self.image_size)
+        if pixels.shape[-2:] != size:  # in float32: in half precision the CPU cannot resize
             pixels = nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
         # Channels last convolves faster.
         pixels = ((pixels - self.mean) / self.std).to(self.backbone.dtype, memory_format=torch.channels_last)

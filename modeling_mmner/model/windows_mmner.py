@@ -58,10 +58,8 @@ class WindowLayout:
         self.before, self.after = special_tokens(tokenizer)
         special = len(self.before) + len(self.after)
         if self.window is not None and self.window < special + 2:
-            raise ValueError(
-                f"tokenizer model_max_length: expected room for {special} special tokens and at least 2 more,"
-                f" found {self.window}"
-            )
+            expected = f"room for {special} special tokens and at least 2 more"
+            raise ValueError(f"tokenizer model_max_length: expected {expected}, found {self.window}")
 
     @property
     def window(self) -> int | None:
@@ -85,20 +83,12 @@ class WindowLayout:
         separators = [self.after, *([token] for token in tokens if token is not None)]
         between = next((separator for separator in separators if separator), [])
         if not between:
-            name = self.tokenizer.name_or_path
-            raise ValueError(
-                f"tokenizer {name!r}: expected a separator to put before a context, found no special token"
-                " for it"
-            )
+            expected = "a separator to put before a context, found no special token for it"
+            raise ValueError(f"tokenizer {self.tokenizer.name_or_path!r}: expected {expected}")
         return between, self.after
 
     def lay_out(
-        self,
-        ids: list[int],
-        starts: np.ndarray,
-        context: Sequence[int] = (),
-        *,
-        context_window: int | None = None,
+        self, ids: list[int], starts: np.ndarray, *, context: Sequence[int], context_window: int | None
     ) -> TextWindows:
         """The windows of a text.
 
@@ -139,9 +129,8 @@ def best_windows(places: np.ndarray, firsts: np.ndarray, *, length: int, capacit
     The text's own borders cost no context, so they count as far away. Of equals it is the first.
     """
     last = np.searchsorted(firsts, places, side="right") - 1
-    candidates = np.maximum(
-        last[:, None] + np.arange(-3, 1), 0
-    )  # no place is in more than four windows; shape: (W, 4)
+    # No place is in more than four windows; shape: (W, 4)
+    candidates = np.maximum(last[:, None] + np.arange(-3, 1), 0)
     first = firsts[candidates]
     left = np.where(first == 0, length, places[:, None] - first)
     right = np.where(first + capacity >= length, length, first + capacity - 1 - places[:, None])
@@ -156,7 +145,6 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[
     ids, words = encoded["input_ids"], encoded.word_ids()
     content = [place for place, word in enumerate(words) if word is not None]
     if not content:
-        raise ValueError(
-            f"tokenizer {tokenizer.name_or_path!r}: expected it to give 'a' a token, found {ids}"
-        )
+        expected = f"it to give 'a' a token, found {ids}"
+        raise ValueError(f"tokenizer {tokenizer.name_or_path!r}: expected {expected}")
     return list(ids[: content[0]]), list(ids[content[-1] + 1 :])

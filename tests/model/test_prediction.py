@@ -106,12 +106,10 @@ def test_reading_ahead_changes_nothing(parts, picture, monkeypatch, batch_size) 
     assert found[0] == found[1]
 
 
-def noted(monkeypatch, what) -> list:
+def noted(monkeypatch, model, what) -> list:
     """What of each batch that the model is run on."""
-    seen, run = [], BatchPredictor.run
-    monkeypatch.setattr(
-        BatchPredictor, "run", lambda self, inputs: seen.append(what(inputs)) or run(self, inputs)
-    )
+    seen, run = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda **inputs: seen.append(what(inputs)) or run(**inputs))
     return seen
 
 
@@ -120,7 +118,7 @@ def test_batches_take_no_more_memory_than_they_may(parts, monkeypatch) -> None:
     posts.
     """
     model, processor = parts
-    shapes = noted(monkeypatch, lambda inputs: inputs["input_ids"].shape)
+    shapes = noted(monkeypatch, model, lambda inputs: inputs["input_ids"].shape)
     tokenizer = copy.deepcopy(processor.tokenizer)
     tokenizer.model_max_length = 16
     limited = MMNERProcessor(tokenizer, labels=LABELS, image_size=64)
@@ -135,7 +133,7 @@ def test_batches_take_no_more_memory_than_they_may(parts, monkeypatch) -> None:
 
 def test_like_lengths_share_a_batch(parts, monkeypatch) -> None:
     """If it failed, half of what is computed for posts of mixed lengths would be padding."""
-    padding = noted(monkeypatch, lambda inputs: (inputs["attention_mask"] == 0).sum())
+    padding = noted(monkeypatch, parts[0], lambda inputs: (inputs["attention_mask"] == 0).sum())
     posts = [" ".join(WORDS[: 1 + number % 7]) for number in range(56)]
     predict(parts, posts, batch_size=8)
     assert sum(padding) == 0
