@@ -19,11 +19,11 @@ from modeling_mmner.model.images_mmner import is_url, pictures_of
 from modeling_mmner.model.labels_mmner import bio_labels
 from modeling_mmner.model.posts_mmner import file_within, is_words
 
-from ..builders.builder import SPLITS, corpus_features, types_by_frequency
+from ..builders.builder import corpus_features, types_by_frequency
 from ..reading_options import ReadingOptions
 from ..splitting import parse_ratio, split_by_ratio
 from .annotations import LeftOut, read_annotation, words_and_tags
-from .reader import SPLIT_NAMES, CorpusError, Reading
+from .reader import SPLIT_NAMES, SPLITS, CorpusError, Reading
 from .records import cell_list, read_records, record_files
 from .schemes import TagScheme, is_tag, tag_forms
 

@@ -26,6 +26,8 @@ from .schemes import PREFIXES, TagScheme, is_tag, repaired, tag_forms, to_bio
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 """What the splits are called in files and data sets."""
 
+SPLITS = tuple(SPLIT_NAMES)
+
 _SPLIT_ENDINGS = (".txt", "_conll_format.txt", ".conllu", ".conll")
 _POST_MARK = "IMGID:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
