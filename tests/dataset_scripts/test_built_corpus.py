@@ -7,7 +7,6 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-import datasets
 import pytest
 
 from dataset_scripts.builders import built_corpus

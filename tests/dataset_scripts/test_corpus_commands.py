@@ -78,9 +78,17 @@ def test_options_of_reading_change_what_is_built(tmp_path):
     """If it failed, the options would be taken and passed over."""
     posts = {split: [(split, "Paris/S-LOC so/E-ORG")] for split in ("train", "valid", "test")}
     corpus, built = write_posts(tmp_path / "corpus", posts), tmp_path / "built"
-    options = (
-        ["--tag_scheme", "bioes", "--rename_types", "LOC=PLACE", "--repair_orphans", "--language", "de", "--license", "mit"]
-    )
+    options = [
+        "--tag_scheme",
+        "bioes",
+        "--rename_types",
+        "LOC=PLACE",
+        "--repair_orphans",
+        "--language",
+        "de",
+        "--license",
+        "mit",
+    ]
     assert run("build", "conll", "--data_dir", corpus, "--output_dir", built, *options) == 0
     record, [row] = record_of(built), rows_of(built, "train")
     assert [record["labels"][tag] for tag in row["ner_tags"]] == ["B-PLACE", "B-ORG"]
