@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from dataset_scripts.formats.reader import find_picture, find_splits, read_posts
+from dataset_scripts.formats.reader import SPLITS, find_picture, find_split, read_posts
 from modeling_mmner.model.labels_mmner import entity_types, may_follow, tags_to_spans
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import CorpusSettings
@@ -48,7 +48,10 @@ def test_counts_and_spans_are_the_published_ones(path):
 def test_corpus_reports_the_published_versions(corpus):
     """If it failed, metrics.json would not say which copy of a corpus a figure belongs to."""
     loaded = load_corpus(CorpusSettings(dataset="conll", data_dir=str(DATA / corpus), languages=["en"]))
-    rows = [PUBLISHED[str(path.relative_to(DATA))] for path in find_splits(DATA / corpus).values()]
+    rows = [
+        PUBLISHED[str(path.relative_to(DATA))]
+        for path in (find_split(DATA / corpus, split) for split in SPLITS)
+    ]
     assert list(loaded.version.values()) == [row[-1] for row in rows]
     assert list(loaded.summary().posts.values()) == [row[0] for row in rows]
     miscellaneous = "OTHER" if corpus == "twitter2015" else "MISC"
