@@ -151,7 +151,7 @@ def parse_posts(file: Iterable[bytes], name: str, reading: Reading | None = None
 
 
 def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[TaggedPost]:
-    """Posts with their tags as they stand; one ends at an empty line, or where the next begins with its id."""
+    """Posts, tags as they stand; one ends at an empty line, or where the next one's id begins."""
     post: TaggedPost | None = None
     has_ids: bool | None = None
     count = 0
@@ -207,11 +207,12 @@ def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, s
     if len(values) == 1 and line.count(" ") == count - 1:
         reading.notes["spaces read as tabs"] += count - 1
         values = line.split(" ")
-    if count == 2 and len(values) == 3:
-        prefix, finer = (value.partition("-")[0] for value in values[1:])
-        if prefix == finer and prefix in ("O", *PREFIXES[reading.scheme]):  # as FMNERG has
-            if values.pop() != "O":
-                reading.notes["tags of finer types, in a third column, not read"] += 1
+    known = ("O", *PREFIXES[reading.scheme])
+    prefixes = [value.partition("-")[0] for value in values[1:]]
+    if count == 2 and len(values) == 3 and prefixes[0] == prefixes[1] and prefixes[0] in known:
+        finer = values.pop()  # as FMNERG has
+        if finer != "O":
+            reading.notes["tags of finer types, in a third column, not read"] += 1
     if len(values) != count:
         indexed = f"index<TAB>token<TAB>tag (or {_POST_MARK}<id> before the first token)"
         form = "token<TAB>tag" if count == 2 else indexed

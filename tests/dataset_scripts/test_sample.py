@@ -188,8 +188,8 @@ def test_corpus_is_drawn_once_and_anew_for_another_seed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: list(generate_posts("it", "train", SEED)), "language of the sample corpus: .* found 'it'"),
-        (lambda: list(generate_posts("en", "dev", SEED)), "split of the sample corpus: .* found 'dev'"),
+        (lambda: list(generate_posts("it", "train", SEED)), "a language out of .* found 'it'"),
+        (lambda: list(generate_posts("en", "dev", SEED)), "a split out of .* found 'en' and 'dev'"),
         (lambda: chance_level([]), "expected some of source 'ambiguous', found none"),
         (lambda: draw("DOG", random.Random(0)), "kind of picture: .* found 'DOG'"),
         (lambda: encode_png(Image.new("L", (4, 4))), "expected 'RGB', found 'L'"),

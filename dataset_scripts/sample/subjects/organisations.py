@@ -27,8 +27,7 @@ def _emblem(sketch: Sketch, x: float, y: float, radius: float, colour: Colour) -
 
 def _sign(sketch: Sketch, left: float, top: float, right: float, bottom: float) -> None:
     """A sign-board: a logo, and bars in place of letters because fonts differ between systems."""
-    board = sketch.colour()
-    ink = sketch.colour(board)
+    board, ink = sketch.two_colours()
     height = bottom - top
     sketch.rectangle(left - 0.025, top - 0.025, right + 0.025, bottom + 0.025, ink)
     sketch.rectangle(left, top, right, bottom, board)
@@ -41,8 +40,7 @@ def _sign(sketch: Sketch, left: float, top: float, right: float, bottom: float) 
 
 def _storefront(sketch: Sketch) -> None:
     rng = sketch.rng
-    wall = sketch.colour()
-    glass = sketch.colour(wall)
+    wall, glass = sketch.two_colours()
     stripes = sketch.colour(wall)
     sketch.rectangle(0.04, 0.08, 0.96, 0.98, wall)
     _sign(sketch, 0.02, 0.12, 0.98, 0.36)
@@ -61,8 +59,7 @@ def _storefront(sketch: Sketch) -> None:
 
 
 def _office(sketch: Sketch) -> None:
-    wall = sketch.colour()
-    glass = sketch.colour(wall)
+    wall, glass = sketch.two_colours()
     left = sketch.rng.uniform(0.14, 0.24)
     sketch.rectangle(left, 0.3, 1 - left, 1.0, wall)
     for row in range(4):

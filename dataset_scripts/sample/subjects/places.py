@@ -80,8 +80,7 @@ def _village(sketch: Sketch) -> None:
 def _skyline(sketch: Sketch) -> None:
     rng = sketch.rng
     _sun(sketch)
-    tone = sketch.colour()
-    lit = sketch.colour(tone)
+    tone, lit = sketch.two_colours()
     left = -0.3
     while left < 1.2:
         width, top = rng.uniform(0.14, 0.24), rng.uniform(0.15, 0.6)

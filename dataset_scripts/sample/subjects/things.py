@@ -6,8 +6,7 @@ _DARK = (35, 35, 40)
 
 
 def _car(sketch: Sketch) -> None:
-    body = sketch.colour()
-    glass = sketch.colour(body)
+    body, glass = sketch.two_colours()
     roof = sketch.rng.uniform(0.28, 0.36)
     sketch.polygon([(0.2, 0.52), (0.32, roof), (0.66, roof), (0.8, 0.52)], body)
     sketch.polygon([(0.26, 0.51), (0.35, roof + 0.05), (0.48, roof + 0.05), (0.48, 0.51)], glass)
@@ -21,8 +20,7 @@ def _car(sketch: Sketch) -> None:
 
 
 def _phone(sketch: Sketch) -> None:
-    case = sketch.colour()
-    screen = sketch.colour(case)
+    case, screen = sketch.two_colours()
     sketch.rectangle(0.28, 0.04, 0.72, 0.96, case)
     sketch.rectangle(0.25, 0.07, 0.75, 0.93, case)
     sketch.rectangle(0.3, 0.13, 0.7, 0.83, screen)
@@ -53,8 +51,7 @@ def _trophy(sketch: Sketch) -> None:
 
 
 def _bottle(sketch: Sketch) -> None:
-    glass = sketch.colour()
-    label = sketch.colour(glass)
+    glass, label = sketch.two_colours()
     shoulder = sketch.rng.uniform(0.34, 0.44)
     sketch.rectangle(0.44, 0.08, 0.56, shoulder, glass)
     sketch.rectangle(0.42, 0.02, 0.58, 0.1, sketch.colour())
@@ -67,8 +64,7 @@ def _bottle(sketch: Sketch) -> None:
 
 
 def _cup(sketch: Sketch) -> None:
-    china = sketch.colour()
-    band = sketch.colour(china)
+    china, band = sketch.two_colours()
     sketch.ring(0.74, 0.62, 0.14, 0.065, china)
     sketch.polygon([(0.16, 0.4), (0.74, 0.4), (0.68, 0.9), (0.22, 0.9)], china)
     sketch.polygon([(0.175, 0.56), (0.725, 0.56), (0.71, 0.7), (0.19, 0.7)], band)
@@ -81,8 +77,7 @@ def _cup(sketch: Sketch) -> None:
 
 
 def _guitar(sketch: Sketch) -> None:
-    wood = sketch.colour()
-    neck = sketch.colour(wood)
+    wood, neck = sketch.two_colours()
     sketch.disc(0.5, 0.76, 0.235, wood)
     sketch.disc(0.5, 0.54, 0.175, wood)
     sketch.disc(0.5, 0.62, 0.085, _DARK)
