@@ -81,7 +81,7 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
     types = entity_types(corpus.labels)
     splits, surfaces = {}, {}
     for split, rows in corpus.splits.items():
-        splits[split], surfaces[split] = _statistics_of(rows, corpus.labels)
+        splits[split], surfaces[split] = split_statistics(rows, corpus.labels)
     known: dict[str, set[str]] = defaultdict(set)
     for surface, entity_type in surfaces.get("train", ()):
         known[surface].add(entity_type)
@@ -91,7 +91,7 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
     return {**about, "types": types, "splits": splits}
 
 
-def _statistics_of(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Statistics, Counter[_Surface]]:
+def split_statistics(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Statistics, Counter[_Surface]]:
     """The statistics of a split but for ``seen``, which compares two, and how often each surface occurs."""
     counts, lengths, without_entity = Counts(), [], 0
     surfaces: Counter[_Surface] = Counter()
@@ -105,7 +105,7 @@ def _statistics_of(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Stati
             words = (" ".join(row["tokens"][span.start : span.end]).casefold() for span in spans)
             surfaces.update(zip(words, (span.type for span in spans), strict=True))
     pictures = Counter(picture_numbers(rows).tolist())
-    statistics = {
+    return {
         "posts": counts.posts,
         "tokens": counts.tokens,
         "entities": {entity_type: counts.entities[entity_type] for entity_type in entity_types(labels)},
@@ -119,8 +119,7 @@ def _statistics_of(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Stati
         },
         "languages": dict(counts.languages.most_common()),
         "sources": dict(counts.sources.most_common()),
-    }
-    return statistics, surfaces
+    }, surfaces
 
 
 def picture_numbers(rows: datasets.Dataset) -> np.ndarray:

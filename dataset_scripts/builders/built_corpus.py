@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from modeling_mmner.files import staged_folder
-from modeling_mmner.model.labels_mmner import entity_types
 
 from ..corpora import BUILDERS
 from ..formats.reader import SPLITS, CorpusError
+from ..inspection import split_statistics
 from ..opening import RECORD, make_builder
 from .builder import CorpusBuilder
 from .data_card import render_data_card
@@ -121,16 +121,19 @@ def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
         for number in range(files):
             path = target / f"{split}-{number:05d}-of-{files:05d}.parquet"  # as on the Hub
             rows.shard(files, number, contiguous=True).to_parquet(path)
-        report = builder.reports[split]
-        counts, own = report.counts, {"sha256": hashes[split]} if split in hashes else {}
+        found, _ = split_statistics(rows, builder.labels)
+        report, without = builder.reports[split], found["pictures"]["missing"]
+        broken = [problem["id"] for problem in report.broken]
+        own = {"sha256": hashes[split]} if split in hashes else {}
         splits[split] = own | {
-            "posts": counts.posts,
-            "tokens": counts.tokens,
-            "entities": {name: counts.entities[name] for name in entity_types(builder.labels)},
-            "orphans": counts.orphans,
-            "pictures": report.pictures(),
-            "languages": dict(counts.languages.most_common()),
-            "sources": dict(counts.sources.most_common()),
+            **{key: found[key] for key in ("posts", "tokens", "entities", "orphans")},
+            "pictures": {
+                "present": found["posts"] - without,
+                "missing": without - len(broken),
+                "broken": len(broken),
+                "broken_ids": broken,
+            },
+            **{key: found[key] for key in ("languages", "sources")},
             "num_bytes": size,
             "download_bytes": sum(path.stat().st_size for path in shards(target, split)),
             "notes": dict(report.notes),

@@ -27,7 +27,16 @@ _SLOT = re.compile(r"\{(\w+)\}")
 _SHARE_WITHOUT_ENTITIES = 0.12
 _SHARE_OF_NAMES_IN_ALL_SPLITS = 0.6
 _EMOJI = ("😍", "🔥", "👀", "😂", "🙌", "✨", "💯", "😎")
-_HANDLES = ["nightowl", "lemon_tree", "blue_pixel", "its_me", "daily_bits", "cloudy", "mixtape", "sofa_critic"]
+_HANDLES = [
+    "nightowl",
+    "lemon_tree",
+    "blue_pixel",
+    "its_me",
+    "daily_bits",
+    "cloudy",
+    "mixtape",
+    "sofa_critic",
+]
 
 
 class GeneratedPost(NamedTuple):

@@ -207,17 +207,6 @@ def test_configs_are_those_whose_folders_are_there(tmp_path):
 # Pictures.
 
 
-@pytest.mark.parametrize(
-    ("has_folder", "missing"), [(True, {"train": 1, "validation": 1}), (False, {"train": 3, "validation": 2})]
-)
-def test_missing_pictures_are_counted(corpus, images, has_folder, missing):
-    """If it failed, a text corpus would pass for a multimodal one."""
-    builder = make(Conll, data_dir=corpus, **{"image_dir": str(images)} if has_folder else {})
-    for split in missing:
-        list(builder._counted_rows(split))
-    assert {split: found.pictures()["missing"] for split, found in builder.reports.items()} == missing
-
-
 def test_required_picture_that_is_missing_stops(corpus, images):
     """If it failed, --require_images would build a corpus with posts without pictures."""
     message = r"train\.txt:10: expected the picture 3\.jpg in .*images, found none; without --require_images"
@@ -241,12 +230,11 @@ def test_post_of_a_broken_picture_is_kept_and_listed_or_stops(corpus, images, co
     """
     (images / "2.jpg").write_bytes(content)
     builder = make(Conll, data_dir=corpus, image_dir=str(images))
-    rows = list(builder._counted_rows("train"))
+    rows = list(builder.checked_rows("train"))
     assert [row["image"] for row in rows] == [{"bytes": encoded(1, "JPEG"), "path": "1.jpg"}, None, None]
     [broken] = builder.reports["train"].broken
     assert (broken["split"], broken["id"], broken["file"]) == ("train", "2", "2.jpg")
     assert re.search(problem, broken["problem"])
-    assert builder.reports["train"].pictures()["missing"] == 1
     strict = make(Conll, data_dir=corpus, image_dir=str(images), broken_pictures="stop")
     message = rf"post '2': picture .*2\.jpg.*: {problem}.*; with --broken_pictures keep such posts are"
     with pytest.raises(CorpusError, match=message):
