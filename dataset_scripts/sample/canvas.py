@@ -4,9 +4,12 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from importlib import resources
+from typing import Any, cast
 
 from PIL import ImageDraw
+
+from modeling_mmner.files import read_yaml
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -17,6 +20,9 @@ SIDE = 64
 OVERSAMPLING = 4
 """Pixels drawn per finished pixel and axis; the surplus is averaged away, which smooths the edges."""
 
+_FIGURES: dict[str, list[Any]] = read_yaml(
+    resources.files(__package__).joinpath("subjects/figures.yaml").read_text(encoding="utf-8")
+)
 _ELLIPSE_CORNERS = 32
 _LEAST_CONTRAST = 200
 
@@ -67,6 +73,14 @@ class Sketch:
         """A colour that stands out against the backdrop, and one that stands out against the first."""
         first = self.colour()
         return first, self.colour(first)
+
+    def figure(self, name: str, **fills: Colour) -> None:
+        """The shapes of a figure of ``figures.yaml``, its named colours filled in."""
+        for shape, fill, *place in _FIGURES[name]:
+            if isinstance(fill, str):
+                colour, _, factor = fill.partition(" * ")
+                fill = shade(fills[colour], float(factor or 1))
+            getattr(self, shape)(*place, fill=tuple(fill))
 
     def polygon(self, points: Sequence[Point], fill: Colour) -> None:
         """A filled polygon through `points`."""
