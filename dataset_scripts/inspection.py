@@ -105,11 +105,7 @@ def split_statistics(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Sta
             words = (" ".join(row["tokens"][span.start : span.end]).casefold() for span in spans)
             surfaces.update(zip(words, (span.type for span in spans), strict=True))
     pictures = Counter(picture_numbers(rows).tolist())
-    return {
-        "posts": counts.posts,
-        "tokens": counts.tokens,
-        "entities": {entity_type: counts.entities[entity_type] for entity_type in entity_types(labels)},
-        "orphans": counts.orphans,
+    return counts.summary(entity_types(labels)) | {
         "tokens_per_post": _lengths(lengths),
         "posts_without_entity": without_entity,
         "pictures": {
@@ -117,8 +113,6 @@ def split_statistics(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Sta
             "missing": pictures[0],
             "missing_share": _share(pictures[0], counts.posts),
         },
-        "languages": dict(counts.languages.most_common()),
-        "sources": dict(counts.sources.most_common()),
     }, surfaces
 
 

@@ -27,6 +27,8 @@ PUBLISHED = ("README.md", RECORD, "*/*.parquet")
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
 """How JSON is written: half a surrogate pair as JSON escapes it."""
 
+_RECORDED = ("sha256", "posts", "tokens", "entities", "orphans", "pictures", "languages", "sources")
+_RECORDED += ("num_bytes", "download_bytes", "notes")
 _SHARD_BYTES = 500_000_000  # of a Parquet file at most, as `datasets` writes them
 
 
@@ -67,16 +69,15 @@ def build_dataset(
         builders = [make_builder(name, config=config, **folders, **options) for config in wanted]
         record = _described(builders[0])
         record["configs"] = {builder.config_name: _build_config(builder, staged) for builder in builders}
+        (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
+        (staged / "README.md").write_text(render_data_card(record), encoding="utf-8")
         broken = [
-            {"config": builder.config_name} | problem
+            json.dumps({"config": builder.config_name} | problem, ensure_ascii=False)
             for builder in builders
             for report in builder.reports.values()
             for problem in report.broken
         ]
-        (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
-        (staged / "README.md").write_text(render_data_card(record), encoding="utf-8")
-        lines = "".join(json.dumps(problem, ensure_ascii=False) + "\n" for problem in broken)
-        (staged / BROKEN_REPORT).write_text(lines, **_TEXT)
+        (staged / BROKEN_REPORT).write_text("".join(f"{line}\n" for line in broken), **_TEXT)
     return record
 
 
@@ -122,22 +123,20 @@ def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
             path = target / f"{split}-{number:05d}-of-{files:05d}.parquet"  # as on the Hub
             rows.shard(files, number, contiguous=True).to_parquet(path)
         found, _ = split_statistics(rows, builder.labels)
-        report, without = builder.reports[split], found["pictures"]["missing"]
-        broken = [problem["id"] for problem in report.broken]
-        own = {"sha256": hashes[split]} if split in hashes else {}
-        splits[split] = own | {
-            **{key: found[key] for key in ("posts", "tokens", "entities", "orphans")},
-            "pictures": {
-                "present": found["posts"] - without,
-                "missing": without - len(broken),
-                "broken": len(broken),
-                "broken_ids": broken,
-            },
-            **{key: found[key] for key in ("languages", "sources")},
+        found["notes"], broken = builder.reports[split].notes, builder.reports[split].broken
+        without = found["pictures"]["missing"]
+        counts = {
+            "present": found["posts"] - without,
+            "missing": without - len(broken),
+            "broken": len(broken),
+        }
+        found["pictures"] = counts | {"broken_ids": [problem["id"] for problem in broken]}
+        found |= {"sha256": hashes[split]} if split in hashes else {}
+        found |= {
             "num_bytes": size,
             "download_bytes": sum(path.stat().st_size for path in shards(target, split)),
-            "notes": dict(report.notes),
         }
+        splits[split] = {key: found[key] for key in _RECORDED if key in found}
         del rows
         shutil.rmtree(scratch)
     return {"version": builder.version_name(), "splits": splits}

@@ -33,6 +33,14 @@ class Counts:
         self.languages["unknown" if language is None else language] += 1
         self.sources["unknown" if source is None else source] += 1
 
+    def summary(self, types: Sequence[str]) -> dict[str, Any]:
+        """All counts by name, for JSON: entities by type, languages and sources from the most frequent on."""
+        return vars(self) | {
+            "entities": {entity_type: self.entities[entity_type] for entity_type in types},
+            "languages": dict(self.languages.most_common()),
+            "sources": dict(self.sources.most_common()),
+        }
+
     def flat(self) -> dict[str, int]:
         """The counts by name, the entity types among them."""
         entities = dict(sorted(self.entities.items()))
