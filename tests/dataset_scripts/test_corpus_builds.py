@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from dataset_scripts.builders import builder
-from dataset_scripts.builders.builder import SPLITS, PostsBuilder
+from dataset_scripts.builders.builder import PostsBuilder
 from dataset_scripts.builders.built_corpus import build_dataset
 from dataset_scripts.builders.conll import Conll
 from dataset_scripts.builders.mmner import MMNER
@@ -108,30 +108,6 @@ def test_version_names_the_content(corpus, tmp_path):
 # Data sets.
 
 
-def test_built_data_set_holds_the_rows_and_pictures(corpus, images, tmp_path):
-    """If it failed, building would lose, change or reorder posts, hold paths on its maker's disk, or encode
-    pictures once more.
-    """
-    builder = make(Conll, data_dir=corpus, image_dir=str(images), language="en")
-    build_dataset("conll", tmp_path / "built", data_dir=corpus, image_dir=images, language="en")
-    found = {}
-    for split in SPLITS:
-        rows = rows_of(tmp_path / "built", split)
-        found |= {row["id"]: row["image"] for row in rows}
-        expected = [row | {"image": None} for row in builder.rows(split)]
-        assert [row | {"image": None} for row in rows] == expected
-    pictures = {
-        name: {"bytes": (images / f"{name}.jpg").read_bytes(), "path": f"{name}.jpg"} for name in "1246"
-    }
-    assert found == dict.fromkeys("357") | pictures
-
-
-def test_error_while_building_has_the_corpuss_text(corpus, images, tmp_path):
-    """If it failed, a build that stops at a post would say no more than that something went wrong."""
-    with pytest.raises(CorpusError, match=r"expected the picture 3\.jpg"):
-        build_dataset("conll", tmp_path / "built", data_dir=corpus, image_dir=images, require_images=True)
-
-
 # The real corpora.
 
 REAL = {
@@ -145,19 +121,6 @@ each_real = pytest.mark.parametrize("name", REAL)
 def real_builder(name: str) -> PostsBuilder:
     kind, config, folder = REAL[name]
     return make(kind, config, data_dir=str(DATA / folder), no_verify=False)
-
-
-@needs_data
-@each_real
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_official_counts_are_those_of_the_official_files(name, split):
-    """If it failed, every user's official copy would be refused, or the reader would lose posts, tokens or
-    tags of it.
-    """
-    builder = real_builder(name)
-    [path], official = builder.files()[split], OFFICIAL[name][split]
-    assert count_file(path, builder.reading()).flat() == official.counts.flat()
-    assert file_hash(path) == official.sha256
 
 
 @needs_data

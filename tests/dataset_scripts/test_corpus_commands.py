@@ -96,15 +96,6 @@ def test_options_of_reading_change_what_is_built(tmp_path):
     assert record["configs"]["default"]["version"].endswith("+orphans-repaired")
 
 
-def test_other_copies_are_built_when_asked(corpus, tmp_path, capsys):
-    """If it failed, --no_verify would still refuse another copy, or the check be lost without it."""
-    options = ["--data_dir", corpus, "--output_dir", tmp_path / "built"]
-    assert run("build", "twitter2017", *options) == 2
-    assert "; --no_verify takes it as another version of the corpus" in capsys.readouterr().err
-    with pytest.warns(UserWarning, match="expected the official file"):
-        assert run("build", "twitter2017", *options, "--no_verify") == 0
-
-
 BAD_BUILDS = {
     "no split files": ("conll --data_dir {tmp}/empty", "expected one train file out of"),
     "no folder": ("conll --data_dir {tmp}/nothere", "nothere: expected a folder"),

@@ -3,7 +3,6 @@ and errors.
 """
 
 import io
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,12 +178,6 @@ def test_posts_before_a_malformed_line_are_given(written):
         next(posts)
 
 
-def test_missing_file_is_the_systems_error(tmp_path):
-    """If it failed, a wrong path would look like an empty corpus."""
-    with pytest.raises(FileNotFoundError, match=r"nothere\.txt"):
-        list(read_posts(tmp_path / "nothere.txt"))
-
-
 # Notes on what was read otherwise than it stands.
 
 
@@ -212,13 +205,6 @@ def test_each_thing_read_otherwise_is_counted(content, old, new, settings, notes
     reading = Reading(**settings)
     parsed(content.replace(old, new) if old else content, reading)
     assert dict(reading.notes) == notes
-
-
-def test_notes_of_several_files_add_up():
-    """If it failed, the notes on one split's file would replace those on another's."""
-    reading = Reading(repair_orphans=True, notes=Counter({"orphan I- tags made B-": 3}))
-    parsed("IMGID:1\na\tI-X\nb\tI-Y\nc\tI-Y\n", reading)
-    assert reading.notes == {"orphan I- tags made B-": 5}
 
 
 @pytest.mark.parametrize(
