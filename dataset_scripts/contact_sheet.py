@@ -1,17 +1,15 @@
-"""Posts of a corpus on one HTML page, to look at: each a card with its pictures and its text, the entities
-marked.
-"""
+"""Posts of a corpus on one HTML page: each a card with its pictures and its text, the entities marked."""
 
 import base64
 import io
 import random
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import datasets
-from jinja2 import Environment, StrictUndefined
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from modeling_mmner.model.images_mmner import PictureError, load_picture, pictures_of
 from modeling_mmner.model.labels_mmner import OUTSIDE, entity_types, tags_to_spans
@@ -57,18 +55,19 @@ def contact_sheet(
     if count < 1:
         raise ValueError(f"count: expected at least 1, found {count}")
     posts = [rows[number] for number in choose_posts(rows, labels, count=count, seed=seed)]
-    template = resources.files("dataset_scripts").joinpath("contact_sheet.html.jinja").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    types = entity_types(labels)
-    page = environment.from_string(template).render(
-        title=title,
-        total=len(rows),
-        hues={name: 360 * number // len(types) for number, name in enumerate(types)},
-        posts=[_card(post, labels) for post in posts],
-        has_pictures=any(map(pictures_of, posts)),
-        most_pictures=_MAX_PICTURES,
+    loader, types = PackageLoader("dataset_scripts", ""), entity_types(labels)
+    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    page = (
+        Environment(loader=loader, autoescape=True, **options)
+        .get_template("contact_sheet.html.jinja")
+        .render(
+            title=title,
+            total=len(rows),
+            hues={name: 360 * number // len(types) for number, name in enumerate(types)},
+            posts=[_card(post, labels) for post in posts],
+            has_pictures=any(map(pictures_of, posts)),
+            most_pictures=_MAX_PICTURES,
+        )
     )
     # What UTF-8 cannot encode, halves of surrogate pairs, becomes a question mark.
     Path(path).write_text(page, encoding="utf-8", errors="replace")
@@ -76,23 +75,22 @@ def contact_sheet(
 
 
 def choose_posts(rows: datasets.Dataset, labels: Sequence[str], *, count: int, seed: int) -> list[int]:
-    """Which posts to show: a sample at random, of posts that have both a picture and an entity as long as
-    there are such, then of posts that have either, then of the rest. The positions are in ascending order."""
+    """Which posts to show, a sample at random: their positions, ascending.
+
+    Posts that have both a picture and an entity are taken as long as there are such, then posts that have
+    either, then the rest.
+    """
     tags = rows.select_columns(["ner_tags"]).with_format("arrow")[:]["ner_tags"].to_pylist()
     outside = labels.index(OUTSIDE)
-    has_picture = picture_numbers(rows) > 0
-    merits = [
-        any(tag != outside for tag in post) + int(pictured)
-        for post, pictured in zip(tags, has_picture, strict=True)
-    ]
+    merits = (picture_numbers(rows) > 0) + np.array(
+        [any(tag != outside for tag in post) for post in tags], int
+    )
     order = random.Random(seed).sample(range(len(rows)), len(rows))
     return sorted(sorted(order, key=lambda position: -merits[position])[:count])
 
 
 def _card(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """What the page's template shows of a post; `runs` are its words, those of an entity together with its
-    type.
-    """
+    """What the page's template shows of a post; `runs` are its words, those of an entity with its type."""
     runs: list[tuple[str, str | None]] = []
     end = 0
     for span in tags_to_spans([labels[tag] for tag in row["ner_tags"]]):

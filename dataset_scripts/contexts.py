@@ -32,12 +32,16 @@ def with_contexts(
     if not files:
         return {split: _from_column(rows, field, split) for split, rows in splits.items()}
     contexts = read_contexts(files, field)
-    _check_ids(splits)
+    words: dict[str, Any] = {}
+    for split, rows in splits.items():
+        for post, tokens in zip(map(str, rows["id"]), rows["tokens"], strict=True):
+            if words.setdefault(post, tokens) != tokens:
+                hint = "give the posts ids, or the contexts in a column of the corpus"
+                found = f"{post!r} for several, one of them in the {split} split; {hint}"
+                raise CorpusError(f"--context_file: expected an id of its own for each post, found {found}")
     found = {split: [contexts.get(str(post)) for post in rows["id"]] for split, rows in splits.items()}
     if not any(context for column in found.values() for context in column):
-        expected = (
-            f"contexts of the corpus's posts by their ids, such as {next(iter(splits.values()))['id'][0]!r}"
-        )
+        expected = f"contexts of the corpus's posts by their ids, such as {next(iter(words), None)!r}"
         first = f"the first id in {files[0]} is {next(iter(contexts), None)!r}"
         raise CorpusError(f"--context_file: expected {expected}, found none of them; {first}")
     return {split: _with_column(rows, found[split]) for split, rows in splits.items()}
@@ -55,35 +59,18 @@ def read_contexts(files: Sequence[str], field: str) -> dict[str, Any]:
             differ.
     """
     contexts: dict[str, Any] = {}
-    for path in [path for name in files for path in _paths(name)]:
-        for number, entry in read_json_lines(path):
-            place = f"{path}, line {number}"
-            post, context = _entry(entry, field, place)
-            if contexts.setdefault(post, context) != context:
-                raise CorpusError(f"{place}: expected one context for a post, found another of {post!r}")
+    for name in files:
+        paths = sorted(Path(name).glob("*.jsonl")) if Path(name).is_dir() else [Path(name)]
+        if not paths or not all(path.is_file() for path in paths):
+            expected = "a file of JSON lines, or a folder with *.jsonl files"
+            raise CorpusError(f"--context_file {name}: expected {expected}, found none")
+        for path in paths:
+            for number, entry in read_json_lines(path):
+                place = f"{path}, line {number}"
+                post, context = _entry(entry, field, place)
+                if contexts.setdefault(post, context) != context:
+                    raise CorpusError(f"{place}: expected one context for a post, found another of {post!r}")
     return contexts
-
-
-def _check_ids(splits: dict[str, datasets.Dataset]) -> None:
-    """Contexts are found by id, so an id must stand for one post."""
-    words: dict[str, Any] = {}
-    for split, rows in splits.items():
-        for post, tokens in zip(rows["id"], rows["tokens"], strict=True):
-            if words.setdefault(str(post), tokens) != tokens:
-                found = f"{post!r} for several, one of them in the {split} split"
-                raise CorpusError(
-                    f"--context_file: expected an id of its own for each post, found {found}; give the posts"
-                    " ids, or the contexts in a column of the corpus"
-                )
-
-
-def _paths(name: str) -> list[Path]:
-    path = Path(name)
-    paths = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not paths or not all(each.is_file() for each in paths):
-        expected = "a file of JSON lines, or a folder with *.jsonl files"
-        raise CorpusError(f"--context_file {name}: expected {expected}, found none")
-    return paths
 
 
 def _entry(entry: Any, field: str, place: str) -> tuple[str, Any]:

@@ -1,11 +1,9 @@
-"""Statistics of a corpus: counts, lengths of posts, pictures, and how many entities of a split occur in the
-training split.
-"""
+"""Statistics of a corpus: counts, lengths of posts, pictures, and which entities occur in train too."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, pairwise, repeat
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,27 +35,20 @@ BINS = [
 
 _BATCH = 250  # of rows that were selected or shuffled the pictures are copied after all, so few at a time
 _SHOWN_VALUES = 12
-_LEGEND_ROOM = 24
 _OVERALL = ""
+_TITLE_PAD = 24
 _LENGTHS: dict[str, tuple[str, Any]] = {
     "min": ("min", np.min),
     "median": ("median", np.median),
     "mean": ("mean", np.mean),
-    "percentile_95": ("95%", partial(np.percentile, q=95)),
+    "95%": ("percentile_95", partial(np.percentile, q=95)),
     "max": ("max", np.max),
 }
-_SEEN_KEYS = (
-    *("entities", "seen", "as_several_types", "as_another_type"),
-    *("surfaces", "surfaces_seen", "surfaces_as_several_types", "surfaces_as_another_type"),
-)
-_SPLIT_HEADINGS = (
-    *("split", "posts", "tokens", "entities"),
-    *("orphan I-", "without entity", "without picture"),
-)
-_SEEN_HEADINGS = (
-    *("split", "type", "entities", "seen"),
-    *("as several types", "as another type only", "different ones", "of these seen"),
-)
+"""By their headings, the names and the functions of the statistics of lengths."""
+_SEEN_KINDS = ("seen", "as_several_types", "as_another_type")
+_SPLIT_HEADINGS = ("split", "posts", "tokens", "entities", "orphan I-", "without entity", "without picture")
+_SEEN_HEADINGS = ("split", "type", "entities", "seen")
+_SEEN_HEADINGS += ("as several types", "as another type only", "different ones", "of these seen")
 _SPLIT_COLOURS = {"train": "#1769aa", "validation": "#d9730d", "test": "#3b8f6b"}
 _SEEN_COLOURS = {
     "this type only": "#1769aa",
@@ -84,13 +75,13 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
           are ``seen``, that is occur in train with the same casefolded words and type, and how many of these
           there occur ``as_several_types``; how many occur there ``as_another_type`` only; ``seen_share``. The
           same for the distinct ``surfaces``: ``surfaces_seen``, ``surfaces_as_several_types``,
-              ``surfaces_as_another_type``. None without a train split.
-          Entities are read leniently (see `tags_to_spans`), so an orphan I- begins one here.
+          ``surfaces_as_another_type``. None without a train split. Entities are read leniently (see
+          `tags_to_spans`), so an orphan I- begins one here.
     """
     types = entity_types(corpus.labels)
     splits, surfaces = {}, {}
     for split, rows in corpus.splits.items():
-        splits[split], surfaces[split] = _statistics_of(rows, corpus.labels)
+        splits[split], surfaces[split] = split_statistics(rows, corpus.labels)
     known: dict[str, set[str]] = defaultdict(set)
     for surface, entity_type in surfaces.get("train", ()):
         known[surface].add(entity_type)
@@ -100,7 +91,7 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
     return {**about, "types": types, "splits": splits}
 
 
-def _statistics_of(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Statistics, Counter[_Surface]]:
+def split_statistics(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Statistics, Counter[_Surface]]:
     """The statistics of a split but for ``seen``, which compares two, and how often each surface occurs."""
     counts, lengths, without_entity = Counts(), [], 0
     surfaces: Counter[_Surface] = Counter()
@@ -114,11 +105,7 @@ def _statistics_of(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Stati
             words = (" ".join(row["tokens"][span.start : span.end]).casefold() for span in spans)
             surfaces.update(zip(words, (span.type for span in spans), strict=True))
     pictures = Counter(picture_numbers(rows).tolist())
-    statistics = {
-        "posts": counts.posts,
-        "tokens": counts.tokens,
-        "entities": {entity_type: counts.entities[entity_type] for entity_type in entity_types(labels)},
-        "orphans": counts.orphans,
+    return counts.summary(entity_types(labels)) | {
         "tokens_per_post": _lengths(lengths),
         "posts_without_entity": without_entity,
         "pictures": {
@@ -126,44 +113,34 @@ def _statistics_of(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Stati
             "missing": pictures[0],
             "missing_share": _share(pictures[0], counts.posts),
         },
-        "languages": dict(counts.languages.most_common()),
-        "sources": dict(counts.sources.most_common()),
-    }
-    return statistics, surfaces
+    }, surfaces
 
 
 def picture_numbers(rows: datasets.Dataset) -> np.ndarray:
-    """How many pictures each post has, as `pictures_of` would find them, without reading any. *Shape:*
-    (posts,)
-    """
+    """How many pictures each post has, as `pictures_of` would find them, without reading any: (posts,)"""
     numbers = [_pictures_in(batch) for batch in _batches(rows, ["image", "images"])]
     return np.concatenate([np.zeros(0, dtype=np.int64), *numbers])
 
 
 def _batches(rows: datasets.Dataset, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Those of the columns that there are, a slice at a time: a corpus of pictures may not fit into
-    memory.
-    """
+    """Those of the columns that there are, a few rows at a time: pictures may not fit into memory."""
     present = [column for column in columns if column in rows.column_names]
     yield from rows.select_columns(present).with_format("arrow").iter(batch_size=_BATCH)
 
 
 def _pictures_in(batch: pa.Table) -> np.ndarray:
-    """The number of pictures of each row by the nulls alone. *Shape:* (rows,)"""
+    """The number of pictures of each row, by the nulls alone: (rows,)"""
     numbers = np.zeros(batch.num_rows, dtype=np.int64)
     if "image" in batch.column_names:
         numbers += np.asarray(batch["image"].is_valid())
     if "images" in batch.column_names:
-        chunks = batch["images"].chunks
-        listed = np.concatenate([numbers[:0], *(_listed(chunk) for chunk in chunks)])
+        listed = np.concatenate([numbers[:0], *map(_listed, batch["images"].chunks)])
         numbers = np.where(np.asarray(batch["images"].is_valid()), listed, numbers)
     return numbers
 
 
 def _listed(lists: pa.ListArray) -> np.ndarray:
-    """How many entries of each list are not null. Flattening the lists would copy the pictures, their offsets
-    do not.
-    """
+    """How many entries of each list are not null; offsets tell it without the copy that flattening makes."""
     offsets = np.asarray(lists.offsets).astype(np.int64)
     entries = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
     before = np.concatenate([[0], np.cumsum(np.asarray(entries.is_valid()))])
@@ -172,33 +149,27 @@ def _listed(lists: pa.ListArray) -> np.ndarray:
 
 def _lengths(lengths: Sequence[int]) -> Statistics:
     bins = np.bincount(np.searchsorted(BIN_ENDS, lengths), minlength=len(BINS))
-    found = {name: measure(lengths).item() if lengths else None for name, (_, measure) in _LENGTHS.items()}
+    found = {name: measure(lengths).item() if lengths else None for name, measure in _LENGTHS.values()}
     return found | {"histogram": dict(zip(BINS, bins.tolist(), strict=True))}
 
 
 def _seen(
-    surfaces: Mapping[tuple[str, str], int], known: Mapping[str, set[str]], types: Sequence[str]
+    surfaces: Mapping[_Surface, int], known: Mapping[str, set[str]], types: Sequence[str]
 ) -> Statistics:
-    by_type: dict[str, Counter[str]] = {entity_type: Counter() for entity_type in [*types, _OVERALL]}
+    keys = ["entities", *_SEEN_KINDS, "surfaces", *(f"surfaces_{kind}" for kind in _SEEN_KINDS)]
+    blocks: dict[str, Statistics] = {name: dict.fromkeys(keys, 0) for name in [*types, _OVERALL]}
     for (surface, entity_type), number in surfaces.items():
         there = known.get(surface, set())
         is_seen = entity_type in there
-        kinds = {
-            "entities": True,
-            "seen": is_seen,
-            "as_several_types": is_seen and len(there) > 1,
-            "as_another_type": bool(there) and not is_seen,
-            "surfaces": True,
-        }
-        for name in (entity_type, _OVERALL):
-            for kind, holds in kinds.items():
-                by_type[name][kind] += holds * (1 if kind == "surfaces" else number)
-                by_type[name][f"surfaces_{kind}"] += holds
-    blocks = {
-        name: {key: found[key] for key in _SEEN_KEYS}
-        | {"seen_share": _share(found["seen"], found["entities"])}
-        for name, found in by_type.items()
-    }
+        holds = (is_seen, is_seen and len(there) > 1, bool(there) and not is_seen)
+        kinds = [kind for kind, is_so in zip(_SEEN_KINDS, holds, strict=True) if is_so]
+        for block in (blocks[entity_type], blocks[_OVERALL]):
+            for key in ("entities", *kinds):
+                block[key] += number
+            for key in ("surfaces", *(f"surfaces_{kind}" for kind in kinds)):
+                block[key] += 1
+    for block in blocks.values():
+        block["seen_share"] = _share(block["seen"], block["entities"])
     return {"overall": blocks.pop(_OVERALL), "by_type": blocks}
 
 
@@ -207,30 +178,30 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def tables(statistics: Statistics) -> list[Table]:
-    """Tables for printing at 120 columns: splits, lengths, entities by type, entities seen in train, posts by
-    what they have.
-    """
+    """Tables of 120 columns: splits, lengths, entities by type, entities seen in train, kinds of posts."""
     types, splits = statistics["types"], statistics["splits"]
-    title = f"{statistics['name']}, version {statistics['version_name']}"
-    headings = ["split", *(heading for heading, _ in _LENGTHS.values())]
     shares = ["type", *chain(*((split, "share") for split in splits))]
     found = [
-        _table(title, _SPLIT_HEADINGS, [[_split_row(*item) for item in splits.items()]]),
-        _table("Tokens per post", headings, [[_length_row(*item) for item in splits.items()]]),
+        _table(_title(statistics), _SPLIT_HEADINGS, [[_split_row(*item) for item in splits.items()]]),
+        _table("Tokens per post", ["split", *_LENGTHS], [[_length_row(*item) for item in splits.items()]]),
         _table("Entities by type (B- tags)", shares, [[_type_row(name, splits) for name in types]]),
     ]
     if compared := _compared(statistics):
+        sections = [_seen_rows(split, blocks) for split, blocks in compared.items()]
         title = "Entities seen in train (the same words, whatever their case)"
-        sections = [_seen_rows(split, seen) for split, seen in compared.items()]
         found.append(_table(title, _SEEN_HEADINGS, sections, text_columns=2))
-    blocks = {
+    columns = {
         "tokens": [found["tokens_per_post"]["histogram"] for found in splits.values()],
         "pictures": [found["pictures"]["posts_by_number"] for found in splits.values()],
         "language": [found["languages"] for found in splits.values()],
         "source": [found["sources"] for found in splits.values()],
     }
-    sections = [_value_rows(name, columns) for name, columns in blocks.items()]
+    sections = [_value_rows(name, numbers) for name, numbers in columns.items()]
     return [*found, _table("Posts by", ["", "", *splits], sections, text_columns=2)]
+
+
+def _title(statistics: Statistics) -> str:
+    return f"{statistics['name']}, version {statistics['version_name']}"
 
 
 def _split_row(split: str, found: Statistics) -> list[Any]:
@@ -240,20 +211,49 @@ def _split_row(split: str, found: Statistics) -> list[Any]:
 
 
 def _length_row(split: str, found: Statistics) -> list[str | None]:
-    lengths = [found["tokens_per_post"][name] for name in _LENGTHS]
+    lengths = [found["tokens_per_post"][name] for name, _ in _LENGTHS.values()]
     return [split, *(None if length is None else f"{round(length, 1):,}" for length in lengths)]
 
 
 def _type_row(name: str, splits: Mapping[str, Statistics]) -> list[Any]:
-    row: list[Any] = [name]
-    for found in splits.values():
-        number = found["entities"][name]
-        row += [number, _share(number, sum(found["entities"].values()))]
-    return row
+    numbers = [(found["entities"][name], sum(found["entities"].values())) for found in splits.values()]
+    return [name, *chain(*((number, _share(number, total)) for number, total in numbers))]
+
+
+def _seen_rows(split: str, blocks: Mapping[str, Statistics]) -> list[list[Any]]:
+    """A row for each type, and one for all; the first names the split."""
+    rows = [
+        ["", name, found["entities"]]
+        + [_share(found[kind], found["entities"]) for kind in _SEEN_KINDS]
+        + [found["surfaces"], _share(found["surfaces_seen"], found["surfaces"])]
+        for name, found in blocks.items()
+    ]
+    rows[0][0] = split
+    return rows
+
+
+def _value_rows(name: str, columns: Sequence[Mapping[str, int]]) -> list[list[Any]]:
+    """A row for each value that occurs, its number in each split; beyond `_SHOWN_VALUES` one for the rest."""
+    values = list(dict.fromkeys(value for column in columns for value, number in column.items() if number))
+    # A line "1 more" would take the room of what it hides.
+    shown = values if len(values) <= _SHOWN_VALUES + 1 else values[:_SHOWN_VALUES]
+    rows = [["", value, *(column.get(value, 0) for column in columns)] for value in shown]
+    if rest := values[len(shown) :]:
+        numbers = (sum(column.get(value, 0) for value in rest) for column in columns)
+        rows.append(["", f"{len(rest)} more", *numbers])
+    for row in rows[:1]:
+        row[0] = name
+    return rows
+
+
+def _compared(statistics: Statistics) -> dict[str, dict[str, Statistics]]:
+    """What was seen of each type and of all, for the splits that are compared with train."""
+    found = {split: split_found.get("seen") for split, split_found in statistics["splits"].items()}
+    return {split: seen["by_type"] | {"all types": seen["overall"]} for split, seen in found.items() if seen}
 
 
 def _table(
-    title: str, headings: Sequence[str], sections: Sequence[Iterable[Sequence[Any]]], *, text_columns: int = 1
+    title: str, headings: Sequence[str], sections: Sequence[list[list[Any]]], *, text_columns: int = 1
 ) -> Table:
     """A table of plain text in sections of rows; numbers are counts, fractions are shares, None is a dash."""
     table = Table(title=terminal_text(title), title_justify="left")
@@ -274,40 +274,8 @@ def _cell(value: str | float | None) -> str:
     return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.1%}"
 
 
-def _seen_rows(split: str, seen: Statistics) -> Iterator[list[Any]]:
-    """A row for each type, and one for all; the first names the split."""
-    for position, (name, found) in enumerate(_blocks(seen).items()):
-        kinds = ("seen", "as_several_types", "as_another_type")
-        shares = [_share(found[kind], found["entities"]) for kind in kinds]
-        surfaces = [found["surfaces"], _share(found["surfaces_seen"], found["surfaces"])]
-        yield ["" if position else split, name, found["entities"], *shares, *surfaces]
-
-
-def _compared(statistics: Statistics) -> dict[str, Statistics]:
-    """``seen`` of the splits that have it."""
-    found = {split: found.get("seen") for split, found in statistics["splits"].items()}
-    return {split: seen for split, seen in found.items() if seen is not None}
-
-
-def _blocks(seen: Statistics) -> dict[str, Statistics]:
-    """A block for each type, and one over all, by the names that readers see."""
-    return seen["by_type"] | {"all types": seen["overall"]}
-
-
-def _value_rows(name: str, columns: Sequence[Mapping[str, int]]) -> Iterator[list[Any]]:
-    """A row for each value that occurs, its number in each split; beyond `_SHOWN_VALUES` one for the rest."""
-    values = list(dict.fromkeys(value for column in columns for value, number in column.items() if number))
-    # A line "1 more" would take the room of what it hides.
-    shown = values if len(values) <= _SHOWN_VALUES + 1 else values[:_SHOWN_VALUES]
-    for position, value in enumerate(shown):
-        yield ["" if position else name, value, *(column.get(value, 0) for column in columns)]
-    if rest := values[len(shown) :]:
-        yield ["", f"{len(rest)} more", *(sum(map(column.get, rest, repeat(0))) for column in columns)]
-
-
 def plot_statistics(statistics: Statistics, path: str | Path) -> None:
-    """Save a PNG: entities by type and split (left), lengths of posts (middle), entities seen in train by
-    type (right).
+    """Save a PNG: from the left, entities by type and split, lengths of posts, entities seen in train.
 
     Raises:
         ValueError: there is no split.
@@ -324,21 +292,22 @@ def plot_statistics(statistics: Statistics, path: str | Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis=axis, color="#e4e7eb", linewidth=0.8)
         axes.set_axisbelow(True)
-    title = f"{statistics['name']}, version {statistics['version_name']}"
-    figure.suptitle(title, x=0.01, ha="left", parse_math=False)
+        if axes.get_legend_handles_labels()[0]:  # in a line below the title, where no bar can be in its way
+            place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+            axes.legend(frameon=False, ncols=4, fontsize=9, handlelength=1, columnspacing=1.2, **place)
+    figure.suptitle(_title(statistics), x=0.01, ha="left", parse_math=False)
     figure.savefig(path, format="png", dpi=150)
 
 
 def _draw_types(axes: "Axes", statistics: Statistics) -> None:
-    types, splits = statistics["types"], statistics["splits"]
-    for split, (places, height) in _places(splits, len(types)).items():
-        numbers = [splits[split]["entities"][name] for name in types]
-        bars = axes.barh(places, numbers, height, color=_SPLIT_COLOURS[split], label=split)
+    types = statistics["types"]
+    numbers = {split: [found["entities"][x] for x in types] for split, found in statistics["splits"].items()}
+    for bars in _draw_groups(axes.barh, numbers):
         axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
-    _name_types(axes, types)
+    _name_rows(axes, types)
     axes.margins(x=0.12)
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    _put_legend(axes, "Entities by type")
+    axes.set_title("Entities by type", loc="left", pad=_TITLE_PAD)
     axes.set_xlabel("entities (B- tags)")
 
 
@@ -348,75 +317,58 @@ def _draw_lengths(axes: "Axes", statistics: Statistics) -> None:
     used = [position for position, name in enumerate(BINS) if any(h[name] for h in histograms.values())]
     # From the first bin, so that what is absent on the left shows too; on the right it would only take room.
     shown = BINS[: used[-1] + 1] if used else BINS[:1]
-    for split, (places, width) in _places(splits, len(shown)).items():
-        shares = [100 * (_share(histograms[split][name], splits[split]["posts"]) or 0) for name in shown]
-        axes.bar(places, shares, width, color=_SPLIT_COLOURS[split], label=split)
+    shares = {
+        split: [100 * (_share(histogram[name], splits[split]["posts"]) or 0) for name in shown]
+        for split, histogram in histograms.items()
+    }
+    _draw_groups(axes.bar, shares)
     axes.set_xticks(range(len(shown)), shown, rotation=45, ha="right", rotation_mode="anchor")
-    _put_legend(axes, "Length of posts")
+    axes.set_title("Length of posts", loc="left", pad=_TITLE_PAD)
     axes.set_xlabel("tokens")
     axes.set_ylabel("posts (%)")
 
 
 def _draw_seen(axes: "Axes", statistics: Statistics) -> None:
-    """For each type a bar per split, cut by what of it was seen in train."""
+    """A bar for each type and split, cut by what of it was seen in train."""
     compared = _compared(statistics)
     if not compared:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "no two splits to compare", ha="center", va="center", transform=axes.transAxes)
         return
-    names = list(_blocks(next(iter(compared.values()))))
-    for split, (places, height) in _places(compared, len(names)).items():
-        left = np.zeros(len(names))
-        for part, shares in _parts(list(_blocks(compared[split]).values())).items():
-            axes.barh(places, shares, 0.9 * height, left=left, color=_SEEN_COLOURS[part], label=part)
-            left += shares
-        for place in places:
-            axes.text(101, place, split, va="center", fontsize=8)
-    _name_types(axes, names)
-    axes.set_xlim(0, 118)
-    axes.set_xticks(range(0, 101, 20))
-    _put_legend(axes, "Entities seen in train as ...")
+    rows = {
+        f"{name}, {split}": blocks[name]
+        for name in next(iter(compared.values()))
+        for split, blocks in compared.items()
+    }
+    keys = ("entities", *_SEEN_KINDS)
+    totals, seen, several, other = (np.array([row[key] for row in rows.values()], float) for key in keys)
+    left = np.zeros(len(rows))
+    parts = (seen - several, several, other, totals - seen - other)
+    for (label, colour), numbers in zip(_SEEN_COLOURS.items(), parts, strict=True):
+        shares = 100 * numbers / np.maximum(totals, 1)
+        axes.barh(range(len(rows)), shares, 0.8, left=left, color=colour, label=label)
+        left += shares
+    _name_rows(axes, list(rows))
+    axes.set_title("Entities seen in train as ...", loc="left", pad=_TITLE_PAD)
     axes.set_xlabel("entities (%)")
 
 
-def _places(splits: Collection[str], groups: int) -> dict[str, tuple[np.ndarray, float]]:
-    """Where the bars of each split stand, one in each of the groups, and how wide they are."""
-    width = 0.8 / len(splits)
-    return {
-        split: (np.arange(groups) + (position - (len(splits) - 1) / 2) * width, width)
-        for position, split in enumerate(splits)
-    }
+def _draw_groups(draw: Callable[..., Any], values: Mapping[str, Sequence[float]]) -> list[Any]:
+    """Bars for each split, side by side in as many groups as it has values."""
+    width, middle = 0.8 / len(values), (len(values) - 1) / 2
+    return [
+        draw(
+            np.arange(len(own)) + (place - middle) * width,
+            own,
+            width,
+            color=_SPLIT_COLOURS[split],
+            label=split,
+        )
+        for place, (split, own) in enumerate(values.items())
+    ]
 
 
-def _parts(seen: Sequence[Statistics]) -> dict[str, np.ndarray]:
-    """For each part of a bar its percentage of the entities of each type; they add up to 100 where a type has
-    entities.
-    """
-    totals, found, several, other = (
-        np.array([of_type[key] for of_type in seen], dtype=float)
-        for key in ("entities", "seen", "as_several_types", "as_another_type")
-    )
-    numbers = (found - several, several, other, totals - found - other)
-    shares = (100 * number / np.maximum(totals, 1) for number in numbers)
-    return dict(zip(_SEEN_COLOURS, shares, strict=True))
-
-
-def _put_legend(axes: "Axes", title: str) -> None:
-    """The title, and below it the legend in a line, where no bar can be in its way; a label is shown once."""
-    axes.set_title(title, loc="left", pad=_LEGEND_ROOM)
-    handles, labels = axes.get_legend_handles_labels()
-    shown = dict(zip(labels, handles, strict=True))
-    where: dict[str, Any] = {
-        "loc": "lower left",
-        "bbox_to_anchor": (0, 1),
-        "borderpad": 0,
-        "borderaxespad": 0.4,
-    }
-    spacing: dict[str, Any] = {"handlelength": 1, "columnspacing": 1.2, "fontsize": 9}
-    axes.legend(list(shown.values()), list(shown), frameon=False, ncols=4, **where, **spacing)
-
-
-def _name_types(axes: "Axes", names: Sequence[str]) -> None:
-    """The types from top to bottom."""
+def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Names from top to bottom."""
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,12 @@ from modeling_mmner.files import picture_content
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.model.labels_mmner import check_labels
 
-from .builders.builder import SPLITS, CorpusBuilder, short_hash
+from .builders.builder import CorpusBuilder, short_hash
 from .corpora import BUILDERS, FOLDER_CORPUS
 from .enclosure import check_card, check_pictures
 from .formats.annotations import LeftOut
 from .formats.own_data import OwnPosts, Posts, add_posts, read_own, tables_of
-from .formats.reader import SPLIT_NAMES, CorpusError, holds_splits
+from .formats.reader import SPLIT_NAMES, SPLITS, CorpusError, holds_splits
 from .formats.records import dataset_records, record_files
 from .reading_options import ReadingOptions
 from .slices import parse_slice
@@ -42,8 +42,7 @@ class Corpus:
         labels: the BIO label names in id order.
         version_name: ``official``, or what else tells this copy from others.
         version: for each split 12 hex digits of the SHA-256 of the file that it comes from, or of its rows.
-        left_out: spans of people's own files that are no entities of the corpus, since they are no whole
-            words.
+        left_out: spans of people's own files that are no entities, since they are no whole words.
         notes: what else was found in reading such files, counted.
     """
 
@@ -56,9 +55,7 @@ class Corpus:
     notes: dict[str, int] = field(default_factory=dict)
 
     def reading_report(self, *, most: int = 5) -> list[str]:
-        """What was found in reading people's own files, a line each: the notes, and of the spans left out the
-        first `most`.
-        """
+        """What was found in reading people's own files, a line each; of spans left out the first `most`."""
         lines = [f"{self.name}: {note}: {number}" for note, number in self.notes.items()]
         if self.left_out:
             what = "spans left out, since they are no whole words or overlap"
@@ -70,14 +67,7 @@ class Corpus:
         return lines + (["  ..."] if len(self.left_out) > most else [])
 
 
-def open_corpus(
-    dataset: str,
-    *,
-    config: str | None = None,
-    data_dir: str | Path | None = None,
-    image_dir: str | Path | None = None,
-    **options: Any,
-) -> Corpus:
+def open_corpus(dataset: str, *, config: str | None = None, **options: Any) -> Corpus:
     """Open a corpus.
 
     Args:
@@ -85,15 +75,14 @@ def open_corpus(
             set or with raw split files; a file of posts or a folder of such files, see `records` and
             `annotations`; or a Hub id.
         config: of a data set or builder that has several.
-        data_dir, image_dir: folders of raw files and pictures. Where `dataset` is itself a folder of raw
-            files, the pictures are by default those in its subfolder ``images``, if it has one.
-        options: more `ReadingOptions`, for raw files.
+        options: `ReadingOptions`, for raw files. Where `dataset` is itself a folder of raw files, `image_dir`
+            is by default its subfolder ``images``, if it has one.
 
     Raises:
         CorpusError: there is no such corpus, it has not the columns or labels needed, or its files are
             malformed.
     """
-    given = _given({"data_dir": data_dir, "image_dir": image_dir} | options)
+    given = {key: value for key, value in options.items() if value is not None}
     if dataset in BUILDERS:
         return _from_builder(make_builder(dataset, config=config, **given))
     path = Path(dataset)
@@ -110,15 +99,11 @@ def open_corpus(
     return _built(dataset, config, given)
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given, paths as text."""
-    found = ((key, value) for key, value in options.items() if value is not None)
-    return {key: str(value) if isinstance(value, Path) else value for key, value in found}
-
-
 def _kind(path: Path) -> Literal["own", "raw", "built"]:
-    """What a path holds: people's own files, raw split files, or a data set as `build` or the Hub lays it
-    out. What is no path is an id on the Hub, of the last kind."""
+    """Whether a path holds people's own files, raw split files, or a data set as `build` or the Hub lays out.
+
+    What is no path is an id on the Hub, of the last kind.
+    """
     if path.is_file():
         return "own"
     if not path.is_dir() or (path / RECORD).is_file() or any(path.glob("*-of-*.parquet")):
@@ -130,23 +115,16 @@ def _kind(path: Path) -> Literal["own", "raw", "built"]:
     return "built" if any(path.rglob("*.parquet")) else "raw"
 
 
-def make_builder(
-    name: str, *, config: str | None = None, cache_dir: str | None = None, **options: Any
-) -> CorpusBuilder:
+def make_builder(name: str, *, config: str | None = None, **options: Any) -> CorpusBuilder:
     """The builder of a corpus; for the `options` of corpora in files see `PostsConfig`.
 
     Raises:
         CorpusError: folders or files are missing or malformed, or the corpus has no such config.
     """
-    builder: Any = BUILDERS[name]
-    given = _given(options)
+    builder = BUILDERS[name]
+    given = {key: value for key, value in options.items() if value is not None}
     _refuse(name, given, given if builder.IS_GENERATED else _OF_OWN_FILES)
-    known = [known.name for known in builder.BUILDER_CONFIGS]
-    config = config or builder.DEFAULT_CONFIG_NAME or (known[0] if len(known) == 1 else None)
-    if config not in known:
-        expected = f"a config (--config, in training --dataset_config) out of {', '.join(known)}"
-        raise CorpusError(f"{name}: expected {expected}; found {config!r}")
-    return builder(config_name=config, cache_dir=cache_dir, **given)
+    return builder(config, **given)
 
 
 def _refuse(dataset: str, given: Iterable[str], useless: Iterable[str]) -> None:
@@ -162,9 +140,10 @@ def _refuse(dataset: str, given: Iterable[str], useless: Iterable[str]) -> None:
 def _from_builder(builder: CorpusBuilder) -> Corpus:
     splits, name = builder.splits(), builder.name
     if builder.NAMED_BY_FOLDER:
-        name = Path(str(builder.config.data_dir)).name
-    version = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
-    return Corpus(name, splits, builder.labels(), builder.version_name(), version)
+        name = Path(builder.config.data_dir).name
+    return Corpus(
+        name, splits, builder.labels, builder.version_name(), builder.file_hashes() or _hashes(splits)
+    )
 
 
 def _own(path: Path, given: dict[str, Any]) -> Corpus:
@@ -179,7 +158,7 @@ def _own(path: Path, given: dict[str, Any]) -> Corpus:
 def _converted(name: str, posts: dict[str, Posts], read: OwnPosts) -> Corpus:
     """The corpus of posts that were read from records."""
     splits, labels = tables_of(posts)
-    version = {split: row_hash(rows) for split, rows in splits.items()}
+    version = _hashes(splits)
     version_name = f"copy-{short_hash(version)}{read.division}"
     return Corpus(name, splits, labels, version_name, version, read.left_out, dict(read.notes))
 
@@ -189,48 +168,51 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
     slices, columns = given.pop("split_slices", {}), given.pop("columns", {})
     _refuse(dataset, given, given.keys() - set(_OF_TAGS))
     check_card(Path(dataset))
+    place, name = f"dataset {dataset!r}", Path(dataset).name
     try:
         found = datasets.load_dataset(dataset, config)
     except (ValueError, OSError, RuntimeError) as error:
         expected = f"one of {', '.join(BUILDERS)}, a folder with a corpus, or the id of a data set on the Hub"
-        place = f"dataset {dataset!r}, config {config!r}"
-        raise CorpusError(f"{place}: expected {expected}; could not load it: {error}") from error
+        raise CorpusError(
+            f"{place}, config {config!r}: expected {expected}; could not load it: {error}"
+        ) from error
     splits, origin, numbers = {}, {}, {}
     for split in SPLITS:
         wanted = parse_slice(slices.get(split, split))
         known = next((names for names in SPLIT_NAMES.values() if wanted.name in names), (wanted.name,))
-        if name := next((name for name in known if name in found), None):
-            origin[split], numbers[split] = known[0], range(len(found[name]))[wanted.posts]
-            rows = found[name] if wanted.posts == slice(None) else found[name].select(numbers[split])
-            splits[split] = _renamed(rows, columns, dataset)
+        if there := next((other for other in known if other in found), None):
+            origin[split], numbers[split] = known[0], range(len(found[there]))[wanted.posts]
+            rows = found[there] if wanted.posts == slice(None) else found[there].select(numbers[split])
+            splits[split] = _renamed(rows, columns, place)
     if not splits:
-        expected, names = f"splits among {', '.join(SPLITS)}", ", ".join(found)
-        raise CorpusError(f"dataset {dataset!r}: expected {expected}, found {names}")
+        raise CorpusError(f"{place}: expected splits among {', '.join(SPLITS)}, found {', '.join(found)}")
     if not all(_is_ready(rows) for rows in splits.values()):
-        return _from_records(dataset, splits, numbers, ReadingOptions(**given))
+        read, posts, options = OwnPosts(), {}, ReadingOptions(**given)
+        for split, rows in splits.items():
+            places = (f"{dataset}, {split}, row {number}" for number in numbers[split])
+            records = zip(places, dataset_records(rows), strict=True)
+            posts[split] = add_posts(records, read, options, folder=None, source=name)
+        return _converted(name, posts, read)
     _refuse(dataset, given, _OF_TAGS)
-    splits = {
-        split: _with_columns(rows, f"dataset {dataset!r}, split {split!r}", dataset)
-        for split, rows in splits.items()
-    }
+    splits = {split: _with_columns(rows, dataset, split) for split, rows in splits.items()}
     labels = next(iter(splits.values())).features["ner_tags"].feature.names
     try:
         check_labels(labels)
     except ValueError as error:
-        raise CorpusError(f"dataset {dataset!r}, column ner_tags: {error}") from error
+        raise CorpusError(f"{place}, column ner_tags: {error}") from error
     record = _record(dataset, config)
     hashes = {split: details.get("sha256") for split, details in record.get("splits", {}).items()}
     version = {split: hashes.get(origin[split]) or row_hash(rows) for split, rows in splits.items()}
     parts = [f"+{split}={part}" for split, part in slices.items()]
     version_name = "".join([record.get("version", "unverified"), *parts])
-    return Corpus(record.get("name", Path(dataset).name), splits, labels, version_name, version)
+    return Corpus(record.get("name", name), splits, labels, version_name, version)
 
 
-def _renamed(rows: datasets.Dataset, columns: Mapping[str, str], dataset: str) -> datasets.Dataset:
+def _renamed(rows: datasets.Dataset, columns: Mapping[str, str], place: str) -> datasets.Dataset:
     """The rows with our names for their columns."""
     if missing := sorted(set(columns.values()) - set(rows.features)):
         expected = f"columns among {', '.join(rows.features)}"
-        raise CorpusError(f"dataset {dataset!r}, --columns: expected {expected}, found {missing}")
+        raise CorpusError(f"{place}, --columns: expected {expected}, found {missing}")
     replaced = [ours for ours, theirs in columns.items() if ours in rows.features and ours != theirs]
     return rows.remove_columns(replaced).rename_columns({theirs: ours for ours, theirs in columns.items()})
 
@@ -240,21 +222,6 @@ def _is_ready(rows: datasets.Dataset) -> bool:
     kind = getattr(rows.features.get("ner_tags"), "feature", None)
     has_names = isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string")
     return isinstance(kind, datasets.ClassLabel) or not ("text" in rows.features or has_names)
-
-
-def _from_records(
-    dataset: str,
-    splits: Mapping[str, datasets.Dataset],
-    numbers: Mapping[str, range],
-    options: ReadingOptions,
-) -> Corpus:
-    """A data set whose tags have no ids yet, or which has texts with spans; its rows have `numbers`."""
-    read, posts = OwnPosts(), {}
-    for split, rows in splits.items():
-        places = (f"{dataset}, {split}, row {number}" for number in numbers[split])
-        records = zip(places, dataset_records(rows), strict=True)
-        posts[split] = add_posts(records, read, options, folder=None, source=Path(dataset).name)
-    return _converted(Path(dataset).name, posts, read)
 
 
 def _record(dataset: str, config: str | None) -> dict[str, Any]:
@@ -276,10 +243,9 @@ def _record(dataset: str, config: str | None) -> dict[str, Any]:
         raise CorpusError(f"{path}: expected the record that `build` writes, found {found}") from error
 
 
-def _with_columns(rows: datasets.Dataset, place: str, dataset: str) -> datasets.Dataset:
-    """The rows with all columns of a corpus, pictures not decoded; id, language and source are filled in
-    where missing.
-    """
+def _with_columns(rows: datasets.Dataset, dataset: str, split: str) -> datasets.Dataset:
+    """The rows with all columns of a corpus, those that are missing filled in, and pictures not decoded."""
+    place = f"dataset {dataset!r}, split {split!r}"
     if not {"tokens", "ner_tags"} <= set(rows.features):
         found = ", ".join(rows.features)
         raise CorpusError(f"{place}: expected the columns tokens and ner_tags, found {found}")
@@ -287,22 +253,24 @@ def _with_columns(rows: datasets.Dataset, place: str, dataset: str) -> datasets.
     if not isinstance(getattr(tags, "feature", None), datasets.ClassLabel):
         expected = "ner_tags to be a list of ClassLabel, whose names say what the ids mean"
         raise CorpusError(f"{place}: expected {expected}, found {tags}")
-    defaults: dict[str, Callable[[int], str]] = {
-        "id": str,
-        "language": lambda _: "unknown",
-        "source": lambda _: Path(dataset).name,
-    }
-    for column, default in defaults.items():
+    count = len(rows)
+    numbers = [str(number) for number in range(count)]
+    defaults = {"id": numbers, "language": ["unknown"] * count, "source": [Path(dataset).name] * count}
+    for column, values in defaults.items():
         if column not in rows.features:
-            rows = rows.add_column(column, [default(number) for number in range(len(rows))])
+            rows = rows.add_column(column, values)
     pictured = [column for column in PICTURE_COLUMNS if column in rows.features]
     if not pictured:
-        return rows.add_column("image", [None] * len(rows), feature=datasets.Image(decode=False))
+        return rows.add_column("image", [None] * count, feature=datasets.Image(decode=False))
     picture = datasets.Image(decode=False)
     for column in pictured:
         rows = rows.cast_column(column, picture if column == "image" else datasets.List(picture))
         check_pictures(rows, column, dataset=dataset, place=place)
     return rows
+
+
+def _hashes(splits: Mapping[str, datasets.Dataset]) -> dict[str, str]:
+    return {split: row_hash(rows) for split, rows in splits.items()}
 
 
 def row_hash(rows: datasets.Dataset) -> str:

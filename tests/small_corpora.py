@@ -5,6 +5,7 @@ import random
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -68,8 +69,6 @@ def write_mmner(root: Path, **folders: list[tuple[str, str]]) -> Path:
     return root
 
 
-def make_builder(cache: Path, kind: type[PostsBuilder], **options: object) -> PostsBuilder:
-    """A builder that keeps what it builds in `cache` and, unless told otherwise, takes any copy of a
-    corpus.
-    """
-    return kind(cache_dir=str(cache), **{"no_verify": True} | options)
+def make(kind: type[PostsBuilder], config: str | None = None, **options: Any) -> PostsBuilder:
+    """A builder that, unless told otherwise, takes any copy of a corpus."""
+    return kind(config, **{"no_verify": True} | options)

@@ -257,7 +257,7 @@ def test_killed_build_leaves_nothing_that_a_second_one_does_not_clear(tmp_path):
     for number in range(300):
         (images / f"{number}.jpg").write_bytes(encoded(number, "JPEG"))
     with subprocess.Popen([sys.executable, "-c", SLOW_BUILD, tmp_path], stderr=subprocess.DEVNULL) as process:
-        while not list(tmp_path.glob(".built.incomplete-*/scratch/built/*")) and process.poll() is None:
+        while not list(tmp_path.glob(".built.incomplete-*/scratch/*")) and process.poll() is None:
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL

@@ -2,40 +2,40 @@
 
 import hashlib
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import datasets
+from datasets.exceptions import DatasetGenerationError
 
 from modeling_mmner.model.batching_mmner import ahead
 from modeling_mmner.model.images_mmner import PictureError, load_picture
 from modeling_mmner.model.labels_mmner import bio_labels
 
-from ..formats.reader import CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
-from ..formats.records import undecoded
+from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
 from ..reading_options import ReadingOptions, closed_sets
 from ..slices import SplitSlice, parse_slice
-from .official import OFFICIAL, Counts, Official, differences, file_hash
+from .official import OFFICIAL, Official, differences, file_hash
 
-SPLITS = ("train", "validation", "test")
-STANDARD_TYPES = ("PER", "LOC", "ORG", "MISC")
 READING_THREADS, READ_AHEAD = 4, 16
 """Of pictures: so many are read at a time, and so many wait at most."""
 
 
-def corpus_features(labels: list[str]) -> datasets.Features:
+def corpus_features(labels: list[str], *, decode: bool = True) -> datasets.Features:
     """The columns of every corpus: id, tokens, ner_tags, image (may be null), language and source."""
     text, tag = datasets.Value("string"), datasets.ClassLabel(names=labels)
     columns = {"id": text, "tokens": datasets.List(text), "ner_tags": datasets.List(tag)}
-    return datasets.Features(columns | {"image": datasets.Image(), "language": text, "source": text})
+    picture = datasets.Image(decode=decode)
+    return datasets.Features(columns | {"image": picture, "language": text, "source": text})
 
 
 @dataclass
-class PostsConfig(ReadingOptions, datasets.BuilderConfig):
+class PostsConfig(ReadingOptions):
     """How a corpus in files is read, see `ReadingOptions`, and what is asked of its pictures.
 
     Attributes:
@@ -51,46 +51,52 @@ class PostsConfig(ReadingOptions, datasets.BuilderConfig):
 
 @dataclass
 class SplitReport:
-    """What reading a split has shown: notes on reading, counts, posts with a picture, broken pictures."""
+    """What reading a split has shown: notes on reading, and pictures that are broken."""
 
     notes: Counter[str] = field(default_factory=Counter)
-    counts: Counts = field(default_factory=Counts)
-    present: int = 0
     broken: list[dict[str, str]] = field(default_factory=list)
 
-    def pictures(self) -> dict[str, Any]:
-        """How many posts have a picture, none, or a broken one, and the ids of the last."""
-        broken = [problem["id"] for problem in self.broken]
-        missing = self.counts.posts - self.present - len(broken)
-        return {"present": self.present, "missing": missing, "broken": len(broken), "broken_ids": broken}
 
-
-class CorpusBuilder(datasets.GeneratorBasedBuilder):
+class CorpusBuilder:
     """Base of all builders: what a data card says of a corpus, and what reading its files has shown.
 
     Attributes:
+        CONFIGS: the options of each config, by its name.
+        DEFAULT_CONFIG: taken where none is named; empty: one must be.
         CITATION: BibTeX.
         KNOWN_PROBLEMS: a sentence each.
         TERMS: under which the posts and pictures may be used.
-        IS_GENERATED: whether it is made by a program, so that there are no files to read and nobody has
-            rights in it.
+        IS_GENERATED: whether it is made by a program: there are no files to read, nobody has rights in it.
         NAMED_BY_FOLDER: whether the builder reads any corpus, so that only the folder's name tells which one.
         NEEDS_LANGUAGE: whether nothing but the user says in which language the posts are.
-        reports: what reading each split has shown, by split; empty until it was generated.
+        labels: the BIO labels in id order.
+        reports: what reading each split has shown; empty for one that was not read.
+
+    Args:
+        config: the name of one.
+        options: in place of the config's own.
+
+    Raises:
+        CorpusError: the corpus has no such config.
     """
 
-    VERSION = datasets.Version("1.0.0")
+    CONFIGS: ClassVar[Mapping[str, Any]]
+    DEFAULT_CONFIG: ClassVar[str] = "default"
     CITATION: ClassVar[str] = ""
     KNOWN_PROBLEMS: ClassVar[tuple[str, ...]] = ()
     TERMS: ClassVar[str]
     IS_GENERATED: ClassVar[bool] = False
     NAMED_BY_FOLDER: ClassVar[bool] = False
     NEEDS_LANGUAGE: ClassVar[bool] = False
+    labels: Any
 
-    def __init__(self, **kwargs: Any) -> None:
-        self.reports: dict[str, SplitReport] = {}
-        self._hashes: dict[Path, str] = {}
-        super().__init__(**kwargs)
+    def __init__(self, config: str | None = None, **options: Any) -> None:
+        self.name, self.config_name = type(self).__name__.lower(), config or self.DEFAULT_CONFIG
+        if self.config_name not in self.CONFIGS:
+            expected = f"a config (--config, in training --dataset_config) out of {', '.join(self.CONFIGS)}"
+            raise CorpusError(f"{self.name}: expected {expected}; found {config!r}")
+        self.config = replace(self.CONFIGS[self.config_name], **options)
+        self.reports: defaultdict[str, SplitReport] = defaultdict(SplitReport)
 
     @classmethod
     def configs_in(cls, data_dir: Path) -> list[str]:
@@ -99,9 +105,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
     @classmethod
     def chance(cls, languages: Iterable[str]) -> dict[str, float] | None:
-        """Best F1 of text alone on the ambiguous test posts, by language and over ``all``; None where that is
-        not known.
-        """
+        """Best F1 of text alone on the ambiguous test posts, by language and over ``all``, if it is known."""
         return None
 
     def version_name(self) -> str:
@@ -109,35 +113,40 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         raise NotImplementedError
 
     def file_hashes(self) -> dict[str, str]:
-        """The first 12 hex digits of the SHA-256 of each split's file; empty for a corpus that is not in
-        files.
-        """
+        """12 hex digits of the SHA-256 of each split's file; empty for a corpus that is not in files."""
         return {}
 
-    def labels(self) -> list[str]:
-        """The BIO labels in id order."""
-        return list(self.info.features["ner_tags"].feature.names)
+    def check_files(self) -> None:
+        """Compare the files with official ones, where there are such."""
 
     def splits(self) -> dict[str, datasets.Dataset]:
         """All splits, pictures not decoded."""
-        self.download_and_prepare()
-        return {split: undecoded(self.as_dataset(split=split)) for split in SPLITS}
+        raise NotImplementedError
 
     def checked_rows(self, split: str) -> Iterator[dict[str, Any]]:
         """The rows of a split, with pictures that can be decoded."""
         raise NotImplementedError
 
-    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
-        return [datasets.SplitGenerator(name=split, gen_kwargs={"split": split}) for split in SPLITS]
+    def checked(self, split: str, *, cache_dir: Path | None) -> datasets.Dataset:
+        """A split of `checked_rows`, kept as `datasets` keeps it: what was generated before is not again.
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        labels, report = self.labels(), SplitReport()
-        self.reports[split] = report
-        for number, row in enumerate(self.checked_rows(split)):
-            tags = [labels[tag] if isinstance(tag, int) else tag for tag in row["ner_tags"]]
-            report.counts.add(tags, row["language"], row["source"])
-            report.present += row["image"] is not None
-            yield number, row
+        Args:
+            cache_dir: None: where `datasets` keeps everything.
+
+        Raises:
+            CorpusError: see `checked_rows`.
+        """
+        try:
+            return datasets.Dataset.from_generator(
+                self.checked_rows,
+                features=corpus_features(self.labels),
+                cache_dir=None if cache_dir is None else str(cache_dir),
+                gen_kwargs={"split": split},
+                split=datasets.NamedSplit(split),
+                fingerprint=short_hash((self.name, self.config_name, self.version_name(), split)),
+            )
+        except DatasetGenerationError as error:
+            raise (error.__cause__ if isinstance(error.__cause__, CorpusError) else error) from None
 
 
 class PostsBuilder(CorpusBuilder):
@@ -145,15 +154,40 @@ class PostsBuilder(CorpusBuilder):
 
     Attributes:
         TYPES: the entity types; empty: those of the files, by frequency.
+
+    Raises:
+        CorpusError: files or folders are missing, or an option has a value that it cannot have.
     """
 
-    BUILDER_CONFIG_CLASS = PostsConfig
-    TYPES: ClassVar[tuple[str, ...]] = STANDARD_TYPES
+    CONFIGS = {"default": PostsConfig()}
+    TYPES: ClassVar[tuple[str, ...]] = ("PER", "LOC", "ORG", "MISC")
     TERMS = (
         "This corpus comes without a licence for its posts and pictures: tweets carry their platform's terms"
         " and their authors' rights, and so do web captions and pictures. Whoever publishes this data set"
         " must have the right to."
     )
+
+    def __init__(self, config: str | None = None, **options: Any) -> None:
+        super().__init__(config, **options)
+        for name, choices in closed_sets(PostsConfig):
+            if (value := getattr(self.config, name)) not in choices:
+                expected = f"one of {', '.join(choices)}"
+                raise CorpusError(f"{self.name} {name}: expected {expected}; found {value!r}")
+        self.files()  # says what is missing
+        pictures = self.config.image_dir
+        if pictures is not None and not Path(pictures).is_dir():
+            expected = "a folder with the pictures <id>.jpg, found none; unpack an archive first"
+            raise CorpusError(f"{self.name} image_dir {pictures}: expected {expected}")
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The BIO labels in id order.
+
+        Types are those of any split: a small training split may lack one, which a model will then not find.
+        """
+        paths, reading = dict.fromkeys(chain(*self.files().values())), self.reading()
+        posts = (post for path in paths for post in read_posts(path, reading))
+        return bio_labels(self.TYPES or types_by_frequency(post.tags for post in posts))
 
     def folders(self) -> list[Path]:
         """The folders with split files: one, unless a corpus has one for each language.
@@ -170,12 +204,12 @@ class PostsBuilder(CorpusBuilder):
         """The files of each split, one from each folder.
 
         Raises:
-            CorpusError: see `folders` and `find_split`; or a split is to be taken from a part that cannot be
-                read.
+            CorpusError: see `folders` and `find_split`; or a part is to be taken of a split that is none.
         """
         if unknown := ", ".join(sorted(set(self.config.split_slices) - set(SPLITS))):
-            expected = f"some of {', '.join(SPLITS)}"
-            raise CorpusError(f"{self.name} split_slices: expected {expected}; found {unknown}")
+            raise CorpusError(
+                f"{self.name} split_slices: expected some of {', '.join(SPLITS)}; found {unknown}"
+            )
         return {
             split: [find_split(folder, self._slice(split).name) for folder in self.folders()]
             for split in SPLITS
@@ -184,20 +218,18 @@ class PostsBuilder(CorpusBuilder):
     def _slice(self, split: str) -> SplitSlice:
         return parse_slice(self.config.split_slices.get(split, split))
 
-    def file_hashes(self) -> dict[str, str]:
-        """The first 12 hex digits of the SHA-256 of each split's file, or of the hashes of its files."""
-        hashes = {split: [self._hash_of(path) for path in paths] for split, paths in self.files().items()}
-        return {split: found[0] if len(found) == 1 else short_hash(found) for split, found in hashes.items()}
+    @cached_property
+    def _hashes(self) -> dict[Path, str]:
+        return {path: file_hash(path) for path in dict.fromkeys(chain(*self.files().values()))}
 
-    def _hash_of(self, path: Path) -> str:
-        """A builder hashes each file once."""
-        if path not in self._hashes:
-            self._hashes[path] = file_hash(path)
-        return self._hashes[path]
+    def file_hashes(self) -> dict[str, str]:
+        """12 hex digits of the SHA-256 of each split's file, or of the hashes of its files."""
+        hashes = {split: [self._hashes[path] for path in paths] for split, paths in self.files().items()}
+        return {split: found[0] if len(found) == 1 else short_hash(found) for split, found in hashes.items()}
 
     def official(self) -> Mapping[str, Official]:
         """The official splits that this corpus is compared with; empty where none are known."""
-        return OFFICIAL.get(self.name) or OFFICIAL.get(f"{self.name}/{self.config.name}", {})
+        return OFFICIAL.get(self.name) or OFFICIAL.get(f"{self.name}/{self.config_name}", {})
 
     def check_files(self) -> None:
         """Compare the files with the official ones, where there are such.
@@ -207,7 +239,7 @@ class PostsBuilder(CorpusBuilder):
         """
         files, reading = self.files(), self.reading()
         compared = (
-            differences(path, self._hash_of(path), reading, official)
+            differences(path, self._hashes[path], reading, official)
             for split, official in self.official().items()
             for path in files[split]
         )
@@ -231,7 +263,7 @@ class PostsBuilder(CorpusBuilder):
         return Reading(config.tag_scheme, config.rename_types, config.repair_orphans)
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
-        """The columns of a post of a file that are not in the file's lines: id, language and source."""
+        """The columns of a post that are not in its file's lines: id, language and source."""
         return {"id": post.id, "language": self.config.language, "source": self.name}
 
     def rows(self, split: str) -> Iterator[dict[str, Any]]:
@@ -240,25 +272,20 @@ class PostsBuilder(CorpusBuilder):
         Raises:
             CorpusError: a file is malformed, has an unknown tag, or a picture is missing and required.
         """
-        reading, labels = self.reading(), {label: i for i, label in enumerate(self.labels())}
-        self.reports.setdefault(split, SplitReport()).notes = reading.notes
-        for path, post in self._posts(split, reading):
-            place = f"{path}:{post.line}"
-            if unknown := sorted(set(post.tags) - set(labels)):
-                found = f"{unknown}; if it is another name for one of them, say --rename_types OLD=NEW"
-                raise CorpusError(f"{place}: expected tags among {list(labels)}, found {found}")
-            yield self.about(post, path) | {
-                "tokens": post.tokens,
-                "ner_tags": [labels[tag] for tag in post.tags],
-                "image": self._picture(post, place),
-            }
-
-    def _posts(self, split: str, reading: Reading) -> Iterator[tuple[Path, TaggedPost]]:
-        """The split's posts, each with its file."""
+        reading, labels = self.reading(), {label: i for i, label in enumerate(self.labels)}
+        self.reports[split] = SplitReport(reading.notes)
         wanted = self._slice(split).posts
         for path in self.files()[split]:
-            posts = islice(read_posts(path, reading), wanted.start, wanted.stop, wanted.step)
-            yield from ((path, post) for post in posts)
+            for post in islice(read_posts(path, reading), wanted.start, wanted.stop, wanted.step):
+                place = f"{path}:{post.line}"
+                if unknown := sorted(set(post.tags) - set(labels)):
+                    found = f"{unknown}; if it is another name for one of them, say --rename_types OLD=NEW"
+                    raise CorpusError(f"{place}: expected tags among {list(labels)}, found {found}")
+                yield self.about(post, path) | {
+                    "tokens": post.tokens,
+                    "ner_tags": [labels[tag] for tag in post.tags],
+                    "image": self._picture(post, place),
+                }
 
     def _picture(self, post: TaggedPost, place: str) -> dict[str, Any] | None:
         folder, follows = self.config.image_dir, self.config.follow_links
@@ -271,8 +298,7 @@ class PostsBuilder(CorpusBuilder):
         return None
 
     def checked_rows(self, split: str) -> Iterator[dict[str, Any]]:
-        """`rows` with each picture read and decoded once: ``{"bytes": ..., "path": "<id>.jpg"}``, or None
-        where it is broken.
+        """`rows` with each picture read and decoded once: ``{"bytes": ..., "path": "<id>.jpg"}``, or None.
 
         Raises:
             CorpusError: as `rows`; or a picture is broken and `broken_pictures` says stop.
@@ -287,19 +313,6 @@ class PostsBuilder(CorpusBuilder):
                 self.reports[split].broken.append(broken)
             yield row
 
-    def _info(self) -> datasets.DatasetInfo:
-        features = corpus_features(bio_labels(self.TYPES or self._types_in_files()))
-        return datasets.DatasetInfo(
-            description=self.__doc__, citation=self.CITATION, license=self.config.license, features=features
-        )
-
-    def _types_in_files(self) -> list[str]:
-        """Every type of any split: a small training split may lack one, which is then a type that a model
-        will not find.
-        """
-        paths, reading = dict.fromkeys(chain(*self.files().values())), self.reading()
-        return types_by_frequency(post.tags for path in paths for post in read_posts(path, reading))
-
     def splits(self) -> dict[str, datasets.Dataset]:
         """All splits, pictures by their paths and not looked at; nothing is cached.
 
@@ -307,33 +320,10 @@ class PostsBuilder(CorpusBuilder):
             CorpusError: see `check_files` and `rows`.
         """
         self.check_files()
-        features = self.info.features.copy()
-        features["image"] = datasets.Image(decode=False)
+        features = corpus_features(self.labels, decode=False)
         return {
             split: datasets.Dataset.from_list(list(self.rows(split)), features=features) for split in SPLITS
         }
-
-    def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
-        self.check_files()
-        return super()._split_generators(dl_manager)
-
-    def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """As `datasets` does, but always anew: files and pictures may have changed since the last time."""
-        anew = {"download_mode": "force_redownload", "verification_mode": "no_checks"}
-        super().download_and_prepare(*args, **kwargs | anew)
-
-    def _create_builder_config(self, *args: Any, **kwargs: Any) -> tuple[datasets.BuilderConfig, str]:
-        self.config, config_id = super()._create_builder_config(*args, **kwargs)
-        for name, choices in closed_sets(PostsConfig):
-            if (value := getattr(self.config, name)) not in choices:
-                expected = f"one of {', '.join(choices)}"
-                raise CorpusError(f"{self.name} {name}: expected {expected}; found {value!r}")
-        self.files()  # says what is missing
-        pictures = self.config.image_dir
-        if pictures is not None and not Path(pictures).is_dir():
-            expected = "a folder with the pictures <id>.jpg, found none; unpack an archive first"
-            raise CorpusError(f"{self.name} image_dir {pictures}: expected {expected}")
-        return self.config, config_id
 
 
 def short_hash(value: Any) -> str:

@@ -1,6 +1,4 @@
-"""Builds a corpus into a folder that the Hub serves: Parquet with the pictures in it, a record, and a card
-made from it.
-"""
+"""Builds a corpus into a folder as the Hub serves it: Parquet with its pictures, a record, a card of it."""
 
 import inspect
 import json
@@ -11,15 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from datasets.exceptions import DatasetGenerationError
-
 from modeling_mmner.files import staged_folder
-from modeling_mmner.model.labels_mmner import entity_types
 
 from ..corpora import BUILDERS
-from ..formats.reader import CorpusError
+from ..formats.reader import SPLITS, CorpusError
+from ..inspection import split_statistics
 from ..opening import RECORD, make_builder
-from .builder import SPLITS, CorpusBuilder
+from .builder import CorpusBuilder
 from .data_card import render_data_card
 
 BROKEN_REPORT = "broken_pictures.jsonl"
@@ -30,6 +26,10 @@ PUBLISHED = ("README.md", RECORD, "*/*.parquet")
 
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
 """How JSON is written: half a surrogate pair as JSON escapes it."""
+
+_RECORDED = ("sha256", "posts", "tokens", "entities", "orphans", "pictures", "languages", "sources")
+_RECORDED += ("num_bytes", "download_bytes", "notes")
+_SHARD_BYTES = 500_000_000  # of a Parquet file at most, as `datasets` writes them
 
 
 def build_dataset(
@@ -62,30 +62,22 @@ def build_dataset(
     folders = {key: Path(path) for key, path in sources.items() if path is not None}
     for key, folder in folders.items():
         if not folder.is_dir():
-            expected = f"a folder as {key}, found none; unpack an archive first"
-            raise CorpusError(f"{folder}: expected {expected}")
+            raise CorpusError(f"{folder}: expected a folder as {key}, found none; unpack an archive first")
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
-        scratch = staged / "scratch"
         found = BUILDERS[name].configs_in(folders["data_dir"]) if "data_dir" in folders else []
-        builders = [
-            make_builder(name, config=config, cache_dir=str(scratch / "cache"), **folders, **options)
-            for config in list(configs) or found or [""]
-        ]
+        wanted = list(configs) or found or [None]
+        builders = [make_builder(name, config=config, **folders, **options) for config in wanted]
         record = _described(builders[0])
-        for builder in builders:
-            config = builder.config.name
-            record["configs"][config] = _build_config(builder, scratch / "built" / config, staged / config)
+        record["configs"] = {builder.config_name: _build_config(builder, staged) for builder in builders}
+        (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
+        (staged / "README.md").write_text(render_data_card(record), encoding="utf-8")
         broken = [
-            {"config": builder.config.name} | problem
+            json.dumps({"config": builder.config_name} | problem, ensure_ascii=False)
             for builder in builders
             for report in builder.reports.values()
             for problem in report.broken
         ]
-        shutil.rmtree(scratch, ignore_errors=True)
-        (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
-        (staged / "README.md").write_text(render_data_card(record), encoding="utf-8")
-        lines = "".join(json.dumps(problem, ensure_ascii=False) + "\n" for problem in broken)
-        (staged / BROKEN_REPORT).write_text(lines, **_TEXT)
+        (staged / BROKEN_REPORT).write_text("".join(f"{line}\n" for line in broken), **_TEXT)
     return record
 
 
@@ -103,49 +95,50 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
 def _described(builder: CorpusBuilder) -> dict[str, Any]:
     """What is said of a corpus as a whole."""
-    paragraphs = inspect.cleandoc(builder.info.description).split("\n\n")
+    paragraphs = inspect.cleandoc(builder.__doc__ or "").split("\n\n")
     return {
         "name": builder.name,
         "description": "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
         "citation": builder.CITATION,
-        "license": builder.info.license,
+        "license": builder.config.license,
         "terms": builder.TERMS,
         "known_problems": list(builder.KNOWN_PROBLEMS),
         "versions": {package: version(package) for package in ("mmner", "datasets")},
-        "labels": builder.labels(),
-        "configs": {},
+        "labels": builder.labels,
     }
 
 
-def _build_config(builder: CorpusBuilder, scratch: Path, target: Path) -> dict[str, Any]:
-    """Write the Parquet files of a config by way of a scratch folder; returns its part of the record."""
-    print(f"{builder.name} {builder.config.name}: version {builder.version_name()}", file=sys.stderr)
-    try:
-        builder.download_and_prepare(str(scratch), file_format="parquet")
-    except DatasetGenerationError as error:
-        if isinstance(error.__cause__, CorpusError):
-            raise error.__cause__ from None
-        raise
+def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
+    """Write the Parquet files of a config; returns its part of the record."""
+    print(f"{builder.name} {builder.config_name}: version {builder.version_name()}", file=sys.stderr)
+    builder.check_files()
+    scratch, target = staged / "scratch", staged / builder.config_name
     target.mkdir()
     splits, hashes = {}, builder.file_hashes()
     for split in SPLITS:
-        files = sorted(scratch.glob(f"{builder.dataset_name}-{split}*.parquet"))
-        for number, path in enumerate(files):
-            path.rename(target / f"{split}-{number:05d}-of-{len(files):05d}.parquet")  # as on the Hub
-        report, size = builder.reports[split], sum(path.stat().st_size for path in shards(target, split))
-        counts, own = report.counts, {"sha256": hashes[split]} if split in hashes else {}
-        splits[split] = own | {
-            "posts": counts.posts,
-            "tokens": counts.tokens,
-            "entities": {name: counts.entities[name] for name in entity_types(builder.labels())},
-            "orphans": counts.orphans,
-            "pictures": report.pictures(),
-            "languages": dict(counts.languages.most_common()),
-            "sources": dict(counts.sources.most_common()),
-            "num_bytes": builder.info.splits[split].num_bytes,
-            "download_bytes": size,
-            "notes": dict(report.notes),
+        rows = builder.checked(split, cache_dir=scratch)
+        size = rows.info.splits[split].num_bytes
+        files = 1 + size // _SHARD_BYTES
+        for number in range(files):
+            path = target / f"{split}-{number:05d}-of-{files:05d}.parquet"  # as on the Hub
+            rows.shard(files, number, contiguous=True).to_parquet(path)
+        found, _ = split_statistics(rows, builder.labels)
+        found["notes"], broken = builder.reports[split].notes, builder.reports[split].broken
+        without = found["pictures"]["missing"]
+        counts = {
+            "present": found["posts"] - without,
+            "missing": without - len(broken),
+            "broken": len(broken),
         }
+        found["pictures"] = counts | {"broken_ids": [problem["id"] for problem in broken]}
+        found |= {"sha256": hashes[split]} if split in hashes else {}
+        found |= {
+            "num_bytes": size,
+            "download_bytes": sum(path.stat().st_size for path in shards(target, split)),
+        }
+        splits[split] = {key: found[key] for key in _RECORDED if key in found}
+        del rows
+        shutil.rmtree(scratch)
     return {"version": builder.version_name(), "splits": splits}
 
 

@@ -4,15 +4,12 @@ from functools import cached_property
 from pathlib import Path
 
 from ..formats.reader import TaggedPost, holds_splits
-from .builder import PostsBuilder, PostsConfig
+from .builder import PostsBuilder
 
 
 class Conll(PostsBuilder):
-    """Tagged posts from files, with or without pictures; in one folder, or in one for each language, named by
-    its code.
-    """
+    """Tagged posts from files, with or without pictures; in one folder, or in one for each language."""
 
-    BUILDER_CONFIGS = [PostsConfig(name="default")]
     TYPES = ()
     NAMED_BY_FOLDER = NEEDS_LANGUAGE = True
     TERMS = (
@@ -21,14 +18,13 @@ class Conll(PostsBuilder):
     )
 
     def folders(self) -> list[Path]:
-        """The folder with the split files; or, where it holds none itself, those of its subfolders that
-        do.
-        """
+        """The folder with the split files, or those of its subfolders that have some where it has none."""
         return self._language_folders or super().folders()
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
-        """The language is the name of the language's folder, else the config's; the posts' numbers, which
-        each language's file has, get it before them.
+        """The language is the name of the post's folder, else the config's.
+
+        The numbers of posts without an id, which each language's file has, get the language before them.
         """
         found = super().about(post, path)
         if self._language_folders:

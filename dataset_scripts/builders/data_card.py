@@ -1,17 +1,13 @@
-"""Data cards: the record of a built data set -> its README.md on the Hub. Every count in it comes from the
-record.
-"""
+"""Data cards: the record of a built data set -> its README.md on the Hub, every count from the record."""
 
 import re
-from importlib import resources
-from itertools import chain
 from typing import Any
 
 from datasets import DatasetInfo
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from modeling_mmner.escaping import code_block, code_span, markdown_text, one_line
@@ -24,27 +20,13 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 
 def render_data_card(record: dict[str, Any]) -> str:
-    """The data card of a built data set: YAML front matter with configs and columns for the Hub, and
-    Markdown.
-    """
-    template = resources.files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8")
-    return (
-        _environment()
-        .from_string(template)
-        .render(
-            front_matter=_front_matter(record).to_yaml().strip(),
-            record=record,
-            types=entity_types(record["labels"]),
-            example=next(generate_posts("en", "test", 1)),  # no post of the corpus, which is its author's
-        )
-    )
+    """The data card of a built data set: front matter with configs and columns for the Hub, and Markdown.
 
-
-def _environment() -> Environment:
-    """Whatever a template puts into a card is escaped as Markdown, but for what a filter has made safe in
-    another way.
+    Whatever the template puts into it is escaped as Markdown, but for what a filter has made safe in another
+    way.
     """
     environment = Environment(
+        loader=PackageLoader("dataset_scripts", "builders"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -57,13 +39,23 @@ def _environment() -> Environment:
         "code_block": lambda text, language: Markup(code_block(text, language)),
         "paragraphs": lambda text: Markup("\n\n".join(map(markdown_text, paragraph.split(text.strip())))),
     }
-    return environment
+    return environment.get_template("card.md.jinja").render(
+        front_matter=_front_matter(record).to_yaml().strip(),
+        record=record,
+        types=entity_types(record["labels"]),
+        example=next(generate_posts("en", "test", 1)),  # no post of the corpus, which is its author's
+    )
 
 
 def _front_matter(record: dict[str, Any]) -> DatasetCardData:
-    configs_splits = [list(config["splits"].values()) for config in record["configs"].values()]
-    languages = dict.fromkeys(chain(*(details["languages"] for details in chain(*configs_splits))))
-    most = max(sum(details["posts"] for details in splits) for splits in configs_splits)
+    configs = {name: config["splits"] for name, config in record["configs"].items()}
+    languages = dict.fromkeys(
+        language
+        for splits in configs.values()
+        for counts in splits.values()
+        for language in counts["languages"]
+    )
+    most = max(sum(counts["posts"] for counts in splits.values()) for splits in configs.values())
     data = DatasetCardData(
         language=[one_line(language) for language in languages if language != "unknown"] or None,
         license=one_line(record["license"]),
@@ -73,22 +65,20 @@ def _front_matter(record: dict[str, Any]) -> DatasetCardData:
         tags=["multimodal", "ner", "mmner", "mner"],
         pretty_name=one_line(record["name"]),
     )
-    features = corpus_features(record["labels"])
-    infos, configs = DatasetInfosDict(), MetadataConfigs()
-    for name, config in record["configs"].items():
-        details = config["splits"]
+    features, infos, places = corpus_features(record["labels"]), DatasetInfosDict(), MetadataConfigs()
+    for name, splits in configs.items():
         infos[name] = DatasetInfo(
             features=features,
             config_name=name,
             splits=[  # made a SplitDict by DatasetInfo
                 {"name": split, "num_bytes": counts["num_bytes"], "num_examples": counts["posts"]}
-                for split, counts in details.items()
+                for split, counts in splits.items()
             ],
-            download_size=sum(counts["download_bytes"] for counts in details.values()),
-            dataset_size=sum(counts["num_bytes"] for counts in details.values()),
+            download_size=sum(counts["download_bytes"] for counts in splits.values()),
+            dataset_size=sum(counts["num_bytes"] for counts in splits.values()),
         )
-        files = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in details]
-        configs[name] = {"data_files": files} | ({"default": True} if not configs else {})
+        files = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in splits]
+        places[name] = {"data_files": files} | ({} if places else {"default": True})
     infos.to_dataset_card_data(data)
-    configs.to_dataset_card_data(data)
+    places.to_dataset_card_data(data)
     return data

@@ -1,11 +1,11 @@
 """Counts and hashes of the official copies of the corpora, and the comparison of a user's copy with them."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modeling_mmner.files import read_yaml, sha256
 
@@ -15,9 +15,7 @@ from ..formats.schemes import orphans
 
 @dataclass
 class Counts:
-    """What a split holds: posts, tokens, entities (B- tags) by type, orphan I- tags, posts by language and
-    by source.
-    """
+    """What a split holds: posts, tokens, entities (B- tags) by type, orphan I- tags, languages, sources."""
 
     posts: int = 0
     tokens: int = 0
@@ -26,9 +24,8 @@ class Counts:
     languages: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
 
-    def add(self, post_tags: Iterable[str], language: str | None = None, source: str | None = None) -> None:
+    def add(self, tags: Sequence[str], language: str | None = None, source: str | None = None) -> None:
         """Count one post by its BIO tags, its language and its source."""
-        tags = list(post_tags)
         self.posts += 1
         self.tokens += len(tags)
         self.entities.update(tag[2:] for tag in tags if tag.startswith("B-"))
@@ -36,18 +33,21 @@ class Counts:
         self.languages["unknown" if language is None else language] += 1
         self.sources["unknown" if source is None else source] += 1
 
-    def flat(self) -> dict[str, int]:
-        """The counts by name, the entity types among them."""
-        return {
-            "posts": self.posts,
-            "tokens": self.tokens,
-            **dict(sorted(self.entities.items())),
-            "orphan I-": self.orphans,
+    def summary(self, types: Sequence[str]) -> dict[str, Any]:
+        """All counts by name, for JSON: entities by type, languages and sources from the most frequent on."""
+        return vars(self) | {
+            "entities": {entity_type: self.entities[entity_type] for entity_type in types},
+            "languages": dict(self.languages.most_common()),
+            "sources": dict(self.sources.most_common()),
         }
 
+    def flat(self) -> dict[str, int]:
+        """The counts by name, the entity types among them."""
+        entities = dict(sorted(self.entities.items()))
+        return {"posts": self.posts, "tokens": self.tokens} | entities | {"orphan I-": self.orphans}
 
-@dataclass(frozen=True)
-class Official:
+
+class Official(NamedTuple):
     """A split of an official copy: its counts, and the first 12 hex digits of its file's SHA-256."""
 
     counts: Counts
@@ -57,17 +57,11 @@ class Official:
 FACTS: Mapping[str, Any] = read_yaml(
     resources.files(__package__).joinpath("facts.yaml").read_text(encoding="utf-8")
 )
-"""What is known of the published corpora by name: citation, known problems, and counts of the official files.
-"""
-
-
-def _official(sha256: str, entities: dict[str, int], **counts: Any) -> Official:
-    return Official(Counts(entities=Counter(entities), **counts), sha256)
-
+"""What is known of the published corpora by name: citation, known problems, counts of the official files."""
 
 OFFICIAL: Mapping[str, Mapping[str, Official]] = {
     name if config == "default" else f"{name}/{config}": {
-        split: _official(**details) for split, details in splits.items()
+        split: Official(Counts(**details["counts"]), details["sha256"]) for split, details in splits.items()
     }
     for name, facts in FACTS.items()
     for config, splits in facts["official"].items()
@@ -94,8 +88,7 @@ def file_hash(path: Path) -> str:
 
 
 def differences(path: Path, found_hash: str, reading: Reading, official: Official) -> str | None:
-    """How a file, whose `file_hash` is known, differs from the official split, in words; None where it is the
-    official file.
+    """How a file, whose `file_hash` is known, differs from the official split, in words; None: it is that.
 
     Raises:
         CorpusError: the file cannot be read.

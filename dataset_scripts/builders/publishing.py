@@ -21,24 +21,19 @@ def check_may_publish(repo_id: str, *, generated: bool, has_rights: bool, public
         CorpusError: the user has not said to have the rights; a repository of that name is public and this is
             to be private; or the Hub does not answer.
     """
+    place = f"--push {repo_id}"
     if not (generated or has_rights):
-        raise CorpusError(
-            f"--push {repo_id}: posts and pictures belong to their authors, and this corpus comes without a"
-            " licence for them; if you may publish them, say --i_have_the_rights"
-        )
+        why = "posts and pictures belong to their authors, and this corpus comes without a licence for them"
+        raise CorpusError(f"{place}: {why}; if you may publish them, say --i_have_the_rights")
     try:
         is_private = public or HfApi().repo_info(repo_id, repo_type="dataset").private
     except RepositoryNotFoundError:
         return
     except Exception as error:  # the HTTP client's own errors are no part of huggingface_hub's interface
-        raise CorpusError(
-            f"--push {repo_id}: expected an answer from the Hub, found none: {error}"
-        ) from error
+        raise CorpusError(f"{place}: expected an answer from the Hub, found none: {error}") from error
     if not is_private:
-        raise CorpusError(
-            f"--push {repo_id}: expected a new or a private repository, found a public one; --public says"
-            " that is meant"
-        )
+        expected = "a new or a private repository, found a public one; --public says that is meant"
+        raise CorpusError(f"{place}: expected {expected}")
 
 
 def publish(folder: str | Path, repo_id: str, *, public: bool = False) -> str:

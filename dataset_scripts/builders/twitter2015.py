@@ -8,11 +8,12 @@ from .official import FACTS
 
 
 class Twitter2015(PostsBuilder):
-    """English tweets of 2015 with their pictures, tagged with persons, places, organisations and other
-    names.
+    """English tweets of 2015 with their pictures.
+
+    Tagged with persons, places, organisations and other names.
     """
 
-    BUILDER_CONFIGS = [PostsConfig(name="default", language="en", rename_types={"OTHER": "MISC"})]
+    CONFIGS = {"default": PostsConfig(language="en", rename_types={"OTHER": "MISC"})}
     CITATION, KNOWN_PROBLEMS = FACTS["twitter2015"]["citation"], FACTS["twitter2015"]["known_problems"]
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:

@@ -6,9 +6,10 @@ from .twitter2015 import Twitter2015
 
 
 class Twitter2017(Twitter2015):
-    """English tweets of 2016 and 2017 with their pictures, tagged with persons, places, organisations and
-    other names.
+    """English tweets of 2016 and 2017 with their pictures.
+
+    Tagged with persons, places, organisations and other names.
     """
 
-    BUILDER_CONFIGS = [PostsConfig(name="default", language="en")]
+    CONFIGS = {"default": PostsConfig(language="en")}
     CITATION, KNOWN_PROBLEMS = FACTS["twitter2017"]["citation"], FACTS["twitter2017"]["known_problems"]

@@ -18,9 +18,7 @@ _FORMS = "'tokens' and 'ner_tags', or 'text' and 'spans' (or 'entities', 'ents',
 
 
 class CharacterSpan(NamedTuple):
-    """An entity of a text: its first character, one past its last, its type, and what the tool says stands
-    there, if it does.
-    """
+    """An entity of a text: its first character, one past its last, its type; what the tool says it reads."""
 
     start: int
     end: int
@@ -45,8 +43,7 @@ class Annotation:
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class LeftOut:
+class LeftOut(NamedTuple):
     """A span that is no entity of the corpus, and why.
 
     Attributes:
@@ -65,8 +62,7 @@ class LeftOut:
 
 
 def read_annotation(record: Any, place: str) -> Annotation | None:
-    """The annotation of a record, whatever tool it is from; None where the annotator has rejected or skipped
-    it.
+    """The annotation of a record, whatever tool it is from; None where the annotator rejected or skipped it.
 
     Args:
         place: file and row, for errors.
@@ -74,9 +70,8 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
     Raises:
         CorpusError: the record is of no form that is known.
     """
-    is_pair = isinstance(record, (list, tuple)) and len(record) == 2 and isinstance(record[1], Mapping)
-    if is_pair:  # spaCy's training data
-        record = {"text": record[0], **record[1]}
+    if isinstance(record, (list, tuple)) and len(record) == 2 and isinstance(record[1], Mapping):
+        record = {"text": record[0], **record[1]}  # spaCy's training data
     if not isinstance(record, Mapping):
         raise CorpusError(f"{place}: expected an object with {_FORMS}, found {record!r:.80}")
     if record.get("answer") in ("reject", "ignore"):  # Prodigy
@@ -84,10 +79,11 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
     if isinstance(record.get("data"), Mapping) and isinstance(record.get("annotations"), list):
         return _label_studio(record, place)
     words: Any = record.get("tokens")
-    tags = record.get("ner_tags")
+    tags: Any = record.get("ner_tags")
     if is_words(words) and tags is not None:
-        if not isinstance(tags, (list, tuple)) or len(words) != len(tags):
-            found = len(tags) if isinstance(tags, (list, tuple)) else f"{tags!r:.80}"
+        count = len(tags) if isinstance(tags, (list, tuple)) else None
+        if count != len(words):
+            found = f"{tags!r:.80}" if count is None else count
             expected = f"a tag for each of {len(words)} words in 'ner_tags'"
             raise CorpusError(f"{place}: expected {expected}, found {found}")
         return Annotation(list(words), list(tags), record=record)
@@ -108,27 +104,29 @@ def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
     if len(texts) != 1 or not isinstance(texts[0], str):
         found = f"{sorted(map(str, data))!s:.200}; --columns text=KEY says which it is"
         raise CorpusError(f"{place}: expected one text in 'data', found {found}")
-    done = [one for one in record["annotations"] if isinstance(one, Mapping) and not one.get("was_cancelled")]
-    if not done:
-        return None
-    result = done[0].get("result")
-    if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
-        expected = "a list of objects as the annotation's 'result'"
-        raise CorpusError(f"{place}: expected {expected}, found {result!r:.80}")
-    spans = [_span(item.get("value"), place) for item in result if item.get("type") == "labels"]
-    return Annotation(text=texts[0], spans=spans, record={"id": record.get("id"), **data})
+    for done in record["annotations"]:
+        if isinstance(done, Mapping) and not done.get("was_cancelled"):
+            result = done.get("result")
+            if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
+                expected = "a list of objects as the annotation's 'result'"
+                raise CorpusError(f"{place}: expected {expected}, found {result!r:.80}")
+            spans = [_span(item.get("value"), place) for item in result if item.get("type") == "labels"]
+            return Annotation(text=texts[0], spans=spans, record={"id": record.get("id"), **data})
+    return None
 
 
 def _span(item: Any, place: str) -> CharacterSpan:
     """A span in any tool's form."""
+    given = item
     if isinstance(item, (list, tuple)) and len(item) == 3:  # doccano, spaCy
-        item = dict(zip(("start", "end", "label"), item, strict=True))
-    if isinstance(item, Mapping):
-        start, end = (item.get(key, item.get(f"{key}_offset")) for key in ("start", "end"))
-        labels: Any = item.get("labels", item.get("label"))
-        label = labels[0] if isinstance(labels, list) and len(labels) == 1 else labels
+        given = dict(zip(("start", "end", "label"), item, strict=True))
+    if isinstance(given, Mapping):
+        start, end = (given.get(key, given.get(f"{key}_offset")) for key in ("start", "end"))
+        label: Any = given.get("labels", given.get("label"))
+        if isinstance(label, list) and len(label) == 1:
+            label = label[0]
         if _is_place(start) and _is_place(end) and isinstance(label, str) and label.strip():
-            text = item.get("text")
+            text = given.get("text")
             return CharacterSpan(int(start), int(end), label.strip(), text if isinstance(text, str) else None)
     raise CorpusError(f"{place}: expected spans with 'start', 'end' and one 'label', found {item!r:.120}")
 
@@ -171,9 +169,7 @@ def words_and_tags(
 
 
 def _in_characters(text: str, span: CharacterSpan) -> CharacterSpan:
-    """The span with its offsets in characters, where those in UTF-16 units give the text that the tool
-    says.
-    """
+    """The span with its offsets in characters, where UTF-16 units give the text that the tool says."""
     if span.text is None or text[span.start : span.end] == span.text or min(span.start, span.end) < 0:
         return span
     units = text.encode("utf-16-le", "surrogatepass")

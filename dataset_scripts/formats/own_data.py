@@ -1,6 +1,4 @@
-"""Corpora as people have them: files or data sets of records in any of the forms of `annotations` -> a
-`Corpus`.
-"""
+"""Corpora as people have them: records in any of the forms of `annotations` -> posts, splits and tables."""
 
 import base64
 import hashlib
@@ -19,13 +17,13 @@ from modeling_mmner.model.images_mmner import is_url, pictures_of
 from modeling_mmner.model.labels_mmner import bio_labels
 from modeling_mmner.model.posts_mmner import file_within, is_words
 
-from ..builders.builder import SPLITS, corpus_features, types_by_frequency
+from ..builders.builder import corpus_features, types_by_frequency
 from ..reading_options import ReadingOptions
 from ..splitting import parse_ratio, split_by_ratio
 from .annotations import LeftOut, read_annotation, words_and_tags
-from .reader import SPLIT_NAMES, CorpusError, Reading
+from .reader import SPLIT_NAMES, SPLITS, CorpusError, Reading
 from .records import cell_list, read_records, record_files
-from .schemes import TagScheme, is_tag, tag_forms
+from .schemes import is_tag, tag_forms
 
 Posts = list[dict[str, Any]]
 """Rows with tags by name, ``images``, a list, and ``split``, what the record says of it."""
@@ -101,7 +99,9 @@ def add_posts(
         if words is None:
             words, tags, left_out = words_and_tags(annotation.text, annotation.spans, place)
             scheme, read.left_out = "bio", read.left_out + left_out
-        _check_tags(tags, scheme, place)
+        if wrong := [tag for tag in tags if not (isinstance(tag, str) and is_tag(tag, scheme))]:
+            hint = "names in place of ids, or --tag_scheme for a file in IOB1 or BIOES"
+            raise CorpusError(f"{place}: expected tags {tag_forms(scheme)}, found {wrong[0]!r:.80}; {hint}")
         own = annotation.record
         reading = Reading(scheme, options.rename_types, options.repair_orphans, read.notes)
         texts = {
@@ -113,38 +113,56 @@ def add_posts(
             "id": str(own["id"]) if own.get("id") is not None else f"{source}-{len(read.posts) + 1}",
             "tokens": [encodable(word) for word in words],
             "ner_tags": reading.bio_tags(tags),
-            "images": _pictures(own, options, folder, read.notes),
+            "images": [],
             "language": str(own.get("language") or options.language),
             "source": str(own.get("source") or source),
             "split": own.get("split"),
         }
+        for given in pictures_of(own):
+            picture = _picture(given, options, folder)
+            if isinstance(picture, str):
+                read.notes[f"pictures left out: {picture}"] += 1
+            else:
+                post["images"].append(picture)
         read.posts.append(texts | post)
     return read.posts[first:]
 
 
-def _check_tags(tags: list[Any], scheme: TagScheme, place: str) -> None:
-    for tag in tags:
-        if not isinstance(tag, str):
-            found = f"{tag!r:.80}; names in place of ids"
-        elif not is_tag(tag, scheme):
-            found = f"{tag!r:.80}; --tag_scheme says that a file is in IOB1 or BIOES"
-        else:
-            continue
-        raise CorpusError(f"{place}: expected tags {tag_forms(scheme)}, found {found}")
+def _picture(given: Any, options: ReadingOptions, folder: Path | None) -> dict[str, Any] | str:
+    """A picture by its bytes or its path, or why it is left out.
+
+    A path leads into the corpus's folder or --image_dir, and nowhere else; where a tool has kept its pictures
+    elsewhere, they are found in --image_dir by their names.
+    """
+    content, path = (given.get("bytes"), given.get("path")) if isinstance(given, dict) else (given, given)
+    if isinstance(content, bytes):
+        return {"bytes": content, "path": None}
+    if not isinstance(path, str):
+        return "neither a path nor bytes"
+    if path.startswith("data:image/"):
+        try:
+            return {"bytes": base64.b64decode(path.partition(",")[2], validate=True), "path": None}
+        except ValueError:
+            return "broken base64"
+    for root in (options.image_dir, None if is_url(path) and options.image_dir is None else folder):
+        for name in (path, Path(path).name) if root is not None else ():
+            if found := file_within(name, Path(root), follow_links=options.follow_links):
+                return {"bytes": None, "path": str(found)}
+    if is_url(path):  # nothing is fetched
+        return "addresses on the web; download them into --image_dir"
+    return "no such file in the folder or --image_dir"
 
 
 def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, Posts]:
     """The posts of each split: as the posts say, or else by ratio."""
     if any(post["split"] is not None for post in read.posts):
         found: dict[str, Posts] = {split: [] for split in SPLITS}
+        known = {name: split for split, names in SPLIT_NAMES.items() for name in names}
         for post in read.posts:
-            split = str(post["split"]).lower()
-            if (name := next((ours for ours, names in SPLIT_NAMES.items() if split in names), None)) is None:
-                place = f"post {post['id']!r}, column split"
-                raise CorpusError(
-                    f"{place}: expected one of {', '.join(SPLITS)}, found {post['split']!r:.80}"
-                )
-            found[name].append(post)
+            if (split := known.get(str(post["split"]).lower())) is None:
+                expected = f"one of {', '.join(SPLITS)}, found {post['split']!r:.80}"
+                raise CorpusError(f"post {post['id']!r}, column split: expected {expected}")
+            found[split].append(post)
     else:
         read.division = f"+{options.split_ratio}, seed {options.split_seed}"
         keys = [list(_keys(post)) for post in read.posts]
@@ -159,51 +177,6 @@ def _keys(post: dict[str, Any]) -> Iterator[Hashable]:
     yield from (hashlib.sha256(picture_content(picture)).digest() for picture in post["images"])
 
 
-def _pictures(record: Any, options: ReadingOptions, folder: Path | None, notes: Counter[str]) -> Posts:
-    """The pictures of a record that are there; the others are counted."""
-    found = []
-    for given in pictures_of(record):
-        picture = local_picture(
-            given, image_dir=options.image_dir, folder=folder, follow_links=options.follow_links
-        )
-        if isinstance(picture, str):
-            notes[f"pictures left out: {picture}"] += 1
-        else:
-            found.append(picture)
-    return found
-
-
-def local_picture(
-    given: Any, *, image_dir: str | Path | None, folder: Path | None, follow_links: bool = False
-) -> dict[str, Any] | str:
-    """A picture by its bytes or its path, or why it is left out.
-
-    A path leads into the corpus's folder or --image_dir, and nowhere else; where a tool has kept its pictures
-    elsewhere, they are found in --image_dir by their names.
-    """
-    content = given.get("bytes") if isinstance(given, dict) else given
-    if isinstance(content, bytes):
-        return {"bytes": content, "path": None}
-    path = given.get("path") if isinstance(given, dict) else given
-    if not isinstance(path, str):
-        return "neither a path nor bytes"
-    if path.startswith("data:image/"):
-        try:
-            return {"bytes": base64.b64decode(path.partition(",")[2], validate=True), "path": None}
-        except ValueError:
-            return "broken base64"
-    roots = [Path(root) for root in (image_dir, folder) if root is not None]
-    if is_url(path) and image_dir is None:  # nothing is fetched
-        roots = []
-    for root in roots:
-        for name in (path, Path(path).name):
-            if found := file_within(name, root, follow_links=follow_links):
-                return {"bytes": None, "path": str(found)}
-    if is_url(path):
-        return "addresses on the web; download them into --image_dir"
-    return "no such file in the folder or --image_dir"
-
-
 def tables_of(splits: dict[str, Posts]) -> tuple[dict[str, datasets.Dataset], list[str]]:
     """The data set of each split, and the BIO labels, the most frequent type first.
 
@@ -211,31 +184,23 @@ def tables_of(splits: dict[str, Posts]) -> tuple[dict[str, datasets.Dataset], li
         CorpusError: no post has an entity.
     """
     posts = [post for rows in splits.values() for post in rows]
-    types = types_by_frequency(post["ner_tags"] for post in posts)
-    if not types:
+    labels = bio_labels(types_by_frequency(post["ner_tags"] for post in posts))
+    if len(labels) == 1:
         raise CorpusError(f"corpus: expected posts with entities, found none in {len(posts)} posts")
-    labels = bio_labels(types)
-    ids = {label: number for number, label in enumerate(labels)}
-    features, picture = corpus_features(labels), datasets.Image(decode=False)
+    features, text = corpus_features(labels, decode=False), datasets.Value("string")
     if any(len(post["images"]) > 1 for post in posts):
-        del features["image"]
-        features["images"] = datasets.List(picture)
-    else:
-        features["image"] = picture
-    text = datasets.Value("string")
+        features["images"] = datasets.List(features.pop("image"))
     more = sorted({key for post in posts for key in post.keys() - set(_OWN)})
     lists = {key for key in more if any(isinstance(post.get(key), list) for post in posts)}
-    for key in more:
-        features[key] = datasets.List(text) if key in lists else text
-
-    def row(post: dict[str, Any]) -> dict[str, Any]:
-        found = post | {key: [post[key]] for key in lists if isinstance(post.get(key), str)}
-        found["ner_tags"] = [ids[tag] for tag in post["ner_tags"]]
-        found["image"] = next(iter(post["images"]), None)
-        return {key: found.get(key) for key in features}
-
-    tables = {
-        split: datasets.Dataset.from_list([row(post) for post in rows], features=features)
+    features |= {key: datasets.List(text) if key in lists else text for key in more}
+    ids = {label: number for number, label in enumerate(labels)}
+    for post in posts:
+        post["ner_tags"] = [ids[tag] for tag in post["ner_tags"]]
+        post["image"] = next(iter(post["images"]), None)
+        post |= {key: [post[key]] for key in lists if isinstance(post.get(key), str)}
+    return {
+        split: datasets.Dataset.from_list(
+            [{key: post.get(key) for key in features} for post in rows], features=features
+        )
         for split, rows in splits.items()
-    }
-    return tables, labels
+    }, labels

@@ -26,6 +26,8 @@ from .schemes import PREFIXES, TagScheme, is_tag, repaired, tag_forms, to_bio
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 """What the splits are called in files and data sets."""
 
+SPLITS = tuple(SPLIT_NAMES)
+
 _SPLIT_ENDINGS = (".txt", "_conll_format.txt", ".conllu", ".conll")
 _POST_MARK = "IMGID:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -70,13 +72,11 @@ class Reading:
 
     def bio_tags(self, tags: list[str]) -> list[str]:
         """The tags of one post in BIO, renamed and repaired as wanted; each changed tag is counted."""
-        tags = self._noted(
-            tags, to_bio(tags, self.scheme), f"tags rewritten from {self.scheme.upper()} to BIO"
-        )
-        for tag in tags:
-            if tag[2:] in self.rename_types:
-                self.notes[f"tags renamed from {tag[2:]} to {self.rename_types[tag[2:]]}"] += 1
-        tags = [tag if tag == "O" else tag[:2] + self.rename_types.get(tag[2:], tag[2:]) for tag in tags]
+        note = f"tags rewritten from {self.scheme.upper()} to BIO"
+        tags = self._noted(tags, to_bio(tags, self.scheme), note)
+        names = self.rename_types
+        self.notes.update(f"tags renamed from {t[2:]} to {names[t[2:]]}" for t in tags if t[2:] in names)
+        tags = [tag if tag == "O" else tag[:2] + names.get(tag[2:], tag[2:]) for tag in tags]
         return self._noted(tags, repaired(tags), "orphan I- tags made B-") if self.repair_orphans else tags
 
     def _noted(self, before: list[str], after: list[str], note: str) -> list[str]:
@@ -85,20 +85,11 @@ class Reading:
         return after
 
 
-def find_splits(folder: str | Path) -> dict[str, Path]:
-    """The split files of a corpus folder, by the names train, validation and test.
-
-    Raises:
-        CorpusError: the folder or one of the splits is missing, or a split has several files.
-    """
-    return {split: find_split(folder, split) for split in SPLIT_NAMES}
-
-
 def find_split(folder: str | Path, name: str) -> Path:
-    """The file of a split, by any of the names that the split goes by.
+    """The file of a split in a corpus folder, by any of the names that the split goes by.
 
     Raises:
-        CorpusError: as `find_splits`.
+        CorpusError: the folder or the file is missing, or the split has several.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -114,8 +105,8 @@ def find_split(folder: str | Path, name: str) -> Path:
 
 def holds_splits(folder: Path) -> bool:
     """Whether a folder holds at least one split file."""
-    names = [name + ending for names in SPLIT_NAMES.values() for name in names for ending in _SPLIT_ENDINGS]
-    return any((folder / name).is_file() for name in names)
+    names = (name for names in SPLIT_NAMES.values() for name in names)
+    return any((folder / f"{name}{ending}").is_file() for name in names for ending in _SPLIT_ENDINGS)
 
 
 def read_posts(path: str | Path, reading: Reading | None = None) -> Iterator[TaggedPost]:
@@ -127,8 +118,7 @@ def read_posts(path: str | Path, reading: Reading | None = None) -> Iterator[Tag
     Raises:
         CorpusError: see `parse_posts`.
     """
-    path = Path(path)
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         yield from parse_posts(file, str(path), reading)
 
 
@@ -152,11 +142,8 @@ def parse_posts(file: Iterable[bytes], name: str, reading: Reading | None = None
             raise CorpusError(f"{place}: expected tokens after {_POST_MARK}{post.id}, found none")
         if UNSAFE_ID.search(post.id):
             raise CorpusError(f"{place}: expected an id that is a plain file name, found {post.id!r}")
-        if post.id in seen:
-            raise CorpusError(
-                f"{place}: expected each id once, found {post.id!r} on line {seen[post.id]} too"
-            )
-        seen[post.id] = post.line
+        if (line := seen.setdefault(post.id, post.line)) != post.line:
+            raise CorpusError(f"{place}: expected each id once, found {post.id!r} on line {line} too")
         post.tags = reading.bio_tags(post.tags)
         yield post
     if not seen:
@@ -164,17 +151,15 @@ def parse_posts(file: Iterable[bytes], name: str, reading: Reading | None = None
 
 
 def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[TaggedPost]:
-    """Posts with their tags as they stand; a post ends at an empty line, an IMGID post also where the next
-    begins.
-    """
+    """Posts, tags as they stand; one ends at an empty line, or where the next one's id begins."""
     post: TaggedPost | None = None
     has_ids: bool | None = None
     count = 0
     for number, line in _lines(file, name, reading):
+        place = f"{name}:{number}"
         is_mark = line.startswith(_POST_MARK) and "\t" not in line
         if is_mark and has_ids is False:
-            found = f"found the post mark {line!r}"
-            raise CorpusError(f"{name}:{number}: expected index<TAB>token<TAB>tag as before, {found}")
+            raise CorpusError(f"{place}: expected index<TAB>token<TAB>tag as before, found {line!r}")
         if post is not None and (is_mark or not line):
             yield post
             post = None
@@ -184,11 +169,11 @@ def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[Tagge
         if is_mark:
             post = TaggedPost(line.removeprefix(_POST_MARK), number)
             continue
-        token, tag = _fields(line, 2 if has_ids else 3, f"{name}:{number}", reading)
+        token, tag = _fields(line, 2 if has_ids else 3, place, reading)
+        if post is None and has_ids:
+            expected = f"a line {_POST_MARK}<id> before a post's first token"
+            raise CorpusError(f"{place}: expected {expected}, found {line!r:.200}")
         if post is None:
-            if has_ids:
-                what = f"a line {_POST_MARK}<id> before a post's first token"
-                raise CorpusError(f"{name}:{number}: expected {what}, found {line!r:.200}")
             count += 1
             post = TaggedPost(f"{Path(name).stem}-{count}", number, is_numbered=True)
         post.tokens.append(token)
@@ -222,13 +207,9 @@ def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, s
     if len(values) == 1 and line.count(" ") == count - 1:
         reading.notes["spaces read as tabs"] += count - 1
         values = line.split(" ")
-    prefixes = {value.partition("-")[0] for value in values[1:]}
-    if (
-        count == 2
-        and len(values) == 3
-        and len(prefixes) == 1
-        and prefixes <= {"O", *PREFIXES[reading.scheme]}
-    ):
+    known = ("O", *PREFIXES[reading.scheme])
+    prefixes = [value.partition("-")[0] for value in values[1:]]
+    if count == 2 and len(values) == 3 and prefixes[0] == prefixes[1] and prefixes[0] in known:
         finer = values.pop()  # as FMNERG has
         if finer != "O":
             reading.notes["tags of finer types, in a third column, not read"] += 1

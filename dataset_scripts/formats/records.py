@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow.parquet as pq
+
 from modeling_mmner.files import MOST_LINE_BYTES, numbered_json_lines, parsed
 from modeling_mmner.model.posts_mmner import PostError
 
@@ -19,8 +22,7 @@ _CELL_LIMIT = 10**7  # characters; Python's own limit is below the length of a l
 
 
 def record_files(path: Path) -> dict[str, Path]:
-    """The files of records at a path by their splits: of a folder with split files each; else the one file,
-    as ``all``.
+    """The files of records at a path: of a folder with split files each by its split, else one as ``all``.
 
     Empty: there are none.
 
@@ -34,17 +36,20 @@ def record_files(path: Path) -> dict[str, Path]:
             raise CorpusError(f"{path}: expected {expected}, found another; unpack an archive first")
         return {"all": path}
     files = [file for file in sorted(path.glob("*")) if file.suffix in ENDINGS and file.is_file()]
-    named = {split: [file for file in files if file.stem in names] for split, names in SPLIT_NAMES.items()}
-    if several := [file.name for found in named.values() if len(found) > 1 for file in found]:
-        raise CorpusError(f"{path}: expected one file for each split, found {', '.join(several)}")
-    if any(named.values()):
-        return {split: found[0] for split, found in named.items() if found}
-    if len(files) > 1:
+    found: dict[str, Path] = {}
+    for split, names in SPLIT_NAMES.items():
+        for file in files:
+            if file.stem in names:
+                if split in found:
+                    expected = f"one file for each split, found {found[split].name}, {file.name}"
+                    raise CorpusError(f"{path}: expected {expected}")
+                found[split] = file
+    if len(files) > 1 and not found:
         names = ", ".join(file.name for file in files[:10])
-        raise CorpusError(
-            f"{path}: expected train, validation and test files, or a single file, found {names}"
-        )
-    return {"all": files[0]} if files else {}
+        raise CorpusError(f"{path}: expected train, validation and test files, or one alone, found {names}")
+    if files and not found:
+        found["all"] = files[0]
+    return found
 
 
 def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any]]:
@@ -69,8 +74,9 @@ def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any
     except (OSError, csv.Error, ValueError, TypeError, LookupError, NotImplementedError) as error:
         raise CorpusError(f"{path}: cannot be read; {error}") from error  # Arrow's errors are of these kinds
     if missing:
-        expected = f"{sorted(missing)} among the columns, found them in no post"
-        raise CorpusError(f"{path}: --columns: expected {expected}")
+        raise CorpusError(
+            f"{path}: --columns: expected {sorted(missing)} among the columns, found them in no post"
+        )
 
 
 def _keys(record: Any) -> set[str]:
@@ -139,9 +145,6 @@ def cell_list(value: Any, key: str) -> Any:
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    import datasets
-    import pyarrow.parquet as pq
-
     with pq.ParquetFile(path) as file:
         names = _tag_names(datasets.Features.from_arrow_schema(file.schema_arrow))
         number = 0
@@ -154,16 +157,14 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 number += 1
 
 
-def dataset_records(rows: Any) -> Iterator[dict[str, Any]]:
+def dataset_records(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:
     """The rows of a data set, tag ids by their names, pictures not decoded."""
     names = _tag_names(rows.features)
     return (_with_names(row, names) for row in undecoded(rows))
 
 
-def undecoded(rows: Any) -> Any:
+def undecoded(rows: datasets.Dataset) -> datasets.Dataset:
     """A data set whose columns of pictures give bytes and paths."""
-    import datasets
-
     picture = datasets.Image(decode=False)
     for column, feature in rows.features.items():
         if isinstance(feature, datasets.Image):
@@ -173,19 +174,15 @@ def undecoded(rows: Any) -> Any:
     return rows
 
 
-def _tag_names(features: Any) -> dict[str, list[str]]:
+def _tag_names(features: datasets.Features) -> dict[str, list[str]]:
     """The names of the ids in each column that is a list of ids with names."""
-    import datasets
-
     kinds = {column: getattr(feature, "feature", None) for column, feature in features.items()}
     return {column: kind.names for column, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)}
 
 
 def _with_names(row: dict[str, Any], names: dict[str, list[str]]) -> dict[str, Any]:
     """A row with names in the place of ids; ids that have none stay."""
-    named = {column: [_name(tag, labels) for tag in row[column] or []] for column, labels in names.items()}
-    return row | named
-
-
-def _name(tag: Any, labels: list[str]) -> Any:
-    return labels[tag] if isinstance(tag, int) and 0 <= tag < len(labels) else tag
+    for column, labels in names.items():
+        known = dict(enumerate(labels))
+        row[column] = [known.get(tag, tag) for tag in row[column] or []]
+    return row

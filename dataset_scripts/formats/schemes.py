@@ -7,11 +7,7 @@ from modeling_mmner.model.labels_mmner import may_follow
 
 TagScheme = Literal["bio", "iob1", "bioes"]
 
-PREFIXES: dict[TagScheme, tuple[str, ...]] = {
-    "bio": ("B", "I"),
-    "iob1": ("B", "I"),
-    "bioes": ("B", "I", "E", "S"),
-}
+PREFIXES = {"bio": ("B", "I"), "iob1": ("B", "I"), "bioes": ("B", "I", "E", "S")}
 
 
 def tag_forms(scheme: TagScheme) -> str:
@@ -39,10 +35,8 @@ def to_bio(tags: Sequence[str], scheme: TagScheme) -> list[str]:
         return list(tags)
     if scheme == "iob1":
         return repaired(tags)
-    return [
-        tag if tag == "O" else _bioes_prefix(before, tag) + tag[1:]
-        for before, tag in zip(["O", *tags], tags, strict=False)
-    ]
+    pairs = zip(["O", *tags], tags, strict=False)
+    return [tag if tag == "O" else _bioes_prefix(before, tag) + tag[1:] for before, tag in pairs]
 
 
 def _bioes_prefix(before: str, tag: str) -> str:

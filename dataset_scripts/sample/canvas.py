@@ -4,9 +4,12 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from importlib import resources
+from typing import Any, cast
 
 from PIL import ImageDraw
+
+from modeling_mmner.files import read_yaml
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -17,6 +20,9 @@ SIDE = 64
 OVERSAMPLING = 4
 """Pixels drawn per finished pixel and axis; the surplus is averaged away, which smooths the edges."""
 
+_FIGURES: dict[str, list[Any]] = read_yaml(
+    resources.files(__package__).joinpath("subjects/figures.yaml").read_text(encoding="utf-8")
+)
 _ELLIPSE_CORNERS = 32
 _LEAST_CONTRAST = 200
 
@@ -28,9 +34,8 @@ def random_colour(rng: random.Random) -> Colour:
 
 def shade(colour: Colour, factor: float) -> Colour:
     """`colour` darkened (`factor` 0 to 1) or lightened towards white (1 to 2)."""
-    if factor <= 1:
-        return cast(Colour, tuple(round(channel * factor) for channel in colour))
-    return cast(Colour, tuple(round(channel + (255 - channel) * (factor - 1)) for channel in colour))
+    light = max(0.0, factor - 1)
+    return cast(Colour, tuple(round(c * factor if factor <= 1 else c + (255 - c) * light) for c in colour))
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,8 @@ class Sketch:
 
     def within(self, left: float, top: float, size: float) -> "Sketch":
         """The upright box whose corner lies at (`left`, `top`) of this one, `size` times as large."""
-        return replace(
-            self, left=self.left + left * self.size, top=self.top + top * self.size, size=self.size * size
-        )
+        own = self.size
+        return replace(self, left=self.left + left * own, top=self.top + top * own, size=own * size)
 
     def colour(self, *others: Colour) -> Colour:
         """A random colour that stands out against the backdrop, or against `others` where given."""
@@ -64,6 +68,19 @@ class Sketch:
             candidate = random_colour(self.rng)
             if all(_contrast(candidate, rival) >= _LEAST_CONTRAST for rival in rivals):
                 return candidate
+
+    def two_colours(self) -> tuple[Colour, Colour]:
+        """A colour that stands out against the backdrop, and one that stands out against the first."""
+        first = self.colour()
+        return first, self.colour(first)
+
+    def figure(self, name: str, **fills: Colour) -> None:
+        """The shapes of a figure of ``figures.yaml``, its named colours filled in."""
+        for shape, fill, *place in _FIGURES[name]:
+            if isinstance(fill, str):
+                colour, _, factor = fill.partition(" * ")
+                fill = shade(fills[colour], float(factor or 1))
+            getattr(self, shape)(*place, fill=tuple(fill))
 
     def polygon(self, points: Sequence[Point], fill: Colour) -> None:
         """A filled polygon through `points`."""
@@ -75,7 +92,7 @@ class Sketch:
 
     def ellipse(self, x: float, y: float, radius_x: float, radius_y: float, fill: Colour) -> None:
         """A filled ellipse around (`x`, `y`)."""
-        self.polygon(_arc(x, y, radius_x, radius_y, 0.0, 2 * math.pi), fill)
+        self.polygon(_arc(x, y, radius_x, radius_y, 2 * math.pi), fill)
 
     def disc(self, x: float, y: float, radius: float, fill: Colour) -> None:
         """A filled circle around (`x`, `y`)."""
@@ -83,7 +100,7 @@ class Sketch:
 
     def dome(self, x: float, base: float, radius: float, height: float, fill: Colour) -> None:
         """The half of an ellipse above the line y = `base`; a negative `height` gives the half below."""
-        self.polygon(_arc(x, base, radius, -height, 0.0, math.pi), fill)
+        self.polygon(_arc(x, base, radius, -height, math.pi), fill)
 
     def line(self, points: Sequence[Point], width: float, fill: Colour) -> None:
         """A stroke through `points` with round ends, `width` in units of the box."""
@@ -96,9 +113,9 @@ class Sketch:
 
     def ring(self, x: float, y: float, radius: float, width: float, fill: Colour) -> None:
         """A circle's outline, `width` in units of the box."""
-        self.line(_arc(x, y, radius, radius, 0.0, 2 * math.pi), width, fill)
+        self.line(_arc(x, y, radius, radius, 2 * math.pi), width, fill)
 
-    def star(self, x: float, y: float, radius: float, fill: Colour, points: int = 5) -> None:
+    def star(self, x: float, y: float, radius: float, fill: Colour, points: int) -> None:
         """A star of `points` rays."""
         corners = []
         for corner in range(2 * points):
@@ -109,21 +126,18 @@ class Sketch:
 
     def _pixel(self, point: Point) -> tuple[int, int]:
         x, y = point[0] - 0.5, point[1] - 0.5
-        if self.mirrored:
-            x = -x
+        x = -x if self.mirrored else x
         turned_x = x * math.cos(self.tilt) - y * math.sin(self.tilt)
         turned_y = x * math.sin(self.tilt) + y * math.cos(self.tilt)
-        scale = SIDE * OVERSAMPLING
-        return (
-            round((self.left + (turned_x + 0.5) * self.size) * scale),
-            round((self.top + (turned_y + 0.5) * self.size) * scale),
-        )
+        places = self.left + (turned_x + 0.5) * self.size, self.top + (turned_y + 0.5) * self.size
+        return round(places[0] * SIDE * OVERSAMPLING), round(places[1] * SIDE * OVERSAMPLING)
 
 
 def _contrast(first: Colour, second: Colour) -> int:
     return sum(abs(a - b) for a, b in zip(first, second, strict=True))
 
 
-def _arc(x: float, y: float, radius_x: float, radius_y: float, start: float, end: float) -> list[Point]:
-    angles = [start + (end - start) * corner / _ELLIPSE_CORNERS for corner in range(_ELLIPSE_CORNERS + 1)]
+def _arc(x: float, y: float, radius_x: float, radius_y: float, turn: float) -> list[Point]:
+    """Points on an ellipse from its right end on, over the angle `turn`."""
+    angles = [turn * corner / _ELLIPSE_CORNERS for corner in range(_ELLIPSE_CORNERS + 1)]
     return [(x + radius_x * math.cos(angle), y + radius_y * math.sin(angle)) for angle in angles]

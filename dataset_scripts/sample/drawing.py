@@ -1,11 +1,10 @@
-"""Draws the pictures of the sample corpus: a random background, clutter, and a subject whose shape tells its
-kind.
-"""
+"""Draws the pictures of the sample corpus: background, clutter, and a subject whose shape tells its kind."""
 
 import random
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, cast, get_args
 
 from PIL import Image, ImageDraw
@@ -36,18 +35,14 @@ def draw(kind: PictureKind, rng: random.Random) -> Image.Image:
     if kind not in SUBJECTS:
         raise ValueError(f"kind of picture: expected one of {get_args(PictureKind)}, found {kind!r}")
     image = Image.new("RGB", (SIDE * OVERSAMPLING, SIDE * OVERSAMPLING))
-    backdrop = random_colour(rng)
-    sketch = Sketch(ImageDraw.Draw(image), rng, backdrop)
-    _background(sketch, backdrop)
+    sketch = Sketch(ImageDraw.Draw(image), rng, random_colour(rng))
+    _background(sketch)
     _clutter(sketch)
     size = rng.uniform(0.68, 1.0)
-    margin = 1.0 - size
-    subject = Sketch(
-        sketch.surface,
-        rng,
-        backdrop,
-        left=rng.uniform(-0.06, margin + 0.06),
-        top=rng.uniform(-0.04, margin + 0.04),
+    subject = replace(
+        sketch,
+        left=rng.uniform(-0.06, 1.0 - size + 0.06),
+        top=rng.uniform(-0.04, 1.0 - size + 0.04),
         size=size,
         mirrored=rng.random() < 0.5,
         tilt=rng.uniform(-0.12, 0.12),
@@ -83,18 +78,15 @@ def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def _background(sketch: Sketch, backdrop: Colour) -> None:
-    """Plain, a gradient, or two areas; always close enough to `backdrop` for contrasting colours to stand
-    out.
-    """
-    sketch.rectangle(0, 0, 1, 1, backdrop)
+def _background(sketch: Sketch) -> None:
+    """Plain, a gradient, or two areas; close enough to the backdrop for contrasting colours to stand out."""
+    sketch.rectangle(0, 0, 1, 1, sketch.backdrop)
     style = sketch.rng.choice(("plain", "gradient", "horizon"))
-    target = tuple(max(0, min(255, channel + sketch.rng.randint(-70, 70))) for channel in backdrop)
+    target = tuple(max(0, min(255, channel + sketch.rng.randint(-70, 70))) for channel in sketch.backdrop)
     if style == "gradient":
-        bands = 16
-        for band in range(bands):
-            mixed = tuple(a + (b - a) * band // (bands - 1) for a, b in zip(backdrop, target, strict=True))
-            sketch.rectangle(0, band / bands, 1, 1, cast(Colour, mixed))
+        for band in range(16):
+            mixed = tuple(a + (b - a) * band // 15 for a, b in zip(sketch.backdrop, target, strict=True))
+            sketch.rectangle(0, band / 16, 1, 1, cast(Colour, mixed))
     elif style == "horizon":
         sketch.rectangle(0, sketch.rng.uniform(0.5, 0.9), 1, 1, cast(Colour, target))
 

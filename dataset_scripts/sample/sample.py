@@ -8,24 +8,22 @@ from typing import Any
 
 import datasets
 
-from ..builders.builder import CorpusBuilder, corpus_features
+from ..builders.builder import SPLITS, CorpusBuilder
+from ..formats.records import undecoded
 from .drawing import draw, encode_png
 from .languages import LANGUAGES
 from .texts import TAGS, GeneratedPost, chance_level, generate_posts
 
 __all__ = ["GeneratedPost", "Sample", "SampleConfig", "chance_level", "draw_picture", "generate_posts"]
 
-VERSION = datasets.Version("1.0.0")
-"""Part of the cache key: a change of the corpus needs a new version, or old caches go on being read."""
-
 
 @dataclass
-class SampleConfig(datasets.BuilderConfig):
-    """Languages to generate, and the seed on which everything else depends; both belong to the cache key."""
+class SampleConfig:
+    """Languages to generate, and the seed on which everything else depends."""
 
-    version: datasets.Version = VERSION
     languages: tuple[str, ...] = tuple(LANGUAGES)
     seed: int = 1
+    license: str = "apache-2.0"
 
 
 def draw_picture(post: GeneratedPost, seed: int) -> bytes | None:
@@ -38,40 +36,33 @@ def draw_picture(post: GeneratedPost, seed: int) -> bytes | None:
 class Sample(CorpusBuilder):
     """Synthetic posts with drawings in English, French, German and Spanish, for named entity recognition."""
 
-    VERSION = VERSION
-    BUILDER_CONFIG_CLASS = SampleConfig
-    BUILDER_CONFIGS = [
-        SampleConfig(name="all"),
-        *(SampleConfig(name=code, languages=(code,)) for code in LANGUAGES),
-    ]
-    DEFAULT_CONFIG_NAME = "all"
+    VERSION = "1.0.0"
+    """Part of what its cache is known by: a change of the corpus needs another, or old caches are read on."""
+
+    CONFIGS = {"all": SampleConfig()} | {code: SampleConfig((code,)) for code in LANGUAGES}
+    DEFAULT_CONFIG = "all"
     IS_GENERATED = True
     TERMS = "Everything in it is generated, under the Apache License 2.0."
     KNOWN_PROBLEMS = (
-        (
-            "Synthetic and small: a score on it shows that a system works and uses its pictures, and is no"
-            " evidence of quality on real posts."
-        ),
+        "Synthetic and small: a score on it shows that a system works and uses its pictures, and is no"
+        " evidence of quality on real posts.",
     )
+    labels = list(TAGS)
 
     @classmethod
     def chance(cls, languages: Iterable[str]) -> dict[str, float]:
         """Chance level of text alone on the ambiguous test posts, by language and over ``all``."""
-        posts = {
-            language: list(generate_posts(language, "test", SampleConfig.seed)) for language in languages
-        }
-        return {name: chance_level(of_one) for name, of_one in posts.items()} | {
-            "all": chance_level(chain(*posts.values()))
-        }
+        posts = {code: list(generate_posts(code, "test", SampleConfig.seed)) for code in languages}
+        levels = {code: chance_level(found) for code, found in posts.items()}
+        return levels | {"all": chance_level(chain(*posts.values()))}
 
     def version_name(self) -> str:
         """The builder's version and the seed, which decide everything."""
-        return f"generated-{VERSION}-seed-{self.config.seed}"
+        return f"generated-{self.VERSION}-seed-{self.config.seed}"
 
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description=self.__doc__, license="apache-2.0", features=corpus_features(list(TAGS))
-        )
+    def splits(self) -> dict[str, datasets.Dataset]:
+        """All splits, pictures not decoded; they are drawn once for all runs."""
+        return {split: undecoded(self.checked(split, cache_dir=None)) for split in SPLITS}
 
     def checked_rows(self, split: Any) -> Iterator[dict[str, Any]]:
         """The generated posts of a split, language by language, each with its drawing."""

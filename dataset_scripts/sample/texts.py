@@ -1,13 +1,10 @@
-"""Generates the posts of the sample corpus: tokens, tags and the kind of picture, without drawing
-anything.
-"""
+"""Generates the posts of the sample corpus: tokens, tags and the kind of picture; draws nothing."""
 
 import itertools
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from .drawing import PictureKind
 from .languages import LANGUAGES, SLOT_TYPES, EntityType, Language
@@ -30,17 +27,20 @@ _SLOT = re.compile(r"\{(\w+)\}")
 _SHARE_WITHOUT_ENTITIES = 0.12
 _SHARE_OF_NAMES_IN_ALL_SPLITS = 0.6
 _EMOJI = ("😍", "🔥", "👀", "😂", "🙌", "✨", "💯", "😎")
-_HANDLES = (
-    *("nightowl", "lemon_tree", "blue_pixel", "its_me"),
-    *("daily_bits", "cloudy", "mixtape", "sofa_critic"),
-)
+_HANDLES = [
+    "nightowl",
+    "lemon_tree",
+    "blue_pixel",
+    "its_me",
+    "daily_bits",
+    "cloudy",
+    "mixtape",
+    "sofa_critic",
+]
 
 
-@dataclass(frozen=True)
-class GeneratedPost:
-    """One post. `tags` has one member of `TAGS` per token; `picture` is the kind to draw, or None for no
-    picture.
-    """
+class GeneratedPost(NamedTuple):
+    """One post: `tags` has one member of `TAGS` per token; `picture` is the kind to draw, or None."""
 
     id: str
     tokens: tuple[str, ...]
@@ -50,11 +50,8 @@ class GeneratedPost:
     language: str
 
 
-@dataclass(frozen=True)
-class Group:
-    """A neutral sentence about a name that may have any of `types`: it makes one ambiguous post for each of
-    them.
-    """
+class Group(NamedTuple):
+    """A neutral sentence about a name that may have any of `types`: one ambiguous post for each of them."""
 
     sentence: str
     name: str
@@ -72,7 +69,9 @@ def generate_posts(language: str, split: Split, seed: int) -> Iterator[Generated
     rng = random.Random(f"{seed}:{language}:{split}:posts")
     drafts: list[_Draft] = []
     for group in ambiguous_groups(language, split, seed):
-        drafts += _ambiguous_posts(group, language, rng)
+        sentence = _decorated(group.sentence, LANGUAGES[language], rng)
+        for kind in group.types:
+            drafts.append((*_fill(sentence, [(group.name, kind)]), kind, "ambiguous"))
     names = _names_of_split(language, split, seed)
     for source, posts_per_round in POSTS_PER_ROUND.items():
         number = posts_per_round * len(ROUNDS[split])
@@ -90,10 +89,9 @@ def ambiguous_groups(language: str, split: Split, seed: int) -> list[Group]:
     Raises:
         ValueError: if `language` is none of LANGUAGES, or `split` none of ROUNDS.
     """
-    for what, value, known in (("language", language, LANGUAGES), ("split", split, ROUNDS)):
-        if value not in known:
-            expected = f"one of {sorted(known)}"
-            raise ValueError(f"{what} of the sample corpus: expected {expected}, found {value!r}")
+    if language not in LANGUAGES or split not in ROUNDS:
+        expected = f"a language out of {sorted(LANGUAGES)} and a split out of {sorted(ROUNDS)}"
+        raise ValueError(f"sample corpus: expected {expected}, found {language!r} and {split!r}")
     groups = []
     for types, names in LANGUAGES[language].ambiguous_names.items():
         shuffled = _shuffled(names, f"{seed}:{language}:{'/'.join(types)}")
@@ -118,13 +116,6 @@ def chance_level(posts: Iterable[GeneratedPost]) -> float:
     if not ambiguous:
         raise ValueError("posts: expected some of source 'ambiguous', found none")
     return len(set(ambiguous)) / len(ambiguous)
-
-
-def _ambiguous_posts(group: Group, language: str, rng: random.Random) -> Iterator[_Draft]:
-    sentence = _decorated(group.sentence, LANGUAGES[language], rng)
-    for entity_type in group.types:
-        tokens, tags = _fill(sentence, [(group.name, entity_type)])
-        yield tokens, tags, entity_type, "ambiguous"
 
 
 def _worded_post(
@@ -154,9 +145,7 @@ def _decorated(sentence: str, texts: Language, rng: random.Random) -> str:
 def _fill(
     sentence: str, entities: Iterable[tuple[str, EntityType]]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The tokens and tags of `sentence` with `entities` in its slots; after a '#' a name is written as one
-    word.
-    """
+    """The tokens and tags of `sentence` with `entities` in its slots; after a '#' a name is one word."""
     remaining = iter(entities)
     tokens: list[str] = []
     tags: list[str] = []
@@ -182,12 +171,10 @@ def _draw_kind(source: Source, fitting: set[EntityType], rng: random.Random) -> 
 def _names_of_split(language: str, split: Split, seed: int) -> dict[str, list[str]]:
     """The names that a split may use: those of all splits, and some that only validation or only test has.
 
-    So a part of the names in validation and test is unseen in training, and must be told by the words around
-    it.
+    So some names in validation and test are unseen in training, and must be told by the words around them.
     """
-    texts = LANGUAGES[language]
+    texts, names = LANGUAGES[language], {}
     lists = {"FIRST": texts.first_names, "LAST": texts.last_names, **texts.names}
-    names = {}
     for slot, fillings in lists.items():
         values = _shuffled(fillings, f"{seed}:{language}:{slot}")
         shared = round(_SHARE_OF_NAMES_IN_ALL_SPLITS * len(values))

@@ -16,6 +16,7 @@ from typing import Any
 
 import datasets
 
+from dataset_scripts.builders.builder import corpus_features
 from dataset_scripts.sample.sample import Sample
 
 WATCH = """
@@ -110,7 +111,7 @@ def _peak(program: str, arguments: list[str]) -> float:
 def write_corpus(folder: Path, posts: int) -> Path:
     """A data set with so many training posts of the sample corpus, and its other splits as they are."""
     for split, most in (("train", posts), ("validation", None), ("test", None)):
-        given, features = {"split": split, "most": most}, Sample().info.features
+        given, features = {"split": split, "most": most}, corpus_features(Sample.labels)
         rows = datasets.Dataset.from_generator(generated_rows, features=features, gen_kwargs=given)
         folder.mkdir(parents=True, exist_ok=True)
         rows.to_parquet(folder / f"{split}-00000-of-00001.parquet")
@@ -123,7 +124,7 @@ def generated_rows(split: str, most: int | None) -> Iterator[dict[str, Any]]:
     rows = (
         row | {"id": f"{builder.config.seed}-{row['id']}"}
         for builder in builders
-        for _, row in builder._generate_examples(split)
+        for row in builder.checked_rows(split)
     )
     yield from islice(rows, most)
 

@@ -7,9 +7,9 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-import datasets
 import pytest
 
+from dataset_scripts.builders import built_corpus
 from dataset_scripts.builders.built_corpus import build_dataset, read_record
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.sample.texts import ROUNDS, TAGS, generate_posts
@@ -189,7 +189,7 @@ def test_several_shards_keep_the_order(tmp_path, monkeypatch):
     images.mkdir()
     for number in range(400):
         (images / f"{number}.jpg").write_bytes(encoded(number, "JPEG"))
-    monkeypatch.setattr(datasets.config, "MAX_SHARD_SIZE", 40_000)
+    monkeypatch.setattr(built_corpus, "_SHARD_BYTES", 40_000)
     build_dataset("conll", tmp_path / "built", data_dir=folder, image_dir=images)
     names = sorted(path.name for path in (tmp_path / "built" / "default").glob("train*"))
     count = len(names)

@@ -13,9 +13,8 @@ from PIL import Image, ImageOps
 
 from dataset_scripts.builders.built_corpus import build_dataset
 from modeling_mmner.model.labels_mmner import bio_labels
-from tests.built_corpora import build_small, record_of, rows_of
+from tests.built_corpora import build_small, rows_of
 from tests.elsewhere import run_elsewhere
-from tests.shared_data import DATA, needs_data
 from tests.small_corpora import write_mmner, write_pictures
 
 LOADED = """
@@ -48,7 +47,6 @@ for name, folder, configs in json.loads(sys.argv[1]):
 with open(sys.argv[2], "w") as target:
     json.dump(result, target)
 """
-REAL = ("twitter2015", "twitter2017")
 MMNER = {
     "en": [("1", "Paris/B-LOC")],
     "fr": [("2---x", "Nice/B-LOC"), ("3", "oui/O")],
@@ -86,20 +84,13 @@ def folder(tmp_path_factory):
     build_small(folder / "small", image_dir=folder / "images", language="en")
     write_mmner(folder / "released", **MMNER)
     build_dataset("mmner", folder / "mmner" / "built", data_dir=folder / "released", no_verify=True)
-    for name in REAL if DATA.is_dir() else ():
-        raw = DATA / "tweets_with_pictures" / name
-        build_dataset(name, folder / name / "built", data_dir=raw, image_dir=raw / "images", no_verify=True)
     return folder
 
 
 @pytest.fixture(scope="module")
 def loaded(folder):
     """What the other process finds in each, by name, config and whether it streams."""
-    configs = {
-        "small": [None, "default"],
-        "mmner": [None, "en", "fr", "en_plus_fr"],
-        **{name: [None] for name in REAL},
-    }
+    configs = {"small": [None, "default"], "mmner": [None, "en", "fr", "en_plus_fr"]}
     found = [
         (name, str(folder / name / "built"), names)
         for name, names in configs.items()
@@ -141,16 +132,3 @@ def test_configs_are_loaded_by_name(loaded):
     }
     assert ids == {None: ["1"], "en": ["1"], "fr": ["2---x", "3"], "en_plus_fr": ["1"]}
     assert loaded["small None False"] == loaded["small default False"]
-
-
-@needs_data
-@pytest.mark.parametrize("name", REAL)
-def test_real_posts_come_back_with_their_pictures(folder, loaded, name):
-    """If it failed, real tweets or their pictures would come back changed from what users load."""
-    images, splits = DATA / "tweets_with_pictures" / name / "images", loaded[f"{name} None False"]["rows"]
-    built = record_of(folder / name / "built")["configs"]["default"]["splits"]
-    for split, rows in splits.items():
-        for row in rows:
-            assert {key: row[key] for key in ("file", "pixels")} == described(images / f"{row['id']}.jpg")
-        assert built[split]["pictures"]["present"] == len(rows)
-    assert sum(map(len, splits.values())) == 15

@@ -267,15 +267,6 @@ def test_what_cannot_be_shown_is_refused(tmp_path):
         contact_sheet(rows_of([post("a")]), LABELS, tmp_path / "sheet.html", count=0)
 
 
-def test_the_sample_corpus_has_its_sheet(tmp_path):
-    """If it failed, the columns of an opened corpus would not be those that the sheet reads."""
-    corpus = open_corpus("sample")
-    ids = contact_sheet(corpus.splits["test"], corpus.labels, tmp_path / "sheet.html", count=8)
-    assert len(ids) == 8 and set(ids) < set(corpus.splits["test"]["id"])
-    for card in cards_of(tmp_path / "sheet.html"):
-        assert marks_of(card) and shown(card)[0].size == (64, 64)
-
-
 @needs_data
 def test_real_posts_have_their_sheet(tmp_path):
     """If it failed, the pictures of a folder of raw files would not be found by their paths."""

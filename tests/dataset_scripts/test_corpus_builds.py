@@ -1,24 +1,21 @@
 """Tests of what is built from corpora: versions of their files, cached data sets, and the real corpora."""
 
 import warnings
-from functools import partial
-from pathlib import Path
 
-import datasets
-import pyarrow.parquet
 import pytest
-from datasets.exceptions import DatasetGenerationError
 
 from dataset_scripts.builders import builder
 from dataset_scripts.builders.builder import PostsBuilder
+from dataset_scripts.builders.built_corpus import build_dataset
 from dataset_scripts.builders.conll import Conll
 from dataset_scripts.builders.mmner import MMNER
 from dataset_scripts.builders.official import OFFICIAL, Official, count_file, differences, file_hash
 from dataset_scripts.builders.twitter2015 import Twitter2015
 from dataset_scripts.builders.twitter2017 import Twitter2017
 from dataset_scripts.formats.reader import CorpusError, Reading
+from tests.built_corpora import rows_of
 from tests.shared_data import DATA, needs_data
-from tests.small_corpora import encoded, make_builder, write_mmner, write_pictures, write_posts
+from tests.small_corpora import make, write_mmner, write_pictures, write_posts
 
 
 @pytest.fixture
@@ -33,16 +30,10 @@ def images(tmp_path):
     return write_pictures(tmp_path / "images")
 
 
-@pytest.fixture
-def make(tmp_path):
-    """A function that makes a builder which keeps what it builds in the test's folder."""
-    return partial(make_builder, tmp_path / "cache")
-
-
 # Versions.
 
 
-def test_other_copies_are_refused_or_taken_with_a_warning(make, corpus, tmp_path):
+def test_other_copies_are_refused_or_taken_with_a_warning(corpus, tmp_path):
     """If it failed, figures on another copy of a corpus would be compared with the published ones, or
     --no_verify still refuse it, or take it silently.
     """
@@ -55,12 +46,12 @@ def test_other_copies_are_refused_or_taken_with_a_warning(make, corpus, tmp_path
     with pytest.raises(
         CorpusError, match=f"{message}; --no_verify takes it as another version of the corpus"
     ):
-        make(Twitter2017, data_dir=corpus, no_verify=False).download_and_prepare(str(tmp_path / "built"))
+        build_dataset("twitter2017", tmp_path / "built", data_dir=corpus)
     with pytest.warns(UserWarning, match=message):
         make(Twitter2017, data_dir=corpus, no_verify=True).check_files()
 
 
-def test_each_file_is_hashed_once(make, corpus, monkeypatch):
+def test_each_file_is_hashed_once(corpus, monkeypatch):
     """If it failed, files of gigabytes would be read again for each question about their version."""
     hashed = []
     monkeypatch.setattr(builder, "file_hash", lambda path: hashed.append(path.name) or file_hash(path))
@@ -92,16 +83,16 @@ def test_counts_are_those_of_the_tags_before_repair(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "config"), [(Conll, "default"), (MMNER, "fr"), (MMNER, "all")])
-def test_corpora_without_official_figures_are_not_checked(make, tmp_path, kind, config):
+def test_corpora_without_official_figures_are_not_checked(tmp_path, kind, config):
     """If it failed, files that nobody has published figures of could not be built."""
     root = write_mmner(tmp_path / "mmner", fr=[("1", "a/O")], all_lang=[("1", "a/O")])
     folder = root / "train_valid_test_fr" if kind is Conll else root
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        make(kind, config_name=config, data_dir=folder, no_verify=False).check_files()
+        make(kind, config=config, data_dir=folder, no_verify=False).check_files()
 
 
-def test_version_names_the_content(make, corpus, tmp_path):
+def test_version_names_the_content(corpus, tmp_path):
     """If it failed, two copies would have one name, or one copy two names by its place or by what was done to
     its tags.
     """
@@ -117,53 +108,6 @@ def test_version_names_the_content(make, corpus, tmp_path):
 # Data sets.
 
 
-def test_built_data_set_holds_the_rows_and_pictures(make, corpus, images):
-    """If it failed, building would lose, change or reorder posts, or a data set opened straight from its
-    builder not give pictures, or its labels have no names.
-    """
-    builder = make(Conll, data_dir=corpus, image_dir=str(images), language="en")
-    builder.download_and_prepare()
-    rows = builder.as_dataset(split="train")
-    assert [row | {"image": None} for row in rows] == [row | {"image": None} for row in builder.rows("train")]
-    assert [row["image"] and row["image"].size for row in rows] == [(24, 16), (24, 16), None]
-    assert rows.features["ner_tags"].feature.names == builder.labels()
-
-
-def test_parquet_holds_the_pictures_byte_for_byte(make, corpus, images, tmp_path):
-    """If it failed, a data set would hold paths on its maker's disk, or pictures that were encoded once
-    more.
-    """
-    builder = make(Conll, data_dir=corpus, image_dir=str(images))
-    builder.download_and_prepare(str(tmp_path / "built"), file_format="parquet")
-    found = {}
-    for path in (tmp_path / "built").glob("*.parquet"):
-        found |= {row["id"]: row["image"] for row in pyarrow.parquet.read_table(path).to_pylist()}
-    expected = {
-        name: {"bytes": (images / f"{name}.jpg").read_bytes(), "path": f"{name}.jpg"} for name in "1246"
-    }
-    assert found == dict.fromkeys("357") | expected
-
-
-def test_changed_files_are_built_anew(make, corpus, images):
-    """If it failed, a corrected corpus, or another picture, would be answered with what was built before."""
-    sources = {"data_dir": corpus, "image_dir": str(images)}
-    make(Conll, **sources).download_and_prepare()
-    write_posts(corpus, {"train": [("1", "new/O")]})
-    (images / "1.jpg").write_bytes(encoded(99, "JPEG"))
-    builder = make(Conll, **sources)
-    builder.download_and_prepare()
-    [row] = builder.as_dataset(split="train").cast_column("image", datasets.Image(decode=False))
-    assert (row["tokens"], row["image"]["bytes"]) == (["new"], encoded(99, "JPEG"))
-
-
-def test_error_while_building_has_the_corpuss_text(make, corpus, images):
-    """If it failed, a build that stops at a post would say no more than that something went wrong."""
-    builder = make(Conll, data_dir=corpus, image_dir=str(images), require_images=True)
-    with pytest.raises(DatasetGenerationError) as caught:
-        builder.download_and_prepare()
-    assert "expected the picture 3.jpg" in str(caught.value.__cause__)
-
-
 # The real corpora.
 
 REAL = {
@@ -174,29 +118,16 @@ REAL = {
 each_real = pytest.mark.parametrize("name", REAL)
 
 
-def real_builder(name: str, cache: Path) -> PostsBuilder:
+def real_builder(name: str) -> PostsBuilder:
     kind, config, folder = REAL[name]
-    return make_builder(cache, kind, config_name=config, data_dir=str(DATA / folder), no_verify=False)
+    return make(kind, config, data_dir=str(DATA / folder), no_verify=False)
 
 
 @needs_data
 @each_real
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_official_counts_are_those_of_the_official_files(tmp_path, name, split):
-    """If it failed, every user's official copy would be refused, or the reader would lose posts, tokens or
-    tags of it.
-    """
-    builder = real_builder(name, tmp_path)
-    [path], official = builder.files()[split], OFFICIAL[name][split]
-    assert count_file(path, builder.reading()).flat() == official.counts.flat()
-    assert file_hash(path) == official.sha256
-
-
-@needs_data
-@each_real
-def test_official_files_pass_the_check(tmp_path, name):
+def test_official_files_pass_the_check(name):
     """If it failed, a builder could not build the very files that its figures belong to."""
-    builder = real_builder(name, tmp_path)
+    builder = real_builder(name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         builder.check_files()
@@ -205,11 +136,11 @@ def test_official_files_pass_the_check(tmp_path, name):
 
 @needs_data
 @each_real
-def test_every_real_post_becomes_a_row(tmp_path, name):
+def test_every_real_post_becomes_a_row(name):
     """If it failed, a builder would drop posts of a real corpus, or change the types of their entities."""
-    builder, labels = real_builder(name, tmp_path), None
+    builder, labels = real_builder(name), None
     for split, official in OFFICIAL[name].items():
-        labels = labels or builder.labels()
+        labels = labels or builder.labels
         rows = list(builder.rows(split))
         begun = [labels[tag] for row in rows for tag in row["ner_tags"] if labels[tag][0] == "B"]
         assert len(rows) == official.counts.posts
@@ -225,16 +156,10 @@ def test_real_pictures_are_built_byte_for_byte(tmp_path, name):
     data set.
     """
     folder = DATA / "tweets_with_pictures" / name
-    options = {
-        "data_dir": str(folder),
-        "image_dir": str(folder / "images"),
-        "broken_pictures": "stop",
-        "require_images": True,
-    }
-    builder = make_builder(tmp_path, REAL[name][0], **options)
+    options = {"broken_pictures": "stop", "require_images": True, "no_verify": True}
     with pytest.warns(UserWarning, match="expected the official file"):
-        builder.download_and_prepare()
-    built = builder.as_dataset(split="test").cast_column("image", datasets.Image(decode=False))
+        build_dataset(name, tmp_path / "built", data_dir=folder, image_dir=folder / "images", **options)
+    built = rows_of(tmp_path / "built", "test")
     assert len(built) == 5
     for row in built:
         assert row["image"]["bytes"] == (folder / "images" / f"{row['id']}.jpg").read_bytes()

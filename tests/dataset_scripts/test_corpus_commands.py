@@ -78,23 +78,22 @@ def test_options_of_reading_change_what_is_built(tmp_path):
     """If it failed, the options would be taken and passed over."""
     posts = {split: [(split, "Paris/S-LOC so/E-ORG")] for split in ("train", "valid", "test")}
     corpus, built = write_posts(tmp_path / "corpus", posts), tmp_path / "built"
-    options = (
-        "--tag_scheme bioes --rename_types LOC=PLACE --repair_orphans --language de --license mit".split()
-    )
+    options = [
+        "--tag_scheme",
+        "bioes",
+        "--rename_types",
+        "LOC=PLACE",
+        "--repair_orphans",
+        "--language",
+        "de",
+        "--license",
+        "mit",
+    ]
     assert run("build", "conll", "--data_dir", corpus, "--output_dir", built, *options) == 0
     record, [row] = record_of(built), rows_of(built, "train")
     assert [record["labels"][tag] for tag in row["ner_tags"]] == ["B-PLACE", "B-ORG"]
     assert (row["language"], record["license"]) == ("de", "mit")
     assert record["configs"]["default"]["version"].endswith("+orphans-repaired")
-
-
-def test_other_copies_are_built_when_asked(corpus, tmp_path, capsys):
-    """If it failed, --no_verify would still refuse another copy, or the check be lost without it."""
-    options = ["--data_dir", corpus, "--output_dir", tmp_path / "built"]
-    assert run("build", "twitter2017", *options) == 2
-    assert "; --no_verify takes it as another version of the corpus" in capsys.readouterr().err
-    with pytest.warns(UserWarning, match="expected the official file"):
-        assert run("build", "twitter2017", *options, "--no_verify") == 0
 
 
 BAD_BUILDS = {

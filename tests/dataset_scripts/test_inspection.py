@@ -313,12 +313,13 @@ def test_plot_shows_the_counts(saved_figures, tmp_path):
         numbers = split["tokens_per_post"]["histogram"].values()
         expected = [100 * number / split["posts"] for number in numbers]
         assert [bar.get_height() for bar in bars] == pytest.approx(expected)
-    assert [label.get_text() for label in seen.get_yticklabels()] == [*TYPES, "all types"]
+    rows = [f"{name}, {split}" for name in [*TYPES, "all types"] for split in ("validation", "test")]
+    assert [label.get_text() for label in seen.get_yticklabels()] == rows
     assert len(seen.get_legend().get_texts()) == 4
-    for split, parts in zip(("validation", "test"), (seen.containers[:4], seen.containers[4:]), strict=True):
+    for split, place in (("validation", -2), ("test", -1)):
         block = found["splits"][split]["seen"]["overall"]
         shares = {key: 100 * number / block["entities"] for key, number in block.items() if number}
-        only, several, other, unseen = (part[-1].get_width() for part in parts)
+        only, several, other, unseen = (part[place].get_width() for part in seen.containers)
         assert [only + several, several, other, only + several + other + unseen] == pytest.approx(
             [shares["seen"], shares["as_several_types"], shares["as_another_type"], 100]
         )

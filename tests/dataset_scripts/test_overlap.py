@@ -4,7 +4,6 @@ the real corpora.
 
 import json
 import unicodedata
-from dataclasses import astuple
 
 import datasets
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from dataset_scripts.builders.builder import corpus_features
 from dataset_scripts.formats.reader import CorpusError, Reading, read_posts
 from dataset_scripts.opening import Corpus, open_corpus
-from dataset_scripts.overlap import Overlap, overlap_matrix, overlapping, split_overlap
+from dataset_scripts.overlap import Overlap, overlap_matrix, overlapping
 from modeling_mmner.model.labels_mmner import bio_labels
 from tests.shared_data import DATA, needs_data, property_test
 
@@ -58,7 +57,13 @@ def dataset(rows, features):
 
 
 def overlap(of, found_in, *, of_labels=LABELS, found_in_labels=LABELS):
-    return split_overlap(of, found_in, of_labels=of_labels, found_in_labels=found_in_labels)
+    """The counts of one pair of splits."""
+    of, found_in = (
+        Corpus("", {"train": rows}, labels, "", {})
+        for rows, labels in ((of, of_labels), (found_in, found_in_labels))
+    )
+    [pair] = overlap_matrix(of, found_in)["pairs"]
+    return Overlap(**{name: pair[name] for name in Overlap._fields})
 
 
 def normalised(tokens):
@@ -178,7 +183,7 @@ def test_normalised_texts_are_the_same(one, other, is_same):
     thrown out of training that no held-out split has.
     """
     found = overlap(split(("a", one)), split(("b", other)))
-    assert astuple(found) == (1, 0, is_same, is_same, 0, 0, 0)
+    assert found == (1, 0, is_same, is_same, 0, 0, 0)
     assert overlapping(split(("a", one)), split(("b", other))) == ([0] if is_same else [])
 
 
@@ -192,7 +197,7 @@ def test_an_id_counts_where_words_are_split_elsewhere():
         ("O_7", "24 . 06 | Justin via Instagram"),
         ("c---d", "x"),
     ]
-    assert astuple(overlap(twitter, split(*cut))) == (2, 2, 0, 2, 2, 0, 0)
+    assert overlap(twitter, split(*cut)) == (2, 2, 0, 2, 2, 0, 0)
     assert overlapping(split(*cut), twitter) == [0, 1]
 
 
@@ -212,7 +217,7 @@ def test_tags_are_compared_by_name_where_tokens_are_the_same():
     """
     one = split(("a", "New\u00a0York now", "B-LOC O"))
     other = split(("a", "New York now", "B-LOC I-LOC O"))
-    assert astuple(overlap(one, other)) == (1, 1, 1, 1, 1, 0, 0)
+    assert overlap(one, other) == (1, 1, 1, 1, 1, 0, 0)
     posts = [
         ("a", "Jordan sings", "B-PER O"),
         ("b", "Champions League", "B-MISC I-MISC"),
@@ -281,8 +286,8 @@ def test_rows_may_be_selected_before():
 def test_empty_splits():
     """If it failed, a corpus with an empty split would stop the report of its overlap."""
     none, some = split(), split(("a", "one"))
-    assert astuple(overlap(none, some)) == (0,) * 7
-    assert astuple(overlap(some, none)) == (1,) + (0,) * 6
+    assert overlap(none, some) == (0,) * 7
+    assert overlap(some, none) == (1,) + (0,) * 6
     assert overlapping(some, none) == overlapping(none, some) == overlapping(some) == []
 
 
@@ -361,7 +366,7 @@ def test_training_on_mmnerd_without_the_posts_of_twitter2017(corpora):
     kept = train.select([position for position in range(len(train)) if position not in out])
     for held_out in ("validation", "test"):
         labels = {"of_labels": corpora["twitter2017"].labels, "found_in_labels": corpora["mmner"].labels}
-        assert split_overlap(twitter[held_out], kept, **labels).either == 0
+        assert overlap(twitter[held_out], kept, **labels).either == 0
 
 
 @needs_data

@@ -270,7 +270,7 @@ TAGS_AND_SPANS = [
     ([{"words": ["a"]}], "posts.jsonl:1: expected 'tokens' and 'ner_tags', or 'text' and 'spans'"),
     ([{"tokens": ["a"], "ner_tags": ["O", "O"]}], "a tag for each of 1 words in 'ner_tags', found 2"),
     ([{"tokens": ["a"], "ner_tags": [3]}], "tags O, B-<type>, I-<type>, found 3; names in place of ids"),
-    ([{"tokens": ["a"], "ner_tags": ["S-X"]}], "'S-X'; --tag_scheme says that a file is in IOB1 or BIOES"),
+    ([{"tokens": ["a"], "ner_tags": ["S-X"]}], "'S-X'; names in place of ids, or --tag_scheme for"),
     (
         [{"text": "a", "spans": [{"start": 0, "label": "X"}]}],
         "expected spans with 'start', 'end' and one 'label'",

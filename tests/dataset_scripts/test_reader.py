@@ -3,7 +3,6 @@ and errors.
 """
 
 import io
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_scripts.formats.reader import (
+    SPLITS,
     CorpusError,
     Reading,
     TaggedPost,
     find_picture,
-    find_splits,
+    find_split,
     parse_posts,
     read_posts,
 )
@@ -115,7 +115,7 @@ MALFORMED = {
     ),
     "mark in an indexed file": (
         "0\ta\tO\n\nIMGID:1\n",
-        ":3: expected index<TAB>token<TAB>tag as before, found the post mark 'IMGID:1'",
+        ":3: expected index<TAB>token<TAB>tag as before, found 'IMGID:1'",
     ),
     "no prefix": ("IMGID:1\na\tO\nb\tPER\n", ":3: expected a tag O, B-<type>, I-<type>, found 'PER'"),
     "unknown prefix": ("IMGID:1\na\tX-PER\n", ":2: expected a tag O, B-<type>, I-<type>, found 'X-PER'"),
@@ -178,12 +178,6 @@ def test_posts_before_a_malformed_line_are_given(written):
         next(posts)
 
 
-def test_missing_file_is_the_systems_error(tmp_path):
-    """If it failed, a wrong path would look like an empty corpus."""
-    with pytest.raises(FileNotFoundError, match=r"nothere\.txt"):
-        list(read_posts(tmp_path / "nothere.txt"))
-
-
 # Notes on what was read otherwise than it stands.
 
 
@@ -211,13 +205,6 @@ def test_each_thing_read_otherwise_is_counted(content, old, new, settings, notes
     reading = Reading(**settings)
     parsed(content.replace(old, new) if old else content, reading)
     assert dict(reading.notes) == notes
-
-
-def test_notes_of_several_files_add_up():
-    """If it failed, the notes on one split's file would replace those on another's."""
-    reading = Reading(repair_orphans=True, notes=Counter({"orphan I- tags made B-": 3}))
-    parsed("IMGID:1\na\tI-X\nb\tI-Y\nc\tI-Y\n", reading)
-    assert reading.notes == {"orphan I- tags made B-": 5}
 
 
 @pytest.mark.parametrize(
@@ -317,7 +304,7 @@ def test_every_form_of_a_file_holds_what_was_written(as_text, as_form: Callable,
 def test_split_files_are_found_by_the_corpora_habits(written, names):
     """If it failed, a corpus as its authors publish it would have to be renamed."""
     paths = [written("", name) for name in (*names, "train_extra.txt", "README.txt")]
-    assert find_splits(paths[0].parent) == dict(zip(("train", "validation", "test"), paths[:3], strict=True))
+    assert [find_split(paths[0].parent, split) for split in SPLITS] == paths[:3]
 
 
 @pytest.mark.parametrize(
@@ -334,11 +321,12 @@ def test_missing_and_doubtful_splits_are_refused(written, tmp_path, names, messa
     """
     paths = [written("", name) for name in names.split()]
     with pytest.raises(CorpusError, match=message):
-        find_splits(paths[0].parent)
+        for split in SPLITS:
+            find_split(paths[0].parent, split)
     with pytest.raises(
         CorpusError, match="expected a folder with train, valid and test files, found no folder"
     ):
-        find_splits(tmp_path / "nothere")
+        find_split(tmp_path / "nothere", "train")
 
 
 @pytest.mark.parametrize("post_id", ["1", "1.jpg", "a?b%20c&d=e", "é", " 7", "..x", "...", "x" * 240])

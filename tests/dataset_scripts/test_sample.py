@@ -6,9 +6,11 @@ import itertools
 import random
 from collections import Counter, defaultdict
 
+import datasets
 import pytest
 from PIL import Image
 
+from dataset_scripts.sample import sample
 from dataset_scripts.sample.drawing import SIDE, SUBJECTS, draw, encode_png
 from dataset_scripts.sample.examples import examples
 from dataset_scripts.sample.languages import LANGUAGES
@@ -159,37 +161,35 @@ def test_some_names_are_unseen_in_training(language):
     assert 0.1 < len(names("test") - names("train")) / len(names("test")) < 0.6
 
 
-def test_builder_gives_the_generated_posts(tmp_path):
+def test_builder_gives_the_generated_posts(tmp_path, monkeypatch):
     """If it failed, the data set that is trained on would not be the one that is tested here."""
-    builder = Sample(config_name="en", cache_dir=str(tmp_path))
-    builder.download_and_prepare()
-    corpus = builder.as_dataset()
-    assert builder.config.version == Sample.VERSION and set(corpus) == set(ROUNDS)
-    tag_names = corpus["train"].features["ner_tags"].feature.names
-    assert tuple(tag_names) == TAGS
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    corpus = Sample("en").splits()
+    assert set(corpus) == set(ROUNDS)
+    assert tuple(corpus["train"].features["ner_tags"].feature.names) == TAGS
     for split in ROUNDS:
-        rows = corpus[split].cast_column("image", corpus[split].features["image"].__class__(decode=False))
-        for row, post in zip(rows, POSTS["en", split], strict=True):
-            tags = tuple(tag_names[tag] for tag in row["ner_tags"])
+        for row, post in zip(corpus[split], POSTS["en", split], strict=True):
+            tags = tuple(TAGS[tag] for tag in row["ner_tags"])
             found = (row["id"], tuple(row["tokens"]), tags, row["source"], row["language"])
             assert found == (post.id, post.tokens, post.tags, post.source, post.language)
             assert (row["image"] and row["image"]["bytes"]) == draw_picture(post, SEED)
 
 
-def test_seed_is_part_of_the_cache_key_and_all_languages_are_the_default(tmp_path):
-    """If it failed, a run with another seed would read the pictures of the first one from the cache."""
-    default = Sample(cache_dir=str(tmp_path))
-    other = Sample(config_name="all", cache_dir=str(tmp_path), seed=2)
-    assert (default.config.name, default.config.seed, other.config.seed) == ("all", 1, 2)
-    assert default.config.languages == tuple(LANGUAGES)
-    assert default.cache_dir != other.cache_dir
+def test_corpus_is_drawn_once_and_anew_for_another_seed(tmp_path, monkeypatch):
+    """If it failed, each run would draw it again, or one with another seed read the first one's pictures."""
+    assert (Sample().config_name, Sample().config.languages) == ("all", tuple(LANGUAGES))
+    drawn = []
+    monkeypatch.setattr(sample, "draw_picture", lambda post, seed: drawn.append(seed))
+    rows = [Sample("de", seed=seed).checked("test", cache_dir=tmp_path) for seed in (1, 1, 2)]
+    assert drawn == [1] * len(POSTS["de", "test"]) + [2] * len(POSTS["de", "test"])
+    assert rows[0]["tokens"][:] == rows[1]["tokens"][:] != rows[2]["tokens"][:]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: list(generate_posts("it", "train", SEED)), "language of the sample corpus: .* found 'it'"),
-        (lambda: list(generate_posts("en", "dev", SEED)), "split of the sample corpus: .* found 'dev'"),
+        (lambda: list(generate_posts("it", "train", SEED)), "a language out of .* found 'it'"),
+        (lambda: list(generate_posts("en", "dev", SEED)), "a split out of .* found 'en' and 'dev'"),
         (lambda: chance_level([]), "expected some of source 'ambiguous', found none"),
         (lambda: draw("DOG", random.Random(0)), "kind of picture: .* found 'DOG'"),
         (lambda: encode_png(Image.new("L", (4, 4))), "expected 'RGB', found 'L'"),

@@ -4,11 +4,11 @@ import hashlib
 
 import pytest
 
-from dataset_scripts.formats.reader import find_picture, find_splits, read_posts
+from dataset_scripts.formats.reader import SPLITS, find_split, read_posts
 from modeling_mmner.model.labels_mmner import entity_types, may_follow, tags_to_spans
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import CorpusSettings
-from tests.shared_data import DATA, PICTURED_FILES, needs_data
+from tests.shared_data import DATA, needs_data
 
 pytestmark = needs_data
 
@@ -48,7 +48,10 @@ def test_counts_and_spans_are_the_published_ones(path):
 def test_corpus_reports_the_published_versions(corpus):
     """If it failed, metrics.json would not say which copy of a corpus a figure belongs to."""
     loaded = load_corpus(CorpusSettings(dataset="conll", data_dir=str(DATA / corpus), languages=["en"]))
-    rows = [PUBLISHED[str(path.relative_to(DATA))] for path in find_splits(DATA / corpus).values()]
+    rows = [
+        PUBLISHED[str(path.relative_to(DATA))]
+        for path in (find_split(DATA / corpus, split) for split in SPLITS)
+    ]
     assert list(loaded.version.values()) == [row[-1] for row in rows]
     assert list(loaded.summary().posts.values()) == [row[0] for row in rows]
     miscellaneous = "OTHER" if corpus == "twitter2015" else "MISC"
@@ -61,22 +64,3 @@ def test_token_of_a_no_break_space_is_kept():
     """
     tokens = {token for post in read_posts(DATA / "twitter2015" / "valid.txt") for token in post.tokens}
     assert "\u00a0" in tokens
-
-
-@pytest.mark.parametrize("path", PICTURED_FILES)
-def test_every_pictured_post_finds_its_picture(path):
-    """If it failed, real posts would lose their pictures between id and file."""
-    posts = list(read_posts(DATA / path))
-    pictures = [find_picture((DATA / path).parent / "images", post.id) for post in posts]
-    assert [picture.stem for picture in pictures] == [post.id for post in posts]
-    assert len(posts) == 5
-
-
-@pytest.mark.parametrize("corpus", ["twitter2015", "twitter2017"])
-def test_pictured_corpus_loads_with_all_its_pictures(corpus):
-    """If it failed, real pictures would be counted as missing or broken."""
-    folder = DATA / "tweets_with_pictures" / corpus
-    files = {"data_dir": str(folder), "image_dir": str(folder / "images")}
-    pictures = load_corpus(CorpusSettings(dataset="conll", require_images=True, **files)).pictures
-    expected = {"present": 5, "missing": 0, "broken": 0}
-    assert pictures == dict.fromkeys(("train", "validation", "test"), expected)

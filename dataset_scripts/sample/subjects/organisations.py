@@ -27,8 +27,7 @@ def _emblem(sketch: Sketch, x: float, y: float, radius: float, colour: Colour) -
 
 def _sign(sketch: Sketch, left: float, top: float, right: float, bottom: float) -> None:
     """A sign-board: a logo, and bars in place of letters because fonts differ between systems."""
-    board = sketch.colour()
-    ink = sketch.colour(board)
+    board, ink = sketch.two_colours()
     height = bottom - top
     sketch.rectangle(left - 0.025, top - 0.025, right + 0.025, bottom + 0.025, ink)
     sketch.rectangle(left, top, right, bottom, board)
@@ -41,8 +40,7 @@ def _sign(sketch: Sketch, left: float, top: float, right: float, bottom: float) 
 
 def _storefront(sketch: Sketch) -> None:
     rng = sketch.rng
-    wall = sketch.colour()
-    glass = sketch.colour(wall)
+    wall, glass = sketch.two_colours()
     stripes = sketch.colour(wall)
     sketch.rectangle(0.04, 0.08, 0.96, 0.98, wall)
     _sign(sketch, 0.02, 0.12, 0.98, 0.36)
@@ -51,18 +49,12 @@ def _storefront(sketch: Sketch) -> None:
         left = 0.02 + stripe * 0.12
         sketch.rectangle(left, 0.42, left + 0.12, 0.54, awning[stripe % 2])
         sketch.dome(left + 0.06, 0.54, 0.06, -0.06, awning[stripe % 2])
-    if rng.random() < 0.5:
-        sketch.rectangle(0.12, 0.64, 0.56, 0.88, glass)
-        sketch.rectangle(0.66, 0.64, 0.86, 0.98, shade(glass, 0.6))
-    else:
-        for left in (0.1, 0.64):
-            sketch.rectangle(left, 0.64, left + 0.26, 0.88, glass)
-        sketch.rectangle(0.41, 0.64, 0.59, 0.98, shade(glass, 0.6))
+    doors = "window and door" if rng.random() < 0.5 else "door between windows"
+    sketch.figure(doors, glass=glass)
 
 
 def _office(sketch: Sketch) -> None:
-    wall = sketch.colour()
-    glass = sketch.colour(wall)
+    wall, glass = sketch.two_colours()
     left = sketch.rng.uniform(0.14, 0.24)
     sketch.rectangle(left, 0.3, 1 - left, 1.0, wall)
     for row in range(4):
@@ -110,19 +102,14 @@ def _badge(sketch: Sketch) -> None:
 def _pennant(sketch: Sketch) -> None:
     pole, cloth = sketch.colour(), sketch.colour()
     ink = sketch.colour(cloth)
-    sketch.line([(0.1, 0.06), (0.1, 0.98)], 0.05, pole)
-    sketch.polygon([(0.12, 0.1), (1.02, 0.4), (0.12, 0.7)], cloth)
-    sketch.polygon([(0.12, 0.1), (0.2, 0.127), (0.2, 0.673), (0.12, 0.7)], ink)
+    sketch.figure("pennant", pole=pole, cloth=cloth, ink=ink)
     _emblem(sketch, 0.42, 0.4, 0.16, ink)
 
 
 def _banner(sketch: Sketch) -> None:
     rod, cloth = sketch.colour(), sketch.colour()
     ink = sketch.colour(cloth)
-    sketch.line([(0.12, 0.08), (0.88, 0.08)], 0.055, rod)
-    sketch.polygon([(0.2, 0.09), (0.8, 0.09), (0.8, 0.97), (0.5, 0.8), (0.2, 0.97)], cloth)
-    for y in (0.17, 0.66):
-        sketch.rectangle(0.2, y, 0.8, y + 0.05, ink)
+    sketch.figure("banner", rod=rod, cloth=cloth, ink=ink)
     _emblem(sketch, 0.5, 0.44, 0.18, ink)
 
 

@@ -21,9 +21,7 @@ def _portrait(sketch: Sketch) -> None:
     if style == "long":
         sketch.dome(0.5, 0.4, 0.25, 0.3, hair)
         sketch.rectangle(0.25, 0.4, 0.75, rng.uniform(0.6, 0.78), hair)
-    sketch.dome(0.5, 1.0, 0.42, 0.34, clothes)
-    sketch.polygon([(0.39, 0.68), (0.61, 0.68), (0.5, 0.8)], skin)
-    sketch.rectangle(0.43, 0.52, 0.57, 0.71, shade(skin, 0.85))
+    sketch.figure("bust", clothes=clothes, skin=skin)
     if style == "bun":
         sketch.disc(0.5, 0.13, 0.1, hair)
     if style != "bald":
@@ -31,24 +29,16 @@ def _portrait(sketch: Sketch) -> None:
     sketch.ellipse(0.5, 0.41, 0.17, 0.21, skin)
     if style != "bald":
         sketch.dome(0.5, 0.33, 0.18, 0.16, hair)
-    _face(sketch, skin)
-    if rng.random() < 0.4:
-        side = rng.choice((-1, 1))
-        sketch.line(
-            [(0.5 + 0.36 * side, 0.95), (0.5 + 0.46 * side, 0.7), (0.5 + 0.36 * side, 0.5)], 0.11, clothes
-        )
-        sketch.disc(0.5 + 0.36 * side, 0.45, 0.075, skin)
-
-
-def _face(sketch: Sketch, skin: Colour) -> None:
-    for eye in (0.43, 0.57):
-        sketch.disc(eye, 0.4, 0.036, (250, 250, 250))
-        sketch.disc(eye, 0.4, 0.022, (30, 25, 25))
-    sketch.line([(0.5, 0.42), (0.49, 0.48)], 0.018, shade(skin, 0.7))
-    if sketch.rng.random() < 0.5:
+    sketch.figure("eyes and nose", skin=skin)
+    if rng.random() < 0.5:
         sketch.dome(0.5, 0.525, 0.06, -0.05, (190, 50, 60))
     else:
         sketch.line([(0.44, 0.535), (0.5, 0.55), (0.56, 0.535)], 0.022, (150, 50, 55))
+    if rng.random() < 0.4:
+        side = rng.choice((-1, 1))
+        hand = 0.5 + 0.36 * side
+        sketch.line([(hand, 0.95), (0.5 + 0.46 * side, 0.7), (hand, 0.5)], 0.11, clothes)
+        sketch.disc(hand, 0.45, 0.075, skin)
 
 
 def _standing(sketch: Sketch) -> None:
@@ -63,13 +53,7 @@ def _standing(sketch: Sketch) -> None:
         joints = [(0.5 + side * out, height) for out, height in ((0.12, 0.33), elbow, hand)]
         sketch.line(joints, 0.085, shade(top, 0.85))
         sketch.disc(*joints[-1], 0.05, skin)
-    sketch.rectangle(0.455, 0.22, 0.545, 0.3, shade(skin, 0.85))
-    sketch.polygon([(0.35, 0.29), (0.65, 0.29), (0.62, 0.62), (0.38, 0.62)], top)
-    sketch.ellipse(0.5, 0.13, 0.125, 0.135, hair)
-    sketch.ellipse(0.5, 0.16, 0.105, 0.12, skin)
-    for eye in (0.46, 0.54):
-        sketch.disc(eye, 0.15, 0.017, (30, 25, 25))
-    sketch.line([(0.465, 0.215), (0.535, 0.215)], 0.016, (150, 50, 55))
+    sketch.figure("body and head", skin=skin, top=top, hair=hair)
 
 
 def _legs(sketch: Sketch, skin: Colour, clothes: Colour) -> None:

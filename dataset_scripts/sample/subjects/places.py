@@ -21,11 +21,9 @@ def _tree(sketch: Sketch, x: float, base: float, height: float) -> None:
         sketch.ellipse(x, base - 0.65 * height, 0.26 * height, 0.35 * height, leaves)
     else:
         for tier in (0.25, 0.45, 0.65):
-            reach = 0.42 * height * (1.15 - tier)
+            reach, low = 0.42 * height * (1.15 - tier), base - tier * height
             tip = base - (tier + 0.38) * height
-            sketch.polygon(
-                [(x - reach, base - tier * height), (x + reach, base - tier * height), (x, tip)], leaves
-            )
+            sketch.polygon([(x - reach, low), (x + reach, low), (x, tip)], leaves)
 
 
 def _mountains(sketch: Sketch) -> None:
@@ -53,9 +51,8 @@ def _house(sketch: Sketch, x: float, base: float, width: float, height: float) -
     if rng.random() < 0.5:
         sketch.rectangle(x + 0.6 * width, top - 0.42 * height, x + 0.75 * width, top, roof)
     sketch.rectangle(x, top, x + width, base, wall)
-    sketch.polygon(
-        [(x - 0.1 * width, top), (x + 0.5 * width, top - 0.55 * height), (x + 1.1 * width, top)], roof
-    )
+    gable = (x + 0.5 * width, top - 0.55 * height)
+    sketch.polygon([(x - 0.1 * width, top), gable, (x + 1.1 * width, top)], roof)
     sketch.rectangle(x + 0.41 * width, base - 0.45 * height, x + 0.59 * width, base, shade(wall, 0.4))
     for pane in (0.1, 0.68):
         left, upper = x + pane * width, top + 0.25 * height
@@ -72,16 +69,14 @@ def _village(sketch: Sketch) -> None:
         _tree(sketch, 0.97, 0.9, rng.uniform(0.4, 0.6))
     else:
         for x in (-0.1, 0.28, 0.68):
-            _house(
-                sketch, x + rng.uniform(-0.03, 0.03), rng.uniform(0.8, 0.92), 0.32, rng.uniform(0.22, 0.32)
-            )
+            left, base, height = x + rng.uniform(-0.03, 0.03), rng.uniform(0.8, 0.92), rng.uniform(0.22, 0.32)
+            _house(sketch, left, base, 0.32, height)
 
 
 def _skyline(sketch: Sketch) -> None:
     rng = sketch.rng
     _sun(sketch)
-    tone = sketch.colour()
-    lit = sketch.colour(tone)
+    tone, lit = sketch.two_colours()
     left = -0.3
     while left < 1.2:
         width, top = rng.uniform(0.14, 0.24), rng.uniform(0.15, 0.6)
