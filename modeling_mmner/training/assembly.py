@@ -248,8 +248,8 @@ def _tower_config(settings: TowerSettings) -> dict[str, Any]:
     size = settings.image_size or expected
     if cfg.fixed_input_size and size != expected:
         raise ValueError(
-            f"vision backbone {settings.backbone!r}: expected image_size {expected}, the only one that it takes,"
-            f" found {size}; leave image_size out, or give another by backbone_args: {{img_size: ...}}"
+            f"vision backbone {settings.backbone!r}: expected image_size {expected}, the only one that it"
+            f" takes, found {size}; leave image_size out, or give another by backbone_args: {{img_size: ...}}"
         )
     # A name without its tag means another set of weights as soon as timm changes its default.
     tagged = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else name

@@ -78,9 +78,9 @@ def check_space(output: Path, model: MMNERForTokenClassification, *, kept: int) 
     free = shutil.disk_usage(output).free + there  # those of a run that goes on are replaced
     if free < needed:
         raise RunError(
-            f"--output_dir {output!s:.300}: expected {needed / 1e6:,.1f} MB of free disk ({kept + 1} checkpoints"
-            f" of {checkpoint / 1e6:,.1f} MB, the best weights and the model), found {free / 1e6:,.1f} MB; make"
-            " room, keep fewer (--checkpoints_kept 1), or name a folder on another disk"
+            f"--output_dir {output!s:.300}: expected {needed / 1e6:,.1f} MB of free disk ({kept + 1}"
+            f" checkpoints of {checkpoint / 1e6:,.1f} MB, the best weights and the model), found"
+            f" {free / 1e6:,.1f} MB; make room, keep fewer (--checkpoints_kept 1), or take another disk"
         )
 
 
@@ -152,11 +152,12 @@ class Checkpoints:
             shutil.rmtree(target, ignore_errors=True)  # a broken one
         with staged_folder(target) if is_main else nullcontext(target) as staged:
             staged = Path(broadcast_object_list([str(staged)])[0])
-            self.accelerator.save_state(str(staged))
-            self.accelerator.wait_for_everyone()  # each writes its own random states
             if is_main:
                 save_file(self._weights(), staged / WEIGHTS)
                 (staged / PROGRESS).write_text(json.dumps(self.progress.state_dict()), encoding="utf-8")
+            self.accelerator.save_state(str(staged))
+            self.accelerator.wait_for_everyone()  # each writes its own random states
+            if is_main:
                 files = {path.name: sha256(path) for path in sorted(staged.iterdir())}
                 manifest = {"settings": self.settings, "best": self._best, "files": files}
                 (staged / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
@@ -273,8 +274,8 @@ class Checkpoints:
             raise
         except _CANNOT_READ as error:
             raise RunError(
-                f"{path}: expected tensors and plain values that fit this run, found what cannot be read as such"
-                f" ({type(error).__name__}); nothing of it was run. Name another one, or --resume never"
+                f"{path}: expected tensors and plain values that fit this run, found what cannot be read as"
+                f" such ({type(error).__name__}); nothing of it was run. Name another one, or --resume never"
             ) from error
         restored = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [torch.get_rng_state()]
         saved = states.get("torch_cuda_manual_seed", [states["torch_manual_seed"]])

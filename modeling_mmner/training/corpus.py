@@ -275,7 +275,7 @@ def _with_good_pictures(
         first, counted = next(iter(problems)), f"{counts['missing']} missing and {counts['broken']} broken"
         raise CorpusError(
             f"{split}: expected a readable picture for each post, found {counted}; first: post"
-            f" {rows[first]['id']!r}: {problems[first]}; without --require_images such posts are kept without it"
+            f" {rows[first]['id']!r}: {problems[first]}; without --require_images such posts are kept"
         )
     return (_without_broken(rows, problems) if counts["broken"] else rows), counts
 

@@ -46,18 +46,12 @@ class Progress:
         return max(self.history, key=lambda epoch: epoch["validation_f1"])
 
     def is_over(self, *, epochs: int, patience: int) -> bool:
-        """Whether all epochs are done, or the last `patience` ones (0: any number) were not better than one
-        before.
-        """
+        """Whether all epochs are done, or the last `patience` (0: any number) no better than one before."""
         stale = bool(self.history) and self.epoch - 1 - self.best["epoch"] >= patience > 0
         return self.epoch > epochs or stale
 
-    def is_due(self, every: int) -> bool:
-        """Whether so many steps (0: any number) were made since that was so the last time."""
-        return every > 0 and self.steps % every == 0
-
     def shown(
-        self, steps: Iterable[dict[str, float]], *, batches: int, epochs: int, visible: bool
+        self, steps: Iterable[dict[str, float]], batches: int, *, epochs: int, visible: bool
     ) -> Iterator[dict[str, float]]:
         """Count batches whose losses come by name, and show each task's in a bar.
 

@@ -98,8 +98,8 @@ def finished_run(recipe: Recipe) -> RunMetrics | None:
     wanted, found = (flat_settings(settings, without=PACE) for settings in (recipe.to_dict(), metrics.recipe))
     if different := differences(wanted, found):
         raise RunError(
-            f"{output}: expected a run with these settings, found another one's: {different}; name another folder"
-            " (--output_dir), or remove that one"
+            f"{output}: expected a run with these settings, found another one's: {different}; name another"
+            " --output_dir, or remove that folder"
         )
     return metrics
 

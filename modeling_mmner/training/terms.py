@@ -52,12 +52,10 @@ def terms_of(recipe: Recipe) -> list[dict[str, str]]:
     if corpus.context is not None:
         writer = corpus.context_writer or "contexts"
         used[writer] = ("contexts", writer, "")
-    for tower in recipe.model.towers:
-        if tower.checkpoint is not None:
-            remark = f"weights of {tower.backbone} from a file"
-            used[tower.checkpoint] = ("picture encoder", tower.checkpoint, remark)
-        elif tower.pretrained:
-            used[tower.backbone] = ("picture encoder", tower.backbone, _remark(tower.model_name))
+    for tower in (tower for tower in recipe.model.towers if tower.has_weights):
+        name = tower.checkpoint or tower.backbone
+        remark = f"weights of {tower.backbone} from a file" if tower.checkpoint else _remark(tower.model_name)
+        used[name] = ("picture encoder", name, remark)
     return [
         {"part": part, "name": public_name(name), "terms": recipe.terms.get(key, "unknown"), "remark": remark}
         for key, (part, name, remark) in used.items()
