@@ -46,6 +46,7 @@ def run_settings(recipe: Recipe, corpus: TrainingCorpus, accelerator: Accelerato
     without = (*PLACES, *PACE, "compare_without_pictures", "transfer")
     return flat_settings(recipe.to_dict(), without=without) | {
         "corpus": f"{corpus.name} {corpus.version_name} {corpus.digest()}",
+        "labels": corpus.labels,
         "mixed_precision": accelerator.mixed_precision,
         "device": accelerator.device.type,
         "processes": accelerator.num_processes,

@@ -1,14 +1,10 @@
 """The corpus of a training run: opened, cut to its languages, its pictures checked, its splits kept apart."""
 
-import hashlib
-import json
 import warnings
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, Value
@@ -17,7 +13,7 @@ from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS
 from dataset_scripts.contexts import CONTEXT, with_contexts
 from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.formats.reader import CorpusError
-from dataset_scripts.opening import Corpus, open_corpus
+from dataset_scripts.opening import Corpus, open_corpus, row_hash
 from dataset_scripts.overlap import overlapping
 from dataset_scripts.sample.languages import LANGUAGES
 from dataset_scripts.sample.texts import generate_posts
@@ -31,6 +27,7 @@ from .recipes import PEOPLE, CorpusSettings
 
 _ROW = "row"
 """The column of each row's number in the whole split, while posts are left out."""
+_MISSING = "no picture"
 
 
 @dataclass
@@ -68,17 +65,10 @@ class TrainingCorpus(Corpus):
         )
 
     def digest(self) -> str:
-        """Tells corpora apart: a hash of the labels and of each post's id, words, tags, language, context and
-        pictures' sizes.
-        """
-        found = hashlib.blake2b(json.dumps(self.labels).encode(), digest_size=8)
-        for split, rows in self.splits.items():
-            known = sorted(rows.features.keys() & {"id", "tokens", "ner_tags", "language", CONTEXT})
-            found.update(split.encode())
-            for row in rows.select_columns([*known, *_picture_columns(rows)]):
-                sizes = [_size_of(picture) for picture in pictures_of(row)]
-                found.update(json.dumps([{name: row[name] for name in known}, sizes]).encode())
-        return found.hexdigest()
+        """Tells corpora apart: a hash of each split's posts, their pictures and contexts included."""
+        names = {"id", "tokens", "ner_tags", "language", CONTEXT, *PICTURE_COLUMNS}
+        known = {split: [*(names & rows.features.keys())] for split, rows in self.splits.items()}
+        return " ".join(row_hash(self.splits[split].select_columns(known[split])) for split in SPLITS)
 
     def count_contexts(self, processor: MMNERProcessor) -> None:
         """Count the contexts of each split as a processor lays them out; those that it cuts have lost their
@@ -261,16 +251,17 @@ def _with_good_pictures(
     `datasets`, which keeps the answers as well.
     """
     columns = _picture_columns(rows)
-    states = rows.select_columns(columns).map(
-        _states,
+    found = rows.select_columns(columns).map(
+        _problems,
         batched=True,
         remove_columns=columns,
-        features=Features({"state": Value("string"), "problem": Value("string")}),
+        features=Features({"problem": Value("string")}),
         fn_kwargs={"reader": f"{version('mmner')}, Pillow {version('pillow')}"},
         desc=f"checking the pictures of {split}",
     )
-    counts = {"present": 0, "missing": 0, "broken": 0} | Counter(states["state"])
-    problems = {index: row["problem"] for index, row in enumerate(states) if row["state"] != "present"}
+    problems = {index: problem for index, problem in enumerate(found["problem"]) if problem}
+    missing = [*problems.values()].count(_MISSING)
+    counts = {"present": len(rows) - len(problems), "missing": missing, "broken": len(problems) - missing}
     if problems and settings.require_images and settings.use_images:
         first, counted = next(iter(problems)), f"{counts['missing']} missing and {counts['broken']} broken"
         raise CorpusError(
@@ -294,27 +285,16 @@ def _without_broken(rows: Dataset, problems: dict[int, str]) -> Dataset:
     return rows.map(stripped, with_indices=True, features=rows.features, desc="leaving out broken pictures")
 
 
-def _states(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[str]]:
-    """Of each post whether its pictures are ``present``, ``missing`` or ``broken``, and what is the matter.
+def _problems(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[str]]:
+    """What is the matter with each post's pictures, in words; nothing: an empty text.
 
     Args:
-        reader: what reads the pictures; another one may answer otherwise.
+        reader: what reads the pictures; another one may answer otherwise, and the answers are kept.
     """
     rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
     posts = [pictures_of(row) for row in rows]
-    problems = list(ahead(_problem, posts, threads=READING_THREADS, most=READ_AHEAD))
-    there = ["present" if pictures else "missing" for pictures in posts]
-    states = ["broken" if problem else state for problem, state in zip(problems, there, strict=True)]
-    return {"state": states, "problem": [problem or "no picture" for problem in problems]}
-
-
-def _size_of(picture: Any) -> int | None:
-    """The bytes of a picture's file; None where it is not in one."""
-    content = picture if not isinstance(picture, Mapping) else picture["bytes"] or picture["path"]
-    if isinstance(content, bytes):
-        return len(content)
-    is_file = isinstance(content, (str, Path)) and Path(content).is_file()
-    return Path(content).stat().st_size if is_file else None
+    found = zip(posts, ahead(_problem, posts, threads=READING_THREADS, most=READ_AHEAD), strict=True)
+    return {"problem": [(problem or "") if pictures else _MISSING for pictures, problem in found]}
 
 
 def _problem(pictures: list[Any]) -> str | None:

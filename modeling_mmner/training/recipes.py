@@ -6,6 +6,7 @@ those of `MMNERConfig`.
 """
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -313,15 +314,7 @@ class Recipe(Settings):
         """Hub ids of the pretrained towers; those that come from a local path are left out."""
         towers = [tower.backbone for tower in self.model.towers if tower.pretrained and not tower.checkpoint]
         names = [name for name in (self.model.text_encoder, *towers) if name is not None]
-        return [name for name in names if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not exists(name)]
-
-
-def exists(name: str) -> bool:
-    """Whether there is a file or folder of this name; a name that no file can have is none."""
-    try:
-        return name != "" and Path(name).exists()
-    except (OSError, ValueError):  # too long for the file system, or with a NUL byte
-        return False
+        return [name for name in names if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not os.path.exists(name)]
 
 
 def flat_settings(recipe: Mapping[str, Any], *, without: Collection[str]) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def test_checkpoint_of_another_corpus_is_refused(recipe, corpus, tmp_path, monke
         text = path.read_text(encoding="utf-8")
         (tmp_path / "corpus" / path.name).write_text(text.replace("\tO\n", "\tB-LOC\n", 1), encoding="utf-8")
     moved = {"data_dir": str(tmp_path / "corpus"), "image_dir": str(tmp_path / "corpus" / "images")}
-    message = r"differs in corpus \(expected '.*', found '.*'\)\. Give its settings"
+    message = r"differs in corpus \(expected '.*', found '.*'\), labels .*\. Give its settings"
     with pytest.raises(RunError, match=message):
         train_accelerate.train(recipe.with_settings(**moved))
 
