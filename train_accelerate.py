@@ -11,7 +11,6 @@ if __name__ == "__main__":
     recipe = parse_arguments()  # before the imports below, which take seconds: --help answers at once
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +63,11 @@ def train(recipe: Recipe) -> RunMetrics:
     accelerator = run_accelerator(settings)
     set_seed(settings.seed)
     corpus, processor, model = build(recipe, accelerator)
-    sizes = {
-        "parameters": model.num_parameters(),
-        "trained_parameters": model.num_parameters(only_trainable=True),
-    }
+    parameters, trained = (model.num_parameters(only_trainable=only) for only in (False, True))
     check_space(output, model, kept=settings.checkpoints_kept)
     if accelerator.is_main_process:
         run_folder.begin_run(output)
-    accelerator.print(f"{recipe.name}: {sizes['parameters']:,} parameters; {corpus.summary().describe()}")
+    accelerator.print(f"{recipe.name}: {parameters:,} parameters; {corpus.summary().describe()}")
     kept = run_features(recipe, processor, model, accelerator)
     with accelerator.local_main_process_first():
         if told := kept.add_to(corpus):
@@ -90,23 +86,20 @@ def train(recipe: Recipe) -> RunMetrics:
         recipe.with_settings(mixed_precision=accelerator.mixed_precision),
         corpus,
         progress,
-        model=sizes,
+        model={"parameters": parameters, "trained_parameters": trained},
         processes=accelerator.num_processes,
         timing={"training_seconds": training_seconds, "total_seconds": progress.elapsed},
         splits=found,
     )
     if accelerator.is_main_process:
         kept.put_encoders_back()
+        folder, gold = output / run_folder.MODEL, gold_tags(test, corpus.labels)
         try:
-            save_hub_folder(model, processor, folder=output / run_folder.MODEL, metrics=metrics)
+            save_hub_folder(model, processor, folder=folder, metrics=metrics)
         except ValueError as error:
-            raise RunError(
-                f"{output / run_folder.MODEL}: expected settings that make a card; {error}"
-            ) from error
+            raise RunError(f"{folder}: expected settings that make a card; {error}") from error
         finally:  # a card that cannot be made costs no other result
-            run_folder.write_results(
-                output, metrics, test, gold=gold_tags(test, corpus.labels), predicted=predicted
-            )
+            run_folder.write_results(output, metrics, test, gold=gold, predicted=predicted)
         run_folder.end_run(output)
         checkpoints.remove()
     for tracker in accelerator.trackers:
@@ -120,12 +113,10 @@ def build(recipe: Recipe, accelerator: Accelerator) -> tuple[TrainingCorpus, Any
         corpus = load_corpus(recipe.corpus)
     posts = corpus.splits["train"]["tokens"]
     if len(posts) < accelerator.num_processes:
-        raise CorpusError(
-            f"training split: expected a post for each of {accelerator.num_processes} processes, found"
-            f" {len(posts)}; start fewer"
-        )
-    first = accelerator.is_main_process
-    made = build_processor(recipe, labels=corpus.labels, posts=posts) if first else None
+        expected = f"expected a post for each of {accelerator.num_processes} processes"
+        raise CorpusError(f"training split: {expected}, found {len(posts)}; start fewer")
+    is_first = accelerator.is_main_process
+    made = build_processor(recipe, labels=corpus.labels, posts=posts) if is_first else None
     (processor,) = broadcast_object_list([made])
     corpus.count_contexts(processor)
     keeps_features = feature_folder(recipe.training.feature_cache) is not None
@@ -150,34 +141,26 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
         recipe, model, batches=len(loader), processes=accelerator.num_processes
     )
     prepared, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
-    optimise = partial(
-        train_batches,
-        accelerator=accelerator,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        max_grad_norm=settings.max_grad_norm,
-    )
-    warmup, refresh = settings.centre_warmup_epochs, settings.centre_refresh_epochs
+    steps = {"optimizer": optimizer, "scheduler": scheduler, "max_grad_norm": settings.max_grad_norm}
+    centres_when = settings.centre_warmup_epochs, settings.centre_refresh_epochs
     checkpoints = Checkpoints(recipe, corpus, accelerator=accelerator, model=model, progress=progress)
     checkpoints.resume(settings.resume)
     with StopSignals(accelerator) as signals:
         while not progress.is_over(epochs=settings.epochs, patience=settings.patience):
             epoch, size = progress.epoch, settings.batch_size
-            if progress.batches == 0 and centres_due(epoch, warmup_epochs=warmup, refresh_epochs=refresh):
+            if progress.batches == 0 and centres_due(epoch, *centres_when):
                 refresh_centres(model, posts, collate=collate, batch_size=size, accelerator=accelerator)
             sampler.set_epoch(epoch)
             loader.set_epoch(epoch)
             rest = accelerator.skip_first_batches(loader, progress.batches) if progress.batches else loader
             try:
-                for _ in progress.shown(
-                    optimise(prepared, rest),
-                    batches=len(loader),
-                    epochs=settings.epochs,
-                    visible=accelerator.is_local_main_process,
-                ):
+                losses = train_batches(prepared, rest, accelerator=accelerator, **steps)
+                visible = accelerator.is_local_main_process
+                for _ in progress.shown(losses, len(loader), epochs=settings.epochs, visible=visible):
                     if accelerator.sync_gradients:
                         progress.steps += 1
-                        save(checkpoints, signals, due=progress.is_due(settings.checkpoint_steps))
+                        every = settings.checkpoint_steps
+                        save(checkpoints, signals, due=every > 0 and progress.steps % every == 0)
             except FloatingPointError as error:
                 raise RunError(
                     f"epoch {epoch}, batch {progress.batches + 1}: {error}, with the posts"

@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
@@ -64,7 +64,9 @@ def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrai
     Not WordPiece, whose training breaks ties at random: the same posts would not give the same vocabulary
     twice.
     """
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    names |= {"mask_token": "[MASK]"}
+    specials = list(names.values())
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -73,10 +75,9 @@ def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrai
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, specials.index(name)) for name in ("[CLS]", "[SEP]")],
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **dict(zip(names, specials, strict=True)))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def build_config(recipe: Recipe, processor: MMNERProcessor, *, sentence_vector: str = "mean") -> MMNERConfig:
@@ -117,9 +118,7 @@ def check_model(recipe: Recipe) -> None:
     if not recipe.model.text_tower.has_encoder:
         config["word_vocabulary"] = {"size": 2, "unknown": 1, "rare": 2}  # of no word yet
     elif recipe.model.text_encoder is None and "model_type" not in config.get("text_config", {}):
-        raise ValueError(
-            "text_encoder: expected a model id or folder, or a text_config with its model_type, found neither"
-        )
+        raise ValueError("text_encoder: expected a model id, a folder or a text_config, found neither")
     else:
         config.pop("text_config", None)
     MMNERConfig(**config, vision_towers=[{"backbone": tower.model_name} for tower in recipe.model.towers])
@@ -132,8 +131,7 @@ def check_model(recipe: Recipe) -> None:
 def build_model(
     recipe: Recipe, processor: MMNERProcessor, *, with_frozen: bool = True
 ) -> MMNERForTokenClassification:
-    """The recipe's model with its towers' pretrained weights; what is not pretrained starts at random from
-    torch's seed.
+    """The recipe's model; what has no pretrained weights starts at random from torch's seed.
 
     The pretrained weights are put in after the model is made, since a model's own initialisation would wipe
     them.
@@ -147,10 +145,8 @@ def build_model(
         reads_sentence = "sentence" in needs_of(settings.fusion, settings.objectives)
         encoder, has_pooler = _pretrained_encoder(name, with_pooler=asked or reads_sentence)
         if asked and not has_pooler:
-            raise ValueError(
-                f"sentence_vector: expected a text encoder with a trained pooler, found none in {name}; use"
-                " 'mean'"
-            )
+            expected = "expected a text encoder with a trained pooler"
+            raise ValueError(f"sentence_vector: {expected}, found none in {name}; use 'mean'")
     config = build_config(recipe, processor, sentence_vector="pooler" if has_pooler else "mean")
     model = MMNERForTokenClassification(config)
     if encoder is not None:
@@ -170,12 +166,21 @@ def _copy_weights(source: torch.nn.Module, target: torch.nn.Module) -> None:
 
 
 def load_tower(tower: VisionTower, settings: TowerSettings) -> None:
-    """Put the pretrained weights into a picture encoder; one that was let go of is made again."""
+    """Put the pretrained weights into a picture encoder; one that was let go of is made again.
+
+    Raises:
+        ValueError: the file of weights is no safetensors, or not of this model.
+    """
     # timm draws weights before it reads them: a run's numbers must not depend on that.
     with torch.random.fork_rng(devices=[]):
         if tower.backbone is None:
             tower.backbone = VisionTower(tower.config).backbone
-        _copy_weights(_pretrained_backbone(settings), tower.backbone.timm_model)
+        options: dict[str, Any] = dict(settings.backbone_args or {})
+        if settings.checkpoint:
+            check_checkpoint(settings.checkpoint)
+            options["pretrained_cfg_overlay"] = {"file": settings.checkpoint}
+        pretrained = timm.create_model(settings.model_name, pretrained=True, num_classes=0, **options)
+        _copy_weights(pretrained, tower.backbone.timm_model)
 
 
 def check_checkpoint(path: str) -> None:
@@ -193,27 +198,23 @@ def check_checkpoint(path: str) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             file.keys()
-    except Exception as error:  # safetensors has errors of its own
-        raise ValueError(
-            f"vision_checkpoint {path}: expected safetensors, found a damaged file; {error}"
-        ) from error
+    except SafetensorError as error:
+        raise ValueError(f"vision_checkpoint {path}: expected safetensors, found {error}") from error
 
 
 def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Module, bool]:
-    """A text encoder with its weights, and whether a trained pooler is among them; most checkpoints were
-    saved without.
+    """A text encoder with its weights, and whether a trained pooler is among them, as it often is not.
 
     Raises:
         ValueError: it cannot be read, or its weights are no safetensors.
     """
     # Code and pickles of others would run what their maker likes.
-    safe: dict[str, Any] = {"trust_remote_code": False}
+    options: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
     try:
-        config = AutoConfig.from_pretrained(name, **safe)
-        safe |= {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
-        encoder, loading = AutoModel.from_pretrained(
-            name, **safe, **({} if with_pooler else without_pooler(config))
-        )
+        if not with_pooler:
+            options |= without_pooler(AutoConfig.from_pretrained(name, trust_remote_code=False))
+        options |= {"dtype": torch.float32, "output_loading_info": True}
+        encoder, loading = AutoModel.from_pretrained(name, **options)
     except Exception as error:  # a damaged file leads to anything
         raise ValueError(
             f"text_encoder {name}: expected the folder or Hub id of an encoder of transformers with weights"
@@ -227,14 +228,11 @@ def pretrained_parts(model: MMNERForTokenClassification, recipe: Recipe) -> list
     """The towers that came with pretrained weights, which learn at their own rate."""
     text = [model.text_tower.encoder] if recipe.model.text_encoder is not None else []
     towers = zip(model.vision_towers, recipe.model.towers, strict=True)
-    return text + [
-        tower.backbone for tower, settings in towers if settings.has_weights and not settings.frozen
-    ]
+    return text + [tower.backbone for tower, given in towers if given.has_weights and not given.frozen]
 
 
 def _tower_config(settings: TowerSettings) -> dict[str, Any]:
-    """A `VisionTowerConfig` dict: the backbone with its full tag; size, mean and deviation of the pictures as
-    timm says.
+    """A `VisionTowerConfig` dict: the backbone with its full tag, and what timm says of its pictures.
 
     Raises:
         ValueError: timm has no such model, or the model takes no pictures of the wanted size.
@@ -244,33 +242,15 @@ def _tower_config(settings: TowerSettings) -> dict[str, Any]:
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None:
         if not timm.is_model(name.partition(".")[0]):
-            raise ValueError(
-                f"vision backbone {settings.backbone!r}: expected a model that timm has, found none of this"
-                " name"
-            )
+            raise ValueError(f"vision backbone {settings.backbone!r}: expected a model of timm, found none")
         return {"backbone": name, "image_size": settings.image_size or 224} | own
     expected = arguments.get("img_size", cfg.input_size[-1])
     size = settings.image_size or expected
     if cfg.fixed_input_size and size != expected:
         raise ValueError(
             f"vision backbone {settings.backbone!r}: expected image_size {expected}, the only one that it"
-            f" takes, found {size}; leave image_size out, or give the backbone another one by backbone_args:"
-            " {img_size: ...}"
+            f" takes, found {size}; leave image_size out, or give another by backbone_args: {{img_size: ...}}"
         )
     # A name without its tag means another set of weights as soon as timm changes its default.
     tagged = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else name
     return {"backbone": tagged, "image_size": size, "mean": list(cfg.mean), "std": list(cfg.std)} | own
-
-
-def _pretrained_backbone(settings: TowerSettings) -> torch.nn.Module:
-    """The timm model with its pretrained weights, from a file or from the Hub.
-
-    Raises:
-        ValueError: the file is no safetensors, or not of this model.
-    """
-    if settings.checkpoint:
-        check_checkpoint(settings.checkpoint)
-    options: dict[str, Any] = dict(settings.backbone_args or {})
-    if settings.checkpoint:
-        options["pretrained_cfg_overlay"] = {"file": settings.checkpoint}
-    return timm.create_model(settings.model_name, pretrained=True, num_classes=0, **options)

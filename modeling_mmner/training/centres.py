@@ -12,10 +12,8 @@ from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.objectives_mmner import EntityClustering
 
 
-def centres_due(epoch: int, *, warmup_epochs: int, refresh_epochs: int) -> bool:
-    """Whether the entity centres are computed before `epoch` (counted from 1): once the warm-up is over, then
-    regularly.
-    """
+def centres_due(epoch: int, warmup_epochs: int, refresh_epochs: int) -> bool:
+    """Whether entity centres are computed before `epoch`, from 1: after the warm-up, and then regularly."""
     after = epoch - 1 - warmup_epochs
     return after >= 0 and after % refresh_epochs == 0
 

@@ -10,7 +10,6 @@ unpickling whatever is there, and go on without a word where it cannot read rand
 travels as JSON, and the states are compared.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..escaping import one_line
-from ..files import staged_folder, write_whole
+from ..files import sha256, staged_folder, write_whole
 from ..model.modeling_mmner import MMNERForTokenClassification
 from .corpus import TrainingCorpus
 from .features import OFF
@@ -44,25 +43,21 @@ _CANNOT_READ = (*_CANNOT_WRITE, UnpicklingError, ValueError, LookupError, TypeEr
 
 def run_settings(recipe: Recipe, corpus: TrainingCorpus, accelerator: Accelerator) -> dict[str, Any]:
     """What must be equal for a run to go on from a checkpoint: all that its result depends on."""
-    settings = flat_settings(
-        recipe.to_dict(), without=(*PLACES, *PACE, "compare_without_pictures", "transfer")
-    ) | {
+    without = (*PLACES, *PACE, "compare_without_pictures", "transfer")
+    return flat_settings(recipe.to_dict(), without=without) | {
         "corpus": f"{corpus.name} {corpus.version_name} {corpus.digest()}",
+        "labels": corpus.labels,
         "mixed_precision": accelerator.mixed_precision,
         "device": accelerator.device.type,
         "processes": accelerator.num_processes,
         "keeps_features": recipe.training.feature_cache != OFF,  # in bfloat16
     }
-    return json.loads(json.dumps(settings))
 
 
 def trained_state(model: MMNERForTokenClassification) -> dict[str, Tensor]:
     """The weights and buffers by name, without those of frozen picture encoders, which stay as they are."""
-    frozen = tuple(
-        f"vision_towers.{number}.backbone."
-        for number, tower in enumerate(model.vision_towers)
-        if tower.frozen
-    )
+    towers = enumerate(model.vision_towers)
+    frozen = tuple(f"vision_towers.{number}.backbone." for number, tower in towers if tower.frozen)
     return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(frozen)}
 
 
@@ -85,9 +80,8 @@ def check_space(output: Path, model: MMNERForTokenClassification, *, kept: int) 
     if free < needed:
         raise RunError(
             f"--output_dir {output!s:.300}: expected {needed / 1e6:,.1f} MB of free disk ({kept + 1}"
-            f" checkpoints of {checkpoint / 1e6:,.1f} MB, the best epoch's weights and the model), found"
-            f" {free / 1e6:,.1f} MB; make room, keep fewer (--checkpoints_kept 1), or name a folder on"
-            " another disk"
+            f" checkpoints of {checkpoint / 1e6:,.1f} MB, the best weights and the model), found"
+            f" {free / 1e6:,.1f} MB; make room, keep fewer (--checkpoints_kept 1), or take another disk"
         )
 
 
@@ -116,8 +110,9 @@ class Checkpoints:
         self.accelerator, self.model, self.progress = accelerator, model, progress
         self.settings = run_settings(recipe, corpus, accelerator)
         self._best: dict[str, str] = {}  # the file of the best epoch's weights and its hash
-        accelerator.register_save_state_pre_hook(self._save_own)
-        accelerator.register_load_state_pre_hook(self._load_own)
+        # Accelerate would write and read wrapped weights, those of frozen encoders among them.
+        accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
+        accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
 
     # Writing
 
@@ -146,12 +141,11 @@ class Checkpoints:
         with self._refusals(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, partial(save_file, self._weights()))
-        self._best = {path.name: _sha256(path)}
+        self._best = {path.name: sha256(path)}
 
     def remove(self) -> None:
-        """Remove all checkpoints, once they are no longer needed."""
-        if self.accelerator.is_main_process:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove all checkpoints."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, target: Path) -> None:
         is_main = self.accelerator.is_main_process
@@ -159,22 +153,16 @@ class Checkpoints:
             shutil.rmtree(target, ignore_errors=True)  # a broken one
         with staged_folder(target) if is_main else nullcontext(target) as staged:
             staged = Path(broadcast_object_list([str(staged)])[0])
+            if is_main:
+                save_file(self._weights(), staged / WEIGHTS)
+                (staged / PROGRESS).write_text(json.dumps(self.progress.state_dict()), encoding="utf-8")
             self.accelerator.save_state(str(staged))
             self.accelerator.wait_for_everyone()  # each writes its own random states
             if is_main:
-                files = {path.name: _sha256(path) for path in sorted(staged.iterdir())}
+                files = {path.name: sha256(path) for path in sorted(staged.iterdir())}
                 manifest = {"settings": self.settings, "best": self._best, "files": files}
                 (staged / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         self.accelerator.wait_for_everyone()
-
-    def _save_own(self, models: list[Any], weights: list[Any], folder: str) -> None:
-        """Write the weights in place of those that Accelerate would, which are wrapped and have frozen
-        encoders among them.
-        """
-        weights.clear()
-        if self.accelerator.is_main_process:
-            save_file(self._weights(), Path(folder) / WEIGHTS)
-            (Path(folder) / PROGRESS).write_text(json.dumps(self.progress.state_dict()), encoding="utf-8")
 
     def _weights(self) -> dict[str, Tensor]:
         """A copy of the weights that training changes, as safetensors wants them."""
@@ -198,10 +186,8 @@ class Checkpoints:
         try:
             yield
         except _CANNOT_WRITE as error:
-            raise RunError(
-                f"{path}: expected to write it, found {one_line(error):.300}; make room, or see who may write"
-                f" there; {self.describe_last()}"
-            ) from error
+            found = f"found {one_line(error):.300}; make room, or see who may write there"
+            raise RunError(f"{path}: expected to write it, {found}; {self.describe_last()}") from error
 
     def describe_last(self) -> str:
         """In words, which checkpoint the run can go on from."""
@@ -241,11 +227,10 @@ class Checkpoints:
 
     def _find(self, how: str) -> Path | None:
         """The checkpoint to go on from, with the best epoch's weights beside it in this run's folder."""
-        half_written = (*self.folder.glob(".*"), *self.folder.glob("*.partial"))  # by a killed run
-        for path in half_written:
+        for path in (*self.folder.glob(".*"), *self.folder.glob("*.partial")):  # half written by a killed run
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if how == NEVER:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.remove()
             return None
         if (found := self._whole(how)) is None:
             return None
@@ -254,8 +239,8 @@ class Checkpoints:
         if different := differences(self.settings, manifest["settings"]):
             raise RunError(
                 f"{found}: expected a checkpoint of the same recipe and corpus, found one that differs in"
-                f" {different}. Give the settings that it was trained with, name another --output_dir, or"
-                " begin anew: --resume never removes it"
+                f" {different}. Give its settings, name another --output_dir, or begin anew: --resume never"
+                " removes it"
             )
         self._best = manifest["best"]
         for name in self._best if found.parent.resolve() != self.folder.resolve() else ():
@@ -284,13 +269,14 @@ class Checkpoints:
             # Accelerate passes over random states that it cannot load.
             states = load(path / f"random_states_{self.accelerator.process_index}.pkl", map_location="cpu")
             self.accelerator.load_state(str(path))
+            self._take(path / WEIGHTS)
+            self.progress.load_state_dict(json.loads((path / PROGRESS).read_text(encoding="utf-8")))
         except RunError:
             raise
         except _CANNOT_READ as error:
             raise RunError(
                 f"{path}: expected tensors and plain values that fit this run, found what cannot be read as"
-                f" such ({type(error).__name__}); nothing of it was run. Name another one by --resume PATH,"
-                " or begin anew with --resume never"
+                f" such ({type(error).__name__}); nothing of it was run. Name another one, or --resume never"
             ) from error
         restored = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [torch.get_rng_state()]
         saved = states.get("torch_cuda_manual_seed", [states["torch_manual_seed"]])
@@ -300,19 +286,13 @@ class Checkpoints:
                 " the run see as many devices as before"
             )
 
-    def _load_own(self, models: list[Any], folder: str) -> None:
-        """Read what `_save_own` has written."""
-        models.clear()
-        self._take(Path(folder) / WEIGHTS)
-        self.progress.load_state_dict(json.loads((Path(folder) / PROGRESS).read_text(encoding="utf-8")))
-
     def _take(self, path: Path) -> None:
         """Give the model the weights of a file."""
         state = load_file(path)
         if different := state.keys() ^ trained_state(self.model).keys():
+            found = f"{sorted(different)!s:.300}"
             raise RunError(
-                f"{path}: expected the weights that training changes, found a difference in"
-                f" {sorted(different)!s:.300}"
+                f"{path}: expected the weights that training changes, found a difference in {found}"
             )
         self.model.load_state_dict(state, strict=False)
 
@@ -333,7 +313,7 @@ def _problem(path: Path) -> str | None:
     expected = {path / name: digest for name, digest in manifest["files"].items()}
     expected |= {path.parent / name: digest for name, digest in manifest["best"].items()}
     for file, digest in expected.items():
-        found = _sha256(file) if file.is_file() else "no file"
+        found = sha256(file) if file.is_file() else "no file"
         if found != digest:
             return f"expected {file.name} with SHA-256 {digest:.12}, found {found:.12}"
     return None
@@ -348,8 +328,3 @@ def _manifest(path: Path) -> dict[str, Any] | None:
         return manifest if plain and isinstance(manifest["settings"], dict) else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

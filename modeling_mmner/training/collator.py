@@ -37,9 +37,7 @@ class LaidOutRows:
 
     @property
     def lengths(self) -> list[int]:
-        """What each post takes of a batch: sub-tokens, context and special ones included; words, where the
-        text tower reads words.
-        """
+        """What each post takes of a batch: all of its sub-tokens, or words where the tower reads words."""
         return [windows.size for windows in self.windows]
 
     def __len__(self) -> int:
@@ -52,45 +50,35 @@ class LaidOutRows:
 
 @dataclass
 class MMNERCollator:
-    """Makes a batch of rows with `tokens`, and optionally `image` or `images`, a context and `ner_tags`; pads
-    to the longest. Features of pictures that the rows bring (`with_features`) stand in their place, texts
-    that are laid out (`LaidOutRows`) are not laid out again.
+    """Makes a batch of rows with `tokens`, and optionally `image` or `images`, `context` and `ner_tags`.
+
+    Texts are padded to the longest. Features of pictures that the rows bring (`with_features`) stand in their
+    place, texts that are laid out (`LaidOutRows`) are not laid out again.
 
     Attributes:
         processor: places the words, reads the pictures, and the contexts where it has a `context_window`.
-        use_images: False leaves every picture out.
-        context_column: the column of the contexts; None leaves every context out.
         pad_to_multiple_of: see `MMNERProcessor.__call__`.
     """
 
     processor: MMNERProcessor
-    use_images: bool = True
-    context_column: str | None = CONTEXT
     pad_to_multiple_of: int | None = None
 
     def opens_pictures(self, rows: Dataset) -> bool:
-        """Whether pictures are opened to make batches of a data set, since no features stand for all of
-        them.
-        """
-        wanted = self.use_images and self.processor.image_size is not None
+        """Whether batches of a data set need its pictures, since no features stand for all of them."""
         has_pictures = any(name in rows.features for name in PICTURE_COLUMNS)
-        return wanted and has_pictures and reads_pixels(features_of(rows[0]))
+        return self.processor.image_size is not None and has_pictures and reads_pixels(features_of(rows[0]))
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """See `MMNERProcessor.encode` for the tensors and their shapes."""
-        context = [row.get(self.context_column) for row in rows] if self.context_column is not None else None
-        features = [features_of(row) if self.use_images else [] for row in rows]
-        images = [
-            pictures_of(row) if self.use_images and reads_pixels(towers) else []
-            for row, towers in zip(rows, features, strict=True)
-        ]
-        texts = [row["tokens"] for row in rows]
+        texts, context = [row["tokens"] for row in rows], [row.get(CONTEXT) for row in rows]
+        features = [features_of(row) for row in rows]
+        read = zip(rows, features, strict=True)
+        images = [pictures_of(row) if reads_pixels(towers) else [] for row, towers in read]
         posts = self.processor.read(texts, images, context=context, whole_pictures=False)
-        return dict(
-            self.processor.encode(
-                [post._replace(features=towers) for post, towers in zip(posts, features, strict=True)],
-                windows=[row[LAID_OUT] for row in rows] if LAID_OUT in rows[0] else None,
-                labels=[row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None,
-                pad_to_multiple_of=self.pad_to_multiple_of,
-            )
+        encoded = self.processor.encode(
+            [post._replace(features=towers) for post, towers in zip(posts, features, strict=True)],
+            windows=[row[LAID_OUT] for row in rows] if LAID_OUT in rows[0] else None,
+            labels=[row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None,
+            pad_to_multiple_of=self.pad_to_multiple_of,
         )
+        return dict(encoded)

@@ -1,14 +1,10 @@
 """The corpus of a training run: opened, cut to its languages, its pictures checked, its splits kept apart."""
 
-import hashlib
-import json
 import warnings
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, Value
@@ -17,7 +13,7 @@ from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS
 from dataset_scripts.contexts import CONTEXT, with_contexts
 from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.formats.reader import CorpusError
-from dataset_scripts.opening import Corpus, open_corpus
+from dataset_scripts.opening import Corpus, open_corpus, row_hash
 from dataset_scripts.overlap import overlapping
 from dataset_scripts.sample.languages import LANGUAGES
 from dataset_scripts.sample.texts import generate_posts
@@ -31,6 +27,7 @@ from .recipes import PEOPLE, CorpusSettings
 
 _ROW = "row"
 """The column of each row's number in the whole split, while posts are left out."""
+_MISSING = "no picture"
 
 
 @dataclass
@@ -68,18 +65,10 @@ class TrainingCorpus(Corpus):
         )
 
     def digest(self) -> str:
-        """Tells corpora apart: a hash of the labels and of each post's id, words, tags, language, context and
-        pictures' sizes.
-        """
-        found = hashlib.blake2b(json.dumps(self.labels).encode(), digest_size=8)
-        for split, rows in self.splits.items():
-            known = rows.features.keys() & {"id", "tokens", "ner_tags", "language", CONTEXT}
-            found.update(split.encode())
-            for row in rows.select_columns([*known, *_picture_columns(rows)]):
-                sizes = [_size_of(picture) for picture in pictures_of(row)]
-                post = {name: row[name] for name in sorted(known)}
-                found.update(json.dumps([post, sizes]).encode())
-        return found.hexdigest()
+        """Tells corpora apart: a hash of each split's posts, their pictures and contexts included."""
+        names = {"id", "tokens", "ner_tags", "language", CONTEXT, *PICTURE_COLUMNS}
+        known = {split: [*(names & rows.features.keys())] for split, rows in self.splits.items()}
+        return " ".join(row_hash(self.splits[split].select_columns(known[split])) for split in SPLITS)
 
     def count_contexts(self, processor: MMNERProcessor) -> None:
         """Count the contexts of each split as a processor lays them out; those that it cuts have lost their
@@ -121,9 +110,9 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
         print(one_line(line))
     if settings.test_dataset is not None:
         _take_test_split(corpus, settings.test_dataset)
-    if missing := [split for split in SPLITS if split not in corpus.splits]:
-        place = f"dataset {settings.dataset!r}"
-        raise CorpusError(f"{place}: expected the splits {', '.join(SPLITS)}; {', '.join(missing)} not found")
+    if missing := ", ".join(split for split in SPLITS if split not in corpus.splits):
+        expected = f"expected the splits {', '.join(SPLITS)}; {missing} not found"
+        raise CorpusError(f"dataset {settings.dataset!r}: {expected}")
     if not settings.use_images:
         corpus.splits = {split: _without_pictures(rows) for split, rows in corpus.splits.items()}
     corpus.whole = {split: corpus.splits[split] for split in SPLITS}
@@ -135,11 +124,9 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     _leave_out_test_posts(corpus, settings)
     _keep_apart(corpus, settings)
     for split in SPLITS:
-        corpus.places[split] = corpus.splits[split][_ROW][:]
-        corpus.splits[split] = corpus.splits[split].remove_columns(_ROW)
-        corpus.splits[split], corpus.pictures[split] = _with_good_pictures(
-            corpus.splits[split], settings, split
-        )
+        rows = corpus.splits[split]
+        corpus.places[split], rows = rows[_ROW][:], rows.remove_columns(_ROW)
+        corpus.splits[split], corpus.pictures[split] = _with_good_pictures(rows, settings, split)
     if settings.dataset in BUILDERS and settings.test_dataset is None:
         corpus.chance = BUILDERS[settings.dataset].chance(sorted(set(corpus.splits["test"]["language"])))
     return corpus
@@ -165,10 +152,8 @@ def _take_test_split(corpus: TrainingCorpus, name: str) -> None:
     other, rows = _test_split_of(name, "test_dataset")
     ids = {label: number for number, label in enumerate(corpus.labels)}
     if unknown := sorted({other.labels[tag] for tags in rows["ner_tags"] for tag in tags} - set(ids)):
-        raise CorpusError(
-            f"test_dataset {other.name}: expected tags among {corpus.labels}, found {unknown}; rename the"
-            " types first"
-        )
+        expected = f"expected tags among {corpus.labels}, found {unknown}; rename the types first"
+        raise CorpusError(f"test_dataset {other.name}: {expected}")
     if other.labels != corpus.labels:
         tags = [[ids[other.labels[tag]] for tag in tags] for tags in rows["ner_tags"]]
         kind = corpus.splits["train"].features["ner_tags"]
@@ -184,18 +169,15 @@ def _in_languages(splits: dict[str, Dataset], settings: CorpusSettings) -> dict[
     known = set(chain(*found.values())) - {"unknown"}
     if not known:
         return splits
-    if absent := sorted({*settings.languages, *settings.test_languages} - known):
-        raise CorpusError(
-            f"--languages: expected some of {', '.join(sorted(known))}, found {', '.join(absent)} too"
-        )
+    if absent := ", ".join(sorted({*settings.languages, *settings.test_languages} - known)):
+        raise CorpusError(f"--languages: expected some of {', '.join(sorted(known))}, found {absent} too")
     cut = {}
     for split, rows in splits.items():
         wanted = (split == "test" and settings.test_languages) or settings.languages or sorted(known)
         kept = [index for index, language in enumerate(found[split]) if language in {*wanted, "unknown"}]
         if not kept:
-            raise CorpusError(
-                f"--languages: expected posts in {', '.join(wanted)} in the {split} split, found none"
-            )
+            expected = f"expected posts in {', '.join(wanted)} in the {split} split"
+            raise CorpusError(f"--languages: {expected}, found none")
         cut[split] = rows if len(kept) == len(rows) else rows.select(kept)
     return cut
 
@@ -208,10 +190,8 @@ def _leave_out_test_posts(corpus: TrainingCorpus, settings: CorpusSettings) -> N
         left_out = overlapping(train, test)
         corpus.splits["train"] = _without_rows(train, left_out)
         corpus.overlap[f"left out, test of {other.name}"] = len(left_out)
-        print(
-            f"{corpus.name}: of {len(train)} training posts, {len(left_out)} are test posts of {other.name};"
-            " left out of training"
-        )
+        what = f"{len(left_out)} are test posts of {other.name}; left out of training"
+        print(f"{corpus.name}: of {len(train)} training posts, {what}")
 
 
 def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
@@ -220,13 +200,13 @@ def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     found = {split: overlapping(train, corpus.splits[split]) for split in ("validation", "test")}
     counts = {split: len(indices) for split, indices in found.items()}
     corpus.overlap |= counts | {"excluded": settings.exclude_overlap}
-    if not any(found.values()):
+    left_out = set(chain(*found.values()))
+    if not left_out:
         return
     where = ", ".join(f"{number} in the {split} split" for split, number in counts.items())
     what = f"{corpus.name}: of {len(train)} training posts, by id or by text, {where}"
     advice = f"{what}; --exclude_overlap leaves them out of training"
     if settings.exclude_overlap:
-        left_out = {*found["validation"], *found["test"]}
         corpus.splits["train"] = _without_rows(train, left_out)
         print(f"{what}; left out of training: {len(left_out)}")
     elif settings.test_dataset is not None and found["test"]:
@@ -239,9 +219,7 @@ def _warn_of_writer(writer: str | None) -> None:
     """Say that a model which wrote contexts may have learnt from the very posts that are tested on."""
     if writer != PEOPLE:
         who = f"{writer:.80}, which" if writer else "somebody (--context_writer says who); a model"
-        warnings.warn(
-            f"contexts were written by {who} may have seen the test posts and their entities", stacklevel=3
-        )
+        warnings.warn(f"contexts were written by {who} may have seen the test posts' entities", stacklevel=3)
 
 
 def _without_rows(train: Dataset, left_out: Collection[int]) -> Dataset:
@@ -250,13 +228,9 @@ def _without_rows(train: Dataset, left_out: Collection[int]) -> Dataset:
     Raises:
         CorpusError: none would be left.
     """
-    dropped = set(left_out)
-    if len(dropped) == len(train):
-        raise CorpusError(
-            f"training split: all of its {len(train)} posts are held-out posts too; none would be left to"
-            " train on"
-        )
-    return train.select([index for index in range(len(train)) if index not in dropped])
+    if len(left_out) == len(train):
+        raise CorpusError(f"training split: all of its {len(train)} posts are held-out posts; none is left")
+    return train.select(sorted({*range(len(train))} - {*left_out}))
 
 
 def _picture_columns(rows: Dataset) -> list[str]:
@@ -271,28 +245,28 @@ def _without_pictures(rows: Dataset) -> Dataset:
 def _with_good_pictures(
     rows: Dataset, settings: CorpusSettings, split: str
 ) -> tuple[Dataset, dict[str, int]]:
-    """The rows without their broken pictures, and the counts; each is decoded once, so that training cannot
-    stumble.
+    """The rows without their broken pictures, and the counts.
 
-    Once and for all, where the corpus is in `datasets`' own cache: there the answers are kept as well.
+    Each picture is decoded, so that training cannot stumble; only once where the corpus is in the cache of
+    `datasets`, which keeps the answers as well.
     """
     columns = _picture_columns(rows)
-    states = rows.select_columns(columns).map(
-        _states,
+    found = rows.select_columns(columns).map(
+        _problems,
         batched=True,
         remove_columns=columns,
-        features=Features({"state": Value("string"), "problem": Value("string")}),
+        features=Features({"problem": Value("string")}),
         fn_kwargs={"reader": f"{version('mmner')}, Pillow {version('pillow')}"},
         desc=f"checking the pictures of {split}",
     )
-    counts = {"present": 0, "missing": 0, "broken": 0} | Counter(states["state"])
-    problems = {index: row["problem"] for index, row in enumerate(states) if row["state"] != "present"}
+    problems = {index: problem for index, problem in enumerate(found["problem"]) if problem}
+    missing = [*problems.values()].count(_MISSING)
+    counts = {"present": len(rows) - len(problems), "missing": missing, "broken": len(problems) - missing}
     if problems and settings.require_images and settings.use_images:
-        first = next(iter(problems))
+        first, counted = next(iter(problems)), f"{counts['missing']} missing and {counts['broken']} broken"
         raise CorpusError(
-            f"{split}: expected a readable picture for each post, found {counts['missing']} missing and"
-            f" {counts['broken']} broken; first: post {rows[first]['id']!r}: {problems[first]}; without"
-            " --require_images such posts are kept without their picture"
+            f"{split}: expected a readable picture for each post, found {counted}; first: post"
+            f" {rows[first]['id']!r}: {problems[first]}; without --require_images such posts are kept"
         )
     return (_without_broken(rows, problems) if counts["broken"] else rows), counts
 
@@ -311,29 +285,16 @@ def _without_broken(rows: Dataset, problems: dict[int, str]) -> Dataset:
     return rows.map(stripped, with_indices=True, features=rows.features, desc="leaving out broken pictures")
 
 
-def _states(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[str]]:
-    """Of each post whether its pictures are ``present``, ``missing`` or ``broken``, and what is the matter.
+def _problems(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[str]]:
+    """What is the matter with each post's pictures, in words; nothing: an empty text.
 
     Args:
-        reader: what reads the pictures; another one may answer otherwise.
+        reader: what reads the pictures; another one may answer otherwise, and the answers are kept.
     """
     rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
     posts = [pictures_of(row) for row in rows]
-    problems = list(ahead(_problem, posts, threads=READING_THREADS, most=READ_AHEAD))
-    states = [
-        "broken" if problem else "present" if pictures else "missing"
-        for pictures, problem in zip(posts, problems, strict=True)
-    ]
-    return {"state": states, "problem": [problem or "no picture" for problem in problems]}
-
-
-def _size_of(picture: Any) -> int | None:
-    """The bytes of a picture's file; None where it is not in one."""
-    content = picture if not isinstance(picture, Mapping) else picture["bytes"] or picture["path"]
-    if isinstance(content, bytes):
-        return len(content)
-    is_file = isinstance(content, (str, Path)) and Path(content).is_file()
-    return Path(content).stat().st_size if is_file else None
+    found = zip(posts, ahead(_problem, posts, threads=READING_THREADS, most=READ_AHEAD), strict=True)
+    return {"problem": [(problem or "") if pictures else _MISSING for pictures, problem in found]}
 
 
 def _problem(pictures: list[Any]) -> str | None:

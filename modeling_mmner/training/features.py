@@ -10,8 +10,7 @@ Notation: M regions of a picture (1 of a pooled tower), C channels.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -27,7 +26,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from filelock import FileLock
 from huggingface_hub import constants, try_to_load_from_cache
 
-from ..files import write_text
+from ..files import picture_content, write_text
 from ..model import images_mmner as images
 from ..model.batching_mmner import CORES, ahead
 from ..model.images_mmner import FEATURE_COLUMN, PictureError, pictures_of
@@ -41,6 +40,7 @@ from .recipes import Recipe, TowerSettings
 
 OFF = "off"
 _FILE_POSTS, _WRITTEN_POSTS = 500, 64
+_AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH = 8
 """Pictures that are run together. There are always so many, lest a row depend on which others there are."""
 
@@ -87,13 +87,9 @@ def with_features(
         raise ValueError("with_features: expected a model with a frozen picture encoder, found none")
     if not any(name in rows.features for name in images.PICTURE_COLUMNS):
         raise ValueError(f"with_features: expected a column image or images, found {rows.column_names}")
-    kept = KeptFeatures(
-        default_folder() if folder is None else Path(folder),
-        [FrozenEncoder(tower) if tower.frozen else None for tower in model.vision_towers],
-        image_size=processor.image_size,
-        precision="bf16" if bf16 else "no",
-        autocast=lambda: torch.autocast(model.device.type, torch.bfloat16, enabled=bf16),
-    )
+    folder = default_folder() if folder is None else Path(folder)
+    encoders = [FrozenEncoder(tower) if tower.frozen else None for tower in model.vision_towers]
+    kept = KeptFeatures(folder, encoders, processor.image_size, "bf16" if bf16 else "no")
     return _beside(rows, kept.columns(rows))
 
 
@@ -108,8 +104,7 @@ def run_features(
     for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True):
         own = replace(settings) if settings.has_weights else None  # what started at random is nowhere else
         encoders.append(FrozenEncoder(tower, own, accelerator.device) if tower.frozen else None)
-    precision, autocast = accelerator.mixed_precision, accelerator.autocast
-    return KeptFeatures(folder, encoders, image_size=size, precision=precision, autocast=autocast)
+    return KeptFeatures(folder, encoders, size, accelerator.mixed_precision)
 
 
 @dataclass
@@ -162,9 +157,9 @@ class FrozenEncoder:
         path: Any = self.settings.checkpoint
         if path is None and (cfg := timm.get_pretrained_cfg(self.settings.model_name)) is not None:
             path = cfg.hf_hub_id and try_to_load_from_cache(cfg.hf_hub_id, "model.safetensors")
-        if not isinstance(path, (str, Path)) or not Path(path).is_file():
+        if not isinstance(path, str) or not Path(path).is_file():
             return None
-        self.settings.checkpoint = str(path)  # the same file is read later, whatever the Hub has by then
+        self.settings.checkpoint = path  # the same file is read later, whatever the Hub has by then
         with open(path, "rb") as file:
             weights = hashlib.file_digest(file, "blake2b").hexdigest()
         given = asdict(replace(self.settings, checkpoint=None))
@@ -180,7 +175,6 @@ class KeptFeatures:
         encoders: for each of a model's towers; None for one that is trained. None at all keep nothing.
         image_size: of the squares that the processor makes of pictures, in pixels.
         precision: that the encoders run in: ``no``, ``bf16`` or ``fp16``.
-        autocast: makes the context in which they run.
         computed: pictures that an encoder was run on.
     """
 
@@ -188,7 +182,6 @@ class KeptFeatures:
     encoders: Sequence[FrozenEncoder | None] = ()
     image_size: int = 1
     precision: str = "no"
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     computed: int = 0
 
     def add_to(self, corpus: TrainingCorpus) -> str:
@@ -254,9 +247,7 @@ class KeptFeatures:
         try:
             return Dataset.from_file(str(path))
         except (pyarrow.ArrowException, OSError) as error:
-            raise FeatureError(
-                f"{path}: expected picture features, found {error!s:.300}; remove it"
-            ) from error
+            raise FeatureError(f"{path}: expected features, found {error!s:.300}; remove it") from error
 
     def _compute(self, tower: VisionTower, batch: dict[str, list[Any]]) -> dict[str, list[list[bytes]]]:
         """The column of some posts. A picture that several of them have is run once."""
@@ -264,9 +255,8 @@ class KeptFeatures:
         posts = [[(picture_key(picture), picture) for picture in pictures_of(row)] for row in rows]
         distinct = dict(chain.from_iterable(posts))
         squares = ahead(self._square, distinct.values(), threads=min(8, CORES), most=4 * _BATCH)
-        readable = (
-            (key, pixels) for key, pixels in zip(distinct, squares, strict=True) if pixels is not None
-        )
+        pairs = zip(distinct, squares, strict=True)
+        readable = ((key, square) for key, square in pairs if square is not None)
         found: dict[str, bytes] = {}
         while group := dict(islice(readable, _BATCH)):
             found |= self._features(tower, group)
@@ -283,10 +273,11 @@ class KeptFeatures:
         """Of at most `_BATCH` pictures (3, H, W), their features (M, C) in bfloat16, packed: what an encoder
         in mixed precision computes in, and wide enough for any.
         """
-        batch = np.zeros((_BATCH, 3, self.image_size, self.image_size), np.uint8)
+        batch, device = np.zeros((_BATCH, 3, self.image_size, self.image_size), np.uint8), tower.mean.device
         batch[: len(squares)] = list(squares.values())
-        with self.autocast():
-            features = tower.kept_features(torch.from_numpy(batch).to(tower.mean.device))
+        dtype = _AUTOCAST[self.precision]
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            features = tower.kept_features(torch.from_numpy(batch).to(device))
         self.computed += len(squares)
         return dict(zip(squares, map(packed, features.bfloat16().cpu()), strict=False))
 
@@ -309,7 +300,7 @@ def picture_key(picture: Any) -> str:
     """
     try:
         if isinstance(picture, Mapping):
-            content = picture.get("bytes") or Path(picture.get("path") or "").read_bytes()
+            content = picture_content(picture)
         else:
             pixels = np.asarray(images.load_picture(picture))
             content = str(pixels.shape).encode() + pixels.tobytes()

@@ -24,11 +24,10 @@ def resolve_precision(mixed_precision: str) -> str:
     """
     if mixed_precision != "auto":
         return mixed_precision
-    if torch.cuda.is_available():
-        return "bf16" if computes_in_bfloat16("cuda") else "fp16"
     if torch.backends.mps.is_available():
         return "no"
-    return "bf16" if computes_in_bfloat16("cpu") else "no"
+    device, other = ("cuda", "fp16") if torch.cuda.is_available() else ("cpu", "no")
+    return "bf16" if computes_in_bfloat16(device) else other
 
 
 def compile_layers(model: MMNERForTokenClassification) -> None:
@@ -47,10 +46,9 @@ def parameter_groups(
     head_learning_rate: float,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Groups for AdamW: pretrained towers at `learning_rate`, all else at `head_learning_rate`; no decay on
-    vectors.
+    """Groups of AdamW: pretrained towers at `learning_rate`, all else at `head_learning_rate`.
 
-    Frozen parameters are in no group.
+    Vectors (biases, norms) do not decay, and frozen parameters are in no group.
     """
     slow = {id(parameter) for part in pretrained for parameter in part.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -59,9 +57,7 @@ def parameter_groups(
             rate = learning_rate if id(parameter) in slow else head_learning_rate
             decay = weight_decay if parameter.dim() > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
-    return [
-        {"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()
-    ]
+    return [{"params": own, "lr": rate, "weight_decay": decay} for (rate, decay), own in groups.items()]
 
 
 def optimizer_and_scheduler(
@@ -116,11 +112,10 @@ def train_batches(
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-        losses = {"loss": output.loss.item()}
-        losses |= {f"loss_{name}": value.item() for name, value in output.losses.items()}
-        numbers = dict(losses)
+        losses = {f"loss_{name}": value.item() for name, value in output.losses.items()}
+        numbers = losses = {"loss": output.loss.item()} | losses
         if norm is not None and accelerator.scaler is None:  # fp16's scaler meets infinite gradients itself
-            numbers["gradient's norm"] = float(norm)
+            numbers = losses | {"gradient's norm": float(norm)}
         if wrong := [f"{name} {value}" for name, value in numbers.items() if not math.isfinite(value)]:
             raise FloatingPointError(f"expected finite numbers, found {', '.join(wrong)}")
         yield losses

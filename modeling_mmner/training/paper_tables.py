@@ -35,22 +35,16 @@ class PaperTable:
     rows: tuple[Row, ...]
 
 
-def _read_tables() -> dict[str, PaperTable]:
-    text = resources.files(__package__).joinpath("paper_tables.yaml").read_text(encoding="utf-8")
-    return {
-        name: PaperTable(table["source"], tuple(Row(**row) for row in table["rows"]))
-        for name, table in read_yaml(text).items()
-    }
-
-
-TABLES = _read_tables()
+_TEXT = resources.files(__package__).joinpath("paper_tables.yaml").read_text(encoding="utf-8")
+TABLES = {
+    name: PaperTable(table["source"], tuple(Row(**row) for row in table["rows"]))
+    for name, table in read_yaml(_TEXT).items()
+}
 
 # What only some rows can take, and the others pass over.
-_OF_ENCODERS = frozenset(
-    ["text_encoder", "text_config", "context", "context_file", "context_writer", "context_window"]
-)
-_OF_WORDS = frozenset(["word_vectors"])
-_OF_TOWERS = frozenset(["vision_towers", *TOWER_FLAGS])
+_OF_ENCODERS = {"text_encoder", "text_config", "context", "context_file", "context_writer", "context_window"}
+_OF_WORDS = {"word_vectors"}
+_OF_TOWERS = {"vision_towers", *TOWER_FLAGS}
 
 
 def row_recipe(row: Row, settings: Mapping[str, Any], *, encoders: str | None = None) -> Recipe:
@@ -72,7 +66,6 @@ def row_recipe(row: Row, settings: Mapping[str, Any], *, encoders: str | None = 
         given = {key: donor[key] for key in shared} | given
         if has_encoder:
             given.setdefault("vocabulary_size", donor["vocabulary_size"])
-    missing = _OF_WORDS if has_encoder else _OF_ENCODERS
-    missing |= frozenset() if own.model.towers else _OF_TOWERS
+    missing = (_OF_WORDS if has_encoder else _OF_ENCODERS) | (set() if own.model.towers else _OF_TOWERS)
     given = {key: value for key, value in given.items() if key not in missing}
     return load_recipe(row.recipe, given | dict(row.settings))

@@ -40,8 +40,8 @@ def started_processes() -> PartialState:
     found = [name for key, name in _REFUSED.items() if os.environ.get(key, "").lower() in ("1", "true")]
     if not found:
         # Without being told of the CPU, Accelerate would take each process there for one by itself.
-        no_accelerator = not torch.accelerator.is_available()
-        state = PartialState(cpu=no_accelerator, timeout=PATIENCE, **_meeting_place())
+        is_cpu = not torch.accelerator.is_available()
+        state = PartialState(cpu=is_cpu, timeout=PATIENCE, **_meeting_place())
         kind = state.distributed_type
         if kind == DistributedType.NO or kind.startswith("MULTI_"):
             return state

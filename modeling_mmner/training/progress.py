@@ -46,18 +46,12 @@ class Progress:
         return max(self.history, key=lambda epoch: epoch["validation_f1"])
 
     def is_over(self, *, epochs: int, patience: int) -> bool:
-        """Whether all epochs are done, or the last `patience` ones (0: any number) were not better than one
-        before.
-        """
+        """Whether all epochs are done, or the last `patience` (0: any number) no better than one before."""
         stale = bool(self.history) and self.epoch - 1 - self.best["epoch"] >= patience > 0
         return self.epoch > epochs or stale
 
-    def is_due(self, every: int) -> bool:
-        """Whether so many steps (0: any number) were made since that was so the last time."""
-        return every > 0 and self.steps % every == 0
-
     def shown(
-        self, steps: Iterable[dict[str, float]], *, batches: int, epochs: int, visible: bool
+        self, steps: Iterable[dict[str, float]], batches: int, *, epochs: int, visible: bool
     ) -> Iterator[dict[str, float]]:
         """Count batches whose losses come by name, and show each task's in a bar.
 
@@ -68,17 +62,13 @@ class Progress:
         name = f"epoch {self.epoch}/{epochs}"
         with tqdm(steps, name, batches, initial=self.batches, disable=not visible) as bar:
             for losses in bar:
-                self.add(losses)
+                self.batches += 1
+                for loss, value in losses.items():
+                    self.sums[loss] = self.sums.get(loss, 0.0) + value
+                    self.counts[loss] = self.counts.get(loss, 0) + 1
                 shown = {name.removeprefix("loss_"): f"{loss:.2f}" for name, loss in losses.items()}
                 bar.set_postfix(shown, refresh=False)
                 yield losses
-
-    def add(self, losses: dict[str, float]) -> None:
-        """Count a batch and its losses."""
-        self.batches += 1
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-            self.counts[name] = self.counts.get(name, 0) + 1
 
     def mean_losses(self) -> dict[str, float]:
         """The mean of each loss over this epoch's batches in which it was computed."""

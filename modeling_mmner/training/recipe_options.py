@@ -65,7 +65,9 @@ def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
         flag: Setting(str | None, None, f"{key} of the vision tower (several: separated by commas)")
         for flag, key in TOWER_FLAGS.items()
     }
-    groups = {"terms": settings_in(Recipe)} | {section: settings_of(section) for section in SECTIONS}
+    groups = {"terms": {"terms": settings_in(Recipe)["terms"]}} | {
+        section: settings_of(section) for section in SECTIONS
+    }
     groups |= {"model": towers | groups["model"]}
     has_recipe = "recipe" in inspect.signature(command).parameters
     return takes_options(groups, into="settings", show_default=has_recipe)(command)

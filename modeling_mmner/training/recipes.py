@@ -6,6 +6,7 @@ those of `MMNERConfig`.
 """
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
 from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
 from dataset_scripts.reading_options import ReadingOptions, default_of, option
@@ -44,6 +45,8 @@ PACE = frozenset(
 force counts, which `auto` leaves to the device.)"""
 TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 
+_FOLDER = resources.files(__package__).joinpath("recipes")
+
 _AT_LEAST_ONE = Range("at least 1", lambda value: value >= 1)
 _NOT_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
 
@@ -58,9 +61,19 @@ def settings_in(kind: type) -> dict[str, Setting]:
     }
 
 
-def _check_settings(given: Any, owner: str = "recipe") -> None:
-    for name, setting in settings_in(type(given)).items():
-        setting.check(name, getattr(given, name), owner=owner)
+class Settings:
+    """A dataclass of settings, which are checked when it is made.
+
+    Raises:
+        TypeError: a value of another type.
+        ValueError: a value out of its range.
+    """
+
+    owner: ClassVar[str] = "recipe"
+
+    def __post_init__(self) -> None:
+        for name, setting in settings_in(type(self)).items():
+            setting.check(name, getattr(self, name), owner=self.owner)
 
 
 def _check_keys(given: Any, known: Iterable[str], place: str) -> None:
@@ -76,10 +89,8 @@ def _check_keys(given: Any, known: Iterable[str], place: str) -> None:
 
 
 @dataclass
-class CorpusSettings(ReadingOptions):
-    """What is trained and tested on. Raises TypeError for a value of another type, ValueError for one out of
-    range.
-    """
+class CorpusSettings(Settings, ReadingOptions):
+    """What is trained and tested on."""
 
     dataset: str = option("sample", f"{', '.join(BUILDERS)} (with --data_dir), a folder, or a Hub id")
     dataset_config: str | None = option(None, "config of a data set that has several, as mmner's en or all")
@@ -90,15 +101,13 @@ class CorpusSettings(ReadingOptions):
     use_images: bool = option(True, "read the pictures; without, training and evaluation see none")
     context: str | None = option(None, "column, or field of --context_file, that is read beside each post")
     context_file: list[str] = option([], "JSON lines (or folders of them) with posts' id and field --context")
-    context_writer: str | None = option(
-        None, "who wrote the contexts: people, or a model's name; for the card"
-    )
+    context_writer: str | None = option(None, "who wrote the contexts: people, or a model; for the card")
     languages: list[str] = option([], "languages to take; a single one is also that of posts without any")
     test_languages: list[str] = option([], "languages of the test split, where they are others")
     language_temperature: float = option(1.0, "draw languages by n^(1/temperature) posts", range=POSITIVE)
 
     def __post_init__(self) -> None:
-        _check_settings(self)
+        super().__post_init__()
         if self.context == "" or (self.context_file and self.context is None):
             raise ValueError(
                 "recipe context: expected the column, or field of context_file, that is read, found"
@@ -112,30 +121,21 @@ class CorpusSettings(ReadingOptions):
 
 
 @dataclass
-class TowerSettings:
+class TowerSettings(Settings):
     """A picture encoder of a recipe; `frozen`, `pooled` and `backbone_args` as in `VisionTowerConfig`."""
 
-    backbone: str = option("", "timm's name of the model, with or without its tag and the Hub's timm/")
+    owner: ClassVar[str] = "recipe vision_towers"
+    backbone: str = option(
+        "",
+        "timm's name, with or without its tag and the Hub's timm/",
+        range=Range("a timm model's name", bool),
+    )
     frozen: bool = option(True, "keep its weights as they are")
     pooled: bool = option(False, "make one vector of a post's pictures")
     backbone_args: dict[str, Any] | None = option(None, "keyword arguments of timm's model")
     image_size: int | None = option(None, "in pixels; none: that of the model's pretraining")
     pretrained: bool = option(True, "start from timm's weights")
     checkpoint: str | None = option(None, "file of weights to start from instead")
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> "TowerSettings":
-        """A tower from plain settings. Raises ValueError for an unknown key or no backbone, TypeError for a
-        wrong type.
-        """
-        _check_keys(settings, settings_in(cls), "recipe vision_towers")
-        tower = cls(**settings)
-        _check_settings(tower, "recipe vision_towers")
-        if not tower.backbone:
-            raise ValueError(
-                f"recipe vision_towers: expected 'backbone', a timm model's name, found {sorted(settings)}"
-            )
-        return tower
 
     @property
     def has_weights(self) -> bool:
@@ -155,19 +155,15 @@ def model_keys() -> dict[str, Setting]:
 
 
 @dataclass
-class ModelSettings:
+class ModelSettings(Settings):
     """What the model is made of: the encoders, where they come from, and what is handed to `MMNERConfig`.
 
     Attributes:
         config: keys of `MMNERConfig`, see `model_keys`.
     """
 
-    text_encoder: str | None = option(
-        None, "id or folder of the encoder; none trains text_config from scratch"
-    )
-    vocabulary_size: int = option(
-        6000, "sub-tokens, or words, of a text tower from scratch", range=_AT_LEAST_ONE
-    )
+    text_encoder: str | None = option(None, "id or folder of the encoder; none: text_config from scratch")
+    vocabulary_size: int = option(6000, "sub-tokens, or words, of a tower from scratch", range=_AT_LEAST_ONE)
     word_vectors: str | None = option(None, "vectors in GloVe's format, from which a tower of words starts")
     word_bytes: int = option(64, "bytes of a word that are read by character, at most", range=_AT_LEAST_ONE)
     context_window: int = option(64, "sub-tokens of a context that are read, at most", range=_AT_LEAST_ONE)
@@ -180,18 +176,15 @@ class ModelSettings:
             known_keys[name].check(name, value, owner="recipe")
         towers: Any = self.vision_towers  # of a file they are mappings
         if isinstance(towers, list) and all(isinstance(tower, dict) for tower in towers):
-            self.vision_towers = [TowerSettings.from_settings(tower) for tower in towers]
-        _check_settings(self)
-        has_encoder = self.text_tower.has_encoder
-        if self.text_encoder is not None and not has_encoder:
-            raise ValueError(
-                f"recipe text_encoder: expected none with a text tower of words, found {self.text_encoder!r}"
-            )
-        if self.word_vectors is not None and has_encoder:
-            raise ValueError(
-                "recipe word_vectors: expected a text tower of words, found a transformers encoder and"
-                f" {self.word_vectors!r}"
-            )
+            for tower in towers:
+                _check_keys(tower, settings_in(TowerSettings), TowerSettings.owner)
+            self.vision_towers = [TowerSettings(**tower) for tower in towers]
+        super().__post_init__()
+        kind, useless = "words", "text_encoder"
+        if self.text_tower.has_encoder:
+            kind, useless = "sub-tokens", "word_vectors"
+        if (found := getattr(self, useless)) is not None:
+            raise ValueError(f"recipe {useless}: expected none with a text tower of {kind}, found {found!r}")
 
     @property
     def text_tower(self) -> TextTowerPart:
@@ -221,10 +214,8 @@ class ModelSettings:
 
 
 @dataclass
-class TrainingSettings:
-    """How the model is trained. Raises TypeError for a value of another type, ValueError for one out of
-    range.
-    """
+class TrainingSettings(Settings):
+    """How the model is trained."""
 
     epochs: int = option(10, "passes over the training split", range=_AT_LEAST_ONE)
     batch_size: int = option(32, "posts a step and process", range=_AT_LEAST_ONE)
@@ -250,11 +241,11 @@ class TrainingSettings:
     transfer: bool = option(False, "train on each language alone, test on each (zero-shot transfer)")
 
     def __post_init__(self) -> None:
-        _check_settings(self)
+        super().__post_init__()
         if self.transfer and self.compare_without_pictures:
             raise ValueError(
-                "recipe transfer: expected no compare_without_pictures beside it, which compares other"
-                " models, found both; --no_compare_without_pictures leaves it out"
+                "recipe transfer: expected no comparison of other models beside it, found"
+                " compare_without_pictures; --no_compare_without_pictures leaves it out"
             )
 
 
@@ -262,24 +253,18 @@ SECTIONS: dict[str, type] = {"corpus": CorpusSettings, "model": ModelSettings, "
 
 
 @dataclass
-class Recipe:
-    """Every setting of a training run. Each setting of a section is an option of the command line.
+class Recipe(Settings):
+    """Every setting of a training run. Each but name and description is an option of the command line."""
 
-    Attributes:
-        name, description: of the recipe, one line each.
-    """
-
-    name: str = "mlmner"
-    description: str = ""
+    name: str = option("mlmner", "of the recipe")
+    description: str = option("", "of the recipe, in a line")
     terms: dict[str, str] = option({}, "licences of corpora and encoders, as NAME=LICENCE; none: without one")
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def __post_init__(self) -> None:
-        for name in ("name", "description"):
-            Setting(str, "", "").check(name, getattr(self, name), owner="recipe")
-        _check_settings(self)
+        super().__post_init__()
         for name, licence in self.terms.items():
             if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
                 raise ValueError(
@@ -301,7 +286,7 @@ class Recipe:
         """
         whole, source = self.to_settings(), f"recipe {self.name!r}"
         known = [key for section in SECTIONS for key in settings_of(section)]
-        _check_keys(settings, ["name", "description", "terms", *known], source)
+        _check_keys(settings, [*settings_in(Recipe), *known], source)
         for key, value in settings.items():
             section = section_of(key)
             (whole if section is None else whole[section])[key] = value
@@ -329,23 +314,13 @@ class Recipe:
         """Hub ids of the pretrained towers; those that come from a local path are left out."""
         towers = [tower.backbone for tower in self.model.towers if tower.pretrained and not tower.checkpoint]
         names = [name for name in (self.model.text_encoder, *towers) if name is not None]
-        return [name for name in names if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not exists(name)]
-
-
-def exists(name: str) -> bool:
-    """Whether there is a file or folder of this name; a name that no file can have is none."""
-    try:
-        return name != "" and Path(name).exists()
-    except (OSError, ValueError):  # too long for the file system, or with a NUL byte
-        return False
+        return [name for name in names if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not os.path.exists(name)]
 
 
 def flat_settings(recipe: Mapping[str, Any], *, without: Collection[str]) -> dict[str, Any]:
     """The settings of `Recipe.to_dict`, whatever their section, as JSON holds them."""
-    settings = {
-        key: value for section in SECTIONS for key, value in recipe[section].items() if key not in without
-    }
-    return json.loads(json.dumps(settings))
+    found = {key: value for section in SECTIONS for key, value in recipe[section].items()}
+    return json.loads(json.dumps({key: value for key, value in found.items() if key not in without}))
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -358,8 +333,7 @@ def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 def recipe_names() -> list[str]:
     """The recipes that come with the package."""
-    files = resources.files(__package__).joinpath("recipes").iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+    return sorted(file.name.removesuffix(".yaml") for file in _FOLDER.iterdir())
 
 
 def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -372,15 +346,20 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
         ValueError: no such recipe, a file that is no mapping in YAML, or an unknown key in it or in the
             overrides.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else None
-    if path is None and name not in (names := recipe_names()):
-        close = get_close_matches(name, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"recipe {name!r}: expected one of {names} or the path of a .yaml file{hint}")
-    source = path if path is not None else resources.files(__package__).joinpath("recipes", f"{name}.yaml")
-    settings = {"name": name if path is None else path.stem} | _read_mapping(source)
-    recipe = recipe_from_settings(settings, source=f"recipe {name!r}")
-    return _overridden(recipe, overrides or {})
+    path: Any = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        if name not in (names := recipe_names()):
+            close = get_close_matches(name, names, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"recipe {name!r}: expected one of {names} or the path of a .yaml file{hint}")
+        path = _FOLDER / f"{name}.yaml"
+    try:
+        settings = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"recipe {name!r}: expected a file of YAML; {error}") from error
+    if isinstance(settings, dict):
+        settings = {"name": path.name.rpartition(".")[0]} | settings
+    return _overridden(recipe_from_settings(settings, source=f"recipe {name!r}"), overrides or {})
 
 
 def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
@@ -394,27 +373,11 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     for flag in TOWER_FLAGS.keys() & overrides.keys():
         values, towers = str(overrides[flag]).split(","), recipe.model.towers
         if len(values) != len(towers):
-            raise ValueError(
-                f"recipe {recipe.name!r}: expected {len(towers)} values of {flag}, one per vision tower,"
-                f" found {overrides[flag]!r}"
-            )
+            raise ValueError(f"recipe {flag}: expected {len(towers)} values, one per tower, found {values}")
         changes = [{TOWER_FLAGS[flag]: value} if value else {} for value in values]  # nothing: as it was
         changed = [asdict(tower) | change for tower, change in zip(towers, changes, strict=True)]
         recipe = recipe.with_settings(vision_towers=changed)
     return recipe
-
-
-def _read_mapping(source: Any) -> dict[str, Any]:
-    """The settings in a recipe's file."""
-    if not source.is_file():
-        raise ValueError(f"recipe {source}: expected a YAML file, found none")
-    try:
-        settings = read_yaml(source.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"recipe {source}: expected YAML; {error}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"recipe {source}: expected a mapping of settings, found {type(settings).__name__}")
-    return settings
 
 
 def settings_of(section: str) -> dict[str, Setting]:
@@ -443,8 +406,7 @@ def recipe_from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
         if isinstance(weights := given.get("objectives"), dict):
             given["objectives"] = {name: _number(weight) for name, weight in weights.items()}
         if section == "model":
-            config = {key: given.pop(key) for key in model_keys() if key in given}
-            given["config"] = config
+            given["config"] = {key: given.pop(key) for key in model_keys() if key in given}
         values[section] = kind(**given)
     return Recipe(**values)
 

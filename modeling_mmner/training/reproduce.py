@@ -59,7 +59,7 @@ def reproduce(
     """
     runs = plan(name, settings, seeds=seeds, encoders=encoders, folder=folder)
     if dry_run:
-        return int(sum(_is_hindered(run, report) for run in runs) > 0)
+        return int(bool([run for run in runs if _is_hindered(run, report)]))
     recipes = {run.name: run.recipe for run in runs}
     errors = run_apart(recipes, train=train, report=report, jobs=jobs, keep_models=keep_models)
     results = collect(TABLES[name], runs, errors)

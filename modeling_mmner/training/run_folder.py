@@ -4,7 +4,6 @@ import json
 import platform
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,8 +25,6 @@ MODEL, METRICS, PREDICTIONS = "model", "metrics.json", "predictions.jsonl"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 CHECKPOINTS, STATUS = "checkpoints", "status.json"
 FOLDERS, FILES = (MODEL, CHECKPOINTS, "tensorboard"), (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS)
-
-
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
 
@@ -39,8 +36,8 @@ def check_run(recipe: Recipe) -> None:
     """Check, before anything is read, that a recipe's parts fit and that its results can be written.
 
     Raises:
-        RunError: the parts do not fit together, the output folder cannot be made or written, something else
-            has the name of a result, or plots cannot be drawn.
+        RunError: the parts do not fit together, the output folder cannot be made or written, or something
+            else has the name of a result.
     """
     try:
         check_model(recipe)
@@ -50,31 +47,18 @@ def check_run(recipe: Recipe) -> None:
     place = f"--output_dir {output!s:.300}"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=output):
-            pass
+        TemporaryDirectory(dir=output).cleanup()
     except OSError as error:
-        raise RunError(
-            f"{place}: expected a folder that can be made and written, found {error}; name another one"
-        ) from error
+        raise RunError(f"{place}: expected a folder to write in, found {error}; name another one") from error
     for name in (*FOLDERS, *FILES):
         path, kind, other = output / name, *(("folder", "file") if name in FOLDERS else ("file", "folder"))
         if path.exists() and path.is_dir() != (name in FOLDERS):
-            raise RunError(
-                f"{place}: expected {name} to be a {kind}, found a {other}; move it away, or name another"
-                " folder"
-            )
-    try:
-        import_module("matplotlib.figure")
-    except ImportError as error:
-        raise RunError(
-            f"plots: expected matplotlib, found {error}; install it: pip install matplotlib"
-        ) from error
+            expected = f"expected {name} to be a {kind}, found a {other}"
+            raise RunError(f"{place}: {expected}; move it away, or name another folder")
 
 
 def begin_run(output: Path) -> None:
-    """Say that the run in an output folder is not finished, and clear away what killed ones have left half
-    written.
-    """
+    """Say that the run in an output folder is not finished, and clear up after killed ones."""
     recover(output / MODEL)
     for path in (path for name in FILES for path in output.glob(f"{name}.*.partial")):
         path.unlink()
@@ -118,11 +102,8 @@ def write_results(
     """Write metrics.json, predictions.jsonl (a line for each post of the test split) and the plots."""
     write_text(output / METRICS, metrics.to_json())
     left_out = [name for name in rows.features if name == "ner_tags" or is_picture_column(name)]
-    rows = rows.remove_columns(left_out)
-    lines = [
-        json_line(row | {"gold": right, "predicted": found})
-        for row, right, found in zip(rows, gold, predicted, strict=True)
-    ]
+    tagged = zip(rows.remove_columns(left_out), gold, predicted, strict=True)
+    lines = [json_line(row | {"gold": right, "predicted": found}) for row, right, found in tagged]
     write_text(output / PREDICTIONS, "".join(f"{line}\n" for line in lines))
     curves = partial(plot_learning_curves, metrics.history, selected_epoch=metrics.selected_epoch)
     write_whole(output / CURVES, curves)

@@ -53,23 +53,18 @@ def runs_of(recipe: Recipe) -> dict[str, Recipe]:
         if len(languages) < 2:
             raise CorpusError(f"--transfer: expected two --languages or more, found {languages}")
         if is_one_checkpoint:
-            raise RunError(
-                f"--resume {settings.resume:.300}: expected auto or never with --transfer, which is several"
-                " runs"
-            )
-        return {
-            language: recipe.with_settings(
-                languages=[language], test_languages=languages, output_dir=f"{settings.output_dir}/{language}"
-            )
-            for language in languages
-        }
+            found = f"{settings.resume:.300}"
+            raise RunError(f"--resume: expected auto or never with --transfer, several runs; found {found}")
+        runs = {}
+        for language in languages:
+            own = {"languages": [language], "output_dir": f"{settings.output_dir}/{language}"}
+            runs[language] = recipe.with_settings(test_languages=languages, **own)
+        return runs
     runs = {recipe.name: recipe}
     if settings.compare_without_pictures and recipe.corpus.use_images and recipe.model.towers:
-        runs[f"{recipe.name}, no pictures"] = recipe.with_settings(
-            use_images=False,
-            output_dir=str(Path(settings.output_dir) / "without_pictures"),
-            resume=AUTO if is_one_checkpoint else settings.resume,  # the checkpoint is the first run's
-        )
+        own = {"use_images": False, "output_dir": str(Path(settings.output_dir) / "without_pictures")}
+        resume = AUTO if is_one_checkpoint else settings.resume  # the checkpoint is the first run's
+        runs[f"{recipe.name}, no pictures"] = recipe.with_settings(resume=resume, **own)
     return runs
 
 
@@ -80,11 +75,7 @@ def report_runs(recipe: Recipe, runs: Mapping[str, RunMetrics]) -> None:
         scores = {language: metrics.splits.test.by_language for language, metrics in runs.items()}
         console.print(transfer_table(scores))
         if started_processes().is_main_process:
-            plain = {
-                trained: {tested: asdict(score) for tested, score in row.items()}
-                for trained, row in scores.items()
-            }
-            write_text(output / "transfer.json", json.dumps(plain, indent=2))
+            write_text(output / "transfer.json", json.dumps(scores, default=asdict, indent=2))
         return
     console.print(results_table(dict(runs)))
     worth = [picture_worth(*runs.values())] if len(runs) == 2 else []
@@ -156,23 +147,22 @@ def run_apart(
         RunError: as `finished_run`, before the first run begins.
     """
     finished = {name for name, recipe in recipes.items() if finished_run(recipe) is not None}
+    errors: dict[str, str] = {}
 
-    def make(name: str) -> str | None:
+    def make(name: str) -> None:
         if name in finished:
-            report(f"{name}: there already")
-            return None
+            return report(f"{name}: there already")
         began = time.perf_counter()
         try:
             f1 = in_own_process(_train_logged, recipes[name], train=train, keep_model=keep_models, jobs=jobs)
         except ProcessError as error:
-            report(f"{name}: failed; {error}")
-            return str(error)
-        report(f"{name}: test F1 {100 * f1:.1f}, {(time.perf_counter() - began) / 60:.1f} min")
-        return None
+            errors[name] = str(error)
+            return report(f"{name}: failed; {error}")
+        return report(f"{name}: test F1 {100 * f1:.1f}, {(time.perf_counter() - began) / 60:.1f} min")
 
     with ThreadPoolExecutor(jobs) as pool:
-        errors = zip(recipes, pool.map(make, recipes), strict=True)
-        return {name: error for name, error in errors if error is not None}
+        list(pool.map(make, recipes))  # which raises what one of them raises
+    return errors
 
 
 def _train_logged(recipe: Recipe, *, train: Train, keep_model: bool) -> float:
@@ -202,8 +192,7 @@ def in_own_process(function: Callable[..., Any], *arguments: Any, jobs: int = 1,
     Raises:
         ProcessError: what the function raised, or that its process ended without a word.
     """
-    context = get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(jobs,)) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), _begin, (jobs,)) as pool:
         try:
             return pool.submit(function, *arguments, **options).result()
         except BrokenProcessPool as error:

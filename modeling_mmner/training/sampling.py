@@ -98,14 +98,11 @@ class PostSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         # So spread that no epoch of a seed is one of another seed.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        drawn: list[int] = []
-        if self.draws == self.sizes:
-            drawn = list(range(len(self.lengths)))
-        else:
-            for language, posts in self.posts.items():
-                rounds, rest = divmod(self.draws[language], len(posts))
-                extra = torch.randperm(len(posts), generator=generator)[:rest].tolist()
-                drawn += posts * rounds + [posts[place] for place in extra]
+        drawn = list(range(len(self.lengths))) if self.draws == self.sizes else []
+        for language, posts in self.posts.items() if not drawn else ():
+            rounds, rest = divmod(self.draws[language], len(posts))
+            extra = torch.randperm(len(posts), generator=generator)[:rest].tolist()
+            drawn += posts * rounds + [posts[place] for place in extra]
         lengths = [self.lengths[index] for index in drawn]
         for place in get_length_grouped_indices(lengths, self.batch_size, generator=generator):
             yield drawn[place]

@@ -4,12 +4,14 @@ plot.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, StrictUndefined
 
 from ..escaping import markdown_text, one_line
 from ..evaluation.metrics import RunMetrics
@@ -76,12 +78,12 @@ def collect(table: PaperTable, runs: Sequence[Run], errors: Mapping[str, str]) -
         named = {"name": row.name, "recipe": row.recipe, "reported": reported, "runs": scores}
         rows.append(named | _over_seeds(scores) | {"p_value": p_value(above, there)})
         above = there
-    known: dict[str, Any] = {"versions": None, "corpus": None}
+    known: dict[str, Any] = {"source": table.source, "versions": None, "corpus": None}
     if metrics_of_any is not None:
-        corpus = metrics_of_any.corpus
-        about = {"name": corpus.name, "version_name": corpus.version_name, "posts": corpus.posts}
-        known = {"versions": metrics_of_any.versions, "corpus": about}
-    return {"source": table.source} | known | {"rows": rows}
+        corpus = asdict(metrics_of_any.corpus)
+        about = {name: corpus[name] for name in ("name", "version_name", "posts")}
+        known |= {"versions": metrics_of_any.versions, "corpus": about}
+    return known | {"rows": rows}
 
 
 def _scores(seed: int, metrics: RunMetrics) -> dict[str, Any]:
@@ -104,13 +106,15 @@ def _scores(seed: int, metrics: RunMetrics) -> dict[str, Any]:
 def _over_seeds(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means and deviations over the runs that are there; of pictures and contexts, in modes that all have."""
     whole = [run for run in scores if "f1" in run]
-    found: dict[str, Any] = {"mean": None, "deviation": None}
-    if whole:
-        found["mean"] = {figure: mean(run[figure] for run in whole) for figure in FIGURES}
-    if len(whole) > 1:
-        found["deviation"] = {figure: stdev(run[figure] for run in whole) for figure in FIGURES}
+    if not whole:
+        return {"mean": None, "deviation": None} | {group: {} for group in _HEADINGS}
+    figures = {figure: [run[figure] for run in whole] for figure in FIGURES}
+    found: dict[str, Any] = {
+        "mean": {figure: mean(values) for figure, values in figures.items()},
+        "deviation": {figure: stdev(values) for figure, values in figures.items()} if whole[1:] else None,
+    }
     for group in _HEADINGS:
-        common = [mode for mode in MODES if whole and all(mode in run[group] for run in whole)]
+        common = [mode for mode in MODES if all(mode in run[group] for run in whole)]
         found[group] = {mode: mean(run[group][mode] for run in whole) for mode in common}
     return found
 
@@ -130,54 +134,24 @@ def p_value(above: Mapping[int, Run], below: Mapping[int, Run]) -> float | None:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The table in Markdown, in percent, with an explanation of the columns and a line for each run that
-    failed.
-    """
+    """The table in Markdown, in percent, with an explanation of the columns and the runs that failed."""
     rows = results["rows"]
-    # A system that reads no pictures has scores without them alone, which say nothing new.
-    groups = [group for group in _HEADINGS if any(row[group].keys() - {"none"} for row in rows)]
-    headings = ["system", "paper P / R / F1", "P", "R", "F1", "p"]
-    headings += [f"{_HEADINGS[group]}: true / shuffled / none" for group in groups]
-    cells = [headings, ["---"] * len(headings), *(_cells(row, groups) for row in rows)]
-    lines = [f"| {' | '.join(row)} |" for row in cells] + ["", _legend(results)]
-    failed = [(row["name"], run) for row in rows for run in row["runs"] if run.get("error")]
-    if failed:
-        lines += ["", "Without a result:", ""]
-    for name, run in failed:
-        lines.append(f"- {markdown_text(name)}, seed {run['seed']}: {markdown_text(run['error'])}")
-    return "\n".join(lines) + "\n"
-
-
-def _cells(row: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
-    def joined(values: Any, digits: int) -> str:
-        return " / ".join("-" if value is None else f"{value:.{digits}f}" for value in values)
-
-    reported = joined(row["reported"].values(), 2) if row["reported"] else "-"
-    scores = ["-"] * len(FIGURES)
-    if row["mean"]:
-        scores = [f"{100 * row['mean'][figure]:.1f}" for figure in FIGURES]
-    if row["deviation"]:
-        spreads = (100 * row["deviation"][figure] for figure in FIGURES)
-        scores = [f"{score} ± {spread:.1f}" for score, spread in zip(scores, spreads, strict=True)]
-    p = row["p_value"]
-    chance = "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-    percents = [[row[group].get(mode) and 100 * row[group][mode] for mode in MODES] for group in groups]
-    return [markdown_text(row["name"]), reported, *scores, chance, *(joined(modes, 1) for modes in percents)]
-
-
-def _legend(results: Mapping[str, Any]) -> str:
-    where = "no corpus"
-    if corpus := results["corpus"]:
-        posts = ", ".join(f"{count:,} {split}" for split, count in corpus["posts"].items())
-        where = f"{markdown_text(corpus['name'])} {markdown_text(corpus['version_name'])} ({posts} posts)"
-    seeds = sorted({run["seed"] for row in results["rows"] for run in row["runs"]})
-    numbers = ", ".join(map(str, seeds))
-    over = f"seed {numbers}" if len(seeds) == 1 else f"mean and deviation over the seeds {numbers}"
-    return (
-        f"Test split of {where}, in percent, {over}. Paper: what {markdown_text(results['source'])} reports;"
-        " the two compare only where corpus, encoders and pictures are the same. p: of the difference of F1"
-        " to the row above, paired approximate randomisation over posts. True, shuffled, none: F1 with the"
-        " posts' own pictures (or contexts), with another post's, with none."
+    runs = [(row["name"], run) for row in rows for run in row["runs"]]
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["text"] = markdown_text
+    template = resources.files(__package__).joinpath("results.md.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        results=results,
+        # A system that reads no pictures has scores without them alone, which say nothing new.
+        groups={
+            group: _HEADINGS[group]
+            for group in _HEADINGS
+            if any(row[group].keys() - {"none"} for row in rows)
+        },
+        seeds=sorted({run["seed"] for _, run in runs}),
+        failed=[(name, run) for name, run in runs if run.get("error")],
     )
 
 

@@ -5,20 +5,17 @@ A licence is written as the Hub spells it (``apache-2.0``). ``none``: published 
 ``unknown``: nobody has said.
 """
 
+import os
 import re
 from collections.abc import Iterable
+from importlib import resources
 from pathlib import Path
 
-from .recipes import Recipe, exists
+from ..files import read_yaml
+from .recipes import Recipe
 
-OPEN_LICENCES = frozenset(
-    """
-    afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0
-    cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0
-    cdla-sharing-1.0 ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 gpl-2.0 gpl-3.0 isc lgpl-2.1 lgpl-3.0 mit
-    mpl-2.0 ms-pl ncsa odbl odc-by osl-3.0 pddl postgresql unlicense wtfpl zlib
-    """.split()  # noqa: SIM905
-)
+_LICENCES = resources.files(__package__).joinpath("open_licences.yaml")
+OPEN_LICENCES = frozenset(read_yaml(_LICENCES.read_text(encoding="utf-8")))
 """Of the Hub's licences those that allow any use, by anybody: no non-commercial, no-derivatives or
 behavioural ones.
 """
@@ -27,8 +24,7 @@ _IMAGENET = re.compile(r"(?<![a-z0-9])inw?(1|12|21|22)k(?![a-z0-9])")
 
 
 def derived_licence(terms: Iterable[str]) -> str:
-    """What the Hub's licence field of a model may say, by the terms of everything that the model was made
-    from.
+    """What the Hub's licence field of a model may say, by the terms of all that the model was made from.
 
     One and the same open licence for all of it is the model's, too; whatever else it is, ``other``.
     """
@@ -37,8 +33,7 @@ def derived_licence(terms: Iterable[str]) -> str:
 
 
 def terms_of(recipe: Recipe) -> list[dict[str, str]]:
-    """The terms of what a run of the recipe uses: a row ``{"part", "name", "terms", "remark"}`` for each
-    thing.
+    """The terms of what a run uses: for each thing a row ``{"part", "name", "terms", "remark"}``.
 
     Used are the training corpus, its contexts, the text encoder and the picture encoders that come with
     weights. Each is looked up in the recipe's `terms` under the value of its own setting: a corpus's name
@@ -52,12 +47,10 @@ def terms_of(recipe: Recipe) -> list[dict[str, str]]:
     if corpus.context is not None:
         writer = corpus.context_writer or "contexts"
         used[writer] = ("contexts", writer, "")
-    for tower in recipe.model.towers:
-        if tower.checkpoint is not None:
-            remark = f"weights of {tower.backbone} from a file"
-            used[tower.checkpoint] = ("picture encoder", tower.checkpoint, remark)
-        elif tower.pretrained:
-            used[tower.backbone] = ("picture encoder", tower.backbone, _remark(tower.model_name))
+    for tower in (tower for tower in recipe.model.towers if tower.has_weights):
+        name = tower.checkpoint or tower.backbone
+        remark = f"weights of {tower.backbone} from a file" if tower.checkpoint else _remark(tower.model_name)
+        used[name] = ("picture encoder", name, remark)
     return [
         {"part": part, "name": public_name(name), "terms": recipe.terms.get(key, "unknown"), "remark": remark}
         for key, (part, name, remark) in used.items()
@@ -66,7 +59,7 @@ def terms_of(recipe: Recipe) -> list[dict[str, str]]:
 
 def public_name(name: str) -> str:
     """A Hub id or another name as it is; of a path on the author's disk only the last name."""
-    is_path = name.startswith(("/", "./", "../", "~")) or Path(name).is_absolute() or exists(name)
+    is_path = name.startswith(("/", "./", "../", "~")) or Path(name).is_absolute() or os.path.exists(name)
     return Path(name).absolute().name if is_path else name
 
 

@@ -29,10 +29,8 @@ def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float
     """
 
     def compute_metrics(predictions: EvalPrediction) -> dict[str, float]:
-        gold, found = (
-            [[labels[tag] for tag in row if tag != IGNORED] for row in tags]
-            for tags in (predictions.label_ids, predictions.predictions[-1])
-        )
+        ids = (predictions.label_ids, predictions.predictions[-1])
+        gold, found = ([[labels[tag] for tag in row if tag != IGNORED] for row in tags] for tags in ids)
         lenient, strict = (tag_score(gold, found, strict=strict) for strict in (False, True))
         return {name: lenient[name] for name in ("precision", "recall", "f1")} | {"strict_f1": strict["f1"]}
 
@@ -60,10 +58,8 @@ class EntityCentreCallback(TrainerCallback):
         """Refresh where that is due; not in the midst of an epoch, where a resumed run begins with the
         centres it had.
         """
-        done = state.epoch or 0.0
-        if done % 1 or not centres_due(
-            int(done) + 1, warmup_epochs=self.warmup_epochs, refresh_epochs=self.refresh_epochs
-        ):
+        done, when = state.epoch or 0.0, (self.warmup_epochs, self.refresh_epochs)
+        if done % 1 or not centres_due(int(done) + 1, *when):
             return
         training = kwargs["train_dataloader"]
         refresh_centres(

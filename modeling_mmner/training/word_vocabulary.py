@@ -82,10 +82,8 @@ def check_vectors(path: str, *, width: int) -> None:
     """
     _, vector = next(read_vectors(path))
     if len(vector) != width:
-        raise ValueError(
-            f"word_vectors {path}: expected vectors of word_width {width}, found {len(vector)}; set"
-            " word_width to it"
-        )
+        found = f"found {len(vector)}; set word_width to it"
+        raise ValueError(f"word_vectors {path}: expected vectors of word_width {width}, {found}")
 
 
 def read_vectors(path: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -102,11 +100,9 @@ def read_vectors(path: str) -> Iterator[tuple[str, np.ndarray]]:
     width = None
     with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
         for number, line in enumerate(iter(partial(file.readline, _MOST_CHARACTERS), ""), 1):
+            place = f"word_vectors {path}, line {number}"
             if len(line) == _MOST_CHARACTERS:
-                raise ValueError(
-                    f"word_vectors {path}, line {number}: expected a line of at most {_MOST_CHARACTERS:,}"
-                    " characters, found a longer one"
-                )
+                raise ValueError(f"{place}: expected fewer than {_MOST_CHARACTERS:,} characters, found more")
             fields = line.rstrip("\r\n").rstrip(" ").split(" ")
             if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
                 continue
@@ -118,12 +114,7 @@ def read_vectors(path: str) -> Iterator[tuple[str, np.ndarray]]:
             except ValueError:
                 vector = np.empty(0, dtype=np.float32)
             if not width or not word or len(vector) != width or not np.isfinite(vector).all():
-                raise ValueError(
-                    f"word_vectors {path}, line {number}: expected a word and {width or 'its'} numbers, found"
-                    f" {line!r:.80}"
-                )
+                raise ValueError(f"{place}: expected a word and {width or 'its'} numbers, found {line!r:.80}")
             yield word, vector
     if width is None:
-        raise ValueError(
-            f"word_vectors {path}: expected a word and its numbers on each line, found an empty file"
-        )
+        raise ValueError(f"word_vectors {path}: expected a word and its numbers a line, found no line")

@@ -38,10 +38,10 @@ class MMNERTraining:
         options: dict[str, Any] = {"batch_size": setting.batch_size, "accelerator": self.accelerator}
         refresh_centres(model, setting.posts, collate=MMNERCollator(setting.processor), **options)
 
-    def loader(self, posts: Dataset, *, use_images: bool = True) -> Any:
+    def loader(self, posts: Dataset) -> Any:
         """The batches. Texts are laid out once, as in training; posts with features open no picture."""
         rows: Any = LaidOutRows.of(self.setting.processor, posts)
-        collate: Any = MMNERCollator(self.setting.processor, use_images=use_images)
+        collate: Any = MMNERCollator(self.setting.processor)
         return self.accelerator.prepare(DataLoader(rows, self.setting.batch_size, collate_fn=collate))
 
     def epoch(self, batches: Any) -> None:

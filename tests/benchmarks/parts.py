@@ -60,7 +60,7 @@ def trainer(setting: Setting) -> Iterator[Comparison]:
     model = setting.model(recipe)
     ours = MMNERTraining(setting, model, recipe=recipe)
     theirs = TransformersTrainer(setting, model.config.text_config)
-    loader = ours.loader(setting.posts, use_images=False)
+    loader = ours.loader(setting.posts.remove_columns("image"))
     contenders = {
         "mmner, encoder and CRF": Contender(lambda: ours.epoch(loader)),
         "transformers' Trainer": Contender(theirs.epoch),

@@ -392,7 +392,6 @@ def test_collator_makes_the_processors_batch(processor):
     ]
     expected = processor(WORDS[:2], images=[RED, None], labels=[row["ner_tags"] for row in rows])
     assert_equal(MMNERCollator(processor)(rows), expected)
-    assert MMNERCollator(processor, use_images=False)(rows)["image_mask"].shape == (2, 0)
 
 
 def test_collator_takes_several_pictures_and_rows_without_tags(processor):

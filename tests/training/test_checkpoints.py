@@ -185,7 +185,7 @@ def test_checkpoint_of_another_recipe_is_refused_by_name(recipe, monkeypatch):
     newest = checkpoints_in(recipe)[-1]
     message = (
         f"{newest}: expected a checkpoint of the same recipe and corpus, found one that differs in batch_size"
-        " (expected 8, found 4), seed (expected 7, found 1). Give the settings that it was trained with,"
+        " (expected 8, found 4), seed (expected 7, found 1). Give its settings,"
         " name another --output_dir, or begin anew: --resume never removes it"
     )
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
@@ -201,7 +201,7 @@ def test_checkpoint_of_another_corpus_is_refused(recipe, corpus, tmp_path, monke
         text = path.read_text(encoding="utf-8")
         (tmp_path / "corpus" / path.name).write_text(text.replace("\tO\n", "\tB-LOC\n", 1), encoding="utf-8")
     moved = {"data_dir": str(tmp_path / "corpus"), "image_dir": str(tmp_path / "corpus" / "images")}
-    message = r"differs in corpus \(expected '.*', found '.*'\)\. Give the settings"
+    message = r"differs in corpus \(expected '.*', found '.*'\), labels .*\. Give its settings"
     with pytest.raises(RunError, match=message):
         train_accelerate.train(recipe.with_settings(**moved))
 

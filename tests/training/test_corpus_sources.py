@@ -176,7 +176,7 @@ def test_training_on_posts_of_another_corpus_test_split_is_stopped(leaking, caps
 @pytest.mark.parametrize(
     ("posts", "message"),
     [
-        (POSTS | {"test": POSTS["train"]}, "all of its 3 posts are held-out posts too; none would be left"),
+        (POSTS | {"test": POSTS["train"]}, "all of its 3 posts are held-out posts; none is left"),
         (
             {"train": [("x", "a/O")], "valid": [("y", "a/O")], "test": [("z", "a/B-geo")]},
             r"test_dataset other: expected tags among .*, found \['B-geo'\]; rename",

@@ -158,7 +158,7 @@ def test_broken_picture_and_broken_file_are_named(tmp_path):
         MMNERCollator(processor)([*rows])
     (path,) = tmp_path.glob("*.arrow")
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(FeatureError, match=rf"{path.name}: expected picture features, found .*; remove it"):
+    with pytest.raises(FeatureError, match=rf"{path.name}: expected features, found .*; remove it"):
         with_features(rows_of([[b"no picture", PICTURES[0]]]), model, processor, folder=tmp_path)
 
 

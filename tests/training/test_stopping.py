@@ -166,7 +166,7 @@ def test_command_of_several_runs_goes_on_where_it_was_stopped(recipe, monkeypatc
 def test_named_checkpoint_is_that_of_one_run(recipe, tmp_path):
     """If it failed, a language, or the run without pictures, would go on from another's checkpoint."""
     several = recipe.with_settings(transfer=True, languages=["en", "fr"], resume=str(tmp_path))
-    with pytest.raises(RunError, match=rf"--resume {tmp_path}: expected auto or never with --transfer"):
+    with pytest.raises(RunError, match="--resume: expected auto or never with --transfer"):
         runs_of(several)
     compared = runs_of(recipe.with_settings(compare_without_pictures=True, resume=str(tmp_path)))
     assert [one.training.resume for one in compared.values()] == [str(tmp_path), "auto"]
@@ -254,11 +254,11 @@ def test_gradient_that_is_no_number_stops_the_run(recipe, monkeypatch):
 
 
 def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(recipe, monkeypatch):
-    """If it failed, a run would find after its training that it cannot save, or draw its plots."""
+    """If it failed, a run would find after its training that it cannot save."""
     monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
     output = Path(recipe.training.output_dir)
     output.write_text("a file")
-    message = rf"--output_dir {output}: expected a folder that can be made and written, found .*exists"
+    message = rf"--output_dir {output}: expected a folder to write in, found .*exists"
     with pytest.raises(RunError, match=message):
         train_accelerate.train(recipe)
     output.unlink()
@@ -273,10 +273,6 @@ def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(reci
         with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
             train_accelerate.train(recipe)
         shutil.rmtree(output)
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    message = r"plots: expected matplotlib, found .*; install it: pip install matplotlib"
-    with pytest.raises(RunError, match=message):
-        train_accelerate.train(recipe)
 
 
 def test_disk_without_room_is_found_before_the_first_step(recipe, uninterrupted, monkeypatch):
@@ -291,8 +287,8 @@ def test_disk_without_room_is_found_before_the_first_step(recipe, uninterrupted,
             train_accelerate.train(recipe)
     found = re.fullmatch(
         rf"--output_dir {recipe.training.output_dir}: expected (.*) MB of free disk \(3 checkpoints of (.*)"
-        r" MB, the best epoch's weights and the model\), found 0\.1 MB; make room, keep fewer"
-        r" \(--checkpoints_kept 1\), or name a folder on another disk",
+        r" MB, the best weights and the model\), found 0\.1 MB; make room, keep fewer"
+        r" \(--checkpoints_kept 1\), or take another disk",
         str(raised.value),
     )
     assert found is not None

@@ -246,7 +246,7 @@ def test_card_that_cannot_be_made_costs_no_result(tmp_path, monkeypatch):
         ({"objectives": {"crf": 1.0}, "boundary_share": 0.5}, "boundary_share: expected 'boundary'"),
         (
             {"text_encoder": None, "text_config": {"hidden_size": 8}},
-            "text_encoder: expected a model id or folder, or a text_config",
+            "text_encoder: expected a model id, a folder or a text_config",
         ),
     ],
 )
