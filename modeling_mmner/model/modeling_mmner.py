@@ -25,9 +25,6 @@ from .text_mmner import TextTower
 from .vision_mmner import VisionTower
 
 _logger = logging.get_logger(__name__)
-_WHERE_TO_LOAD = frozenset(
-    ["cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token"]
-)
 
 
 @dataclass
@@ -97,8 +94,10 @@ class MMNERPreTrainedModel(PreTrainedModel):
         # Weights given as a state dict have no labels to compare, and an adapter brings its own layers.
         is_checkpoint = pretrained_model_name_or_path and not model._hf_peft_config_loaded
         if kwargs.get("ignore_mismatched_sizes") and is_checkpoint:
-            where = {key: kwargs[key] for key in _WHERE_TO_LOAD & kwargs.keys()}
-            saved = type(model.config).from_pretrained(pretrained_model_name_or_path, **where)
+            config_class = type(model.config)
+            saved = config_class.from_dict(
+                config_class.get_config_dict(pretrained_model_name_or_path, **kwargs)[0]
+            )
             if saved.labels != model.config.labels:
                 model.reset_label_layers()
                 _logger.warning(

@@ -272,10 +272,8 @@ class MMNERProcessor(ProcessorMixin):
         tags, scores = outputs["tags"].tolist(), outputs["span_scores"].tolist()
         if len(tags) != len(posts):
             raise ValueError(f"outputs: expected those of {len(posts)} texts, found {len(tags)}")
-        return [
-            [entity for entity in self._entities(*row) if entity["score"] >= threshold]
-            for row in zip(posts, tags, scores, strict=True)
-        ]
+        entities = [self._entities(*row) for row in zip(posts, tags, scores, strict=True)]
+        return [[entity for entity in found if entity["score"] >= threshold] for found in entities]
 
     def _entities(self, post: Post, tags: list[int], scores: list[float]) -> list[dict[str, Any]]:
         """The entities of one post from its padded rows of tags and scores."""
@@ -337,13 +335,11 @@ class MMNERProcessor(ProcessorMixin):
                 attention_mask[number, window, : len(row)] = 1
                 token_type_ids[number, window, start : len(row)] = 1
         starts = [text.word_windows * longest + text.word_places for text in texts]
-        return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            **({} if self.context_window is None else {"token_type_ids": token_type_ids}),
-            "word_starts": _padded(starts, 0),
-            "word_mask": _padded([[1] * len(words) for words in posts], 0).astype(bool),
-        }
+        data = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.context_window is not None:
+            data["token_type_ids"] = token_type_ids
+        mask = _padded([[1] * len(words) for words in posts], 0).astype(bool)
+        return data | {"word_starts": _padded(starts, 0), "word_mask": mask}
 
     def _picture_arrays(self, posts: Sequence[Post], *, with_pixels: bool) -> dict[str, np.ndarray]:
         """image_mask and, where they are read, pixel_values of posts."""

@@ -56,7 +56,8 @@ class TransformerTower(TextTower, part="transformer"):
             raise ValueError(f"sentence_vector: expected an encoder with a pooler, found {found}")
         self.width, self.heads = text.hidden_size, text.num_attention_heads
         self.window = encoder_window(self.encoder)
-        self.has_types = has_token_types(self.encoder)
+        types = getattr(text, "type_vocab_size", None) or 0
+        self.has_types = types > 1 and "token_type_ids" in inspect.signature(self.encoder.forward).parameters
 
     def forward(
         self,
@@ -293,12 +294,6 @@ def encoder_window(encoder: nn.Module) -> int | None:
         if is_table and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1
     return limit if limit is not None and limit > 0 else None
-
-
-def has_token_types(encoder: nn.Module) -> bool:
-    """Whether an encoder tells a text's sub-tokens from a second one's by a type."""
-    types: int | None = getattr(encoder.config, "type_vocab_size", None)
-    return (types or 0) > 1 and "token_type_ids" in inspect.signature(encoder.forward).parameters
 
 
 def window_of(config: PreTrainedConfig) -> int | None:
