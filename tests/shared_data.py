@@ -121,9 +121,7 @@ each_tokenizer = pytest.mark.parametrize(
 
 @cache
 def text_processor(kind: str = "bpe") -> MMNERProcessor:
-    """A processor of text alone with the tokenizer of a kind, without a window; made once, so leave it as it
-    is.
-    """
+    """A processor of text alone without a window; made once for each kind, so leave it as it is."""
     tokenizer = TOKENIZERS[kind]()
     tokenizer.model_max_length = 10**30
     return MMNERProcessor(tokenizer, image_size=None)

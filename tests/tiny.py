@@ -61,9 +61,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 def tiny_config(
     *, text: dict[str, Any] | None = None, tower: dict[str, Any] | None = None, **settings: Any
 ) -> MMNERConfig:
-    """A config of MLMNER in small, or of another fusion's system; `text` and `tower` (each one) change single
-    keys.
-    """
+    """MLMNER's config in small, or another fusion's; `text` and `tower` (each one) change single keys."""
     settings.setdefault(
         "vision_towers", [one | (tower or {}) for one in TOWERS[settings.get("fusion", "cross-modal")]]
     )
@@ -86,9 +84,7 @@ def tiny_model(
 
 @torch.no_grad()
 def stir(module: nn.Module, *, scale: float = 0.1) -> None:
-    """Move every parameter at random: small and symmetric initial weights would hide what a part
-    contributes.
-    """
+    """Move every parameter at random: small initial weights would hide what a part contributes."""
     for parameter in module.parameters():
         parameter.add_(torch.randn_like(parameter) * scale)
 
@@ -196,9 +192,7 @@ def see(tower: nn.Module, pixels: Tensor, *, image_mask: Tensor) -> tuple[Tensor
 
 
 def naive_attention(attention: nn.Module, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention of one text, head by head: (Q, D) over (K, D) gives (Q, D) and weights (Q, K), mean over
-    heads.
-    """
+    """Attention of one text, head by head: (Q, D) and the weights (Q, K), mean over heads."""
     width = query.shape[1] // attention.heads
     queries, keys, values = attention.query(query), attention.key(context), attention.value(context)
     mixed, weights = [], []
@@ -210,9 +204,7 @@ def naive_attention(attention: nn.Module, query: Tensor, context: Tensor) -> tup
 
 
 def naive_layer(layer: nn.Module, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """`TransformerLayer` without dropout for one text: attention, residual from the query, norm,
-    feed-forward, norm.
-    """
+    """`TransformerLayer` of one text: attention, residual from the query, norm, feed-forward, norm."""
     attended, weights = naive_attention(layer.attention, query, context)
     states = layer.attention_norm(query + attended)
     return layer.feed_forward_norm(states + layer.feed_forward(states)), weights

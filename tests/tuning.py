@@ -41,9 +41,7 @@ def train(model: nn.Module, batch: dict[str, Tensor], *, steps: int, rate: float
 
 
 def step(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], int]:
-    """The loss, the gradient of each trained parameter, and the bytes of activations that were kept for
-    it.
-    """
+    """The loss, the gradient of each trained parameter, and the bytes of activations kept for it."""
     kept = 0
 
     def keep(tensor: Tensor) -> Tensor:

@@ -50,9 +50,7 @@ def test_results_come_in_the_order_of_the_items(threads):
 
 @pytest.mark.parametrize(("threads", "taken"), [(0, 1), (2, 6)])
 def test_so_many_items_are_taken_ahead_and_no_more(threads, taken):
-    """If it failed, an endless stream would fill the memory; or with no threads be read before it is asked
-    for.
-    """
+    """If it failed, an endless stream would fill the memory, or be read before it is asked for."""
     items = []
     results = ahead(
         lambda item: item, (items.append(number) or number for number in count()), threads=threads, most=5
@@ -70,9 +68,7 @@ def test_every_item_has_its_result(number):
 
 
 def test_several_items_are_worked_on_at_once():
-    """If it failed, pictures would be read one after the other, and building would take several times as
-    long.
-    """
+    """If it failed, pictures would be read one after the other, in several times as long."""
     together = threading.Barrier(2, timeout=30)
     assert len(list(ahead(lambda _: together.wait(), range(4), threads=2, most=4))) == 4
 

@@ -121,9 +121,7 @@ def test_contexts_that_are_cut_are_counted():
 
 @pytest.mark.parametrize("nothing", [None, "", "  \n", [], ["", " "]])
 def test_empty_context_is_none(model, nothing):
-    """If it failed, a post without a context would be read otherwise than by the same model before it knew
-    contexts.
-    """
+    """If it failed, a post without a context would be read otherwise than before contexts were known."""
     posts = [SENTENCES[0], SENTENCES[1]]
     own = outputs_of(model, processor_of(None)(posts))
     assert equal(own, outputs_of(model, processor_of()(posts)))
@@ -141,9 +139,7 @@ def test_context_is_seen(model):
 
 
 def test_processor_without_a_context_window_reads_none(model):
-    """If it failed, a column that happens to be called context would change the results of models that know
-    none.
-    """
+    """If it failed, a column called context would change the results of models that know none."""
     processor = processor_of(None)
     assert "token_type_ids" not in processor([SENTENCES[0]], context=["Paris"])
     assert equal(
@@ -225,6 +221,7 @@ def test_predict_reads_contexts(model, tmp_path, capsys):
     assert "--context: expected a model that was trained with contexts" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_saved_equals_loaded_and_remote_code(model, tmp_path):
     """If it failed, a model from the Hub would not read contexts as the trained one."""
     processor = processor_of()

@@ -28,9 +28,7 @@ NO_URLS = [
 
 @pytest.mark.parametrize("picture", NO_URLS)
 def test_nothing_else_is_a_url(picture):
-    """If it failed, files would be looked for on the web, or addresses that reach into this machine be
-    fetched.
-    """
+    """If it failed, files would be looked for on the web, or addresses inside this machine be fetched."""
     assert not is_url(picture)
 
 
@@ -42,9 +40,7 @@ def server(monkeypatch):
 
 
 def test_fetched_is_what_is_served(server):
-    """If it failed, bytes would be lost on the way, asked for twice, or refused to a client without a
-    name.
-    """
+    """If it failed, bytes would be lost, asked for twice, or refused to a client without a name."""
     url = server.serve("/1.png?size=large", PNG)
     assert fetch_picture(url) == PNG
     assert server.requests == [("/1.png?size=large", "mmner")]
@@ -71,9 +67,7 @@ UNFETCHED = {
 
 @pytest.mark.parametrize(("path", "message"), UNFETCHED.values(), ids=UNFETCHED)
 def test_what_cannot_be_fetched_is_named(server, path, message):
-    """If it failed, a server on the web could end a run, hold it up for ever, or have it read this machine's
-    files.
-    """
+    """If it failed, a server could end a run, hold it up for ever, or have it read this machine's files."""
     server.serve("/loop", "/loop")
     server.serve("/inside", "file:///etc/hostname")
     server.serve("/elsewhere", "ftp://127.0.0.1/1.png")

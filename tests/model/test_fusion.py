@@ -76,6 +76,7 @@ def test_cross_modal_fusion_equals_its_equations_post_by_post(need_weights):
             )
         if need_weights:
             close(fused.attention[row, :length, :count], expected["attention"])
+            assert fused.attention[row, :, count:].eq(0).all()
 
 
 def test_gradients_of_fusion_equal_those_of_its_equations():
@@ -94,20 +95,6 @@ def test_gradients_of_fusion_equal_those_of_its_equations():
     ]
     expected = gradients(torch.stack(naive).sum(), parameters)
     close(found, expected, tolerance=1e-4)
-
-
-def test_attention_of_a_word_is_a_distribution_over_its_own_regions():
-    """If it failed, the shown attention would leak to missing pictures or to the learned row."""
-    fusion = make_fusion()
-    words, word_mask, regions, region_mask = make_inputs()
-    attention = fuse(
-        fusion, words, word_mask=word_mask, regions=[(regions, region_mask)], need_weights=True
-    ).attention
-    assert attention.shape == (len(WORDS), max(WORDS), max(REGIONS))
-    expected = torch.tensor([1.0, 0.0, 1.0, 1.0])[:, None].expand(-1, max(WORDS))
-    torch.testing.assert_close(attention.sum(2), expected)
-    assert attention[~region_mask[:, None].expand_as(attention)].eq(0).all()
-    assert attention.min() >= 0
 
 
 def test_what_stands_in_masked_regions_changes_no_bit():
@@ -165,11 +152,7 @@ def test_self_attention_layer_equals_that_of_pytorch():
     ours = TransformerLayer(WIDTH, 4, dropout=0.0)
     stir(ours)
     theirs = nn.TransformerEncoderLayer(WIDTH, 4, 4 * WIDTH, dropout=0.0, activation="gelu", batch_first=True)
-    names = {
-        "attention.output": "self_attn.out_proj",
-        "attention_norm": "norm1",
-        "feed_forward_norm": "norm2",
-    }
+    names = {"attention.output": "self_attn.out_proj", "attention_norm": "norm1"}
     names |= {"feed_forward.0": "linear1", "feed_forward.2": "linear2", "feed_forward_norm": "norm2"}
     state = {}
     for kind in ("weight", "bias"):

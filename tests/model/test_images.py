@@ -136,9 +136,7 @@ NO_PICTURES = {
 
 @pytest.mark.parametrize(("picture", "message"), NO_PICTURES.values(), ids=NO_PICTURES)
 def test_what_is_no_picture_is_named(picture, message):
-    """If it failed, a whole batch would stop with an error that names no picture, even where broken ones are
-    skipped.
-    """
+    """If it failed, a batch would stop with an error that names no picture."""
     with pytest.raises(PictureError, match=message):
         load_picture(picture)
 
@@ -228,9 +226,7 @@ MODES = {
 
 @pytest.mark.parametrize(("data", "expected"), MODES.values(), ids=MODES)
 def test_every_mode_shows_its_colours_over_white(data, expected):
-    """If it failed, files of this mode would come out in other colours, or what is transparent would not be
-    white.
-    """
+    """If it failed, files of this mode would have other colours, or transparency would not be white."""
     assert loaded(data).tolist() == [[list(colour) for colour in expected]]
 
 
@@ -244,9 +240,7 @@ def test_jpeg_modes_keep_their_colours(mode):
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", None])
 def test_sixteen_bits_are_scaled_not_clipped(file_format):
-    """If it failed, all but the darkest 255 of 65,536 greys would be white, as Pillow's own conversion has
-    it.
-    """
+    """If it failed, all but the darkest 255 of 65,536 greys would be white, as Pillow's own has it."""
     ramp = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
     picture = Image.fromarray(ramp)
     result = loaded(encoded(picture, file_format) if file_format else picture)
@@ -289,9 +283,7 @@ def test_animations_show_their_first_frame(file_format):
 
 
 def test_an_animation_with_a_broken_later_frame_is_read():
-    """If it failed, a picture would be lost for frames that nobody looks at; counting them once read them
-    all.
-    """
+    """If it failed, a picture would be lost for frames that nobody looks at, or all frames be read."""
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN)]
     data = bytearray(encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:]))
     order = "<HHI" if data[:2] == b"II" else ">HHI"
@@ -333,9 +325,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("data", "message"), BROKEN.values(), ids=BROKEN)
 def test_broken_files_say_what_is_wrong(data, message, tmp_path):
-    """If it failed, a broken picture would stop a training, or its report would not say which it is and
-    why.
-    """
+    """If it failed, a broken picture would stop a training, or its report not say which it is and why."""
     with pytest.raises(PictureError, match=message):
         load_picture(data)
     path = tmp_path / "broken.jpg"
@@ -354,9 +344,7 @@ SEEDS = [
 @property_test
 @given(st.sampled_from(SEEDS), st.integers(0, 2**32))
 def test_damaged_files_are_read_or_refused_in_one_way(data, seed):
-    """If it failed, one damaged file of thousands would end a run; Pillow raises a dozen kinds of errors on
-    them.
-    """
+    """If it failed, one damaged file of thousands would end a run: Pillow raises a dozen kinds of errors."""
     random_state = random.Random(seed)
     damaged = bytearray(data)
     for _ in range(random_state.choice([1, 3, 10])):

@@ -1,7 +1,5 @@
 """Tests of the two ways of summing over tag sequences, against each other."""
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
@@ -14,7 +12,6 @@ from modeling_mmner.model.lattice_mmner import (
     TagScores,
     _by_logarithms,
     _by_probabilities,
-    _NegativeLogLikelihood,
     _spread,
     negative_log_likelihood,
     posterior,
@@ -140,15 +137,3 @@ def test_loss_by_probabilities_of_a_long_text_with_wide_moves():
         expected, expected_gradients = losses([400, 3], spread=50.0, seed=1, scale=15.0)
     torch.testing.assert_close(loss, expected, atol=0, rtol=1e-10)
     close(gradients, expected_gradients, tolerance=1e-7)
-
-
-def test_gradient_is_that_of_the_loss():
-    """If it failed, the written gradient would not be that of the loss beside it."""
-    emissions, mask = texts([4, 0, 1, 3], spread=3.0)
-    tags = torch.randint(len(LABELS), mask.shape, generator=torch.Generator().manual_seed(0))
-    scores = [given.detach().double().requires_grad_() for given in crf_of(0)._scores(barred=False)]
-
-    def loss(*given: Any) -> Any:
-        return _NegativeLogLikelihood.apply(*given, tags, mask, 10.0)
-
-    assert torch.autograd.gradcheck(loss, (emissions.requires_grad_(), *scores))

@@ -59,18 +59,16 @@ def layer() -> TransformerLayer:
 
 @pytest.mark.parametrize("length", [65, 96, 97, 128, 200])
 def test_words_of_a_long_text_attend_within_their_window(short, length):
-    """If it failed, a word of a long text would be read in another window than the one in which it has most
-    context.
-    """
+    """If it failed, a word of a long text would be read in a window in which it has less context."""
     words, attending = torch.randn(1, length, 16), layer()
     found = attending.over_words(words, mask=torch.ones(1, length, dtype=torch.bool))[0]
     firsts = [*range(0, length - MOST, MOST // 2), length - MOST]
     for place in range(length):
-        sides = [
-            -1 if not first <= place < first + MOST
-            else min(place - first if first else length, first + MOST - 1 - place if first + MOST < length else length)
-            for first in firsts
-        ]  # fmt: skip
+        sides = []
+        for first in firsts:
+            left = place - first if first else length
+            right = first + MOST - 1 - place if first + MOST < length else length
+            sides.append(min(left, right) if first <= place < first + MOST else -1)
         first = firsts[sides.index(max(sides))]
         window = words[0, first : first + MOST]
         expected, _ = naive_layer(attending, window, window)
@@ -78,9 +76,7 @@ def test_words_of_a_long_text_attend_within_their_window(short, length):
 
 
 def test_texts_of_a_batch_with_a_long_one_are_as_if_alone(short):
-    """If it failed, a long text would change what its neighbours are, or an empty one beside it would stop
-    the batch.
-    """
+    """If it failed, a long text would change its neighbours, or an empty one beside it stop the batch."""
     lengths, attending = [200, 30, 0, 64, 65], layer()
     words = torch.randn(len(lengths), 200, 16)
     mask = torch.arange(200) < torch.tensor(lengths)[:, None]
@@ -118,9 +114,7 @@ def test_windows_that_are_read_in_groups_are_as_if_read_at_once(monkeypatch):
 
 
 def test_attention_that_is_the_same_for_each_query_is_computed_once(short):
-    """If it failed, AdaCAN would read long texts in another way than short ones, though the formula is exact
-    for both.
-    """
+    """If it failed, AdaCAN would read long texts otherwise than short ones; the formula is the same."""
     torch.manual_seed(0)
     attending = CoAttention(16)
     stir(attending)

@@ -72,6 +72,7 @@ def own_recipe(monkeypatch, tmp_path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_own_parts_train_and_come_back(own_recipe, tmp_path):
     """If it failed, a part added by its class, row and recipe would not be one like the others."""
     write_corpus(tmp_path)

@@ -63,22 +63,6 @@ def test_settings_have_one_meaning_and_a_default_that_fits():
         assert setting.help
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "kind", "message"),
-    [
-        ("contrastive_temperature", 0, ValueError, "contrastive_temperature: expected > 0, found 0"),
-        ("contrastive_image_share", 1.01, ValueError, r"contrastive_image_share: expected 0\.\.1"),
-        ("fusion_heads", 0, ValueError, "^MMNERConfig fusion_heads: expected > 0, found 0$"),
-        ("fusion_heads", 1.5, TypeError, r"^MMNERConfig fusion_heads: expected int or nothing, found 1\.5$"),
-        ("sentence_vector", "first", TypeError, "expected one of 'mean', 'pooler', found 'first'"),
-    ],
-)
-def test_values_outside_a_setting_s_range_are_refused(name, value, kind, message):
-    """If it failed, a model would be built that cannot be trained."""
-    with pytest.raises(kind, match=message):
-        part_settings()[name].check(name, value)
-
-
 def test_the_table_loads_nothing_heavy():
     """If it failed, `--help` would take seconds again."""
     check = (

@@ -82,9 +82,7 @@ def as_data_set() -> datasets.Dataset:
 
 
 def test_the_model_tells_these_posts_apart(parts, expected) -> None:
-    """If it failed, the tests below could not notice entities that were given to another post or read from
-    another picture.
-    """
+    """If it failed, the tests below could not notice entities of another post or another picture."""
     assert [bool(entities) for entities in expected] == [bool(text) for text in TEXTS]
     assert len({tuple(one["word"] for one in entities) for entities in expected}) == len(set(TEXTS))
     for (text, own), entities in zip(POSTS, expected, strict=True):
@@ -149,9 +147,7 @@ ONE_PICTURE = (
 
 @pytest.mark.parametrize("form", ONE_PICTURE.values(), ids=ONE_PICTURE.keys())
 def test_every_form_of_a_post_with_a_picture(pipe, parts, form) -> None:
-    """If it failed, what users of transformers' own pipelines pass would be refused, or its picture or text
-    be lost.
-    """
+    """If it failed, what transformers' own pipelines take would be refused, or a part of it be lost."""
     text = "Jordan posts\nfrom Paris"
     post = form(text, SPECKLED)
     assert pipe(post) == pipe([post])[0] == by_hand(parts, text, [SPECKLED])
@@ -238,9 +234,7 @@ WORD_LISTS = [["Jordan", "posts-from", "Paris!"], [], ["#today", "and", "tomorro
 
 
 def test_words_stay_the_words_that_they_are(pipe, parts) -> None:
-    """If it failed, words would be split or joined by the rule for raw text, or offsets belong to another
-    text.
-    """
+    """If it failed, words would be split by the rule for raw text, or offsets belong to another text."""
     expected = [by_hand(parts, words, [RED]) for words in WORD_LISTS]
     assert all(bool(entities) == bool(words) for entities, words in zip(expected, WORD_LISTS, strict=True))
     assert expected[0] != by_hand(parts, " ".join(WORD_LISTS[0]), [RED])
@@ -314,9 +308,7 @@ def test_workers_change_nothing(pipe, expected, many) -> None:
 
 
 def test_workers_that_are_started_afresh_can_be_sent_their_work(pipe, expected, monkeypatch) -> None:
-    """If it failed, num_workers would fail where processes are not forked: on macOS, on Windows, from Python
-    3.14 on.
-    """
+    """If it failed, num_workers would fail where processes are not forked, as on macOS and Windows."""
 
     class Sent(DataLoader):
         def __init__(self, dataset: Any, **options: Any) -> None:

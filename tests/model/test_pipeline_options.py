@@ -40,9 +40,7 @@ def expected(parts):
 
 
 def test_options_of_a_call_are_those_of_the_pipeline_unless_given(parts, monkeypatch, expected) -> None:
-    """If it failed, options at construction would be lost, or could not be overridden; 0 workers once could
-    not.
-    """
+    """If it failed, options at construction would be lost, or not be overridden, as 0 workers once."""
     model, processor = parts
     loaders = []
 
@@ -107,9 +105,7 @@ def server(monkeypatch):
 
 
 def test_pictures_are_fetched_only_when_that_is_asked_for(pipe, server) -> None:
-    """If it failed, whoever writes posts could make the machine that reads them call addresses of their
-    choice.
-    """
+    """If it failed, whoever writes posts could make the machine that reads them call any address."""
     url = server.address + "/1.png"
     for picture in (url, {"bytes": None, "path": url}, [url]):
         with pytest.raises(PictureError) as refused:
@@ -176,9 +172,7 @@ def test_options_of_loading_reach_the_model(parts, expected, tmp_path) -> None:
 
 @pytest.mark.parametrize(("picture", "message"), BROKEN.items())
 def test_a_broken_picture_is_an_error_or_left_out(pipe, parts, server, caplog, picture, message) -> None:
-    """If it failed, one broken picture would end a long run though told not to, be passed over in silence, or
-    not be named.
-    """
+    """If it failed, a broken picture would end a run though told not to, or be passed over in silence."""
     if isinstance(picture, str):
         picture = picture.replace("{server}", server.address)
     message = "post 2: " + message.replace("{server}", server.address)
@@ -246,9 +240,7 @@ def test_a_pipeline_runs_where_it_is_told(pipe, expected, tmp_path, device) -> N
 
 
 def test_a_pipeline_in_half_precision(parts, tmp_path) -> None:
-    """If it failed, dtype=torch.bfloat16 would be ignored, end in an error, or reach the CRF, which it makes
-    20% wrong.
-    """
+    """If it failed, dtype=torch.bfloat16 would be ignored, or reach the CRF, which it makes 20% wrong."""
     model, processor = parts
     MultimodalNERPipeline(model=model, processor=processor).save_pretrained(tmp_path)
     options: dict[str, Any] = {"pipeline_class": MultimodalNERPipeline, "dtype": torch.bfloat16}

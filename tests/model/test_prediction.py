@@ -96,9 +96,7 @@ def test_sorting_and_batches_equal_one_by_one(parts, picture, options) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_reading_ahead_changes_nothing(parts, picture, monkeypatch, batch_size) -> None:
-    """If it failed, what is found would depend on how many cores read the posts; batches are the same, so
-    nothing may differ.
-    """
+    """If it failed, what is found would depend on how many cores read the posts."""
     posts, found = some_posts(picture), []
     for threads in (0, 3):
         monkeypatch.setattr(prediction_mmner, "READING_THREADS", threads)
@@ -114,9 +112,7 @@ def noted(monkeypatch, model, what) -> list:
 
 
 def test_batches_take_no_more_memory_than_they_may(parts, monkeypatch) -> None:
-    """If it failed, one post of thousands of words among others would take the memory of as many such
-    posts.
-    """
+    """If it failed, one post of thousands of words would take the memory of a batch of such posts."""
     model, processor = parts
     shapes = noted(monkeypatch, model, lambda inputs: inputs["input_ids"].shape)
     tokenizer = copy.deepcopy(processor.tokenizer)
@@ -188,9 +184,7 @@ def test_threshold_leaves_out_what_scores_less(parts, picture) -> None:
     "post", [3, {"id": 1}, {"id": 1, "text": "a", "tokens": ["a"]}, {"tokens": ["a", 3]}]
 )
 def test_error_of_a_bad_post_is_its_result(parts, post) -> None:
-    """If it failed, one bad post would end a run of thousands, be passed over, or shift the results of the
-    others.
-    """
+    """If it failed, one bad post would end a run, be passed over, or shift the results of the others."""
     first, bad, last = predict(parts, [{"text": "Paris"}, post, {"text": "Jordan in Paris"}])
     assert isinstance(bad.error, PostError) and str(bad.error).startswith("post 2: expected")
     assert bad.post is None and bad.entities == []

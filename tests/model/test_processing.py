@@ -83,9 +83,7 @@ def test_batch_equals_its_posts_one_by_one(kind):
 @each_tokenizer
 @pytest.mark.parametrize("window", [12, 10**30], ids=["windows", "no-window"])
 def test_padding_to_a_multiple_adds_padding_alone(kind, window):
-    """If it failed, lengths that a compiled model knows would change what is read, or be longer than the
-    encoder takes.
-    """
+    """If it failed, padding to a multiple would change what is read, or be longer than the encoder takes."""
     tokenizer = TOKENIZERS[kind]()
     tokenizer.model_max_length = window
     processor = MMNERProcessor(tokenizer, labels=LABELS)
@@ -145,9 +143,7 @@ def test_empty_text_is_a_post_without_words(processor):
 
 @each_tokenizer
 def test_long_text_is_not_cut_and_gives_no_warning(kind, caplog):
-    """If it failed, the end of a long post would get no tags, or users be told of a limit that does not
-    hold.
-    """
+    """If it failed, the end of a long post would get no tags, or users be told of a false limit."""
     processor = MMNERProcessor(TOKENIZERS[kind](), image_size=None)
     processor.tokenizer.model_max_length = 12
     transformers_logger = logging.getLogger("transformers")
@@ -240,9 +236,7 @@ def test_wrong_pictures_are_refused(processor, images, message):
     "kind", [list, np.array, torch.tensor, tuple, lambda ids: [np.int64(one) for one in ids]]
 )
 def test_label_names_equal_their_ids(processor, kind):
-    """If it failed, training on names and on ids would differ, or ids from a data set in NumPy's or torch's
-    format be refused.
-    """
+    """If it failed, training on names and on ids would differ, or ids of NumPy or torch be refused."""
     texts = [["a", "b", "c"], ["d"]]
     batch = processor(texts, labels=[["B-PER", "I-PER", "O"], ["B-LOC"]])
     assert batch["labels"].tolist() == [[1, 2, 0], [3, -100, -100]]

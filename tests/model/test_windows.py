@@ -52,9 +52,7 @@ def naive_best(place: int, windows: list[tuple[int, int]], length: int) -> int:
 @given(length=st.integers(0, 400), capacity=st.integers(2, 60))
 @property_test
 def test_each_place_is_read_where_it_has_most_context(length, capacity):
-    """If it failed, words of long texts would be read at a window's edge though another window has their
-    context.
-    """
+    """If it failed, words would be read at a window's edge though another window has their context."""
     windows = naive_windows(length, capacity)
     firsts = window_starts(length, capacity)
     assert firsts.tolist() == [first for first, _ in windows]

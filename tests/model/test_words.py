@@ -81,9 +81,7 @@ def words_of(text: str) -> list[str]:
 @property_test
 @given(any_text)
 def test_words_are_where_they_say_and_cover_all_but_white_space(text):
-    """If it failed, entities would be cut out of the text at the wrong place, or characters be in no word or
-    in two.
-    """
+    """If it failed, entities would be cut out at the wrong place, or characters be in no word or in two."""
     words = split_words(text)
     covered = [position for word in words for position in range(word.start, word.end)]
     assert [text[word.start : word.end] for word in words] == [word.text for word in words]
@@ -94,9 +92,7 @@ def test_words_are_where_they_say_and_cover_all_but_white_space(text):
 @property_test
 @given(any_text)
 def test_words_joined_by_spaces_split_into_themselves(text):
-    """If it failed, a text would be split otherwise when it comes as words; French elisions once were (l' |
-    Italie).
-    """
+    """If it failed, a text would be split otherwise when it comes as words, as elisions once were."""
     words = words_of(text)
     assert words_of(" ".join(words)) == words
 
@@ -184,9 +180,7 @@ def share_kept(path: Path) -> float:
 @needs_data
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_rule_keeps_the_words_of_twitter_2017(split):
-    """If it failed, raw text would be split otherwise than the corpus; names such as Harry_Styles once were
-    cut.
-    """
+    """If it failed, raw text would be split otherwise than the corpus, as Harry_Styles once was."""
     assert share_kept(DATA / "twitter2017" / f"{split}.txt") > 0.998
 
 
@@ -226,9 +220,7 @@ def check_places(processor: MMNERProcessor, posts: list[list[str]]) -> None:
 @property_test
 @given(words=st.lists(any_word, max_size=8))
 def test_no_word_is_lost(kind, words):
-    """If it failed, a word that the tokenizer drops would have no place, and all later tags would shift by
-    one.
-    """
+    """If it failed, a word that the tokenizer drops would have no place, and later tags would shift."""
     processor = text_processor(kind)
     check_places(processor, [words])
     batch = processor([words], return_tensors="np")
