@@ -37,8 +37,8 @@ def with_contexts(
         for post, tokens in zip(map(str, rows["id"]), rows["tokens"], strict=True):
             if words.setdefault(post, tokens) != tokens:
                 hint = "give the posts ids, or the contexts in a column of the corpus"
-                found = f"{post!r} for several, one of them in the {split} split; {hint}"
-                raise CorpusError(f"--context_file: expected an id of its own for each post, found {found}")
+                what = f"{post!r} for several, one of them in the {split} split; {hint}"
+                raise CorpusError(f"--context_file: expected an id of its own for each post, found {what}")
     found = {split: [contexts.get(str(post)) for post in rows["id"]] for split, rows in splits.items()}
     if not any(context for column in found.values() for context in column):
         expected = f"contexts of the corpus's posts by their ids, such as {next(iter(words), None)!r}"

@@ -47,7 +47,7 @@ _LENGTHS: dict[str, tuple[str, Any]] = {
 """By their headings, the names and the functions of the statistics of lengths."""
 _SEEN_KINDS = ("seen", "as_several_types", "as_another_type")
 _SPLIT_HEADINGS = ("split", "posts", "tokens", "entities", "orphan I-", "without entity", "without picture")
-_SEEN_HEADINGS = ("split", "type", "entities", "seen")
+_SEEN_HEADINGS: tuple[str, ...] = ("split", "type", "entities", "seen")
 _SEEN_HEADINGS += ("as several types", "as another type only", "different ones", "of these seen")
 _SPLIT_COLOURS = {"train": "#1769aa", "validation": "#d9730d", "test": "#3b8f6b"}
 _SEEN_COLOURS = {

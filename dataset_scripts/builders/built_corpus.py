@@ -27,7 +27,16 @@ PUBLISHED = ("README.md", RECORD, "*/*.parquet")
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
 """How JSON is written: half a surrogate pair as JSON escapes it."""
 
-_RECORDED = ("sha256", "posts", "tokens", "entities", "orphans", "pictures", "languages", "sources")
+_RECORDED: tuple[str, ...] = (
+    "sha256",
+    "posts",
+    "tokens",
+    "entities",
+    "orphans",
+    "pictures",
+    "languages",
+    "sources",
+)
 _RECORDED += ("num_bytes", "download_bytes", "notes")
 _SHARD_BYTES = 500_000_000  # of a Parquet file at most, as `datasets` writes them
 
@@ -65,7 +74,7 @@ def build_dataset(
             raise CorpusError(f"{folder}: expected a folder as {key}, found none; unpack an archive first")
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
         found = BUILDERS[name].configs_in(folders["data_dir"]) if "data_dir" in folders else []
-        wanted = list(configs) or found or [None]
+        wanted: list[Any] = list(configs) or found or [None]
         builders = [make_builder(name, config=config, **folders, **options) for config in wanted]
         record = _described(builders[0])
         record["configs"] = {builder.config_name: _build_config(builder, staged) for builder in builders}

@@ -109,7 +109,7 @@ def add_posts(
             for key, value in own.items()
             if key not in _OWN and (isinstance(value, str) or is_words(value))
         }
-        post = {
+        post: dict[str, Any] = {
             "id": str(own["id"]) if own.get("id") is not None else f"{source}-{len(read.posts) + 1}",
             "tokens": [encodable(word) for word in words],
             "ner_tags": reading.bio_tags(tags),
@@ -118,7 +118,7 @@ def add_posts(
             "source": str(own.get("source") or source),
             "split": own.get("split"),
         }
-        for given in pictures_of(own):
+        for given in pictures_of(dict(own)):
             picture = _picture(given, options, folder)
             if isinstance(picture, str):
                 read.notes[f"pictures left out: {picture}"] += 1
@@ -144,9 +144,10 @@ def _picture(given: Any, options: ReadingOptions, folder: Path | None) -> dict[s
             return {"bytes": base64.b64decode(path.partition(",")[2], validate=True), "path": None}
         except ValueError:
             return "broken base64"
-    for root in (options.image_dir, None if is_url(path) and options.image_dir is None else folder):
-        for name in (path, Path(path).name) if root is not None else ():
-            if found := file_within(name, Path(root), follow_links=options.follow_links):
+    own_folder = None if is_url(path) and options.image_dir is None else folder
+    for root in (Path(given) for given in (options.image_dir, own_folder) if given is not None):
+        for name in (path, Path(path).name):
+            if found := file_within(name, root, follow_links=options.follow_links):
                 return {"bytes": None, "path": str(found)}
     if is_url(path):  # nothing is fetched
         return "addresses on the web; download them into --image_dir"

@@ -45,8 +45,8 @@ def record_files(path: Path) -> dict[str, Path]:
                     raise CorpusError(f"{path}: expected {expected}")
                 found[split] = file
     if len(files) > 1 and not found:
-        names = ", ".join(file.name for file in files[:10])
-        raise CorpusError(f"{path}: expected train, validation and test files, or one alone, found {names}")
+        several = ", ".join(file.name for file in files[:10])
+        raise CorpusError(f"{path}: expected train, validation and test files, or one alone, found {several}")
     if files and not found:
         found["all"] = files[0]
     return found

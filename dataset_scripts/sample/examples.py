@@ -10,7 +10,12 @@ from .texts import ambiguous_groups
 
 _SEED = 1
 # One pair of types a language, so that each example is a name of another kind.
-_TYPES = {"en": ("PER", "LOC"), "fr": ("LOC", "ORG"), "de": ("ORG", "MISC"), "es": ("PER", "MISC")}
+_TYPES: dict[str, tuple[PictureKind, PictureKind]] = {
+    "en": ("PER", "LOC"),
+    "fr": ("LOC", "ORG"),
+    "de": ("ORG", "MISC"),
+    "es": ("PER", "MISC"),
+}
 _DRAWINGS: dict[PictureKind, str] = {
     "PER": "a person",
     "LOC": "a place",

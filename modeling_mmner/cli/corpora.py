@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,7 +58,7 @@ def inspect(
         (folder / "statistics.json").write_text(text, encoding="utf-8")
         plot_statistics(statistics, folder / "statistics.png")
         if corpus.left_out:
-            lines = [json_line(asdict(span)) + "\n" for span in corpus.left_out]
+            lines = [json_line(span._asdict()) + "\n" for span in corpus.left_out]
             (folder / "spans_left_out.jsonl").write_text("".join(lines), encoding="utf-8")
         page, title = folder / "contact_sheet.html", f"{corpus.name}, {split}"
         contact_sheet(rows, corpus.labels, page, count=count, seed=seed, title=title)

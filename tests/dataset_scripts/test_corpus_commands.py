@@ -9,6 +9,7 @@ import pytest
 from modeling_mmner.cli import main
 from tests.built_corpora import POSTS, build_small, files_of, record_of, rows_of
 from tests.small_corpora import write_mmner, write_pictures, write_posts
+from tests.tool_exports import json_lines
 
 
 @pytest.fixture(autouse=True)
@@ -78,17 +79,8 @@ def test_options_of_reading_change_what_is_built(tmp_path):
     """If it failed, the options would be taken and passed over."""
     posts = {split: [(split, "Paris/S-LOC so/E-ORG")] for split in ("train", "valid", "test")}
     corpus, built = write_posts(tmp_path / "corpus", posts), tmp_path / "built"
-    options = [
-        "--tag_scheme",
-        "bioes",
-        "--rename_types",
-        "LOC=PLACE",
-        "--repair_orphans",
-        "--language",
-        "de",
-        "--license",
-        "mit",
-    ]
+    given = "--tag_scheme bioes --rename_types LOC=PLACE --repair_orphans --language de --license mit"
+    options = given.split()
     assert run("build", "conll", "--data_dir", corpus, "--output_dir", built, *options) == 0
     record, [row] = record_of(built), rows_of(built, "train")
     assert [record["labels"][tag] for tag in row["ner_tags"]] == ["B-PLACE", "B-ORG"]
@@ -128,6 +120,18 @@ def test_corpus_is_inspected(corpus, images, tmp_path, capsys):
     json.loads((tmp_path / "report" / "statistics.json").read_text(encoding="utf-8"))
     printed = capsys.readouterr().out
     assert "train" in printed and "validation" in printed
+
+
+def test_spans_left_out_are_written(tmp_path):
+    """If it failed, nobody could find the spans in a tool's export that are no whole words."""
+    span = {"start": 0, "end": 6, "label": "PER"}
+    posts = [{"text": f"Jordan {n}", "spans": [span, span | {"end": 5}]} for n in range(20)]
+    path = json_lines(tmp_path / "posts.jsonl", posts)
+    assert run("inspect", path, "--output_dir", tmp_path / "report") == 0
+    lines = (tmp_path / "report" / "spans_left_out.jsonl").read_text(encoding="utf-8").splitlines()
+    place = {"place": "posts.jsonl:1", "start": 0, "end": 5, "label": "PER", "text": "Jorda"}
+    assert len(lines) == 20
+    assert json.loads(lines[0]) == place | {"reason": "does not begin and end where words do"}
 
 
 def test_built_data_set_is_inspected_without_writing(tmp_path, capsys):

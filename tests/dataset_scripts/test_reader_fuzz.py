@@ -46,14 +46,11 @@ SPECIAL = [
 
 
 def mutated(generator: random.Random) -> bytes:
-    """A valid file after one to three mutations: bytes or lines that are lost, doubled, moved or of others."""
+    """A valid file after one to three mutations: bytes or lines that are lost, doubled or of another file."""
     data = generator.choice(VALID)
     for _ in range(generator.randint(1, 3)):
-        parts = (
-            re.split(rb"(?<=\n)", data)
-            if generator.random() < 0.3
-            else [data[i : i + 1] for i in range(len(data))]
-        )
+        by_line = generator.random() < 0.3
+        parts = re.split(rb"(?<=\n)", data) if by_line else [bytes([byte]) for byte in data]
         start = generator.randrange(len(parts) + 1)
         end = min(len(parts), start + generator.choice((0, 0, 1, 1, 2, 5)))
         other = generator.choice(VALID)

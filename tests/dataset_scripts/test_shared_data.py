@@ -44,7 +44,9 @@ def test_counts_and_spans_are_the_published_ones(path):
     assert hashlib.sha256((DATA / path).read_bytes()).hexdigest()[:12] == PUBLISHED[path][-1]
 
 
-@pytest.mark.parametrize("corpus", ["twitter2015", "twitter2017", "mmnerd_en"])
+@pytest.mark.parametrize(
+    "corpus", ["twitter2015", "twitter2017", pytest.param("mmnerd_en", marks=pytest.mark.slow)]
+)
 def test_corpus_reports_the_published_versions(corpus):
     """If it failed, metrics.json would not say which copy of a corpus a figure belongs to."""
     loaded = load_corpus(CorpusSettings(dataset="conll", data_dir=str(DATA / corpus), languages=["en"]))
