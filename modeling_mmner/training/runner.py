@@ -97,10 +97,8 @@ def finished_run(recipe: Recipe) -> RunMetrics | None:
     metrics = RunMetrics.from_file(output / METRICS)
     wanted, found = (flat_settings(settings, without=PACE) for settings in (recipe.to_dict(), metrics.recipe))
     if different := differences(wanted, found):
-        raise RunError(
-            f"{output}: expected a run with these settings, found another one's: {different}; name another"
-            " --output_dir, or remove that folder"
-        )
+        found = f"found another one's: {different}; name another --output_dir, or remove that folder"
+        raise RunError(f"{output}: expected a run with these settings, {found}")
     return metrics
 
 

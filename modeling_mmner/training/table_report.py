@@ -137,19 +137,14 @@ def markdown(results: Mapping[str, Any]) -> str:
     """The table in Markdown, in percent, with an explanation of the columns and the runs that failed."""
     rows = results["rows"]
     runs = [(row["name"], run) for row in rows for run in row["runs"]]
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters["text"] = markdown_text
     template = resources.files(__package__).joinpath("results.md.jinja").read_text(encoding="utf-8")
+    # A system that reads no pictures has scores without them alone, which say nothing new.
+    groups = [group for group in _HEADINGS if any(row[group].keys() - {"none"} for row in rows)]
     return environment.from_string(template).render(
         results=results,
-        # A system that reads no pictures has scores without them alone, which say nothing new.
-        groups={
-            group: _HEADINGS[group]
-            for group in _HEADINGS
-            if any(row[group].keys() - {"none"} for row in rows)
-        },
+        groups={group: _HEADINGS[group] for group in groups},
         seeds=sorted({run["seed"] for _, run in runs}),
         failed=[(name, run) for name, run in runs if run.get("error")],
     )
