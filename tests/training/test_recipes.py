@@ -254,8 +254,9 @@ def test_one_rule_says_which_towers_come_with_weights():
 def test_vision_flags_of_another_number_of_towers_are_refused(recipe, value, number, capsys):
     """If it failed, a backbone would be dropped in silence, as for a system without pictures."""
     text = refused(["--recipe", recipe, "--vision_backbone", value], capsys)
-    expected = f"expected {number} values of vision_backbone, one per vision tower, found '{value}'"
-    assert text == f"recipe '{recipe}': {expected}"
+    assert (
+        text == f"recipe vision_backbone: expected {number} values, one per tower, found {value.split(',')}"
+    )
 
 
 def test_towers_follow_the_fusion_until_they_are_given():
@@ -282,9 +283,9 @@ def test_unknown_key_is_refused(written):
 
 
 WRONG_FILES = [
-    ("", r"mine\.yaml: expected a mapping of settings, found NoneType"),
-    ("- epochs\n", r"mine\.yaml: expected a mapping of settings, found list"),
-    ("epochs: [", r"mine\.yaml: expected YAML; while parsing"),
+    ("", r"mine\.yaml': expected a mapping of settings, found None"),
+    ("- epochs\n", r"mine\.yaml': expected a mapping of settings, found \['epochs'\]"),
+    ("epochs: [", r"mine\.yaml': expected a file of YAML; while parsing"),
     ("training: fast", "section 'training': expected a mapping of settings, found 'fast'"),
     ("training:\n  # epochs: 3\n", "section 'training': expected a mapping of settings, found None"),
     ("training: {epochs: three}", "recipe epochs: expected int, found 'three'"),
@@ -296,7 +297,10 @@ WRONG_FILES = [
     ("model: {vision_towers: resnet}", "recipe vision_towers: expected list.*, found 'resnet'"),
     ("model: {vision_towers: [resnet]}", r"recipe vision_towers: expected list.*, found \['resnet'\]"),
     ("model: {vision_towers: [{size: 3}]}", r"recipe vision_towers: unknown keys \['size'\]; .*'backbone'"),
-    ("model: {vision_towers: [{pooled: true}]}", "vision_towers: expected 'backbone', .* found"),
+    (
+        "model: {vision_towers: [{pooled: true}]}",
+        "vision_towers backbone: expected a timm model's name, found",
+    ),
     ("model: {vision_towers: [{backbone: 3}]}", "recipe vision_towers backbone: expected str, found 3"),
     ("corpus: {tag_scheme: iob2}", "recipe tag_scheme: expected one of 'bio', .*, found 'iob2'"),
     ("model: {fusion: [umt]}", r"recipe fusion: expected one of .* found \['umt'\]"),
@@ -310,9 +314,9 @@ WRONG_FILES = [
     ("training: {num_workers: -2}", "recipe num_workers: expected a number >= 0, found -2"),
     ("license: mit", r"unknown keys \['license'\]; expected some of .*'terms'"),
     ("corpus: {context_file: [a]}", "recipe context: expected the column, .* found None"),
-    ("training: {transfer: true, compare_without_pictures: true}", "recipe transfer: expected no compare_"),
+    ("training: {transfer: true, compare_without_pictures: true}", "recipe transfer: expected no compar.*"),
     ("model: {text_tower: bilstm, text_encoder: a/b}", "text_encoder: expected none with a text .* 'a/b'"),
-    ("model: {word_vectors: a.txt}", r"word_vectors: expected a text tower of words, found .* 'a\.txt'"),
+    ("model: {word_vectors: a.txt}", "word_vectors: expected none with a text tower of sub-tokens, found 'a"),
 ]
 
 
@@ -339,7 +343,7 @@ def test_wrong_values_in_a_file_are_refused(written, content, message):
             ["--recipe", "nerf"],
             f"recipe 'nerf': expected one of {recipe_names()} or the path of a .yaml file",
         ),
-        (["--recipe", "not/there.yaml"], "recipe not/there.yaml: expected a YAML file, found none"),
+        (["--recipe", "not/there.yaml"], "recipe 'not/there.yaml': expected a file of YAML; [Errno 2]"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(arguments, message, capsys):
