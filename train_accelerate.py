@@ -128,8 +128,9 @@ def build(recipe: Recipe, accelerator: Accelerator) -> tuple[TrainingCorpus, Any
 
 
 def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: Progress) -> Checkpoints:
-    """Train for the recipe's epochs, from the last checkpoint on; returns the checkpoints, which have the
-    weights of the epoch that is best on the validation split.
+    """Train for the recipe's epochs, from the last checkpoint on.
+
+    The checkpoints that are returned have the weights of the epoch that is best on the validation split.
     """
     settings, model, accelerator = recipe.training, predictor.model, predictor.accelerator
     collate = MMNERCollator(predictor.processor)

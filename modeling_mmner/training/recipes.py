@@ -288,9 +288,7 @@ class Recipe(Settings):
         return settings
 
     def to_dict(self) -> dict[str, Any]:
-        """`to_settings` with fusion, objectives and towers in force, and the Hub ids of the models that
-        training starts from.
-        """
+        """`to_settings` with fusion, objectives and towers in force, and the ids of `base_models`."""
         settings = self.to_settings()
         settings["model"] |= {
             "fusion": self.model.fusion,

@@ -1,6 +1,4 @@
-"""What the runs of a paper's table say: results.json, the table in Markdown beside the paper's figures, and a
-plot.
-"""
+"""What the runs of a paper's table found, beside the paper's figures: results.json, Markdown, a plot."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -120,8 +118,9 @@ def _over_seeds(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def p_value(above: Mapping[int, Run], below: Mapping[int, Run]) -> float | None:
-    """That of the difference of two rows' F1, by paired approximate randomisation over the posts of the seeds
-    that both have; None where there are none, or the posts differ.
+    """The p-value of the difference of two rows' F1, by paired approximate randomisation over posts.
+
+    The posts are those of the seeds that both have; None where there are none, or the posts differ.
     """
     counts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for seed in sorted(above.keys() & below.keys()):
