@@ -19,9 +19,8 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from dataset_scripts.formats.reader import CorpusError
-from modeling_mmner.evaluation import scores
 from modeling_mmner.evaluation.metrics import RunMetrics
-from modeling_mmner.evaluation.scores import Predictor, gold_tags
+from modeling_mmner.evaluation.scores import Predictor, evaluate_rows, gold_tags, score_test_split
 from modeling_mmner.evaluation.span_f1.span_f1 import tag_score
 from modeling_mmner.hub.push import save_hub_folder
 from modeling_mmner.training import run_folder
@@ -79,9 +78,12 @@ def train(recipe: Recipe) -> RunMetrics:
     checkpoints.load_best()
     training_seconds = progress.elapsed
 
-    test = corpus.splits["test"]
+    validation, test = corpus.splits["validation"], corpus.splits["test"]
     predicted = predictor.tags(test)
-    found = score_splits(recipe, corpus, predictor, predicted)
+    found = {
+        "validation": evaluate_rows(predictor.tags(validation), validation, corpus.labels),
+        "test": score_test_split(predictor, test, predicted, seed=settings.seed),
+    }
     metrics = run_folder.run_metrics(
         recipe.with_settings(mixed_precision=accelerator.mixed_precision),
         corpus,
@@ -126,8 +128,9 @@ def build(recipe: Recipe, accelerator: Accelerator) -> tuple[TrainingCorpus, Any
 
 
 def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: Progress) -> Checkpoints:
-    """Train for the recipe's epochs, from the last checkpoint on; returns the checkpoints, which have the
-    weights of the epoch that is best on the validation split.
+    """Train for the recipe's epochs, from the last checkpoint on.
+
+    The checkpoints that are returned have the weights of the epoch that is best on the validation split.
     """
     settings, model, accelerator = recipe.training, predictor.model, predictor.accelerator
     collate = MMNERCollator(predictor.processor)
@@ -192,19 +195,6 @@ def save(checkpoints: Checkpoints, signals: StopSignals, *, due: bool = True) ->
         saved = checkpoints.save()
     if stopping:
         raise Stopped(signals.number, f"saved {saved}")
-
-
-def score_splits(
-    recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, predicted: list[list[str]]
-) -> dict[str, Any]:
-    """Scores of the validation split, and of the test split, whose predicted tags are given, with what
-    pictures and contexts are worth there.
-    """
-    validation, test = corpus.splits["validation"], corpus.splits["test"]
-    return {
-        "validation": scores.evaluate_rows(predictor.tags(validation), validation, corpus.labels),
-        "test": scores.score_test_split(predictor, test, predicted, seed=recipe.training.seed),
-    }
 
 
 def run(recipe: Recipe) -> int:

@@ -28,8 +28,9 @@ from .word_vocabulary import check_vectors, load_vectors, make_word_tokenizer, w
 
 
 def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[str]]) -> MMNERProcessor:
-    """The processor of a recipe, whose tokenizer knows the window of the text encoder as its
-    `model_max_length`.
+    """The processor of a recipe.
+
+    Its tokenizer has the window of the text encoder as `model_max_length`.
 
     Args:
         recipe: names a pretrained text encoder, or asks for one from scratch.

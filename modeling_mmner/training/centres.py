@@ -27,8 +27,7 @@ def refresh_centres(
     batch_size: int,
     accelerator: Accelerator,
 ) -> None:
-    """Compute the entity centres by a pass over the training posts, without dropout (Li et al. 2022, eq.
-    6-8).
+    """Compute the entity centres over the training posts, without dropout (Li et al. 2022, eq. 6-8).
 
     Every post counts once, whatever the order and the languages' shares of the epochs, and however many
     processes read them. No random number is drawn. Does nothing for a model without the clustering objective

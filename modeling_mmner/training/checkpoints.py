@@ -237,11 +237,9 @@ class Checkpoints:
         manifest = _manifest(found)
         assert manifest is not None
         if different := differences(self.settings, manifest["settings"]):
-            raise RunError(
-                f"{found}: expected a checkpoint of the same recipe and corpus, found one that differs in"
-                f" {different}. Give its settings, name another --output_dir, or begin anew: --resume never"
-                " removes it"
-            )
+            advice = "Give its settings, name another --output_dir, or begin anew: --resume never removes it"
+            expected = "expected a checkpoint of the same recipe and corpus, found one that differs in"
+            raise RunError(f"{found}: {expected} {different}. {advice}")
         self._best = manifest["best"]
         for name in self._best if found.parent.resolve() != self.folder.resolve() else ():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -281,19 +279,15 @@ class Checkpoints:
         restored = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [torch.get_rng_state()]
         saved = states.get("torch_cuda_manual_seed", [states["torch_manual_seed"]])
         if len(saved) != len(restored) or not all(map(torch.equal, saved, restored)):
-            raise RunError(
-                f"{path}: expected random states of {len(restored)} devices, found those of {len(saved)}; let"
-                " the run see as many devices as before"
-            )
+            found = f"found those of {len(saved)}; let the run see as many devices as before"
+            raise RunError(f"{path}: expected random states of {len(restored)} devices, {found}")
 
     def _take(self, path: Path) -> None:
         """Give the model the weights of a file."""
         state = load_file(path)
         if different := state.keys() ^ trained_state(self.model).keys():
-            found = f"{sorted(different)!s:.300}"
-            raise RunError(
-                f"{path}: expected the weights that training changes, found a difference in {found}"
-            )
+            found = f"found a difference in {sorted(different)!s:.300}"
+            raise RunError(f"{path}: expected the weights that training changes, {found}")
         self.model.load_state_dict(state, strict=False)
 
     def _all(self) -> list[Path]:

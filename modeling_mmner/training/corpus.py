@@ -71,9 +71,7 @@ class TrainingCorpus(Corpus):
         return " ".join(row_hash(self.splits[split].select_columns(known[split])) for split in SPLITS)
 
     def count_contexts(self, processor: MMNERProcessor) -> None:
-        """Count the contexts of each split as a processor lays them out; those that it cuts have lost their
-        end.
-        """
+        """Count the contexts of each split, and those of which a processor cuts the end off."""
         for split, rows in self.splits.items() if processor.context_window is not None else ():
             present, cut = 0, 0
             for chosen in rows.select_columns(["tokens", CONTEXT]).iter(1000):
@@ -84,8 +82,10 @@ class TrainingCorpus(Corpus):
 
 
 def facts_of(settings: CorpusSettings) -> dict[str, Any]:
-    """What is known of a corpus without opening it: its `citation`, whether it `is_generated`, and `examples`
-    for a widget, a generated sentence in each of its languages: real posts belong to their authors."""
+    """What is known of a corpus without opening it: `citation`, `is_generated`, `context_writer`, `examples`.
+
+    The examples of a widget are generated sentences in its languages: real posts belong to their authors.
+    """
     builder = BUILDERS.get(settings.dataset)
     examples = []
     for language in filter(LANGUAGES.__contains__, settings.languages):

@@ -185,8 +185,9 @@ class KeptFeatures:
     computed: int = 0
 
     def add_to(self, corpus: TrainingCorpus) -> str:
-        """Give a corpus's splits the columns, computed for the whole corpus, and let go of the encoders;
-        returns in words what was done.
+        """Give a corpus's splits the columns, and let go of the encoders; returns in words what was done.
+
+        Features are computed for the whole corpus, whichever posts are left out.
 
         Raises:
             FeatureError: a file of features cannot be read.
@@ -270,8 +271,9 @@ class KeptFeatures:
 
     @torch.inference_mode()
     def _features(self, tower: VisionTower, squares: dict[str, np.ndarray]) -> dict[str, bytes]:
-        """Of at most `_BATCH` pictures (3, H, W), their features (M, C) in bfloat16, packed: what an encoder
-        in mixed precision computes in, and wide enough for any.
+        """The features (M, C) of at most `_BATCH` pictures (3, H, W), packed.
+
+        They are kept in bfloat16: what an encoder in mixed precision computes in, and wide enough for any.
         """
         batch, device = np.zeros((_BATCH, 3, self.image_size, self.image_size), np.uint8), tower.mean.device
         batch[: len(squares)] = list(squares.values())
@@ -295,9 +297,7 @@ def _picked(columns: Dataset, places: np.ndarray) -> Dataset:
 
 
 def picture_key(picture: Any) -> str:
-    """The hash of a picture's file, given as a row with its bytes or path; of any other picture that of its
-    pixels. Empty for one that cannot be read at all.
-    """
+    """The hash of a picture's file, or else of its pixels; empty for one that cannot be read."""
     try:
         if isinstance(picture, Mapping):
             content = picture_content(picture)

@@ -19,9 +19,7 @@ from .recipes import Recipe
 
 
 def resolve_precision(mixed_precision: str) -> str:
-    """What ``auto`` means here: bf16 where the device computes in it natively, else fp16 on CUDA and no mixed
-    precision elsewhere.
-    """
+    """What ``auto`` means here: bf16 where the device computes in it natively, else fp16 on CUDA, else no."""
     if mixed_precision != "auto":
         return mixed_precision
     if torch.backends.mps.is_available():
@@ -31,9 +29,7 @@ def resolve_precision(mixed_precision: str) -> str:
 
 
 def compile_layers(model: MMNERForTokenClassification) -> None:
-    """Let `torch.compile` make encoders and fusion at their first run, for batches of any size; the CRF stays
-    as it is.
-    """
+    """Let `torch.compile` make encoders and fusion at their first run, for batches of any size."""
     for layers in (model.text_tower, *model.vision_towers, model.fusion):
         layers.compile(dynamic=True)
 

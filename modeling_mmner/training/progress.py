@@ -62,13 +62,17 @@ class Progress:
         name = f"epoch {self.epoch}/{epochs}"
         with tqdm(steps, name, batches, initial=self.batches, disable=not visible) as bar:
             for losses in bar:
-                self.batches += 1
-                for loss, value in losses.items():
-                    self.sums[loss] = self.sums.get(loss, 0.0) + value
-                    self.counts[loss] = self.counts.get(loss, 0) + 1
+                self.add(losses)
                 shown = {name.removeprefix("loss_"): f"{loss:.2f}" for name, loss in losses.items()}
                 bar.set_postfix(shown, refresh=False)
                 yield losses
+
+    def add(self, losses: dict[str, float]) -> None:
+        """Count a batch and its losses."""
+        self.batches += 1
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def mean_losses(self) -> dict[str, float]:
         """The mean of each loss over this epoch's batches in which it was computed."""

@@ -48,6 +48,7 @@ TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 _FOLDER = resources.files(__package__).joinpath("recipes")
 
 _AT_LEAST_ONE = Range("at least 1", lambda value: value >= 1)
+_NAME = Range("a timm model's name", bool)
 _NOT_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
 
 
@@ -109,10 +110,8 @@ class CorpusSettings(Settings, ReadingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.context == "" or (self.context_file and self.context is None):
-            raise ValueError(
-                "recipe context: expected the column, or field of context_file, that is read, found"
-                f" {self.context!r} (--context)"
-            )
+            expected = "expected the column, or field of context_file, that is read"
+            raise ValueError(f"recipe context: {expected}, found {self.context!r} (--context)")
 
     @property
     def source(self) -> str:
@@ -125,11 +124,7 @@ class TowerSettings(Settings):
     """A picture encoder of a recipe; `frozen`, `pooled` and `backbone_args` as in `VisionTowerConfig`."""
 
     owner: ClassVar[str] = "recipe vision_towers"
-    backbone: str = option(
-        "",
-        "timm's name, with or without its tag and the Hub's timm/",
-        range=Range("a timm model's name", bool),
-    )
+    backbone: str = option("", "timm's name, with or without its tag and the Hub's timm/", range=_NAME)
     frozen: bool = option(True, "keep its weights as they are")
     pooled: bool = option(False, "make one vector of a post's pictures")
     backbone_args: dict[str, Any] | None = option(None, "keyword arguments of timm's model")
@@ -243,10 +238,8 @@ class TrainingSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.transfer and self.compare_without_pictures:
-            raise ValueError(
-                "recipe transfer: expected no comparison of other models beside it, found"
-                " compare_without_pictures; --no_compare_without_pictures leaves it out"
-            )
+            found = "found compare_without_pictures; --no_compare_without_pictures leaves it out"
+            raise ValueError(f"recipe transfer: expected no comparison of other models beside it, {found}")
 
 
 SECTIONS: dict[str, type] = {"corpus": CorpusSettings, "model": ModelSettings, "training": TrainingSettings}
@@ -267,15 +260,11 @@ class Recipe(Settings):
         super().__post_init__()
         for name, licence in self.terms.items():
             if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
-                raise ValueError(
-                    f"recipe terms, {name}: expected a licence as the Hub spells it (apache-2.0, mit,"
-                    f" cc-by-nc-sa-4.0, ...) or none, found {licence!r}"
-                )
+                expected = "expected a licence as the Hub spells it (mit, cc-by-nc-sa-4.0, ...) or none"
+                raise ValueError(f"recipe terms, {name}: {expected}, found {licence!r}")
         if self.corpus.context is not None and not self.model.text_tower.has_encoder:
-            raise ValueError(
-                "recipe context: expected none with a text tower of words, which reads none, found"
-                f" {self.corpus.context!r}"
-            )
+            found = f"found {self.corpus.context!r}"
+            raise ValueError(f"recipe context: expected none with a text tower of words, {found}")
 
     def with_settings(self, **settings: Any) -> "Recipe":
         """The recipe with other values of some settings, whatever their section.
@@ -299,9 +288,7 @@ class Recipe(Settings):
         return settings
 
     def to_dict(self) -> dict[str, Any]:
-        """`to_settings` with fusion, objectives and towers in force, and the Hub ids of the models that
-        training starts from.
-        """
+        """`to_settings` with fusion, objectives and towers in force, and the ids of `base_models`."""
         settings = self.to_settings()
         settings["model"] |= {
             "fusion": self.model.fusion,
@@ -325,10 +312,9 @@ def flat_settings(recipe: Mapping[str, Any], *, without: Collection[str]) -> dic
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """Which settings differ, and how, in words; empty: none."""
-    keys = [key for key in sorted({*expected, *found}) if expected.get(key) != found.get(key)]
-    return ", ".join(
-        f"{key} (expected {expected.get(key)!r:.80}, found {found.get(key)!r:.80})" for key in keys
-    )
+    pairs = {key: (expected.get(key), found.get(key)) for key in sorted({*expected, *found})}
+    different = {key: (wanted, there) for key, (wanted, there) in pairs.items() if wanted != there}
+    return ", ".join(f"{key} (expected {a!r:.80}, found {b!r:.80})" for key, (a, b) in different.items())
 
 
 def recipe_names() -> list[str]:

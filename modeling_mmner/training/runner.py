@@ -1,5 +1,4 @@
-"""Several runs: which ones a recipe asks for, one after another or each in a process of its own, and what
-they found side by side.
+"""Several runs: one after another or each in a process of its own, and what they found side by side.
 
 The function that trains is an argument here. A run that is finished is not run again where the others go on;
 one that is not goes on from its last checkpoint.
@@ -40,14 +39,18 @@ LOG = "train.log"
 
 
 def runs_of(recipe: Recipe) -> dict[str, Recipe]:
-    """The runs that a recipe asks for, by name: itself; with `compare_without_pictures` a second one that
-    sees none; with `transfer` one for each language instead, tested on all.
+    """The runs that a recipe asks for, by name.
+
+    These are the recipe itself and, with `compare_without_pictures`, a second one that sees none; with
+    `transfer` there is one for each language instead, tested on all.
 
     Raises:
         CorpusError: transfer between fewer than two languages.
         RunError: transfer from one checkpoint.
     """
     settings, languages = recipe.training, recipe.corpus.languages
+    runs: dict[str, Recipe] = {}
+    own: dict[str, Any]
     is_one_checkpoint = settings.resume not in (AUTO, NEVER)
     if settings.transfer:
         if len(languages) < 2:
@@ -55,12 +58,11 @@ def runs_of(recipe: Recipe) -> dict[str, Recipe]:
         if is_one_checkpoint:
             found = f"{settings.resume:.300}"
             raise RunError(f"--resume: expected auto or never with --transfer, several runs; found {found}")
-        runs = {}
         for language in languages:
             own = {"languages": [language], "output_dir": f"{settings.output_dir}/{language}"}
             runs[language] = recipe.with_settings(test_languages=languages, **own)
         return runs
-    runs = {recipe.name: recipe}
+    runs[recipe.name] = recipe
     if settings.compare_without_pictures and recipe.corpus.use_images and recipe.model.towers:
         own = {"use_images": False, "output_dir": str(Path(settings.output_dir) / "without_pictures")}
         resume = AUTO if is_one_checkpoint else settings.resume  # the checkpoint is the first run's
@@ -97,10 +99,8 @@ def finished_run(recipe: Recipe) -> RunMetrics | None:
     metrics = RunMetrics.from_file(output / METRICS)
     wanted, found = (flat_settings(settings, without=PACE) for settings in (recipe.to_dict(), metrics.recipe))
     if different := differences(wanted, found):
-        raise RunError(
-            f"{output}: expected a run with these settings, found another one's: {different}; name another"
-            " --output_dir, or remove that folder"
-        )
+        others = f"found another one's: {different}; name another --output_dir, or remove that folder"
+        raise RunError(f"{output}: expected a run with these settings, {others}")
     return metrics
 
 

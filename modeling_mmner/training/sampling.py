@@ -19,8 +19,9 @@ from .recipes import Recipe
 def training_loader(
     recipe: Recipe, posts: LaidOutRows, collate: MMNERCollator, *, processes: int
 ) -> DataLoader[Any]:
-    """Batches of the training split, those of each step for some processes in turn; the `PostSampler` at its
-    `batch_sampler.sampler` wants to know the epoch.
+    """Batches of the training split, those of each step for some processes in turn.
+
+    The `PostSampler` at its `batch_sampler.sampler` wants to know the epoch.
     """
     settings = recipe.training
     sampler = PostSampler(
@@ -109,9 +110,7 @@ class PostSampler(Sampler[int]):
 
 
 def draws_by_language(sizes: Counter[str], *, temperature: float) -> dict[str, int]:
-    """How many draws of an epoch each language gets, in proportion to n^(1 / temperature); as many in all as
-    there are posts.
-    """
+    """The draws of each language in an epoch, in proportion to n^(1 / temperature), in all one a post."""
     largest = max(sizes.values())  # divided by it, no power overflows
     weights = {language: (size / largest) ** (1 / temperature) for language, size in sizes.items()}
     total = sum(weights.values())

@@ -29,8 +29,9 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """Signals that wait for the end of a step while this context is entered; a second one does what it always
-    does.
+    """While this context is entered, signals wait for the end of a step.
+
+    A second signal does what it does without it.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:

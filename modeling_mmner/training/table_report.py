@@ -1,6 +1,4 @@
-"""What the runs of a paper's table say: results.json, the table in Markdown beside the paper's figures, and a
-plot.
-"""
+"""What the runs of a paper's table found, beside the paper's figures: results.json, Markdown, a plot."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -120,8 +118,9 @@ def _over_seeds(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def p_value(above: Mapping[int, Run], below: Mapping[int, Run]) -> float | None:
-    """That of the difference of two rows' F1, by paired approximate randomisation over the posts of the seeds
-    that both have; None where there are none, or the posts differ.
+    """The p-value of the difference of two rows' F1, by paired approximate randomisation over posts.
+
+    The posts are those of the seeds that both have; None where there are none, or the posts differ.
     """
     counts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for seed in sorted(above.keys() & below.keys()):
@@ -137,19 +136,14 @@ def markdown(results: Mapping[str, Any]) -> str:
     """The table in Markdown, in percent, with an explanation of the columns and the runs that failed."""
     rows = results["rows"]
     runs = [(row["name"], run) for row in rows for run in row["runs"]]
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters["text"] = markdown_text
     template = resources.files(__package__).joinpath("results.md.jinja").read_text(encoding="utf-8")
+    # A system that reads no pictures has scores without them alone, which say nothing new.
+    groups = [group for group in _HEADINGS if any(row[group].keys() - {"none"} for row in rows)]
     return environment.from_string(template).render(
         results=results,
-        # A system that reads no pictures has scores without them alone, which say nothing new.
-        groups={
-            group: _HEADINGS[group]
-            for group in _HEADINGS
-            if any(row[group].keys() - {"none"} for row in rows)
-        },
+        groups={group: _HEADINGS[group] for group in groups},
         seeds=sorted({run["seed"] for _, run in runs}),
         failed=[(name, run) for name, run in runs if run.get("error")],
     )

@@ -1,5 +1,4 @@
-"""Terms: the licences of the corpus and the pretrained encoders of a run, and the licence that they leave for
-its model.
+"""Terms: the licences of a run's corpus and encoders, and the licence that they leave for its model.
 
 A licence is written as the Hub spells it (``apache-2.0``). ``none``: published without a licence.
 ``unknown``: nobody has said.

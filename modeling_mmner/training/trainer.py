@@ -1,6 +1,4 @@
-"""What transformers' own `Trainer` needs for an MMNER model: the metric, the entity centres, and lengths to
-group posts by.
-"""
+"""What transformers' `Trainer` needs for an MMNER model: metric, entity centres, lengths to group by."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,8 +15,7 @@ from .collator import LaidOutRows
 
 
 def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
-    """The `compute_metrics` of a Trainer: precision, recall and F1 over entities, and F1 without orphan I-
-    tags.
+    """The `compute_metrics` of a Trainer: precision, recall and F1 over entities, leniently and strictly.
 
     Args:
         labels: the L label names in id order.
@@ -38,8 +35,7 @@ def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float
 
 
 class EntityCentreCallback(TrainerCallback):
-    """Computes the entity centres from the training data as `train_accelerate.py` does (Li et al. 2022, eq.
-    6-8).
+    """Computes the entity centres as `train_accelerate.py` does (Li et al. 2022, eq. 6-8).
 
     Does nothing for a model without the clustering objective. The pass over the data draws no random numbers:
     a run's dropout and order of posts are the same with it and without.
@@ -55,9 +51,7 @@ class EntityCentreCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Refresh where that is due; not in the midst of an epoch, where a resumed run begins with the
-        centres it had.
-        """
+        """Refresh the centres where that is due, but not where a resumed run begins within an epoch."""
         done, when = state.epoch or 0.0, (self.warmup_epochs, self.refresh_epochs)
         if done % 1 or not centres_due(int(done) + 1, *when):
             return
@@ -72,9 +66,8 @@ class EntityCentreCallback(TrainerCallback):
 
 
 def with_lengths(rows: Dataset, processor: MMNERProcessor) -> Dataset:
-    """The rows with a column ``length``, their sub-tokens, by which
-    ``train_sampling_strategy="group_by_length"`` sorts.
+    """The rows with a column ``length``, for ``train_sampling_strategy="group_by_length"``.
 
-    Without it transformers would look for sub-tokens, which the rows do not have before they are collated.
+    The length is that of the sub-tokens, which the rows do not have before they are collated.
     """
     return rows.add_column("length", LaidOutRows.of(processor, rows).lengths)

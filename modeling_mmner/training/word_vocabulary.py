@@ -19,8 +19,7 @@ _MOST_CHARACTERS = 1_000_000  # of a line
 def make_word_tokenizer(
     posts: Iterable[list[str]], *, size: int, vectors: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """A tokenizer of whole words: the most frequent of the training posts, then those of a file of vectors in
-    its order.
+    """A tokenizer of whole words: the most frequent of the training posts, then those of a file of vectors.
 
     The words that training sees once have the last ids, from `rare_words_from` on, which the tokenizer keeps
     among its settings. Words are cased, unless the file's vectors are of words in lower case alone: then all
@@ -58,8 +57,7 @@ def word_vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 @torch.no_grad()
 def load_vectors(embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerBase, path: str) -> int:
-    """Put the vectors of a file into the embeddings of the tokenizer's words; returns how many words there
-    were.
+    """Put a file's vectors into the embeddings of the tokenizer's words; returns how many words there were.
 
     Raises:
         ValueError: the vectors are of another width; see `read_vectors`.
@@ -87,8 +85,7 @@ def check_vectors(path: str, *, width: int) -> None:
 
 
 def read_vectors(path: str) -> Iterator[tuple[str, np.ndarray]]:
-    """The words of a file in GloVe's text format with their vectors: a word and its numbers a line, separated
-    by spaces.
+    """The words and vectors of a file in GloVe's text format: a word and its numbers a line, with spaces.
 
     A first line with two numbers alone, as word2vec writes it, is passed over.
 

@@ -19,7 +19,6 @@ from dataset_scripts.builders.built_corpus import build_dataset
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import open_corpus
 from dataset_scripts.slices import parse_slice
-from modeling_mmner.evaluation.span_f1.span_f1 import evaluate_tags
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import CorpusSettings
 from modeling_mmner.training.runner import report_runs, run_each, runs_of
@@ -164,14 +163,6 @@ def test_high_temperature_draws_languages_alike_and_posts_in_turn():
         assert max(times[index] for index in posts) - min(times[index] for index in posts) <= 1
     ours.set_epoch(1)
     assert list(ours) != drawn
-
-
-def test_mean_over_languages_is_no_mean_over_posts():
-    """If it failed, the macro score would favour the language with most posts."""
-    gold = [["B-PER"], ["B-PER"], ["B-PER"], ["B-LOC"]]
-    scores = evaluate_tags(gold, [["B-PER"], ["B-PER"], ["B-PER"], ["O"]], languages=["en", "en", "en", "fr"])
-    assert scores["language_macro_f1"] == 0.5
-    assert scores["overall"]["f1"] == pytest.approx(6 / 7)
 
 
 def test_training_and_test_may_have_other_languages(languages):

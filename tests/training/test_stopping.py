@@ -153,16 +153,6 @@ def test_several_runs_go_on_where_they_were_stopped(recipe):
     assert made(never) == [True, False]
 
 
-@pytest.mark.slow
-def test_command_of_several_runs_goes_on_where_it_was_stopped(recipe, monkeypatch):
-    """If it failed, the script would not do what `run_each` does."""
-    both = recipe.with_settings(compare_without_pictures=True, epochs=1)
-    train_killed(both, saves=5, train=train_accelerate.main)  # the first run has four
-    before = Path(both.training.output_dir, "metrics.json").read_bytes()
-    train_accelerate.main(both)
-    assert Path(both.training.output_dir, "metrics.json").read_bytes() == before
-
-
 def test_named_checkpoint_is_that_of_one_run(recipe, tmp_path):
     """If it failed, a language, or the run without pictures, would go on from another's checkpoint."""
     several = recipe.with_settings(transfer=True, languages=["en", "fr"], resume=str(tmp_path))

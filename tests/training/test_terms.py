@@ -19,15 +19,12 @@ def declared(recipe) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("terms", "licence"),
     [
-        (["apache-2.0"], "apache-2.0"),
         (["mit", "mit", "mit"], "mit"),
         (["apache-2.0", "bsd-3-clause", "apache-2.0"], "other"),
         (["cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0"], "other"),
-        (["cc-by-nd-4.0"], "other"),
         (["openrail"], "other"),
         (["none", "none"], "other"),
         (["apache-2.0", "unknown"], "other"),
-        (["apache2"], "other"),
         ([], "other"),
     ],
 )
@@ -117,7 +114,6 @@ def test_only_paths_lose_their_folders(tmp_path, monkeypatch):
     ("backbone", "is_imagenet"),
     [
         ("timm/resnet152.tv_in1k", True),
-        ("resnet152.a1_in1k", True),
         ("hf-hub:timm/vit_base_patch16_224.augreg_in21k", True),
         ("timm/vit_base_patch32_clip_224.openai", False),
         ("timm/vit_base_patch32_clip_224.openai_ft_in12k_in1k", True),

@@ -257,39 +257,6 @@ def test_parts_that_do_not_fit_are_refused_before_training(tmp_path, monkeypatch
         train_accelerate.train(small_recipe(tmp_path).with_settings(**settings))
 
 
-@pytest.mark.slow
-def test_model_of_real_size_trains_a_step(tmp_path: Path) -> None:
-    """If it failed, BERT-base with ResNet-152 would not train, or not survive saving."""
-    from modeling_mmner import MMNERConfig
-
-    torch.manual_seed(0)
-    model = MMNERForTokenClassification(MMNERConfig()).train()
-    before = model.vision_towers[0].backbone.timm_model.bn1.running_mean.clone()
-    words = {
-        "input_ids": torch.randint(5, 28996, (2, 12)),
-        "attention_mask": torch.ones(2, 12, dtype=torch.long),
-        "word_starts": torch.arange(1, 11).expand(2, -1),
-        "word_mask": torch.ones(2, 10, dtype=torch.bool),
-        "labels": torch.randint(0, 9, (2, 10)),
-    }
-    batch = words | {"pixel_values": torch.randint(0, 256, (2, 1, 3, 224, 224), dtype=torch.uint8)}
-    groups = parameter_groups(model, [], learning_rate=1e-5, head_learning_rate=1e-4, weight_decay=0.01)
-    optimizer = torch.optim.AdamW(groups, fused=True)
-    loss = model(**batch).loss
-    loss.backward()
-    optimizer.step()
-    after = model.vision_towers[0].backbone.timm_model.bn1.running_mean
-    assert torch.isfinite(loss) and torch.equal(before, after)
-    model.eval()
-    model.save_pretrained(tmp_path)
-    loaded = MMNERForTokenClassification.from_pretrained(tmp_path).eval()
-    with torch.no_grad():
-        ours, theirs = model(**batch, output_attentions=True), loaded(**batch)
-    assert ours.attentions.shape == (2, 10, 49)
-    assert torch.equal(ours.tags, theirs.tags)
-    torch.testing.assert_close(model(**batch).logits, theirs.logits, atol=0, rtol=0)
-
-
 # Contexts
 
 

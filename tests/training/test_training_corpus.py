@@ -12,11 +12,8 @@ from dataset_scripts.builders.builder import SPLITS
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import row_hash
 from modeling_mmner.model.images_mmner import load_picture
-from modeling_mmner.model.processing_mmner import MMNERProcessor
-from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import CorpusSettings
-from tests.shared_data import bpe_tokenizer
 
 FILES = {
     "train.txt": (
@@ -121,15 +118,6 @@ def test_without_pictures_all_posts_are_there(folder, settings):
     assert corpus.splits["train"]["image"] == [None] * 3
 
 
-def test_rows_make_a_batch(folder):
-    """If it failed, what a corpus gives would not be what the collator takes."""
-    corpus = load_corpus(recipe(folder))
-    processor = MMNERProcessor(bpe_tokenizer(), labels=corpus.labels, image_size=4)
-    batch = MMNERCollator(processor)(corpus.splits["train"].to_list())
-    assert batch["labels"].tolist() == [[1, 0], [3, 4], [2, -100]]
-    assert batch["image_mask"].tolist() == [[True], [False], [False]]
-
-
 def test_version_says_which_copy_of_the_corpus_it_is(folder):
     """If it failed, figures on two different copies would look comparable."""
     before, files = load_corpus(recipe(folder)).version, dict(zip(SPLITS, FILES.values(), strict=True))
@@ -137,22 +125,6 @@ def test_version_says_which_copy_of_the_corpus_it_is(folder):
     (folder / "test.txt").write_text(FILES["test.txt"].replace("lovely", "lively"), encoding="utf-8")
     after = load_corpus(recipe(folder)).version
     assert {split for split in before if before[split] != after[split]} == {"test"}
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("train.txt", "IMGID:a\nx\n", r"train\.txt:2: expected token<TAB>tag, found 1 columns"),
-        ("test.txt", "", r"test\.txt: expected at least one post, found none"),
-        ("train.txt", "IMGID:../a\nx\tO\n", r"train\.txt:1: expected an id that is a plain .* '\.\./a'"),
-    ],
-    ids=["malformed", "empty split", "id out of the folder"],
-)
-def test_unusable_files_are_refused_with_their_place(folder, name, text, message):
-    """If it failed, the run would end later with an error that does not name the file."""
-    (folder / name).write_text(text, encoding="utf-8")
-    with pytest.raises(CorpusError, match=message):
-        load_corpus(recipe(folder))
 
 
 def test_a_type_that_training_lacks_is_kept(folder):
@@ -236,12 +208,6 @@ def test_unknown_language_of_the_sample_is_refused():
     """If it failed, a mistyped language beside a right one would silently be left out; it once was."""
     with pytest.raises(CorpusError, match="--languages: expected some of de, en, es, fr, found it, pt too"):
         load_corpus(CorpusSettings(languages=["en", "pt", "it"]))
-
-
-def test_options_of_raw_files_are_refused_where_there_are_none():
-    """If it failed, a corpus would be read in another way than the user asked for."""
-    with pytest.raises(CorpusError, match=r"'sample': expected no .*--tag_scheme.*, which say how raw files"):
-        load_corpus(CorpusSettings(data_dir="corpus", tag_scheme="iob1"))
 
 
 def test_pictures_of_a_built_corpus_are_decoded_once(monkeypatch):

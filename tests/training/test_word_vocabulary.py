@@ -11,7 +11,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.training.assembly import build_model, build_processor, check_model
@@ -130,19 +130,6 @@ def test_every_word_of_training_is_read_as_itself(written):
         assert 1 not in found and len(set(found)) == 6
 
 
-def test_saved_vocabulary_is_the_same(written, tmp_path):
-    """If it failed, a loaded model would read other words, or train on without rare words."""
-    words = ["Paris", "PARIS", "New York", "x[PAD]", "nowhere", "!"]
-    for number, vectors in enumerate((None, written(VECTORS))):
-        tokenizer = make_word_tokenizer(POSTS, size=9, vectors=vectors)
-        tokenizer.save_pretrained(tmp_path / str(number))
-        loaded = AutoTokenizer.from_pretrained(tmp_path / str(number))
-        vocabulary = word_vocabulary(loaded)
-        assert in_order(loaded) == in_order(tokenizer) and vocabulary == word_vocabulary(tokenizer)
-        assert vocabulary["rare"] < vocabulary["size"]
-        assert ids_of(loaded, words) == ids_of(tokenizer, words)
-
-
 def test_tokenizer_of_somebody_else_has_no_rare_words():
     """If it failed, the words of a tokenizer that does not count them could not be used, or be forgotten."""
     tokenizer = bpe_tokenizer()
@@ -187,10 +174,8 @@ def test_lines_end_at_line_breaks_alone(written):
         ("a 1 2\nb 1\n", 2, "2"),
         ("a 1 2\nb one 2\n", 2, "2"),
         ("a 1 2\nb 1 nan\n", 2, "2"),
-        ("a 1 2\nb inf 1\n", 2, "2"),
         ("a 1 2\n\nb 1 2\n", 2, "2"),
         ("a 1 2\n 1 2\n", 2, "2"),
-        ("a 1 2\nb  2\n", 2, "2"),
         ("2 2\na 1 2\nb 1\n", 3, "2"),
         ("a\nb 1\n", 1, "its"),
         ("a b 1\n", 1, "2"),
@@ -206,20 +191,16 @@ def test_broken_lines_are_named(written, content, line, numbers):
     assert str(error.value) == expected
 
 
-def test_missing_file_is_named(tmp_path):
-    """If it failed, a misspelt path would end in a traceback, or be no vectors at all."""
+def test_file_that_is_missing_or_no_text_of_vectors_is_named(tmp_path):
+    """If it failed, a misspelt path or word2vec's binary file would end in an error without its path."""
     for path in (tmp_path / "nothere.txt", tmp_path):
         with pytest.raises(ValueError, match=f"^word_vectors: expected a file of .*, found none at {path}$"):
             make_word_tokenizer(POSTS, size=9, vectors=str(path))
-
-
-@pytest.mark.parametrize("content", [b"", b"\x80\x00\xff\x12 \x93\xfe \x00"], ids=["empty", "binary"])
-def test_file_that_is_no_text_of_vectors_is_named(tmp_path, content):
-    """If it failed, word2vec's binary file would end in an error without its path, or an empty one pass."""
     path = tmp_path / "vectors.bin"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"^word_vectors {path}.*: expected a word and .* numbers"):
-        vectors_of(str(path))
+    for content in (b"", b"\x80\x00\xff\x12 \x93\xfe \x00"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^word_vectors {path}.*: expected a word and .* numbers"):
+            vectors_of(str(path))
 
 
 def test_each_vector_gets_to_its_word_s_row(written):
@@ -372,13 +353,16 @@ def test_words_of_no_bytes_are_refused():
         load_recipe("hbilstm-crf", {"word_bytes": 0})
 
 
-def test_saved_processor_spells_words_alike(tmp_path: Path):
-    """If it failed, a loaded model would be without its characters."""
-    tokenizer = make_word_tokenizer(POSTS, size=9)
+@pytest.mark.parametrize("content", [None, VECTORS], ids=["cased", "lower case"])
+def test_saved_processor_spells_words_alike(tmp_path: Path, written, content):
+    """If it failed, a loaded model would read other words, forget which are rare, or lose characters."""
+    tokenizer = make_word_tokenizer(POSTS, size=9, vectors=content and written(content))
     processor = MMNERProcessor(tokenizer, labels=LABELS, image_size=None, word_bytes=4)
     processor.save_pretrained(tmp_path)
     loaded = MMNERProcessor.from_pretrained(tmp_path)
-    assert loaded.word_bytes == 4 and word_vocabulary(loaded.tokenizer) == word_vocabulary(tokenizer)
+    vocabulary = word_vocabulary(loaded.tokenizer)
+    assert in_order(loaded.tokenizer) == in_order(tokenizer) and vocabulary == word_vocabulary(tokenizer)
+    assert loaded.word_bytes == 4 and vocabulary["rare"] < vocabulary["size"]
     words = [["Zürich", "PARIS", "New York", "x[PAD]y"], []]
     for name, tensor in processor(words).items():
         assert torch.equal(loaded(words)[name], tensor), name
