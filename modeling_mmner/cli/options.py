@@ -10,9 +10,8 @@ from typer import Argument, BadParameter, Option
 
 from dataset_scripts.reading_options import ReadingOptions
 
-from ..model.parts_mmner import POSITIVE, SHARE, Range, Setting
+from ..model.parts_mmner import POSITIVE, SHARE, Range, Setting, settings_in
 from ..training.recipe_options import takes_options
-from ..training.recipes import settings_in
 
 _NOT_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
 

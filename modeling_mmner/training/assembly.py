@@ -19,7 +19,7 @@ from transformers import (
 
 from ..model.configuration_mmner import MMNERConfig, VisionTowerConfig
 from ..model.modeling_mmner import MMNERForTokenClassification
-from ..model.parts_mmner import needs_of, part_settings
+from ..model.parts_mmner import SETTINGS, needs_of
 from ..model.processing_mmner import MMNERProcessor
 from ..model.text_mmner import window_of, without_pooler
 from ..model.vision_mmner import VisionTower
@@ -115,7 +115,7 @@ def check_model(recipe: Recipe) -> None:
     """
     config = dict(recipe.model.config)
     if (vectors := recipe.model.word_vectors) is not None:
-        check_vectors(vectors, width=config.get("word_width", part_settings()["word_width"].default))
+        check_vectors(vectors, width=config.get("word_width", SETTINGS["word_width"].default))
     if not recipe.model.text_tower.has_encoder:
         config["word_vocabulary"] = {"size": 2, "unknown": 1, "rare": 2}  # of no word yet
     elif recipe.model.text_encoder is None and "model_type" not in config.get("text_config", {}):

@@ -17,8 +17,8 @@ import typer
 from typer.core import TyperCommand
 
 from ..files import read_yaml
-from ..model.parts_mmner import Range, Setting
-from .recipes import SECTIONS, TOWER_FLAGS, Recipe, load_recipe, recipe_names, settings_in, settings_of
+from ..model.parts_mmner import Range, Setting, settings_in
+from .recipes import SECTIONS, TOWER_FLAGS, Recipe, load_recipe, recipe_names, settings_of
 
 RecipeName = Annotated[
     str,

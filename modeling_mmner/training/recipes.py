@@ -9,27 +9,28 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Any, ClassVar, Literal
 
 from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
-from dataset_scripts.reading_options import ReadingOptions, default_of, option
+from dataset_scripts.reading_options import ReadingOptions
 
 from ..files import read_yaml
 from ..model.parts_mmner import (
-    COMMON_SETTINGS,
     FUSIONS,
     POSITIVE,
+    SETTINGS,
     SHARE,
     TEXT_TOWERS,
     Range,
     Setting,
+    Settings,
     TextTowerPart,
-    part_settings,
+    option,
+    settings_in,
 )
 
 PEOPLE = "people"
@@ -50,31 +51,6 @@ _FOLDER = resources.files(__package__).joinpath("recipes")
 _AT_LEAST_ONE = Range("at least 1", lambda value: value >= 1)
 _NAME = Range("a timm model's name", bool)
 _NOT_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
-
-
-def settings_in(kind: type) -> dict[str, Setting]:
-    """The settings of a dataclass, its fields made by `option`, by their names."""
-    hints = get_type_hints(kind)
-    return {
-        item.name: Setting(hints[item.name], default_of(item), **item.metadata)
-        for item in fields(kind)
-        if "help" in item.metadata
-    }
-
-
-class Settings:
-    """A dataclass of settings, which are checked when it is made.
-
-    Raises:
-        TypeError: a value of another type.
-        ValueError: a value out of its range.
-    """
-
-    owner: ClassVar[str] = "recipe"
-
-    def __post_init__(self) -> None:
-        for name, setting in settings_in(type(self)).items():
-            setting.check(name, getattr(self, name), owner=self.owner)
 
 
 def _check_keys(given: Any, known: Iterable[str], place: str) -> None:
@@ -145,8 +121,7 @@ class TowerSettings(Settings):
 
 def model_keys() -> dict[str, Setting]:
     """The keys of `MMNERConfig` that a recipe may give."""
-    text_config = Setting(dict[str, Any], {}, "config of a text encoder from scratch")
-    return {"text_config": text_config} | COMMON_SETTINGS | part_settings()
+    return {"text_config": Setting(dict[str, Any], {}, "config of a text encoder from scratch")} | SETTINGS
 
 
 @dataclass
@@ -184,12 +159,12 @@ class ModelSettings(Settings):
     @property
     def text_tower(self) -> TextTowerPart:
         """The row of the text tower."""
-        return TEXT_TOWERS[self.config.get("text_tower", COMMON_SETTINGS["text_tower"].default)]
+        return TEXT_TOWERS[self.config.get("text_tower", SETTINGS["text_tower"].default)]
 
     @property
     def fusion(self) -> str:
         """The name of the fusion."""
-        return self.config.get("fusion", COMMON_SETTINGS["fusion"].default)
+        return self.config.get("fusion", SETTINGS["fusion"].default)
 
     @property
     def objectives(self) -> dict[str, float]:
@@ -388,17 +363,9 @@ def recipe_from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
     for section, kind in SECTIONS.items():
         known, given = settings_of(section), settings.get(section, {})
         _check_keys(given, known, f"{source}, section {section!r}")
-        given = {key: _number(value) if known[key].type is float else value for key, value in given.items()}
-        if isinstance(weights := given.get("objectives"), dict):
-            given["objectives"] = {name: _number(weight) for name, weight in weights.items()}
-        if section == "model":
-            given["config"] = {key: given.pop(key) for key in model_keys() if key in given}
-        values[section] = kind(**given)
+        own = settings_in(kind)
+        values[section] = {key: value for key, value in given.items() if key in own}
+        if config := {key: value for key, value in given.items() if key not in own}:  # of the model alone
+            values[section]["config"] = config
+        values[section] = kind(**values[section])
     return Recipe(**values)
-
-
-def _number(value: Any) -> Any:
-    """A float from its text: YAML 1.1 takes 1e-4 for a string."""
-    with suppress(ValueError):
-        return float(value) if isinstance(value, str) else value
-    return value
