@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ..model.configuration_mmner import MMNERConfig, VisionTowerConfig
+from ..model.configuration_mmner import MMNERConfig
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.parts_mmner import SETTINGS, needs_of
 from ..model.processing_mmner import MMNERProcessor
@@ -41,9 +41,8 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
     if not settings.text_tower.has_encoder:
         tokenizer = make_word_tokenizer(posts, size=settings.vocabulary_size, vectors=settings.word_vectors)
     elif settings.text_encoder is not None:
-        tokenizer = AutoTokenizer.from_pretrained(
-            settings.text_encoder, add_prefix_space=True, trust_remote_code=False
-        )
+        options: dict[str, Any] = {"add_prefix_space": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(settings.text_encoder, **options)
     else:
         tokenizer = train_tokenizer(posts, settings.vocabulary_size)
     text_config = _text_config(recipe, tokenizer)
@@ -122,9 +121,10 @@ def check_model(recipe: Recipe) -> None:
         raise ValueError("text_encoder: expected a model id, a folder or a text_config, found neither")
     else:
         config.pop("text_config", None)
-    MMNERConfig(**config, vision_towers=[{"backbone": tower.model_name} for tower in recipe.model.towers])
-    for tower in recipe.model.towers:
-        VisionTowerConfig(backbone=tower.model_name, backbone_args=tower.backbone_args)
+    towers = recipe.model.towers
+    given = [{"backbone": tower.model_name, "backbone_args": tower.backbone_args} for tower in towers]
+    MMNERConfig(**config, vision_towers=given)
+    for tower in towers:
         if tower.checkpoint:
             check_checkpoint(tower.checkpoint)
 
@@ -146,8 +146,8 @@ def build_model(
         reads_sentence = "sentence" in needs_of(settings.fusion, settings.objectives)
         encoder, has_pooler = _pretrained_encoder(name, with_pooler=asked or reads_sentence)
         if asked and not has_pooler:
-            expected = "expected a text encoder with a trained pooler"
-            raise ValueError(f"sentence_vector: {expected}, found none in {name}; use 'mean'")
+            wanted = "expected an encoder with a trained pooler"
+            raise ValueError(f"sentence_vector: {wanted}, found none in {name}; use 'mean'")
     config = build_config(recipe, processor, sentence_vector="pooler" if has_pooler else "mean")
     model = MMNERForTokenClassification(config)
     if encoder is not None:

@@ -7,7 +7,7 @@ is known by where a value came from, so an option that repeats a default still w
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from inspect import Parameter
 from types import NoneType
@@ -17,8 +17,8 @@ import typer
 from typer.core import TyperCommand
 
 from ..files import read_yaml
-from ..model.parts_mmner import Range, Setting, settings_in
-from .recipes import SECTIONS, TOWER_FLAGS, Recipe, load_recipe, recipe_names, settings_of
+from ..model.parts_mmner import Range, Setting
+from .recipes import SECTIONS, TOWER_FLAGS, Recipe, all_settings, flat_settings, load_recipe, recipe_names
 
 RecipeName = Annotated[
     str,
@@ -44,16 +44,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
 
     try:
         found = app(None if arguments is None else list(arguments), standalone_mode=False)
-    except typer.TyperException as error:
-        sys.exit(_refusal(error.format_message()))
-    except (TypeError, ValueError) as error:
-        sys.exit(_refusal(str(error)))
+    except (typer.TyperException, TypeError, ValueError) as error:
+        message = error.format_message() if isinstance(error, typer.TyperException) else error
+        print(f"train_accelerate.py: error: {message}", file=sys.stderr)
+        sys.exit(2)
     return found if isinstance(found, Recipe) else sys.exit(0)
-
-
-def _refusal(message: str) -> int:
-    print(f"train_accelerate.py: error: {message}", file=sys.stderr)
-    return 2
 
 
 def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,14 +56,11 @@ def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
     Its help shows the values of the recipe that its option `recipe` names; without that option, none.
     """
-    towers = {
-        flag: Setting(str | None, None, f"{key} of the vision tower (several: separated by commas)")
-        for flag, key in TOWER_FLAGS.items()
-    }
-    groups = {"terms": {"terms": settings_in(Recipe)["terms"]}} | {
-        section: settings_of(section) for section in SECTIONS
-    }
-    groups |= {"model": towers | groups["model"]}
+    groups = all_settings()
+    del groups["recipe"]["name"], groups["recipe"]["description"]
+    for flag, key in TOWER_FLAGS.items():
+        about = f"{key} of the vision tower (several: separated by commas)"
+        groups["model"][flag] = Setting(str | None, None, about)
     has_recipe = "recipe" in inspect.signature(command).parameters
     return takes_options(groups, into="settings", show_default=has_recipe)(command)
 
@@ -182,8 +174,11 @@ class SettingsCommand(TyperCommand):
         options = {option.name: option for option in self.params}
         if "--help" in args and "recipe" in options:
             given = self.make_parser(ctx).parse_args(list(args))[0]
-            for name, text in _defaults(given.get("recipe") or str(options["recipe"].default)):
-                options[name].default = text
+            recipe = load_recipe(given.get("recipe") or str(options["recipe"].default))
+            in_force = flat_settings(recipe.to_dict(), without=())
+            known = all_settings()
+            for name, setting in (row for section in SECTIONS for row in known[section].items()):
+                options[name].default = _as_text(in_force.get(name, setting.default), setting.type)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -195,14 +190,6 @@ class SettingsCommand(TyperCommand):
         for heading, records in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
-
-
-def _defaults(recipe: str) -> Iterator[tuple[str, Any]]:
-    """The settings in force in a recipe, as its options would be written."""
-    values = load_recipe(recipe).to_dict()
-    for section in SECTIONS:
-        for name, setting in settings_of(section).items():
-            yield name, _as_text(values[section].get(name, setting.default), setting.type)
 
 
 def _as_text(value: Any, hint: Any) -> Any:

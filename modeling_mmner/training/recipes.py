@@ -37,10 +37,9 @@ PEOPLE = "people"
 """The writer of contexts that no model wrote."""
 PLACES = ("data_dir", "image_dir", "context_file")
 """Settings that say where a corpus lies, but not what is in it."""
-PACE = frozenset(
-    """
-    output_dir feature_cache mixed_precision num_workers resume checkpoint_steps checkpoints_kept
-    """.split()  # noqa: SIM905
+PACE = (
+    *("output_dir", "feature_cache", "mixed_precision", "num_workers"),
+    *("resume", "checkpoint_steps", "checkpoints_kept"),
 )
 """Settings that say how a run proceeds; its result does not depend on them. (Of `mixed_precision` the one in
 force counts, which `auto` leaves to the device.)"""
@@ -82,12 +81,6 @@ class CorpusSettings(Settings, ReadingOptions):
     languages: list[str] = option([], "languages to take; a single one is also that of posts without any")
     test_languages: list[str] = option([], "languages of the test split, where they are others")
     language_temperature: float = option(1.0, "draw languages by n^(1/temperature) posts", range=POSITIVE)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.context == "" or (self.context_file and self.context is None):
-            expected = "expected the column, or field of context_file, that is read"
-            raise ValueError(f"recipe context: {expected}, found {self.context!r} (--context)")
 
     @property
     def source(self) -> str:
@@ -210,12 +203,6 @@ class TrainingSettings(Settings):
     resume: str = option("auto", "auto: the newest checkpoint in output_dir; never; or a checkpoint's folder")
     transfer: bool = option(False, "train on each language alone, test on each (zero-shot transfer)")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.transfer and self.compare_without_pictures:
-            found = "found compare_without_pictures; --no_compare_without_pictures leaves it out"
-            raise ValueError(f"recipe transfer: expected no comparison of other models beside it, {found}")
-
 
 SECTIONS: dict[str, type] = {"corpus": CorpusSettings, "model": ModelSettings, "training": TrainingSettings}
 
@@ -237,9 +224,15 @@ class Recipe(Settings):
             if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
                 expected = "expected a licence as the Hub spells it (mit, cc-by-nc-sa-4.0, ...) or none"
                 raise ValueError(f"recipe terms, {name}: {expected}, found {licence!r}")
-        if self.corpus.context is not None and not self.model.text_tower.has_encoder:
-            found = f"found {self.corpus.context!r}"
-            raise ValueError(f"recipe context: expected none with a text tower of words, {found}")
+        context, training = self.corpus.context, self.training
+        if context is not None and not self.model.text_tower.has_encoder:
+            raise ValueError(f"recipe context: expected none with a text tower of words, found {context!r}")
+        if context == "" or (self.corpus.context_file and context is None):
+            expected = "expected the column, or field of context_file, that is read"
+            raise ValueError(f"recipe context: {expected}, found {context!r} (--context)")
+        if training.transfer and training.compare_without_pictures:
+            found = "found compare_without_pictures; --no_compare_without_pictures leaves it out"
+            raise ValueError(f"recipe transfer: expected no comparison of other models beside it, {found}")
 
     def with_settings(self, **settings: Any) -> "Recipe":
         """The recipe with other values of some settings, whatever their section.
@@ -249,11 +242,10 @@ class Recipe(Settings):
             TypeError: a value of another type.
         """
         whole, source = self.to_settings(), f"recipe {self.name!r}"
-        known = [key for section in SECTIONS for key in settings_of(section)]
-        _check_keys(settings, [*settings_in(Recipe), *known], source)
+        sections = {key: section for section, known in all_settings().items() for key in known}
+        _check_keys(settings, sections, source)
         for key, value in settings.items():
-            section = section_of(key)
-            (whole if section is None else whole[section])[key] = value
+            whole.get(sections.get(key), whole)[key] = value
         return recipe_from_settings(whole, source=source)
 
     def to_settings(self) -> dict[str, Any]:
@@ -341,14 +333,15 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-def settings_of(section: str) -> dict[str, Setting]:
-    """The settings of a section by their names."""
-    return settings_in(SECTIONS[section]) | (model_keys() if section == "model" else {})
+def all_settings() -> dict[str, dict[str, Setting]]:
+    """The settings of a recipe itself (``recipe``) and of each section, by their names."""
+    found = {name: settings_in(kind) for name, kind in {"recipe": Recipe, **SECTIONS}.items()}
+    return found | {"model": found["model"] | model_keys()}
 
 
 def section_of(key: str) -> str | None:
     """The section that a setting belongs to; None for those of the recipe itself, and for unknown ones."""
-    return next((section for section in SECTIONS if key in settings_of(section)), None)
+    return next((section for section in SECTIONS if key in all_settings()[section]), None)
 
 
 def recipe_from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
@@ -361,11 +354,11 @@ def recipe_from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
     _check_keys(settings, [item.name for item in fields(Recipe)], source)
     values = {key: value for key, value in settings.items() if key not in SECTIONS}
     for section, kind in SECTIONS.items():
-        known, given = settings_of(section), settings.get(section, {})
-        _check_keys(given, known, f"{source}, section {section!r}")
+        given = settings.get(section, {})
+        _check_keys(given, all_settings()[section], f"{source}, section {section!r}")
         own = settings_in(kind)
         values[section] = {key: value for key, value in given.items() if key in own}
-        if config := {key: value for key, value in given.items() if key not in own}:  # of the model alone
-            values[section]["config"] = config
+        if section == "model":
+            values[section]["config"] = {key: value for key, value in given.items() if key not in own}
         values[section] = kind(**values[section])
     return Recipe(**values)
