@@ -80,7 +80,7 @@ def command(*, into: str | None = None, **tables: Mapping[str, Setting]) -> Call
         parameters = [_described(item, helps.get(name)) for name, item in own.parameters.items()]
         function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
         function.__doc__ = text
-        return takes_options(tables, into=into)(function) if tables else function
+        return takes_options(function, tables, into=into) if tables else function
 
     return described
 

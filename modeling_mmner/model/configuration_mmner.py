@@ -25,11 +25,6 @@ from .parts_mmner import (
     option,
 )
 
-# What transformers keeps in a config beyond the fields of its dataclass.
-_BOOKKEEPING = frozenset(
-    ["model_type", "auto_map", "custom_pipelines", "quantization_config", "output_attentions"]
-    + ["tie_word_embeddings", "use_cache"]
-)
 MOST_PIXELS_A_SIDE = 4096
 """Of the square that a model sees; a config of strangers could ask for more memory than there is."""
 PIXELS = Range(f"pixels > 0 and <= {MOST_PIXELS_A_SIDE}", lambda pixels: 0 < pixels <= MOST_PIXELS_A_SIDE)
@@ -136,7 +131,7 @@ class MMNERConfig(PreTrainedConfig):
             raise ValueError(f"MMNERConfig: expected {expected}; {error!s:.300}") from error
         own = get_annotations(MMNERConfig)
         # Transformers has made an attribute of a key that nobody knows.
-        unknown = kwargs.keys() & vars(self).keys() - _known_keys(type(self))
+        unknown = kwargs.keys() & vars(self).keys() - _KNOWN_KEYS
         _refuse_unknown(type(self), {key for key in unknown if not key.startswith("_")}, {*own, *SETTINGS})
         for name, hint in own.items():
             Setting(hint, None, "").check(name, getattr(self, name))
@@ -203,10 +198,9 @@ class MMNERConfig(PreTrainedConfig):
         self.objectives = {name: self.objectives[name] for name in listed}
         if MAIN_HEAD not in listed:
             raise ValueError(f"objectives: expected {MAIN_HEAD!r}, the main task, found {listed}")
-        for name, setting in SETTINGS.items():
-            if setting.reads not in (None, *listed) and getattr(self, name):
-                wanted = f"{setting.reads!r}, which it reads, among the objectives"
-                raise ValueError(f"{name}: expected {wanted}, found {listed}")
+        if self.boundary_share and "boundary" not in listed:
+            wanted = "'boundary', which it reads, among the objectives"
+            raise ValueError(f"boundary_share: expected {wanted}, found {listed}")
         if not any(self.objectives.values()):
             raise ValueError(f"objectives: expected a weight > 0 for at least one, found {self.objectives}")
         fewest, most, found = fusion.fewest_towers, fusion.most_towers, len(self.vision_towers)
@@ -222,7 +216,7 @@ class MMNERConfig(PreTrainedConfig):
         if not isinstance(config_dict, dict):
             raise TypeError(f"config: expected a mapping of settings, found {type(config_dict).__name__}")
         own = {*get_annotations(MMNERConfig), *SETTINGS, "label2id"}
-        config_dict = _known_part(config_dict, _known_keys(cls) | own, "config")
+        config_dict = _known_part(config_dict, _KNOWN_KEYS | own, "config")
         if fits_type(towers := config_dict.get("vision_towers"), list[dict[str, Any]]):
             place = "config vision_towers"
             config_dict["vision_towers"] = [_known_part(tower, _TOWER_KEYS, place) for tower in towers]
@@ -250,16 +244,16 @@ def _known_part(settings: dict[str, Any], known: set[str], place: str) -> dict[s
     return {key: value for key, value in settings.items() if str(key) not in unknown}
 
 
-def _known_keys(config_class: type[PreTrainedConfig]) -> set[str]:
-    """The fields of a config class and what transformers keeps beside them."""
-    return {field.name for field in fields(config_class)} | _BOOKKEEPING
-
-
 def _refuse_unknown(kind: type, unknown: set[str], own: set[str]) -> None:
     if unknown:
         raise TypeError(f"{kind.__name__}: unknown keys {sorted(unknown)}; its own keys are {sorted(own)}")
 
 
+# With what transformers keeps in a config beyond the fields of its dataclass.
+_KNOWN_KEYS = {field.name for field in fields(MMNERConfig)} | {
+    *("model_type", "auto_map", "custom_pipelines", "quantization_config"),
+    *("output_attentions", "tie_word_embeddings", "use_cache"),
+}
 MMNERConfig.register_for_auto_class()
 if __package__ == "modeling_mmner.model":  # as remote code it is found by the auto_map of a saved config
     AutoConfig.register(MMNERConfig.model_type, MMNERConfig, exist_ok=True)

@@ -42,7 +42,6 @@ class Setting:
         range: the values that it may have; None: all of its type. A None that the type allows is in every
             range.
         table: the table whose names it may have.
-        reads: the objective that must be listed where the setting is not 0.
     """
 
     type: Any
@@ -50,7 +49,6 @@ class Setting:
     help: str
     range: Range | None = None
     table: "Mapping[str, Part] | None" = None
-    reads: str | None = None
 
     def check(self, name: str, value: Any, *, owner: str = "MMNERConfig") -> None:
         """Raises TypeError for a wrong type or a name not in the table, ValueError for one out of range."""
@@ -235,7 +233,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     # of objectives
     "boundary_share": Setting(
-        float, 0.0, "share of the converted boundary emissions in the tagging's", SHARE, reads="boundary"
+        float, 0.0, "share of the converted boundary emissions in the tagging's", SHARE
     ),
     "contrastive_temperature": Setting(float, 0.1, "temperature of the contrastive loss", POSITIVE),
     "contrastive_image_share": Setting(float, 0.75, "share of image-to-text in that loss", SHARE),

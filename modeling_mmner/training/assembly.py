@@ -7,15 +7,7 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..model.configuration_mmner import MMNERConfig
 from ..model.modeling_mmner import MMNERForTokenClassification
@@ -24,7 +16,7 @@ from ..model.processing_mmner import MMNERProcessor
 from ..model.text_mmner import window_of, without_pooler
 from ..model.vision_mmner import VisionTower
 from .recipes import Recipe, TowerSettings
-from .word_vocabulary import check_vectors, load_vectors, make_word_tokenizer, word_vocabulary
+from .vocabulary import check_vectors, load_vectors, make_word_tokenizer, train_tokenizer, word_vocabulary
 
 
 def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[str]]) -> MMNERProcessor:
@@ -56,28 +48,6 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
         word_bytes=settings.word_bytes if settings.text_tower.reads_characters else None,
         context_window=settings.context_window if recipe.corpus.context is not None else None,
     )
-
-
-def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrainedTokenizerBase:
-    """A cased BPE tokenizer with [CLS] and [SEP], trained on words.
-
-    Not WordPiece, whose training breaks ties at random: the same posts would not give the same vocabulary
-    twice.
-    """
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    names |= {"mask_token": "[MASK]"}
-    specials = list(names.values())
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, special_tokens=specials, show_progress=False)
-    tokenizer.train_from_iterator((word for post in posts for word in post), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def build_config(recipe: Recipe, processor: MMNERProcessor, *, sentence_vector: str = "mean") -> MMNERConfig:

@@ -14,7 +14,7 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.cli import main
 from modeling_mmner.inference.explain import draw_map, draw_maps, explain, region_maps, save_explanation
 from modeling_mmner.model.images_mmner import PictureError
-from modeling_mmner.training.assembly import train_tokenizer
+from modeling_mmner.training.vocabulary import train_tokenizer
 from tests.tiny import LABELS, TOWER, VIT, naive_attention, naive_layer, tiny_model
 
 WORDS = ["Jordan", "posts", "from", "Paris", "today", "and", "tomorrow"]

@@ -15,8 +15,9 @@ from transformers import AutoConfig, BertConfig, PreTrainedConfig
 from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.model.parts_mmner import SETTINGS as TABLE
 from modeling_mmner.model.parts_mmner import fits_type
-from modeling_mmner.training.assembly import build_config, train_tokenizer
+from modeling_mmner.training.assembly import build_config
 from modeling_mmner.training.recipes import load_recipe
+from modeling_mmner.training.vocabulary import train_tokenizer
 from tests.tiny import LABELS, TEXT, TOWER, WORDS, tiny_config, tiny_model
 
 TYPES = ["PER", "LOC", "ORG", "MISC"]

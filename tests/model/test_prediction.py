@@ -19,7 +19,7 @@ from modeling_mmner.model import images_mmner, prediction_mmner, processing_mmne
 from modeling_mmner.model.labels_mmner import tags_to_spans
 from modeling_mmner.model.posts_mmner import PostError
 from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader, Prediction
-from modeling_mmner.training.assembly import train_tokenizer
+from modeling_mmner.training.vocabulary import train_tokenizer
 from tests.small_metrics import run_metrics
 from tests.tiny import LABELS, tiny_config, tiny_model
 
