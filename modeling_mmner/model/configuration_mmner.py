@@ -30,7 +30,7 @@ MOST_PIXELS_A_SIDE = 4096
 PIXELS = Range(f"pixels > 0 and <= {MOST_PIXELS_A_SIDE}", lambda pixels: 0 < pixels <= MOST_PIXELS_A_SIDE)
 # What would make timm read weights or configs that a model's folder does not hold.
 _LOADING_ARGUMENTS = re.compile(r"checkpoint_path|pretrained\w*|cache_dir|features_only")
-_NAME = Range("the name of a timm model", re.compile(r"[\w.-]+").fullmatch)
+_NAME = Range("the name of a timm model", lambda name: re.fullmatch(r"[\w.-]+", name) is not None)
 _READS_NO_FILE = Range(
     "none that makes timm read files",
     lambda given: not any(_LOADING_ARGUMENTS.fullmatch(str(name)) for name in given),
@@ -116,8 +116,8 @@ class MMNERConfig(PreTrainedConfig):
             self.text_config = {"model_type": "bert", "vocab_size": 28996}  # type: ignore[assignment]
         if self.vision_towers is None:
             self.vision_towers = [dict(tower) for tower in fusion.default_towers]
-        if self.objectives is None:
-            self.objectives = dict(fusion.default_objectives)
+        weights = vars(self)["objectives"]
+        self.objectives: dict[str, float] = dict(fusion.default_objectives) if weights is None else weights
         try:
             if self.id2label is None and "num_labels" not in kwargs:
                 default = {label: number for number, label in enumerate(bio_labels(_DEFAULT_TYPES))}

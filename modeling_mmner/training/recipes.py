@@ -245,7 +245,7 @@ class Recipe(Settings):
         sections = {key: section for section, known in all_settings().items() for key in known}
         _check_keys(settings, sections, source)
         for key, value in settings.items():
-            whole.get(sections.get(key), whole)[key] = value
+            whole.get(sections[key], whole)[key] = value
         return recipe_from_settings(whole, source=source)
 
     def to_settings(self) -> dict[str, Any]:
