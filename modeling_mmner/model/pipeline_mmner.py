@@ -140,14 +140,14 @@ class MultimodalNERPipeline(Pipeline):
 
     # What transformers asks of a pipeline beside `__call__`, which reads, predicts and names in one go.
 
-    def preprocess(self, input_: Any, **options: Any) -> Any:  # type: ignore[override]
+    def preprocess(self, input_: Any, **options: Any) -> Any:
         """The post as it is."""
         return input_
 
     def _forward(self, input_tensors: Any, **options: Any) -> Any:
         return self(input_tensors, **options)
 
-    def postprocess(self, model_outputs: Any, **options: Any) -> Any:  # type: ignore[override]
+    def postprocess(self, model_outputs: Any, **options: Any) -> Any:
         """The entities as they are."""
         return model_outputs
 
