@@ -36,7 +36,7 @@ PIXELS = Range(f"pixels > 0 and <= {MOST_PIXELS_A_SIDE}", lambda pixels: 0 < pix
 # What would make timm read weights or configs that a model's folder does not hold.
 _LOADING_ARGUMENTS = re.compile(r"checkpoint_path|pretrained\w*|cache_dir|features_only")
 _TOWER_RANGES = {
-    "backbone": Range("the name of a timm model", re.compile(r"[\w.-]+").fullmatch),
+    "backbone": Range("the name of a timm model", lambda name: re.fullmatch(r"[\w.-]+", name)),
     "backbone_args": Range(
         "none that makes timm read files",
         lambda given: not any(_LOADING_ARGUMENTS.fullmatch(str(name)) for name in given),
