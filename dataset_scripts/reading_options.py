@@ -2,7 +2,7 @@
 nothing heavy.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from modeling_mmner.model.parts_mmner import option
@@ -47,5 +47,5 @@ class ReadingOptions:
         """The options that differ from their defaults; the others are left to the corpus's builder, which may
         have its own.
         """
-        values = asdict(ReadingOptions())
+        values = vars(ReadingOptions())
         return {name: getattr(self, name) for name in values if getattr(self, name) != values[name]}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import datasets
 from datasets.exceptions import DatasetGenerationError
@@ -16,7 +16,6 @@ from datasets.exceptions import DatasetGenerationError
 from modeling_mmner.model.batching_mmner import ahead
 from modeling_mmner.model.images_mmner import PictureError, load_picture
 from modeling_mmner.model.labels_mmner import bio_labels
-from modeling_mmner.model.parts_mmner import option, settings_in
 
 from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
 from ..reading_options import ReadingOptions
@@ -46,8 +45,8 @@ class PostsConfig(ReadingOptions):
     """
 
     license: str = "other"
-    broken_pictures: Literal["keep", "stop"] = option("keep", "whether a post stays without a broken picture")
-    require_images: bool = option(False, "stop at a post whose picture is missing")
+    broken_pictures: Literal["keep", "stop"] = "keep"
+    require_images: bool = False
 
 
 @dataclass
@@ -170,9 +169,9 @@ class PostsBuilder(CorpusBuilder):
 
     def __init__(self, config: str | None = None, **options: Any) -> None:
         super().__init__(config, **options)
-        for name, setting in settings_in(PostsConfig).items():
-            choices, value = get_args(setting.type), getattr(self.config, name)
-            if get_origin(setting.type) is Literal and value not in choices:
+        for name, hint in get_type_hints(PostsConfig).items():
+            choices, value = get_args(hint), getattr(self.config, name)
+            if get_origin(hint) is Literal and value not in choices:
                 expected = f"one of {', '.join(choices)}"
                 raise CorpusError(f"{self.name} {name}: expected {expected}; found {value!r}")
         self.files()  # says what is missing

@@ -30,7 +30,7 @@ MOST_PIXELS_A_SIDE = 4096
 PIXELS = Range(f"pixels > 0 and <= {MOST_PIXELS_A_SIDE}", lambda pixels: 0 < pixels <= MOST_PIXELS_A_SIDE)
 # What would make timm read weights or configs that a model's folder does not hold.
 _LOADING_ARGUMENTS = re.compile(r"checkpoint_path|pretrained\w*|cache_dir|features_only")
-_NAME = Range("the name of a timm model", lambda name: re.fullmatch(r"[\w.-]+", name) is not None)
+_NAME = Range("the name of a timm model", lambda name: re.fullmatch(r"[\w.-]+", name))
 _READS_NO_FILE = Range(
     "none that makes timm read files",
     lambda given: not any(_LOADING_ARGUMENTS.fullmatch(str(name)) for name in given),
@@ -217,7 +217,8 @@ class MMNERConfig(PreTrainedConfig):
             raise TypeError(f"config: expected a mapping of settings, found {type(config_dict).__name__}")
         own = {*get_annotations(MMNERConfig), *SETTINGS, "label2id"}
         config_dict = _known_part(config_dict, _KNOWN_KEYS | own, "config")
-        if fits_type(towers := config_dict.get("vision_towers"), list[dict[str, Any]]):
+        towers: Any = config_dict.get("vision_towers")
+        if fits_type(towers, list[dict[str, Any]]):
             place = "config vision_towers"
             config_dict["vision_towers"] = [_known_part(tower, _TOWER_KEYS, place) for tower in towers]
         dtype = config_dict.get("dtype")
@@ -226,8 +227,8 @@ class MMNERConfig(PreTrainedConfig):
         # Options of loading come here, too, and are no business of ours; a near miss of our own keys is.
         for key in kwargs.keys() - own:
             if close := get_close_matches(key, own, n=1, cutoff=0.8):
-                known = f"did you mean {close[0]!r}? Its own keys are {sorted(own)}"
-                raise TypeError(f"config: unknown key {key!r}; {known}")
+                hint = f"did you mean {close[0]!r}? Its own keys are {sorted(own)}"
+                raise TypeError(f"config: unknown key {key!r}; {hint}")
         # Transformers sets overrides on the finished config, where nothing checks them. A part of text_config
         # it merges in.
         overrides = {key: kwargs.pop(key) for key in (own - {"text_config"}) & kwargs.keys()}
