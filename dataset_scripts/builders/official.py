@@ -75,9 +75,8 @@ def count_file(path: Path, reading: Reading) -> Counts:
     Raises:
         CorpusError: see `read_posts`.
     """
-    raw = Reading(scheme=reading.scheme, rename_types=reading.rename_types)
     counts = Counts()
-    for post in read_posts(path, raw):
+    for post in read_posts(path, Reading(scheme=reading.scheme, rename_types=reading.rename_types)):
         counts.add(post.tags)
     return counts
 

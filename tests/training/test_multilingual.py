@@ -16,9 +16,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 import train_accelerate
 from dataset_scripts.builders.built_corpus import build_dataset
-from dataset_scripts.formats.reader import CorpusError
+from dataset_scripts.formats.reader import CorpusError, parse_slice
 from dataset_scripts.opening import open_corpus
-from dataset_scripts.slices import parse_slice
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import CorpusSettings
 from modeling_mmner.training.runner import report_runs, run_each, runs_of
