@@ -20,9 +20,10 @@ from .corpora import BUILDERS, FOLDER_CORPUS
 from .enclosure import check_card, check_pictures
 from .formats.annotations import LeftOut
 from .formats.own_data import OwnPosts, Posts, add_posts, read_own, tables_of
-from .formats.reader import SPLIT_NAMES, SPLITS, CorpusError, holds_splits, parse_slice
+from .formats.reader import SPLIT_NAMES, SPLITS, CorpusError, holds_splits
 from .formats.records import dataset_records, record_files
 from .reading_options import ReadingOptions
+from .slices import parse_slice
 
 _OF_OWN_FILES = ("columns", "split_ratio", "split_seed")
 _OF_TAGS = ("tag_scheme", "rename_types", "repair_orphans", "language")
@@ -53,16 +54,18 @@ class Corpus:
     left_out: list[LeftOut] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
 
+    def identity(self) -> dict[str, Any]:
+        """Which copy of which corpus it is, for reports."""
+        return {"name": self.name, "version_name": self.version_name, "version": dict(self.version)}
+
     def reading_report(self, *, most: int = 5) -> list[str]:
         """What was found in reading people's own files, a line each; of spans left out the first `most`."""
         lines = [f"{self.name}: {note}: {number}" for note, number in self.notes.items()]
         if self.left_out:
             what = "spans left out, since they are no whole words or overlap"
             lines.append(f"{self.name}: {what}: {len(self.left_out)}")
-        lines += [
-            f"  {one.place}: {one.label} {one.start}-{one.end} {one.text!r} {one.reason}"
-            for one in self.left_out[:most]
-        ]
+        for one in self.left_out[:most]:
+            lines.append(f"  {one.place}: {one.label} {one.start}-{one.end} {one.text!r} {one.reason}")
         return lines + (["  ..."] if len(self.left_out) > most else [])
 
 
@@ -154,15 +157,15 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
         found = datasets.load_dataset(dataset, config)
     except (ValueError, OSError, RuntimeError) as error:
         expected = f"one of {', '.join(BUILDERS)}, a folder with a corpus, or the id of a data set on the Hub"
-        found = f"config {config!r}: expected {expected}; could not load it: {error}"
-        raise CorpusError(f"{place}, {found}") from error
+        why = f"expected {expected}; could not load it: {error}"
+        raise CorpusError(f"{place}, config {config!r}: {why}") from error
     splits, origin, numbers = {}, {}, {}
     for split in SPLITS:
-        wanted = parse_slice(slices.get(split, split))
-        known = next((names for names in SPLIT_NAMES.values() if wanted.name in names), (wanted.name,))
+        wanted, part = parse_slice(slices.get(split, split))
+        known = next((names for names in SPLIT_NAMES.values() if wanted in names), (wanted,))
         if there := next((other for other in known if other in found), None):
-            origin[split], numbers[split] = known[0], range(len(found[there]))[wanted.posts]
-            rows = found[there] if wanted.posts == slice(None) else found[there].select(numbers[split])
+            origin[split], numbers[split] = known[0], range(len(found[there]))[part]
+            rows = found[there] if part == slice(None) else found[there].select(numbers[split])
             splits[split] = _renamed(rows, columns, place)
     if not splits:
         raise CorpusError(f"{place}: expected splits among {', '.join(SPLITS)}, found {', '.join(found)}")

@@ -17,19 +17,10 @@ from modeling_mmner.model.batching_mmner import ahead
 from modeling_mmner.model.images_mmner import PictureError, load_picture
 from modeling_mmner.model.labels_mmner import bio_labels
 
-from ..formats.reader import (
-    SPLITS,
-    CorpusError,
-    Reading,
-    SplitSlice,
-    TaggedPost,
-    find_picture,
-    find_split,
-    parse_slice,
-    read_posts,
-)
+from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
 from ..reading_options import ReadingOptions
-from .official import OFFICIAL, Official, differences, file_hash
+from ..slices import parse_slice
+from .official import FACTS, differences, file_hash
 
 READING_THREADS, READ_AHEAD = 4, 16
 """Of pictures: so many are read at a time, and so many wait at most."""
@@ -215,15 +206,14 @@ class PostsBuilder(CorpusBuilder):
             CorpusError: see `folders` and `find_split`; or a part is to be taken of a split that is none.
         """
         if unknown := ", ".join(sorted(set(self.config.split_slices) - set(SPLITS))):
-            raise CorpusError(
-                f"{self.name} split_slices: expected some of {', '.join(SPLITS)}; found {unknown}"
-            )
+            expected = f"expected some of {', '.join(SPLITS)}; found {unknown}"
+            raise CorpusError(f"{self.name} split_slices: {expected}")
+        names = {split: self._part(split)[0] for split in SPLITS}
         return {
-            split: [find_split(folder, self._slice(split).name) for folder in self.folders()]
-            for split in SPLITS
+            split: [find_split(folder, name) for folder in self.folders()] for split, name in names.items()
         }
 
-    def _slice(self, split: str) -> SplitSlice:
+    def _part(self, split: str) -> tuple[str, slice]:
         return parse_slice(self.config.split_slices.get(split, split))
 
     @cached_property
@@ -235,9 +225,9 @@ class PostsBuilder(CorpusBuilder):
         hashes = {split: [self._hashes[path] for path in paths] for split, paths in self.files().items()}
         return {split: found[0] if len(found) == 1 else short_hash(found) for split, found in hashes.items()}
 
-    def official(self) -> Mapping[str, Official]:
+    def official(self) -> Mapping[str, Mapping[str, Any]]:
         """The official splits that this corpus is compared with; empty where none are known."""
-        return OFFICIAL.get(self.name) or OFFICIAL.get(f"{self.name}/{self.config_name}", {})
+        return FACTS.get(self.name, {}).get("official", {}).get(self.config_name, {})
 
     def check_files(self) -> None:
         """Compare the files with the official ones, where there are such.
@@ -260,7 +250,7 @@ class PostsBuilder(CorpusBuilder):
     def version_name(self) -> str:
         """``official`` or ``copy-<hash>`` by the files' content, and what was done to the tags."""
         hashes = self.file_hashes()
-        official = {split: figures.sha256 for split, figures in self.official().items()}
+        official = {split: figures["sha256"] for split, figures in self.official().items()}
         name = "official" if hashes == official else f"copy-{short_hash(hashes)}"
         parts = [f"+{split}={part}" for split, part in self.config.split_slices.items()]
         return "".join([name, *parts, "+orphans-repaired" if self.config.repair_orphans else ""])
@@ -282,7 +272,7 @@ class PostsBuilder(CorpusBuilder):
         """
         reading, labels = self.reading(), {label: i for i, label in enumerate(self.labels)}
         self.reports[split] = SplitReport(reading.notes)
-        wanted, folder = self._slice(split).posts, self.config.image_dir
+        (_, wanted), folder = self._part(split), self.config.image_dir
         for path in self.files()[split]:
             for post in islice(read_posts(path, reading), wanted.start, wanted.stop, wanted.step):
                 place = f"{path}:{post.line}"

@@ -1,6 +1,5 @@
 """Builds a corpus into a folder as the Hub serves it, Parquet, a record and a card, and uploads that."""
 
-import inspect
 import json
 import shutil
 import sys
@@ -34,23 +33,15 @@ _SHARD_BYTES = 500_000_000  # of a Parquet file at most, as `datasets` writes th
 
 
 def build_dataset(
-    name: str,
-    output_dir: str | Path,
-    *,
-    configs: Sequence[str] = (),
-    data_dir: str | Path | None = None,
-    image_dir: str | Path | None = None,
-    overwrite: bool = False,
-    **options: Any,
+    name: str, output_dir: str | Path, *, configs: Sequence[str] = (), overwrite: bool = False, **options: Any
 ) -> dict[str, Any]:
     """Build a corpus; `output_dir` is there when all of it is done, and not before.
 
     Args:
         name: of a builder.
         configs: those to build; by default the only one, or of MMNERD all that `data_dir` holds.
-        data_dir, image_dir: folders of the raw files and the pictures.
         overwrite: replace a data set that was built there before.
-        options: of `PostsConfig`.
+        options: of `PostsConfig`, among them the folders of the raw files and the pictures.
 
     Returns:
         The record: what was built, and from what.
@@ -59,15 +50,14 @@ def build_dataset(
         CorpusError: the raw files are missing, malformed or another version.
         FileExistsError: the output folder is taken.
     """
-    sources = {"data_dir": data_dir, "image_dir": image_dir}
-    folders = {key: Path(path) for key, path in sources.items() if path is not None}
+    folders = {key: Path(options[key]) for key in ("data_dir", "image_dir") if options.get(key) is not None}
     for key, folder in folders.items():
         if not folder.is_dir():
             raise CorpusError(f"{folder}: expected a folder as {key}, found none; unpack an archive first")
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
         found = BUILDERS[name].configs_in(folders["data_dir"]) if "data_dir" in folders else []
         wanted: list[Any] = list(configs) or found or [None]
-        builders = [make_builder(name, config=config, **folders, **options) for config in wanted]
+        builders = [make_builder(name, config=config, **options | folders) for config in wanted]
         record = _described(builders[0])
         record["configs"] = {builder.config_name: _build_config(builder, staged) for builder in builders}
         (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
@@ -96,10 +86,9 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
 def _described(builder: CorpusBuilder) -> dict[str, Any]:
     """What is said of a corpus as a whole."""
-    paragraphs = inspect.cleandoc(builder.__doc__ or "").split("\n\n")
     return {
         "name": builder.name,
-        "description": "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
+        "description": " ".join((builder.__doc__ or "").split()),
         "citation": builder.CITATION,
         "license": builder.config.license,
         "terms": builder.TERMS,

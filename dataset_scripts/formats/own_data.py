@@ -28,6 +28,9 @@ from .schemes import is_tag, tag_forms
 Posts = list[dict[str, Any]]
 """Rows with tags by name, ``images``, a list, and ``split``, what the record says of it."""
 
+Records = Iterable[tuple[str, Any]]
+"""Each with its place, for errors."""
+
 _OWN = ("id", "tokens", "ner_tags", "image", "images", "language", "source", "text", "split")
 
 
@@ -74,14 +77,9 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
 
 
 def add_posts(
-    records: Iterable[tuple[str, Any]],
-    read: OwnPosts,
-    options: ReadingOptions,
-    *,
-    folder: Path | None,
-    source: str,
+    records: Records, read: OwnPosts, options: ReadingOptions, *, folder: Path | None, source: str
 ) -> Posts:
-    """Add the posts of records, each given with its place, to those that were read; returns them.
+    """Add the posts of records to those that were read; returns them.
 
     Args:
         folder: where relative paths of pictures begin; None: there are no files.

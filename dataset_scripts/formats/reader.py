@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from modeling_mmner.model.posts_mmner import file_within
 
@@ -29,7 +28,6 @@ SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val",
 
 SPLITS = tuple(SPLIT_NAMES)
 
-_SLICE = re.compile(r"([^\[\]]+?)(?:\[(\d*):(\d*)(?::(\d+))?\])?")
 _SPLIT_ENDINGS = (".txt", "_conll_format.txt", ".conllu", ".conll")
 _POST_MARK = "IMGID:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -39,25 +37,6 @@ UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.{0,2}$")
 
 class CorpusError(ValueError):
     """A corpus that cannot be used; the text names file and line, what was expected and what was found."""
-
-
-class SplitSlice(NamedTuple):
-    """The name of a split and the posts to take of it."""
-
-    name: str
-    posts: slice
-
-
-def parse_slice(text: str) -> SplitSlice:
-    """``val[:2000]`` -> the first 2,000 posts of ``val``; ``val`` -> all of them.
-
-    Raises:
-        CorpusError: the text is of another form, or its step is 0.
-    """
-    match = _SLICE.fullmatch(text)
-    if match is None or match[4] == "0":
-        raise CorpusError(f"split slice {text!r}: expected NAME or NAME[START:STOP] or NAME[START:STOP:STEP]")
-    return SplitSlice(match[1], slice(*(int(number) if number else None for number in match.groups()[1:])))
 
 
 @dataclass
@@ -267,8 +246,6 @@ def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = Fa
     path = Path(image_dir) / f"{post_id}.jpg"
     picture = file_within(path.name, path.parent, follow_links=follow_links)
     if picture is None and os.path.isfile(path):
-        raise CorpusError(
-            f"{path}: expected a picture that lies in {image_dir}, found a link to {path.resolve()};"
-            " --follow_links takes it"
-        )
+        found = f"found a link to {path.resolve()}; --follow_links takes it"
+        raise CorpusError(f"{path}: expected a picture that lies in {image_dir}, {found}")
     return picture

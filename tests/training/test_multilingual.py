@@ -16,8 +16,9 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 import train_accelerate
 from dataset_scripts.builders.built_corpus import build_dataset
-from dataset_scripts.formats.reader import CorpusError, parse_slice
+from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import open_corpus
+from dataset_scripts.slices import parse_slice
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import CorpusSettings
 from modeling_mmner.training.runner import report_runs, run_each, runs_of
@@ -51,8 +52,8 @@ def test_slices_take_what_python_takes(count, start, stop, step):
     """If it failed, another part of a split would be trained on than the one written down."""
     first, last, *by = ("" if number is None else str(number) for number in (start, stop, step))
     text = f"val[{':'.join([first, last, *filter(None, by)])}]"
-    assert list(range(count))[parse_slice(text).posts] == list(range(count))[start:stop:step]
-    assert parse_slice(text).name == "val"
+    assert list(range(count))[parse_slice(text)[1]] == list(range(count))[start:stop:step]
+    assert parse_slice(text)[0] == "val"
 
 
 @pytest.mark.parametrize(
