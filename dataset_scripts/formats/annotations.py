@@ -78,7 +78,8 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
         return None
     if isinstance(record.get("data"), Mapping) and isinstance(record.get("annotations"), list):
         return _label_studio(record, place)
-    words, tags = record.get("tokens"), record.get("ner_tags")
+    words: Any = record.get("tokens")
+    tags: Any = record.get("ner_tags")
     if is_words(words) and tags is not None:
         count = len(tags) if isinstance(tags, (list, tuple)) else f"{tags!r:.80}"
         if count != len(words):
