@@ -5,19 +5,17 @@ Everything is read from the metrics that training writes; all scores in them are
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from ..escaping import terminal_text
 from ..model.labels_mmner import tags_to_spans
 from .metrics import RunMetrics, Score, SplitScores
 from .span_f1.spans import Posts, check_posts
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 History = Sequence[dict[str, Any]]
 
@@ -31,8 +29,7 @@ def percent(fraction: float) -> str:
         ValueError: `fraction` is not in 0..1.
     """
     if not 0 <= fraction <= 1:
-        expected = f"expected a fraction in 0..1, found {fraction!r}"
-        raise ValueError(f"score: {expected}; metrics hold fractions, not percent")
+        raise ValueError(f"score: expected a fraction in 0..1, found {fraction!r}; metrics hold no percent")
     return f"{100 * fraction:.1f}"
 
 
@@ -44,7 +41,7 @@ def plot_learning_curves(history: History, path: str | Path, *, selected_epoch: 
             ``validation_strict_f1``. A loss may be absent from some epochs.
         selected_epoch: the epoch to mark.
     """
-    figure = _figure(11, 4.2)
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     _draw_losses(losses, history)
     _draw_scores(scores, history, selected_epoch)
@@ -56,13 +53,7 @@ def plot_learning_curves(history: History, path: str | Path, *, selected_epoch: 
     figure.savefig(path, format="png", dpi=150)
 
 
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure  # slow to import, and reading metrics has no need of it
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _draw_losses(axes: "Axes", history: History) -> None:
+def _draw_losses(axes: Axes, history: History) -> None:
     for name in dict.fromkeys(key for entry in history for key in entry if key.startswith("loss")):
         points = [(entry["epoch"], entry[name]) for entry in history if name in entry]
         total: dict[str, Any] = {"label": "total (weighted)", "color": _INK, "linewidth": 2.4}
@@ -80,7 +71,7 @@ def _draw_losses(axes: "Axes", history: History) -> None:
         text.set_parse_math(False)
 
 
-def _draw_scores(axes: "Axes", history: History, selected_epoch: int) -> None:
+def _draw_scores(axes: Axes, history: History, selected_epoch: int) -> None:
     epochs = [entry["epoch"] for entry in history]
     lenient, strict = (
         [100 * entry[key] for entry in history] for key in ("validation_f1", "validation_strict_f1")
@@ -134,13 +125,11 @@ def plot_confusion(gold: Posts, predicted: Posts, path: str | Path) -> None:
     """
     types, matrix = span_confusion(gold, predicted)
     if not types:
-        raise ValueError(
-            "tags: expected an entity in gold or predicted, found none; there is nothing to plot"
-        )
+        raise ValueError("tags: expected an entity in gold or predicted, found none to plot")
     count = len(types)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     shares[count] = 0  # a spurious entity is a share of no gold type
-    figure = _figure(2.6 + 0.8 * count, 1.8 + 0.7 * count)
+    figure = Figure(figsize=(2.6 + 0.8 * count, 1.8 + 0.7 * count), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares[:count], cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_ylim(count + 0.5, -0.5)

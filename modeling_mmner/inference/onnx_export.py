@@ -8,12 +8,15 @@ import copy
 import json
 import shutil
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
+import onnxscript as onnxscript  # by which torch makes a graph
 import torch
+from onnxruntime.quantization import quantize_dynamic
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -31,7 +34,6 @@ from .onnx_decoding import WINDOWS, existing_windows
 TOLERANCE = 1e-4
 """Greatest difference between the emissions of the graph and of torch."""
 
-_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # Posts to trace with, and posts of other numbers of texts, words and pictures to check with: text and number
 # of pictures.
 _TRACED = [("Look at this : Jordan !", 2), ("Greetings from Florence", 0), ("nothing to see", 1)]
@@ -162,13 +164,10 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
             the same to the last digit. Inputs are rounded by batch, so scores depend a little on the others.
 
     Raises:
-        ValueError: a package is missing, the folder is there already, the model cannot be traced, or the
-            graph's emissions are not torch's.
+        ValueError: the model cannot be traced, or the graph's emissions are not torch's.
+        FileExistsError: the folder is there already.
         OSError: there is no such model.
     """
-    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
-        found = f"found no {', '.join(missing)}"
-        raise ValueError(f"export needs {', '.join(_PACKAGES)}, {found}; pip install 'mmner[onnx]'")
     with staged_folder(output_dir) as folder:
         model, processor = load_model(model_id, device="cpu", dtype="float32")
         program = _graph(model, processor)
@@ -192,10 +191,6 @@ def _quantize(graph: Path) -> None:
     Weights have 7 bits: CPUs without instructions for products of bytes (VNNI) add two of them in 16 bits,
     which larger ones would overflow without a word.
     """
-    import onnx
-    from onnxruntime.quantization import quantize_dynamic
-    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
-
     model = onnx.load(graph)
     add_pre_process_metadata(model)  # or it logs advice that nobody here can act on
     linear = ["MatMul", "Gemm"]
