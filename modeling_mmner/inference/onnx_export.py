@@ -62,18 +62,7 @@ class Emissions(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        word_windows: Tensor,
-        word_starts: Tensor,
-        word_mask: Tensor,
-        token_type_ids: Tensor | None = None,
-        character_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_mask: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """The emissions (B, W, L).
 
         Args:
@@ -85,19 +74,18 @@ class Emissions(nn.Module):
             pixel_values, image_mask: (B, N, 3, H, W) uint8 and (B, N) bool, for models with vision towers; N
                 may be 0.
         """
-        model = self.model
+        model, word_mask = self.model, inputs["word_mask"]
+        firsts = inputs["word_windows"], inputs["word_starts"]
         if isinstance(model.text_tower, WordTower):
-            ids = input_ids[word_windows, word_starts]
-            text = model.text_tower.read_words(ids, word_mask=word_mask, character_ids=character_ids)
+            ids, characters = inputs["input_ids"][firsts], inputs.get("character_ids")
+            text = model.text_tower.read_words(ids, word_mask=word_mask, character_ids=characters)
         else:
-            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-            encoded = model.text_tower.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
-            words = encoded.last_hidden_state[word_windows, word_starts]
+            windows = {name: inputs[name] for name in WINDOWS if name in inputs}
+            words = model.text_tower.encoder(**windows).last_hidden_state[firsts]
             words = words.masked_fill(~word_mask[..., None], 0.0)
             text = TextStates(words, word_mask, masked_mean(words, word_mask))
-        regions = []
-        if pixel_values is not None and image_mask is not None:
-            regions = [_regions(tower, pixel_values, image_mask) for tower in model.vision_towers]
+        towers = model.vision_towers
+        regions = [_regions(tower, inputs["pixel_values"], inputs["image_mask"]) for tower in towers]
         context = Context(text, regions, model.fusion(text, regions))
         model.run_head(MAIN_HEAD, context)
         return context.emissions[MAIN_HEAD]
@@ -222,8 +210,9 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
             # Not in one step: `torch.onnx.export` itself would silently fix an axis whose length the model
             # takes by `len`.
             traced = _with_graph_lstms(Emissions(copy.deepcopy(model)))
-            program = torch.export.export(traced, (), tensors, dynamic_shapes=shapes)
-            graph = torch.onnx.export(program, output_names=["emissions"], verbose=False)
+            program = torch.export.export(traced, (tensors,), dynamic_shapes=(shapes,))
+            names = {"input_names": list(axes), "output_names": ["emissions"]}
+            graph = torch.onnx.export(program, verbose=False, **names)
     except Exception as error:  # torch raises errors of many kinds that have no base of their own
         backbones = [tower["backbone"] for tower in model.config.vision_towers]
         found = ", ".join([type(model.text_tower).__name__, *backbones])
