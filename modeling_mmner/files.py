@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import yaml
 
 from .model.posts_mmner import PostError
@@ -132,22 +133,13 @@ def recover(target: Path) -> None:
     for state in ("replaced", "incomplete"):
         for path in target.parent.glob(f".{glob.escape(target.name)}.{state}-*"):
             process = path.name.split("-")[-2]
-            if process != str(os.getpid()) and _is_running(process):
+            is_number = process.isdecimal() and len(process) < 10
+            if process != str(os.getpid()) and is_number and psutil.pid_exists(int(process)):
                 continue
             if state == "replaced" and not target.exists():
                 path.rename(target)
             else:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except PermissionError:  # somebody else's process
-        return True
-    except (ValueError, ProcessLookupError):
-        return False
-    return True
 
 
 def sha256(path: Path) -> str:

@@ -31,6 +31,7 @@ from . import onnx_decoding
 from .loading import load_model
 from .onnx_decoding import WINDOWS, existing_windows
 
+_CRF = {"start": "start_transitions", "transitions": "transitions", "end": "end_transitions"}
 TOLERANCE = 1e-4
 """Greatest difference between the emissions of the graph and of torch."""
 
@@ -160,13 +161,17 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
         model, processor = load_model(model_id, device="cpu", dtype="float32")
         program = _graph(model, processor)
         program.save(folder / "model.onnx")
-        _write_decoding(model, folder)
+        crf = {name: getattr(model.crf, own).tolist() for name, own in _CRF.items()}
+        decoding = json.dumps({"labels": model.config.labels, "crf": crf}, indent=1)
+        (folder / "decoding.json").write_text(decoding, encoding="utf-8")
+        shutil.copyfile(onnx_decoding.__file__, folder / "onnx_decoding.py")
         processor.save_pretrained(folder)
         difference = _difference(model, processor, folder)
         if not difference <= TOLERANCE:
-            expected = f"emissions of the exported graph within {TOLERANCE} of torch's"
-            found = f"a difference of {difference:.1e}; no folder was made"
-            raise ValueError(f"{model_id}: expected {expected}, found {found}")
+            expected = f"expected emissions of the exported graph within {TOLERANCE} of torch's"
+            raise ValueError(
+                f"{model_id}: {expected}, found a difference of {difference:.1e}; no folder was made"
+            )
         if int8:
             _quantize(folder / "model.onnx")
             difference = _difference(model, processor, folder)
@@ -192,9 +197,8 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
     inputs = posts | existing_windows(windows, posts["word_starts"])
     texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
     sub_tokens = Dim("sub_tokens", max=processor.window)
-    of_windows, of_words = ("input_ids", "attention_mask"), ("word_windows", "word_starts", "word_mask")
-    axes: dict[str, tuple[Any, ...]] = dict.fromkeys(of_windows, (rows, sub_tokens))
-    axes |= dict.fromkeys(of_words, (texts, words))
+    axes: dict[str, tuple[Any, ...]] = dict.fromkeys(("input_ids", "attention_mask"), (rows, sub_tokens))
+    axes |= dict.fromkeys(("word_windows", "word_starts", "word_mask"), (texts, words))
     if "token_type_ids" in inputs and model.text_tower.has_types:
         axes["token_type_ids"] = (rows, sub_tokens)
     if "character_ids" in inputs:
@@ -215,21 +219,11 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
             graph = torch.onnx.export(program, verbose=False, **names)
     except Exception as error:  # torch raises errors of many kinds that have no base of their own
         backbones = [tower["backbone"] for tower in model.config.vision_towers]
-        found = ", ".join([type(model.text_tower).__name__, *backbones])
+        found = f"found one with {', '.join([type(model.text_tower).__name__, *backbones])}"
         reason = str(error).partition("\n")[0]
-        expected = "expected a model of which torch can make a graph"
-        raise ValueError(f"{expected}, found one with {found}: {reason}") from error
+        raise ValueError(f"expected a model of which torch can make a graph, {found}: {reason}") from error
     assert graph is not None  # as it is only where a file is named
     return graph
-
-
-def _write_decoding(model: MMNERForTokenClassification, folder: Path) -> None:
-    """What makes entities of the graph's emissions: the CRF and the code."""
-    names = {"start": "start_transitions", "transitions": "transitions", "end": "end_transitions"}
-    crf = {name: getattr(model.crf, own).tolist() for name, own in names.items()}
-    settings = {"labels": model.config.labels, "crf": crf}
-    (folder / "decoding.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
-    shutil.copyfile(onnx_decoding.__file__, folder / "onnx_decoding.py")
 
 
 @torch.inference_mode()
