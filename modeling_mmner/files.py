@@ -54,11 +54,10 @@ def staged_folder(
     target = Path(target).absolute()
     recover(target)
     if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
-        if marker is None or not (target / marker).is_file():
-            raise FileExistsError(f"{target}: expected a new or an empty folder, found something else there")
-        if not overwrite:
-            found = "found a built data set; --overwrite replaces it"
-            raise FileExistsError(f"{target}: expected a new folder, {found}")
+        is_known = marker is not None and (target / marker).is_file()
+        if not is_known or not overwrite:
+            found = "a built data set; --overwrite replaces it" if is_known else "something else there"
+            raise FileExistsError(f"{target}: expected a new or an empty folder, found {found}")
     with _staged(target) as staged:
         yield staged
 

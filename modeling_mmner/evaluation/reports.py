@@ -73,9 +73,8 @@ def _draw_losses(axes: Axes, history: History) -> None:
 
 def _draw_scores(axes: Axes, history: History, selected_epoch: int) -> None:
     epochs = [entry["epoch"] for entry in history]
-    lenient, strict = (
-        [100 * entry[key] for entry in history] for key in ("validation_f1", "validation_strict_f1")
-    )
+    lenient = [100 * entry["validation_f1"] for entry in history]
+    strict = [100 * entry["validation_strict_f1"] for entry in history]
     axes.plot(epochs, lenient, "-", label="lenient", color="#1769aa", marker="o", markersize=3)
     axes.plot(epochs, strict, "--", label="strict", color="#d9730d", marker="o", markersize=3)
     best = lenient[epochs.index(selected_epoch)]
@@ -101,18 +100,15 @@ def span_confusion(gold: Posts, predicted: Posts) -> tuple[list[str], np.ndarray
         ValueError: the two differ in posts or in the words of a post.
     """
     check_posts(gold, predicted, name="predicted")
-    by_place = [
-        {
-            (post, first, end): kind
-            for post, tags in enumerate(side)
-            for kind, first, end in tags_to_spans(tags)
-        }
-        for side in (gold, predicted)
-    ]
-    types = sorted({*by_place[0].values(), *by_place[1].values()})
+    kinds: dict[tuple[int, int, int], list[str | None]] = {}  # by place, gold and predicted
+    for side, posts in enumerate((gold, predicted)):
+        for post, tags in enumerate(posts):
+            for kind, first, end in tags_to_spans(tags):
+                kinds.setdefault((post, first, end), [None, None])[side] = kind
+    types = sorted({kind for pair in kinds.values() for kind in pair if kind is not None})
     matrix = np.zeros((len(types) + 1, len(types) + 1), dtype=np.int64)
-    for place in by_place[0].keys() | by_place[1].keys():
-        row, column = (types.index(side[place]) if place in side else len(types) for side in by_place)
+    for pair in kinds.values():
+        row, column = (len(types) if kind is None else types.index(kind) for kind in pair)
         matrix[row, column] += 1
     return types, matrix
 
@@ -220,11 +216,8 @@ def picture_worth(with_pictures: RunMetrics, without_pictures: RunMetrics) -> st
 
 def _ambiguous_scores(block: SplitScores) -> dict[str, Score]:
     """The score of the ambiguous posts by language, and over ``all`` where there are several languages."""
-    by_language = {
-        key.removesuffix("/ambiguous"): score
-        for key, score in block.by_language_and_source.items()
-        if key.endswith("/ambiguous")
-    }
+    pairs = ((key.rpartition("/"), score) for key, score in block.by_language_and_source.items())
+    by_language = {language: score for (language, _, source), score in pairs if source == "ambiguous"}
     return by_language | ({"all": block.by_source["ambiguous"]} if len(by_language) > 1 else {})
 
 

@@ -30,14 +30,10 @@ from .spans import (
 )
 
 _RESAMPLES = 1000
-_CITATION = """\
-@misc{seqeval,
-  title = {{seqeval}: A Python framework for sequence labeling evaluation},
-  author = {Hiroki Nakayama},
-  year = {2018},
-  url = {https://github.com/chakki-works/seqeval}
-}
-"""
+_CITATION = (
+    "@misc{seqeval, title = {{seqeval}: A Python framework for sequence labeling evaluation},"
+    " author = {Hiroki Nakayama}, year = {2018}, url = {https://github.com/chakki-works/seqeval}}"
+)
 
 
 class SpanF1(evaluate.Metric):
