@@ -22,10 +22,9 @@ from modeling_mmner.training import runner
 from modeling_mmner.training.assembly import check_model
 from modeling_mmner.training.paper_tables import TABLES, PaperTable, Row, row_recipe
 from modeling_mmner.training.recipes import Recipe, load_recipe
-from modeling_mmner.training.reproduce import plan, reproduce
+from modeling_mmner.training.reproduce import Run, collect, p_value, plan, reproduce, write_table
 from modeling_mmner.training.run_folder import begin_run, end_run
 from modeling_mmner.training.runner import LOG, ProcessError, finished_run, run_apart
-from modeling_mmner.training.table_report import Run, collect, p_value, write_table
 from tests.small_metrics import make_metrics
 from tests.training.test_training import TEXT, write_corpus
 
