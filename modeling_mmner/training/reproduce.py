@@ -1,13 +1,50 @@
-"""Trains every row of a paper's table with every seed, and writes the table."""
+"""Trains every row of a paper's table with every seed, and writes what the runs found beside its figures."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from ..escaping import markdown_text
+from ..evaluation.metrics import RunMetrics
+from ..evaluation.span_f1.confidence import paired_randomisation
+from ..evaluation.span_f1.spans import tag_counts
 from .assembly import check_model
-from .paper_tables import TABLES, row_recipe
+from .paper_tables import TABLES, PaperTable, Row, row_recipe
+from .recipes import Recipe
+from .run_folder import PREDICTIONS
 from .runner import Train, finished_run, run_apart
-from .table_report import Run, collect, markdown, write_table
+
+FIGURES = ("precision", "recall", "f1")
+MODES = ("true", "shuffled", "none")
+AMBIGUOUS = "ambiguous"
+"""The source of the sample corpus's posts whose names only the picture can tell."""
+_HEADINGS = {"picture": "pictures", AMBIGUOUS: "pictures, ambiguous names", "context": "contexts"}
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A row of a table with a random seed, which its recipe has, as well as an output folder of its own."""
+
+    row: Row
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.name}, seed {self.seed}"
+
+    def predictions(self) -> tuple[list[list[str]], list[list[str]]]:
+        """The gold and the predicted tags of its test split."""
+        path = Path(self.recipe.training.output_dir) / PREDICTIONS
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [row["gold"] for row in rows], [row["predicted"] for row in rows]
 
 
 def plan(
@@ -59,13 +96,13 @@ def reproduce(
     """
     runs = plan(name, settings, seeds=seeds, encoders=encoders, folder=folder)
     if dry_run:
-        return int(bool([run for run in runs if _is_hindered(run, report)]))
+        hindered = [run for run in runs if _is_hindered(run, report)]
+        return int(bool(hindered))
     recipes = {run.name: run.recipe for run in runs}
     errors = run_apart(recipes, train=train, report=report, jobs=jobs, keep_models=keep_models)
     results = collect(TABLES[name], runs, errors)
-    write_table(results, folder)
-    report(markdown(results))
-    report(f"results.json, results.md and results.png are in {folder}/")
+    report(write_table(results, folder))
+    report(f"results.json and results.md are in {folder}/")
     return int(bool(errors))
 
 
@@ -81,3 +118,113 @@ def _is_hindered(run: Run, report: Callable[[str], None]) -> bool:
         return True
     report(f"{run.name}: to be trained in {run.recipe.training.output_dir}")
     return False
+
+
+def collect(table: PaperTable, runs: Sequence[Run], errors: Mapping[str, str]) -> dict[str, Any]:
+    """The results of a table.
+
+    Args:
+        errors: by name why a run is not there.
+
+    Returns:
+        What results.json holds: ``source``, ``versions``, ``corpus`` and ``rows``; each row has its ``runs``
+        by seed, ``mean`` and ``deviation`` (over seeds, of a sample; None of one) of precision, recall and F1
+        in 0..1, ``picture`` (mean F1 by what the posts were shown), ``ambiguous`` (the same over ambiguous
+        names, where the corpus has them), ``context`` (mean F1 by the contexts that the posts were shown,
+        where the system reads any), and ``p_value`` against the row above (None where the two have not the
+        same posts and seeds).
+    """
+    rows: list[dict[str, Any]] = []
+    above: dict[int, Run] = {}
+    found = {run: finished_run(run.recipe) for run in runs}
+    for row in table.rows:
+        own = {run.seed: run for run in runs if run.row == row}
+        scores = [_scores(run, found[run], errors.get(run.name)) for run in own.values()]
+        reported = dict(zip(FIGURES, row.reported, strict=True)) if row.reported else None
+        there = {seed: run for seed, run in own.items() if found[run]}
+        named = {"name": row.name, "recipe": row.recipe, "reported": reported, "runs": scores}
+        rows.append(named | _over_seeds(scores) | {"p_value": p_value(above, there)})
+        above = there
+    last = next(filter(None, reversed(found.values())), None)
+    return {
+        "source": table.source,
+        "versions": last and last.versions,
+        "corpus": last and {name: getattr(last.corpus, name) for name in ("name", "version_name", "posts")},
+        "rows": rows,
+    }
+
+
+def _scores(run: Run, metrics: RunMetrics | None, error: str | None) -> dict[str, Any]:
+    """What results.json says of one run."""
+    if metrics is None:
+        return {"seed": run.seed, "error": error}
+    test = metrics.splits.test
+    ambiguous = {mode: block.by_source.get(AMBIGUOUS) for mode, block in test.picture.items()}
+    return {
+        "seed": run.seed,
+        **{figure: getattr(test.overall, figure) for figure in FIGURES},
+        "validation_f1": metrics.splits.validation.overall.f1,
+        "selected_epoch": metrics.selected_epoch,
+        "minutes": metrics.timing.total_seconds / 60,
+        "by_language": {name: score.f1 for name, score in test.by_language.items()},
+        "picture": {mode: block.overall.f1 for mode, block in test.picture.items()},
+        "context": {mode: block.overall.f1 for mode, block in test.context.items()},
+        AMBIGUOUS: {mode: score.f1 for mode, score in ambiguous.items() if score is not None},
+    }
+
+
+def _over_seeds(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means and deviations over the runs that are there; of pictures and contexts, in modes that all have."""
+    whole = [run for run in scores if "f1" in run]
+    if not whole:
+        return {"mean": None, "deviation": None} | {group: {} for group in _HEADINGS}
+    figures = {figure: [run[figure] for run in whole] for figure in FIGURES}
+    found: dict[str, Any] = {
+        "mean": {figure: mean(values) for figure, values in figures.items()},
+        "deviation": {figure: stdev(values) for figure, values in figures.items()} if whole[1:] else None,
+    }
+    for group in _HEADINGS:
+        common = [mode for mode in MODES if all(mode in run[group] for run in whole)]
+        found[group] = {mode: mean(run[group][mode] for run in whole) for mode in common}
+    return found
+
+
+def p_value(above: Mapping[int, Run], below: Mapping[int, Run]) -> float | None:
+    """The p-value of the difference of two rows' F1, by paired approximate randomisation over posts.
+
+    The posts are those of the seeds that both have; None where there are none, or the posts differ.
+    """
+    counts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for seed in sorted(above.keys() & below.keys()):
+        tags = [run.predictions() for run in (above[seed], below[seed])]
+        if tags[0][0] != tags[1][0]:
+            return None
+        for side, (gold, predicted) in zip(counts, tags, strict=True):
+            side.append(tag_counts(gold, predicted))
+    return paired_randomisation(*map(np.concatenate, counts)) if counts[0] else None
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The table in Markdown, in percent, with an explanation of the columns and the runs that failed."""
+    rows = results["rows"]
+    runs = [(row["name"], run) for row in rows for run in row["runs"]]
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters["text"] = markdown_text
+    template = resources.files(__package__).joinpath("results.md.jinja").read_text(encoding="utf-8")
+    # A system that reads no pictures has scores without them alone, which say nothing new.
+    groups = [group for group in _HEADINGS if any(row[group].keys() - {"none"} for row in rows)]
+    return environment.from_string(template).render(
+        results=results,
+        groups={group: _HEADINGS[group] for group in groups},
+        seeds=sorted({run["seed"] for _, run in runs}),
+        failed=[(name, run) for name, run in runs if run.get("error")],
+    )
+
+
+def write_table(results: Mapping[str, Any], folder: Path) -> str:
+    """Write results.json and results.md; returns the table in Markdown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = markdown(results)
+    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (folder / "results.md").write_text(table, encoding="utf-8")
+    return table
