@@ -21,9 +21,9 @@ from modeling_mmner.model.gathering_mmner import gathered, mean_over_processes, 
 from modeling_mmner.model.objectives_mmner import nt_xent
 from modeling_mmner.training import optimisation
 from modeling_mmner.training.assembly import build_model, build_processor
-from modeling_mmner.training.centres import refresh_centres
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
+from modeling_mmner.training.optimisation import refresh_centres
 from modeling_mmner.training.processes import _meeting_place
 from modeling_mmner.training.recipes import Recipe, load_recipe
 from modeling_mmner.training.run_folder import RunError
