@@ -19,7 +19,7 @@ from dataset_scripts.formats.reader import CorpusError
 from modeling_mmner.evaluation.scores import Predictor
 from modeling_mmner.model.gathering_mmner import gathered, mean_over_processes, whole_batch
 from modeling_mmner.model.objectives_mmner import nt_xent
-from modeling_mmner.training import optimisation
+from modeling_mmner.training import optimisation, processes
 from modeling_mmner.training.assembly import build_model, build_processor
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
@@ -246,7 +246,7 @@ def refused_for_posts(recipe: Recipe) -> str:
 
 def centres_and_tags(recipe: Recipe, count: int) -> tuple[Tensor, list[list[str]]]:
     """The entity centres over some posts, and their tags."""
-    train_accelerate.started_processes()
+    processes.started_processes()
     rows = load_corpus(recipe.corpus).splits["train"].select(range(count))
     torch.manual_seed(0)
     processor = build_processor(recipe, labels=rows.features["ner_tags"].feature.names, posts=rows["tokens"])
