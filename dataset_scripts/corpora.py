@@ -23,8 +23,8 @@ class _Builders(UserDict[str, Any]):
 
 BUILDERS = _Builders(
     sample=("sample.sample", "Sample"),
-    twitter2015=("builders.twitter2015", "Twitter2015"),
-    twitter2017=("builders.twitter2017", "Twitter2017"),
-    mmner=("builders.mmner", "MMNER"),
-    conll=("builders.conll", "Conll"),
+    twitter2015=("builders.folders", "Twitter2015"),
+    twitter2017=("builders.folders", "Twitter2017"),
+    mmner=("builders.folders", "MMNER"),
+    conll=("builders.folders", "Conll"),
 )

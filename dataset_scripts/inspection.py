@@ -1,7 +1,7 @@
 """Statistics of a corpus: counts, lengths of posts, pictures, and which entities occur in train too."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -20,6 +20,7 @@ from .opening import Corpus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 Statistics = dict[str, Any]
 _Surface = tuple[str, str]
@@ -36,7 +37,6 @@ BINS = [
 _BATCH = 250  # of rows that were selected or shuffled the pictures are copied after all, so few at a time
 _SHOWN_VALUES = 12
 _OVERALL = ""
-_TITLE_PAD = 24
 _LENGTHS: dict[str, tuple[str, Any]] = {
     "min": ("min", np.min),
     "median": ("median", np.median),
@@ -180,56 +180,43 @@ def _share(part: int, whole: int) -> float | None:
 def tables(statistics: Statistics) -> list[Table]:
     """Tables of 120 columns: splits, lengths, entities by type, entities seen in train, kinds of posts."""
     types, splits = statistics["types"], statistics["splits"]
-    shares = ["type", *chain(*((split, "share") for split in splits))]
-    found = [
-        _table(_title(statistics), _SPLIT_HEADINGS, [[_split_row(*item) for item in splits.items()]]),
-        _table("Tokens per post", ["split", *_LENGTHS], [[_length_row(*item) for item in splits.items()]]),
-        _table("Entities by type (B- tags)", shares, [[_type_row(name, splits) for name in types]]),
-    ]
-    if compared := _compared(statistics):
-        sections = [_seen_rows(split, blocks) for split, blocks in compared.items()]
-        title = "Entities seen in train (the same words, whatever their case)"
-        found.append(_table(title, _SEEN_HEADINGS, sections, text_columns=2))
-    columns = {
-        "tokens": [found["tokens_per_post"]["histogram"] for found in splits.values()],
-        "pictures": [found["pictures"]["posts_by_number"] for found in splits.values()],
-        "language": [found["languages"] for found in splits.values()],
-        "source": [found["sources"] for found in splits.values()],
+    totals = {split: sum(found["entities"].values()) for split, found in splits.items()}
+    summaries, lengths, values = [], [], defaultdict(list)
+    for split, found in splits.items():
+        counts = [found["posts"], found["tokens"], totals[split], found["orphans"]]
+        without = _share(found["posts_without_entity"], found["posts"])
+        summaries.append([split, *counts, without, found["pictures"]["missing_share"]])
+        measures = [found["tokens_per_post"][name] for name, _ in _LENGTHS.values()]
+        lengths.append([split, *(None if value is None else f"{round(value, 1):,}" for value in measures)])
+        values["tokens"].append(found["tokens_per_post"]["histogram"])
+        values["pictures"].append(found["pictures"]["posts_by_number"])
+        values["language"].append(found["languages"])
+        values["source"].append(found["sources"])
+    entities = {
+        name: [(splits[split]["entities"][name], totals[split]) for split in splits] for name in types
     }
-    sections = [_value_rows(name, numbers) for name, numbers in columns.items()]
-    return [*found, _table("Posts by", ["", "", *splits], sections, text_columns=2)]
+    shares = [[name, *chain(*((n, _share(n, of)) for n, of in own))] for name, own in entities.items()]
+    seen = [
+        [
+            [split if row == 0 else "", name, found["entities"]]
+            + [_share(found[kind], found["entities"]) for kind in _SEEN_KINDS]
+            + [found["surfaces"], _share(found["surfaces_seen"], found["surfaces"])]
+            for row, (name, found) in enumerate(blocks.items())
+        ]
+        for split, blocks in _compared(statistics).items()
+    ]
+    title = "Entities seen in train (the same words, whatever their case)"
+    return [
+        _table(_title(statistics), _SPLIT_HEADINGS, [summaries]),
+        _table("Tokens per post", ["split", *_LENGTHS], [lengths]),
+        _table("Entities by type (B- tags)", ["type", *chain(*((s, "share") for s in splits))], [shares]),
+        *([_table(title, _SEEN_HEADINGS, seen, text_columns=2)] if seen else []),
+        _table("Posts by", ["", "", *splits], [_value_rows(*own) for own in values.items()], text_columns=2),
+    ]
 
 
 def _title(statistics: Statistics) -> str:
     return f"{statistics['name']}, version {statistics['version_name']}"
-
-
-def _split_row(split: str, found: Statistics) -> list[Any]:
-    entities, without = sum(found["entities"].values()), _share(found["posts_without_entity"], found["posts"])
-    missing = found["pictures"]["missing_share"]
-    return [split, found["posts"], found["tokens"], entities, found["orphans"], without, missing]
-
-
-def _length_row(split: str, found: Statistics) -> list[str | None]:
-    lengths = [found["tokens_per_post"][name] for name, _ in _LENGTHS.values()]
-    return [split, *(None if length is None else f"{round(length, 1):,}" for length in lengths)]
-
-
-def _type_row(name: str, splits: Mapping[str, Statistics]) -> list[Any]:
-    numbers = [(found["entities"][name], sum(found["entities"].values())) for found in splits.values()]
-    return [name, *chain(*((number, _share(number, total)) for number, total in numbers))]
-
-
-def _seen_rows(split: str, blocks: Mapping[str, Statistics]) -> list[list[Any]]:
-    """A row for each type, and one for all; the first names the split."""
-    rows = [
-        ["", name, found["entities"]]
-        + [_share(found[kind], found["entities"]) for kind in _SEEN_KINDS]
-        + [found["surfaces"], _share(found["surfaces_seen"], found["surfaces"])]
-        for name, found in blocks.items()
-    ]
-    rows[0][0] = split
-    return rows
 
 
 def _value_rows(name: str, columns: Sequence[Mapping[str, int]]) -> list[list[Any]]:
@@ -237,13 +224,11 @@ def _value_rows(name: str, columns: Sequence[Mapping[str, int]]) -> list[list[An
     values = list(dict.fromkeys(value for column in columns for value, number in column.items() if number))
     # A line "1 more" would take the room of what it hides.
     shown = values if len(values) <= _SHOWN_VALUES + 1 else values[:_SHOWN_VALUES]
-    rows = [["", value, *(column.get(value, 0) for column in columns)] for value in shown]
+    lines = {value: [value] for value in shown}
     if rest := values[len(shown) :]:
-        numbers = (sum(column.get(value, 0) for value in rest) for column in columns)
-        rows.append(["", f"{len(rest)} more", *numbers])
-    for row in rows[:1]:
-        row[0] = name
-    return rows
+        lines[f"{len(rest)} more"] = rest
+    rows = [["", line, *(sum(c.get(v, 0) for v in own) for c in columns)] for line, own in lines.items()]
+    return [[name, *row[1:]] for row in rows[:1]] + rows[1:]
 
 
 def _compared(statistics: Statistics) -> dict[str, dict[str, Statistics]]:
@@ -280,95 +265,79 @@ def plot_statistics(statistics: Statistics, path: str | Path) -> None:
     Raises:
         ValueError: there is no split.
     """
-    from matplotlib.figure import Figure  # slow to import, and tables alone have no need of it
+    import pandas as pd  # both are slow to import, and tables alone have no need of them
+    from matplotlib.figure import Figure
 
-    if not statistics["splits"]:
+    types, splits = statistics["types"], statistics["splits"]
+    if not splits:
         raise ValueError("statistics: expected at least one split, found none; there is nothing to plot")
-    bars = len(statistics["types"]) * len(statistics["splits"])
-    figure = Figure(figsize=(16, max(4.4, 1.4 + 0.24 * bars)), layout="constrained")
-    draw = {_draw_types: "x", _draw_lengths: "y", _draw_seen: "x"}
-    for axes, (drawn, axis) in zip(figure.subplots(1, 3), draw.items(), strict=True):
-        drawn(axes, statistics)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis=axis, color="#e4e7eb", linewidth=0.8)
-        axes.set_axisbelow(True)
-        if axes.get_legend_handles_labels()[0]:  # in a line below the title, where no bar can be in its way
-            place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
-            axes.legend(frameon=False, ncols=4, fontsize=9, handlelength=1, columnspacing=1.2, **place)
+    figure = Figure(figsize=(16, max(4.4, 1.4 + 0.24 * len(types) * len(splits))), layout="constrained")
+    by_type, lengths, seen = figure.subplots(1, 3)
+
+    numbers = pd.DataFrame({split: found["entities"] for split, found in splits.items()}, index=types)
+    _draw(by_type, numbers, _SPLIT_COLOURS, "Entities by type", "entities (B- tags)")
+    for bars in by_type.containers:
+        by_type.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+    by_type.margins(x=0.12)
+    by_type.xaxis.set_major_formatter("{x:,.0f}")
+
+    posts = pd.DataFrame({split: found["tokens_per_post"]["histogram"] for split, found in splits.items()})
+    # From the first bin, so that what is absent on the left shows too; on the right it would only take room.
+    posts = posts.loc[: max([BINS[0], *posts.index[posts.any(axis=1)]], key=BINS.index)]
+    posts *= [100 / max(1, found["posts"]) for found in splits.values()]
+    _draw(lengths, posts, _SPLIT_COLOURS, "Length of posts", "posts (%)", upright=True)
+    lengths.set_xlabel("tokens")
+
+    compared = _compared(statistics)
+    rows = {f"{name}, {split}": compared[split][name] for name in [*types, "all types"] for split in compared}
+    kinds = pd.DataFrame(rows, index=["entities", *_SEEN_KINDS]).T.astype(int)
+    both, other = kinds["as_several_types"], kinds["as_another_type"]
+    parts = (kinds["seen"] - both, both, other, kinds["entities"] - kinds["seen"] - other)
+    shares = {
+        name: 100 * part / kinds["entities"].clip(lower=1)
+        for name, part in zip(_SEEN_COLOURS, parts, strict=True)
+    }
+    _draw(
+        seen,
+        pd.DataFrame(shares),
+        _SEEN_COLOURS,
+        "Entities seen in train as ...",
+        "entities (%)",
+        stacked=True,
+    )
+
     figure.suptitle(_title(statistics), x=0.01, ha="left", parse_math=False)
     figure.savefig(path, format="png", dpi=150)
 
 
-def _draw_types(axes: "Axes", statistics: Statistics) -> None:
-    types = statistics["types"]
-    numbers = {split: [found["entities"][x] for x in types] for split, found in statistics["splits"].items()}
-    for bars in _draw_groups(axes.barh, numbers):
-        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
-    _name_rows(axes, types)
-    axes.margins(x=0.12)
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.set_title("Entities by type", loc="left", pad=_TITLE_PAD)
-    axes.set_xlabel("entities (B- tags)")
-
-
-def _draw_lengths(axes: "Axes", statistics: Statistics) -> None:
-    splits = statistics["splits"]
-    histograms = {split: found["tokens_per_post"]["histogram"] for split, found in splits.items()}
-    used = [position for position, name in enumerate(BINS) if any(h[name] for h in histograms.values())]
-    # From the first bin, so that what is absent on the left shows too; on the right it would only take room.
-    shown = BINS[: used[-1] + 1] if used else BINS[:1]
-    shares = {
-        split: [100 * (_share(histogram[name], splits[split]["posts"]) or 0) for name in shown]
-        for split, histogram in histograms.items()
-    }
-    _draw_groups(axes.bar, shares)
-    axes.set_xticks(range(len(shown)), shown, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_title("Length of posts", loc="left", pad=_TITLE_PAD)
-    axes.set_xlabel("tokens")
-    axes.set_ylabel("posts (%)")
-
-
-def _draw_seen(axes: "Axes", statistics: Statistics) -> None:
-    """A bar for each type and split, cut by what of it was seen in train."""
-    compared = _compared(statistics)
-    if not compared:
+def _draw(
+    axes: "Axes",
+    bars: "DataFrame",
+    colours: Mapping[str, str],
+    title: str,
+    label: str,
+    *,
+    upright: bool = False,
+    stacked: bool = False,
+) -> None:
+    """Bars of each column's colour, a group or a stack of them for each row, from top to bottom."""
+    if bars.empty:
         axes.set_axis_off()
-        axes.text(0.5, 0.5, "no two splits to compare", ha="center", va="center", transform=axes.transAxes)
+        why = "no two splits to compare" if stacked else "no entity types"
+        axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes)
         return
-    rows = {
-        f"{name}, {split}": blocks[name]
-        for name in next(iter(compared.values()))
-        for split, blocks in compared.items()
-    }
-    keys = ("entities", *_SEEN_KINDS)
-    totals, seen, several, other = (np.array([row[key] for row in rows.values()], float) for key in keys)
-    left = np.zeros(len(rows))
-    parts = (seen - several, several, other, totals - seen - other)
-    for (label, colour), numbers in zip(_SEEN_COLOURS.items(), parts, strict=True):
-        shares = 100 * numbers / np.maximum(totals, 1)
-        axes.barh(range(len(rows)), shares, 0.8, left=left, color=colour, label=label)
-        left += shares
-    _name_rows(axes, list(rows))
-    axes.set_title("Entities seen in train as ...", loc="left", pad=_TITLE_PAD)
-    axes.set_xlabel("entities (%)")
-
-
-def _draw_groups(draw: Callable[..., Any], values: Mapping[str, Sequence[float]]) -> list[Any]:
-    """Bars for each split, side by side in as many groups as it has values."""
-    width, middle = 0.8 / len(values), (len(values) - 1) / 2
-    return [
-        draw(
-            np.arange(len(own)) + (place - middle) * width,
-            own,
-            width,
-            color=_SPLIT_COLOURS[split],
-            label=split,
-        )
-        for place, (split, own) in enumerate(values.items())
-    ]
-
-
-def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
-    """Names from top to bottom."""
-    axes.set_yticks(range(len(names)), names, parse_math=False)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    kind = "bar" if upright else "barh"
+    bars.plot(ax=axes, kind=kind, stacked=stacked, width=0.8, color=dict(colours), legend=False)
+    if upright:
+        axes.set_xticks(range(len(bars)), bars.index, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_ylabel(label)
+    else:
+        axes.set_yticks(range(len(bars)), bars.index, parse_math=False)
+        axes.set_ylim(len(bars) - 0.5, -0.5)
+        axes.set_xlabel(label)
+    axes.set_title(title, loc="left", pad=24)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y" if upright else "x", color="#e4e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}  # above, where no bar can be
+    axes.legend(frameon=False, ncols=4, fontsize=9, handlelength=1, columnspacing=1.2, **place)

@@ -2,9 +2,8 @@
 nothing heavy.
 """
 
-from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from .formats.schemes import TagScheme
 
@@ -63,10 +62,3 @@ class ReadingOptions:
 def default_of(item: Field[Any]) -> Any:
     """The default of a dataclass's field."""
     return item.default if item.default_factory is MISSING else item.default_factory()
-
-
-def closed_sets(kind: type) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """The fields of a dataclass that take one of a few values, each with these values."""
-    for name, hint in get_type_hints(kind).items():
-        if get_origin(hint) is Literal:
-            yield name, get_args(hint)

@@ -1,7 +1,8 @@
 """Training runs on a tiny corpus that die at every checkpoint, and what a run has found, for comparison."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,45 +49,38 @@ def frozen_tower(folder: Path) -> dict[str, Any]:
     return TOWER | {"pretrained": True, "frozen": True, "checkpoint": str(folder / "tower.safetensors")}
 
 
-def killed_after(saves: int) -> pytest.MonkeyPatch:
-    """Make the run die after so many checkpoints; give the patch back by its `undo`."""
-    patch, save, done = pytest.MonkeyPatch(), Checkpoints.save, []
+@contextmanager
+def killed_after(saves: int) -> Iterator[None]:
+    """A run in this context dies after so many checkpoints."""
+    save, done = Checkpoints.save, []
 
     def save_and_die(self: Checkpoints) -> Path:
-        target = save(self)
-        done.append(target)
+        done.append(save(self))
         if len(done) == saves:
             raise Killed
-        return target
+        return done[-1]
 
-    patch.setattr(Checkpoints, "save", save_and_die)
-    return patch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_die)
+        yield
 
 
-def train_killed(recipe: Recipe, saves: int, train: Callable[[Recipe], Any] = train_accelerate.train) -> None:
+def train_killed(recipe: Recipe, saves: int) -> None:
     """Train until the process dies after so many checkpoints."""
-    patch = killed_after(saves)
-    try:
-        with pytest.raises(Killed):
-            train(recipe)
-    finally:
-        patch.undo()
+    with killed_after(saves), pytest.raises(Killed):
+        train_accelerate.train(recipe)
 
 
 def train_dying(recipe: Recipe) -> int:
-    """Train in as many processes as there are checkpoints, for each dies after its first one; returns how
-    many have died.
-    """
+    """Train in processes that die after their first checkpoint; returns how many have died."""
     deaths = 0
     while True:
-        patch = killed_after(1)
         try:
-            train_accelerate.train(recipe)
+            with killed_after(1):
+                train_accelerate.train(recipe)
             return deaths
         except Killed:
             deaths += 1
-        finally:
-            patch.undo()
 
 
 def checkpoints_in(recipe: Recipe) -> list[Path]:
@@ -112,7 +106,5 @@ def assert_same_run(first: Recipe, second: Recipe) -> None:
     assert weights.keys() == others.keys()
     assert [name for name in weights if not torch.equal(weights[name], others[name])] == []
     assert metrics == other_metrics
-    predictions = [
-        Path(recipe.training.output_dir, "predictions.jsonl").read_bytes() for recipe in (first, second)
-    ]
-    assert predictions[0] == predictions[1]
+    outputs = [Path(recipe.training.output_dir, "predictions.jsonl") for recipe in (first, second)]
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()

@@ -72,8 +72,6 @@ def test_every_import_is_declared() -> None:
     own = {*PACKAGES, "train_accelerate", *sys.stdlib_module_names}
     files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
     for path in [*files, ROOT / "train_accelerate.py"]:
-        if path.name == "app.py":  # of a Space, which has requirements of its own
-            continue
         may = declared | of_extras if path.parent.name == "inference" else declared
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

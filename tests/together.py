@@ -54,12 +54,8 @@ def exit_codes(
 def _work(
     work: Callable[..., Any], arguments: tuple[Any, ...], folder: Path, rank: int, processes: int, port: int
 ) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-    }
+    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     with (folder / f"{rank}.out").open("w", encoding="utf-8") as printed, redirect_stdout(printed):

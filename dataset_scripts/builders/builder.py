@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import datasets
 from datasets.exceptions import DatasetGenerationError
@@ -18,7 +18,7 @@ from modeling_mmner.model.images_mmner import PictureError, load_picture
 from modeling_mmner.model.labels_mmner import bio_labels
 
 from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
-from ..reading_options import ReadingOptions, closed_sets
+from ..reading_options import ReadingOptions
 from ..slices import SplitSlice, parse_slice
 from .official import OFFICIAL, Official, differences, file_hash
 
@@ -169,8 +169,9 @@ class PostsBuilder(CorpusBuilder):
 
     def __init__(self, config: str | None = None, **options: Any) -> None:
         super().__init__(config, **options)
-        for name, choices in closed_sets(PostsConfig):
-            if (value := getattr(self.config, name)) not in choices:
+        for name, hint in get_type_hints(PostsConfig).items():
+            choices, value = get_args(hint), getattr(self.config, name)
+            if get_origin(hint) is Literal and value not in choices:
                 expected = f"one of {', '.join(choices)}"
                 raise CorpusError(f"{self.name} {name}: expected {expected}; found {value!r}")
         self.files()  # says what is missing

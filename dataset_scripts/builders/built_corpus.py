@@ -27,17 +27,6 @@ PUBLISHED = ("README.md", RECORD, "*/*.parquet")
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
 """How JSON is written: half a surrogate pair as JSON escapes it."""
 
-_RECORDED: tuple[str, ...] = (
-    "sha256",
-    "posts",
-    "tokens",
-    "entities",
-    "orphans",
-    "pictures",
-    "languages",
-    "sources",
-)
-_RECORDED += ("num_bytes", "download_bytes", "notes")
 _SHARD_BYTES = 500_000_000  # of a Parquet file at most, as `datasets` writes them
 
 
@@ -132,8 +121,9 @@ def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
             path = target / f"{split}-{number:05d}-of-{files:05d}.parquet"  # as on the Hub
             rows.shard(files, number, contiguous=True).to_parquet(path)
         found, _ = split_statistics(rows, builder.labels)
-        found["notes"], broken = builder.reports[split].notes, builder.reports[split].broken
-        without = found["pictures"]["missing"]
+        for unused in ("tokens_per_post", "posts_without_entity"):
+            del found[unused]
+        without, broken = found["pictures"]["missing"], builder.reports[split].broken
         counts = {
             "present": found["posts"] - without,
             "missing": without - len(broken),
@@ -141,11 +131,9 @@ def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
         }
         found["pictures"] = counts | {"broken_ids": [problem["id"] for problem in broken]}
         found |= {"sha256": hashes[split]} if split in hashes else {}
-        found |= {
-            "num_bytes": size,
-            "download_bytes": sum(path.stat().st_size for path in shards(target, split)),
-        }
-        splits[split] = {key: found[key] for key in _RECORDED if key in found}
+        found |= {"num_bytes": size, "notes": dict(builder.reports[split].notes)}
+        found["download_bytes"] = sum(path.stat().st_size for path in shards(target, split))
+        splits[split] = found
         del rows
         shutil.rmtree(scratch)
     return {"version": builder.version_name(), "splits": splits}

@@ -21,7 +21,7 @@ OVERSAMPLING = 4
 """Pixels drawn per finished pixel and axis; the surplus is averaged away, which smooths the edges."""
 
 _FIGURES: dict[str, list[Any]] = read_yaml(
-    resources.files(__package__).joinpath("subjects/figures.yaml").read_text(encoding="utf-8")
+    resources.files(__package__).joinpath("figures.yaml").read_text(encoding="utf-8")
 )
 _ELLIPSE_CORNERS = 32
 _LEAST_CONTRAST = 200

@@ -3,24 +3,13 @@
 import random
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 from PIL import Image, ImageDraw
 
 from .canvas import OVERSAMPLING, SIDE, Colour, Sketch, random_colour
-from .subjects import organisations, others, people, places, things
-
-PictureKind = Literal["PER", "LOC", "ORG", "MISC", "OTHER"]
-
-SUBJECTS: dict[PictureKind, tuple[Callable[[Sketch], None], ...]] = {
-    "PER": people.SUBJECTS,
-    "LOC": places.SUBJECTS,
-    "ORG": organisations.SUBJECTS,
-    "MISC": things.SUBJECTS,
-    "OTHER": others.SUBJECTS,
-}
+from .subjects import SUBJECTS, PictureKind
 
 
 def draw(kind: PictureKind, rng: random.Random) -> Image.Image:

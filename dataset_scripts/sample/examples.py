@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from .drawing import PictureKind, draw
+from .drawing import draw
+from .subjects import PictureKind
 from .texts import ambiguous_groups
 
 _SEED = 1

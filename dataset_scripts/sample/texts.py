@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar, get_args
 
-from .drawing import PictureKind
 from .languages import LANGUAGES, SLOT_TYPES, EntityType, Language
+from .subjects import PictureKind
 
 Split = Literal["train", "validation", "test"]
 Source = Literal["ambiguous", "plain", "no_picture", "irrelevant"]

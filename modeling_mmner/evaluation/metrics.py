@@ -1,11 +1,11 @@
 """The metrics of a training run, typed: what metrics.json holds, for cards, pushes and reports."""
 
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from ..model.parts_mmner import describe_type, fits_type
+from pydantic import TypeAdapter, ValidationError
 
 
 @dataclass
@@ -168,8 +168,17 @@ class RunMetrics:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "RunMetrics":
-        """The metrics that a dict holds. Raises ValueError for one that lacks a key, with its full place."""
-        return _read(cls, content, "")
+        """The metrics that a dict holds. Raises ValueError for a wrong or missing one, with its full place."""
+        try:
+            return TypeAdapter(cls).validate_json(json.dumps(content), strict=True)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            place = ".".join(map(str, wrong["loc"]))
+            found = "found none" if wrong["type"] == "missing" else f"found {wrong['input']!r:.80}"
+            expected = (
+                f"expected {place!r}, as in the metrics.json of a finished run of this version of mmner"
+            )
+            raise ValueError(f"metrics: {expected}, {found} ({wrong['msg']})") from error
 
     @classmethod
     def from_file(cls, path: str | Path) -> "RunMetrics":
@@ -186,25 +195,3 @@ class RunMetrics:
     def to_json(self) -> str:
         """What metrics.json says."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
-
-
-def _read(hint: Any, value: Any, place: str) -> Any:
-    """A value of an annotated type from plain values, at a place as ``corpus.overlap``."""
-    if get_origin(hint) is dict and is_dataclass(kind := get_args(hint)[1]) and isinstance(value, dict):
-        return {key: _read(kind, item, f"{place}.{key}") for key, item in value.items()}
-    if not is_dataclass(hint):
-        if not fits_type(value, hint):
-            raise ValueError(f"metrics: expected {place!r} to be {describe_type(hint)}, found {value!r:.80}")
-        return value
-    if not isinstance(value, dict):
-        raise ValueError(f"metrics: expected {place!r} to be an object, found {value!r:.80}")
-    hints, found = get_type_hints(hint), {}
-    for item in fields(hint):
-        own = f"{place}.{item.name}".lstrip(".")
-        if item.name in value:
-            found[item.name] = _read(hints[item.name], value[item.name], own)
-        elif item.default is MISSING and item.default_factory is MISSING:
-            there = f"found none; {place or 'the top level'} has {sorted(value)}"
-            advice = "Make the card from the metrics.json of a finished run of this version of mmner"
-            raise ValueError(f"metrics: expected {own!r}, {there}. {advice}")
-    return hint(**found)  # type: ignore[operator]

@@ -36,7 +36,7 @@ PIXELS = Range(f"pixels > 0 and <= {MOST_PIXELS_A_SIDE}", lambda pixels: 0 < pix
 # What would make timm read weights or configs that a model's folder does not hold.
 _LOADING_ARGUMENTS = re.compile(r"checkpoint_path|pretrained\w*|cache_dir|features_only")
 _TOWER_RANGES = {
-    "backbone": Range("the name of a timm model", re.compile(r"[\w.-]+").fullmatch),
+    "backbone": Range("the name of a timm model", lambda name: re.fullmatch(r"[\w.-]+", name)),
     "backbone_args": Range(
         "none that makes timm read files",
         lambda given: not any(_LOADING_ARGUMENTS.fullmatch(str(name)) for name in given),
@@ -241,9 +241,9 @@ class MMNERConfig(PreTrainedConfig):
             raise TypeError(f"config: expected a mapping of settings, found {type(config_dict).__name__}")
         own = {*get_annotations(MMNERConfig), *part_settings(), "label2id"}
         config_dict = _known_part(config_dict, _known_keys(cls) | own, "config")
-        towers, place = config_dict.get("vision_towers"), "config vision_towers"
+        towers: Any = config_dict.get("vision_towers")
         if fits_type(towers, list[dict[str, Any]]):
-            known = _known_keys(VisionTowerConfig)
+            known, place = _known_keys(VisionTowerConfig), "config vision_towers"
             config_dict["vision_towers"] = [_known_part(tower, known, place) for tower in towers]
         dtype = config_dict.get("dtype")
         if not (dtype is None or isinstance(dtype, str) or str(dtype).startswith("torch.")):
@@ -251,8 +251,8 @@ class MMNERConfig(PreTrainedConfig):
         # Options of loading come here, too, and are no business of ours; a near miss of our own keys is.
         for key in kwargs.keys() - own:
             if close := get_close_matches(key, own, n=1, cutoff=0.8):
-                known = f"did you mean {close[0]!r}? Its own keys are {sorted(own)}"
-                raise TypeError(f"config: unknown key {key!r}; {known}")
+                hint = f"did you mean {close[0]!r}? Its own keys are {sorted(own)}"
+                raise TypeError(f"config: unknown key {key!r}; {hint}")
         # Transformers sets overrides on the finished config, where nothing checks them. A part of text_config
         # it merges in.
         overrides = {key: kwargs.pop(key) for key in (own - {"text_config"}) & kwargs.keys()}
@@ -276,8 +276,8 @@ def _known_keys(config_class: type[PreTrainedConfig]) -> set[str]:
 
 def _refuse_unknown(config: PreTrainedConfig, given: dict[str, Any], own: set[str]) -> None:
     """Raises TypeError where transformers has made an attribute of a key that nobody knows."""
-    unknown = given.keys() & vars(config).keys() - _known_keys(type(config))
-    if unknown := sorted(key for key in unknown if not key.startswith("_")):
+    kept = given.keys() & vars(config).keys() - _known_keys(type(config))
+    if unknown := sorted(key for key in kept if not key.startswith("_")):
         raise TypeError(f"{type(config).__name__}: unknown keys {unknown}; its own keys are {sorted(own)}")
 
 

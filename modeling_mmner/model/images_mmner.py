@@ -5,6 +5,7 @@ import os
 import threading
 import time
 import urllib.request
+from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any
 
@@ -18,7 +19,7 @@ FEATURE_COLUMN = "image_features_"
 """Begins the name of the column of a tower's ready-made features; its number follows."""
 
 # Named one by one: Pillow reads more, and for some of it (EPS) starts another program.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "TGA")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "TGA")
 FORMATS += ("AVIF",) if features.check("avif") else ()
 """The formats of picture files that are read."""
 
@@ -112,7 +113,7 @@ def is_picture_column(name: str) -> bool:
     return name in PICTURE_COLUMNS or name.startswith(FEATURE_COLUMN)
 
 
-def pictures_of(row: dict[str, Any]) -> list[Any]:
+def pictures_of(row: Mapping[str, Any]) -> list[Any]:
     """The pictures of a row: those of its list `images` where it has one, else its `image`; nulls are left
     out.
     """

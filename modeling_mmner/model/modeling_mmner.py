@@ -204,10 +204,9 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         Args:
             input_ids, attention_mask: (B, K, S) the windows of each text, padded on the right; or (B, S), one
                 window each.
-            word_starts, word_mask: (B, W) index in 0..K*S-1 of each word's first sub-token; bool, words
-                first, W > 0.
-            token_type_ids: (B, K, S) 1 for sub-tokens of the text's context, 0 for the text's own; without
-                it, no context.
+            word_starts: (B, W) index in 0..K*S-1 of each word's first sub-token.
+            word_mask: (B, W) bool, words first, W > 0.
+            token_type_ids: (B, K, S) 1 for sub-tokens of the text's context; without it, no context.
             character_ids: (B, W, Y) the bytes of each word, plus 1, padded with 0, where the text tower reads
                 characters.
             pixel_values, image_mask: (B, N, 3, H, W) uint8; (B, N) bool, without which all are there. N may
@@ -233,27 +232,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         pictures = {"pixel_values": pixel_values, "image_mask": image_mask, "image_features": image_features}
         need_weights = self.config.output_attentions if output_attentions is None else output_attentions
         context = self.encode(labels=labels, need_weights=need_weights, **text, **words, **pictures)
-        weights = self.config.objectives
-        for name in self.heads:
-            if name == MAIN_HEAD or (labels is not None and weights[name] > 0):
-                self.run_head(name, context)
-        losses = {} if labels is None else self._losses(context)
-        emissions, mask, tags, scores = context.emissions[MAIN_HEAD], context.text.mask, None, None
-        if not self.training:
-            tags = self.crf.decode_batch(emissions, mask=mask)
-            scores = self.crf.span_scores(emissions, tags, mask=mask)
-        weighted = [weights[name] * part for name, part in losses.items()]
-        # All at once: an output's keys are in the order in which they were set, and the loss must come first
-        # in a tuple.
-        output = MMNEROutput(
-            loss=torch.stack(weighted).sum() if weighted else None,
-            losses=losses or None,
-            logits=emissions,
-            tags=tags,
-            span_scores=scores,
-            gate=context.fused.gate if output_gate else None,
-            attentions=context.fused.attention,
-        )
+        output = self._output(context, output_gate=output_gate)
         is_dict = self.config.return_dict if return_dict is None else return_dict
         return output if is_dict else output.to_tuple()
 
@@ -353,15 +332,34 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 self.run_head(needed, context)
             context.emissions[name] = self.heads[name](context)
 
-    def _losses(self, context: Context) -> dict[str, Tensor]:
-        """The losses whose weight is not 0, by name and before weighting (eq. 13)."""
-        wanted = [name for name, weight in self.config.objectives.items() if weight > 0]
-        return {
-            name: self.heads[name].loss(context.emissions[name], context)
-            if name in self.heads
-            else self.objectives[name](context)
-            for name in wanted
-        }
+    def _output(self, context: Context, *, output_gate: bool) -> MMNEROutput:
+        """The output of a batch, after running the heads and objectives that are wanted (eq. 13)."""
+        self.run_head(MAIN_HEAD, context)
+        losses, weighted = {}, []
+        for name, weight in self.config.objectives.items():
+            if context.labels is None or weight <= 0:
+                continue
+            if name in self.heads:
+                self.run_head(name, context)
+                losses[name] = self.heads[name].loss(context.emissions[name], context)
+            else:
+                losses[name] = self.objectives[name](context)
+            weighted.append(weight * losses[name])
+        emissions, mask, tags, scores = context.emissions[MAIN_HEAD], context.text.mask, None, None
+        if not self.training:
+            tags = self.crf.decode_batch(emissions, mask=mask)
+            scores = self.crf.span_scores(emissions, tags, mask=mask)
+        # All at once: an output's keys are in the order in which they were set, and the loss must come first
+        # in a tuple.
+        return MMNEROutput(
+            loss=torch.stack(weighted).sum() if weighted else None,
+            losses=losses or None,
+            logits=emissions,
+            tags=tags,
+            span_scores=scores,
+            gate=context.fused.gate if output_gate else None,
+            attentions=context.fused.attention,
+        )
 
 
 def _in_windows(ids: Tensor) -> Tensor:

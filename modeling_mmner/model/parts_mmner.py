@@ -22,7 +22,7 @@ class Range(NamedTuple):
     """The values that a setting may have: in words, and as a test."""
 
     words: str
-    holds: Callable[[Any], bool]
+    holds: Callable[[Any], Any]
 
 
 POSITIVE = Range("> 0", lambda value: value > 0)

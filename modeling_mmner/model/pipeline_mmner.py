@@ -75,9 +75,8 @@ class MultimodalNERPipeline(Pipeline):
                 texts.
             num_workers: processes that read posts and their pictures; default 0: threads of this one, which
                 decode what a data set gives undecoded (``Image(decode=False)``). A stream is read by one
-                process at most, and by no thread.
-            batch_size: posts a batch, at most; default 1. Many posts are sorted by length, but those of a
-                stream, which is read no further than a batch.
+                process at most, by no thread, and no further than a batch.
+            batch_size: posts a batch, at most; default 1. Posts are sorted by length, except in a stream.
             options: threshold, in 0..1, leaves out entities with a lower score (default 0). allow_urls
                 fetches pictures from the web (default False), timeout is the seconds that each may take
                 (default 20). image_dir is a folder that the paths of pictures may not lead out of (default:
@@ -140,14 +139,14 @@ class MultimodalNERPipeline(Pipeline):
 
     # What transformers asks of a pipeline beside `__call__`, which reads, predicts and names in one go.
 
-    def preprocess(self, input_: Any, **options: Any) -> Any:  # type: ignore[override]
+    def preprocess(self, input_: Any, **options: Any) -> Any:
         """The post as it is."""
         return input_
 
     def _forward(self, input_tensors: Any, **options: Any) -> Any:
         return self(input_tensors, **options)
 
-    def postprocess(self, model_outputs: Any, **options: Any) -> Any:  # type: ignore[override]
+    def postprocess(self, model_outputs: Any, **options: Any) -> Any:
         """The entities as they are."""
         return model_outputs
 

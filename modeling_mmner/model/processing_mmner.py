@@ -6,6 +6,7 @@ post.
 
 import operator
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
@@ -178,19 +179,20 @@ class MMNERProcessor(ProcessorMixin):
         if not hasattr(text, "__iter__"):
             raise TypeError(f"text: expected a string or a list of texts, found {type(text).__name__}")
         is_words_of_one = is_split_into_words and all(isinstance(word, str) for word in text)
-        if isinstance(text, str) or is_words_of_one:
+        if is_single := isinstance(text, str) or is_words_of_one:
             text, images, context = [text], [images], [context]
         posts = [self._read_text(one, number) for number, one in enumerate(text)]
         if not posts:
             raise ValueError("text: expected at least one text, found none")
+        places = ["" if is_single else f"text {number}: " for number in range(len(posts))]
         if self.context_window is not None and context is not None:
             _check_entries("context", context, len(posts))
-            texts = [_read_context(entry, number) for number, entry in enumerate(context)]
+            texts = map(_read_context, context, places)
             posts = [post._replace(context=one) for post, one in zip(posts, texts, strict=True)]
         if self.image_size is not None and images is not None:
             _check_entries("images", images, len(posts))
             size = None if whole_pictures else self.image_size
-            pictures = [_read_pictures(entry, number, size=size) for number, entry in enumerate(images)]
+            pictures = map(partial(_read_pictures, size=size), images, places)
             posts = [post._replace(pictures=opened) for post, opened in zip(posts, pictures, strict=True)]
         return posts
 
@@ -310,8 +312,8 @@ class MMNERProcessor(ProcessorMixin):
             ids = list(chain.from_iterable(by_word))
             if not (ids or self._layout.before or self._layout.after):
                 ids = [unknown]  # an empty text is there, too
-            of_context = {"context": context, "context_window": self.context_window}
-            texts.append(self._layout.lay_out(ids, starts, **of_context))
+            window = self.context_window
+            texts.append(self._layout.lay_out(ids, starts, context=context, context_window=window))
         return texts
 
     def _tokenized(self, texts: Sequence[Any], **options: Any) -> list[tuple[list[int], list[int | None]]]:
@@ -392,22 +394,22 @@ def _check_entries(name: str, given: Any, count: int) -> None:
         raise ValueError(f"{name}: expected {expected}, found {found}")
 
 
-def _read_context(entry: Any, number: int) -> str:
+def _read_context(entry: Any, place: str) -> str:
     """The context of a post, given as None, a string or a list of strings."""
     texts = [] if entry is None else [entry] if isinstance(entry, str) else entry
     if not is_words(texts):
         expected = "a string, a list of strings or None"
-        raise TypeError(f"text {number}: context: expected {expected}, found {entry!r:.80}")
+        raise TypeError(f"{place}context: expected {expected}, found {entry!r:.80}")
     return " ".join(stripped for text in texts if (stripped := text.strip()))
 
 
-def _read_pictures(entry: Any, number: int, *, size: int | None) -> list[Image.Image]:
+def _read_pictures(entry: Any, place: str, *, size: int | None) -> list[Image.Image]:
     """The pictures of a post, given as None, one picture or a list; as squares where there is a size."""
     given = entry if isinstance(entry, (list, tuple)) else [entry]
     try:
         opened = [load_picture(picture) for picture in given if picture is not None]
     except PictureError as error:
-        raise PictureError(f"text {number}: {error}") from error
+        raise PictureError(f"{place}{error}") from error
     return opened if size is None else [square(picture, size) for picture in opened]
 
 

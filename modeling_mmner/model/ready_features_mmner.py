@@ -46,7 +46,7 @@ def features_of(row: Mapping[str, Any]) -> list[TowerFeatures]:
     return towers
 
 
-def reads_pixels(towers: Sequence[TowerFeatures]) -> bool:
+def reads_pixels(towers: Sequence[Any]) -> bool:
     """Whether a model reads pixels of a post with these features: it has none, or not of every tower."""
     return not towers or None in towers
 

@@ -29,13 +29,8 @@ PATIENCE = timedelta(hours=2)
 once.
 """
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_REFUSED = {
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor or context parallelism",
-}
-"""What Accelerate's launcher says of ways to share out one model, which would not train this one rightly."""
+_REFUSED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
+"""Ways to share out one model, as Accelerate's launcher calls them; this one would not be trained rightly."""
 
 
 def started_processes() -> PartialState:
@@ -44,7 +39,8 @@ def started_processes() -> PartialState:
     Raises:
         RunError: they were started to share out the model itself, as by FSDP.
     """
-    found = [name for key, name in _REFUSED.items() if os.environ.get(key, "").lower() in ("1", "true")]
+    asked = {name: os.environ.get(f"ACCELERATE_USE_{name}", "").lower() for name in _REFUSED}
+    found = [name for name, value in asked.items() if value in ("1", "true")]
     if not found:
         # Without being told of the CPU, Accelerate would take each process there for one by itself.
         is_cpu = not torch.accelerator.is_available()

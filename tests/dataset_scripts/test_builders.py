@@ -8,10 +8,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from dataset_scripts.builders.builder import PostsBuilder, corpus_features
-from dataset_scripts.builders.conll import Conll
-from dataset_scripts.builders.mmner import MMNER, PAIRS
-from dataset_scripts.builders.twitter2015 import Twitter2015
-from dataset_scripts.builders.twitter2017 import Twitter2017
+from dataset_scripts.builders.folders import MMNER, PAIRS, Conll, Twitter2015, Twitter2017
 from dataset_scripts.formats.reader import CorpusError
 from modeling_mmner.model.labels_mmner import bio_labels
 from tests.small_corpora import (

@@ -7,11 +7,8 @@ import pytest
 from dataset_scripts.builders import builder
 from dataset_scripts.builders.builder import PostsBuilder
 from dataset_scripts.builders.built_corpus import build_dataset
-from dataset_scripts.builders.conll import Conll
-from dataset_scripts.builders.mmner import MMNER
+from dataset_scripts.builders.folders import MMNER, Conll, Twitter2015, Twitter2017
 from dataset_scripts.builders.official import OFFICIAL, Official, count_file, differences, file_hash
-from dataset_scripts.builders.twitter2015 import Twitter2015
-from dataset_scripts.builders.twitter2017 import Twitter2017
 from dataset_scripts.formats.reader import CorpusError, Reading
 from tests.built_corpora import rows_of
 from tests.shared_data import DATA, needs_data

@@ -143,7 +143,7 @@ def test_built_data_set_is_inspected_without_writing(tmp_path, capsys):
     assert run("inspect", built) == 0
     assert "train" in capsys.readouterr().out and files_of(tmp_path) == before
     assert run("inspect", built, "--split", "dev") == 2
-    assert "inspect: --split: expected one of train, validation, test, found dev" in capsys.readouterr().err
+    assert "inspect: --split: expected one of train, validation, test, found 'dev'" in capsys.readouterr().err
 
 
 def test_overlap_is_json(corpus, tmp_path, capsys):

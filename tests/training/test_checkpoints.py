@@ -62,12 +62,10 @@ SYSTEMS: dict[str, tuple[dict[str, Any], int]] = {
     "2M-NER": (TWO_M_NER | {"checkpoint_steps": 4}, 5),
     "trained tower": ({"vision_towers": [TRAINED_TOWER], "checkpoint_steps": 3}, 6),
 }
-DEFAULT = "languages, no pictures"
 
 
-@pytest.mark.parametrize(
-    "system", [name if name == DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in SYSTEMS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_run_that_dies_at_each_checkpoint_equals_one_that_does_not(corpus, tmp_path, system):
     """If it failed, a run that goes on would see other posts, draw other numbers, or forget what it had
     found.

@@ -129,6 +129,7 @@ def test_trainer_and_script_train_alike(posts, processor, tmp_path: Path, fusion
         assert theirs.objectives["clustering"].has_centre.any()  # the callback's work
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_large_batch(posts, processor, tmp_path: Path) -> None:
     """If it failed, the loss would be scaled by the number of accumulated batches."""
     objectives = {"crf": 1.0, "boundary": 0.4}  # means over texts; contrast and clusters are of one batch
@@ -141,7 +142,8 @@ def test_accumulated_batches_are_one_large_batch(posts, processor, tmp_path: Pat
     assert logged_losses(trainers[1]) == pytest.approx(logged_losses(trainers[0]), rel=1e-3)
 
 
-@pytest.mark.parametrize("save_steps", [pytest.param(6, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("save_steps", [6, 4])
 def test_resumed_run_is_one_never_interrupted(posts, processor, tmp_path: Path, save_steps: int) -> None:
     """If it failed, resuming would change dropout, the order of posts, or the entity centres."""
     options = {"save_strategy": "steps", "save_steps": save_steps, "seed": 3}

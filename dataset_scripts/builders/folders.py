@@ -1,17 +1,41 @@
-"""Builder of MMNERD from its released folders ``train_valid_test_{en,fr,de,es,all_lang,en_plus_de,...}``."""
+"""Builders of corpora in folders of tagged posts: Twitter-2015, Twitter-2017, MMNERD, and any other."""
 
 from collections.abc import Hashable
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
-from ..formats.reader import SPLITS, CorpusError, TaggedPost, find_split, read_posts
+from ..formats.reader import SPLITS, CorpusError, TaggedPost, find_split, holds_splits, read_posts
 from .builder import PostsBuilder, PostsConfig
 from .official import FACTS
 
 LANGUAGES = ("en", "fr", "de", "es")
 PAIRS = {f"{first}_plus_{second}": (first, second) for first, second in combinations(LANGUAGES, 2)}
 _FOLDER = "train_valid_test_"
+
+
+class Twitter2015(PostsBuilder):
+    """English tweets of 2015 with their pictures.
+
+    Tagged with persons, places, organisations and other names.
+    """
+
+    CONFIGS = {"default": PostsConfig(language="en", rename_types={"OTHER": "MISC"})}
+    CITATION, KNOWN_PROBLEMS = FACTS["twitter2015"]["citation"], FACTS["twitter2015"]["known_problems"]
+
+    def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
+        """All posts are tweets."""
+        return super().about(post, path) | {"source": "tweet"}
+
+
+class Twitter2017(Twitter2015):
+    """English tweets of 2016 and 2017 with their pictures.
+
+    Tagged with persons, places, organisations and other names.
+    """
+
+    CONFIGS = {"default": PostsConfig(language="en")}
+    CITATION, KNOWN_PROBLEMS = FACTS["twitter2017"]["citation"], FACTS["twitter2017"]["known_problems"]
 
 
 class MMNER(PostsBuilder):
@@ -82,3 +106,36 @@ def _folder_names(config: str) -> list[str]:
 def _key(post: TaggedPost) -> Hashable:
     """An id alone may occur in several languages."""
     return post.id, tuple(post.tokens)
+
+
+class Conll(PostsBuilder):
+    """Tagged posts from files, with or without pictures; in one folder, or in one for each language."""
+
+    TYPES = ()
+    NAMED_BY_FOLDER = NEEDS_LANGUAGE = True
+    TERMS = (
+        "The terms are those of the corpus that this data set was built from. Whoever publishes it must have"
+        " the right to."
+    )
+
+    def folders(self) -> list[Path]:
+        """The folder with the split files, or those of its subfolders that have some where it has none."""
+        return self._language_folders or super().folders()
+
+    def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
+        """The language is the name of the post's folder, else the config's.
+
+        The numbers of posts without an id, which each language's file has, get the language before them.
+        """
+        found = super().about(post, path)
+        if self._language_folders:
+            found["language"] = path.parent.name
+            found["id"] = f"{path.parent.name}-{post.id}" if post.is_numbered else post.id
+        return found
+
+    @cached_property
+    def _language_folders(self) -> list[Path]:
+        [root] = super().folders()
+        if holds_splits(root) or not root.is_dir():
+            return []
+        return sorted(folder for folder in root.iterdir() if folder.is_dir() and holds_splits(folder))

@@ -1,0 +1,424 @@
+"""What the pictures of the sample corpus show: the subjects of each kind of picture."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from .canvas import Colour, Sketch, random_colour, shade
+
+PictureKind = Literal["PER", "LOC", "ORG", "MISC", "OTHER"]
+
+# Subjects of kind PER: one person or two, as a portrait or standing.
+
+_SKINS: tuple[Colour, ...] = (
+    (255, 224, 196), (241, 194, 155), (224, 172, 125), (198, 134, 86), (141, 85, 48), (92, 56, 34),
+)  # fmt: skip
+_HAIR: tuple[Colour, ...] = (
+    (28, 22, 20), (74, 46, 28), (128, 76, 36), (214, 176, 92), (178, 68, 32), (168, 168, 172),
+)  # fmt: skip
+
+_ARMS = (((0.2, 0.46), (0.2, 0.62)), ((0.28, 0.42), (0.34, 0.18)), ((0.25, 0.46), (0.12, 0.54)))
+"""Elbow and hand of an arm that hangs, waves, or rests on the hip: distance from the middle, and height."""
+
+
+def _portrait(sketch: Sketch) -> None:
+    rng = sketch.rng
+    skin, hair = rng.choice(_SKINS), rng.choice(_HAIR)
+    clothes = sketch.colour(sketch.backdrop, skin)
+    style = rng.choice(("short", "short", "long", "bun", "bald"))
+    if style == "long":
+        sketch.dome(0.5, 0.4, 0.25, 0.3, hair)
+        sketch.rectangle(0.25, 0.4, 0.75, rng.uniform(0.6, 0.78), hair)
+    sketch.figure("bust", clothes=clothes, skin=skin)
+    if style == "bun":
+        sketch.disc(0.5, 0.13, 0.1, hair)
+    if style != "bald":
+        sketch.ellipse(0.5, 0.36, 0.2, 0.22, hair)
+    sketch.ellipse(0.5, 0.41, 0.17, 0.21, skin)
+    if style != "bald":
+        sketch.dome(0.5, 0.33, 0.18, 0.16, hair)
+    sketch.figure("eyes and nose", skin=skin)
+    if rng.random() < 0.5:
+        sketch.dome(0.5, 0.525, 0.06, -0.05, (190, 50, 60))
+    else:
+        sketch.line([(0.44, 0.535), (0.5, 0.55), (0.56, 0.535)], 0.022, (150, 50, 55))
+    if rng.random() < 0.4:
+        side = rng.choice((-1, 1))
+        hand = 0.5 + 0.36 * side
+        sketch.line([(hand, 0.95), (0.5 + 0.46 * side, 0.7), (hand, 0.5)], 0.11, clothes)
+        sketch.disc(hand, 0.45, 0.075, skin)
+
+
+def _standing(sketch: Sketch) -> None:
+    rng = sketch.rng
+    skin, hair = rng.choice(_SKINS), rng.choice(_HAIR)
+    top, bottom = sketch.colour(sketch.backdrop, skin), sketch.colour()
+    if rng.random() < 0.35:
+        sketch.rectangle(0.37, 0.13, 0.63, rng.uniform(0.28, 0.36), hair)
+    _legs(sketch, skin, bottom)
+    for side in (-1, 1):
+        elbow, hand = rng.choice(_ARMS)
+        joints = [(0.5 + side * out, height) for out, height in ((0.12, 0.33), elbow, hand)]
+        sketch.line(joints, 0.085, shade(top, 0.85))
+        sketch.disc(*joints[-1], 0.05, skin)
+    sketch.figure("body and head", skin=skin, top=top, hair=hair)
+
+
+def _legs(sketch: Sketch, skin: Colour, clothes: Colour) -> None:
+    spread = sketch.rng.uniform(0.05, 0.14)
+    skirt = sketch.rng.random() < 0.35
+    for side in (-1, 1):
+        foot = 0.5 + side * (0.05 + spread)
+        sketch.line([(0.5 + side * 0.06, 0.6), (foot, 0.93)], 0.1, skin if skirt else clothes)
+        sketch.ellipse(foot + side * 0.02, 0.96, 0.07, 0.035, (40, 35, 35))
+    if skirt:
+        sketch.polygon([(0.4, 0.58), (0.6, 0.58), (0.72, 0.8), (0.28, 0.8)], clothes)
+
+
+def _couple(sketch: Sketch) -> None:
+    figure = sketch.rng.choice((_portrait, _standing))
+    size, apart = (0.7, 0.24) if figure is _portrait else (0.88, 0.22)
+    for side in (-1, 1):
+        lift = sketch.rng.uniform(0.0, 0.08)
+        figure(sketch.within(0.5 - size / 2 + side * apart, 1.0 - size - lift, size))
+
+
+# Subjects of kind LOC: landscapes and towns, which reach beyond their box to both sides.
+
+
+def _ground(sketch: Sketch, top: float) -> Colour:
+    colour = sketch.colour()
+    sketch.rectangle(-1, top, 2, 2, colour)
+    return colour
+
+
+def _sun(sketch: Sketch) -> None:
+    if sketch.rng.random() < 0.6:
+        sketch.disc(sketch.rng.uniform(0.05, 0.95), sketch.rng.uniform(0.05, 0.2), 0.085, sketch.colour())
+
+
+def _tree(sketch: Sketch, x: float, base: float, height: float) -> None:
+    trunk, leaves = sketch.colour(), sketch.colour()
+    sketch.rectangle(x - 0.06 * height, base - 0.4 * height, x + 0.06 * height, base, trunk)
+    if sketch.rng.random() < 0.5:
+        sketch.ellipse(x, base - 0.65 * height, 0.26 * height, 0.35 * height, leaves)
+    else:
+        for tier in (0.25, 0.45, 0.65):
+            reach, low = 0.42 * height * (1.15 - tier), base - tier * height
+            tip = base - (tier + 0.38) * height
+            sketch.polygon([(x - reach, low), (x + reach, low), (x, tip)], leaves)
+
+
+def _mountains(sketch: Sketch) -> None:
+    rng = sketch.rng
+    _sun(sketch)
+    rock = sketch.colour()
+    snow = sketch.colour(rock, sketch.backdrop)
+    for x in rng.sample((0.0, 0.25, 0.5, 0.75, 1.0), 3):
+        peak, reach = rng.uniform(0.12, 0.4), rng.uniform(0.38, 0.55)
+        tone = shade(rock, rng.uniform(0.7, 1.2))
+        sketch.polygon([(x - reach, 0.85), (x, peak), (x + reach, 0.85)], tone)
+        cap, drop = 0.3 * reach, peak + 0.3 * (0.85 - peak)
+        melted = [(x + 0.4 * cap, drop - 0.05), (x, drop + 0.03)]
+        sketch.polygon([(x - cap, drop), (x, peak), (x + cap, drop), *melted], snow)
+    _ground(sketch, 0.8)
+    for x in rng.sample((0.0, 0.2, 0.45, 0.7, 0.95), rng.randrange(3)):
+        _tree(sketch, x, 0.95, rng.uniform(0.2, 0.35))
+
+
+def _house(sketch: Sketch, x: float, base: float, width: float, height: float) -> None:
+    rng = sketch.rng
+    wall, roof = sketch.colour(), sketch.colour()
+    glass = sketch.colour(wall)
+    top = base - height
+    if rng.random() < 0.5:
+        sketch.rectangle(x + 0.6 * width, top - 0.42 * height, x + 0.75 * width, top, roof)
+    sketch.rectangle(x, top, x + width, base, wall)
+    gable = (x + 0.5 * width, top - 0.55 * height)
+    sketch.polygon([(x - 0.1 * width, top), gable, (x + 1.1 * width, top)], roof)
+    sketch.rectangle(x + 0.41 * width, base - 0.45 * height, x + 0.59 * width, base, shade(wall, 0.4))
+    for pane in (0.1, 0.68):
+        left, upper = x + pane * width, top + 0.25 * height
+        sketch.rectangle(left, upper, left + 0.22 * width, upper + 0.3 * height, glass)
+        sketch.line([(left + 0.11 * width, upper), (left + 0.11 * width, upper + 0.3 * height)], 0.012, wall)
+
+
+def _village(sketch: Sketch) -> None:
+    rng = sketch.rng
+    _sun(sketch)
+    _ground(sketch, rng.uniform(0.7, 0.8))
+    if rng.random() < 0.5:
+        _house(sketch, 0.2, 0.88, 0.56, 0.4)
+        _tree(sketch, 0.97, 0.9, rng.uniform(0.4, 0.6))
+    else:
+        for x in (-0.1, 0.28, 0.68):
+            left, base, height = x + rng.uniform(-0.03, 0.03), rng.uniform(0.8, 0.92), rng.uniform(0.22, 0.32)
+            _house(sketch, left, base, 0.32, height)
+
+
+def _skyline(sketch: Sketch) -> None:
+    rng = sketch.rng
+    _sun(sketch)
+    tone, lit = sketch.two_colours()
+    left = -0.3
+    while left < 1.2:
+        width, top = rng.uniform(0.14, 0.24), rng.uniform(0.15, 0.6)
+        wall = shade(tone, rng.uniform(0.65, 1.2))
+        sketch.rectangle(left, top, left + width, 0.95, wall)
+        if rng.random() < 0.3:
+            sketch.line([(left + width / 2, top), (left + width / 2, top - 0.12)], 0.02, wall)
+        for row in range(int((0.9 - top) / 0.1)):
+            for column in (0.2, 0.6):
+                if rng.random() < 0.8:
+                    x, y = left + column * width, top + 0.04 + 0.1 * row
+                    sketch.rectangle(x, y, x + 0.22 * width, y + 0.05, lit)
+        left += width + rng.uniform(0.0, 0.04)
+    _ground(sketch, 0.92)
+
+
+def _beach(sketch: Sketch) -> None:
+    rng = sketch.rng
+    _sun(sketch)
+    sea = _ground(sketch, 0.52)
+    for y in (0.58, 0.66):
+        for x in (0.0, 0.4, 0.8):
+            start = x + rng.uniform(-0.1, 0.1)
+            sketch.line([(start, y), (start + 0.06, y - 0.02), (start + 0.12, y)], 0.018, shade(sea, 1.5))
+    sand = sketch.colour(sea)
+    sketch.polygon([(-1, 0.9), (0.3, 0.8), (1.0, 0.68), (2, 0.6), (2, 2), (-1, 2)], sand)
+    trunk, leaves = sketch.colour(), sketch.colour()
+    crown = (rng.uniform(0.5, 0.64), rng.uniform(0.2, 0.3))
+    sketch.line([(0.8, 0.85), (0.74, 0.55), crown], 0.055, trunk)
+    for x, y in ((-0.3, 0.12), (-0.26, -0.06), (-0.08, -0.16), (0.14, -0.14), (0.28, -0.02), (0.28, 0.16)):
+        tip, bend = (crown[0] + x, crown[1] + y), (crown[0] + 0.5 * x, crown[1] + 0.3 * y - 0.08)
+        sketch.polygon([crown, bend, tip, (bend[0], bend[1] + 0.08)], leaves)
+
+
+# Subjects of kind ORG: shops and offices under a sign-board, and the badges, crests and banners of clubs.
+
+_EMBLEMS = {
+    "bolt": ((0.3, -1), (-0.6, 0.2), (-0.05, 0.2), (-0.3, 1), (0.6, -0.25), (0.05, -0.25)),
+    "diamond": ((0, -1), (0.7, 0), (0, 1), (-0.7, 0)),
+    "crown": ((-1, -0.6), (-0.45, 0), (0, -0.8), (0.45, 0), (1, -0.6), (0.8, 0.7), (-0.8, 0.7)),
+}
+
+
+def _emblem(sketch: Sketch, x: float, y: float, radius: float, colour: Colour) -> None:
+    """An invented logo."""
+    shape = sketch.rng.choice(("star", "ring", "bolt", "diamond", "cross", "crown"))
+    if shape == "star":
+        sketch.star(x, y, radius, colour, sketch.rng.choice((5, 6, 8)))
+    elif shape == "ring":
+        sketch.ring(x, y, 0.72 * radius, 0.45 * radius, colour)
+    elif shape == "cross":
+        sketch.rectangle(x - radius, y - 0.3 * radius, x + radius, y + 0.3 * radius, colour)
+        sketch.rectangle(x - 0.3 * radius, y - radius, x + 0.3 * radius, y + radius, colour)
+    else:
+        sketch.polygon([(x + a * radius, y + b * radius) for a, b in _EMBLEMS[shape]], colour)
+
+
+def _sign(sketch: Sketch, left: float, top: float, right: float, bottom: float) -> None:
+    """A sign-board: a logo, and bars in place of letters because fonts differ between systems."""
+    board, ink = sketch.two_colours()
+    height = bottom - top
+    sketch.rectangle(left - 0.025, top - 0.025, right + 0.025, bottom + 0.025, ink)
+    sketch.rectangle(left, top, right, bottom, board)
+    _emblem(sketch, left + 0.55 * height, top + height / 2, 0.36 * height, ink)
+    x = left + 1.1 * height
+    while x < right - 0.07:
+        sketch.rectangle(x, top + sketch.rng.uniform(0.22, 0.4) * height, x + 0.045, top + 0.76 * height, ink)
+        x += 0.08
+
+
+def _storefront(sketch: Sketch) -> None:
+    rng = sketch.rng
+    wall, glass = sketch.two_colours()
+    stripes = sketch.colour(wall)
+    sketch.rectangle(0.04, 0.08, 0.96, 0.98, wall)
+    _sign(sketch, 0.02, 0.12, 0.98, 0.36)
+    awning = (stripes, shade(stripes, 1.85) if sum(stripes) < 550 else shade(stripes, 0.4))
+    for stripe in range(8):
+        left = 0.02 + stripe * 0.12
+        sketch.rectangle(left, 0.42, left + 0.12, 0.54, awning[stripe % 2])
+        sketch.dome(left + 0.06, 0.54, 0.06, -0.06, awning[stripe % 2])
+    doors = "window and door" if rng.random() < 0.5 else "door between windows"
+    sketch.figure(doors, glass=glass)
+
+
+def _office(sketch: Sketch) -> None:
+    wall, glass = sketch.two_colours()
+    left = sketch.rng.uniform(0.14, 0.24)
+    sketch.rectangle(left, 0.3, 1 - left, 1.0, wall)
+    for row in range(4):
+        for column in range(4):
+            x = left + (column + 0.5) * (1 - 2 * left) / 4
+            sketch.rectangle(x - 0.05, 0.4 + 0.13 * row, x + 0.05, 0.47 + 0.13 * row, glass)
+    sketch.rectangle(0.43, 0.88, 0.57, 1.0, shade(wall, 0.4))
+    for post in (0.3, 0.7):
+        sketch.line([(post, 0.26), (post, 0.34)], 0.035, wall)
+    _sign(sketch, 0.06, 0.04, 0.94, 0.27)
+
+
+def _crest(sketch: Sketch) -> None:
+    field, rim = sketch.colour(), sketch.colour()
+    second = sketch.colour(field)
+    for reach, colour in ((1.0, rim), (0.88, field)):
+        half, top, low = 0.38 * reach, 0.45 - 0.41 * reach, 0.45 + 0.49 * reach
+        outline = ((1, 0.5), (0.8, 0.7), (0, low), (-0.8, 0.7), (-1, 0.5))
+        sides = [(0.5 + side * half, y) for side, y in outline]
+        sketch.polygon([(0.5 - half, top), (0.5, top + 0.04), (0.5 + half, top), *sides], colour)
+    style = sketch.rng.choice(("chevron", "band", "stripes"))
+    if style == "chevron":
+        sketch.line([(0.2, 0.68), (0.5, 0.5), (0.8, 0.68)], 0.09, second)
+    elif style == "band":
+        sketch.rectangle(0.17, 0.5, 0.83, 0.63, second)
+    else:
+        for x in (0.26, 0.46, 0.66):
+            sketch.rectangle(x, 0.5, x + 0.08, 0.74, second)
+    _emblem(sketch, 0.5, 0.3, 0.16, second)
+
+
+def _badge(sketch: Sketch) -> None:
+    rim, field = sketch.colour(), sketch.colour()
+    ink = sketch.colour(rim)
+    sketch.disc(0.5, 0.5, 0.46, rim)
+    letters = sketch.rng.randrange(14, 21)
+    for letter in range(letters):
+        angle = 2 * math.pi * letter / letters
+        x, y = math.cos(angle), math.sin(angle)
+        sketch.line([(0.5 + 0.34 * x, 0.5 + 0.34 * y), (0.5 + 0.42 * x, 0.5 + 0.42 * y)], 0.045, ink)
+    sketch.disc(0.5, 0.5, 0.3, field)
+    _emblem(sketch, 0.5, 0.5, 0.21, sketch.colour(field))
+
+
+def _pennant(sketch: Sketch) -> None:
+    pole, cloth = sketch.colour(), sketch.colour()
+    ink = sketch.colour(cloth)
+    sketch.figure("pennant", pole=pole, cloth=cloth, ink=ink)
+    _emblem(sketch, 0.42, 0.4, 0.16, ink)
+
+
+def _banner(sketch: Sketch) -> None:
+    rod, cloth = sketch.colour(), sketch.colour()
+    ink = sketch.colour(cloth)
+    sketch.figure("banner", rod=rod, cloth=cloth, ink=ink)
+    _emblem(sketch, 0.5, 0.44, 0.18, ink)
+
+
+# Subjects of kind MISC: things that are made, sold or won.
+
+
+def _car(sketch: Sketch) -> None:
+    body, glass = sketch.two_colours()
+    roof = sketch.rng.uniform(0.28, 0.36)
+    sketch.polygon([(0.2, 0.52), (0.32, roof), (0.66, roof), (0.8, 0.52)], body)
+    sketch.polygon([(0.26, 0.51), (0.35, roof + 0.05), (0.48, roof + 0.05), (0.48, 0.51)], glass)
+    sketch.polygon([(0.52, 0.51), (0.52, roof + 0.05), (0.64, roof + 0.05), (0.73, 0.51)], glass)
+    sketch.figure("car below its windows", body=body)
+
+
+def _phone(sketch: Sketch) -> None:
+    case, screen = sketch.two_colours()
+    sketch.figure("phone", case=case, screen=screen)
+    if sketch.rng.random() < 0.65:
+        for row in range(4):
+            for column in range(3):
+                x, y = 0.34 + 0.125 * column, 0.18 + 0.16 * row
+                sketch.rectangle(x, y, x + 0.08, y + 0.09, sketch.colour(screen))
+    else:
+        for row in range(6):
+            right = sketch.rng.uniform(0.45, 0.64)
+            sketch.line([(0.36, 0.21 + 0.1 * row), (right, 0.21 + 0.1 * row)], 0.035, sketch.colour(screen))
+
+
+def _trophy(sketch: Sketch) -> None:
+    sketch.figure("trophy", metal=sketch.colour(), base=sketch.colour())
+
+
+def _bottle(sketch: Sketch) -> None:
+    glass, label = sketch.two_colours()
+    shoulder = sketch.rng.uniform(0.34, 0.44)
+    sketch.rectangle(0.44, 0.08, 0.56, shoulder, glass)
+    sketch.rectangle(0.42, 0.02, 0.58, 0.1, sketch.colour())
+    sketch.dome(0.5, shoulder + 0.08, 0.17, 0.18, glass)
+    sketch.rectangle(0.33, shoulder + 0.07, 0.67, 0.97, glass)
+    sketch.figure("label of a bottle", label=label, glass=glass)
+    sketch.line([(0.39, shoulder + 0.08), (0.39, 0.54)], 0.03, shade(glass, 1.6))
+
+
+def _cup(sketch: Sketch) -> None:
+    china, band = sketch.two_colours()
+    sketch.figure("cup", china=china, band=band, steam=sketch.colour())
+
+
+def _guitar(sketch: Sketch) -> None:
+    wood, neck = sketch.two_colours()
+    sketch.figure("guitar", wood=wood, neck=neck)
+
+
+def _book(sketch: Sketch) -> None:
+    cover = sketch.colour()
+    if sketch.rng.random() < 0.5:
+        page = shade(cover, 1.85)
+        sketch.figure("open book", cover=cover, page=page, ink=sketch.colour(page))
+    else:
+        sketch.figure("closed book", cover=cover, ink=sketch.colour(cover))
+
+
+# Subjects of kind OTHER: pictures that say nothing about the entities of a post.
+
+
+def _shapes(sketch: Sketch) -> None:
+    rng = sketch.rng
+    for _ in range(rng.randrange(8, 14)):
+        x, y, reach = rng.random(), rng.random(), rng.uniform(0.08, 0.2)
+        turns = [rng.uniform(0, 2 * math.pi) for _ in range(rng.choice((3, 4, 5)))]
+        corners = [(x + reach * math.cos(turn), y + reach * math.sin(turn)) for turn in sorted(turns)]
+        if rng.random() < 0.4:
+            sketch.disc(x, y, 0.6 * reach, random_colour(rng))
+        else:
+            sketch.polygon(corners, random_colour(rng))
+
+
+def _stripes(sketch: Sketch) -> None:
+    rng = sketch.rng
+    colours = [sketch.colour(), random_colour(rng), random_colour(rng)]
+    slant, width = rng.choice((-0.8, 0.0, 0.8)), rng.uniform(0.12, 0.2)
+    for stripe in range(int(5 / width)):
+        left = -2 + 1.2 * width * stripe
+        corners = [(left, -0.5), (left + width, -0.5), (left + width + slant, 1.5), (left + slant, 1.5)]
+        sketch.polygon(corners, colours[stripe % 3])
+
+
+def _plate(sketch: Sketch) -> None:
+    rng = sketch.rng
+    plate = sketch.colour()
+    sketch.disc(0.5, 0.5, 0.46, plate)
+    sketch.disc(0.5, 0.5, 0.35, shade(plate, 0.85))
+    for _ in range(rng.randrange(6, 11)):
+        angle, distance = rng.uniform(0, 2 * math.pi), rng.uniform(0.0, 0.22)
+        x, y = 0.5 + distance * math.cos(angle), 0.5 + distance * math.sin(angle)
+        sketch.ellipse(x, y, rng.uniform(0.05, 0.11), rng.uniform(0.04, 0.08), sketch.colour(plate))
+    if rng.random() < 0.6:
+        sketch.line([(1.03, 0.15), (1.03, 0.85)], 0.05, sketch.colour())
+
+
+def _flowers(sketch: Sketch) -> None:
+    rng = sketch.rng
+    stem = sketch.colour()
+    for x in rng.sample((0.15, 0.33, 0.5, 0.67, 0.85), rng.randrange(2, 5)):
+        y, petal = rng.uniform(0.2, 0.5), sketch.colour()
+        sketch.line([(x, y), (0.5 + 0.4 * (x - 0.5), 1.0)], 0.035, stem)
+        for leaf in range(6):
+            angle = 2 * math.pi * leaf / 6
+            sketch.disc(x + 0.1 * math.cos(angle), y + 0.1 * math.sin(angle), 0.065, petal)
+        sketch.disc(x, y, 0.06, sketch.colour(petal))
+
+
+SUBJECTS: dict[PictureKind, tuple[Callable[[Sketch], None], ...]] = {
+    "PER": (_portrait, _standing, _couple),
+    "LOC": (_mountains, _village, _skyline, _beach),
+    "ORG": (_storefront, _office, _crest, _badge, _pennant, _banner),
+    "MISC": (_car, _phone, _trophy, _bottle, _cup, _guitar, _book),
+    "OTHER": (_shapes, _stripes, _plate, _flowers),
+}
