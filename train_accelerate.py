@@ -134,7 +134,7 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
     posts = LaidOutRows.of(predictor.processor, corpus.splits["train"])
     validation = LaidOutRows.of(predictor.processor, corpus.splits["validation"])
     loader: Any = training_loader(recipe, posts, collate, processes=accelerator.num_processes)
-    sampler = loader.batch_sampler.sampler
+    sampler = loader.batch_sampler
     if settings.compile:
         optimisation.compile_layers(model)
     size = {"batches": len(loader), "processes": accelerator.num_processes}

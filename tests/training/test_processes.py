@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from modeling_mmner.training.optimisation import refresh_centres
 from modeling_mmner.training.processes import _meeting_place
 from modeling_mmner.training.recipes import Recipe, load_recipe
 from modeling_mmner.training.run_folder import RunError
-from modeling_mmner.training.sampling import StepBatches
+from modeling_mmner.training.sampling import PostSampler
 from tests import tiny
 from tests.together import exit_codes, together
 from tests.training.test_training import TEXT, TOWER, write_corpus
@@ -265,8 +266,9 @@ def test_steps_have_the_posts_of_one_process(count):
     """If it failed, two processes would see other posts in a step than one, or one of them more steps than
     the other.
     """
-    one = [sorted(batch) for batch in StepBatches(range(count), batch_size=6, processes=1)]
-    batches = StepBatches(range(count), batch_size=3, processes=2)
+    posts = partial(PostSampler, [1] * count, ["en"] * count, temperature=1.0, seed=1)
+    one = [sorted(batch) for batch in posts(batch_size=6, processes=1)]
+    batches = posts(batch_size=3, processes=2)
     two = [sorted(first + second) for first, second in zip(*[iter(batches)] * 2, strict=True)]
     assert two == (one[:-1] if count % 6 == 1 else one)
     assert len(batches) == len(list(batches)) and all(batches)
