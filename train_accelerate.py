@@ -23,30 +23,27 @@ from modeling_mmner.evaluation.metrics import RunMetrics
 from modeling_mmner.evaluation.scores import Predictor, evaluate_rows, gold_tags, score_test_split
 from modeling_mmner.evaluation.span_f1.span_f1 import tag_score
 from modeling_mmner.hub.push import save_hub_folder
-from modeling_mmner.training import run_folder
+from modeling_mmner.training import optimisation, processes, run_folder
 from modeling_mmner.training.assembly import build_model, build_processor
-from modeling_mmner.training.centres import centres_due, refresh_centres
 from modeling_mmner.training.checkpoints import Checkpoints, check_space
 from modeling_mmner.training.collator import LaidOutRows, MMNERCollator
 from modeling_mmner.training.corpus import TrainingCorpus, load_corpus
 from modeling_mmner.training.features import feature_folder, run_features
-from modeling_mmner.training.optimisation import compile_layers, optimizer_and_scheduler, train_batches
-from modeling_mmner.training.processes import keep_quiet, run_accelerator, started_processes
-from modeling_mmner.training.progress import Progress
-from modeling_mmner.training.run_folder import RunError
+from modeling_mmner.training.optimisation import centres_due, refresh_centres, train_batches
+from modeling_mmner.training.processes import Stopped
+from modeling_mmner.training.run_folder import Progress, RunError
 from modeling_mmner.training.runner import report_runs, run_each, runs_of
 from modeling_mmner.training.sampling import ids_of_batch, training_loader
-from modeling_mmner.training.stopping import Stopped, StopSignals, command_to_go_on, stop_at_once
 
 
 def main(recipe: Recipe) -> None:
     """Train as the recipe says, in as many processes as were started, and print how it went."""
-    processes = started_processes()
-    if not processes.is_main_process:
-        keep_quiet()
+    group = processes.started_processes()
+    if not group.is_main_process:
+        processes.keep_quiet()
     report_runs(recipe, run_each(runs_of(recipe), train=train))
-    processes.wait_for_everyone()
-    processes.destroy_process_group()
+    group.wait_for_everyone()
+    group.destroy_process_group()
 
 
 def train(recipe: Recipe) -> RunMetrics:
@@ -59,7 +56,7 @@ def train(recipe: Recipe) -> RunMetrics:
     """
     settings, output, progress = recipe.training, Path(recipe.training.output_dir), Progress()
     run_folder.check_run(recipe)
-    accelerator = run_accelerator(settings)
+    accelerator = processes.run_accelerator(settings)
     set_seed(settings.seed)
     corpus, processor, model = build(recipe, accelerator)
     parameters, trained = (model.num_parameters(only_trainable=only) for only in (False, True))
@@ -137,18 +134,17 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
     posts = LaidOutRows.of(predictor.processor, corpus.splits["train"])
     validation = LaidOutRows.of(predictor.processor, corpus.splits["validation"])
     loader: Any = training_loader(recipe, posts, collate, processes=accelerator.num_processes)
-    sampler = loader.batch_sampler.sampler
+    sampler = loader.batch_sampler
     if settings.compile:
-        compile_layers(model)
-    optimizer, scheduler = optimizer_and_scheduler(
-        recipe, model, batches=len(loader), processes=accelerator.num_processes
-    )
+        optimisation.compile_layers(model)
+    size = {"batches": len(loader), "processes": accelerator.num_processes}
+    optimizer, scheduler = optimisation.optimizer_and_scheduler(recipe, model, **size)
     prepared, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
     steps = {"optimizer": optimizer, "scheduler": scheduler, "max_grad_norm": settings.max_grad_norm}
     centres_when = settings.centre_warmup_epochs, settings.centre_refresh_epochs
     checkpoints = Checkpoints(recipe, corpus, accelerator=accelerator, model=model, progress=progress)
     checkpoints.resume(settings.resume)
-    with StopSignals(accelerator) as signals:
+    with processes.StopSignals(accelerator) as signals:
         while not progress.is_over(epochs=settings.epochs, patience=settings.patience):
             epoch, size = progress.epoch, settings.batch_size
             if progress.batches == 0 and centres_due(epoch, *centres_when):
@@ -188,7 +184,7 @@ def validate(rows: LaidOutRows, predictor: Predictor, checkpoints: Checkpoints) 
         checkpoints.keep_best()
 
 
-def save(checkpoints: Checkpoints, signals: StopSignals, *, due: bool = True) -> None:
+def save(checkpoints: Checkpoints, signals: processes.StopSignals, *, due: bool = True) -> None:
     """Write a checkpoint if one is due or the run is to stop, which it then does."""
     stopping = signals.heard()
     if due or stopping:
@@ -199,14 +195,14 @@ def save(checkpoints: Checkpoints, signals: StopSignals, *, due: bool = True) ->
 
 def run(recipe: Recipe) -> int:
     """`main` as a command, which tells a mistake or a signal in a line; returns the exit code."""
-    stop_at_once()
+    processes.stop_at_once()
     try:
         record(main)(recipe)
     except (CorpusError, RunError) as error:
         print(f"train_accelerate.py: {error}", file=sys.stderr)
         return 1
     except Stopped as stopped:
-        command = command_to_go_on(recipe.training.resume)
+        command = processes.command_to_go_on(recipe.training.resume)
         print(f"train_accelerate.py: {stopped}. Go on with: {command}", file=sys.stderr)
         return stopped.code
     return 0

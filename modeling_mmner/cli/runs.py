@@ -36,8 +36,8 @@ def reproduce(
 ) -> int:
     """Train every row of a paper's table, and write the table.
 
-    Trains every row with every seed, on one corpus, with one budget and one metric, and writes results.json,
-    results.md (the paper's figures beside ours) and results.png. What is there already is not run again.
+    Trains every row with every seed, on one corpus, with one budget and one metric, and writes results.json
+    and results.md (the paper's figures beside ours). What is there already is not run again.
     Settings are for all rows; a row passes over those of parts that it has not.
 
     Args:

@@ -31,9 +31,8 @@ from ..files import sha256, staged_folder, write_whole
 from ..model.modeling_mmner import MMNERForTokenClassification
 from .corpus import TrainingCorpus
 from .features import OFF
-from .progress import Progress
 from .recipes import PACE, PLACES, Recipe, differences, flat_settings
-from .run_folder import CHECKPOINTS, RunError
+from .run_folder import CHECKPOINTS, Progress, RunError
 
 AUTO, NEVER = "auto", "never"
 MANIFEST, PROGRESS, WEIGHTS = "checkpoint.json", "progress.json", "model.safetensors"

@@ -2,12 +2,12 @@
 
 import warnings
 from collections.abc import Collection
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, List, Value
 
 from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS
 from dataset_scripts.contexts import CONTEXT, with_contexts
@@ -26,7 +26,6 @@ from .recipes import PEOPLE, CorpusSettings
 
 _ROW = "row"
 """The column of each row's number in the whole split, while posts are left out."""
-_MISSING = "no picture"
 
 
 @dataclass
@@ -103,7 +102,7 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
             missing or broken and they are required; training posts occur in the test split of another corpus.
     """
     opened = open_corpus(settings.dataset, config=settings.dataset_config, **_reading_options(settings))
-    corpus = TrainingCorpus(**{item.name: getattr(opened, item.name) for item in fields(Corpus)})
+    corpus = TrainingCorpus(**vars(opened))
     corpus.facts = facts_of(settings)
     for line in corpus.reading_report():
         print(one_line(line))
@@ -122,10 +121,9 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
         _warn_of_writer(settings.context_writer)
     _leave_out_test_posts(corpus, settings)
     _keep_apart(corpus, settings)
-    for split in SPLITS:
-        rows = corpus.splits[split]
-        corpus.places[split], rows = rows[_ROW][:], rows.remove_columns(_ROW)
-        corpus.splits[split], corpus.pictures[split] = _with_good_pictures(rows, settings, split)
+    for split, rows in corpus.splits.items():
+        corpus.places[split], corpus.splits[split] = rows[_ROW][:], rows.remove_columns(_ROW)
+        _check_pictures(corpus, split, settings)
     if settings.dataset in BUILDERS and settings.test_dataset is None:
         corpus.chance = BUILDERS[settings.dataset].chance(sorted(set(corpus.splits["test"]["language"])))
     return corpus
@@ -241,66 +239,62 @@ def _without_pictures(rows: Dataset) -> Dataset:
     return rows.remove_columns(_picture_columns(rows)).add_column("image", [None] * len(rows))
 
 
-def _with_good_pictures(
-    rows: Dataset, settings: CorpusSettings, split: str
-) -> tuple[Dataset, dict[str, int]]:
-    """The rows without their broken pictures, and the counts.
+def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings) -> None:
+    """Count a split's pictures, and leave those out that are broken; each is reported.
 
     Each picture is decoded, so that training cannot stumble; only once where the corpus is in the cache of
     `datasets`, which keeps the answers as well.
     """
+    rows = corpus.splits[split]
     columns = _picture_columns(rows)
-    found = rows.select_columns(columns).map(
+    problems = rows.select_columns(columns).map(
         _problems,
         batched=True,
         remove_columns=columns,
-        features=Features({"problem": Value("string")}),
+        features=Features({"problems": List(Value("string"))}),
         fn_kwargs={"reader": f"{version('mmner')}, Pillow {version('pillow')}"},
         desc=f"checking the pictures of {split}",
-    )
-    problems = {index: problem for index, problem in enumerate(found["problem"]) if problem}
-    missing = [*problems.values()].count(_MISSING)
-    counts = {"present": len(rows) - len(problems), "missing": missing, "broken": len(problems) - missing}
-    if problems and settings.require_images and settings.use_images:
-        first, counted = next(iter(problems)), f"{counts['missing']} missing and {counts['broken']} broken"
+    )["problems"][:]
+    missing = {index: "no picture" for index, found in enumerate(problems) if not found}
+    broken = {index: found for index, found in enumerate(problems) if any(found)}
+    told = missing | {index: next(filter(None, found)) for index, found in broken.items()}
+    present = len(rows) - len(told)
+    corpus.pictures[split] = {"present": present, "missing": len(missing), "broken": len(broken)}
+    if told and settings.require_images and settings.use_images:
+        first, counted = min(told), f"{len(missing)} missing and {len(broken)} broken"
         raise CorpusError(
             f"{split}: expected a readable picture for each post, found {counted}; first: post"
-            f" {rows[first]['id']!r}: {problems[first]}; without --require_images such posts are kept"
+            f" {rows[first]['id']!r}: {told[first]}; without --require_images such posts are kept"
         )
-    return (_without_broken(rows, problems) if counts["broken"] else rows), counts
-
-
-def _without_broken(rows: Dataset, problems: dict[int, str]) -> Dataset:
-    """The rows without those of their pictures that cannot be read; each is reported."""
-    columns = _picture_columns(rows)
 
     def stripped(row: dict[str, Any], index: int) -> dict[str, Any]:
-        if index in problems and (pictures := pictures_of(row)):
-            print(f"kept without its broken picture: post {row['id']!r}: {problems[index]}")
-            good = [picture for picture in pictures if _problem([picture]) is None]
+        if index in broken:
+            print(f"kept without its broken picture: post {row['id']!r}: {told[index]}")
+            checked = zip(pictures_of(row), broken[index], strict=True)
+            good = [picture for picture, problem in checked if not problem]
             row = {"image": good[0] if good else None, "images": good}
         return {column: row[column] for column in columns}
 
-    return rows.map(stripped, with_indices=True, features=rows.features, desc="leaving out broken pictures")
+    if broken:
+        doing = "leaving out broken pictures"
+        corpus.splits[split] = rows.map(stripped, with_indices=True, features=rows.features, desc=doing)
 
 
-def _problems(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[str]]:
-    """What is the matter with each post's pictures, in words; nothing: an empty text.
+def _problems(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[list[str]]]:
+    """For each of a post's pictures, in words why it cannot be read; an empty text where it can.
 
     Args:
         reader: what reads the pictures; another one may answer otherwise, and the answers are kept.
     """
     rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
     posts = [pictures_of(row) for row in rows]
-    found = zip(posts, ahead(_problem, posts, threads=READING_THREADS, most=READ_AHEAD), strict=True)
-    return {"problem": [(problem or "") if pictures else _MISSING for pictures, problem in found]}
+    found = ahead(_problem, chain(*posts), threads=READING_THREADS, most=READ_AHEAD)
+    return {"problems": [[*islice(found, len(pictures))] for pictures in posts]}
 
 
-def _problem(pictures: list[Any]) -> str | None:
-    """Why one of a post's pictures cannot be read; None where all can or there is none."""
+def _problem(picture: Any) -> str:
     try:
-        for picture in pictures:
-            load_picture(picture)
+        load_picture(picture)
     except PictureError as error:
         return str(error)
-    return None
+    return ""

@@ -37,16 +37,13 @@ from ..model.vision_mmner import VisionTower
 from .assembly import load_tower
 from .corpus import TrainingCorpus
 from .recipes import Recipe, TowerSettings
+from .run_folder import RunError
 
 OFF = "off"
 _FILE_POSTS, _WRITTEN_POSTS = 500, 64
 _AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCH = 8
 """Pictures that are run together. There are always so many, lest a row depend on which others there are."""
-
-
-class FeatureError(ValueError):
-    """A file of features that cannot be read; the text says which, and what to do."""
 
 
 def default_folder() -> Path:
@@ -81,7 +78,7 @@ def with_features(
 
     Raises:
         ValueError: the model has no frozen tower, the rows no such column.
-        FeatureError: a file of features cannot be read.
+        RunError: a file of features cannot be read.
     """
     if not any(tower.frozen for tower in model.vision_towers) or processor.image_size is None:
         raise ValueError("with_features: expected a model with a frozen picture encoder, found none")
@@ -102,8 +99,8 @@ def run_features(
         return KeptFeatures(Path())
     encoders = []
     for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True):
-        own = replace(settings) if settings.has_weights else None  # what started at random is nowhere else
-        encoders.append(FrozenEncoder(tower, own, accelerator.device) if tower.frozen else None)
+        own = settings if settings.has_weights else None  # what started at random is nowhere else
+        encoders.append(FrozenEncoder(tower, own) if tower.frozen else None)
     return KeptFeatures(folder, encoders, size, accelerator.mixed_precision)
 
 
@@ -114,12 +111,10 @@ class FrozenEncoder:
     Attributes:
         tower: whose weights are read when somebody needs them.
         settings: where they come from; None where the tower has them.
-        device: where they go.
     """
 
     tower: VisionTower
     settings: TowerSettings | None = None
-    device: Any = None
 
     def __post_init__(self) -> None:
         self.release()
@@ -128,7 +123,7 @@ class FrozenEncoder:
         """Read the weights, unless they are there."""
         if self.settings is not None and self.tower.backbone is None:
             load_tower(self.tower, self.settings)
-            self.tower.to(self.device)
+            self.tower.to(self.tower.mean.device)  # on which it was without its weights
 
     def release(self) -> None:
         """Let go of weights that can be read again."""
@@ -159,7 +154,8 @@ class FrozenEncoder:
             path = cfg.hf_hub_id and try_to_load_from_cache(cfg.hf_hub_id, "model.safetensors")
         if not isinstance(path, str) or not Path(path).is_file():
             return None
-        self.settings.checkpoint = path  # the same file is read later, whatever the Hub has by then
+        # The same file is read later, whatever the Hub has by then.
+        self.settings = replace(self.settings, checkpoint=path)
         with open(path, "rb") as file:
             weights = hashlib.file_digest(file, "blake2b").hexdigest()
         given = asdict(replace(self.settings, checkpoint=None))
@@ -190,7 +186,7 @@ class KeptFeatures:
         Features are computed for the whole corpus, whichever posts are left out.
 
         Raises:
-            FeatureError: a file of features cannot be read.
+            RunError: a file of features cannot be read.
         """
         if not self.encoders:
             return ""
@@ -248,7 +244,7 @@ class KeptFeatures:
         try:
             return Dataset.from_file(str(path))
         except (pyarrow.ArrowException, OSError) as error:
-            raise FeatureError(f"{path}: expected features, found {error!s:.300}; remove it") from error
+            raise RunError(f"{path}: expected features, found {error!s:.300}; remove it") from error
 
     def _compute(self, tower: VisionTower, batch: dict[str, list[Any]]) -> dict[str, list[list[bytes]]]:
         """The column of some posts. A picture that several of them have is run once."""

@@ -1,10 +1,15 @@
-"""The processes that train together."""
+"""The processes that train together, and the signals that stop them between two steps."""
 
 import os
+import shlex
+import signal
 import sys
+import threading
 import warnings
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import datasets
@@ -14,6 +19,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, DistributedType
 from torch import distributed
 
+from .checkpoints import AUTO
 from .optimisation import resolve_precision
 from .recipes import TrainingSettings
 from .run_folder import RunError
@@ -22,6 +28,7 @@ PATIENCE = timedelta(hours=2)
 """How long processes wait for another one: it may have a large corpus to build. One that dies ends the run at
 once.
 """
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _REFUSED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
 """Ways to share out one model, as Accelerate's launcher calls them; this one would not be trained rightly."""
 
@@ -88,3 +95,64 @@ def keep_quiet() -> None:
     warnings.simplefilter("ignore")
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
+
+
+class Stopped(Exception):
+    """A signal has ended the run; the text says what was saved.
+
+    Attributes:
+        code: the process's exit code, as a shell tells it: 143 for SIGTERM, 130 for Ctrl-C.
+    """
+
+    def __init__(self, number: int, saved: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; {saved}")
+        self.code = 128 + number
+
+
+class StopSignals:
+    """While this context is entered, signals wait for the end of a step.
+
+    A second signal does what it does without it.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.number: int = signal.SIGTERM  # where another process has heard it
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self.accelerator.set_trigger()
+        self.__exit__()
+
+    def heard(self) -> bool:
+        """Whether this process or another one of the run has heard a signal. All of them must ask."""
+        return self.accelerator.check_trigger()
+
+
+def stop_at_once() -> None:
+    """Make SIGTERM and Ctrl-C end the process with `Stopped`, where nothing waits for the end of a step."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number, "nothing new to save")
+
+    for number in SIGNALS:
+        signal.signal(number, stop)
+
+
+def command_to_go_on(resume: str) -> str:
+    """The command that goes on with this process's run, which was started with a setting of `resume`."""
+    processes, (program, *arguments) = os.environ.get("WORLD_SIZE", "1"), sys.argv
+    launcher = ["python"] if processes == "1" else ["torchrun", "--nproc_per_node", processes]
+    is_script = Path(program).name == "train_accelerate.py"
+    start = [program] if is_script else ["-m", "modeling_mmner"]  # the command `mmner`
+    return shlex.join([*launcher, *start, *arguments, *([] if resume == AUTO else ["--resume", AUTO])])

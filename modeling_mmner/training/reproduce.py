@@ -1,8 +1,8 @@
-"""Trains every row of a paper's table with every seed, and sets what the runs found beside its figures."""
+"""Trains every row of a paper's table with every seed, and writes what the runs found beside its figures."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from statistics import mean, stdev
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from ..escaping import markdown_text, one_line
+from ..escaping import markdown_text
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.span_f1.confidence import paired_randomisation
 from ..evaluation.span_f1.spans import tag_counts
@@ -28,7 +28,7 @@ AMBIGUOUS = "ambiguous"
 _HEADINGS = {"picture": "pictures", AMBIGUOUS: "pictures, ambiguous names", "context": "contexts"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A row of a table with a random seed, which its recipe has, as well as an output folder of its own."""
 
@@ -96,13 +96,13 @@ def reproduce(
     """
     runs = plan(name, settings, seeds=seeds, encoders=encoders, folder=folder)
     if dry_run:
-        return int(bool([run for run in runs if _is_hindered(run, report)]))
+        hindered = [run for run in runs if _is_hindered(run, report)]
+        return int(bool(hindered))
     recipes = {run.name: run.recipe for run in runs}
     errors = run_apart(recipes, train=train, report=report, jobs=jobs, keep_models=keep_models)
     results = collect(TABLES[name], runs, errors)
-    write_table(results, folder)
-    report(markdown(results))
-    report(f"results.json, results.md and results.png are in {folder}/")
+    report(write_table(results, folder))
+    report(f"results.json and results.md are in {folder}/")
     return int(bool(errors))
 
 
@@ -136,34 +136,32 @@ def collect(table: PaperTable, runs: Sequence[Run], errors: Mapping[str, str]) -
     """
     rows: list[dict[str, Any]] = []
     above: dict[int, Run] = {}
-    metrics_of_any: RunMetrics | None = None
+    found = {run: finished_run(run.recipe) for run in runs}
     for row in table.rows:
-        there, scores = {}, []
-        for run in (run for run in runs if run.row == row):
-            metrics = finished_run(run.recipe)
-            if metrics is None:
-                scores.append({"seed": run.seed, "error": errors.get(run.name)})
-            else:
-                metrics_of_any, there[run.seed] = metrics, run
-                scores.append(_scores(run.seed, metrics))
+        own = {run.seed: run for run in runs if run.row == row}
+        scores = [_scores(run, found[run], errors.get(run.name)) for run in own.values()]
         reported = dict(zip(FIGURES, row.reported, strict=True)) if row.reported else None
+        there = {seed: run for seed, run in own.items() if found[run]}
         named = {"name": row.name, "recipe": row.recipe, "reported": reported, "runs": scores}
         rows.append(named | _over_seeds(scores) | {"p_value": p_value(above, there)})
         above = there
-    known: dict[str, Any] = {"source": table.source, "versions": None, "corpus": None}
-    if metrics_of_any is not None:
-        corpus = asdict(metrics_of_any.corpus)
-        about = {name: corpus[name] for name in ("name", "version_name", "posts")}
-        known |= {"versions": metrics_of_any.versions, "corpus": about}
-    return known | {"rows": rows}
+    last = next(filter(None, reversed(found.values())), None)
+    return {
+        "source": table.source,
+        "versions": last and last.versions,
+        "corpus": last and {name: getattr(last.corpus, name) for name in ("name", "version_name", "posts")},
+        "rows": rows,
+    }
 
 
-def _scores(seed: int, metrics: RunMetrics) -> dict[str, Any]:
+def _scores(run: Run, metrics: RunMetrics | None, error: str | None) -> dict[str, Any]:
     """What results.json says of one run."""
+    if metrics is None:
+        return {"seed": run.seed, "error": error}
     test = metrics.splits.test
     ambiguous = {mode: block.by_source.get(AMBIGUOUS) for mode, block in test.picture.items()}
     return {
-        "seed": seed,
+        "seed": run.seed,
         **{figure: getattr(test.overall, figure) for figure in FIGURES},
         "validation_f1": metrics.splits.validation.overall.f1,
         "selected_epoch": metrics.selected_epoch,
@@ -223,30 +221,10 @@ def markdown(results: Mapping[str, Any]) -> str:
     )
 
 
-def plot(results: Mapping[str, Any], path: str | Path) -> None:
-    """Save a PNG: each row's F1 with its deviation, beside the paper's."""
-    from matplotlib.figure import Figure  # slow to import
-
-    rows = list(reversed(results["rows"]))
-    figure = Figure(figsize=(8, 1.2 + 0.42 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    for height, row in enumerate(rows):
-        if row["reported"]:
-            axes.plot(row["reported"]["f1"], height, "o", mfc="white", mec="#8a94a0")
-        if row["mean"]:
-            spread = 100 * row["deviation"]["f1"] if row["deviation"] else 0.0
-            axes.errorbar(100 * row["mean"]["f1"], height, xerr=spread, fmt="o", color="#1f2933", capsize=3)
-    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
-    where = one_line(results["corpus"]["name"]) if results["corpus"] else "no corpus"
-    axes.set_xlabel(f"test F1 on {where:.40}; hollow: {results['source']}", parse_math=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
-    figure.savefig(path, format="png", dpi=150)
-
-
-def write_table(results: Mapping[str, Any], folder: Path) -> None:
-    """Write results.json, results.md and results.png."""
+def write_table(results: Mapping[str, Any], folder: Path) -> str:
+    """Write results.json and results.md; returns the table in Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
+    table = markdown(results)
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (folder / "results.md").write_text(markdown(results), encoding="utf-8")
-    plot(results, folder / "results.png")
+    (folder / "results.md").write_text(table, encoding="utf-8")
+    return table

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -49,24 +49,22 @@ def runs_of(recipe: Recipe) -> dict[str, Recipe]:
         RunError: transfer from one checkpoint.
     """
     settings, languages = recipe.training, recipe.corpus.languages
-    runs: dict[str, Recipe] = {}
-    own: dict[str, Any]
     is_one_checkpoint = settings.resume not in (AUTO, NEVER)
     if settings.transfer:
         if len(languages) < 2:
             raise CorpusError(f"--transfer: expected two --languages or more, found {languages}")
         if is_one_checkpoint:
-            found = f"{settings.resume:.300}"
-            raise RunError(f"--resume: expected auto or never with --transfer, several runs; found {found}")
-        for language in languages:
-            own = {"languages": [language], "output_dir": f"{settings.output_dir}/{language}"}
-            runs[language] = recipe.with_settings(test_languages=languages, **own)
-        return runs
-    runs[recipe.name] = recipe
+            found = f"found {settings.resume:.300}"
+            raise RunError(f"--resume: expected auto or never with --transfer, several runs; {found}")
+        outputs = {language: f"{settings.output_dir}/{language}" for language in languages}
+        test = recipe.with_settings(test_languages=languages)
+        return {one: test.with_settings(languages=[one], output_dir=path) for one, path in outputs.items()}
+    runs = {recipe.name: recipe}
     if settings.compare_without_pictures and recipe.corpus.use_images and recipe.model.towers:
-        own = {"use_images": False, "output_dir": str(Path(settings.output_dir) / "without_pictures")}
+        output = f"{settings.output_dir}/without_pictures"
         resume = AUTO if is_one_checkpoint else settings.resume  # the checkpoint is the first run's
-        runs[f"{recipe.name}, no pictures"] = recipe.with_settings(resume=resume, **own)
+        without = recipe.with_settings(use_images=False, output_dir=output, resume=resume)
+        runs[f"{recipe.name}, no pictures"] = without
     return runs
 
 
@@ -80,10 +78,9 @@ def report_runs(recipe: Recipe, runs: Mapping[str, RunMetrics]) -> None:
             write_text(output / "transfer.json", json.dumps(scores, default=asdict, indent=2))
         return
     console.print(results_table(dict(runs)))
-    worth = [picture_worth(*runs.values())] if len(runs) == 2 else []
-    for text in [*worth, context_worth(runs[recipe.name])]:
-        if text:
-            console.print(text, markup=False, emoji=False, highlight=False)
+    worth = picture_worth(*runs.values()) if len(runs) == 2 else ""
+    for text in filter(None, (worth, context_worth(runs[recipe.name]))):
+        console.print(text, markup=False, emoji=False, highlight=False)
     print(f"Model folder, metrics, predictions and plots are in {output}/")
 
 
@@ -155,9 +152,12 @@ def run_apart(
         began = time.perf_counter()
         try:
             f1 = in_own_process(_train_logged, recipes[name], train=train, keep_model=keep_models, jobs=jobs)
-        except ProcessError as error:
-            errors[name] = str(error)
-            return report(f"{name}: failed; {error}")
+        except BrokenProcessPool:
+            errors[name] = "its process was ended, as by a lack of memory"
+        except Exception as error:  # whatever a run meets, the others go on
+            errors[name] = f"{type(error).__name__}: {error}"
+        if name in errors:
+            return report(f"{name}: failed; {errors[name]}")
         return report(f"{name}: test F1 {100 * f1:.1f}, {(time.perf_counter() - began) / 60:.1f} min")
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -179,10 +179,6 @@ def _train_logged(recipe: Recipe, *, train: Train, keep_model: bool) -> float:
     return metrics.splits.test.overall.f1
 
 
-class ProcessError(RuntimeError):
-    """Why a function in a process of its own returned nothing."""
-
-
 def in_own_process(function: Callable[..., Any], *arguments: Any, jobs: int = 1, **options: Any) -> Any:
     """What a function returns, run in a new process, which ends with this one.
 
@@ -190,25 +186,18 @@ def in_own_process(function: Callable[..., Any], *arguments: Any, jobs: int = 1,
         jobs: how many such processes share the processor; each gets its share of the threads.
 
     Raises:
-        ProcessError: what the function raised, or that its process ended without a word.
+        BrokenProcessPool: its process ended without a word.
     """
     with ProcessPoolExecutor(1, get_context("spawn"), _begin, (jobs,)) as pool:
-        try:
-            return pool.submit(function, *arguments, **options).result()
-        except BrokenProcessPool as error:
-            raise ProcessError("its process was ended, as by a lack of memory") from error
-        except Exception as error:  # whatever a run meets, the others go on
-            raise ProcessError(f"{type(error).__name__}: {error}") from error
+        return pool.submit(function, *arguments, **options).result()
 
 
 def _begin(jobs: int) -> None:
     """Take this process's share of the threads, and end where the process that started it has ended."""
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-    parent = parent_process()
-    assert parent is not None
 
     def watch() -> None:
-        connection.wait([parent.sentinel])
+        parent_process().join()  # type: ignore[union-attr]
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

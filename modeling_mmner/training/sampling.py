@@ -2,10 +2,11 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -21,20 +22,21 @@ def training_loader(
 ) -> DataLoader[Any]:
     """Batches of the training split, those of each step for some processes in turn.
 
-    The `PostSampler` at its `batch_sampler.sampler` wants to know the epoch.
+    The `PostSampler`, its `batch_sampler`, wants to know the epoch.
     """
     settings = recipe.training
     sampler = PostSampler(
         posts.lengths,
         posts["language"],
         temperature=recipe.corpus.language_temperature,
-        batch_size=settings.batch_size * processes,
+        batch_size=settings.batch_size,
+        processes=processes,
         seed=settings.seed,
     )
     workers = loader_workers(settings.num_workers, opens_pictures=collate.opens_pictures(posts.rows))
     return DataLoader(
         cast(Any, posts),
-        batch_sampler=StepBatches(sampler, batch_size=settings.batch_size, processes=processes),
+        batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -57,19 +59,25 @@ def loader_workers(setting: int | None, *, opens_pictures: bool) -> int:
     return min(4, max(0, CORES // processes - 1)) if opens_pictures else 0
 
 
-class PostSampler(Sampler[int]):
-    """The posts of an epoch, those of like length together.
+class PostSampler(Sampler[list[int]]):
+    """The posts of an epoch, those of like length together, in batches.
 
     With temperature 1 each post comes once. With another one there are as many draws, and a language of n
     posts has a share in proportion to n^(1 / temperature), as in multilingual BERT's pretraining; its posts
     take turns, so that all of them come equally often, give or take one. The order follows from seed and
     epoch, however often and by whom it is asked for.
 
+    Each step has as many batches as there are processes, which Accelerate deals out in turn; together they
+    have the posts that the step would have in one process that takes as many. Those of an epoch's last step
+    are shared out as evenly as can be; fewer posts than processes are left out of the epoch, since each
+    process needs one.
+
     Args:
         lengths: of each post, see `LaidOutRows`.
         languages: of each post.
         temperature: > 0; the larger, the more alike the shares.
-        batch_size: posts a step, of all processes.
+        batch_size: posts a step and process.
+        processes: that train together.
         seed: of the order, with the epoch that `set_epoch` sets.
     """
 
@@ -80,9 +88,11 @@ class PostSampler(Sampler[int]):
         *,
         temperature: float,
         batch_size: int,
+        processes: int,
         seed: int,
     ) -> None:
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+        self.lengths, self.processes, self.seed, self.epoch = lengths, processes, seed, 0
+        self.step_size = batch_size * processes
         self.posts: dict[str, list[int]] = {}
         for index, language in enumerate(languages):
             self.posts.setdefault(language, []).append(index)
@@ -90,13 +100,14 @@ class PostSampler(Sampler[int]):
         self.draws = draws_by_language(self.sizes, temperature=temperature)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        steps, rest = divmod(len(self.lengths), self.step_size)
+        return self.processes * (steps + (rest >= self.processes))
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order of another epoch."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[list[int]]:
         # So spread that no epoch of a seed is one of another seed.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         drawn = list(range(len(self.lengths))) if self.draws == self.sizes else []
@@ -105,45 +116,17 @@ class PostSampler(Sampler[int]):
             extra = torch.randperm(len(posts), generator=generator)[:rest].tolist()
             drawn += posts * rounds + [posts[place] for place in extra]
         lengths = [self.lengths[index] for index in drawn]
-        for place in get_length_grouped_indices(lengths, self.batch_size, generator=generator):
-            yield drawn[place]
+        places = iter(get_length_grouped_indices(lengths, self.step_size, generator=generator))
+        while len(step := [drawn[place] for place in islice(places, self.step_size)]) >= self.processes:
+            yield from (step[own :: self.processes] for own in range(self.processes))
 
 
 def draws_by_language(sizes: Counter[str], *, temperature: float) -> dict[str, int]:
     """The draws of each language in an epoch, in proportion to n^(1 / temperature), in all one a post."""
-    largest = max(sizes.values())  # divided by it, no power overflows
-    weights = {language: (size / largest) ** (1 / temperature) for language, size in sizes.items()}
-    total = sum(weights.values())
-    shares = {language: sizes.total() * weight / total for language, weight in weights.items()}
-    draws = {language: int(share) for language, share in shares.items()}
-    by_remainder = sorted(shares, key=lambda language: draws[language] - shares[language])
-    for language in by_remainder[: sizes.total() - sum(draws.values())]:
-        draws[language] += 1
-    return draws
-
-
-class StepBatches(Sampler[list[int]]):
-    """The posts of each step in as many batches as there are processes, which Accelerate deals out in turn.
-
-    A step has the posts that it would have in one process that takes as many a step. Those of an epoch's last
-    step are shared out as evenly as can be; fewer posts than processes are left out of the epoch, since each
-    process needs one.
-
-    Args:
-        sampler: of the posts, in the order of the epoch.
-        batch_size: posts a step and process.
-        processes: that train together.
-    """
-
-    def __init__(self, sampler: Sampler[int], *, batch_size: int, processes: int) -> None:
-        self.sampler, self.processes = sampler, processes
-        self.step_size = batch_size * processes
-
-    def __len__(self) -> int:
-        steps, rest = divmod(len(cast(Sized, self.sampler)), self.step_size)
-        return self.processes * (steps + (rest >= self.processes))
-
-    def __iter__(self) -> Iterator[list[int]]:
-        posts = iter(self.sampler)
-        while len(step := list(islice(posts, self.step_size))) >= self.processes:
-            yield from (step[own :: self.processes] for own in range(self.processes))
+    counts = np.array(list(sizes.values()))
+    weights = (counts / counts.max()) ** (1 / temperature)  # divided by the largest, no power overflows
+    shares = counts.sum() * weights / weights.sum()
+    draws = shares.astype(int)
+    by_remainder = np.argsort(draws - shares, kind="stable")
+    draws[by_remainder[: counts.sum() - draws.sum()]] += 1
+    return dict(zip(sizes, draws.tolist(), strict=True))

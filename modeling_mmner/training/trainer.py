@@ -10,8 +10,8 @@ from transformers import EvalPrediction, TrainerCallback, TrainerControl, Traine
 from ..evaluation.span_f1.span_f1 import tag_score
 from ..model.labels_mmner import IGNORED
 from ..model.processing_mmner import MMNERProcessor
-from .centres import centres_due, refresh_centres
 from .collator import LaidOutRows
+from .optimisation import centres_due, refresh_centres
 
 
 def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:

@@ -8,9 +8,8 @@ from torch.utils.data import DataLoader
 
 from modeling_mmner import MMNERForTokenClassification
 from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
-from modeling_mmner.training.centres import refresh_centres
 from modeling_mmner.training.collator import LaidOutRows, MMNERCollator
-from modeling_mmner.training.optimisation import optimizer_and_scheduler, train_batches
+from modeling_mmner.training.optimisation import optimizer_and_scheduler, refresh_centres, train_batches
 from modeling_mmner.training.recipes import Recipe
 
 from .setting import Setting

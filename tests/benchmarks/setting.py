@@ -145,8 +145,9 @@ def _batches_of_an_epoch(
     in random order.
     """
     lengths = LaidOutRows.of(processor, rows).lengths
-    order = list(PostSampler(lengths, rows["language"], temperature=1.0, batch_size=batch_size, seed=seed))
-    whole = [order[first : first + batch_size] for first in range(0, len(order) - batch_size + 1, batch_size)]
+    own = {"temperature": 1.0, "batch_size": batch_size, "processes": 1, "seed": seed}
+    batches = PostSampler(lengths, rows["language"], **own)
+    whole = [batch for batch in batches if len(batch) == batch_size]
     if not 0 < count <= len(whole):
         raise ValueError(
             f"--batches: expected 1 to {len(whole)}, which an epoch has of {batch_size} posts, found {count}"

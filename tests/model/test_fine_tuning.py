@@ -20,8 +20,8 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.model.crf_mmner import CRF
 from modeling_mmner.model.fusion_mmner import Attention
 from modeling_mmner.model.labels_mmner import bio_labels
-from modeling_mmner.training.centres import refresh_centres
 from modeling_mmner.training.collator import MMNERCollator
+from modeling_mmner.training.optimisation import refresh_centres
 from modeling_mmner.training.trainer import EntityCentreCallback, span_f1
 from modeling_mmner.training.vocabulary import train_tokenizer
 from tests.elsewhere import run_elsewhere

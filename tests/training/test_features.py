@@ -32,7 +32,8 @@ from modeling_mmner.training import features as module
 from modeling_mmner.training.assembly import build_model, build_processor
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
-from modeling_mmner.training.features import FeatureError, run_features, with_features
+from modeling_mmner.training.features import run_features, with_features
+from modeling_mmner.training.run_folder import RunError
 from tests.small_posts import GRADIENT, RED, SPECKLED, encoded
 from tests.tiny import parts_of
 from tests.training.test_training import TOWER, small_recipe, write_corpus
@@ -158,7 +159,7 @@ def test_broken_picture_and_broken_file_are_named(tmp_path):
         MMNERCollator(processor)([*rows])
     (path,) = tmp_path.glob("*.arrow")
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(FeatureError, match=rf"{path.name}: expected features, found .*; remove it"):
+    with pytest.raises(RunError, match=rf"{path.name}: expected features, found .*; remove it"):
         with_features(rows_of([[b"no picture", PICTURES[0]]]), model, processor, folder=tmp_path)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,15 @@ from dataset_scripts.formats.reader import CorpusError
 from modeling_mmner.evaluation.scores import Predictor
 from modeling_mmner.model.gathering_mmner import gathered, mean_over_processes, whole_batch
 from modeling_mmner.model.objectives_mmner import nt_xent
-from modeling_mmner.training import optimisation
+from modeling_mmner.training import optimisation, processes
 from modeling_mmner.training.assembly import build_model, build_processor
-from modeling_mmner.training.centres import refresh_centres
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
+from modeling_mmner.training.optimisation import refresh_centres
 from modeling_mmner.training.processes import _meeting_place
 from modeling_mmner.training.recipes import Recipe, load_recipe
 from modeling_mmner.training.run_folder import RunError
-from modeling_mmner.training.sampling import StepBatches
+from modeling_mmner.training.sampling import PostSampler
 from tests import tiny
 from tests.together import exit_codes, together
 from tests.training.test_training import TEXT, TOWER, write_corpus
@@ -238,7 +239,7 @@ def refused_for_posts(recipe: Recipe) -> str:
 
 def centres_and_tags(recipe: Recipe, count: int) -> tuple[Tensor, list[list[str]]]:
     """The entity centres over some posts, and their tags."""
-    train_accelerate.started_processes()
+    processes.started_processes()
     rows = load_corpus(recipe.corpus).splits["train"].select(range(count))
     torch.manual_seed(0)
     processor = build_processor(recipe, labels=rows.features["ner_tags"].feature.names, posts=rows["tokens"])
@@ -265,8 +266,9 @@ def test_steps_have_the_posts_of_one_process(count):
     """If it failed, two processes would see other posts in a step than one, or one of them more steps than
     the other.
     """
-    one = [sorted(batch) for batch in StepBatches(range(count), batch_size=6, processes=1)]
-    batches = StepBatches(range(count), batch_size=3, processes=2)
+    posts = partial(PostSampler, [1] * count, ["en"] * count, temperature=1.0, seed=1)
+    one = [sorted(batch) for batch in posts(batch_size=6, processes=1)]
+    batches = posts(batch_size=3, processes=2)
     two = [sorted(first + second) for first, second in zip(*[iter(batches)] * 2, strict=True)]
     assert two == (one[:-1] if count % 6 == 1 else one)
     assert len(batches) == len(list(batches)) and all(batches)

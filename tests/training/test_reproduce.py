@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from markdown_it import MarkdownIt
-from PIL import Image
 
 import train_accelerate
 from modeling_mmner.evaluation.metrics import RunMetrics
@@ -24,7 +23,7 @@ from modeling_mmner.training.paper_tables import TABLES, PaperTable, Row, row_re
 from modeling_mmner.training.recipes import Recipe, load_recipe
 from modeling_mmner.training.reproduce import Run, collect, p_value, plan, reproduce, write_table
 from modeling_mmner.training.run_folder import begin_run, end_run
-from modeling_mmner.training.runner import LOG, ProcessError, finished_run, run_apart
+from modeling_mmner.training.runner import LOG, finished_run, run_apart
 from tests.small_metrics import make_metrics
 from tests.training.test_training import TEXT, write_corpus
 
@@ -124,7 +123,7 @@ def trained(monkeypatch) -> list[tuple[str, int]]:
     def in_this_process(function: Any, recipe: Recipe, *, train: Any, jobs: int, **options: Any) -> float:
         made.append((recipe.name, recipe.training.seed))
         if recipe.name == "hbilstm-crf":
-            raise ProcessError("ValueError: no memory | left")
+            raise ValueError("no memory | left")
         return train(recipe, 0.5 + 0.1 * recipe.training.seed).splits.test.overall.f1
 
     monkeypatch.setattr(runner, "in_own_process", in_this_process)
@@ -290,8 +289,6 @@ def test_written_table_is_a_table(tmp_path):
     assert json.loads((tmp_path / "table" / "results.json").read_text(encoding="utf-8")) == json.loads(
         json.dumps(results)
     )
-    with Image.open(tmp_path / "table" / "results.png") as picture:
-        assert picture.width > 500
 
 
 # The command
@@ -322,7 +319,7 @@ def test_table_is_trained_and_gone_on_with(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "BiLSTM-CRF" / "seed-1" / LOG).read_text(encoding="utf-8")
     settings["text_config"] = TEXT
     assert reproduce("table3", train=train_accelerate.train, settings=settings, **options) == 0
-    assert "BiLSTM-CRF, seed 1: there already" in said and (tmp_path / "out" / "results.png").is_file()
+    assert "BiLSTM-CRF, seed 1: there already" in said and (tmp_path / "out" / "results.md").is_file()
     assert not (tmp_path / "out" / "MLMNER" / "seed-1" / "model").exists()
     with pytest.raises(ValueError, match=r"found another one's: epochs \(expected 2, found 1\)"):
         reproduce("table3", train=train_accelerate.train, settings=settings | {"epochs": 2}, **options)

@@ -22,11 +22,10 @@ from modeling_mmner import MMNERForTokenClassification
 from modeling_mmner.evaluation.metrics import RunMetrics
 from modeling_mmner.training import checkpoints
 from modeling_mmner.training.checkpoints import Checkpoints
-from modeling_mmner.training.progress import Progress
+from modeling_mmner.training.processes import Stopped, command_to_go_on
 from modeling_mmner.training.recipes import Recipe
-from modeling_mmner.training.run_folder import FILES, FOLDERS, RunError, begin_run, is_finished
+from modeling_mmner.training.run_folder import FILES, FOLDERS, Progress, RunError, begin_run, is_finished
 from modeling_mmner.training.runner import run_each, runs_of
-from modeling_mmner.training.stopping import Stopped, command_to_go_on
 from tests.interrupted import assert_same_run, checkpoints_in, recipe_in, train_killed
 from tests.training.test_killed_runs import started
 from tests.training.test_reproduce import fake_train

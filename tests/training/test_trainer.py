@@ -20,9 +20,8 @@ from transformers import (
 from dataset_scripts.opening import open_corpus
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.evaluation.span_f1.span_f1 import tag_score
-from modeling_mmner.training.centres import centres_due, refresh_centres
 from modeling_mmner.training.collator import MMNERCollator
-from modeling_mmner.training.optimisation import parameter_groups, train_batches
+from modeling_mmner.training.optimisation import centres_due, parameter_groups, refresh_centres, train_batches
 from modeling_mmner.training.trainer import EntityCentreCallback, span_f1, with_lengths
 from modeling_mmner.training.vocabulary import make_word_tokenizer, train_tokenizer, word_vocabulary
 from tests.tiny import tiny_model

@@ -17,10 +17,9 @@ from modeling_mmner.evaluation.reports import context_worth, results_table
 from modeling_mmner.evaluation.scores import Predictor
 from modeling_mmner.training import sampling
 from modeling_mmner.training.assembly import build_model, build_processor, pretrained_parts
-from modeling_mmner.training.centres import centres_due, refresh_centres
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
-from modeling_mmner.training.optimisation import parameter_groups
+from modeling_mmner.training.optimisation import centres_due, parameter_groups, refresh_centres
 from modeling_mmner.training.recipe_options import parse_arguments
 from modeling_mmner.training.recipes import Recipe, load_recipe
 from modeling_mmner.training.run_folder import RunError, is_finished
