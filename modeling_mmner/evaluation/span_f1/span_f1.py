@@ -41,6 +41,36 @@ class SpanF1(evaluate.Metric):
 
     They are micro, macro and by type; and, where it is asked for, by surface, language and source, with
     bootstrap intervals, a paired test against another system, and calibration.
+
+    `compute` takes, besides, and gives:
+
+    Args:
+        predictions, references: a list of BIO tags for each post, one a word.
+        mode: "lenient" (seqeval's default, an orphan I- begins an entity) or "strict" (only B- does,
+            seqeval's IOB2).
+        intervals: whether each score has a 95% bootstrap interval of F1 over posts.
+        languages, sources: of each post, for scores by either and by both.
+        tokens: the words of each post, for scores by surface; with train_tokens and train_tags, the words
+            and tags of each training post, or with train_surfaces: the types of each surface in training,
+            or the surfaces alone.
+        other_predictions: tags of another system for the same posts, for a paired
+            approximate-randomisation test of micro F1.
+        scores: for each post a list of scores in 0..1, one for each predicted entity, read leniently, in
+            order of their start.
+        resamples: of the bootstrap.
+        swaps: resamples of the paired test.
+        seed: of both.
+
+    Returns:
+        precision, recall, f1 (micro), macro_precision, macro_recall, macro_f1 (over types), in 0..1;
+        number (of gold entities); by_type; and where asked for confidence_interval,
+        macro_confidence_interval, by_seen, by_ambiguity, by_language, by_source, by_language_and_source,
+        language_macro_f1, paired, calibration.
+
+    Example:
+        >>> metric = evaluate.load("modeling_mmner/evaluation/span_f1")
+        >>> metric.compute(predictions=[["B-PER", "O"]], references=[["B-PER", "O"]])["f1"]
+        1.0
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -48,7 +78,7 @@ class SpanF1(evaluate.Metric):
         return evaluate.MetricInfo(
             description=inspect.getdoc(SpanF1) or "",
             citation=_CITATION,
-            inputs_description=inspect.getdoc(SpanF1._compute) or "",
+            inputs_description=inspect.getdoc(SpanF1) or "",
             features=datasets.Features({"predictions": tags, "references": tags}),
         )
 
@@ -71,36 +101,6 @@ class SpanF1(evaluate.Metric):
         swaps: int = 10_000,
         seed: int = 0,
     ) -> dict[str, Any]:
-        """Score predicted tags.
-
-        Args:
-            predictions, references: a list of BIO tags for each post, one a word.
-            mode: "lenient" (seqeval's default, an orphan I- begins an entity) or "strict" (only B- does,
-                seqeval's IOB2).
-            intervals: whether each score has a 95% bootstrap interval of F1 over posts.
-            languages, sources: of each post, for scores by either and by both.
-            tokens: the words of each post, for scores by surface; with train_tokens and train_tags, the words
-                and tags of each training post, or with train_surfaces: the types of each surface in training,
-                or the surfaces alone.
-            other_predictions: tags of another system for the same posts, for a paired
-                approximate-randomisation test of micro F1.
-            scores: for each post a list of scores in 0..1, one for each predicted entity, read leniently, in
-                order of their start.
-            resamples: of the bootstrap.
-            swaps: resamples of the paired test.
-            seed: of both.
-
-        Returns:
-            precision, recall, f1 (micro), macro_precision, macro_recall, macro_f1 (over types), in 0..1;
-            number (of gold entities); by_type; and where asked for confidence_interval,
-            macro_confidence_interval, by_seen, by_ambiguity, by_language, by_source, by_language_and_source,
-            language_macro_f1, paired, calibration.
-
-        Example:
-            >>> metric = evaluate.load("modeling_mmner/evaluation/span_f1")
-            >>> metric.compute(predictions=[["B-PER", "O"]], references=[["B-PER", "O"]])["f1"]
-            1.0
-        """
         if mode not in ("lenient", "strict"):
             raise ValueError(f"mode: expected 'lenient' or 'strict', found {mode!r}")
         if min(resamples, swaps) < 1:
