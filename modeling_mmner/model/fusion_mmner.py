@@ -374,7 +374,7 @@ class CoAttention(nn.Module):
             in the context all queries share one row: as many rows as queries would not fit into memory.
         """
         of_context = self.context_score(torch.tanh(self.context_map(context))).mT  # shape: (B, 1, K)
-        is_shared = context.shape[1] > MOST_WORDS and not torch.compiler.is_exporting()
+        is_shared = not torch.compiler.is_exporting() and context.shape[1] > MOST_WORDS
         scores = of_context if is_shared else self.query_score(torch.tanh(self.query_map(query))) + of_context
         weights = masked_softmax(scores, mask[:, None])
         read = weights.to(context.dtype) @ context
