@@ -55,19 +55,16 @@ def contact_sheet(
     if count < 1:
         raise ValueError(f"count: expected at least 1, found {count}")
     posts = [rows[number] for number in choose_posts(rows, labels, count=count, seed=seed)]
-    loader, types = PackageLoader("dataset_scripts", ""), entity_types(labels)
-    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    page = (
-        Environment(loader=loader, autoescape=True, **options)
-        .get_template("contact_sheet.html.jinja")
-        .render(
-            title=title,
-            total=len(rows),
-            hues={name: 360 * number // len(types) for number, name in enumerate(types)},
-            posts=[_card(post, labels) for post in posts],
-            has_pictures=any(map(pictures_of, posts)),
-            most_pictures=_MAX_PICTURES,
-        )
+    types = entity_types(labels)
+    pages = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages.loader = PackageLoader("dataset_scripts", "")
+    page = pages.get_template("contact_sheet.html.jinja").render(
+        title=title,
+        total=len(rows),
+        hues={name: 360 * number // len(types) for number, name in enumerate(types)},
+        posts=[_card(post, labels) for post in posts],
+        has_pictures=any(map(pictures_of, posts)),
+        most_pictures=_MAX_PICTURES,
     )
     # What UTF-8 cannot encode, halves of surrogate pairs, becomes a question mark.
     Path(path).write_text(page, encoding="utf-8", errors="replace")
@@ -82,9 +79,8 @@ def choose_posts(rows: datasets.Dataset, labels: Sequence[str], *, count: int, s
     """
     tags = rows.select_columns(["ner_tags"]).with_format("arrow")[:]["ner_tags"].to_pylist()
     outside = labels.index(OUTSIDE)
-    merits = (picture_numbers(rows) > 0) + np.array(
-        [any(tag != outside for tag in post) for post in tags], int
-    )
+    has_entity = np.array([any(tag != outside for tag in post) for post in tags], int)
+    merits = has_entity + (picture_numbers(rows) > 0)
     order = random.Random(seed).sample(range(len(rows)), len(rows))
     return sorted(sorted(order, key=lambda position: -merits[position])[:count])
 

@@ -28,34 +28,21 @@ _Surface = tuple[str, str]
 
 BIN_ENDS = (5, 10, 15, 20, 25, 30, 40, 60, 100, 200, 500)
 """The longest post of each bin of the histogram of lengths; a last bin holds those beyond."""
-BINS = [
-    f"up to {BIN_ENDS[0]}",
-    *(f"{previous + 1}-{last}" for previous, last in pairwise(BIN_ENDS)),
-    f"over {BIN_ENDS[-1]}",
-]
+_BETWEEN = [f"{previous + 1}-{last}" for previous, last in pairwise(BIN_ENDS)]
+BINS = [f"up to {BIN_ENDS[0]}", *_BETWEEN, f"over {BIN_ENDS[-1]}"]
 
 _BATCH = 250  # of rows that were selected or shuffled the pictures are copied after all, so few at a time
 _SHOWN_VALUES = 12
 _OVERALL = ""
-_LENGTHS: dict[str, tuple[str, Any]] = {
-    "min": ("min", np.min),
-    "median": ("median", np.median),
-    "mean": ("mean", np.mean),
-    "95%": ("percentile_95", partial(np.percentile, q=95)),
-    "max": ("max", np.max),
-}
-"""By their headings, the names and the functions of the statistics of lengths."""
+_p95 = partial(np.percentile, q=95)
+_LENGTHS = {"min": np.min, "median": np.median, "mean": np.mean, "percentile_95": _p95, "max": np.max}
+_LENGTH_HEADINGS = ("split", "min", "median", "mean", "95%", "max")
 _SEEN_KINDS = ("seen", "as_several_types", "as_another_type")
 _SPLIT_HEADINGS = ("split", "posts", "tokens", "entities", "orphan I-", "without entity", "without picture")
 _SEEN_HEADINGS: tuple[str, ...] = ("split", "type", "entities", "seen")
 _SEEN_HEADINGS += ("as several types", "as another type only", "different ones", "of these seen")
 _SPLIT_COLOURS = {"train": "#1769aa", "validation": "#d9730d", "test": "#3b8f6b"}
-_SEEN_COLOURS = {
-    "this type only": "#1769aa",
-    "several types": "#8fbbe0",
-    "another type only": "#d9730d",
-    "not at all": "#dde2e8",
-}
+_SEEN_COLOURS = ["#1769aa", "#8fbbe0", "#d9730d", "#dde2e8"]
 
 
 def inspect_corpus(corpus: Corpus) -> Statistics:
@@ -87,8 +74,7 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
         known[surface].add(entity_type)
     for split in splits.keys() - {"train"}:
         splits[split]["seen"] = _seen(surfaces[split], known, types) if "train" in splits else None
-    about = {"name": corpus.name, "version_name": corpus.version_name, "version": dict(corpus.version)}
-    return {**about, "types": types, "splits": splits}
+    return {**corpus.identity(), "types": types, "splits": splits}
 
 
 def split_statistics(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Statistics, Counter[_Surface]]:
@@ -149,7 +135,7 @@ def _listed(lists: pa.ListArray) -> np.ndarray:
 
 def _lengths(lengths: Sequence[int]) -> Statistics:
     bins = np.bincount(np.searchsorted(BIN_ENDS, lengths), minlength=len(BINS))
-    found = {name: measure(lengths).item() if lengths else None for name, measure in _LENGTHS.values()}
+    found = {name: measure(lengths).item() if lengths else None for name, measure in _LENGTHS.items()}
     return found | {"histogram": dict(zip(BINS, bins.tolist(), strict=True))}
 
 
@@ -186,7 +172,7 @@ def tables(statistics: Statistics) -> list[Table]:
         counts = [found["posts"], found["tokens"], totals[split], found["orphans"]]
         without = _share(found["posts_without_entity"], found["posts"])
         summaries.append([split, *counts, without, found["pictures"]["missing_share"]])
-        measures = [found["tokens_per_post"][name] for name, _ in _LENGTHS.values()]
+        measures = [found["tokens_per_post"][name] for name in _LENGTHS]
         lengths.append([split, *(None if value is None else f"{round(value, 1):,}" for value in measures)])
         values["tokens"].append(found["tokens_per_post"]["histogram"])
         values["pictures"].append(found["pictures"]["posts_by_number"])
@@ -208,7 +194,7 @@ def tables(statistics: Statistics) -> list[Table]:
     title = "Entities seen in train (the same words, whatever their case)"
     return [
         _table(_title(statistics), _SPLIT_HEADINGS, [summaries]),
-        _table("Tokens per post", ["split", *_LENGTHS], [lengths]),
+        _table("Tokens per post", _LENGTH_HEADINGS, [lengths]),
         _table("Entities by type (B- tags)", ["type", *chain(*((s, "share") for s in splits))], [shares]),
         *([_table(title, _SEEN_HEADINGS, seen, text_columns=2)] if seen else []),
         _table("Posts by", ["", "", *splits], [_value_rows(*own) for own in values.items()], text_columns=2),
@@ -285,49 +271,31 @@ def plot_statistics(statistics: Statistics, path: str | Path) -> None:
     # From the first bin, so that what is absent on the left shows too; on the right it would only take room.
     posts = posts.loc[: max([BINS[0], *posts.index[posts.any(axis=1)]], key=BINS.index)]
     posts *= [100 / max(1, found["posts"]) for found in splits.values()]
-    _draw(lengths, posts, _SPLIT_COLOURS, "Length of posts", "posts (%)", upright=True)
+    _draw(lengths, posts, _SPLIT_COLOURS, "Length of posts", "posts (%)", kind="bar")
     lengths.set_xlabel("tokens")
 
     compared = _compared(statistics)
     rows = {f"{name}, {split}": compared[split][name] for name in [*types, "all types"] for split in compared}
     kinds = pd.DataFrame(rows, index=["entities", *_SEEN_KINDS]).T.astype(int)
-    both, other = kinds["as_several_types"], kinds["as_another_type"]
-    parts = (kinds["seen"] - both, both, other, kinds["entities"] - kinds["seen"] - other)
-    shares = {
-        name: 100 * part / kinds["entities"].clip(lower=1)
-        for name, part in zip(_SEEN_COLOURS, parts, strict=True)
-    }
-    _draw(
-        seen,
-        pd.DataFrame(shares),
-        _SEEN_COLOURS,
-        "Entities seen in train as ...",
-        "entities (%)",
-        stacked=True,
-    )
+    whole, known, several, other = (kinds[column] for column in kinds)
+    parts = {"this type only": known - several, "several types": several}
+    parts |= {"another type only": other, "not at all": whole - known - other}
+    shares = 100 * pd.DataFrame(parts).div(whole.clip(lower=1), axis=0)
+    _draw(seen, shares, _SEEN_COLOURS, "Entities seen in train as ...", "entities (%)", stacked=True)
 
     figure.suptitle(_title(statistics), x=0.01, ha="left", parse_math=False)
     figure.savefig(path, format="png", dpi=150)
 
 
-def _draw(
-    axes: "Axes",
-    bars: "DataFrame",
-    colours: Mapping[str, str],
-    title: str,
-    label: str,
-    *,
-    upright: bool = False,
-    stacked: bool = False,
-) -> None:
-    """Bars of each column's colour, a group or a stack of them for each row, from top to bottom."""
+def _draw(axes: "Axes", bars: "DataFrame", colours: Any, title: str, label: str, **options: Any) -> None:
+    """A group of bars for each row, or a stack of them, from top to bottom; or upright (`kind` is bar)."""
     if bars.empty:
         axes.set_axis_off()
-        why = "no two splits to compare" if stacked else "no entity types"
+        why = "no two splits to compare" if options.get("stacked") else "no entity types"
         axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes)
         return
-    kind = "bar" if upright else "barh"
-    bars.plot(ax=axes, kind=kind, stacked=stacked, width=0.8, color=dict(colours), legend=False)
+    upright = options.setdefault("kind", "barh") == "bar"
+    bars.plot(ax=axes, width=0.8, color=colours, legend=False, **options)
     if upright:
         axes.set_xticks(range(len(bars)), bars.index, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_ylabel(label)

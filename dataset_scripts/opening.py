@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 from huggingface_hub import hf_hub_download
@@ -54,16 +54,18 @@ class Corpus:
     left_out: list[LeftOut] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
 
+    def identity(self) -> dict[str, Any]:
+        """Which copy of which corpus it is, for reports."""
+        return {"name": self.name, "version_name": self.version_name, "version": dict(self.version)}
+
     def reading_report(self, *, most: int = 5) -> list[str]:
         """What was found in reading people's own files, a line each; of spans left out the first `most`."""
         lines = [f"{self.name}: {note}: {number}" for note, number in self.notes.items()]
         if self.left_out:
             what = "spans left out, since they are no whole words or overlap"
             lines.append(f"{self.name}: {what}: {len(self.left_out)}")
-        lines += [
-            f"  {one.place}: {one.label} {one.start}-{one.end} {one.text!r} {one.reason}"
-            for one in self.left_out[:most]
-        ]
+        for one in self.left_out[:most]:
+            lines.append(f"  {one.place}: {one.label} {one.start}-{one.end} {one.text!r} {one.reason}")
         return lines + (["  ..."] if len(self.left_out) > most else [])
 
 
@@ -86,33 +88,17 @@ def open_corpus(dataset: str, *, config: str | None = None, **options: Any) -> C
     if dataset in BUILDERS:
         return _from_builder(make_builder(dataset, config=config, **given))
     path = Path(dataset)
-    kind = _kind(path)
-    if kind == "own":
+    is_built = (path / RECORD).is_file() or any(path.glob("*-of-*.parquet"))  # as `build` or the Hub lays out
+    is_raw = path.is_dir() and not is_built and holds_splits(path)
+    if path.is_file() or (path.is_dir() and not is_built and not is_raw and record_files(path)):
         if config is not None:
-            raise CorpusError(
-                f"dataset {dataset!r}: expected no --config, which data sets have, found {config!r}"
-            )
+            expected = "expected no --config, which data sets have"
+            raise CorpusError(f"dataset {dataset!r}: {expected}, found {config!r}")
         return _own(path, given)
-    if kind == "raw":
+    if is_raw or (path.is_dir() and not is_built and not any(path.rglob("*.parquet"))):
         beside = {"image_dir": path / "images"} if (path / "images").is_dir() else {}
         return _from_builder(make_builder(FOLDER_CORPUS, **beside | given | {"data_dir": path}))
     return _built(dataset, config, given)
-
-
-def _kind(path: Path) -> Literal["own", "raw", "built"]:
-    """Whether a path holds people's own files, raw split files, or a data set as `build` or the Hub lays out.
-
-    What is no path is an id on the Hub, of the last kind.
-    """
-    if path.is_file():
-        return "own"
-    if not path.is_dir() or (path / RECORD).is_file() or any(path.glob("*-of-*.parquet")):
-        return "built"
-    if holds_splits(path):
-        return "raw"
-    if record_files(path):
-        return "own"
-    return "built" if any(path.rglob("*.parquet")) else "raw"
 
 
 def make_builder(name: str, *, config: str | None = None, **options: Any) -> CorpusBuilder:
@@ -132,18 +118,16 @@ def _refuse(dataset: str, given: Iterable[str], useless: Iterable[str]) -> None:
     if found := [key for key in given if key in useless]:
         kind = "other" if set(found) <= set(_OF_OWN_FILES) else "raw"
         names = " and no ".join(f"--{key}" for key in found)
-        raise CorpusError(
-            f"dataset {dataset!r}: expected no {names}, which say how {kind} files are read; found them"
-        )
+        why = f"which say how {kind} files are read; found them"
+        raise CorpusError(f"dataset {dataset!r}: expected no {names}, {why}")
 
 
 def _from_builder(builder: CorpusBuilder) -> Corpus:
-    splits, name = builder.splits(), builder.name
-    if builder.NAMED_BY_FOLDER:
-        name = Path(builder.config.data_dir).name
-    return Corpus(
-        name, splits, builder.labels, builder.version_name(), builder.file_hashes() or _hashes(splits)
-    )
+    """A corpus in files by the name of its folder, where no builder is its own."""
+    splits = builder.splits()
+    name = Path(builder.config.data_dir).name if builder.name == FOLDER_CORPUS else builder.name
+    hashes = builder.file_hashes() or _hashes(splits)
+    return Corpus(name, splits, builder.labels, builder.version_name(), hashes)
 
 
 def _own(path: Path, given: dict[str, Any]) -> Corpus:
@@ -173,16 +157,15 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
         found = datasets.load_dataset(dataset, config)
     except (ValueError, OSError, RuntimeError) as error:
         expected = f"one of {', '.join(BUILDERS)}, a folder with a corpus, or the id of a data set on the Hub"
-        raise CorpusError(
-            f"{place}, config {config!r}: expected {expected}; could not load it: {error}"
-        ) from error
+        why = f"expected {expected}; could not load it: {error}"
+        raise CorpusError(f"{place}, config {config!r}: {why}") from error
     splits, origin, numbers = {}, {}, {}
     for split in SPLITS:
-        wanted = parse_slice(slices.get(split, split))
-        known = next((names for names in SPLIT_NAMES.values() if wanted.name in names), (wanted.name,))
+        wanted, part = parse_slice(slices.get(split, split))
+        known = next((names for names in SPLIT_NAMES.values() if wanted in names), (wanted,))
         if there := next((other for other in known if other in found), None):
-            origin[split], numbers[split] = known[0], range(len(found[there]))[wanted.posts]
-            rows = found[there] if wanted.posts == slice(None) else found[there].select(numbers[split])
+            origin[split], numbers[split] = known[0], range(len(found[there]))[part]
+            rows = found[there] if part == slice(None) else found[there].select(numbers[split])
             splits[split] = _renamed(rows, columns, place)
     if not splits:
         raise CorpusError(f"{place}: expected splits among {', '.join(SPLITS)}, found {', '.join(found)}")
@@ -253,7 +236,7 @@ def _with_columns(rows: datasets.Dataset, dataset: str, split: str) -> datasets.
     if not isinstance(getattr(tags, "feature", None), datasets.ClassLabel):
         expected = "ner_tags to be a list of ClassLabel, whose names say what the ids mean"
         raise CorpusError(f"{place}: expected {expected}, found {tags}")
-    count = len(rows)
+    count, picture = len(rows), datasets.Image(decode=False)
     numbers = [str(number) for number in range(count)]
     defaults = {"id": numbers, "language": ["unknown"] * count, "source": [Path(dataset).name] * count}
     for column, values in defaults.items():
@@ -261,8 +244,7 @@ def _with_columns(rows: datasets.Dataset, dataset: str, split: str) -> datasets.
             rows = rows.add_column(column, values)
     pictured = [column for column in PICTURE_COLUMNS if column in rows.features]
     if not pictured:
-        return rows.add_column("image", [None] * count, feature=datasets.Image(decode=False))
-    picture = datasets.Image(decode=False)
+        return rows.add_column("image", [None] * count, feature=picture)
     for column in pictured:
         rows = rows.cast_column(column, picture if column == "image" else datasets.List(picture))
         check_pictures(rows, column, dataset=dataset, place=place)

@@ -25,7 +25,6 @@ from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import datasets
-import numpy as np
 
 from .formats.reader import CorpusError
 from .opening import Corpus
@@ -80,8 +79,8 @@ def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]
         there = {split: _Posts(rows, found_in.labels) for split, rows in found_in.splits.items()}
     pairs = combinations(posts, 2) if found_in is None else product(there, posts)
     return {
-        "of": _identity(of),
-        "found_in": _identity(found_in or of),
+        "of": of.identity(),
+        "found_in": (found_in or of).identity(),
         "pairs": [
             {"found_in": split_there, "of": split} | there[split_there].overlap(posts[split])._asdict()
             for split_there, split in pairs
@@ -130,21 +129,17 @@ class _Posts:
 
     def overlap(self, of: "_Posts") -> Overlap:
         """How many posts of another split occur here."""
-        facts = np.array([self._facts(post) for post in of.posts], dtype=int)
-        return Overlap(len(of.posts), *facts.reshape(-1, 6).sum(axis=0).tolist())
-
-    def _facts(self, post: _Post) -> tuple[bool, ...]:
-        """Which of the counts of `Overlap` a post is in, all but the first."""
-        by_id, by_text = self.with_same_id(post), self.with_text.get(post.text, [])
-        same_tokens = [other for other in by_text if other.length == post.length]
-        return (
-            bool(by_id),
-            bool(by_text),
-            bool(by_id or by_text),
-            bool(by_id) and not any(other in same_tokens for other in by_id),
-            post.id in self.with_id and not by_id,
-            any(other.tags != post.tags for other in same_tokens),
-        )
+        counts = dict.fromkeys(Overlap._fields, 0) | {"posts": len(of.posts)}
+        for post in of.posts:
+            by_id, by_text = self.with_same_id(post), self.with_text.get(post.text, [])
+            same_tokens = [other for other in by_text if other.length == post.length]
+            counts["by_id"] += bool(by_id)
+            counts["by_text"] += bool(by_text)
+            counts["either"] += bool(by_id or by_text)
+            counts["same_id_other_tokens"] += bool(by_id) and not any(other in same_tokens for other in by_id)
+            counts["same_id_other_post"] += post.id in self.with_id and not by_id
+            counts["conflicting_tags"] += any(other.tags != post.tags for other in same_tokens)
+        return Overlap(**counts)
 
 
 def _posts(rows: datasets.Dataset, labels: Sequence[str] | None = None) -> Iterator[_Post]:
@@ -170,7 +165,3 @@ def _triples(text: str) -> set[str]:
     """The letter triples of a text without its white space; of a shorter text, the text."""
     letters = "".join(text.split())
     return {letters[start : start + 3] for start in range(max(1, len(letters) - 2))}
-
-
-def _identity(corpus: Corpus) -> dict[str, Any]:
-    return {"name": corpus.name, "version_name": corpus.version_name, "version": dict(corpus.version)}

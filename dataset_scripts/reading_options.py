@@ -2,18 +2,12 @@
 nothing heavy.
 """
 
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
+from modeling_mmner.model.parts_mmner import option
+
 from .formats.schemes import TagScheme
-
-
-def option(default: Any, help_text: str, **more: Any) -> Any:
-    """A dataclass field with its help for the command line."""
-    metadata = {"help": help_text, **more}
-    if isinstance(default, (dict, list)):
-        return field(default_factory=default.copy, metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -38,9 +32,7 @@ class ReadingOptions:
 
     data_dir: str | None = option(None, "folder with train, valid and test files")
     image_dir: str | None = option(None, "folder with the pictures <id>.jpg of --data_dir")
-    follow_links: bool = option(
-        False, "take pictures that are links to files outside of the corpus's folders"
-    )
+    follow_links: bool = option(False, "take pictures that are links out of the corpus's folders")
     language: str = option("unknown", "language of all posts, where the corpus does not say it")
     tag_scheme: TagScheme = option("bio", "tag scheme of the files")
     rename_types: dict[str, str] = option({}, "entity types of the files to call otherwise, as OLD=NEW")
@@ -55,10 +47,5 @@ class ReadingOptions:
         """The options that differ from their defaults; the others are left to the corpus's builder, which may
         have its own.
         """
-        values = ((item, getattr(self, item.name)) for item in fields(ReadingOptions))
-        return {item.name: value for item, value in values if value != default_of(item)}
-
-
-def default_of(item: Field[Any]) -> Any:
-    """The default of a dataclass's field."""
-    return item.default if item.default_factory is MISSING else item.default_factory()
+        values = vars(ReadingOptions())
+        return {name: getattr(self, name) for name in values if getattr(self, name) != values[name]}

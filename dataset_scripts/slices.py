@@ -1,21 +1,13 @@
 """Parts of splits: ``val[:2000]`` names a split and, as in Python, which of its posts to take."""
 
 import re
-from typing import NamedTuple
 
 from .formats.reader import CorpusError
 
 _FORM = re.compile(r"([^\[\]]+?)(?:\[(\d*):(\d*)(?::(\d+))?\])?")
 
 
-class SplitSlice(NamedTuple):
-    """The name of a split and the posts to take of it."""
-
-    name: str
-    posts: slice
-
-
-def parse_slice(text: str) -> SplitSlice:
+def parse_slice(text: str) -> tuple[str, slice]:
     """``val[:2000]`` -> the first 2,000 posts of ``val``; ``val`` -> all of them.
 
     Raises:
@@ -24,4 +16,4 @@ def parse_slice(text: str) -> SplitSlice:
     match = _FORM.fullmatch(text)
     if match is None or match[4] == "0":
         raise CorpusError(f"split slice {text!r}: expected NAME or NAME[START:STOP] or NAME[START:STOP:STEP]")
-    return SplitSlice(match[1], slice(*(int(number) if number else None for number in match.groups()[1:])))
+    return match[1], slice(*(int(number) if number else None for number in match.groups()[1:]))

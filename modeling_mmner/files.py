@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import yaml
 
 from .model.posts_mmner import PostError
@@ -53,11 +55,10 @@ def staged_folder(
     target = Path(target).absolute()
     recover(target)
     if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
-        if marker is None or not (target / marker).is_file():
-            raise FileExistsError(f"{target}: expected a new or an empty folder, found something else there")
-        if not overwrite:
-            found = "found a built data set; --overwrite replaces it"
-            raise FileExistsError(f"{target}: expected a new folder, {found}")
+        is_known = marker is not None and (target / marker).is_file()
+        if not is_known or not overwrite:
+            found = "a built data set; --overwrite replaces it" if is_known else "something else there"
+            raise FileExistsError(f"{target}: expected a new or an empty folder, found {found}")
     with _staged(target) as staged:
         yield staged
 
@@ -132,22 +133,13 @@ def recover(target: Path) -> None:
     for state in ("replaced", "incomplete"):
         for path in target.parent.glob(f".{glob.escape(target.name)}.{state}-*"):
             process = path.name.split("-")[-2]
-            if process != str(os.getpid()) and _is_running(process):
+            is_number = process.isdecimal() and len(process) < 10
+            if process != str(os.getpid()) and is_number and psutil.pid_exists(int(process)):
                 continue
             if state == "replaced" and not target.exists():
                 path.rename(target)
             else:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except PermissionError:  # somebody else's process
-        return True
-    except (ValueError, ProcessLookupError):
-        return False
-    return True
 
 
 def sha256(path: Path) -> str:
@@ -229,6 +221,10 @@ class _PlainLoader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it refers to another place by `*`; write the value out")
         return super().compose_node(parent, index)
+
+
+_POWER_OF_TEN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")  # 1e-4, of which YAML 1.1 makes a string
+_PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", _POWER_OF_TEN, list("-+.0123456789"))
 
 
 def read_yaml(text: str) -> Any:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from modeling_mmner import MMNERProcessor
 from modeling_mmner.hub.push import save_hub_folder
-from modeling_mmner.training.assembly import train_tokenizer
+from modeling_mmner.training.vocabulary import train_tokenizer
 from tests.small_metrics import run_metrics
 from tests.tiny import LABELS, ready_model
 

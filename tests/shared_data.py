@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from modeling_mmner import MMNERProcessor
-from modeling_mmner.training.assembly import train_tokenizer
+from modeling_mmner.training.vocabulary import train_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared"
 DATA = SHARED / "data"

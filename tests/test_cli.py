@@ -126,13 +126,20 @@ def test_shell_completes_commands_options_and_choices():
         assert set(done.output.split()) == expected
 
 
-def test_missing_extra_is_named(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "module", "package", "extra"),
+    [
+        (["demo"], "demo", "gradio", "demo"),
+        (["export-onnx", "--output_dir", "out"], "onnx_export", "onnxscript", "onnx"),
+    ],
+)
+def test_missing_extra_is_named(monkeypatch, capsys, arguments, module, package, extra):
     """If it failed, whoever has not installed an extra would see a trace, not what to install."""
-    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
-    monkeypatch.delitem(__import__("sys").modules, "modeling_mmner.inference.demo", raising=False)
-    assert main(["demo", "--model", "x"]) == 2
-    message = "demo: needs the package gradio, which is not installed; pip install 'mmner[demo]'\n"
-    assert capsys.readouterr().err == message
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    monkeypatch.delitem(__import__("sys").modules, f"modeling_mmner.inference.{module}", raising=False)
+    assert main([*arguments, "--model", "x"]) == 2
+    needed = f"needs the package {package}, which is not installed; pip install 'mmner[{extra}]'"
+    assert capsys.readouterr().err == f"{arguments[0]}: {needed}\n"
 
 
 def test_settings_reach_training_and_tables(called):

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.model.context_mmner import FusionOutput, Regions, TextStates, masked_mean
 from modeling_mmner.model.parts_mmner import TEXT_TOWERS
-from modeling_mmner.training.assembly import train_tokenizer
-from modeling_mmner.training.word_vocabulary import make_word_tokenizer, word_vocabulary
+from modeling_mmner.training.vocabulary import make_word_tokenizer, train_tokenizer, word_vocabulary
 
 VOCABULARY = 100
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]

@@ -19,8 +19,8 @@ from modeling_mmner.model.labels_mmner import bio_labels
 
 from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
 from ..reading_options import ReadingOptions
-from ..slices import SplitSlice, parse_slice
-from .official import OFFICIAL, Official, differences, file_hash
+from ..slices import parse_slice
+from .official import FACTS, differences, file_hash
 
 READING_THREADS, READ_AHEAD = 4, 16
 """Of pictures: so many are read at a time, and so many wait at most."""
@@ -67,7 +67,6 @@ class CorpusBuilder:
         KNOWN_PROBLEMS: a sentence each.
         TERMS: under which the posts and pictures may be used.
         IS_GENERATED: whether it is made by a program: there are no files to read, nobody has rights in it.
-        NAMED_BY_FOLDER: whether the builder reads any corpus, so that only the folder's name tells which one.
         NEEDS_LANGUAGE: whether nothing but the user says in which language the posts are.
         labels: the BIO labels in id order.
         reports: what reading each split has shown; empty for one that was not read.
@@ -86,7 +85,6 @@ class CorpusBuilder:
     KNOWN_PROBLEMS: ClassVar[tuple[str, ...]] = ()
     TERMS: ClassVar[str]
     IS_GENERATED: ClassVar[bool] = False
-    NAMED_BY_FOLDER: ClassVar[bool] = False
     NEEDS_LANGUAGE: ClassVar[bool] = False
     labels: Any
 
@@ -208,29 +206,28 @@ class PostsBuilder(CorpusBuilder):
             CorpusError: see `folders` and `find_split`; or a part is to be taken of a split that is none.
         """
         if unknown := ", ".join(sorted(set(self.config.split_slices) - set(SPLITS))):
-            raise CorpusError(
-                f"{self.name} split_slices: expected some of {', '.join(SPLITS)}; found {unknown}"
-            )
+            expected = f"expected some of {', '.join(SPLITS)}; found {unknown}"
+            raise CorpusError(f"{self.name} split_slices: {expected}")
+        names = {split: self._part(split)[0] for split in SPLITS}
         return {
-            split: [find_split(folder, self._slice(split).name) for folder in self.folders()]
-            for split in SPLITS
+            split: [find_split(folder, name) for folder in self.folders()] for split, name in names.items()
         }
 
-    def _slice(self, split: str) -> SplitSlice:
+    def _part(self, split: str) -> tuple[str, slice]:
         return parse_slice(self.config.split_slices.get(split, split))
 
     @cached_property
     def _hashes(self) -> dict[Path, str]:
-        return {path: file_hash(path) for path in dict.fromkeys(chain(*self.files().values()))}
+        return {path: file_hash(path) for path in {*chain(*self.files().values())}}
 
     def file_hashes(self) -> dict[str, str]:
         """12 hex digits of the SHA-256 of each split's file, or of the hashes of its files."""
         hashes = {split: [self._hashes[path] for path in paths] for split, paths in self.files().items()}
         return {split: found[0] if len(found) == 1 else short_hash(found) for split, found in hashes.items()}
 
-    def official(self) -> Mapping[str, Official]:
+    def official(self) -> Mapping[str, Mapping[str, Any]]:
         """The official splits that this corpus is compared with; empty where none are known."""
-        return OFFICIAL.get(self.name) or OFFICIAL.get(f"{self.name}/{self.config_name}", {})
+        return FACTS.get(self.name, {}).get("official", {}).get(self.config_name, {})
 
     def check_files(self) -> None:
         """Compare the files with the official ones, where there are such.
@@ -238,13 +235,13 @@ class PostsBuilder(CorpusBuilder):
         Raises:
             CorpusError: a split differs, unless the config says `no_verify`; then it is a warning.
         """
-        files, reading = self.files(), self.reading()
+        files = self.files()
         compared = (
-            differences(path, self._hashes[path], reading, official)
+            differences(path, self._hashes[path], self.reading(), official)
             for split, official in self.official().items()
             for path in files[split]
         )
-        if different := [difference for difference in compared if difference]:
+        if different := list(filter(None, compared)):
             text = "\n".join([*different, f"this copy is version {self.version_name()!r}"])
             if not self.config.no_verify:
                 raise CorpusError(f"{text}; --no_verify takes it as another version of the corpus")
@@ -253,7 +250,7 @@ class PostsBuilder(CorpusBuilder):
     def version_name(self) -> str:
         """``official`` or ``copy-<hash>`` by the files' content, and what was done to the tags."""
         hashes = self.file_hashes()
-        official = {split: figures.sha256 for split, figures in self.official().items()}
+        official = {split: figures["sha256"] for split, figures in self.official().items()}
         name = "official" if hashes == official else f"copy-{short_hash(hashes)}"
         parts = [f"+{split}={part}" for split, part in self.config.split_slices.items()]
         return "".join([name, *parts, "+orphans-repaired" if self.config.repair_orphans else ""])
@@ -275,28 +272,23 @@ class PostsBuilder(CorpusBuilder):
         """
         reading, labels = self.reading(), {label: i for i, label in enumerate(self.labels)}
         self.reports[split] = SplitReport(reading.notes)
-        wanted = self._slice(split).posts
+        (_, wanted), folder = self._part(split), self.config.image_dir
         for path in self.files()[split]:
             for post in islice(read_posts(path, reading), wanted.start, wanted.stop, wanted.step):
                 place = f"{path}:{post.line}"
                 if unknown := sorted(set(post.tags) - set(labels)):
                     found = f"{unknown}; if it is another name for one of them, say --rename_types OLD=NEW"
                     raise CorpusError(f"{place}: expected tags among {list(labels)}, found {found}")
+                picture = folder and find_picture(folder, post.id, follow_links=self.config.follow_links)
+                if picture is None and self.config.require_images:
+                    hint = "without --require_images such posts are kept without a picture"
+                    found = f"expected the picture {post.id}.jpg in {folder}, found none; {hint}"
+                    raise CorpusError(f"{place}: {found}")
                 yield self.about(post, path) | {
                     "tokens": post.tokens,
                     "ner_tags": [labels[tag] for tag in post.tags],
-                    "image": self._picture(post, place),
+                    "image": None if picture is None else {"bytes": None, "path": str(picture)},
                 }
-
-    def _picture(self, post: TaggedPost, place: str) -> dict[str, Any] | None:
-        folder, follows = self.config.image_dir, self.config.follow_links
-        picture = None if folder is None else find_picture(folder, post.id, follow_links=follows)
-        if picture is not None:
-            return {"bytes": None, "path": str(picture)}
-        if self.config.require_images:
-            hint = "without --require_images such posts are kept without a picture"
-            raise CorpusError(f"{place}: expected the picture {post.id}.jpg in {folder}, found none; {hint}")
-        return None
 
     def checked_rows(self, split: str) -> Iterator[dict[str, Any]]:
         """`rows` with each picture read and decoded once: ``{"bytes": ..., "path": "<id>.jpg"}``, or None.

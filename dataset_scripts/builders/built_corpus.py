@@ -1,6 +1,5 @@
-"""Builds a corpus into a folder as the Hub serves it: Parquet with its pictures, a record, a card of it."""
+"""Builds a corpus into a folder as the Hub serves it, Parquet, a record and a card, and uploads that."""
 
-import inspect
 import json
 import shutil
 import sys
@@ -8,6 +7,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from modeling_mmner.files import staged_folder
 
@@ -31,23 +33,15 @@ _SHARD_BYTES = 500_000_000  # of a Parquet file at most, as `datasets` writes th
 
 
 def build_dataset(
-    name: str,
-    output_dir: str | Path,
-    *,
-    configs: Sequence[str] = (),
-    data_dir: str | Path | None = None,
-    image_dir: str | Path | None = None,
-    overwrite: bool = False,
-    **options: Any,
+    name: str, output_dir: str | Path, *, configs: Sequence[str] = (), overwrite: bool = False, **options: Any
 ) -> dict[str, Any]:
     """Build a corpus; `output_dir` is there when all of it is done, and not before.
 
     Args:
         name: of a builder.
         configs: those to build; by default the only one, or of MMNERD all that `data_dir` holds.
-        data_dir, image_dir: folders of the raw files and the pictures.
         overwrite: replace a data set that was built there before.
-        options: of `PostsConfig`.
+        options: of `PostsConfig`, among them the folders of the raw files and the pictures.
 
     Returns:
         The record: what was built, and from what.
@@ -56,15 +50,14 @@ def build_dataset(
         CorpusError: the raw files are missing, malformed or another version.
         FileExistsError: the output folder is taken.
     """
-    sources = {"data_dir": data_dir, "image_dir": image_dir}
-    folders = {key: Path(path) for key, path in sources.items() if path is not None}
+    folders = {key: Path(options[key]) for key in ("data_dir", "image_dir") if options.get(key) is not None}
     for key, folder in folders.items():
         if not folder.is_dir():
             raise CorpusError(f"{folder}: expected a folder as {key}, found none; unpack an archive first")
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
         found = BUILDERS[name].configs_in(folders["data_dir"]) if "data_dir" in folders else []
         wanted: list[Any] = list(configs) or found or [None]
-        builders = [make_builder(name, config=config, **folders, **options) for config in wanted]
+        builders = [make_builder(name, config=config, **options | folders) for config in wanted]
         record = _described(builders[0])
         record["configs"] = {builder.config_name: _build_config(builder, staged) for builder in builders}
         (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
@@ -93,10 +86,9 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
 def _described(builder: CorpusBuilder) -> dict[str, Any]:
     """What is said of a corpus as a whole."""
-    paragraphs = inspect.cleandoc(builder.__doc__ or "").split("\n\n")
     return {
         "name": builder.name,
-        "description": "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs),
+        "description": " ".join((builder.__doc__ or "").split()),
         "citation": builder.CITATION,
         "license": builder.config.license,
         "terms": builder.TERMS,
@@ -124,11 +116,8 @@ def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
         for unused in ("tokens_per_post", "posts_without_entity"):
             del found[unused]
         without, broken = found["pictures"]["missing"], builder.reports[split].broken
-        counts = {
-            "present": found["posts"] - without,
-            "missing": without - len(broken),
-            "broken": len(broken),
-        }
+        present, missing = found["posts"] - without, without - len(broken)
+        counts = {"present": present, "missing": missing, "broken": len(broken)}
         found["pictures"] = counts | {"broken_ids": [problem["id"] for problem in broken]}
         found |= {"sha256": hashes[split]} if split in hashes else {}
         found |= {"num_bytes": size, "notes": dict(builder.reports[split].notes)}
@@ -142,3 +131,51 @@ def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
 def shards(folder: Path, split: str) -> list[Path]:
     """The Parquet files of a split in their order."""
     return sorted(folder.glob(f"{split}-*-of-*.parquet"))
+
+
+def check_may_publish(repo_id: str, *, generated: bool, has_rights: bool, public: bool) -> None:
+    """Check that a corpus may go to the Hub as wanted, before any work is done for it.
+
+    Args:
+        generated: nobody else has rights in it.
+        has_rights: the user says to have the right to publish its posts and pictures.
+        public: whether everybody is to see it.
+
+    Raises:
+        CorpusError: the user has not said to have the rights; a repository of that name is public and this is
+            to be private; or the Hub does not answer.
+    """
+    place = f"--push {repo_id}"
+    if not (generated or has_rights):
+        why = "posts and pictures belong to their authors, and this corpus comes without a licence for them"
+        raise CorpusError(f"{place}: {why}; if you may publish them, say --i_have_the_rights")
+    try:
+        is_private = public or HfApi().repo_info(repo_id, repo_type="dataset").private
+    except RepositoryNotFoundError:
+        return
+    except Exception as error:  # the HTTP client's own errors are no part of huggingface_hub's interface
+        raise CorpusError(f"{place}: expected an answer from the Hub, found none: {error}") from error
+    if not is_private:
+        expected = "a new or a private repository, found a public one; --public says that is meant"
+        raise CorpusError(f"{place}: expected {expected}")
+
+
+def publish(folder: str | Path, repo_id: str, *, public: bool = False) -> str:
+    """Upload a built data set in one commit; a new repository is private unless `public`. Returns the
+    commit's address.
+
+    Raises:
+        CorpusError: the folder holds no built data set.
+    """
+    record, api = read_record(folder), HfApi()
+    api.create_repo(repo_id, repo_type="dataset", private=not public, exist_ok=True)
+    versions = ", ".join(config["version"] for config in record["configs"].values())
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        repo_type="dataset",
+        folder_path=folder,
+        allow_patterns=list(PUBLISHED),
+        delete_patterns=["*.parquet"],
+        commit_message=f"{record['name']} {versions}",
+    )
+    return str(commit.commit_url)

@@ -1,6 +1,6 @@
 """Data cards: the record of a built data set -> its README.md on the Hub, every count from the record."""
 
-import re
+from itertools import chain
 from typing import Any
 
 from datasets import DatasetInfo
@@ -33,11 +33,9 @@ def render_data_card(record: dict[str, Any]) -> str:
         keep_trailing_newline=True,
         finalize=lambda value: value if isinstance(value, Markup) else markdown_text(value),
     )
-    paragraph = re.compile(r"\n\s*\n")
     environment.filters |= {
         "code_span": lambda text: Markup(code_span(text)),
         "code_block": lambda text, language: Markup(code_block(text, language)),
-        "paragraphs": lambda text: Markup("\n\n".join(map(markdown_text, paragraph.split(text.strip())))),
     }
     return environment.get_template("card.md.jinja").render(
         front_matter=_front_matter(record).to_yaml().strip(),
@@ -49,12 +47,8 @@ def render_data_card(record: dict[str, Any]) -> str:
 
 def _front_matter(record: dict[str, Any]) -> DatasetCardData:
     configs = {name: config["splits"] for name, config in record["configs"].items()}
-    languages = dict.fromkeys(
-        language
-        for splits in configs.values()
-        for counts in splits.values()
-        for language in counts["languages"]
-    )
+    counted = [counts for splits in configs.values() for counts in splits.values()]
+    languages = dict.fromkeys(chain(*(counts["languages"] for counts in counted)))
     most = max(sum(counts["posts"] for counts in splits.values()) for splits in configs.values())
     data = DatasetCardData(
         language=[one_line(language) for language in languages if language != "unknown"] or None,

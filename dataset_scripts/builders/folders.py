@@ -112,7 +112,7 @@ class Conll(PostsBuilder):
     """Tagged posts from files, with or without pictures; in one folder, or in one for each language."""
 
     TYPES = ()
-    NAMED_BY_FOLDER = NEEDS_LANGUAGE = True
+    NEEDS_LANGUAGE = True
     TERMS = (
         "The terms are those of the corpus that this data set was built from. Whoever publishes it must have"
         " the right to."

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from modeling_mmner.files import read_yaml, sha256
 
@@ -47,26 +47,12 @@ class Counts:
         return {"posts": self.posts, "tokens": self.tokens} | entities | {"orphan I-": self.orphans}
 
 
-class Official(NamedTuple):
-    """A split of an official copy: its counts, and the first 12 hex digits of its file's SHA-256."""
-
-    counts: Counts
-    sha256: str
-
-
 FACTS: Mapping[str, Any] = read_yaml(
     resources.files(__package__).joinpath("facts.yaml").read_text(encoding="utf-8")
 )
-"""What is known of the published corpora by name: citation, known problems, counts of the official files."""
-
-OFFICIAL: Mapping[str, Mapping[str, Official]] = {
-    name if config == "default" else f"{name}/{config}": {
-        split: Official(Counts(**details["counts"]), details["sha256"]) for split, details in splits.items()
-    }
-    for name, facts in FACTS.items()
-    for config, splits in facts["official"].items()
-}
-"""By corpus (``name`` or ``name/config``) and split."""
+"""What is known of the published corpora by name: citation, known problems, and under ``official``, by config
+and split, the counts and the first 12 hex digits of the SHA-256 of the official files.
+"""
 
 
 def count_file(path: Path, reading: Reading) -> Counts:
@@ -75,9 +61,8 @@ def count_file(path: Path, reading: Reading) -> Counts:
     Raises:
         CorpusError: see `read_posts`.
     """
-    raw = Reading(scheme=reading.scheme, rename_types=reading.rename_types)
     counts = Counts()
-    for post in read_posts(path, raw):
+    for post in read_posts(path, Reading(scheme=reading.scheme, rename_types=reading.rename_types)):
         counts.add(post.tags)
     return counts
 
@@ -87,19 +72,21 @@ def file_hash(path: Path) -> str:
     return sha256(path)[:12]
 
 
-def differences(path: Path, found_hash: str, reading: Reading, official: Official) -> str | None:
+def differences(path: Path, found_hash: str, reading: Reading, official: Mapping[str, Any]) -> str | None:
     """How a file, whose `file_hash` is known, differs from the official split, in words; None: it is that.
 
     Raises:
         CorpusError: the file cannot be read.
     """
-    if found_hash == official.sha256:
+    if found_hash == official["sha256"]:
         return None
-    expected, found = official.counts.flat(), count_file(path, reading).flat()
+    expected, found = Counts(**official["counts"]).flat(), count_file(path, reading).flat()
     parts = [
         f"{name} {found.get(name, 0)} instead of {expected.get(name, 0)}"
         for name in dict.fromkeys([*expected, *found])
         if found.get(name, 0) != expected.get(name, 0)
     ]
     what = ", ".join(parts) or "the same counts with other content"
-    return f"{path}: expected the official file, sha256 {official.sha256}; found sha256 {found_hash}: {what}"
+    return (
+        f"{path}: expected the official file, sha256 {official['sha256']}; found sha256 {found_hash}: {what}"
+    )

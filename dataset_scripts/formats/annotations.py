@@ -81,11 +81,10 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
     words: Any = record.get("tokens")
     tags: Any = record.get("ner_tags")
     if is_words(words) and tags is not None:
-        count = len(tags) if isinstance(tags, (list, tuple)) else None
+        count = len(tags) if isinstance(tags, (list, tuple)) else f"{tags!r:.80}"
         if count != len(words):
-            found = f"{tags!r:.80}" if count is None else count
             expected = f"a tag for each of {len(words)} words in 'ner_tags'"
-            raise CorpusError(f"{place}: expected {expected}, found {found}")
+            raise CorpusError(f"{place}: expected {expected}, found {count}")
         return Annotation(list(words), list(tags), record=record)
     spans = next((record[key] for key in _SPAN_KEYS if record.get(key) is not None), None)
     if spans is None and "annotation_id" in record:  # Label Studio's JSON_MIN of a text that has no entity
@@ -117,9 +116,8 @@ def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
 
 def _span(item: Any, place: str) -> CharacterSpan:
     """A span in any tool's form."""
-    given = item
-    if isinstance(item, (list, tuple)) and len(item) == 3:  # doccano, spaCy
-        given = dict(zip(("start", "end", "label"), item, strict=True))
+    is_triple = isinstance(item, (list, tuple)) and len(item) == 3  # doccano, spaCy
+    given = dict(zip(("start", "end", "label"), item, strict=True)) if is_triple else item
     if isinstance(given, Mapping):
         start, end = (given.get(key, given.get(f"{key}_offset")) for key in ("start", "end"))
         label: Any = given.get("labels", given.get("label"))

@@ -2,9 +2,10 @@
 
 import base64
 import hashlib
+import random
 import unicodedata
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from modeling_mmner.model.posts_mmner import file_within, is_words
 
 from ..builders.builder import corpus_features, types_by_frequency
 from ..reading_options import ReadingOptions
-from ..splitting import parse_ratio, split_by_ratio
 from .annotations import LeftOut, read_annotation, words_and_tags
 from .reader import SPLIT_NAMES, SPLITS, CorpusError, Reading
 from .records import cell_list, read_records, record_files
@@ -27,6 +27,9 @@ from .schemes import is_tag, tag_forms
 
 Posts = list[dict[str, Any]]
 """Rows with tags by name, ``images``, a list, and ``split``, what the record says of it."""
+
+Records = Iterable[tuple[str, Any]]
+"""Each with its place, for errors."""
 
 _OWN = ("id", "tokens", "ner_tags", "image", "images", "language", "source", "text", "split")
 
@@ -74,14 +77,9 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
 
 
 def add_posts(
-    records: Iterable[tuple[str, Any]],
-    read: OwnPosts,
-    options: ReadingOptions,
-    *,
-    folder: Path | None,
-    source: str,
+    records: Records, read: OwnPosts, options: ReadingOptions, *, folder: Path | None, source: str
 ) -> Posts:
-    """Add the posts of records, each given with its place, to those that were read; returns them.
+    """Add the posts of records to those that were read; returns them.
 
     Args:
         folder: where relative paths of pictures begin; None: there are no files.
@@ -205,3 +203,67 @@ def tables_of(splits: dict[str, Posts]) -> tuple[dict[str, datasets.Dataset], li
         )
         for split, rows in splits.items()
     }, labels
+
+
+def parse_ratio(text: str) -> tuple[int, int, int]:
+    """``80,10,10`` -> the shares of train, validation and test.
+
+    Raises:
+        CorpusError: it is no three numbers of which the first is above 0.
+    """
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts) or int(parts[0]) == 0:
+        expected = "three whole numbers as 80,10,10 (train, validation, test)"
+        raise CorpusError(f"--split_ratio: expected {expected}, found {text!r}")
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def split_by_ratio(
+    keys: Sequence[Iterable[Hashable]], ratio: tuple[int, int, int], *, seed: int
+) -> dict[str, list[int]]:
+    """The posts' numbers of each split, ascending; posts that share a key, also by way of others, are in the
+    same split.
+
+    Args:
+        keys: of each post, what no two splits may have in common.
+        ratio: of train, validation and test.
+        seed: of the choice.
+
+    Raises:
+        CorpusError: a split with a share above 0 would be empty.
+    """
+    groups = _groups(keys)
+    random.Random(seed).shuffle(groups)
+    total, names = sum(ratio), ("test", "validation", "train")
+    splits: dict[str, list[int]] = {name: [] for name in names}
+    wanted = dict(zip(names, (len(keys) * share / total for share in reversed(ratio)), strict=True))
+    for group in groups:
+        # The split that is farthest from its share, so that a large group goes where there is room for it.
+        name = max(names, key=lambda name: wanted[name] - len(splits[name]))
+        splits[name] += group
+    for name, share in zip(names, reversed(ratio), strict=True):
+        if share and not splits[name]:
+            found = f"none for {name}: there are {len(keys)} posts"
+            why = f"which the same texts and pictures keep together in {len(groups)} groups"
+            raise CorpusError(f"--split_ratio: expected posts for each split, found {found}, {why}")
+    return {name: sorted(splits[name]) for name in reversed(names)}
+
+
+def _groups(keys: Sequence[Iterable[Hashable]]) -> list[list[int]]:
+    """The posts that share keys, by union-find; in the order of their first posts."""
+    parents = list(range(len(keys)))
+
+    def root(post: int) -> int:
+        while parents[post] != post:
+            parents[post] = parents[parents[post]]
+            post = parents[post]
+        return post
+
+    first: dict[Hashable, int] = {}
+    for post, own in enumerate(keys):
+        for key in own:
+            parents[root(post)] = root(first.setdefault(key, post))
+    groups: dict[int, list[int]] = {}
+    for post in range(len(keys)):
+        groups.setdefault(root(post), []).append(post)
+    return list(groups.values())

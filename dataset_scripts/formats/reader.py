@@ -246,8 +246,6 @@ def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = Fa
     path = Path(image_dir) / f"{post_id}.jpg"
     picture = file_within(path.name, path.parent, follow_links=follow_links)
     if picture is None and os.path.isfile(path):
-        raise CorpusError(
-            f"{path}: expected a picture that lies in {image_dir}, found a link to {path.resolve()};"
-            " --follow_links takes it"
-        )
+        found = f"found a link to {path.resolve()}; --follow_links takes it"
+        raise CorpusError(f"{path}: expected a picture that lies in {image_dir}, {found}")
     return picture

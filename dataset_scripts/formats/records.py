@@ -38,18 +38,15 @@ def record_files(path: Path) -> dict[str, Path]:
     files = [file for file in sorted(path.glob("*")) if file.suffix in ENDINGS and file.is_file()]
     found: dict[str, Path] = {}
     for split, names in SPLIT_NAMES.items():
-        for file in files:
-            if file.stem in names:
-                if split in found:
-                    expected = f"one file for each split, found {found[split].name}, {file.name}"
-                    raise CorpusError(f"{path}: expected {expected}")
-                found[split] = file
+        own = [file for file in files if file.stem in names]
+        if len(own) > 1:
+            raise CorpusError(f"{path}: expected one file for each split, found {own[0].name}, {own[1].name}")
+        if own:
+            found[split] = own[0]
     if len(files) > 1 and not found:
         several = ", ".join(file.name for file in files[:10])
         raise CorpusError(f"{path}: expected train, validation and test files, or one alone, found {several}")
-    if files and not found:
-        found["all"] = files[0]
-    return found
+    return found or dict(zip(["all"], files, strict=False))
 
 
 def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any]]:
@@ -74,9 +71,8 @@ def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any
     except (OSError, csv.Error, ValueError, TypeError, LookupError, NotImplementedError) as error:
         raise CorpusError(f"{path}: cannot be read; {error}") from error  # Arrow's errors are of these kinds
     if missing:
-        raise CorpusError(
-            f"{path}: --columns: expected {sorted(missing)} among the columns, found them in no post"
-        )
+        expected = f"expected {sorted(missing)} among the columns"
+        raise CorpusError(f"{path}: --columns: {expected}, found them in no post")
 
 
 def _keys(record: Any) -> set[str]:

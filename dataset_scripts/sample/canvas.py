@@ -117,11 +117,10 @@ class Sketch:
 
     def star(self, x: float, y: float, radius: float, fill: Colour, points: int) -> None:
         """A star of `points` rays."""
-        corners = []
-        for corner in range(2 * points):
-            reach = radius if corner % 2 == 0 else 0.45 * radius
-            angle = math.pi * corner / points - math.pi / 2
-            corners.append((x + reach * math.cos(angle), y + reach * math.sin(angle)))
+        reaches = [radius if corner % 2 == 0 else 0.45 * radius for corner in range(2 * points)]
+        angles = [math.pi * corner / points - math.pi / 2 for corner in range(2 * points)]
+        rays = zip(reaches, angles, strict=True)
+        corners = [(x + reach * math.cos(angle), y + reach * math.sin(angle)) for reach, angle in rays]
         self.polygon(corners, fill)
 
     def _pixel(self, point: Point) -> tuple[int, int]:

@@ -17,12 +17,7 @@ _TYPES: dict[str, tuple[PictureKind, PictureKind]] = {
     "de": ("ORG", "MISC"),
     "es": ("PER", "MISC"),
 }
-_DRAWINGS: dict[PictureKind, str] = {
-    "PER": "a person",
-    "LOC": "a place",
-    "ORG": "an organisation",
-    "MISC": "a thing",
-}
+_DRAWINGS = {"PER": "a person", "LOC": "a place", "ORG": "an organisation", "MISC": "a thing"}
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ import datasets
 from ..builders.builder import SPLITS, CorpusBuilder
 from ..formats.records import undecoded
 from .drawing import draw, encode_png
-from .languages import LANGUAGES
-from .texts import TAGS, GeneratedPost, chance_level, generate_posts
+from .texts import LANGUAGES, TAGS, GeneratedPost, chance_level, generate_posts
 
 __all__ = ["GeneratedPost", "Sample", "SampleConfig", "chance_level", "draw_picture", "generate_posts"]
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from .canvas import Colour, Sketch, random_colour, shade
@@ -38,10 +39,7 @@ def _portrait(sketch: Sketch) -> None:
     if style != "bald":
         sketch.dome(0.5, 0.33, 0.18, 0.16, hair)
     sketch.figure("eyes and nose", skin=skin)
-    if rng.random() < 0.5:
-        sketch.dome(0.5, 0.525, 0.06, -0.05, (190, 50, 60))
-    else:
-        sketch.line([(0.44, 0.535), (0.5, 0.55), (0.56, 0.535)], 0.022, (150, 50, 55))
+    sketch.figure("open mouth" if rng.random() < 0.5 else "closed mouth")
     if rng.random() < 0.4:
         side = rng.choice((-1, 1))
         hand = 0.5 + 0.36 * side
@@ -231,18 +229,13 @@ def _sign(sketch: Sketch, left: float, top: float, right: float, bottom: float) 
 
 
 def _storefront(sketch: Sketch) -> None:
-    rng = sketch.rng
     wall, glass = sketch.two_colours()
     stripes = sketch.colour(wall)
     sketch.rectangle(0.04, 0.08, 0.96, 0.98, wall)
     _sign(sketch, 0.02, 0.12, 0.98, 0.36)
-    awning = (stripes, shade(stripes, 1.85) if sum(stripes) < 550 else shade(stripes, 0.4))
-    for stripe in range(8):
-        left = 0.02 + stripe * 0.12
-        sketch.rectangle(left, 0.42, left + 0.12, 0.54, awning[stripe % 2])
-        sketch.dome(left + 0.06, 0.54, 0.06, -0.06, awning[stripe % 2])
-    doors = "window and door" if rng.random() < 0.5 else "door between windows"
-    sketch.figure(doors, glass=glass)
+    light = shade(stripes, 1.85 if sum(stripes) < 550 else 0.4)
+    sketch.figure("awning", dark=stripes, light=light)
+    sketch.figure("window and door" if sketch.rng.random() < 0.5 else "door between windows", glass=glass)
 
 
 def _office(sketch: Sketch) -> None:
@@ -262,19 +255,8 @@ def _office(sketch: Sketch) -> None:
 def _crest(sketch: Sketch) -> None:
     field, rim = sketch.colour(), sketch.colour()
     second = sketch.colour(field)
-    for reach, colour in ((1.0, rim), (0.88, field)):
-        half, top, low = 0.38 * reach, 0.45 - 0.41 * reach, 0.45 + 0.49 * reach
-        outline = ((1, 0.5), (0.8, 0.7), (0, low), (-0.8, 0.7), (-1, 0.5))
-        sides = [(0.5 + side * half, y) for side, y in outline]
-        sketch.polygon([(0.5 - half, top), (0.5, top + 0.04), (0.5 + half, top), *sides], colour)
-    style = sketch.rng.choice(("chevron", "band", "stripes"))
-    if style == "chevron":
-        sketch.line([(0.2, 0.68), (0.5, 0.5), (0.8, 0.68)], 0.09, second)
-    elif style == "band":
-        sketch.rectangle(0.17, 0.5, 0.83, 0.63, second)
-    else:
-        for x in (0.26, 0.46, 0.66):
-            sketch.rectangle(x, 0.5, x + 0.08, 0.74, second)
+    sketch.figure("crest", rim=rim, field=field)
+    sketch.figure(sketch.rng.choice(("chevron", "band", "stripes")), colour=second)
     _emblem(sketch, 0.5, 0.3, 0.16, second)
 
 
@@ -291,18 +273,15 @@ def _badge(sketch: Sketch) -> None:
     _emblem(sketch, 0.5, 0.5, 0.21, sketch.colour(field))
 
 
-def _pennant(sketch: Sketch) -> None:
+def _flag(sketch: Sketch, figure: str, x: float, y: float, radius: float) -> None:
     pole, cloth = sketch.colour(), sketch.colour()
     ink = sketch.colour(cloth)
-    sketch.figure("pennant", pole=pole, cloth=cloth, ink=ink)
-    _emblem(sketch, 0.42, 0.4, 0.16, ink)
+    sketch.figure(figure, pole=pole, cloth=cloth, ink=ink)
+    _emblem(sketch, x, y, radius, ink)
 
 
-def _banner(sketch: Sketch) -> None:
-    rod, cloth = sketch.colour(), sketch.colour()
-    ink = sketch.colour(cloth)
-    sketch.figure("banner", rod=rod, cloth=cloth, ink=ink)
-    _emblem(sketch, 0.5, 0.44, 0.18, ink)
+_pennant = partial(_flag, figure="pennant", x=0.42, y=0.4, radius=0.16)
+_banner = partial(_flag, figure="banner", x=0.5, y=0.44, radius=0.18)
 
 
 # Subjects of kind MISC: things that are made, sold or won.

@@ -4,10 +4,60 @@ import itertools
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
 from typing import Literal, NamedTuple, TypeVar, get_args
 
-from .languages import LANGUAGES, SLOT_TYPES, EntityType, Language
+from modeling_mmner.files import read_yaml
+
 from .subjects import PictureKind
+
+EntityType = Literal["PER", "LOC", "ORG", "MISC"]
+
+SLOT_TYPES: Mapping[str, EntityType] = {
+    "PERSON": "PER",
+    "PLACE": "LOC",
+    "CLUB": "ORG",
+    "COMPANY": "ORG",
+    "PRODUCT": "MISC",
+    "TITLE": "MISC",
+}
+"""The slots a sentence may hold, and the type of entity that each of them makes."""
+
+
+@dataclass(frozen=True)
+class Language:
+    """Sentences and names, as tokens joined by spaces; a slot is a token such as {PERSON}.
+
+    Attributes:
+        sentences: with one to three slots; the words around a slot tell the entity's type.
+        sentences_without_entities: without slots.
+        neutral_sentences: with one slot {NAME}; no word tells a person, place, organisation or thing.
+        ambiguous_names: of one or two tokens, by the types they may have; none of their tokens occurs in
+            another name.
+        first_names, last_names: of the slot PERSON, which mostly takes both.
+        names: the fillings of every other slot.
+        hashtags: words after a '#', none of which hints at a type of entity.
+    """
+
+    sentences: list[str]
+    sentences_without_entities: list[str]
+    neutral_sentences: list[str]
+    ambiguous_names: Mapping[tuple[EntityType, ...], list[str]]
+    first_names: list[str]
+    last_names: list[str]
+    names: Mapping[str, list[str]]
+    hashtags: list[str]
+
+
+def _read(code: str) -> Language:
+    path = resources.files(__package__) / "languages" / f"{code}.yaml"
+    content = read_yaml(path.read_text(encoding="utf-8"))
+    by_types = {tuple(types.split()): names for types, names in content["ambiguous_names"].items()}
+    return Language(**content | {"ambiguous_names": by_types})
+
+
+LANGUAGES: Mapping[str, Language] = {code: _read(code) for code in ("en", "fr", "de", "es")}
 
 Split = Literal["train", "validation", "test"]
 Source = Literal["ambiguous", "plain", "no_picture", "irrelevant"]
@@ -27,16 +77,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 _SHARE_WITHOUT_ENTITIES = 0.12
 _SHARE_OF_NAMES_IN_ALL_SPLITS = 0.6
 _EMOJI = ("😍", "🔥", "👀", "😂", "🙌", "✨", "💯", "😎")
-_HANDLES = [
-    "nightowl",
-    "lemon_tree",
-    "blue_pixel",
-    "its_me",
-    "daily_bits",
-    "cloudy",
-    "mixtape",
-    "sofa_critic",
-]
+_USERS = ["nightowl", "lemon_tree", "blue_pixel", "its_me", "daily_bits", "cloudy", "mixtape", "sofa_critic"]
 
 
 class GeneratedPost(NamedTuple):
@@ -136,7 +177,7 @@ def _worded_post(
 
 def _decorated(sentence: str, texts: Language, rng: random.Random) -> str:
     """`sentence` with what posts carry before and after it, often nothing."""
-    before = rng.choice(("", "", "", f"RT @ {rng.choice(_HANDLES)} : "))
+    before = rng.choice(("", "", "", f"RT @ {rng.choice(_USERS)} : "))
     link = "".join(rng.choices("abcdefghijkmnpqrstuvwxyz23456789", k=6))
     endings = (f" {rng.choice(_EMOJI)}", f" # {rng.choice(texts.hashtags)}", f" https://example.org/{link}")
     return before + sentence + rng.choice(("", "", "", *endings))

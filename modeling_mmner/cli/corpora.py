@@ -88,8 +88,7 @@ def build(
         public: with --push: for everybody to see; otherwise the data set is private.
         i_have_the_rights: with --push: to the posts and pictures.
     """
-    from dataset_scripts.builders.built_corpus import build_dataset
-    from dataset_scripts.builders.publishing import check_may_publish, publish
+    from dataset_scripts.builders.built_corpus import build_dataset, check_may_publish, publish
 
     if (public or i_have_the_rights) and not push:
         raise ValueError("--public and --i_have_the_rights: expected them with --push ORG/NAME, found none")

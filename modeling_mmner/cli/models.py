@@ -75,8 +75,7 @@ def _write_found(found_in_posts: Iterator[Any], target: Any) -> int:
     if broken:
         print(f"predict: {broken} pictures could not be read and were left out", file=sys.stderr)
     if failed:
-        lines = "posts could not be read; their lines have an 'error' in place of entities"
-        print(f"predict: {failed} {lines}", file=sys.stderr)
+        print(f"predict: {failed} posts could not be read; their lines have an 'error'", file=sys.stderr)
     return int(failed > 0)
 
 
@@ -117,9 +116,8 @@ def evaluate(
         rows = with_contexts({split: rows}, context, context_file or [])[split]
     predictor = load_predictor(model, reads_contexts=bool(context), **computing)
     if unknown := sorted(set(corpus.labels) - set(predictor.read.processor.labels)):
-        raise ValueError(
-            f"{model}: expected a model that knows the labels of {corpus.name}, found none for {unknown}"
-        )
+        expected = f"expected a model that knows the labels of {corpus.name}"
+        raise ValueError(f"{model}: {expected}, found none for {unknown}")
     started = perf_counter()
     tags = [found.tags for found in predictor.predict(rows)]
     pace = len(rows) / (perf_counter() - started)

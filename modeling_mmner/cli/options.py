@@ -10,9 +10,8 @@ from typer import Argument, BadParameter, Option
 
 from dataset_scripts.reading_options import ReadingOptions
 
-from ..model.parts_mmner import POSITIVE, SHARE, Range, Setting
+from ..model.parts_mmner import POSITIVE, SHARE, Range, Setting, settings_in
 from ..training.recipe_options import takes_options
-from ..training.recipes import settings_in
 
 _NOT_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
 
@@ -81,7 +80,7 @@ def command(*, into: str | None = None, **tables: Mapping[str, Setting]) -> Call
         parameters = [_described(item, helps.get(name)) for name, item in own.parameters.items()]
         function.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
         function.__doc__ = text
-        return takes_options(tables, into=into)(function) if tables else function
+        return takes_options(function, tables, into=into) if tables else function
 
     return described
 

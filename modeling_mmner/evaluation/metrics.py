@@ -168,16 +168,14 @@ class RunMetrics:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "RunMetrics":
-        """The metrics that a dict holds. Raises ValueError for a wrong or missing one, with its full place."""
+        """The metrics that a dict holds. Raises ValueError with the full place of one that is missing."""
         try:
             return TypeAdapter(cls).validate_json(json.dumps(content), strict=True)
         except ValidationError as error:
             wrong = error.errors()[0]
             place = ".".join(map(str, wrong["loc"]))
             found = "found none" if wrong["type"] == "missing" else f"found {wrong['input']!r:.80}"
-            expected = (
-                f"expected {place!r}, as in the metrics.json of a finished run of this version of mmner"
-            )
+            expected = f"expected {place!r}, as in the metrics.json of a finished run of this mmner"
             raise ValueError(f"metrics: {expected}, {found} ({wrong['msg']})") from error
 
     @classmethod

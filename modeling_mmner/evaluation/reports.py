@@ -5,19 +5,17 @@ Everything is read from the metrics that training writes; all scores in them are
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from ..escaping import terminal_text
 from ..model.labels_mmner import tags_to_spans
 from .metrics import RunMetrics, Score, SplitScores
 from .span_f1.spans import Posts, check_posts
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 History = Sequence[dict[str, Any]]
 
@@ -31,8 +29,7 @@ def percent(fraction: float) -> str:
         ValueError: `fraction` is not in 0..1.
     """
     if not 0 <= fraction <= 1:
-        expected = f"expected a fraction in 0..1, found {fraction!r}"
-        raise ValueError(f"score: {expected}; metrics hold fractions, not percent")
+        raise ValueError(f"score: expected a fraction in 0..1, found {fraction!r}; metrics hold no percent")
     return f"{100 * fraction:.1f}"
 
 
@@ -44,7 +41,7 @@ def plot_learning_curves(history: History, path: str | Path, *, selected_epoch: 
             ``validation_strict_f1``. A loss may be absent from some epochs.
         selected_epoch: the epoch to mark.
     """
-    figure = _figure(11, 4.2)
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     _draw_losses(losses, history)
     _draw_scores(scores, history, selected_epoch)
@@ -56,13 +53,7 @@ def plot_learning_curves(history: History, path: str | Path, *, selected_epoch: 
     figure.savefig(path, format="png", dpi=150)
 
 
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure  # slow to import, and reading metrics has no need of it
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _draw_losses(axes: "Axes", history: History) -> None:
+def _draw_losses(axes: Axes, history: History) -> None:
     for name in dict.fromkeys(key for entry in history for key in entry if key.startswith("loss")):
         points = [(entry["epoch"], entry[name]) for entry in history if name in entry]
         total: dict[str, Any] = {"label": "total (weighted)", "color": _INK, "linewidth": 2.4}
@@ -80,11 +71,10 @@ def _draw_losses(axes: "Axes", history: History) -> None:
         text.set_parse_math(False)
 
 
-def _draw_scores(axes: "Axes", history: History, selected_epoch: int) -> None:
+def _draw_scores(axes: Axes, history: History, selected_epoch: int) -> None:
     epochs = [entry["epoch"] for entry in history]
-    lenient, strict = (
-        [100 * entry[key] for entry in history] for key in ("validation_f1", "validation_strict_f1")
-    )
+    lenient = [100 * entry["validation_f1"] for entry in history]
+    strict = [100 * entry["validation_strict_f1"] for entry in history]
     axes.plot(epochs, lenient, "-", label="lenient", color="#1769aa", marker="o", markersize=3)
     axes.plot(epochs, strict, "--", label="strict", color="#d9730d", marker="o", markersize=3)
     best = lenient[epochs.index(selected_epoch)]
@@ -110,18 +100,15 @@ def span_confusion(gold: Posts, predicted: Posts) -> tuple[list[str], np.ndarray
         ValueError: the two differ in posts or in the words of a post.
     """
     check_posts(gold, predicted, name="predicted")
-    by_place = [
-        {
-            (post, first, end): kind
-            for post, tags in enumerate(side)
-            for kind, first, end in tags_to_spans(tags)
-        }
-        for side in (gold, predicted)
-    ]
-    types = sorted({*by_place[0].values(), *by_place[1].values()})
+    kinds: dict[tuple[int, int, int], list[str | None]] = {}  # by place, gold and predicted
+    for side, posts in enumerate((gold, predicted)):
+        for post, tags in enumerate(posts):
+            for kind, first, end in tags_to_spans(tags):
+                kinds.setdefault((post, first, end), [None, None])[side] = kind
+    types = sorted({kind for pair in kinds.values() for kind in pair if kind is not None})
     matrix = np.zeros((len(types) + 1, len(types) + 1), dtype=np.int64)
-    for place in by_place[0].keys() | by_place[1].keys():
-        row, column = (types.index(side[place]) if place in side else len(types) for side in by_place)
+    for pair in kinds.values():
+        row, column = (len(types) if kind is None else types.index(kind) for kind in pair)
         matrix[row, column] += 1
     return types, matrix
 
@@ -134,13 +121,11 @@ def plot_confusion(gold: Posts, predicted: Posts, path: str | Path) -> None:
     """
     types, matrix = span_confusion(gold, predicted)
     if not types:
-        raise ValueError(
-            "tags: expected an entity in gold or predicted, found none; there is nothing to plot"
-        )
+        raise ValueError("tags: expected an entity in gold or predicted, found none to plot")
     count = len(types)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     shares[count] = 0  # a spurious entity is a share of no gold type
-    figure = _figure(2.6 + 0.8 * count, 1.8 + 0.7 * count)
+    figure = Figure(figsize=(2.6 + 0.8 * count, 1.8 + 0.7 * count), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares[:count], cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_ylim(count + 0.5, -0.5)
@@ -231,11 +216,8 @@ def picture_worth(with_pictures: RunMetrics, without_pictures: RunMetrics) -> st
 
 def _ambiguous_scores(block: SplitScores) -> dict[str, Score]:
     """The score of the ambiguous posts by language, and over ``all`` where there are several languages."""
-    by_language = {
-        key.removesuffix("/ambiguous"): score
-        for key, score in block.by_language_and_source.items()
-        if key.endswith("/ambiguous")
-    }
+    pairs = ((key.rpartition("/"), score) for key, score in block.by_language_and_source.items())
+    by_language = {language: score for (language, _, source), score in pairs if source == "ambiguous"}
     return by_language | ({"all": block.by_source["ambiguous"]} if len(by_language) > 1 else {})
 
 

@@ -138,10 +138,11 @@ def score_test_split(
     labels = predictor.processor.labels
     gold, scores = gold_tags(rows, labels), evaluate_rows(own, rows, labels)
     result = scores | {"raw_text": raw_text_score(predictor, rows), "p_values": {}}
-    reads: dict[Shown, bool] = {
-        "picture": bool(predictor.model.vision_towers),
-        "context": predictor.processor.context_window is not None,
-    }
+    has_towers, has_window = (
+        bool(predictor.model.vision_towers),
+        predictor.processor.context_window is not None,
+    )
+    reads: dict[Shown, bool] = {"picture": has_towers, "context": has_window}
     for what, is_read in reads.items():
         having = len(rows_with(what, rows)) if is_read else 0
         result[what] = {"true": scores} if having else {"none": scores} if what == "picture" else {}

@@ -39,13 +39,12 @@ def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revisi
     """
     licence, recipe = derived_licence(row["terms"] for row in metrics.terms), metrics.recipe
     if metrics.license != licence:
-        expected = f"expected the license {licence!r}, which follows from the terms"
-        raise ValueError(f"metrics: {expected}, found {metrics.license!r}")
+        found = f"found {metrics.license!r}"
+        raise ValueError(f"metrics: expected the license {licence!r}, which follows from the terms, {found}")
     name = repo_id or f"org/{recipe['name']}"
     settings = recipe["corpus"] | recipe["model"] | recipe["training"]
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
+    blocks = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    environment = Environment(undefined=StrictUndefined, **blocks)
     environment.filters |= _FILTERS
     template = resources.files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(
@@ -69,10 +68,9 @@ def default_revision(metrics: RunMetrics) -> str:
 
 
 def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
-    terms: dict[str, Any] = {}
-    if metrics.license == "other":
-        link = f"https://huggingface.co/{repo_id}#terms"
-        terms = {"license_name": "terms-of-its-parts", "license_link": link}
+    link = f"https://huggingface.co/{repo_id}#terms"
+    other = {"license_name": "terms-of-its-parts", "license_link": link}
+    terms: Any = other if metrics.license == "other" else {}
     return ModelCardData(
         language=metrics.recipe["corpus"]["languages"] or None,
         license=metrics.license,

@@ -71,23 +71,20 @@ class Upload:
     Attributes:
         repo_id: the repository on the Hub.
         revision: the tag that its commit gets.
-        files: each file's content, or the file that holds it, by its name in the repository.
+        files: what is to be added, by name.
         left_out: files of the folder that are none of the model's.
         metrics: what the card is rendered from.
     """
 
     repo_id: str
     revision: str
-    files: dict[str, bytes | Path]
+    files: list[CommitOperationAdd]
     left_out: list[str]
     metrics: RunMetrics
 
     def describe(self, *, public: bool) -> str:
         """What goes where, under which terms, for reading."""
-        sizes = {
-            name: len(part) if isinstance(part, bytes) else part.stat().st_size
-            for name, part in self.files.items()
-        }
+        sizes = {file.path_in_repo: file.upload_info.size for file in self.files}
         lines = [
             f"repository: {self.repo_id} ({'public' if public else 'private'})",
             f"revision: main, tag {self.revision}",
@@ -126,7 +123,8 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
     card = render_model_card(metrics, repo_id=repo_id, revision=revision).encode()
     files = {name: path for name, path in found.items() if _is_of_a_model(name)} | {CARD: card}
     left_out = [name for name in found if name not in files]
-    return Upload(repo_id, revision, dict(sorted(files.items())), left_out, metrics)
+    added = [CommitOperationAdd(name, part) for name, part in sorted(files.items())]
+    return Upload(repo_id, revision, added, left_out, metrics)
 
 
 def _check_whole(folder: Path, found: dict[str, Path]) -> None:
@@ -182,13 +180,10 @@ def push(upload: Upload, *, public: bool = False) -> str:
     else:
         with _step(target, "making the repository"):
             api.create_repo(target, private=not public)
-    files = [
-        CommitOperationAdd(path_in_repo=name, path_or_fileobj=part) for name, part in upload.files.items()
-    ]
     version = upload.metrics.versions["mmner"]
     message = f"{upload.metrics.recipe['name']} {upload.revision}, trained with mmner {version}"
     with _step(target, "uploading the files"):
-        commit = api.create_commit(target, files, commit_message=message)
+        commit = api.create_commit(target, upload.files, commit_message=message)
     with _step(target, "setting the tag (the files are there: the same command again only sets the tag)"):
         api.create_tag(target, tag=upload.revision, revision=commit.oid)
     return str(commit.commit_url)
@@ -199,12 +194,12 @@ def _check_repository(upload: Upload, api: HfApi, *, public: bool) -> None:
     target, tag = upload.repo_id, upload.revision
     with _step(target, "looking at the repository"):
         is_private, refs = api.repo_info(target).private, api.list_repo_refs(target)
-    if public and is_private:
-        advice = "leave --public out, or make it public in its settings on the Hub"
-        raise ValueError(f"{target}: expected a public repository, found a private one; {advice}")
-    if not public and not is_private:
+    if public == is_private:
+        expected, found = ("public", "private") if public else ("private", "public")
         advice = "--public says that is meant"
-        raise ValueError(f"{target}: expected a private repository, found a public one; {advice}")
+        if public:
+            advice = "leave --public out, or make it public in its settings on the Hub"
+        raise ValueError(f"{target}: expected a {expected} repository, found a {found} one; {advice}")
     for kind, known in (("tag", refs.tags), ("branch", refs.branches)):
         if tag in [ref.name for ref in known]:
             found = "found one, which others may have pinned; choose another tag with --revision"

@@ -69,32 +69,26 @@ class AnnotateStep(PipelineStep):
             ValueError: the annotation was begun with another model, input, option or number of tasks.
             FileExistsError: something else is in the folder.
         """
-        annotator = self.annotator
-        record = {
-            "mmner": __version__,
-            "model": annotator.sha256,
-            # Machines that compute in another dtype would give other scores.
-            "dtype": str(computing_dtype(annotator.dtype, device_named(annotator.device))),
-            "threshold": annotator.threshold,
-            "input": self.posts.sha256,
-            "rows": len(self.posts.rows),
-            "columns": dict(self.posts.columns),
-            "form": self.form,
-            "tasks": tasks,
-        }
-        if _record_in(self.folder) is None:
-            if others := {path.name for path in self.folder.glob("*")} - {ABOUT}:
+        annotator, folder, posts = self.annotator, self.folder, self.posts
+        # Machines that compute in another dtype would give other scores.
+        dtype = str(computing_dtype(annotator.dtype, device_named(annotator.device)))
+        record = {"mmner": __version__, "model": annotator.sha256, "dtype": dtype}
+        record |= {"threshold": annotator.threshold, "input": posts.sha256, "rows": len(posts.rows)}
+        record |= {"columns": dict(posts.columns), "form": self.form, "tasks": tasks}
+        if _record_in(folder) is None:
+            if others := {path.name for path in folder.glob("*")} - {ABOUT}:
                 found = f"found {min(others)}"
-                raise FileExistsError(f"{self.folder}: expected a new folder, or an annotation, {found}")
-            (self.folder / ABOUT).mkdir(parents=True, exist_ok=True)
-            write_text(self.folder / ABOUT / "run.json", json.dumps(record, indent=1))
-        known = _record_in(self.folder) or {}  # of whoever wrote it last, where several began at once
-        if not (self.folder / "README.md").exists():
-            write_text(self.folder / "README.md", _card(self.form))
+                raise FileExistsError(f"{folder}: expected a new folder, or an annotation, {found}")
+            (folder / ABOUT).mkdir(parents=True, exist_ok=True)
+            write_text(folder / ABOUT / "run.json", json.dumps(record, indent=1))
+        known = _record_in(folder) or {}  # of whoever wrote it last, where several began at once
+        if not (folder / "README.md").exists():
+            write_text(folder / "README.md", _card(self.form))
         if names := [name for name in record if known.get(name) != record[name]]:
-            said = [f"{name}: expected {known.get(name)}, found {record[name]}" for name in names]
-            hint = f"Go on with what {self.folder} was begun with, or annotate into a new folder"
-            raise ValueError(f"{'; '.join(said)}. {hint}")
+            said = "; ".join(f"{name}: expected {known.get(name)}, found {record[name]}" for name in names)
+            raise ValueError(
+                f"{said}. Go on with what {folder} was begun with, or annotate into a new folder"
+            )
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
         """Annotate this task's rows; gives no documents. Raises: see `begin`."""
@@ -254,8 +248,7 @@ def verify(output_dir: str | Path, *, ranks: Iterable[int] | None = None) -> Out
         ValueError: there is no annotation in the folder.
     """
     folder, outcome = Path(output_dir), Outcome()
-    record = _record_in(folder)
-    if record is None:
+    if (record := _record_in(folder)) is None:
         raise ValueError(f"{output_dir}: expected the folder of an annotation, found none")
     tasks, form = record["tasks"], record["form"]
     for rank in range(tasks) if ranks is None else ranks:

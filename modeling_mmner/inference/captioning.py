@@ -146,9 +146,7 @@ def _described(captioner: Captioner, pictures: dict[str, Image.Image], size: int
     for start in range(0, len(names), size):  # posts may have many pictures
         part = names[start : start + size]
         texts = captioner([pictures[name] for name in part])
-        captions |= {
-            name: one_line(text)[:MOST_CHARACTERS].strip() for name, text in zip(part, texts, strict=True)
-        }
+        captions |= zip(part, (one_line(text)[:MOST_CHARACTERS].strip() for text in texts), strict=True)
     return captions
 
 

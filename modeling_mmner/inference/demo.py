@@ -198,18 +198,15 @@ def build_demo(
                 drawn = gr.Image(label="Map", alt_text="The map over the picture", **shown)
                 sentence = gr.HTML(html_template=_LIVE, js_on_load=None)
         outputs: list[Any] = [explanation, status, marked, drawn, sentence]
-        one_at_a_time = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+        hidden: Any = {"api_visibility": "private"}
+        one_at_a_time = {"concurrency_id": "model", "concurrency_limit": 1} | hidden
         finding: Any = {"fn": page.find, "inputs": inputs, "outputs": outputs, **one_at_a_time}
         gr.on([button.click, text.submit], **finding)
-        choosing: Any = {
-            "trigger_mode": "always_last",
-            "api_visibility": "private",
-            "show_progress": "hidden",
-        }
+        choosing = hidden | {"trigger_mode": "always_last", "show_progress": "hidden"}
         marked.select(page.choose, explanation, [drawn, sentence], **choosing)
         if examples:
             posts = [[example.text, example.picture, ""][: len(inputs)] for example in examples]
-            listed = gr.Examples(posts, inputs, visible_columns=[0, 1], api_visibility="private")
+            listed = gr.Examples(posts, inputs, visible_columns=[0, 1], **hidden)
             listed.load_input_event.then(**finding)
     return demo.queue(max_size=MOST_WAITING)
 

@@ -49,12 +49,6 @@ def write_space(model: str, folder: str | Path) -> Path:
         tags=["ner", "multimodal", "mmner"],
     ).to_yaml()
     source = 'str(Path(__file__).parent / "model")' if is_local else repr(model)
-    values = {
-        "name": repr(name),
-        "model": source,
-        "title": markdown_text(title),
-        "front_matter": front_matter,
-    }
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     with staged_folder(folder) as staged:
         for package in _PACKAGES:
@@ -63,8 +57,10 @@ def write_space(model: str, folder: str | Path) -> Path:
             shutil.copytree(model, staged / "model", ignore=ignored)
         for target, template in (("app.py", "space_app.py"), ("README.md", "space_card.md")):
             text = resources.files(__package__).joinpath(f"{template}.jinja").read_text("utf-8")
-            rendered = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)
-            (staged / target).write_text(rendered.render(values), encoding="utf-8")
+            page = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)
+            said = {"title": markdown_text(title), "front_matter": front_matter}
+            filled = page.render(name=repr(name), model=source, **said)
+            (staged / target).write_text(filled, encoding="utf-8")
         (staged / "requirements.txt").write_text("\n".join([*space_requirements(), ""]), encoding="utf-8")
     return Path(folder)
 

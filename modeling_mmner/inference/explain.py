@@ -60,9 +60,7 @@ class Explanation:
             ValueError: there are none.
         """
         if self.maps is None:
-            raise ValueError(
-                "maps: expected a post with a picture and a model whose words attend over it, found none"
-            )
+            raise ValueError("maps: expected a picture and a model whose words attend over it, found none")
         return self.maps
 
     def entity_type(self, number: int) -> str | None:
@@ -105,14 +103,10 @@ def explain(
         PictureError: a picture cannot be read.
     """
     if model.training:
-        raise ValueError(
-            "explain: expected evaluation mode, found a model in training mode; call model.eval()"
-        )
+        raise ValueError("explain: expected evaluation mode, found training mode; call model.eval()")
     is_words = not isinstance(text, str)
     if is_words and not all(isinstance(word, str) for word in text):
-        raise TypeError(
-            "explain: expected the words of one post, found several posts; explain them one by one"
-        )
+        raise TypeError("explain: expected the words of one post, found several posts; explain them singly")
     (post,) = processor.read(text, images, context=context, is_split_into_words=is_words)
     with inference_mode():
         outputs = model(**processor.encode([post]).to(model.device), output_attentions=True, output_gate=True)
@@ -146,10 +140,8 @@ def region_maps(attentions: Tensor, tower: VisionTower, *, pictures: int) -> np.
     regions = weights.shape[-1]
     side = isqrt(regions)
     if side * side != regions:
-        encoder = type(tower.backbone.timm_model).__name__
-        raise ValueError(
-            f"regions: expected a square map, found {regions} regions a picture; {encoder} gives none"
-        )
+        found = f"{regions} regions a picture of {type(tower.backbone.timm_model).__name__}"
+        raise ValueError(f"regions: expected a square map, found {found}")
     return weights.unflatten(-1, (side, side)).float().cpu().numpy()
 
 
@@ -181,11 +173,10 @@ def draw_map(picture: Image.Image, weights: np.ndarray, *, maximum: float | None
 
 def draw_maps(pictures: Sequence[Image.Image], maps: np.ndarray) -> Image.Image:
     """Draw one word's maps (N, h, w) over a post's pictures, side by side on one scale."""
-    brightest = maps.max()
-    size = (sum(picture.width for picture in pictures), max(picture.height for picture in pictures))
-    strip, left = Image.new("RGB", size, "white"), 0
+    width, height = sum(one.width for one in pictures), max(one.height for one in pictures)
+    strip, left = Image.new("RGB", (width, height), "white"), 0
     for picture, weights in zip(pictures, maps, strict=True):
-        strip.paste(draw_map(picture, weights, maximum=brightest), (left, 0))
+        strip.paste(draw_map(picture, weights, maximum=maps.max()), (left, 0))
         left += picture.width
     return strip
 

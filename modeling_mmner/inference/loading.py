@@ -70,8 +70,8 @@ def load_predictor(
     model: Any
     if (Path(model_id) / "decoding.json").is_file():
         if device not in (None, "cpu") or dtype not in ("auto", "float32"):
-            found = f"{device or 'cpu'} and {dtype}"
-            raise ValueError(f"model {model_id}: expected --device cpu and no --dtype, found {found}")
+            wanted = "expected --device cpu and no --dtype"
+            raise ValueError(f"model {model_id}: {wanted}, found {device or 'cpu'} and {dtype}")
         if find_spec("onnxruntime") is None:
             raise ValueError(f"model {model_id}: expected onnxruntime, found none; pip install 'mmner[onnx]'")
         processor = _load_processor(model_id, reads_contexts=reads_contexts)
@@ -100,11 +100,8 @@ def _reading(model_id: str) -> Iterator[None]:
     # A damaged file leads to anything: JSON, tokenizers and safetensors have errors of their own.
     except Exception as error:
         kind = OSError if isinstance(error, OSError) else ValueError
-        expected = (
-            "expected the folder or Hub id of a trained model, with weights in safetensors and a processor"
-        )
-        found = f"{type(error).__name__}: {error!s:.500}"
-        raise kind(f"model {model_id}: {expected}, found {found}") from error
+        expected = "expected folder or Hub id of a trained model, with weights in safetensors and a processor"
+        raise kind(f"model {model_id}: {expected}, found {type(error).__name__}: {error!s:.500}") from error
 
 
 def check_pair(model: MMNERForTokenClassification, processor: MMNERProcessor, model_id: str) -> None:

@@ -8,12 +8,15 @@ import copy
 import json
 import shutil
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
+import onnxscript as onnxscript  # by which torch makes a graph
 import torch
+from onnxruntime.quantization import quantize_dynamic
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -28,10 +31,10 @@ from . import onnx_decoding
 from .loading import load_model
 from .onnx_decoding import WINDOWS, existing_windows
 
+_CRF = {"start": "start_transitions", "transitions": "transitions", "end": "end_transitions"}
 TOLERANCE = 1e-4
 """Greatest difference between the emissions of the graph and of torch."""
 
-_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # Posts to trace with, and posts of other numbers of texts, words and pictures to check with: text and number
 # of pictures.
 _TRACED = [("Look at this : Jordan !", 2), ("Greetings from Florence", 0), ("nothing to see", 1)]
@@ -60,18 +63,7 @@ class Emissions(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        word_windows: Tensor,
-        word_starts: Tensor,
-        word_mask: Tensor,
-        token_type_ids: Tensor | None = None,
-        character_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_mask: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """The emissions (B, W, L).
 
         Args:
@@ -83,19 +75,18 @@ class Emissions(nn.Module):
             pixel_values, image_mask: (B, N, 3, H, W) uint8 and (B, N) bool, for models with vision towers; N
                 may be 0.
         """
-        model = self.model
+        model, word_mask = self.model, inputs["word_mask"]
+        firsts = inputs["word_windows"], inputs["word_starts"]
         if isinstance(model.text_tower, WordTower):
-            ids = input_ids[word_windows, word_starts]
-            text = model.text_tower.read_words(ids, word_mask=word_mask, character_ids=character_ids)
+            ids, characters = inputs["input_ids"][firsts], inputs.get("character_ids")
+            text = model.text_tower.read_words(ids, word_mask=word_mask, character_ids=characters)
         else:
-            types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-            encoded = model.text_tower.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
-            words = encoded.last_hidden_state[word_windows, word_starts]
+            windows = {name: inputs[name] for name in WINDOWS if name in inputs}
+            words = model.text_tower.encoder(**windows).last_hidden_state[firsts]
             words = words.masked_fill(~word_mask[..., None], 0.0)
             text = TextStates(words, word_mask, masked_mean(words, word_mask))
-        regions = []
-        if pixel_values is not None and image_mask is not None:
-            regions = [_regions(tower, pixel_values, image_mask) for tower in model.vision_towers]
+        towers = model.vision_towers
+        regions = [_regions(tower, inputs["pixel_values"], inputs["image_mask"]) for tower in towers]
         context = Context(text, regions, model.fusion(text, regions))
         model.run_head(MAIN_HEAD, context)
         return context.emissions[MAIN_HEAD]
@@ -162,24 +153,25 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
             the same to the last digit. Inputs are rounded by batch, so scores depend a little on the others.
 
     Raises:
-        ValueError: a package is missing, the folder is there already, the model cannot be traced, or the
-            graph's emissions are not torch's.
+        ValueError: the model cannot be traced, or the graph's emissions are not torch's.
+        FileExistsError: the folder is there already.
         OSError: there is no such model.
     """
-    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
-        found = f"found no {', '.join(missing)}"
-        raise ValueError(f"export needs {', '.join(_PACKAGES)}, {found}; pip install 'mmner[onnx]'")
     with staged_folder(output_dir) as folder:
         model, processor = load_model(model_id, device="cpu", dtype="float32")
         program = _graph(model, processor)
         program.save(folder / "model.onnx")
-        _write_decoding(model, folder)
+        crf = {name: getattr(model.crf, own).tolist() for name, own in _CRF.items()}
+        decoding = json.dumps({"labels": model.config.labels, "crf": crf}, indent=1)
+        (folder / "decoding.json").write_text(decoding, encoding="utf-8")
+        shutil.copyfile(onnx_decoding.__file__, folder / "onnx_decoding.py")
         processor.save_pretrained(folder)
         difference = _difference(model, processor, folder)
         if not difference <= TOLERANCE:
-            expected = f"emissions of the exported graph within {TOLERANCE} of torch's"
-            found = f"a difference of {difference:.1e}; no folder was made"
-            raise ValueError(f"{model_id}: expected {expected}, found {found}")
+            expected = f"expected emissions of the exported graph within {TOLERANCE} of torch's"
+            raise ValueError(
+                f"{model_id}: {expected}, found a difference of {difference:.1e}; no folder was made"
+            )
         if int8:
             _quantize(folder / "model.onnx")
             difference = _difference(model, processor, folder)
@@ -192,10 +184,6 @@ def _quantize(graph: Path) -> None:
     Weights have 7 bits: CPUs without instructions for products of bytes (VNNI) add two of them in 16 bits,
     which larger ones would overflow without a word.
     """
-    import onnx
-    from onnxruntime.quantization import quantize_dynamic
-    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
-
     model = onnx.load(graph)
     add_pre_process_metadata(model)  # or it logs advice that nobody here can act on
     linear = ["MatMul", "Gemm"]
@@ -209,9 +197,8 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
     inputs = posts | existing_windows(windows, posts["word_starts"])
     texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
     sub_tokens = Dim("sub_tokens", max=processor.window)
-    of_windows, of_words = ("input_ids", "attention_mask"), ("word_windows", "word_starts", "word_mask")
-    axes: dict[str, tuple[Any, ...]] = dict.fromkeys(of_windows, (rows, sub_tokens))
-    axes |= dict.fromkeys(of_words, (texts, words))
+    axes: dict[str, tuple[Any, ...]] = dict.fromkeys(("input_ids", "attention_mask"), (rows, sub_tokens))
+    axes |= dict.fromkeys(("word_windows", "word_starts", "word_mask"), (texts, words))
     if "token_type_ids" in inputs and model.text_tower.has_types:
         axes["token_type_ids"] = (rows, sub_tokens)
     if "character_ids" in inputs:
@@ -227,25 +214,16 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
             # Not in one step: `torch.onnx.export` itself would silently fix an axis whose length the model
             # takes by `len`.
             traced = _with_graph_lstms(Emissions(copy.deepcopy(model)))
-            program = torch.export.export(traced, (), tensors, dynamic_shapes=shapes)
-            graph = torch.onnx.export(program, output_names=["emissions"], verbose=False)
+            program = torch.export.export(traced, (tensors,), dynamic_shapes=(shapes,))
+            names = {"input_names": list(axes), "output_names": ["emissions"]}
+            graph = torch.onnx.export(program, verbose=False, **names)
     except Exception as error:  # torch raises errors of many kinds that have no base of their own
         backbones = [tower["backbone"] for tower in model.config.vision_towers]
-        found = ", ".join([type(model.text_tower).__name__, *backbones])
+        found = f"found one with {', '.join([type(model.text_tower).__name__, *backbones])}"
         reason = str(error).partition("\n")[0]
-        expected = "expected a model of which torch can make a graph"
-        raise ValueError(f"{expected}, found one with {found}: {reason}") from error
+        raise ValueError(f"expected a model of which torch can make a graph, {found}: {reason}") from error
     assert graph is not None  # as it is only where a file is named
     return graph
-
-
-def _write_decoding(model: MMNERForTokenClassification, folder: Path) -> None:
-    """What makes entities of the graph's emissions: the CRF and the code."""
-    names = {"start": "start_transitions", "transitions": "transitions", "end": "end_transitions"}
-    crf = {name: getattr(model.crf, own).tolist() for name, own in names.items()}
-    settings = {"labels": model.config.labels, "crf": crf}
-    (folder / "decoding.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
-    shutil.copyfile(onnx_decoding.__file__, folder / "onnx_decoding.py")
 
 
 @torch.inference_mode()

@@ -82,7 +82,11 @@ def open_posts(
         data = {"path": "parquet", "data_files": {"train": source}}
     try:
         builder = datasets.load_dataset_builder(**data)
-        split = _split_of(builder, split, source)
+        splits = [str(name) for name in builder.config.data_files or {}]
+        split = splits[0] if split is None and len(splits) == 1 else split
+        if split not in splits:
+            found = f"found {split}"
+            raise CorpusError(f"--input {source} --split: expected one of {', '.join(splits)}, {found}")
         files = builder.config.data_files[datasets.NamedSplit(split)]
         files = [Path(file) for file in datasets.DownloadManager().download(list(map(str, files)))]
         sha256 = hash_of_files(files)
@@ -100,15 +104,6 @@ def open_posts(
         raise CorpusError(f"{about}: expected {expected}; {error}") from error
     folder = constants.HF_HUB_CACHE if not path.exists() else path.parent if path.is_file() else path
     return PostsInput(rows, columns or {}, image_dir or str(folder), sha256)
-
-
-def _split_of(builder: datasets.DatasetBuilder, split: str | None, source: str) -> str:
-    """The split asked for, or the only one."""
-    splits = [str(name) for name in builder.config.data_files or {}]
-    found = splits[0] if split is None and len(splits) == 1 else split
-    if found not in splits:
-        raise CorpusError(f"--input {source} --split: expected one of {', '.join(splits)}, found {split}")
-    return found
 
 
 def _lines(files: list[Path], sha256: str) -> Iterator[dict[str, str | None]]:

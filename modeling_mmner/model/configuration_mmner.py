@@ -2,58 +2,49 @@
 
 import re
 import warnings
-from copy import deepcopy
-from dataclasses import fields
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from inspect import get_annotations
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .labels_mmner import bio_labels, check_labels
 from .parts_mmner import (
-    COMMON_SETTINGS,
     FUSIONS,
     MAIN_HEAD,
+    SETTINGS,
     TEXT_TOWERS,
     Range,
     Setting,
+    Settings,
     fits_type,
     needs_of,
     objective_parts,
-    part_settings,
+    option,
 )
 
-# What transformers keeps in a config beyond the fields of its dataclass.
-_BOOKKEEPING = frozenset(
-    ["model_type", "auto_map", "custom_pipelines", "quantization_config", "output_attentions"]
-    + ["tie_word_embeddings", "use_cache"]
-)
 MOST_PIXELS_A_SIDE = 4096
 """Of the square that a model sees; a config of strangers could ask for more memory than there is."""
 PIXELS = Range(f"pixels > 0 and <= {MOST_PIXELS_A_SIDE}", lambda pixels: 0 < pixels <= MOST_PIXELS_A_SIDE)
 # What would make timm read weights or configs that a model's folder does not hold.
 _LOADING_ARGUMENTS = re.compile(r"checkpoint_path|pretrained\w*|cache_dir|features_only")
-_TOWER_RANGES = {
-    "backbone": Range("the name of a timm model", lambda name: re.fullmatch(r"[\w.-]+", name)),
-    "backbone_args": Range(
-        "none that makes timm read files",
-        lambda given: not any(_LOADING_ARGUMENTS.fullmatch(str(name)) for name in given),
-    ),
-    "image_size": PIXELS,
-    "mean": Range("3 values, one per RGB channel, all finite", lambda mean: _are_channels(mean, least=-1e6)),
-    "std": Range(
-        "3 values, one per RGB channel, all finite and > 0", lambda std: _are_channels(std, least=1e-6)
-    ),
-}
+_NAME = Range("the name of a timm model", lambda name: re.fullmatch(r"[\w.-]+", name))
+_READS_NO_FILE = Range(
+    "none that makes timm read files",
+    lambda given: not any(_LOADING_ARGUMENTS.fullmatch(str(name)) for name in given),
+)
+_MEAN = Range("3 values, one per RGB channel, all finite", lambda mean: _are_channels(mean, least=-1e6))
+_STD = Range("3 values, one per RGB channel, all finite and > 0", lambda std: _are_channels(std, least=1e-6))
 
 
 def _are_channels(values: list[float], *, least: float) -> bool:
     return len(values) == 3 and all(least < value < 1e6 for value in values)
 
 
-class VisionTowerConfig(PreTrainedConfig):
+@dataclass
+class VisionTowerConfig(Settings):
     """One picture encoder, any timm model.
 
     Attributes:
@@ -68,26 +59,17 @@ class VisionTowerConfig(PreTrainedConfig):
             all regions.
     """
 
-    model_type = "mmner_vision_tower"
-
-    backbone: str = "resnet152.tv_in1k"
-    backbone_args: dict[str, Any] | None = None
-    image_size: int = 224
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    frozen: bool = True
-    pooled: bool = False
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        self.mean = self.mean or [0.485, 0.456, 0.406]
-        self.std = self.std or [0.229, 0.224, 0.225]
-        super().__post_init__(**kwargs)
-        _refuse_unknown(self, kwargs, set(get_annotations(VisionTowerConfig)))
-        for name, hint in get_annotations(VisionTowerConfig).items():
-            setting = Setting(hint, None, "", _TOWER_RANGES.get(name))
-            setting.check(name, getattr(self, name), owner="vision tower")
+    owner: ClassVar[str] = "vision tower"
+    backbone: str = option("resnet152.tv_in1k", "timm's name", range=_NAME)
+    backbone_args: dict[str, Any] | None = option(None, "timm's arguments", range=_READS_NO_FILE)
+    image_size: int = option(224, "in pixels", range=PIXELS)
+    mean: list[float] = option([0.485, 0.456, 0.406], "of pixels", range=_MEAN)
+    std: list[float] = option([0.229, 0.224, 0.225], "of pixels", range=_STD)
+    frozen: bool = option(True, "whether it stays as it is")
+    pooled: bool = option(False, "whether it makes one vector")
 
 
+_TOWER_KEYS = {field.name for field in fields(VisionTowerConfig)}
 _DEFAULT_TYPES = ("PER", "LOC", "ORG", "MISC")
 
 
@@ -95,8 +77,8 @@ class MMNERConfig(PreTrainedConfig):
     """Configuration of `MMNERForTokenClassification`.
 
     Its defaults are MLMNER's (Li et al. 2022, tables 1 and 2), with the fusion ``collaboration`` those of
-    2M-NER (Wang et al. 2024). Beside the attributes below, each setting of a part in `parts_mmner` is an
-    attribute of its own (``contrastive_temperature``), with the table's default.
+    2M-NER (Wang et al. 2024). Beside the attributes below, each of `parts_mmner.SETTINGS` is an attribute
+    (``fusion``, ``contrastive_temperature``), with the table's default.
 
     Attributes:
         text_config: config (or its dict) of any transformers text encoder; None for a text tower that has
@@ -104,10 +86,7 @@ class MMNERConfig(PreTrainedConfig):
         word_vocabulary: for text towers of words, the ids of their tokenizer: ``size``, how many;
             ``unknown``, the unknown one; ``rare``, from which on words are rare ones, which training makes
             unknown at random.
-        text_tower: which text tower reads the words.
         vision_towers: a `VisionTowerConfig` dict for each picture encoder; empty for models of text alone.
-        fusion: how pictures enter the words' features.
-        dropout: in 0..1, on the features and inside the fusion's layers.
         objectives: loss weights >= 0 by name. A part is built when listed; its loss is not computed when its
             weight is 0.
         id2label: the BIO tag set.
@@ -124,27 +103,21 @@ class MMNERConfig(PreTrainedConfig):
     # None asks for the default, which depends on other keys; `__post_init__` fills it in.
     text_config: PreTrainedConfig | None = None
     word_vocabulary: dict[str, int] | None = None
-    text_tower: str = COMMON_SETTINGS["text_tower"].default
     vision_towers: list[dict[str, Any]] = None  # type: ignore[assignment]
-    fusion: str = COMMON_SETTINGS["fusion"].default
-    dropout: float = COMMON_SETTINGS["dropout"].default
-    objectives: dict[str, float] = None  # type: ignore[assignment]
     id2label: dict[int, str] = None  # type: ignore[assignment]
 
     def __post_init__(self, **kwargs: Any) -> None:
-        own = part_settings()
-        for name, setting in own.items():
+        for name, setting in SETTINGS.items():
             setattr(self, name, kwargs.pop(name, setting.default))
+            setting.check(name, getattr(self, name))
         Setting(dict | PreTrainedConfig | None, None, "").check("text_config", self.text_config)
-        for name in ("text_tower", "fusion"):
-            COMMON_SETTINGS[name].check(name, getattr(self, name))
         fusion = FUSIONS[self.fusion]
         if self.text_config is None and TEXT_TOWERS[self.text_tower].has_encoder:
             self.text_config = {"model_type": "bert", "vocab_size": 28996}  # type: ignore[assignment]
         if self.vision_towers is None:
             self.vision_towers = [dict(tower) for tower in fusion.default_towers]
-        if self.objectives is None:
-            self.objectives = dict(fusion.default_objectives)
+        weights = vars(self)["objectives"]
+        self.objectives: dict[str, float] = dict(fusion.default_objectives) if weights is None else weights
         try:
             if self.id2label is None and "num_labels" not in kwargs:
                 default = {label: number for number, label in enumerate(bio_labels(_DEFAULT_TYPES))}
@@ -156,13 +129,13 @@ class MMNERConfig(PreTrainedConfig):
         except Exception as error:
             expected = "keys as transformers saves them, found some that it refuses"
             raise ValueError(f"MMNERConfig: expected {expected}; {error!s:.300}") from error
-        _refuse_unknown(self, kwargs, {*get_annotations(MMNERConfig), *own})
-        annotated = get_annotations(MMNERConfig).items()
-        known = {name: Setting(hint, None, "") for name, hint in annotated} | COMMON_SETTINGS | own
-        for name, setting in known.items():
-            setting.check(name, getattr(self, name))
-        names, towers = get_annotations(VisionTowerConfig), self.vision_tower_configs()
-        self.vision_towers = deepcopy([{name: getattr(tower, name) for name in names} for tower in towers])
+        own = get_annotations(MMNERConfig)
+        # Transformers has made an attribute of a key that nobody knows.
+        unknown = kwargs.keys() & vars(self).keys() - _KNOWN_KEYS
+        _refuse_unknown(type(self), {key for key in unknown if not key.startswith("_")}, {*own, *SETTINGS})
+        for name, hint in own.items():
+            Setting(hint, None, "").check(name, getattr(self, name))
+        self.vision_towers = [asdict(tower) for tower in self.vision_tower_configs()]
         if self.text_config is not None:
             # The model's dtype counts, not that of the weights that the encoder came from.
             self.text_config.dtype = None
@@ -181,6 +154,8 @@ class MMNERConfig(PreTrainedConfig):
 
     def vision_tower_configs(self) -> list[VisionTowerConfig]:
         """The picture encoders' configs, typed."""
+        for tower in self.vision_towers:
+            _refuse_unknown(VisionTowerConfig, tower.keys() - _TOWER_KEYS, _TOWER_KEYS)
         return [VisionTowerConfig(**tower) for tower in self.vision_towers]
 
     def reads(self, need: str) -> bool:
@@ -189,24 +164,25 @@ class MMNERConfig(PreTrainedConfig):
 
     def _check_text_tower(self) -> None:
         """Check that the text tower has what it is made of: an encoder's config or a vocabulary of words."""
-        has_encoder = TEXT_TOWERS[self.text_tower].has_encoder
-        place, vocabulary = f"with the text tower {self.text_tower!r}", self.word_vocabulary
-        if not has_encoder and self.text_config is not None:
+        place, words = f"with the text tower {self.text_tower!r}", self.word_vocabulary
+        if TEXT_TOWERS[self.text_tower].has_encoder:
+            if words is not None:
+                raise ValueError(
+                    f"word_vocabulary: expected none {place}, which reads sub-tokens, found {words}"
+                )
+        elif self.text_config is not None:
             found = f"which has no transformers encoder, found {type(self.text_config).__name__}"
             raise ValueError(f"text_config: expected none {place}, {found}")
-        if has_encoder and vocabulary is not None:
-            found = f"which reads sub-tokens, found {vocabulary}"
-            raise ValueError(f"word_vocabulary: expected none {place}, {found}")
-        if not has_encoder and set(vocabulary or {}) != {"size", "unknown", "rare"}:
-            raise ValueError(f"word_vocabulary: expected size, unknown and rare {place}, found {vocabulary}")
+        elif set(words or {}) != {"size", "unknown", "rare"}:
+            raise ValueError(f"word_vocabulary: expected size, unknown and rare {place}, found {words}")
 
     def _check_parts(self) -> None:
         """Check the objectives, and whether all that the parts need is there."""
         fusion, known = FUSIONS[self.fusion], objective_parts()
         given = {*fusion.offered, *TEXT_TOWERS[self.text_tower].gives}
         if missing := set(fusion.needs) - given:
-            needed = f"{self.fusion!r} needs a text tower that gives {missing}"
-            raise ValueError(f"fusion: {needed}, found {self.text_tower!r}")
+            tower = f"a text tower that gives {missing}, found {self.text_tower!r}"
+            raise ValueError(f"fusion: {self.fusion!r} needs {tower}")
         for name, weight in self.objectives.items():
             if name not in known:
                 raise ValueError(f"objectives: expected names among {list(known)}, found {name!r}")
@@ -222,29 +198,29 @@ class MMNERConfig(PreTrainedConfig):
         self.objectives = {name: self.objectives[name] for name in listed}
         if MAIN_HEAD not in listed:
             raise ValueError(f"objectives: expected {MAIN_HEAD!r}, the main task, found {listed}")
-        for name, setting in part_settings().items():
-            if setting.reads is not None and getattr(self, name) and setting.reads not in listed:
-                wanted = f"{setting.reads!r}, which it reads, among the objectives"
-                raise ValueError(f"{name}: expected {wanted}, found {listed}")
+        if self.boundary_share and "boundary" not in listed:
+            wanted = "'boundary', which it reads, among the objectives"
+            raise ValueError(f"boundary_share: expected {wanted}, found {listed}")
         if not any(self.objectives.values()):
             raise ValueError(f"objectives: expected a weight > 0 for at least one, found {self.objectives}")
         fewest, most, found = fusion.fewest_towers, fusion.most_towers, len(self.vision_towers)
         if found < fewest or (most is not None and found > most):
             wanted = f"{fewest} of them" if most == fewest else f"{fewest} or more"
-            expected = f"{wanted}, which the fusion {self.fusion!r} reads"
-            raise ValueError(f"vision_towers: expected {expected}, found {found}")
+            raise ValueError(
+                f"vision_towers: expected {wanted} with the fusion {self.fusion!r}, found {found}"
+            )
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As transformers'; a misspelt override is an error, an unknown key of a saved config a warning."""
         if not isinstance(config_dict, dict):
             raise TypeError(f"config: expected a mapping of settings, found {type(config_dict).__name__}")
-        own = {*get_annotations(MMNERConfig), *part_settings(), "label2id"}
-        config_dict = _known_part(config_dict, _known_keys(cls) | own, "config")
+        own = {*get_annotations(MMNERConfig), *SETTINGS, "label2id"}
+        config_dict = _known_part(config_dict, _KNOWN_KEYS | own, "config")
         towers: Any = config_dict.get("vision_towers")
         if fits_type(towers, list[dict[str, Any]]):
-            known, place = _known_keys(VisionTowerConfig), "config vision_towers"
-            config_dict["vision_towers"] = [_known_part(tower, known, place) for tower in towers]
+            place = "config vision_towers"
+            config_dict["vision_towers"] = [_known_part(tower, _TOWER_KEYS, place) for tower in towers]
         dtype = config_dict.get("dtype")
         if not (dtype is None or isinstance(dtype, str) or str(dtype).startswith("torch.")):
             raise TypeError(f"config dtype: expected the name of one of torch's, found {dtype!r:.80}")
@@ -269,18 +245,16 @@ def _known_part(settings: dict[str, Any], known: set[str], place: str) -> dict[s
     return {key: value for key, value in settings.items() if str(key) not in unknown}
 
 
-def _known_keys(config_class: type[PreTrainedConfig]) -> set[str]:
-    """The fields of a config class and what transformers keeps beside them."""
-    return {field.name for field in fields(config_class)} | _BOOKKEEPING
+def _refuse_unknown(kind: type, unknown: set[str], own: set[str]) -> None:
+    if unknown:
+        raise TypeError(f"{kind.__name__}: unknown keys {sorted(unknown)}; its own keys are {sorted(own)}")
 
 
-def _refuse_unknown(config: PreTrainedConfig, given: dict[str, Any], own: set[str]) -> None:
-    """Raises TypeError where transformers has made an attribute of a key that nobody knows."""
-    kept = given.keys() & vars(config).keys() - _known_keys(type(config))
-    if unknown := sorted(key for key in kept if not key.startswith("_")):
-        raise TypeError(f"{type(config).__name__}: unknown keys {unknown}; its own keys are {sorted(own)}")
-
-
+# With what transformers keeps in a config beyond the fields of its dataclass.
+_KNOWN_KEYS = {field.name for field in fields(MMNERConfig)} | {
+    *("model_type", "auto_map", "custom_pipelines", "quantization_config"),
+    *("output_attentions", "tie_word_embeddings", "use_cache"),
+}
 MMNERConfig.register_for_auto_class()
 if __package__ == "modeling_mmner.model":  # as remote code it is found by the auto_map of a saved config
     AutoConfig.register(MMNERConfig.model_type, MMNERConfig, exist_ok=True)

@@ -4,7 +4,6 @@ Notation: B batch, W words, R regions of a post, D text width, C vision channels
 features.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -146,9 +145,7 @@ class TextOnlyFusion(Fusion, part="text-only"):
         super().__init__(config, widths)
         self.width = widths.text
 
-    def forward(
-        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
-    ) -> FusionOutput:
+    def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
         """The words (B, W, D) as they are; `regions` is empty."""
         return FusionOutput(features=text.words)
 
@@ -178,9 +175,7 @@ class CrossModalFusion(Fusion, part="cross-modal"):
         """Draw the row that stands for no picture."""
         initialization.normal_(self.no_picture, std=0.02)
 
-    def forward(
-        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
-    ) -> FusionOutput:
+    def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
         """Fuse words (called X in the paper) and the regions of one picture encoder.
 
         Args:
@@ -237,9 +232,7 @@ class CollaborationFusion(Fusion, part="collaboration"):
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(len(channels) * width, width)
 
-    def forward(
-        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
-    ) -> FusionOutput:
+    def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
         """Fuse words and the regions of each picture encoder.
 
         Args:
@@ -284,9 +277,7 @@ class GVATTFusion(Fusion, part="gvatt"):
         self.region_score = nn.Linear(width, 1)
         self.word_gate, self.picture_gate, self.mixture = (nn.Linear(2 * width, width) for _ in range(3))
 
-    def forward(
-        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
-    ) -> FusionOutput:
+    def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
         """Fuse words and the regions of one picture encoder.
 
         Args:
@@ -335,9 +326,7 @@ class AdaCANFusion(Fusion, part="adacan"):
         self.mixture_filter = GlorotLinear(width, width)
         self.filtration_gate = GlorotLinear(2 * width, 1, bias=False)
 
-    def forward(
-        self, text: TextStates, regions: Sequence[Regions], *, need_weights: bool = False
-    ) -> FusionOutput:
+    def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
         """Fuse words and the regions of one picture encoder.
 
         Args:

@@ -136,14 +136,12 @@ def square_pixels(picture: Image.Image, size: int) -> np.ndarray:
 def _content_of(row: dict[str, Any]) -> Any:
     """What a row of `datasets.Image(decode=False)` holds: its bytes if it has them, else its path."""
     content, path = row.get("bytes"), row.get("path")
-    if isinstance(content, (bytes, bytearray, memoryview)):
-        return content
-    if content is not None:
+    if content is not None and not isinstance(content, (bytes, bytearray, memoryview)):
         raise PictureError(f"picture: expected the row's 'bytes' to be bytes, found {type(content).__name__}")
-    if path is None:
+    if content is None and path is None:
         found = f"the keys {sorted(map(str, row))} and neither has a value"
         raise PictureError(f"picture: expected 'bytes' or 'path' in the row, found {found}")
-    return path
+    return path if content is None else content
 
 
 def _opened_path(path: str | bytes) -> Image.Image:

@@ -5,9 +5,10 @@ rule has a name that is saved with the processor, so that a model splits text to
 trained.
 """
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+import regex
 
 OUTSIDE = "O"
 BOUNDARY_LABELS = (OUTSIDE, "B", "I")
@@ -15,10 +16,24 @@ IGNORED = -100
 """The label id where there is no word."""
 WORD_RULES = ("mmner-words-1",)
 
-_ELISIONS = frozenset(["c", "d", "j", "l", "m", "n", "s", "t", "qu", "jusqu", "lorsqu", "puisqu", "quoiqu"])
-_APOSTROPHES = frozenset("'\u2019")
-_NUMBER_SEPARATORS = frozenset(".,:")
-_ZERO_WIDTH_JOINER = "\u200d"
+_SPACE = r"[\s\x1c-\x1f]"
+_DIGIT = r"[\p{Numeric_Type=Decimal}\p{Numeric_Type=Digit}]"
+_ATTACHED = r"\p{M}\p{Cf}"  # marks and format characters: joiners, soft hyphen, the tags of flags
+# IGNORECASE would take the long s for an s.
+_URL = r"(?:[Hh][Tt][Tt][Pp][Ss]?://|[Ww]{3}\.)"
+_BEFORE_QU = "(?:[Jj][Uu][Ss]|[Ll][Oo][Rr][Ss]|[Pp][Uu][Ii][Ss]|[Qq][Uu][Oo][Ii])"
+_ELISION = f"(?:[cdjlmnstCDJLMNST]|{_BEFORE_QU}?[Qq][Uu])['\u2019]"
+# The numbers are those of the list in `split_words`.
+_WORD = regex.compile(
+    rf"""
+      {_URL} (?: (?! {_SPACE} ) . )*  # 2
+    | {_ELISION} (?= \p{{L}} ) | (?<! ['\u2019] ) {_ELISION} (?= {_SPACE} \p{{L}} )  # 5, but not a quoted 'n'
+    | [\p{{L}}\p{{N}}_] (?: [\p{{L}}\p{{N}}_{_ATTACHED}] | (?<= {_DIGIT} ) [.,:] {_DIGIT} )*  # 3, 4
+    | (?: [\U0001f1e6-\U0001f1ff]{{2}} | (?! {_SPACE} ) . )  # 6, 7
+      (?: [{_ATTACHED}\U0001f3fb-\U0001f3ff] | (?<= \u200d ) [\p{{So}}\p{{Sm}}] )*
+    """,
+    regex.VERBOSE | regex.DOTALL,
+)
 
 
 class Span(NamedTuple):
@@ -149,73 +164,4 @@ def split_words(text: str, rule: str = "mmner-words-1") -> list[Word]:
         ValueError: `rule` is unknown.
     """
     check_word_rule(rule)
-    words, position = [], 0
-    while position < len(text):
-        if text[position].isspace():
-            position += 1
-            continue
-        words.append(Word(text[position : (end := _word_end(text, position))], position, end))
-        position = end
-    return words
-
-
-def _word_end(text: str, start: int) -> int:
-    """One past the word that begins at `start`, which is not white space."""
-    if text[start : start + 8].lower().startswith(("http://", "https://", "www.")):
-        return next((i for i in range(start, len(text)) if text[i].isspace()), len(text))
-    if not _is_alphanumeric(text[start]):
-        return _symbol_end(text, start)
-    end = start
-    while end < len(text):
-        if _is_alphanumeric(text[end]) or _is_attached(text[end]):
-            end += 1
-        elif _separates_digits(text, end):
-            end += 2
-        else:
-            break
-    return end + 1 if _is_elided(text, start, end) else end
-
-
-def _is_elided(text: str, start: int, end: int) -> bool:
-    """Whether the letters from `start` to `end` are a French elision whose apostrophe follows.
-
-    Tokenised French has a space behind it (``l' Italie``), so it counts there too, unless the letters are
-    quoted (``'n' ``).
-    """
-    if text[start:end].lower() not in _ELISIONS or text[end : end + 1] not in _APOSTROPHES:
-        return False
-    is_quoted = start > 0 and text[start - 1] in _APOSTROPHES
-    rest = text[end + 1 : end + 3]
-    return rest[:1].isalpha() or (not is_quoted and rest[:1].isspace() and rest[1:].isalpha())
-
-
-def _symbol_end(text: str, start: int) -> int:
-    """One past the symbol at `start` with all that is attached to it; emoji sequences stay whole."""
-    end = start + 1
-    if _is_regional_indicator(text[start]) and end < len(text) and _is_regional_indicator(text[end]):
-        end += 1
-    while end < len(text) and not text[end].isspace():
-        is_joined = text[end - 1] == _ZERO_WIDTH_JOINER and unicodedata.category(text[end]) in ("So", "Sm")
-        is_skin_tone = "\U0001f3fb" <= text[end] <= "\U0001f3ff"
-        if not (is_joined or is_skin_tone or _is_attached(text[end])):
-            break
-        end += 1
-    return end
-
-
-def _is_alphanumeric(character: str) -> bool:
-    return character.isalnum() or character == "_"
-
-
-def _is_attached(character: str) -> bool:
-    """Marks, format characters (joiners, soft hyphen, tags of flags) belong to the character before them."""
-    return unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
-
-
-def _is_regional_indicator(character: str) -> bool:
-    return "\U0001f1e6" <= character <= "\U0001f1ff"
-
-
-def _separates_digits(text: str, position: int) -> bool:
-    around = text[position - 1 : position] + text[position + 1 : position + 2]
-    return text[position] in _NUMBER_SEPARATORS and len(around) == 2 and around.isdigit()
+    return [Word(found.group(), *found.span()) for found in _WORD.finditer(text)]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForTokenClassification, PreTrainedModel, initialization
-from transformers.utils import ModelOutput, logging
+from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .configuration_mmner import MMNERConfig
 from .context_mmner import Context, Regions, TextStates, Widths
@@ -182,6 +182,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         else:
             encoder.set_input_embeddings(value)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -197,8 +198,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_gate: bool = False,
-        return_dict: bool | None = None,
-    ) -> MMNEROutput | tuple[Any, ...]:
+    ) -> MMNEROutput:
         """Emissions, tags and span scores; with labels also the losses.
 
         Args:
@@ -232,9 +232,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         pictures = {"pixel_values": pixel_values, "image_mask": image_mask, "image_features": image_features}
         need_weights = self.config.output_attentions if output_attentions is None else output_attentions
         context = self.encode(labels=labels, need_weights=need_weights, **text, **words, **pictures)
-        output = self._output(context, output_gate=output_gate)
-        is_dict = self.config.return_dict if return_dict is None else return_dict
-        return output if is_dict else output.to_tuple()
+        return self._output(context, output_gate=output_gate)
 
     def encode(self, *, labels: Tensor | None = None, need_weights: bool = False, **inputs: Any) -> Context:
         """What the heads and objectives read, for the inputs of `forward`; no head has run yet."""

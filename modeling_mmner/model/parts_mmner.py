@@ -1,8 +1,8 @@
-"""The table of parts: what each text tower, fusion, head and objective needs and gives, and its settings.
+"""The tables of parts, what each text tower, fusion, head and objective needs and gives; and of settings.
 
 A part is a class and a row here under the same name. `MMNERConfig` reads the rows to check which parts fit
-together and to know each setting; this file loads neither torch nor transformers, so that a command line can
-list the settings at once.
+together, and `SETTINGS` to know each setting; this file loads neither torch nor transformers, so that a
+command line can list the settings at once.
 
 What parts give and need, by name:
 
@@ -13,9 +13,9 @@ What parts give and need, by name:
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 
 class Range(NamedTuple):
@@ -42,7 +42,6 @@ class Setting:
         range: the values that it may have; None: all of its type. A None that the type allows is in every
             range.
         table: the table whose names it may have.
-        reads: the objective that must be listed where the setting is not 0.
     """
 
     type: Any
@@ -50,7 +49,6 @@ class Setting:
     help: str
     range: Range | None = None
     table: "Mapping[str, Part] | None" = None
-    reads: str | None = None
 
     def check(self, name: str, value: Any, *, owner: str = "MMNERConfig") -> None:
         """Raises TypeError for a wrong type or a name not in the table, ValueError for one out of range."""
@@ -63,6 +61,35 @@ class Setting:
             raise ValueError(f"{owner} {name}: expected {self.range.words}, found {value!r:.200}")
 
 
+def option(default: Any, help_text: str, **more: Any) -> Any:
+    """A dataclass's field that is a setting, with its help and `more` of `Setting`."""
+    metadata = {"default": default, "help": help_text, **more}
+    if isinstance(default, (dict, list)):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def settings_in(kind: type) -> dict[str, Setting]:
+    """The settings of a dataclass, its fields made by `option`, by their names."""
+    hints = get_type_hints(kind)
+    return {item.name: Setting(hints[item.name], **item.metadata) for item in fields(kind) if item.metadata}
+
+
+class Settings:
+    """A dataclass of settings, which are checked when it is made.
+
+    Raises:
+        TypeError: a value of another type.
+        ValueError: a value out of its range.
+    """
+
+    owner: ClassVar[str] = "recipe"
+
+    def __post_init__(self) -> None:
+        for name, setting in settings_in(type(self)).items():
+            setting.check(name, getattr(self, name), owner=self.owner)
+
+
 @dataclass(frozen=True)
 class Part:
     """A row of the table.
@@ -71,13 +98,11 @@ class Part:
         help: what the part is, in a few words.
         needs: what it reads of other parts, by the names above.
         gives: what others may read of it.
-        settings: its own settings by their keys in the config.
     """
 
     help: str
     needs: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
-    settings: Mapping[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,21 +140,6 @@ class FusionPart(Part):
         return (*self.gives, *({"regions"} & set(self.needs)))
 
 
-_WORD_SETTINGS: dict[str, Setting] = {
-    "word_width": Setting(int, 100, "width of a word's embedding", POSITIVE),
-    "word_lstm_width": Setting(int, 200, "width of a word's state, both directions together", EVEN),
-}
-_CNN_SETTINGS: dict[str, Setting] = {
-    "character_cnn_width": Setting(int, 30, "width of a character in the character CNN", POSITIVE),
-    "character_filters": Setting(int, 30, "filters of the character CNN", POSITIVE),
-}
-_LSTM_SETTINGS: dict[str, Setting] = {
-    "character_lstm_width": Setting(int, 25, "width of a character and of its state, each way", POSITIVE)
-}
-_SENTENCE_VECTOR = Setting(
-    Literal["mean", "pooler"], "mean", "vector of a text: mean of its word states, or the encoder's pooler"
-)
-_HEADS = Setting(int | None, None, "attention heads of the fusion; none takes the text encoder's", POSITIVE)
 _RESNET: dict[str, Any] = {"backbone": "resnet152.tv_in1k"}
 _VGG: dict[str, Any] = {"backbone": "vgg16.tv_in1k"}
 _CLIP_VIT: dict[str, Any] = {
@@ -140,23 +150,17 @@ _CLIP_VIT: dict[str, Any] = {
 }
 
 TEXT_TOWERS: dict[str, TextTowerPart] = {
-    "transformer": TextTowerPart(
-        "any transformers encoder", gives=("sentence",), settings={"sentence_vector": _SENTENCE_VECTOR}
-    ),
-    "bilstm": TextTowerPart(
-        "word embeddings and a BiLSTM", gives=("sentence",), settings=_WORD_SETTINGS, has_encoder=False
-    ),
+    "transformer": TextTowerPart("any transformers encoder", gives=("sentence",)),
+    "bilstm": TextTowerPart("word embeddings and a BiLSTM", gives=("sentence",), has_encoder=False),
     "cnn-bilstm": TextTowerPart(
         "word embeddings, each joined by a CNN over the word's characters, and a BiLSTM",
         gives=("sentence",),
-        settings=_WORD_SETTINGS | _CNN_SETTINGS,
         has_encoder=False,
         reads_characters=True,
     ),
     "hbilstm": TextTowerPart(
         "word embeddings, each joined by a BiLSTM over the word's characters, and a BiLSTM",
         gives=("sentence",),
-        settings=_WORD_SETTINGS | _LSTM_SETTINGS,
         has_encoder=False,
         reads_characters=True,
     ),
@@ -167,7 +171,6 @@ FUSIONS: dict[str, FusionPart] = {
         "MLMNER's cross-modal Transformer with a visual gate",
         needs=("regions",),
         gives=("fused", "views"),
-        settings={"fusion_heads": _HEADS},
         default_objectives={"crf": 1.0, "boundary": 0.4, "contrastive": 0.5, "clustering": 0.01},
         default_towers=(_RESNET,),
     ),
@@ -175,7 +178,6 @@ FUSIONS: dict[str, FusionPart] = {
         "2M-NER's multimodal collaboration",
         needs=("regions",),
         gives=("fused",),
-        settings={"fusion_heads": _HEADS},
         most_towers=None,
         default_objectives={"crf": 1.6, "alignment": 0.4},
         default_towers=(_CLIP_VIT, _RESNET | {"pooled": True}),
@@ -198,37 +200,46 @@ FUSIONS: dict[str, FusionPart] = {
 MAIN_HEAD = "crf"
 """The head whose emissions are the model's logits, and whose tags it gives."""
 
-_BOUNDARY_SHARE = Setting(
-    float, 0.0, "share of the converted boundary emissions in the tagging's", SHARE, reads="boundary"
-)
 HEADS: dict[str, Part] = {
-    MAIN_HEAD: Part("tagging by a CRF", settings={"boundary_share": _BOUNDARY_SHARE}),
+    MAIN_HEAD: Part("tagging by a CRF"),
     "boundary": Part("entity boundary detection by a CRF of its own"),
 }
 
 LOSSES: dict[str, Part] = {
-    "contrastive": Part(
-        "contrastive fusion of text and picture view",
-        needs=("views",),
-        settings={
-            "contrastive_temperature": Setting(float, 0.1, "temperature of the contrastive loss", POSITIVE),
-            "contrastive_image_share": Setting(float, 0.75, "share of image-to-text in that loss", SHARE),
-        },
-    ),
+    "contrastive": Part("contrastive fusion of text and picture view", needs=("views",)),
     "clustering": Part("clustering of entity words around the centres of their types", needs=("fused",)),
-    "alignment": Part(
-        "contrastive alignment of a text with its picture",
-        needs=("sentence", "regions"),
-        settings={"alignment_temperature": Setting(float, 0.5, "temperature of the alignment", POSITIVE)},
-    ),
+    "alignment": Part("contrastive alignment of a text with its picture", needs=("sentence", "regions")),
 }
 
-COMMON_SETTINGS: dict[str, Setting] = {
+SETTINGS: dict[str, Setting] = {
     "text_tower": Setting(str, "transformer", "how words are read", table=TEXT_TOWERS),
     "fusion": Setting(str, "cross-modal", "how pictures enter the words' features", table=FUSIONS),
     "dropout": Setting(float, 0.1, "share >= 0 and < 1", DROPOUT),
     "objectives": Setting(dict[str, float] | None, None, "loss weights by name; others are kept"),
+    # of text towers
+    "sentence_vector": Setting(
+        Literal["mean", "pooler"],
+        "mean",
+        "vector of a text: mean of its word states, or the encoder's pooler",
+    ),
+    "word_width": Setting(int, 100, "width of a word's embedding", POSITIVE),
+    "word_lstm_width": Setting(int, 200, "width of a word's state, both directions together", EVEN),
+    "character_cnn_width": Setting(int, 30, "width of a character in the character CNN", POSITIVE),
+    "character_filters": Setting(int, 30, "filters of the character CNN", POSITIVE),
+    "character_lstm_width": Setting(int, 25, "width of a character and of its state, each way", POSITIVE),
+    # of fusions
+    "fusion_heads": Setting(
+        int | None, None, "attention heads of the fusion; none takes the text encoder's", POSITIVE
+    ),
+    # of objectives
+    "boundary_share": Setting(
+        float, 0.0, "share of the converted boundary emissions in the tagging's", SHARE
+    ),
+    "contrastive_temperature": Setting(float, 0.1, "temperature of the contrastive loss", POSITIVE),
+    "contrastive_image_share": Setting(float, 0.75, "share of image-to-text in that loss", SHARE),
+    "alignment_temperature": Setting(float, 0.5, "temperature of the alignment", POSITIVE),
 }
+"""The settings of a model by their keys in `MMNERConfig`: those that every model has, then the parts' own."""
 
 
 def objective_parts() -> dict[str, Part]:
@@ -243,21 +254,13 @@ def needs_of(fusion: str, objectives: Iterable[str]) -> set[str]:
     return {need for row in rows for need in row.needs}
 
 
-def part_settings() -> dict[str, Setting]:
-    """The parts' own settings by their keys."""
-    rows = (row for table in (TEXT_TOWERS, FUSIONS, HEADS, LOSSES) for row in table.values())
-    return {name: setting for row in rows for name, setting in row.settings.items()}
-
-
 def describe_type(hint: Any) -> str:
     """A type annotation in words, for error texts."""
     if get_origin(hint) is Literal:
-        return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
+        return "one of " + ", ".join(map(repr, get_args(hint)))
     if get_origin(hint) in (Union, UnionType):
-        return " or ".join(describe_type(choice) for choice in get_args(hint))
-    if get_origin(hint) is not None:
-        return f"{get_origin(hint).__name__}[{', '.join(map(describe_type, get_args(hint)))}]"
-    return "nothing" if hint is type(None) else getattr(hint, "__name__", str(hint))
+        return " or ".join(map(describe_type, get_args(hint)))
+    return "nothing" if hint is type(None) else hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def fits_type(value: Any, hint: Any) -> bool:

@@ -4,10 +4,10 @@ Notation: B batch, K windows of a text, S sub-tokens of a window, W words, Y byt
 post.
 """
 
-import operator
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate, chain
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -363,6 +363,7 @@ class MMNERProcessor(ProcessorMixin):
             raise ValueError(f"labels: expected a list for each of {len(posts)} texts, found {len(labels)}")
         rows = []
         for index, (row, words) in enumerate(zip(labels, posts, strict=True)):
+            row = row.tolist() if hasattr(row, "tolist") else row
             is_list = hasattr(row, "__len__") and not isinstance(row, (str, bytes))
             if not is_list or len(row) != len(words):
                 raise ValueError(
@@ -374,16 +375,12 @@ class MMNERProcessor(ProcessorMixin):
         return _padded(rows, IGNORED)
 
     def _label_id(self, label: Any, index: int) -> int:
-        if isinstance(label, str) and label in self.labels:
-            return self.labels.index(label)
-        try:
-            number = -1 if isinstance(label, (str, bool)) else operator.index(label)
-        except (TypeError, ValueError):  # what is no whole number; a tensor with several
-            number = -1
-        if not 0 <= number < len(self.labels):
+        number = self.labels.index(label) if isinstance(label, str) and label in self.labels else label
+        is_id = isinstance(number, Integral) and not isinstance(number, bool)
+        if not is_id or not 0 <= number < len(self.labels):
             expected = f"one of {self.labels} or its id"
             raise ValueError(f"labels of text {index}: expected {expected}, found {label!r}")
-        return number
+        return int(number)
 
 
 def _check_entries(name: str, given: Any, count: int) -> None:

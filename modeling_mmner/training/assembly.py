@@ -7,24 +7,16 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from ..model.configuration_mmner import MMNERConfig, VisionTowerConfig
+from ..model.configuration_mmner import MMNERConfig
 from ..model.modeling_mmner import MMNERForTokenClassification
-from ..model.parts_mmner import needs_of, part_settings
+from ..model.parts_mmner import SETTINGS, needs_of
 from ..model.processing_mmner import MMNERProcessor
 from ..model.text_mmner import window_of, without_pooler
 from ..model.vision_mmner import VisionTower
 from .recipes import Recipe, TowerSettings
-from .word_vocabulary import check_vectors, load_vectors, make_word_tokenizer, word_vocabulary
+from .vocabulary import check_vectors, load_vectors, make_word_tokenizer, train_tokenizer, word_vocabulary
 
 
 def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[str]]) -> MMNERProcessor:
@@ -41,9 +33,8 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
     if not settings.text_tower.has_encoder:
         tokenizer = make_word_tokenizer(posts, size=settings.vocabulary_size, vectors=settings.word_vectors)
     elif settings.text_encoder is not None:
-        tokenizer = AutoTokenizer.from_pretrained(
-            settings.text_encoder, add_prefix_space=True, trust_remote_code=False
-        )
+        options: dict[str, Any] = {"add_prefix_space": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(settings.text_encoder, **options)
     else:
         tokenizer = train_tokenizer(posts, settings.vocabulary_size)
     text_config = _text_config(recipe, tokenizer)
@@ -57,28 +48,6 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
         word_bytes=settings.word_bytes if settings.text_tower.reads_characters else None,
         context_window=settings.context_window if recipe.corpus.context is not None else None,
     )
-
-
-def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrainedTokenizerBase:
-    """A cased BPE tokenizer with [CLS] and [SEP], trained on words.
-
-    Not WordPiece, whose training breaks ties at random: the same posts would not give the same vocabulary
-    twice.
-    """
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    names |= {"mask_token": "[MASK]"}
-    specials = list(names.values())
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, special_tokens=specials, show_progress=False)
-    tokenizer.train_from_iterator((word for post in posts for word in post), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def build_config(recipe: Recipe, processor: MMNERProcessor, *, sentence_vector: str = "mean") -> MMNERConfig:
@@ -115,16 +84,17 @@ def check_model(recipe: Recipe) -> None:
     """
     config = dict(recipe.model.config)
     if (vectors := recipe.model.word_vectors) is not None:
-        check_vectors(vectors, width=config.get("word_width", part_settings()["word_width"].default))
+        check_vectors(vectors, width=config.get("word_width", SETTINGS["word_width"].default))
     if not recipe.model.text_tower.has_encoder:
         config["word_vocabulary"] = {"size": 2, "unknown": 1, "rare": 2}  # of no word yet
     elif recipe.model.text_encoder is None and "model_type" not in config.get("text_config", {}):
         raise ValueError("text_encoder: expected a model id, a folder or a text_config, found neither")
     else:
         config.pop("text_config", None)
-    MMNERConfig(**config, vision_towers=[{"backbone": tower.model_name} for tower in recipe.model.towers])
-    for tower in recipe.model.towers:
-        VisionTowerConfig(backbone=tower.model_name, backbone_args=tower.backbone_args)
+    towers = recipe.model.towers
+    given = [{"backbone": tower.model_name, "backbone_args": tower.backbone_args} for tower in towers]
+    MMNERConfig(**config, vision_towers=given)
+    for tower in towers:
         if tower.checkpoint:
             check_checkpoint(tower.checkpoint)
 
@@ -146,8 +116,8 @@ def build_model(
         reads_sentence = "sentence" in needs_of(settings.fusion, settings.objectives)
         encoder, has_pooler = _pretrained_encoder(name, with_pooler=asked or reads_sentence)
         if asked and not has_pooler:
-            expected = "expected a text encoder with a trained pooler"
-            raise ValueError(f"sentence_vector: {expected}, found none in {name}; use 'mean'")
+            wanted = "expected an encoder with a trained pooler"
+            raise ValueError(f"sentence_vector: {wanted}, found none in {name}; use 'mean'")
     config = build_config(recipe, processor, sentence_vector="pooler" if has_pooler else "mean")
     model = MMNERForTokenClassification(config)
     if encoder is not None:

@@ -15,8 +15,7 @@ from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import Corpus, open_corpus, row_hash
 from dataset_scripts.overlap import overlapping
-from dataset_scripts.sample.languages import LANGUAGES
-from dataset_scripts.sample.texts import generate_posts
+from dataset_scripts.sample.texts import LANGUAGES, generate_posts
 
 from ..escaping import one_line
 from ..evaluation.metrics import ContextCounts, CorpusSummary, PictureCounts

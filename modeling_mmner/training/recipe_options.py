@@ -7,7 +7,7 @@ is known by where a value came from, so an option that repeats a default still w
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from inspect import Parameter
 from types import NoneType
@@ -17,15 +17,11 @@ import typer
 from typer.core import TyperCommand
 
 from ..files import read_yaml
-from ..model.parts_mmner import Range, Setting
-from .recipes import SECTIONS, TOWER_FLAGS, Recipe, load_recipe, recipe_names, settings_in, settings_of
+from ..model.parts_mmner import Setting
+from .recipes import SECTIONS, TOWER_FLAGS, Recipe, all_settings, flat_settings, load_recipe, recipe_names
 
-RecipeName = Annotated[
-    str,
-    typer.Option(
-        "--recipe", help=f"one of {', '.join(recipe_names())}, or a YAML file", autocompletion=recipe_names
-    ),
-]
+_RECIPES = f"one of {', '.join(recipe_names())}, or a YAML file"
+RecipeName = Annotated[str, typer.Option("--recipe", help=_RECIPES, autocompletion=recipe_names)]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
@@ -44,16 +40,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
 
     try:
         found = app(None if arguments is None else list(arguments), standalone_mode=False)
-    except typer.TyperException as error:
-        sys.exit(_refusal(error.format_message()))
-    except (TypeError, ValueError) as error:
-        sys.exit(_refusal(str(error)))
+    except (typer.TyperException, TypeError, ValueError) as error:
+        message = error.format_message() if isinstance(error, typer.TyperException) else error
+        print(f"train_accelerate.py: error: {message}", file=sys.stderr)
+        sys.exit(2)
     return found if isinstance(found, Recipe) else sys.exit(0)
-
-
-def _refusal(message: str) -> int:
-    print(f"train_accelerate.py: error: {message}", file=sys.stderr)
-    return 2
 
 
 def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,21 +52,22 @@ def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
     Its help shows the values of the recipe that its option `recipe` names; without that option, none.
     """
-    towers = {
-        flag: Setting(str | None, None, f"{key} of the vision tower (several: separated by commas)")
-        for flag, key in TOWER_FLAGS.items()
-    }
-    groups = {"terms": {"terms": settings_in(Recipe)["terms"]}} | {
-        section: settings_of(section) for section in SECTIONS
-    }
-    groups |= {"model": towers | groups["model"]}
+    groups = all_settings()
+    del groups["recipe"]["name"], groups["recipe"]["description"]
+    for flag, key in TOWER_FLAGS.items():
+        about = f"{key} of the vision tower (several: separated by commas)"
+        groups["model"][flag] = Setting(str | None, None, about)
     has_recipe = "recipe" in inspect.signature(command).parameters
-    return takes_options(groups, into="settings", show_default=has_recipe)(command)
+    return takes_options(command, groups, into="settings", show_default=has_recipe)
 
 
 def takes_options(
-    groups: Mapping[str, Mapping[str, Setting]], *, into: str | None = None, show_default: bool = True
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    command: Callable[..., Any],
+    groups: Mapping[str, Mapping[str, Setting]],
+    *,
+    into: str | None = None,
+    show_default: bool = True,
+) -> Callable[..., Any]:
     """Give a command of typer an option for each setting that it has no parameter for.
 
     Args:
@@ -84,36 +76,34 @@ def takes_options(
         into: a parameter that gets those of all groups instead.
         show_default: whether the help shows the settings' defaults.
     """
+    own = inspect.signature(command, eval_str=True).parameters
+    filled = {into or group for group in groups}
+    rows = [
+        (group, name, setting)
+        for group, settings in groups.items()
+        for name, setting in settings.items()
+        if name not in own
+    ]
 
-    def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
-        own = inspect.signature(command, eval_str=True).parameters
-        options = [
-            (into or group, _option(name, setting, group, show_default=show_default))
-            for group, settings in groups.items()
-            for name, setting in settings.items()
-            if name not in own
-        ]
-        filled = {into or group for group in groups}
+    @wraps(command)
+    def run(typer_context: typer.Context, **given: Any) -> Any:
+        gathered: dict[str, dict[str, Any]] = {name: {} for name in filled}
+        for group, name, setting in rows:
+            value, source = given.pop(name), typer_context.get_parameter_source(name)
+            if source and source.name == "COMMANDLINE":
+                if setting.range and value is not None and not setting.range.holds(value):
+                    expected = f"expected {setting.range.words}, found {value}"
+                    raise typer.BadParameter(expected, param_hint=f"'--{name}'")
+                gathered[into or group][name] = value
+        return command(**given, **gathered)
 
-        @wraps(command)
-        def run(typer_context: typer.Context, **given: Any) -> Any:
-            gathered: dict[str, dict[str, Any]] = {name: {} for name in filled}
-            for place, option in options:
-                value, source = given.pop(option.name), typer_context.get_parameter_source(option.name)
-                if source and source.name == "COMMANDLINE":
-                    gathered[place][option.name] = value
-            return command(**given, **gathered)
-
-        context = Parameter("typer_context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
-        others = [
-            item.replace(kind=Parameter.KEYWORD_ONLY) for item in own.values() if item.name not in filled
-        ]
-        parameters = [context, *others, *(option for _, option in options)]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {item.name: item.annotation for item in parameters}
-        return run
-
-    return with_options
+    others = [item.replace(kind=Parameter.KEYWORD_ONLY) for item in own.values() if item.name not in filled]
+    context = Parameter("typer_context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    options = [_option(name, setting, group, show_default=show_default) for group, name, setting in rows]
+    parameters = [context, *others, *options]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {item.name: item.annotation for item in parameters}
+    return run
 
 
 def _option(name: str, setting: Setting, group: str, *, show_default: bool) -> Parameter:
@@ -127,20 +117,9 @@ def _option(name: str, setting: Setting, group: str, *, show_default: bool) -> P
         form, read = _READERS.get(kind, ("YAML", read_yaml))
         more |= {"parser": partial(_read, form=form, read=read, hint=kind), "metavar": form}
         kind = str
-    if setting.range is not None:
-        more["callback"] = _check_of(setting.range)
     default = _as_text(setting.default, setting.type)
     annotation = Annotated[kind, typer.Option(names, **more)]
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _check_of(limits: Range) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if value is None or limits.holds(value):
-            return value
-        raise typer.BadParameter(f"expected {limits.words}, found {value}")
-
-    return check
 
 
 def _read(text: str, *, form: str, read: Callable[[str], Any], hint: Any) -> Any:
@@ -182,8 +161,11 @@ class SettingsCommand(TyperCommand):
         options = {option.name: option for option in self.params}
         if "--help" in args and "recipe" in options:
             given = self.make_parser(ctx).parse_args(list(args))[0]
-            for name, text in _defaults(given.get("recipe") or str(options["recipe"].default)):
-                options[name].default = text
+            recipe = load_recipe(given.get("recipe") or str(options["recipe"].default))
+            in_force = flat_settings(recipe.to_dict(), without=())
+            known = all_settings()
+            for name, setting in (row for section in SECTIONS for row in known[section].items()):
+                options[name].default = _as_text(in_force.get(name, setting.default), setting.type)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -195,14 +177,6 @@ class SettingsCommand(TyperCommand):
         for heading, records in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
-
-
-def _defaults(recipe: str) -> Iterator[tuple[str, Any]]:
-    """The settings in force in a recipe, as its options would be written."""
-    values = load_recipe(recipe).to_dict()
-    for section in SECTIONS:
-        for name, setting in settings_of(section).items():
-            yield name, _as_text(values[section].get(name, setting.default), setting.type)
 
 
 def _as_text(value: Any, hint: Any) -> Any:

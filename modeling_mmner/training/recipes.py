@@ -9,37 +9,37 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Any, ClassVar, Literal
 
 from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
-from dataset_scripts.reading_options import ReadingOptions, default_of, option
+from dataset_scripts.reading_options import ReadingOptions
 
 from ..files import read_yaml
 from ..model.parts_mmner import (
-    COMMON_SETTINGS,
     FUSIONS,
     POSITIVE,
+    SETTINGS,
     SHARE,
     TEXT_TOWERS,
     Range,
     Setting,
+    Settings,
     TextTowerPart,
-    part_settings,
+    option,
+    settings_in,
 )
 
 PEOPLE = "people"
 """The writer of contexts that no model wrote."""
 PLACES = ("data_dir", "image_dir", "context_file")
 """Settings that say where a corpus lies, but not what is in it."""
-PACE = frozenset(
-    """
-    output_dir feature_cache mixed_precision num_workers resume checkpoint_steps checkpoints_kept
-    """.split()  # noqa: SIM905
+PACE = (
+    *("output_dir", "feature_cache", "mixed_precision", "num_workers"),
+    *("resume", "checkpoint_steps", "checkpoints_kept"),
 )
 """Settings that say how a run proceeds; its result does not depend on them. (Of `mixed_precision` the one in
 force counts, which `auto` leaves to the device.)"""
@@ -50,31 +50,6 @@ _FOLDER = resources.files(__package__).joinpath("recipes")
 _AT_LEAST_ONE = Range("at least 1", lambda value: value >= 1)
 _NAME = Range("a timm model's name", bool)
 _NOT_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
-
-
-def settings_in(kind: type) -> dict[str, Setting]:
-    """The settings of a dataclass, its fields made by `option`, by their names."""
-    hints = get_type_hints(kind)
-    return {
-        item.name: Setting(hints[item.name], default_of(item), **item.metadata)
-        for item in fields(kind)
-        if "help" in item.metadata
-    }
-
-
-class Settings:
-    """A dataclass of settings, which are checked when it is made.
-
-    Raises:
-        TypeError: a value of another type.
-        ValueError: a value out of its range.
-    """
-
-    owner: ClassVar[str] = "recipe"
-
-    def __post_init__(self) -> None:
-        for name, setting in settings_in(type(self)).items():
-            setting.check(name, getattr(self, name), owner=self.owner)
 
 
 def _check_keys(given: Any, known: Iterable[str], place: str) -> None:
@@ -106,12 +81,6 @@ class CorpusSettings(Settings, ReadingOptions):
     languages: list[str] = option([], "languages to take; a single one is also that of posts without any")
     test_languages: list[str] = option([], "languages of the test split, where they are others")
     language_temperature: float = option(1.0, "draw languages by n^(1/temperature) posts", range=POSITIVE)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.context == "" or (self.context_file and self.context is None):
-            expected = "expected the column, or field of context_file, that is read"
-            raise ValueError(f"recipe context: {expected}, found {self.context!r} (--context)")
 
     @property
     def source(self) -> str:
@@ -145,8 +114,7 @@ class TowerSettings(Settings):
 
 def model_keys() -> dict[str, Setting]:
     """The keys of `MMNERConfig` that a recipe may give."""
-    text_config = Setting(dict[str, Any], {}, "config of a text encoder from scratch")
-    return {"text_config": text_config} | COMMON_SETTINGS | part_settings()
+    return {"text_config": Setting(dict[str, Any], {}, "config of a text encoder from scratch")} | SETTINGS
 
 
 @dataclass
@@ -184,12 +152,12 @@ class ModelSettings(Settings):
     @property
     def text_tower(self) -> TextTowerPart:
         """The row of the text tower."""
-        return TEXT_TOWERS[self.config.get("text_tower", COMMON_SETTINGS["text_tower"].default)]
+        return TEXT_TOWERS[self.config.get("text_tower", SETTINGS["text_tower"].default)]
 
     @property
     def fusion(self) -> str:
         """The name of the fusion."""
-        return self.config.get("fusion", COMMON_SETTINGS["fusion"].default)
+        return self.config.get("fusion", SETTINGS["fusion"].default)
 
     @property
     def objectives(self) -> dict[str, float]:
@@ -235,12 +203,6 @@ class TrainingSettings(Settings):
     resume: str = option("auto", "auto: the newest checkpoint in output_dir; never; or a checkpoint's folder")
     transfer: bool = option(False, "train on each language alone, test on each (zero-shot transfer)")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.transfer and self.compare_without_pictures:
-            found = "found compare_without_pictures; --no_compare_without_pictures leaves it out"
-            raise ValueError(f"recipe transfer: expected no comparison of other models beside it, {found}")
-
 
 SECTIONS: dict[str, type] = {"corpus": CorpusSettings, "model": ModelSettings, "training": TrainingSettings}
 
@@ -262,9 +224,15 @@ class Recipe(Settings):
             if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
                 expected = "expected a licence as the Hub spells it (mit, cc-by-nc-sa-4.0, ...) or none"
                 raise ValueError(f"recipe terms, {name}: {expected}, found {licence!r}")
-        if self.corpus.context is not None and not self.model.text_tower.has_encoder:
-            found = f"found {self.corpus.context!r}"
-            raise ValueError(f"recipe context: expected none with a text tower of words, {found}")
+        context, training = self.corpus.context, self.training
+        if context is not None and not self.model.text_tower.has_encoder:
+            raise ValueError(f"recipe context: expected none with a text tower of words, found {context!r}")
+        if context == "" or (self.corpus.context_file and context is None):
+            expected = "expected the column, or field of context_file, that is read"
+            raise ValueError(f"recipe context: {expected}, found {context!r} (--context)")
+        if training.transfer and training.compare_without_pictures:
+            found = "found compare_without_pictures; --no_compare_without_pictures leaves it out"
+            raise ValueError(f"recipe transfer: expected no comparison of other models beside it, {found}")
 
     def with_settings(self, **settings: Any) -> "Recipe":
         """The recipe with other values of some settings, whatever their section.
@@ -274,11 +242,10 @@ class Recipe(Settings):
             TypeError: a value of another type.
         """
         whole, source = self.to_settings(), f"recipe {self.name!r}"
-        known = [key for section in SECTIONS for key in settings_of(section)]
-        _check_keys(settings, [*settings_in(Recipe), *known], source)
+        sections = {key: section for section, known in all_settings().items() for key in known}
+        _check_keys(settings, sections, source)
         for key, value in settings.items():
-            section = section_of(key)
-            (whole if section is None else whole[section])[key] = value
+            whole.get(sections[key], whole)[key] = value
         return recipe_from_settings(whole, source=source)
 
     def to_settings(self) -> dict[str, Any]:
@@ -366,14 +333,15 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-def settings_of(section: str) -> dict[str, Setting]:
-    """The settings of a section by their names."""
-    return settings_in(SECTIONS[section]) | (model_keys() if section == "model" else {})
+def all_settings() -> dict[str, dict[str, Setting]]:
+    """The settings of a recipe itself (``recipe``) and of each section, by their names."""
+    found = {name: settings_in(kind) for name, kind in {"recipe": Recipe, **SECTIONS}.items()}
+    return found | {"model": found["model"] | model_keys()}
 
 
 def section_of(key: str) -> str | None:
     """The section that a setting belongs to; None for those of the recipe itself, and for unknown ones."""
-    return next((section for section in SECTIONS if key in settings_of(section)), None)
+    return next((section for section in SECTIONS if key in all_settings()[section]), None)
 
 
 def recipe_from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
@@ -386,19 +354,11 @@ def recipe_from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
     _check_keys(settings, [item.name for item in fields(Recipe)], source)
     values = {key: value for key, value in settings.items() if key not in SECTIONS}
     for section, kind in SECTIONS.items():
-        known, given = settings_of(section), settings.get(section, {})
-        _check_keys(given, known, f"{source}, section {section!r}")
-        given = {key: _number(value) if known[key].type is float else value for key, value in given.items()}
-        if isinstance(weights := given.get("objectives"), dict):
-            given["objectives"] = {name: _number(weight) for name, weight in weights.items()}
+        given = settings.get(section, {})
+        _check_keys(given, all_settings()[section], f"{source}, section {section!r}")
+        own = settings_in(kind)
+        values[section] = {key: value for key, value in given.items() if key in own}
         if section == "model":
-            given["config"] = {key: given.pop(key) for key in model_keys() if key in given}
-        values[section] = kind(**given)
+            values[section]["config"] = {key: value for key, value in given.items() if key not in own}
+        values[section] = kind(**values[section])
     return Recipe(**values)
-
-
-def _number(value: Any) -> Any:
-    """A float from its text: YAML 1.1 takes 1e-4 for a string."""
-    with suppress(ValueError):
-        return float(value) if isinstance(value, str) else value
-    return value

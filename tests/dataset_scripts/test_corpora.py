@@ -6,7 +6,7 @@ import pytest
 
 from dataset_scripts.builders.builder import CorpusBuilder, PostsBuilder, PostsConfig
 from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
-from dataset_scripts.reading_options import ReadingOptions, default_of
+from dataset_scripts.reading_options import ReadingOptions
 
 
 def test_each_name_has_its_builder():
@@ -28,8 +28,10 @@ def test_only_the_generated_corpus_knows_its_chance_level():
 @pytest.mark.parametrize("item", fields(ReadingOptions), ids=lambda item: item.name)
 def test_each_option_of_reading_is_a_builders_too(item):
     """If it failed, an option of the command line would mean something else to builders, or lack help."""
-    [default] = [default_of(other) for other in fields(PostsConfig) if other.name == item.name]
-    assert default == default_of(item) and item.metadata["help"]
+    [default] = [
+        getattr(PostsConfig(), item.name) for other in fields(PostsConfig) if other.name == item.name
+    ]
+    assert default == item.metadata["default"] and item.metadata["help"]
 
 
 def test_options_at_their_default_are_left_to_the_builder():

@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from seqeval.metrics.sequence_labeling import get_entities
 
-from dataset_scripts.builders.official import OFFICIAL
+from dataset_scripts.builders.official import FACTS, Counts
 from dataset_scripts.inspection import BINS, inspect_corpus, picture_numbers, plot_statistics, tables
 from dataset_scripts.opening import Corpus, open_corpus
 from modeling_mmner.model.images_mmner import pictures_of
@@ -185,8 +185,8 @@ def test_official_corpus_has_its_official_figures():
     against.
     """
     splits = inspect_corpus(open_corpus("twitter2015", data_dir=DATA / "twitter2015"))["splits"]
-    for split, official in OFFICIAL["twitter2015"].items():
-        found, counts = splits[split], official.counts
+    for split, official in FACTS["twitter2015"]["official"]["default"].items():
+        found, counts = splits[split], Counts(**official["counts"])
         assert found["entities"] == counts.entities and found["pictures"]["missing_share"] == 1
         expected = (counts.posts, counts.tokens, counts.orphans)
         assert (found["posts"], found["tokens"], found["orphans"]) == expected

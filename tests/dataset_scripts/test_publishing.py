@@ -9,8 +9,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
-from dataset_scripts.builders import built_corpus, publishing
-from dataset_scripts.builders.publishing import check_may_publish, publish
+from dataset_scripts.builders import built_corpus
+from dataset_scripts.builders.built_corpus import check_may_publish, publish
 from dataset_scripts.formats.reader import CorpusError
 from modeling_mmner.cli import main
 from tests.built_corpora import build_small, built_sample, files_of
@@ -22,7 +22,7 @@ def hub(monkeypatch):
     """Stands for the Hub; writes down what is asked of it."""
     api = create_autospec(HfApi, instance=True)
     api.upload_folder.return_value = SimpleNamespace(commit_url="https://hub/commit")
-    monkeypatch.setattr(publishing, "HfApi", lambda: api)
+    monkeypatch.setattr(built_corpus, "HfApi", lambda: api)
     return api
 
 
@@ -87,9 +87,9 @@ def test_new_private_and_meant_repositories_are_allowed(hub, private, public):
 def test_only_the_sample_is_generated(hub, tmp_path, monkeypatch, dataset):
     """If it failed, one of the real corpora would be published without the question."""
     asked = []
-    monkeypatch.setattr(publishing, "check_may_publish", lambda repo_id, **options: asked.append(options))
+    monkeypatch.setattr(built_corpus, "check_may_publish", lambda repo_id, **options: asked.append(options))
     monkeypatch.setattr(built_corpus, "build_dataset", lambda *_, **__: {"configs": {}})
-    monkeypatch.setattr(publishing, "publish", lambda *_, **__: "")
+    monkeypatch.setattr(built_corpus, "publish", lambda *_, **__: "")
     build(tmp_path, "--push", "org/posts", dataset=dataset)
     assert asked == [{"generated": dataset == "sample", "has_rights": False, "public": False}]
 

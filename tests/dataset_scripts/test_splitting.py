@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset_scripts.formats.own_data import parse_ratio, split_by_ratio
 from dataset_scripts.formats.reader import CorpusError
-from dataset_scripts.splitting import parse_ratio, split_by_ratio
 from tests.shared_data import property_test
 
 

@@ -20,8 +20,7 @@ from huggingface_hub import HfApi
 from PIL import Image
 from transformers import Trainer, TrainingArguments
 
-from dataset_scripts.builders.built_corpus import PUBLISHED
-from dataset_scripts.builders.publishing import check_may_publish, publish
+from dataset_scripts.builders.built_corpus import PUBLISHED, check_may_publish, publish
 from dataset_scripts.formats.reader import CorpusError
 from modeling_mmner.cli import main
 from modeling_mmner.hub.push import save_hub_folder

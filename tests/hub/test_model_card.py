@@ -205,10 +205,10 @@ def test_missing_metrics_are_named(place):
 @pytest.mark.parametrize(
     ("place", "wrong", "message"),
     [
-        ("corpus.overlap", ["<img>"], r"^metrics: expected 'corpus\.overlap' .* found \['<img>'\].*object"),
-        ("versions", "<script>", "^metrics: expected 'versions' .*, found '<script>'.*object"),
-        ("seed", "1", "^metrics: expected 'seed' .*, found '1'.*integer"),
-        ("corpus.posts", {"test": "many"}, r"^metrics: expected 'corpus\.posts\.test' .*, found 'many'"),
+        ("corpus.overlap", ["<img>"], r"^metrics: expected .corpus\.overlap., as .*<img>.*object"),
+        ("versions", "<script>", "^metrics: expected 'versions', as .*, found '<script>'.*object"),
+        ("seed", "1", "^metrics: expected 'seed', as .*, found '1'.*integer"),
+        ("corpus.posts", {"test": "many"}, r"^metrics: expected 'corpus\.posts\.test', as .*, found 'many'"),
         ("splits.test.strict.f1", 97.1, r"score: expected a fraction in 0\.\.1, found 97\.1"),
     ],
 )

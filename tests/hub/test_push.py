@@ -146,8 +146,10 @@ def test_dry_run_prints_what_goes_where_and_asks_nothing(folder, online, capsys)
     ]
     for name in ("config.json", "model.safetensors", "modeling_mmner.py", "metrics.json"):
         assert f"  {name}: {(folder / name).stat().st_size:,} bytes" in lines
-    plan = plan_upload(folder, repo_id="org/name", revision="v7")
-    sizes = [len(part) if isinstance(part, bytes) else part.stat().st_size for part in plan.files.values()]
+    card = card_of(make_metrics(), repo_id="org/name", revision="v7").encode()
+    others = {".DS_Store", "notes.txt", "README.md"}
+    ours = [path for path in folder.iterdir() if path.is_file() and path.name not in others]
+    sizes = [len(card), *(path.stat().st_size for path in ours)]
     assert f"  {len(sizes)} files, {sum(sizes):,} bytes" in lines
     left_out = [".DS_Store", "checkpoint/metrics.json", "checkpoint/model.safetensors"]
     left_out += ["checkpoint/optimizer.pt", "notes.txt"]
@@ -170,8 +172,9 @@ def test_uploaded_card_is_made_for_its_place_from_the_metrics(folder):
     (folder / "README.md").write_text(typed, encoding="utf-8")
     upload = plan_upload(folder, repo_id="org/name")
     assert "99.9" in typed and upload.revision == "v0.1.0"
-    assert upload.files["README.md"] == card_of(make_metrics(), repo_id="org/name").encode()
-    assert upload.files.keys() == {path.name for path in folder.iterdir()}
+    content = {file.path_in_repo: file.path_or_fileobj for file in upload.files}
+    assert content["README.md"] == card_of(make_metrics(), repo_id="org/name").encode()
+    assert content.keys() == {path.name for path in folder.iterdir()}
 
 
 # What is refused.
@@ -257,12 +260,11 @@ def test_new_repository_gets_one_commit_and_then_its_tag(folder, online, capsys,
     online.create_tag.assert_called_once_with("org/name", tag="v0.1.0", revision="c0ffee")
     (target, operations), options = online.create_commit.call_args
     assert (target, options["commit_message"]) == ("org/name", "quickstart v0.1.0, trained with mmner 0.1.0")
-    files = plan_upload(folder, repo_id="org/name").files
     assert all(isinstance(operation, CommitOperationAdd) for operation in operations)
-    assert {operation.path_in_repo: operation.path_or_fileobj for operation in operations} == {
-        name: part if isinstance(part, bytes) else str(part) for name, part in files.items()
-    }
-    assert "notes.txt" not in files and "README.md" in files
+    content = {operation.path_in_repo: operation.path_or_fileobj for operation in operations}
+    assert content.pop("README.md") == card_of(make_metrics(), repo_id="org/name").encode()
+    ours = {path.name: str(path) for path in folder.iterdir()}
+    assert content == {name: path for name, path in ours.items() if name not in ("notes.txt", "README.md")}
 
 
 def test_existing_repository_is_looked_at_first(saved, online):

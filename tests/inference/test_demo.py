@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset_scripts.sample.examples import examples
-from dataset_scripts.sample.languages import LANGUAGES
+from dataset_scripts.sample.texts import LANGUAGES
 from modeling_mmner import split_words
 from modeling_mmner.inference import demo
 from modeling_mmner.inference.demo import DemoPage, build_demo, pieces_of, place, sentence_about

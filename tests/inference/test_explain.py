@@ -14,7 +14,7 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.cli import main
 from modeling_mmner.inference.explain import draw_map, draw_maps, explain, region_maps, save_explanation
 from modeling_mmner.model.images_mmner import PictureError
-from modeling_mmner.training.assembly import train_tokenizer
+from modeling_mmner.training.vocabulary import train_tokenizer
 from tests.tiny import LABELS, TOWER, VIT, naive_attention, naive_layer, tiny_model
 
 WORDS = ["Jordan", "posts", "from", "Paris", "today", "and", "tomorrow"]
@@ -160,7 +160,7 @@ def test_model_without_regions_has_no_maps(make, kind):
     """If it failed, a pooled picture's only weight, 1 for every word, would be drawn as if it pointed."""
     explanation = explain(*make(**WITHOUT_MAPS[kind]), TEXT, noise(64, 64))
     assert (explanation.maps, explanation.gate) == (None, None)
-    with pytest.raises(ValueError, match="maps: expected a post with a picture and a model whose words"):
+    with pytest.raises(ValueError, match="maps: expected a picture and a model whose words"):
         explanation.required_maps()
 
 
@@ -218,11 +218,11 @@ def test_what_cannot_be_explained_is_refused(make):
     model, processor = make(fusion="cross-modal")
     with pytest.raises(TypeError, match="expected the words of one post, found several posts"):
         explain(model, processor, [["Jordan"], ["Paris"]])
-    with pytest.raises(PictureError, match=r"^picture /not/there.jpg: expected a file, found none"):
+    with pytest.raises(PictureError, match=r"^text 0: picture /not/there.jpg: expected a file, found none"):
         explain(model, processor, TEXT, "/not/there.jpg")
     model.train()
     try:
-        with pytest.raises(ValueError, match=r"expected evaluation mode, found a model in training mode"):
+        with pytest.raises(ValueError, match=r"expected evaluation mode, found training mode"):
             explain(model, processor, TEXT)
     finally:
         model.eval()
@@ -231,7 +231,7 @@ def test_what_cannot_be_explained_is_refused(make):
 def test_regions_that_are_no_square_are_refused():
     """If it failed, tokens without a place would be drawn at some place of the picture."""
     tower = SimpleNamespace(prefix_tokens=1, backbone=SimpleNamespace(timm_model=torch.nn.Identity()))
-    with pytest.raises(ValueError, match=r"square map, found 6 regions a picture; Identity gives none"):
+    with pytest.raises(ValueError, match=r"square map, found 6 regions a picture of Identity"):
         region_maps(torch.rand(3, 14), tower, pictures=2)
 
 
@@ -378,5 +378,5 @@ def test_mistakes_end_the_command_in_a_line(make, picture, tmp_path, capsys):
     assert run(make, tmp_path / "a", tmp_path / "nothere.png") == 2
     assert "expected a file, found none" in capsys.readouterr().err
     assert run(make, tmp_path / "b", picture, kind=WITHOUT_MAPS["text alone"]) == 2
-    assert "maps: expected a post with a picture and a model whose words attend" in capsys.readouterr().err
+    assert "maps: expected a picture and a model whose words attend" in capsys.readouterr().err
     assert not list(tmp_path.glob("*/out"))

@@ -13,9 +13,11 @@ import torch
 from transformers import AutoConfig, BertConfig, PreTrainedConfig
 
 from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProcessor
-from modeling_mmner.model.parts_mmner import fits_type, part_settings
-from modeling_mmner.training.assembly import build_config, train_tokenizer
+from modeling_mmner.model.parts_mmner import SETTINGS as TABLE
+from modeling_mmner.model.parts_mmner import fits_type
+from modeling_mmner.training.assembly import build_config
 from modeling_mmner.training.recipes import load_recipe
+from modeling_mmner.training.vocabulary import train_tokenizer
 from tests.tiny import LABELS, TEXT, TOWER, WORDS, tiny_config, tiny_model
 
 TYPES = ["PER", "LOC", "ORG", "MISC"]
@@ -25,7 +27,7 @@ OWN_KEYS = (
     " 'fusion_heads', 'id2label', 'objectives', 'sentence_vector', 'text_config', 'text_tower',"
     " 'vision_towers', 'word_lstm_width', 'word_vocabulary', 'word_width']"
 )
-SETTINGS = {*get_annotations(MMNERConfig), *part_settings()}
+SETTINGS = {*get_annotations(MMNERConfig), *TABLE}
 
 
 def test_defaults_are_those_of_mlmner():

@@ -20,10 +20,10 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.model.crf_mmner import CRF
 from modeling_mmner.model.fusion_mmner import Attention
 from modeling_mmner.model.labels_mmner import bio_labels
-from modeling_mmner.training.assembly import train_tokenizer
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.optimisation import refresh_centres
 from modeling_mmner.training.trainer import EntityCentreCallback, span_f1
+from modeling_mmner.training.vocabulary import train_tokenizer
 from tests.elsewhere import run_elsewhere
 from tests.tiny import LABELS, SYSTEMS, close, ready_model, set_random_centres, tiny_batch, tiny_model
 from tests.tuning import differing, step, train, with_labels

@@ -19,7 +19,7 @@ from modeling_mmner.model import images_mmner, prediction_mmner, processing_mmne
 from modeling_mmner.model.labels_mmner import tags_to_spans
 from modeling_mmner.model.posts_mmner import PostError
 from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader, Prediction
-from modeling_mmner.training.assembly import train_tokenizer
+from modeling_mmner.training.vocabulary import train_tokenizer
 from tests.small_metrics import run_metrics
 from tests.tiny import LABELS, tiny_config, tiny_model
 
@@ -303,9 +303,7 @@ def test_command_line_goes_on_after_a_bad_line(folder, monkeypatch, capsys) -> N
     )
     assert wrong == {"id": 9, "error": "post 3: expected 'tokens' to be a list of strings, found 'Paris'"}
     assert "predict: 1 pictures could not be read and were left out" in printed.err
-    assert (
-        "predict: 2 posts could not be read; their lines have an 'error' in place of entities" in printed.err
-    )
+    assert "predict: 2 posts could not be read; their lines have an 'error'" in printed.err
 
 
 def test_command_line_refuses_options_that_contradict(folder, capsys) -> None:

@@ -11,8 +11,9 @@ from transformers import AutoModel, BertConfig, BertForMaskedLM, BertForPreTrain
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.model.context_mmner import TextStates
 from modeling_mmner.model.text_mmner import TextTower
-from modeling_mmner.training.assembly import build_model, train_tokenizer
+from modeling_mmner.training.assembly import build_model
 from modeling_mmner.training.recipes import Recipe
+from modeling_mmner.training.vocabulary import train_tokenizer
 from tests.tiny import LABELS, TEXT, TOWER, VIT, close, stir, tiny_batch, tiny_config, tiny_model
 
 SIZES = {name: value for name, value in TEXT.items() if name not in ("model_type", "max_position_embeddings")}

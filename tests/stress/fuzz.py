@@ -29,7 +29,7 @@ from dataset_scripts.formats.records import read_records
 from dataset_scripts.reading_options import ReadingOptions
 from modeling_mmner import MMNERConfig, MMNERProcessor
 from modeling_mmner.files import json_line, read_json_lines
-from modeling_mmner.model.parts_mmner import part_settings
+from modeling_mmner.model.parts_mmner import SETTINGS
 from modeling_mmner.model.prediction_mmner import PostReader
 from modeling_mmner.training.recipes import load_recipe, recipe_from_settings
 from tests.dataset_scripts.test_reader_fuzz import SPECIAL, VALID, check_posts
@@ -181,7 +181,7 @@ def file_door(data: st.DataObject) -> None:
 
 def config_door(data: st.DataObject) -> None:
     config = saved_config()
-    more = {data.draw(st.sampled_from([*part_settings(), *config])): data.draw(VALUES)}
+    more = {data.draw(st.sampled_from([*SETTINGS, *config])): data.draw(VALUES)}
     MMNERConfig.from_dict(data.draw(changed([config, config | more])))
 
 

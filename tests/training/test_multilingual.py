@@ -53,8 +53,8 @@ def test_slices_take_what_python_takes(count, start, stop, step):
     """If it failed, another part of a split would be trained on than the one written down."""
     first, last, *by = ("" if number is None else str(number) for number in (start, stop, step))
     text = f"val[{':'.join([first, last, *filter(None, by)])}]"
-    assert list(range(count))[parse_slice(text).posts] == list(range(count))[start:stop:step]
-    assert parse_slice(text).name == "val"
+    assert list(range(count))[parse_slice(text)[1]] == list(range(count))[start:stop:step]
+    assert parse_slice(text)[0] == "val"
 
 
 @pytest.mark.parametrize(

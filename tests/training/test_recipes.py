@@ -10,7 +10,7 @@ import yaml
 
 from modeling_mmner import MMNERConfig
 from modeling_mmner.cli import main
-from modeling_mmner.model.parts_mmner import FUSIONS, part_settings
+from modeling_mmner.model.parts_mmner import FUSIONS, SETTINGS
 from modeling_mmner.training.assembly import check_model
 from modeling_mmner.training.recipe_options import parse_arguments
 from modeling_mmner.training.recipes import (
@@ -89,7 +89,7 @@ def test_a_fusion_alone_is_its_system(fusion, objectives, written):
 
 def test_what_a_recipe_says_of_the_model_reaches_the_config_unread(written):
     """If it failed, a new part's setting would have to be named in the recipe's code, too."""
-    values = {name: setting.default for name, setting in part_settings().items()}
+    values = {name: setting.default for name, setting in SETTINGS.items()} | {"objectives": {"crf": 1.0}}
     values |= {"fusion_heads": 2, "dropout": 0.25}
     recipe = load_recipe(written({"model": values}))
     config = MMNERConfig(**recipe.model.config)

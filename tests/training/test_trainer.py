@@ -20,11 +20,10 @@ from transformers import (
 from dataset_scripts.opening import open_corpus
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.evaluation.span_f1.span_f1 import tag_score
-from modeling_mmner.training.assembly import train_tokenizer
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.optimisation import centres_due, parameter_groups, refresh_centres, train_batches
 from modeling_mmner.training.trainer import EntityCentreCallback, span_f1, with_lengths
-from modeling_mmner.training.word_vocabulary import make_word_tokenizer, word_vocabulary
+from modeling_mmner.training.vocabulary import make_word_tokenizer, train_tokenizer, word_vocabulary
 from tests.tiny import tiny_model
 
 SETTINGS = {"learning_rate": 1e-3, "head_learning_rate": 3e-3, "weight_decay": 0.01}

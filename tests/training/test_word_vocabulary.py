@@ -17,7 +17,7 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.training.assembly import build_model, build_processor, check_model
 from modeling_mmner.training.recipe_options import parse_arguments
 from modeling_mmner.training.recipes import load_recipe
-from modeling_mmner.training.word_vocabulary import (
+from modeling_mmner.training.vocabulary import (
     PADDING,
     UNKNOWN,
     load_vectors,

@@ -30,14 +30,10 @@ from .spans import (
 )
 
 _RESAMPLES = 1000
-_CITATION = """\
-@misc{seqeval,
-  title = {{seqeval}: A Python framework for sequence labeling evaluation},
-  author = {Hiroki Nakayama},
-  year = {2018},
-  url = {https://github.com/chakki-works/seqeval}
-}
-"""
+_CITATION = (
+    "@misc{seqeval, title = {{seqeval}: A Python framework for sequence labeling evaluation},"
+    " author = {Hiroki Nakayama}, year = {2018}, url = {https://github.com/chakki-works/seqeval}}"
+)
 
 
 class SpanF1(evaluate.Metric):
@@ -124,7 +120,7 @@ class SpanF1(evaluate.Metric):
         if intervals:
             interval = _macro_interval(groups["by_type"], resamples=resamples, seed=seed)
             result["macro_confidence_interval"] = interval
-        result |= _group_scores(groups, counts, languages, sources, score=score)
+        result |= _group_scores(groups, counts, {"language": languages, "source": sources}, score)
         if other_predictions is not None:
             check_posts(references, other_predictions, name="other_predictions")
             other = tag_counts(references, other_predictions, strict=strict)
@@ -173,7 +169,8 @@ def evaluate_tags(
     spans = [[read_spans(tags) for tags in side] for side in (gold, predicted)]
     counts, by_type = span_counts(*spans), _type_counts(*spans)
     scores = {"overall": count_score(counts), "strict": count_score(tag_counts(gold, predicted, strict=True))}
-    return scores | _group_scores({"by_type": by_type}, counts, languages, sources, score=count_score)
+    kinds = {"language": languages, "source": sources}
+    return scores | _group_scores({"by_type": by_type}, counts, kinds, count_score)
 
 
 def _score(counts: np.ndarray) -> dict[str, Any]:
@@ -207,13 +204,10 @@ def _macro_interval(by_type: Mapping[str, np.ndarray], *, resamples: int, seed: 
 def _group_scores(
     groups: dict[str, dict[str, np.ndarray]],
     counts: np.ndarray,
-    languages: Sequence[str] | None,
-    sources: Sequence[str] | None,
-    *,
+    kinds: dict[str, Sequence[str] | None],
     score: Callable[[np.ndarray], dict[str, Any]],
 ) -> dict[str, Any]:
     """The score of each group, and of the posts of each language, source and pair, where they are given."""
-    kinds = {"language": languages, "source": sources}
     given = {kind: names for kind, names in kinds.items() if names is not None}
     for kind, names in given.items():
         check_number(names, posts=len(counts), name=f"{kind}s")
@@ -225,7 +219,7 @@ def _group_scores(
     scores: dict[str, Any] = {
         kind: {name: score(part) for name, part in parts.items()} for kind, parts in groups.items()
     }
-    if languages is not None:
+    if "language" in given:
         f1s = [one["f1"] for one in scores["by_language"].values()]
         scores["language_macro_f1"] = float(np.mean(f1s)) if f1s else 0.0
     return scores
@@ -257,10 +251,9 @@ def _scored_spans(
     for post, (tags, given) in enumerate(zip(predictions, scores, strict=True)):
         spans, counted = read_spans(tags), set(read_spans(tags, strict=strict))
         if len(spans) != len(given):
-            raise ValueError(
-                f"scores, post {post}: expected {len(spans)}, one for each predicted entity by its start,"
-                f" found {len(given)}; an orphan I- begins an entity, in either mode"
-            )
+            expected = f"expected {len(spans)}, one for each predicted entity by its start"
+            advice = "an orphan I- begins an entity, in either mode"
+            raise ValueError(f"scores, post {post}: {expected}, found {len(given)}; {advice}")
         for span, score in zip(spans, given, strict=True):
             if span in counted:
                 values.append(score)

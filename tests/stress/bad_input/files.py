@@ -17,7 +17,7 @@ from dataset_scripts.opening import open_corpus
 from modeling_mmner import files as json_lines
 from modeling_mmner.files import json_line, read_json_lines
 from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
-from modeling_mmner.training.word_vocabulary import check_vectors
+from modeling_mmner.training.vocabulary import check_vectors
 from tests.small_posts import assert_same
 
 from .cases import GOOD, Bench, Case, refused, taken

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from modeling_mmner import MMNERConfig
-from modeling_mmner.model.parts_mmner import part_settings
+from modeling_mmner.model.parts_mmner import SETTINGS
 from modeling_mmner.training.recipes import SECTIONS, load_recipe, model_keys, recipe_from_settings
 from tests.tiny import tiny_config
 
@@ -44,9 +44,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "texts for numbers": {"text_config": {"model_type": "bert", "hidden_size": "x"}},
     "no type of torch's": {"dtype": "float7"},
 }
-KEYS = {
-    "config": [*part_settings(), "dropout", "fusion", "text_tower", "objectives", "vision_towers", "id2label"]
-}
+KEYS = {"config": [*SETTINGS, "dropout", "fusion", "text_tower", "objectives", "vision_towers", "id2label"]}
 KEYS |= {section: list(kind.__dataclass_fields__) for section, kind in SECTIONS.items()}
 KEYS["model"] += model_keys()
 

@@ -1,4 +1,4 @@
-"""The vocabulary of a text tower of words: a tokenizer of whole words, and their vectors from a file."""
+"""Vocabularies from the training posts: of sub-tokens, or of whole words with their vectors from a file."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -8,12 +8,34 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, normalizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 PADDING, UNKNOWN = "[PAD]", "[UNK]"
 _MOST_CHARACTERS = 1_000_000  # of a line
+
+
+def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrainedTokenizerBase:
+    """A cased BPE tokenizer with [CLS] and [SEP], trained on words.
+
+    Not WordPiece, whose training breaks ties at random: the same posts would not give the same vocabulary
+    twice.
+    """
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    names |= {"mask_token": "[MASK]"}
+    specials = list(names.values())
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, special_tokens=specials, show_progress=False)
+    tokenizer.train_from_iterator((word for post in posts for word in post), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def make_word_tokenizer(
