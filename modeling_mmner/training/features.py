@@ -159,7 +159,7 @@ class FrozenEncoder:
         with open(path, "rb") as file:
             weights = hashlib.file_digest(file, "blake2b").hexdigest()
         given = asdict(replace(self.settings, checkpoint=None))
-        return _hash(weights, given, self.tower.config.to_diff_dict(), timm.__version__)
+        return _hash(weights, given, asdict(self.tower.config), timm.__version__)
 
 
 @dataclass
@@ -215,7 +215,7 @@ class KeptFeatures:
             if encoder is None:
                 columns.append(Dataset.from_dict({name: [None] * len(rows)}))
                 continue
-            weights, settings = encoder.weights_hash(self.folder), encoder.tower.config.to_diff_dict()
+            weights, settings = encoder.weights_hash(self.folder), asdict(encoder.tower.config)
             about = (weights, settings, self.image_size, self.precision, timm.__version__)
             paths = [self.folder / f"{_hash(*about, own)}.arrow" for own in keys]
             files = [self._file(path, encoder, chunk) for path, chunk in zip(paths, chunks, strict=True)]
