@@ -100,7 +100,7 @@ def _reading(model_id: str) -> Iterator[None]:
     # A damaged file leads to anything: JSON, tokenizers and safetensors have errors of their own.
     except Exception as error:
         kind = OSError if isinstance(error, OSError) else ValueError
-        expected = "expected folder or Hub id of a trained model, with weights in safetensors and a processor"
+        expected = "expected the folder or Hub id of a trained model, its weights in safetensors"
         raise kind(f"model {model_id}: {expected}, found {type(error).__name__}: {error!s:.500}") from error
 
 

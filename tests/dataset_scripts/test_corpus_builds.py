@@ -131,6 +131,7 @@ def test_official_files_pass_the_check(name):
     assert builder.version_name() == "official"
 
 
+@pytest.mark.slow
 @needs_data
 @each_real
 def test_every_real_post_becomes_a_row(name):

@@ -331,6 +331,7 @@ def corpora():
     }
 
 
+@pytest.mark.slow
 @needs_data
 def test_posts_of_twitter2017_in_mmnerd(corpora):
     """If it failed, the published leakage between the two corpora would not be found."""
@@ -355,6 +356,7 @@ def test_posts_repeated_inside_a_real_corpus(corpora, name):
     assert all(pair["by_id"] == pair["same_id_other_post"] == 0 for pair in pairs)
 
 
+@pytest.mark.slow
 @needs_data
 def test_training_on_mmnerd_without_the_posts_of_twitter2017(corpora):
     """If it failed, a model trained on MMNERD with --exclude_overlap would have seen posts that it is tested
@@ -369,6 +371,7 @@ def test_training_on_mmnerd_without_the_posts_of_twitter2017(corpora):
         assert overlap(twitter[held_out], kept, **labels).either == 0
 
 
+@pytest.mark.slow
 @needs_data
 def test_numbered_sentences_of_two_languages_are_not_the_same():
     """If it failed, thousands of sentences that merely have the same number would be taken for the same."""

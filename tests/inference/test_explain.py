@@ -218,7 +218,7 @@ def test_what_cannot_be_explained_is_refused(make):
     model, processor = make(fusion="cross-modal")
     with pytest.raises(TypeError, match="expected the words of one post, found several posts"):
         explain(model, processor, [["Jordan"], ["Paris"]])
-    with pytest.raises(PictureError, match=r"^text 0: picture /not/there.jpg: expected a file, found none"):
+    with pytest.raises(PictureError, match=r"^picture /not/there.jpg: expected a file, found none"):
         explain(model, processor, TEXT, "/not/there.jpg")
     model.train()
     try:

@@ -253,6 +253,7 @@ def real_words() -> list[str]:
     )
 
 
+@pytest.mark.slow
 @needs_data
 @each_tokenizer
 def test_every_word_of_the_real_corpora_has_a_place(kind):

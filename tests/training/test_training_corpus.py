@@ -156,6 +156,7 @@ def sample_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "sample_cache")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sample_cache")
 def test_sample_corpus_in_some_languages_is_a_part_of_the_whole():
     """If it failed, a language's posts would depend on which others are asked for."""
