@@ -68,6 +68,7 @@ def test_parts_run(recipe: str, tmp_path: Path, monkeypatch) -> None:
             assert ratio["median"] == sorted(ratio["rounds"])[1]
 
 
+@pytest.mark.slow
 def test_plain_program_is_our_system(setting: Setting, plain) -> None:
     """If it failed, the plain program would fuse otherwise, or have smaller layers, and its times would say
     nothing of ours. What depends on the labels is left out: sub-tokens have more.
@@ -113,6 +114,7 @@ def test_plain_programs_loss_is_that_of_our_crfs(plain) -> None:
     torch.testing.assert_close(model.loss(*emissions, *labels, mask.long()), expected[0] + 0.5 * expected[1])
 
 
+@pytest.mark.slow
 def test_plain_program_tags_each_word_and_learns(setting: Setting, plain) -> None:
     """If it failed, its labels would not stand where its words do."""
     plain.optimizer.param_groups[0]["lr"] = 5e-3

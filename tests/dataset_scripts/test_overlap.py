@@ -342,6 +342,7 @@ def test_posts_of_twitter2017_in_mmnerd(corpora):
     assert all(pair["same_id_other_post"] == 0 for pair in pairs)
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("name", INSIDE)
 def test_posts_repeated_inside_a_real_corpus(corpora, name):

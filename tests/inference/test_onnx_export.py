@@ -205,6 +205,7 @@ def test_entities_equal_torch(systems, system):
 # 8-bit integers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", systems_by_name("mlmner", "2m-ner", "text-only"))
 def test_integers_find_nearly_the_same(systems, tmp_path, system):
     """If it failed, `--int8` would change nothing, or find other entities than the trained model."""

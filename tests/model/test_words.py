@@ -184,6 +184,7 @@ def test_rule_keeps_the_words_of_twitter_2017(split):
     assert share_kept(DATA / "twitter2017" / f"{split}.txt") > 0.998
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize(("language", "share"), [("en", 0.98), ("fr", 0.985), ("de", 0.985), ("es", 0.995)])
 def test_rule_keeps_most_words_of_four_languages(language, share):

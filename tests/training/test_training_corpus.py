@@ -180,6 +180,7 @@ def test_version_of_rows_depends_on_all_that_is_in_them():
     assert row_hash(Dataset.from_list([row])) in versions
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sample_cache")
 def test_sample_corpus_with_pictures_withheld_is_the_same_text():
     """If it failed, the model without pictures would be trained on other posts."""
