@@ -74,6 +74,7 @@ def test_the_network_is_watched(network):
     assert network.asked
 
 
+@pytest.mark.slow
 def test_whoever_has_the_files_needs_no_network(network, tmp_path, capsys):
     """If it failed, training, prediction or looking at a corpus would tell others what is done, or stop
     without a network.

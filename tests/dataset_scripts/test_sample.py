@@ -161,6 +161,7 @@ def test_some_names_are_unseen_in_training(language):
     assert 0.1 < len(names("test") - names("train")) / len(names("test")) < 0.6
 
 
+@pytest.mark.slow
 def test_builder_gives_the_generated_posts(tmp_path, monkeypatch):
     """If it failed, the data set that is trained on would not be the one that is tested here."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)

@@ -28,6 +28,7 @@ PUBLISHED = {
 each_published = pytest.mark.parametrize("path", PUBLISHED)
 
 
+@pytest.mark.slow
 @each_published
 def test_counts_and_spans_are_the_published_ones(path):
     """If it failed, the reader would lose or invent posts, tokens or tags of a real corpus, or lenient

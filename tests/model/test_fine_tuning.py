@@ -215,6 +215,7 @@ def test_processor_takes_the_new_labels(saved, loader, tmp_path):
         loader.from_pretrained(saved["mlmner"], labels=["O", "I-A"])
 
 
+@pytest.mark.slow
 @each_model
 def test_model_learns_its_new_labels_and_keeps_them(saved, name, tmp_path):
     """If it failed, the new layers would not be trained or old centres would pull."""
@@ -279,6 +280,7 @@ def test_training_without_labels_is_refused():
 # Half precision
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype", "tolerance"),
     [("mlmner", "float16", 0.02)] + [(name, torch.bfloat16, 0.1) for name in MODELS],
@@ -361,6 +363,7 @@ def assert_same_output(found: Any, expected: Any, *, tolerance: float = 0.0) -> 
         close(found[name], expected[name], tolerance=tolerance)
 
 
+@pytest.mark.slow
 @each_encoder
 def test_lora_trains_the_adapters_and_all_heads(saved, name):
     """If it failed, a head would stay random (PEFT freezes one inside a listed part)."""
@@ -383,6 +386,7 @@ def test_lora_trains_the_adapters_and_all_heads(saved, name):
     assert differing({path: base.state_dict()[path] for path in before}, before) == set()
 
 
+@pytest.mark.slow
 @each_encoder
 def test_adapter_gives_the_tuned_model_back(saved, name, tmp_path):
     """If it failed, an adapter's folder would lack heads or centres, which fresh layers once overwrote."""

@@ -127,6 +127,7 @@ def test_attention_that_is_the_same_for_each_query_is_computed_once(short):
     torch.testing.assert_close(weights, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SYSTEMS.values(), ids=SYSTEMS)
 def test_work_grows_as_the_text_does(short, settings):
     """If it failed, one long text would keep a server busy for minutes, or take all its memory.

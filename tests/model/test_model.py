@@ -339,6 +339,7 @@ def test_gradient_reaches_every_trained_parameter(settings):
     assert [name for name in silent if not re.search(cancelled, name)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [SYSTEMS["mlmner"], SYSTEMS["2m-ner"], SYSTEMS["adacan"]])
 def test_model_learns_a_batch_by_heart(settings):
     """If it failed, the loss would not lead to the gold tags: a sign, a mask or a gradient would be wrong."""

@@ -100,6 +100,7 @@ def test_frozen_encoder_that_is_not_there_is_in_no_checkpoint(corpus, tmp_path):
     assert saved.vision_towers[0].backbone is not None
 
 
+@pytest.mark.slow
 def test_settings_that_change_no_result_may_differ(recipe, uninterrupted, tmp_path):
     """If it failed, a run could not go on with more workers, or from another place."""
     moved = tmp_path / "moved"
@@ -124,6 +125,7 @@ def test_named_checkpoint_goes_on_in_another_folder(recipe, uninterrupted, tmp_p
     assert len(checkpoints_in(recipe)) == 2
 
 
+@pytest.mark.slow
 def test_finished_run_is_run_anew(uninterrupted, tmp_path):
     """If it failed, the same command again would do nothing, or take results for its own while they were half
     replaced.

@@ -189,6 +189,7 @@ def test_test_posts_of_other_corpora_are_left_out(tmp_path, capsys):
     assert "of 3 training posts, 1 are test posts of" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_transfer_trains_on_each_language_and_tests_on_all(languages, tmp_path, capsys):
     """If it failed, the transfer table would show something else than its headings say."""
     settings = {

@@ -164,6 +164,7 @@ def test_named_checkpoint_is_that_of_one_run(recipe, tmp_path):
 # Early stopping
 
 
+@pytest.mark.slow
 def test_patience_ends_training_and_keeps_the_best_epoch(corpus, tmp_path, monkeypatch):
     """If it failed, epochs would be spent for nothing, or the last weights be taken for the best ones."""
     scores = iter([score for score in (0.2, 0.5, 0.5, 0.4, 0.9) for _ in ("lenient", "strict")])

@@ -167,6 +167,7 @@ def test_the_pass_for_the_centres_draws_no_random_numbers(posts, processor, tmp_
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_posts_are_grouped_by_length(posts, processor, tmp_path: Path) -> None:
     """Regression: train_sampling_strategy="group_by_length" looked for input_ids in the rows and stopped."""
     rows = {name: with_lengths(part, processor) for name, part in posts.items()}
@@ -183,6 +184,7 @@ def test_posts_are_grouped_by_length(posts, processor, tmp_path: Path) -> None:
         make_trainer(new_model(processor), processor, posts, tmp_path, **options).train()
 
 
+@pytest.mark.slow
 def test_best_checkpoint_is_loaded_at_the_end(posts, processor, tmp_path: Path) -> None:
     """If it failed, the last epoch's weights or centres would pass for the best one's."""
     model = new_model(processor)
@@ -259,6 +261,7 @@ def test_what_would_replace_the_crf_loss_is_refused(posts, processor, tmp_path: 
         trainer.train()
 
 
+@pytest.mark.slow
 def test_model_of_words_trains_and_is_saved_whole(posts, tmp_path: Path) -> None:
     """If it failed, the Trainer's users could not train a system of words: its characters would get lost on
     the way.

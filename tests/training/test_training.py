@@ -293,6 +293,7 @@ def with_contexts(tmp_path_factory):
     return recipe, train_accelerate.train(recipe)
 
 
+@pytest.mark.slow
 def test_run_tells_what_the_contexts_are_worth(with_contexts) -> None:
     """If it failed, a model would not learn from contexts, or its gain would be shown without what it comes
     from.

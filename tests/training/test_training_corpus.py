@@ -194,6 +194,7 @@ def test_sample_corpus_with_pictures_withheld_is_the_same_text():
         assert 0 < present < len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sample_cache")
 def test_sample_corpus_knows_the_best_that_text_alone_can_do():
     """If it failed, the report on ambiguous names would compare with the wrong chance level."""
