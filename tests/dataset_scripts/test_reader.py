@@ -270,6 +270,7 @@ def with_spaces(text: str) -> tuple[str, dict[str, int]]:
     return text.replace("\t", " "), {"spaces read as tabs": text.count("\t")}
 
 
+@pytest.mark.slow
 @each_format
 @pytest.mark.parametrize("as_form", [as_it_is, with_crlf, with_mark, without_last_line_feed, with_spaces])
 @property_test

@@ -196,6 +196,7 @@ def test_no_patience_trains_all_epochs():
 # Numbers that are none
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_loss_that_is_no_number_names_its_posts(recipe, monkeypatch, value):
     """If it failed, a run would go on with weights that are no numbers, or leave them as its last

@@ -112,6 +112,7 @@ def logged_losses(trainer: Trainer) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["cross-modal", "collaboration"])
 def test_trainer_and_script_train_alike(posts, processor, tmp_path: Path, fusion: str) -> None:
     """If it failed, the Trainer would not compute what the script does: another loss, schedule, clipping or
