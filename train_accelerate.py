@@ -137,8 +137,8 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
     sampler = loader.batch_sampler
     if settings.compile:
         optimisation.compile_layers(model)
-    size = {"batches": len(loader), "processes": accelerator.num_processes}
-    optimizer, scheduler = optimisation.optimizer_and_scheduler(recipe, model, **size)
+    epoch_size = {"batches": len(loader), "processes": accelerator.num_processes}
+    optimizer, scheduler = optimisation.optimizer_and_scheduler(recipe, model, **epoch_size)
     prepared, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
     steps = {"optimizer": optimizer, "scheduler": scheduler, "max_grad_norm": settings.max_grad_norm}
     centres_when = settings.centre_warmup_epochs, settings.centre_refresh_epochs

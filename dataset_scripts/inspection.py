@@ -34,7 +34,7 @@ BINS = [f"up to {BIN_ENDS[0]}", *_BETWEEN, f"over {BIN_ENDS[-1]}"]
 _BATCH = 250  # of rows that were selected or shuffled the pictures are copied after all, so few at a time
 _SHOWN_VALUES = 12
 _OVERALL = ""
-_p95 = partial(np.percentile, q=95)
+_p95: Any = partial(np.percentile, q=95)
 _LENGTHS = {"min": np.min, "median": np.median, "mean": np.mean, "percentile_95": _p95, "max": np.max}
 _LENGTH_HEADINGS = ("split", "min", "median", "mean", "95%", "max")
 _SEEN_KINDS = ("seen", "as_several_types", "as_another_type")

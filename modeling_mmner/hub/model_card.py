@@ -43,7 +43,7 @@ def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revisi
         raise ValueError(f"metrics: expected the license {licence!r}, which follows from the terms, {found}")
     name = repo_id or f"org/{recipe['name']}"
     settings = recipe["corpus"] | recipe["model"] | recipe["training"]
-    blocks = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    blocks: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = Environment(undefined=StrictUndefined, **blocks)
     environment.filters |= _FILTERS
     template = resources.files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8")

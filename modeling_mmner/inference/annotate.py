@@ -72,7 +72,7 @@ class AnnotateStep(PipelineStep):
         annotator, folder, posts = self.annotator, self.folder, self.posts
         # Machines that compute in another dtype would give other scores.
         dtype = str(computing_dtype(annotator.dtype, device_named(annotator.device)))
-        record = {"mmner": __version__, "model": annotator.sha256, "dtype": dtype}
+        record: dict[str, Any] = {"mmner": __version__, "model": annotator.sha256, "dtype": dtype}
         record |= {"threshold": annotator.threshold, "input": posts.sha256, "rows": len(posts.rows)}
         record |= {"columns": dict(posts.columns), "form": self.form, "tasks": tasks}
         if _record_in(folder) is None:

@@ -215,7 +215,7 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
             # takes by `len`.
             traced = _with_graph_lstms(Emissions(copy.deepcopy(model)))
             program = torch.export.export(traced, (tensors,), dynamic_shapes=(shapes,))
-            names = {"input_names": list(axes), "output_names": ["emissions"]}
+            names: Any = {"input_names": list(axes), "output_names": ["emissions"]}
             graph = torch.onnx.export(program, verbose=False, **names)
     except Exception as error:  # torch raises errors of many kinds that have no base of their own
         backbones = [tower["backbone"] for tower in model.config.vision_towers]
