@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .labels_mmner import bio_labels, check_labels
+from .labels_mmner import LABELS, check_labels
 from .parts_mmner import (
     FUSIONS,
     MAIN_HEAD,
@@ -20,7 +20,6 @@ from .parts_mmner import (
     Setting,
     Settings,
     fits_type,
-    needs_of,
     objective_parts,
     option,
 )
@@ -70,7 +69,6 @@ class VisionTowerConfig(Settings):
 
 
 _TOWER_KEYS = {field.name for field in fields(VisionTowerConfig)}
-_DEFAULT_TYPES = ("PER", "LOC", "ORG", "MISC")
 
 
 class MMNERConfig(PreTrainedConfig):
@@ -120,8 +118,8 @@ class MMNERConfig(PreTrainedConfig):
         self.objectives: dict[str, float] = dict(fusion.default_objectives) if weights is None else weights
         try:
             if self.id2label is None and "num_labels" not in kwargs:
-                default = {label: number for number, label in enumerate(bio_labels(_DEFAULT_TYPES))}
-                self.id2label = {number: label for label, number in (self.label2id or default).items()}
+                label2id = self.label2id or {label: number for number, label in enumerate(LABELS)}
+                self.id2label = {number: label for label, number in label2id.items()}
             if isinstance(self.text_config, dict):
                 self.text_config = AutoConfig.for_model(**self.text_config)
             super().__post_init__(**kwargs)
@@ -157,10 +155,6 @@ class MMNERConfig(PreTrainedConfig):
         for tower in self.vision_towers:
             _refuse_unknown(VisionTowerConfig, tower.keys() - _TOWER_KEYS, _TOWER_KEYS)
         return [VisionTowerConfig(**tower) for tower in self.vision_towers]
-
-    def reads(self, need: str) -> bool:
-        """Whether the fusion or an objective reads this of other parts, as ``sentence``."""
-        return need in needs_of(self.fusion, self.objectives)
 
     def _check_text_tower(self) -> None:
         """Check that the text tower has what it is made of: an encoder's config or a vocabulary of words."""

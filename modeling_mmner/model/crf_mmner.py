@@ -130,21 +130,6 @@ class CRF(TorchCRF):
         return torch.cat(tags[::-1], dim=1).masked_fill(~mask, IGNORED)
 
     @torch.no_grad()
-    def posteriors(self, emissions: Tensor, *, mask: Tensor) -> Tensor:
-        """Probability of each label at each word, over the BIO-legal tag sequences.
-
-        Args:
-            emissions: (B, W, L).
-            mask: (B, W) bool without holes.
-
-        Returns:
-            (B, W, L) float32 in 0..1, rows of words sum to 1; 0 where `mask` is False.
-        """
-        emissions = self._checked(emissions, mask)
-        found = posterior(emissions, mask, self._scores(barred=True))
-        return found.marginals.masked_fill(~mask[..., None], 0.0).float()
-
-    @torch.no_grad()
     def span_scores(self, emissions: Tensor, tags: Tensor, *, mask: Tensor) -> Tensor:
         """Posterior of each span of `tags`: exactly its tags and no continuation after it.
 

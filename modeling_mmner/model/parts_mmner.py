@@ -109,12 +109,15 @@ class Part:
 class TextTowerPart(Part):
     """The row of a text tower.
 
+    Each gives the text's vector.
+
     Attributes:
         has_encoder: whether it holds the transformers encoder that `MMNERConfig.text_config` describes. One
             that has none reads words, by the vocabulary of `MMNERConfig.word_vocabulary`.
         reads_characters: whether the processor makes the bytes of each word for it.
     """
 
+    gives: tuple[str, ...] = ("sentence",)
     has_encoder: bool = True
     reads_characters: bool = False
 
@@ -150,17 +153,15 @@ _CLIP_VIT: dict[str, Any] = {
 }
 
 TEXT_TOWERS: dict[str, TextTowerPart] = {
-    "transformer": TextTowerPart("any transformers encoder", gives=("sentence",)),
-    "bilstm": TextTowerPart("word embeddings and a BiLSTM", gives=("sentence",), has_encoder=False),
+    "transformer": TextTowerPart("any transformers encoder"),
+    "bilstm": TextTowerPart("word embeddings and a BiLSTM", has_encoder=False),
     "cnn-bilstm": TextTowerPart(
         "word embeddings, each joined by a CNN over the word's characters, and a BiLSTM",
-        gives=("sentence",),
         has_encoder=False,
         reads_characters=True,
     ),
     "hbilstm": TextTowerPart(
         "word embeddings, each joined by a BiLSTM over the word's characters, and a BiLSTM",
-        gives=("sentence",),
         has_encoder=False,
         reads_characters=True,
     ),

@@ -74,8 +74,8 @@ class MultimodalNERPipeline(Pipeline):
             is_split_into_words: True takes a list of strings for the words of one post, False for as many
                 texts.
             num_workers: processes that read posts and their pictures; default 0: threads of this one, which
-                decode what a data set gives undecoded (``Image(decode=False)``). A stream is read by one
-                process at most, by no thread, and no further than a batch.
+                decode what a data set gives undecoded (``Image(decode=False)``). A stream is read no further
+                than a batch and by no thread, with workers by threads that are a batch ahead.
             batch_size: posts a batch, at most; default 1. Posts are sorted by length, except in a stream.
             options: threshold, in 0..1, leaves out entities with a lower score (default 0). allow_urls
                 fetches pictures from the web (default False), timeout is the seconds that each may take

@@ -16,13 +16,12 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, P
 
 from .configuration_mmner import PIXELS, MMNERConfig
 from .images_mmner import PictureError, load_picture, square, square_pixels
-from .labels_mmner import IGNORED, Word, check_labels, check_word_rule, split_words, tags_to_spans
+from .labels_mmner import IGNORED, LABELS, Word, check_labels, check_word_rule, split_words, tags_to_spans
 from .parts_mmner import Range, Setting
 from .posts_mmner import is_words
 from .ready_features_mmner import TowerFeatures, image_features, reads_pixels
 from .windows_mmner import TextWindows, WindowLayout
 
-_LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
 _NUMBERS = {
     "word_bytes": Range("a number > 0, or None for no characters", lambda value: value > 0),
     "context_window": Range("a number > 0, or None for no contexts", lambda value: value > 0),
@@ -79,7 +78,7 @@ class MMNERProcessor(ProcessorMixin):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str] = _LABELS,
+        labels: Sequence[str] = LABELS,
         image_size: int | None = 224,
         word_rule: str = "mmner-words-1",
         word_bytes: int | None = None,

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .configuration_mmner import MMNERConfig
 from .context_mmner import ModelPart, TextStates, masked_mean
+from .parts_mmner import needs_of
 
 CHARACTER_IDS = 257  # the bytes, and 0 for padding
 MOST_TOKENS = 65536
@@ -179,7 +180,8 @@ class WordTower(TextTower, part="bilstm"):
         self.dropout = nn.Dropout(config.dropout)
         width = config.word_width + (0 if self.characters is None else self.characters.width)
         self.bilstm = BiLSTM(width, config.word_lstm_width // 2)
-        self.sentence = BiLSTM(width, config.word_lstm_width // 2) if config.reads("sentence") else None
+        is_read = "sentence" in needs_of(config.fusion, config.objectives)
+        self.sentence = BiLSTM(width, config.word_lstm_width // 2) if is_read else None
         self.width = config.word_lstm_width
         self.heads = max(heads for heads in range(1, 9) if self.width % heads == 0)
 

@@ -47,20 +47,6 @@ class VisionTower(nn.Module):
         if self.frozen:
             self.backbone.requires_grad_(False).eval()
 
-    @property
-    def timm_model(self) -> Any:
-        """The encoder itself.
-
-        Raises:
-            ValueError: it was let go of.
-        """
-        if self.backbone is None:
-            raise ValueError(
-                f"vision tower {self.config.backbone}: expected ready-made features, since its encoder was"
-                " let go of (`release`), found pixels; give image_features, or put an encoder in its place"
-            )
-        return self.backbone.timm_model
-
     def release(self) -> None:
         """Let go of the encoder: until it has a new one, the tower reads ready-made features alone."""
         self.backbone = None
@@ -73,7 +59,7 @@ class VisionTower(nn.Module):
     @property
     def prefix_tokens(self) -> int:
         """How many of a picture's regions come before its map, as a ViT's class token and registers do."""
-        return getattr(self.timm_model, "num_prefix_tokens", 0)
+        return getattr(self.backbone.timm_model, "num_prefix_tokens", 0)
 
     def train(self, mode: bool = True) -> "VisionTower":
         """As PyTorch's; a backbone of which nothing is trained stays in evaluation mode."""
@@ -135,8 +121,16 @@ class VisionTower(nn.Module):
         return features.mean(1, keepdim=True) if self.pooled else features
 
     def features(self, pictures: Tensor) -> Tensor:
-        """(P, M, C) regions of P existing pictures."""
-        timm_model = self.timm_model
+        """(P, M, C) regions of P existing pictures.
+
+        Raises:
+            ValueError: the encoder was let go of.
+        """
+        if self.backbone is None:
+            raise ValueError(
+                f"vision tower {self.config.backbone}: expected ready-made features, since its encoder was"
+                " let go of (`release`), found pixels; give image_features, or put an encoder in its place"
+            )
         pixels, size = pictures.float() / 255, (self.image_size, self.image_size)
         if pixels.shape[-2:] != size:  # in float32: in half precision the CPU cannot resize
             pixels = nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
@@ -145,6 +139,6 @@ class VisionTower(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone(pixels).last_hidden_state
         if features.dim() == 4:  # a map; (P, H, W, C) from Swin's kind, (P, C, H, W) from all others
-            channels_last = getattr(timm_model, "output_fmt", "NCHW") == "NHWC"
+            channels_last = getattr(self.backbone.timm_model, "output_fmt", "NCHW") == "NHWC"
             features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
         return features

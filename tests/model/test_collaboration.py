@@ -129,42 +129,6 @@ def test_linear_map_of_a_pooled_tower_is_attention_over_one_vector():
 
 
 @each_set_of_towers
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("filler", [1e4, float("nan")], ids=["noise", "NaN"])
-def test_what_stands_in_place_of_a_missing_picture_changes_no_bit(pooled, training, filler):
-    """If it failed, a missing picture's stand-in, or the padding of regions, would change a post's tags."""
-    fusion, (words, word_mask, regions) = make_fusion(pooled).train(training), make_inputs(pooled)
-    missing, other, outputs = ~torch.tensor(REGIONS).bool()[:, None], [], []
-    for picture, mask in regions:
-        changed = missing.expand_as(mask) if filler != filler else ~mask  # NaN beside a picture is no padding
-        other.append((torch.where(changed[..., None], filler * torch.randn(picture.shape), picture), mask))
-    for given in (regions, other):
-        torch.manual_seed(0)
-        outputs.append(fuse(fusion, words, word_mask=word_mask, regions=given, need_weights=True))
-    assert torch.equal(outputs[0].features, outputs[1].features)
-    if outputs[0].attention is not None:
-        assert torch.equal(outputs[0].attention, outputs[1].attention)
-
-
-@each_set_of_towers
-def test_batch_without_regions_equals_batch_with_masked_ones(pooled):
-    """If it failed, a batch of text alone would be tagged otherwise than its posts beside pictured ones."""
-    fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
-    masked = [(picture, torch.zeros_like(mask)) for picture, mask in regions]
-    # A pooled tower gives one vector a post, of zeros, even where there is no region.
-    absent = [
-        (torch.zeros_like(picture), mask) if flag else (picture[:, :0], mask[:, :0])
-        for flag, (picture, mask) in zip(pooled, masked, strict=True)
-    ]
-    there, gone = (
-        fuse(fusion, words, word_mask=word_mask, regions=given, need_weights=True)
-        for given in (masked, absent)
-    )
-    assert torch.equal(there.features, gone.features)
-    assert there.attention is None or gone.attention.shape == (len(WORDS), max(WORDS), 0)
-
-
-@each_set_of_towers
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_dropout_acts_in_training_alone(pooled, dropout):
     """If it failed, predictions would be random, or the module would be trained without dropout."""

@@ -112,28 +112,12 @@ def test_unknown_key_of_a_saved_config_is_dropped_with_a_warning(tmp_path):
     assert not hasattr(config, "of_tomorrow") and config.dropout == 0.3
 
 
-@pytest.mark.parametrize("config_class", [MMNERConfig, AutoConfig])
-def test_override_reaches_a_loaded_config(config_class, tmp_path):
-    """If it failed, `from_pretrained(..., dropout=0.2)` would keep the saved value."""
-    tiny_config(dropout=0.3).save_pretrained(tmp_path)
-    assert config_class.from_pretrained(tmp_path, dropout=0.2).dropout == 0.2
-
-
 @pytest.mark.parametrize("loader", [MMNERConfig, MMNERForTokenClassification])
 def test_misspelt_override_is_refused(loader, tmp_path):
     """If it failed, `from_pretrained(..., dropuot=0.2)` would load the saved dropout without a word."""
     tiny_model().save_pretrained(tmp_path)
     with pytest.raises(TypeError, match="config: unknown key 'dropuot'; did you mean 'dropout'"):
         loader.from_pretrained(tmp_path, dropuot=0.2)
-
-
-@pytest.mark.parametrize(
-    "option",
-    ["weights_only", "use_kernels", "key_mapping", "tp_plan", "state_dict", "gguf_file", "device_map"],
-)
-def test_options_of_loading_are_no_business_of_the_config(option):
-    """Regression: transformers' own options that were not on the config's list stopped `pipeline`."""
-    assert MMNERConfig.from_dict(tiny_config().to_dict(), **{option: None}).fusion == "cross-modal"
 
 
 REFUSED_TYPES = {

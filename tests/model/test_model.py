@@ -405,14 +405,6 @@ def test_embeddings_can_be_replaced_and_resized():
     assert not torch.equal(model(**batch).logits, before)
 
 
-def test_text_only_model_never_looks_at_pictures():
-    """If it failed, a text baseline would not be one."""
-    model, batch = tiny_model(fusion="text-only"), tiny_batch()
-    texts = without(batch, "pixel_values", "image_mask")
-    assert not model.vision_towers
-    assert torch.equal(model(**batch).logits, model(**texts).logits)
-
-
 def test_training_decodes_nothing():
     """If it failed, every training step would pay for a decoding that nobody reads."""
     output = tiny_model().train()(**tiny_batch())

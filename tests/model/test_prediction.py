@@ -170,16 +170,6 @@ def test_broken_picture_is_told_and_its_post_read_without(parts, caplog) -> None
     assert f"post 1 read without its picture: {message}" in caplog.text
 
 
-def test_threshold_leaves_out_what_scores_less(parts, picture) -> None:
-    """If it failed, the threshold would keep weak entities or drop strong ones."""
-    posts = some_posts(picture)
-    every = [entity for found in predict(parts, posts) for entity in found.entities]
-    threshold = sorted(entity["score"] for entity in every)[len(every) // 2]
-    kept = [entity for found in predict(parts, posts, threshold=threshold) for entity in found.entities]
-    strong = [entity["word"] for entity in every if entity["score"] >= threshold]
-    assert [entity["word"] for entity in kept] == strong
-
-
 @pytest.mark.parametrize(
     "post", [3, {"id": 1}, {"id": 1, "text": "a", "tokens": ["a"]}, {"tokens": ["a", 3]}]
 )

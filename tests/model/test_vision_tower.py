@@ -141,23 +141,6 @@ def test_frozen_tower_is_still_frozen_after_loading(frozen, tmp_path):
     assert all(parameter.requires_grad for parameter in others)
 
 
-@pytest.mark.parametrize("size", [(50, 90), (32, 32), (64, 65)])
-def test_picture_of_another_size_is_resized_to_the_tower_s_square(size):
-    """If it failed, a picture would be cropped, or read at a size that the tower was not trained on."""
-    tower, mask = make_tower(), torch.ones(1, 1, dtype=torch.bool)
-    picture = torch.randint(0, 256, (1, 1, 3, *size), dtype=torch.uint8)
-    square = resize(
-        picture[0] / 255, [64, 64], interpolation=InterpolationMode.BICUBIC, antialias=True
-    ).clamp(0, 1)
-    expected = (
-        tower.backbone.timm_model.forward_features((square - tower.mean) / tower.std)
-        .flatten(2)
-        .transpose(1, 2)
-    )
-    regions, _ = see(tower, picture, image_mask=mask)
-    close(regions, expected, tolerance=1e-4)
-
-
 def test_each_picture_stands_in_its_own_place():
     """If it failed, a post would see its neighbour's picture, or a missing picture would not be 0."""
     tower, batch = make_tower(), tiny_batch(pictures=(1, 0, 3))
