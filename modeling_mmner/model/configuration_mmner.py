@@ -47,15 +47,13 @@ class VisionTowerConfig(Settings):
     """One picture encoder, any timm model.
 
     Attributes:
-        backbone: timm's name with its tag (``resnet152.tv_in1k``): the tag decides the weights and their
-            normalisation.
+        backbone: timm's name with its tag, which decides weights and normalisation (``resnet152.tv_in1k``).
         backbone_args: keyword arguments of `timm.create_model` (``{"channels": [16, 32, 64, 128]}``), none
             that reads files.
         image_size: height and width in pixels of the square that the tower sees, 1 to `MOST_PIXELS_A_SIDE`.
         mean, std: the tower's own normalisation of pixels in 0..1, one value per RGB channel.
         frozen: True keeps weights and batch-norm statistics as they are, even after `train()`.
-        pooled: True makes one vector of a post's pictures, the mean over regions and pictures; False keeps
-            all regions.
+        pooled: True makes one vector of a post's pictures, the mean over regions and pictures.
     """
 
     owner: ClassVar[str] = "vision tower"
@@ -79,14 +77,12 @@ class MMNERConfig(PreTrainedConfig):
     (``fusion``, ``contrastive_temperature``), with the table's default.
 
     Attributes:
-        text_config: config (or its dict) of any transformers text encoder; None for a text tower that has
-            none.
+        text_config: config (or its dict) of any transformers text encoder; None for a tower without one.
         word_vocabulary: for text towers of words, the ids of their tokenizer: ``size``, how many;
             ``unknown``, the unknown one; ``rare``, from which on words are rare ones, which training makes
             unknown at random.
         vision_towers: a `VisionTowerConfig` dict for each picture encoder; empty for models of text alone.
-        objectives: loss weights >= 0 by name. A part is built when listed; its loss is not computed when its
-            weight is 0.
+        objectives: loss weights >= 0 by name. A part is built when listed; of weight 0 it has no loss.
         id2label: the BIO tag set.
 
     Raises:
@@ -173,10 +169,7 @@ class MMNERConfig(PreTrainedConfig):
     def _check_parts(self) -> None:
         """Check the objectives, and whether all that the parts need is there."""
         fusion, known = FUSIONS[self.fusion], objective_parts()
-        given = {*fusion.offered, *TEXT_TOWERS[self.text_tower].gives}
-        if missing := set(fusion.needs) - given:
-            tower = f"a text tower that gives {missing}, found {self.text_tower!r}"
-            raise ValueError(f"fusion: {self.fusion!r} needs {tower}")
+        given = {"sentence", *fusion.offered}
         for name, weight in self.objectives.items():
             if name not in known:
                 raise ValueError(f"objectives: expected names among {list(known)}, found {name!r}")
@@ -184,8 +177,7 @@ class MMNERConfig(PreTrainedConfig):
                 raise ValueError(f"objectives: expected a weight >= 0 for {name!r}, found {weight!r}")
             if missing := set(known[name].needs) - given:
                 serving = [repr(other) for other, row in FUSIONS.items() if missing <= set(row.offered)]
-                other_tower = f"another text tower, which gives {missing}"
-                needed = f"the fusion {' or '.join(serving)}" if serving else other_tower
+                needed = f"the fusion {' or '.join(serving)}"
                 raise ValueError(f"objectives: {name!r} needs {needed}, found {self.fusion!r}")
         # A saved config comes back with its keys sorted: one order, so that losses sum up to the last bit.
         listed = [name for name in known if name in self.objectives]

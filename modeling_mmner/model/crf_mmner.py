@@ -26,8 +26,7 @@ class _Rules(NamedTuple):
     """What BIO says of L labels.
 
     Attributes:
-        illegal: (1 + L, L) whether a label may not come first, and whether it may not follow each of the
-            labels.
+        illegal: (1 + L, L) whether a label may not come first, or after each of the labels.
         begins: (L,) whether a label begins an entity.
         in_entity: (L,) whether it is of an entity.
         goes_on_as: (L, L) whether what follows an entity's word goes on as the label of the first axis does:
@@ -98,17 +97,9 @@ class CRF(TorchCRF):
 
     @torch.no_grad()
     def decode_batch(self, emissions: Tensor, *, mask: Tensor) -> Tensor:
-        """The best BIO-legal tags of each text (Viterbi).
+        """The best BIO-legal tags of each text (Viterbi): (B, W) label ids, -100 where `mask` is False.
 
-        Args:
-            emissions: (B, W, L).
-            mask: (B, W) bool without holes.
-
-        Returns:
-            (B, W) label ids, -100 where `mask` is False.
-
-        Raises:
-            ValueError: as `negative_log_likelihood`.
+        Arguments and errors are those of `negative_log_likelihood`.
         """
         emissions = self._checked(emissions, mask)
         start, transitions, end = self._scores(barred=True)
@@ -134,9 +125,8 @@ class CRF(TorchCRF):
         """Posterior of each span of `tags`: exactly its tags and no continuation after it.
 
         Args:
-            emissions: (B, W, L).
+            emissions, mask: as in `negative_log_likelihood`.
             tags: (B, W) BIO-legal label ids, as from `decode_batch`.
-            mask: (B, W) bool without holes.
 
         Returns:
             (B, W) float32 in 0..1 at the first word of each span, 0 elsewhere.

@@ -36,7 +36,6 @@ class Prediction:
     """What was found in one post.
 
     Attributes:
-        id: the post's, if it has one.
         post: as it was read, its pictures as squares; None where it could not be read.
         windows: its text, once it is laid out for the model.
         error: why it could not be read.
@@ -62,10 +61,8 @@ class PostReader:
         processor: splits texts and shrinks pictures.
         allow_urls: whether pictures are fetched from the web.
         timeout: seconds that fetching one may take.
-        broken_pictures: ``raise`` makes a picture that cannot be read the post's error, ``skip`` leaves it
-            out.
-        image_dir: folder that paths of pictures may not lead out of, for posts of strangers; None: any file
-            is opened.
+        broken_pictures: ``raise`` makes an unreadable picture the post's error, ``skip`` leaves it out.
+        image_dir: folder that paths of pictures may not lead out of; None: any file is opened.
     """
 
     processor: MMNERProcessor
@@ -120,8 +117,7 @@ class BatchPredictor:
         model: in evaluation mode, on its device.
         read: reads each post.
         batch_size: posts a batch, at most.
-        max_tokens: sub-tokens a batch with its padding, at most; only a post that has more is a batch by
-            itself.
+        max_tokens: sub-tokens a batch with padding, at most; a post that has more is a batch by itself.
         read_ahead: whether the posts of several batches are sorted by length, which saves padding, while
             threads read as many more; False reads a stream no further than a batch.
         num_workers: processes that read posts in place of this one; of a stream threads of this one.
@@ -169,7 +165,7 @@ class BatchPredictor:
         indexed = is_indexed(posts)
         if indexed and self.num_workers:
             loader: DataLoader[Prediction] = DataLoader(
-                _IndexedPosts(posts, self.read, first),
+                IndexedPosts(posts, self.read, first=first),
                 batch_size=self.batch_size,
                 num_workers=self.num_workers,
                 collate_fn=list,
@@ -210,17 +206,17 @@ class BatchPredictor:
                 prediction.entities = found
 
 
-class _IndexedPosts(Dataset[Prediction]):
-    """Posts that can be read in any order, and so by several processes."""
+class IndexedPosts(Dataset[Any]):
+    """What `make` makes of each post and its number, when it is asked for; several processes may ask."""
 
-    def __init__(self, posts: Any, read: PostReader, first: int) -> None:
-        self.posts, self.read, self.first = posts, read, first
+    def __init__(self, posts: Any, make: Callable[..., Any], *, first: int = 1) -> None:
+        self.posts, self.make, self.first = posts, make, first
 
     def __len__(self) -> int:
         return len(self.posts)
 
-    def __getitem__(self, index: int) -> Prediction:
-        return self.read(post_at(self.posts, index), number=index + self.first)
+    def __getitem__(self, index: int) -> Any:
+        return self.make(post_at(self.posts, index), number=index + self.first)
 
 
 def is_indexed(posts: Any) -> bool:

@@ -34,9 +34,8 @@ class Post(NamedTuple):
     """A post as the model reads it.
 
     Attributes:
-        text: its text.
-        words: the words that its tags belong to.
-        pictures: its pictures, opened, as RGB.
+        words: those that its tags belong to.
+        pictures: opened, as RGB.
         context: what somebody wrote about it.
         features: ready-made features of its pictures, for each vision tower.
     """
@@ -168,12 +167,10 @@ class MMNERProcessor(ProcessorMixin):
         whole_pictures: bool = True,
     ) -> list[Post]:
         """Posts from texts, pictures and contexts, as `__call__` takes them: raw texts split into words by
-        the processor's rule, pictures opened (not those of a model of text alone). What is read once can be
-        encoded, and its entities named, without reading it again.
+        the processor's rule, pictures opened (not those of a model of text alone).
 
         Args:
-            whole_pictures: False keeps of each picture only the square that the model sees, which saves
-                memory.
+            whole_pictures: False keeps only the square that the model sees, which saves memory.
         """
         if not hasattr(text, "__iter__"):
             raise TypeError(f"text: expected a string or a list of texts, found {type(text).__name__}")
@@ -323,7 +320,7 @@ class MMNERProcessor(ProcessorMixin):
     def _placed(
         self, posts: list[list[str]], texts: Sequence[TextWindows], multiple: int
     ) -> dict[str, np.ndarray]:
-        """The arrays of posts that are given as words and as windows."""
+        """The arrays of posts given as words and as windows."""
         longest = max(len(row) for text in texts for row in text.rows)
         padded = -(-longest // multiple) * multiple
         longest = padded if self.window is None else max(longest, min(padded, self.window))

@@ -20,9 +20,8 @@ class VisionTower(nn.Module):
     Only pictures that exist are read, so whatever pixels stand in place of a missing one can change nothing.
 
     Args:
-        config: see `VisionTowerConfig`. A frozen tower has no gradients and stays in evaluation mode: its
-            batch-norm statistics are those of its pretraining. A pooled one gives a post's pictures as one
-            vector.
+        config: a frozen tower has no gradients and stays in evaluation mode, so that its batch-norm
+            statistics are those of its pretraining; a pooled one gives a post's pictures as one vector.
     """
 
     mean: Tensor
@@ -44,8 +43,7 @@ class VisionTower(nn.Module):
         self.channels: int = self.backbone.timm_model.num_features
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1))
-        if self.frozen:
-            self.backbone.requires_grad_(False).eval()
+        self.train()
 
     def release(self) -> None:
         """Let go of the encoder: until it has a new one, the tower reads ready-made features alone."""
@@ -64,13 +62,12 @@ class VisionTower(nn.Module):
     def train(self, mode: bool = True) -> "VisionTower":
         """As PyTorch's; a backbone of which nothing is trained stays in evaluation mode."""
         super().train(mode)
-        if self.backbone is None:
-            return self
-        if self.frozen:
-            # `from_pretrained` makes every parameter anew, with gradients, then calls `eval`: this method.
-            self.backbone.requires_grad_(False).eval()
-        elif not any(parameter.requires_grad for parameter in self.backbone.parameters()):
-            self.backbone.eval()  # as under an adapter: batch-norm must not move either, nobody would save it
+        if self.backbone is not None:
+            if self.frozen:
+                # `from_pretrained` makes every parameter anew, with gradients, then calls `eval`, so this.
+                self.backbone.requires_grad_(False)
+            if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+                self.backbone.eval()  # under an adapter, too: nobody would save batch-norm that moves
         return self
 
     def forward(self, pixel_values: Tensor, *, image_mask: Tensor) -> Regions:
@@ -82,8 +79,7 @@ class VisionTower(nn.Module):
             image_mask: (B, N) bool, True where there is a picture.
 
         Returns:
-            see `regions_of_posts`. Where the whole batch has no picture, M is 0 and the backbone does not
-            run.
+            see `regions_of_posts`; where the whole batch has no picture, M is 0 and no backbone runs.
         """
         pictures = pixel_values[image_mask]  # shape: (P, 3, H, W)
         if len(pictures) == 0:
@@ -103,8 +99,8 @@ class VisionTower(nn.Module):
             image_mask: (B, N) bool.
 
         Returns:
-            R = N * M regions a post, its pictures' one after the other; of a pooled tower R = 1, the mean
-            over each picture's regions, then over the pictures. 0 where there is no picture.
+            R = N * M regions a post, picture after picture; of a pooled tower R = 1, the mean over each
+            picture's regions, then over the pictures. 0 where there is no picture.
         """
         if not self.pooled:
             mask = image_mask[..., None].expand(states.shape[:3])
@@ -121,11 +117,7 @@ class VisionTower(nn.Module):
         return features.mean(1, keepdim=True) if self.pooled else features
 
     def features(self, pictures: Tensor) -> Tensor:
-        """(P, M, C) regions of P existing pictures.
-
-        Raises:
-            ValueError: the encoder was let go of.
-        """
+        """(P, M, C) regions of P existing pictures; raises ValueError where the encoder was let go of."""
         if self.backbone is None:
             raise ValueError(
                 f"vision tower {self.config.backbone}: expected ready-made features, since its encoder was"
