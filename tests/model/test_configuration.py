@@ -38,18 +38,12 @@ def test_defaults_are_those_of_mlmner():
     assert (config.contrastive_temperature, config.contrastive_image_share) == (0.1, 0.75)
     assert (config.fusion, config.text_tower) == ("cross-modal", "transformer")
     text = config.text_config
-    assert (text.model_type, text.hidden_size, text.num_hidden_layers, text.vocab_size) == (
-        "bert",
-        768,
-        12,
-        28996,
-    )
+    sizes = (text.hidden_size, text.num_hidden_layers, text.vocab_size)
+    assert (text.model_type, *sizes) == ("bert", 768, 12, 28996)
     (tower,) = config.vision_tower_configs()
     assert (tower.backbone, tower.image_size, tower.frozen) == ("resnet152.tv_in1k", 224, True)
     assert (tower.mean, tower.std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    assert config.num_labels == 9 and config.label2id == {
-        label: index for index, label in enumerate(config.labels)
-    }
+    assert config.label2id == {label: index for index, label in enumerate(config.labels)}
 
 
 def test_defaults_of_collaboration_are_those_of_2m_ner():
@@ -57,19 +51,11 @@ def test_defaults_of_collaboration_are_those_of_2m_ner():
     config = MMNERConfig(fusion="collaboration")
     assert config.objectives == {"crf": 1.6, "alignment": 0.4}
     assert (config.alignment_temperature, config.sentence_vector) == (0.5, "mean")
-    vit, resnet = config.vision_tower_configs()
-    assert (vit.backbone, vit.image_size, vit.frozen, vit.pooled) == (
-        "vit_base_patch32_clip_224.openai",
-        224,
-        False,
-        False,
-    )
-    assert (resnet.backbone, resnet.image_size, resnet.frozen, resnet.pooled) == (
-        "resnet152.tv_in1k",
-        224,
-        True,
-        True,
-    )
+    towers = config.vision_tower_configs()
+    assert [(tower.backbone, tower.image_size, tower.frozen, tower.pooled) for tower in towers] == [
+        ("vit_base_patch32_clip_224.openai", 224, False, False),
+        ("resnet152.tv_in1k", 224, True, True),
+    ]
     assert MMNERConfig().fusion == "cross-modal" and "alignment" not in MMNERConfig().objectives
 
 

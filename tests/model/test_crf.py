@@ -144,33 +144,6 @@ def test_loss_and_gradient_equal_pytorch_crf(direction):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
 
-def test_padding_changes_nothing():
-    """If it failed, a text's tags or loss would depend on the longest text beside it."""
-    crf, (emissions, tags, mask) = make_crf(LABELS), make_batch(LABELS)
-    more = torch.cat([emissions, torch.full((5, 3, len(LABELS)), 1e9)], dim=1)
-    more_mask, more_tags = (
-        torch.nn.functional.pad(mask, (0, 3)),
-        torch.nn.functional.pad(tags, (0, 3), value=77),
-    )
-    best = crf.decode_batch(emissions, mask=mask)
-    more_best = crf.decode_batch(more, mask=more_mask)
-    assert torch.equal(more_best, torch.nn.functional.pad(best, (0, 3), value=-100))
-    loss, more_loss = (
-        crf.negative_log_likelihood(*inputs, mask=words)
-        for *inputs, words in ((emissions, tags, mask), (more, more_tags, more_mask))
-    )
-    pairs = [
-        (loss, more_loss),
-        (posteriors(crf, emissions, mask=mask), posteriors(crf, more, mask=more_mask)[:, :5]),
-        (
-            crf.span_scores(emissions, best, mask=mask),
-            crf.span_scores(more, more_best, mask=more_mask)[:, :5],
-        ),
-    ]
-    for trimmed, padded in pairs:
-        torch.testing.assert_close(padded, trimmed, atol=1e-6, rtol=0)
-
-
 def test_not_a_number_in_padding_reaches_no_gradient():
     """If it failed, one overflow in a padded position, or in an empty text, would destroy the weights."""
     crf, (emissions, tags, mask) = make_crf(LABELS), make_batch(LABELS)

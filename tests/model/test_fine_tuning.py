@@ -103,37 +103,23 @@ def test_same_labels_change_nothing(saved, name, caplog):
     assert "anew" not in caplog.text
 
 
-def by_config(folder: Path, id2label: dict[int, str]) -> MMNERForTokenClassification:
-    config = AutoConfig.from_pretrained(folder, id2label=id2label)
-    return AutoModel.from_pretrained(folder, config=config, ignore_mismatched_sizes=True)
-
-
-def by_class_with(
-    loader: Any, **change: Any
-) -> Callable[[Path, dict[int, str]], MMNERForTokenClassification]:
-    return lambda folder, id2label: loader.from_pretrained(
-        folder, id2label=id2label, ignore_mismatched_sizes=True, **change
-    )
-
-
-def by_label2id(folder: Path, id2label: dict[int, str]) -> MMNERForTokenClassification:
-    label2id = {label: index for index, label in id2label.items()}
-    return AutoModel.from_pretrained(folder, label2id=label2id, ignore_mismatched_sizes=True)
-
-
-def by_json(folder: Path, id2label: dict[int, str]) -> MMNERForTokenClassification:
-    return by_class_with(AutoModel)(folder, {str(index): label for index, label in id2label.items()})
-
-
-WAYS = {
-    "AutoModel": by_class_with(AutoModel),
-    "the class": by_class_with(MMNERForTokenClassification),
-    "with loading info": lambda *labels: by_class_with(MMNERForTokenClassification, output_loading_info=True)(
-        *labels
+LEAVE = {"ignore_mismatched_sizes": True}
+WAYS: dict[str, Callable[[Path, dict[int, str]], Any]] = {
+    "the class": lambda folder, names: MMNERForTokenClassification.from_pretrained(
+        folder, id2label=names, **LEAVE
+    ),
+    "with loading info": lambda folder, names: AutoModel.from_pretrained(
+        folder, id2label=names, output_loading_info=True, **LEAVE
     )[0],
-    "config": by_config,
-    "label2id alone": by_label2id,
-    "keys as in JSON": by_json,
+    "config": lambda folder, names: AutoModel.from_pretrained(
+        folder, config=AutoConfig.from_pretrained(folder, id2label=names), **LEAVE
+    ),
+    "label2id alone": lambda folder, names: AutoModel.from_pretrained(
+        folder, label2id={label: index for index, label in names.items()}, **LEAVE
+    ),
+    "keys as in JSON": lambda folder, names: AutoModel.from_pretrained(
+        folder, id2label={str(index): label for index, label in names.items()}, **LEAVE
+    ),
 }
 
 

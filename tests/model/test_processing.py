@@ -378,17 +378,7 @@ def test_outputs_of_other_texts_are_refused(processor, text, message):
 # Collator
 
 
-def test_collator_makes_the_processors_batch(processor):
-    """If it failed, training would see another batch than prediction."""
-    rows = [
-        {"tokens": words, "image": image, "ner_tags": [0] * len(words)}
-        for words, image in zip(WORDS[:2], [RED, None], strict=True)
-    ]
-    expected = processor(WORDS[:2], images=[RED, None], labels=[row["ner_tags"] for row in rows])
-    assert_equal(MMNERCollator(processor)(rows), expected)
-
-
 def test_collator_takes_several_pictures_and_rows_without_tags(processor):
-    """If it failed, posts with two pictures, or posts to predict, could not be batched."""
+    """If it failed, training would see another batch than prediction."""
     rows = [{"tokens": ["a"], "images": [RED, BLUE]}, {"tokens": ["b"], "images": []}]
     assert_equal(MMNERCollator(processor)(rows), processor([["a"], ["b"]], images=[[RED, BLUE], []]))

@@ -230,21 +230,6 @@ def test_pixels_and_features_at_once_are_refused():
 # Pooled towers, and several
 
 
-@pytest.mark.parametrize("kind", ["resnet", "swin"])
-def test_pooled_tower_gives_timm_s_own_pooled_features(kind):
-    """If it failed, "pooled" would be another mean than that of the pretraining."""
-    settings, _ = TOWERS[kind]
-    tower, batch = make_tower(**settings, pooled=True), tiny_batch(pictures=(1, 0, 1))
-    vectors, mask = see(tower, batch["pixel_values"], image_mask=batch["image_mask"])
-    assert vectors.shape == (3, 1, tower.channels) and mask.tolist() == [[True], [False], [True]]
-    reference = timm.create_model(settings["backbone"], num_classes=0, **settings["backbone_args"]).eval()
-    reference.load_state_dict(tower.backbone.timm_model.state_dict())
-    for row in (0, 2):
-        expected = reference((batch["pixel_values"][row] / 255 - tower.mean[0]) / tower.std[0])
-        torch.testing.assert_close(vectors[row], expected, atol=1e-5, rtol=1e-4)
-    assert vectors[1].eq(0).all()
-
-
 @pytest.mark.parametrize("kind", TOWERS)
 def test_pooled_tower_averages_the_pictures_that_are_there(kind):
     """If it failed, a missing picture would count as black, or only the first of several be read."""

@@ -1,6 +1,5 @@
 """Tests of words: the rule that splits raw text, and that every word gets its place among the sub-tokens."""
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -206,33 +205,6 @@ def test_no_word_is_lost(kind, words):
 def test_every_odd_word_has_a_place_beside_the_others(kind):
     """If it failed, one odd word would take or shift the place of another in the same batch."""
     check_places(text_processor(kind), [ODD_WORDS, ODD_WORDS[::-1], ["plain"], []])
-
-
-@each_tokenizer
-def test_a_dropped_word_stands_as_the_unknown_token(kind):
-    """If it failed, a word without sub-tokens would read the state of its neighbour."""
-    processor = text_processor(kind)
-    batch = processor([["a", "", "a"]], return_tensors="np")
-    places = batch["input_ids"][0, 0, batch["word_starts"][0]]
-    assert places[1] == processor.tokenizer.unk_token_id
-    assert places[0] == places[2] != places[1]
-
-
-@cache
-def real_words() -> list[str]:
-    """Each word of the real corpora once."""
-    return sorted(
-        {token for path in CORPUS_FILES for post in read_posts(DATA / path) for token in post.tokens}
-    )
-
-
-@pytest.mark.slow
-@needs_data
-@each_tokenizer
-def test_every_word_of_the_real_corpora_has_a_place(kind):
-    """If it failed, a word of a real post would be lost: here each word once, in the slow test each post."""
-    words = real_words()
-    check_places(text_processor(kind), [words[first : first + 500] for first in range(0, len(words), 500)])
 
 
 @needs_data
