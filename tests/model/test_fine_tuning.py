@@ -81,9 +81,8 @@ def test_other_labels_make_the_label_layers_anew_and_nothing_else(saved, name, l
     state = model.state_dict()
     changed = differing(state, load_file(saved[name] / "model.safetensors"))
     assert changed == {name for name in state if name.startswith(LABEL_LAYERS)}
-    assert model.config.labels == labels and model.config.label2id == {
-        label: index for index, label in enumerate(labels)
-    }
+    assert model.config.labels == labels
+    assert model.config.label2id == {label: index for index, label in enumerate(labels)}
     assert f"made classifiers, CRFs and entity centres anew, to be trained on {labels}" in caplog.text
     classifiers = [module for path, module in model.named_modules() if path.endswith("classifier")]
     crfs = [module for module in model.modules() if isinstance(module, CRF)]

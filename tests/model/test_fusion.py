@@ -79,24 +79,6 @@ def test_cross_modal_fusion_equals_its_equations_post_by_post(need_weights):
             assert fused.attention[row, :, count:].eq(0).all()
 
 
-def test_gradients_of_fusion_equal_those_of_its_equations():
-    """If it failed, the fusion would learn something else than its equations."""
-    fusion = make_fusion()
-    words, word_mask, regions, region_mask = make_inputs()
-    parameters = list(fusion.parameters())
-    fused = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)])
-    share = torch.randn(fused.features.shape)
-    found = gradients((fused.features * share)[word_mask].sum(), parameters)
-    naive = [
-        (
-            naive_fusion(fusion, words[row, :length], regions[row, :count])["features"] * share[row, :length]
-        ).sum()
-        for row, (length, count) in enumerate(zip(WORDS, REGIONS, strict=True))
-    ]
-    expected = gradients(torch.stack(naive).sum(), parameters)
-    close(found, expected, tolerance=1e-4)
-
-
 @pytest.mark.parametrize("pictured", [True, False])
 def test_learned_row_learns_from_posts_without_picture_alone(pictured):
     """If it failed, the row that stands for no picture would be trained by pictures, or never."""

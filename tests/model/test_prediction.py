@@ -277,9 +277,8 @@ def test_command_line_goes_on_after_a_bad_line(folder, monkeypatch, capsys) -> N
     printed = capsys.readouterr()
     first, broken, wrong, last = map(json.loads, printed.out.splitlines())
     assert (first["text"], last["text"]) == ("Paris", "Jordan")
-    assert broken["id"] is None and broken["error"].startswith(
-        "standard input:2: expected a JSON object, found"
-    )
+    assert broken["id"] is None
+    assert broken["error"].startswith("standard input:2: expected a JSON object, found")
     assert wrong == {"id": 9, "error": "post 3: expected 'tokens' to be a list of strings, found 'Paris'"}
     assert "predict: 1 pictures could not be read and were left out" in printed.err
     assert "predict: 2 posts could not be read; their lines have an 'error'" in printed.err

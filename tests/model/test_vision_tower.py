@@ -75,9 +75,9 @@ def test_regions_are_the_places_of_timm_s_last_map(kind):
     tower = make_tower(**settings, mean=mean, std=std)
     pixels = tiny_batch()["pixel_values"][:, :1]
     regions, region_mask = see(tower, pixels, image_mask=torch.ones(3, 1, dtype=torch.bool))
-    assert (
-        regions.shape == (3, count, tower.channels) and region_mask.shape == (3, count) and region_mask.all()
-    )
+    assert regions.shape == (3, count, tower.channels)
+    assert region_mask.shape == (3, count)
+    assert region_mask.all()
     reference = timm.create_model(settings["backbone"], num_classes=0, **settings["backbone_args"]).eval()
     reference.load_state_dict(tower.backbone.timm_model.state_dict())
     for row in range(3):
@@ -176,9 +176,8 @@ def test_ready_made_features_equal_pixels_bit_for_bit(settings):
     features = features_of(model, batch)
     cached, computed = model(**with_features(batch, features)), model(**batch)
     assert cached.loss == computed.loss
-    assert torch.equal(cached.logits, computed.logits) and torch.equal(
-        cached.span_scores, computed.span_scores
-    )
+    assert torch.equal(cached.logits, computed.logits)
+    assert torch.equal(cached.span_scores, computed.span_scores)
     if len(features) == 1:
         assert torch.equal(model(**with_features(batch, features[0])).logits, computed.logits)
 
@@ -304,18 +303,15 @@ def test_tower_of_vgg_ends_with_its_last_map(size):
     torch.manual_seed(1)
     tower = VisionTower(VisionTowerConfig(**VGG | {"image_size": size})).eval()
     timm_model = tower.backbone.timm_model
-    assert isinstance(timm_model.pre_logits, nn.Identity) and isinstance(
-        timm_model.features[-1], nn.MaxPool2d
-    )
+    assert isinstance(timm_model.pre_logits, nn.Identity)
+    assert isinstance(timm_model.features[-1], nn.MaxPool2d)
     assert all(name.startswith("features.") for name in timm_model.state_dict())
     pixels = torch.randint(0, 256, (2, 1, 3, size, size), dtype=torch.uint8)
     regions, mask = see(tower, pixels, image_mask=torch.tensor([[True], [False]]))
     side = size // 32
-    assert (
-        regions.shape == (2, side * side, 512)
-        and tower.channels == 512
-        and mask.tolist() == [[True] * side**2, [False] * side**2]
-    )
+    assert regions.shape == (2, side * side, 512)
+    assert tower.channels == 512
+    assert mask.tolist() == [[True] * side**2, [False] * side**2]
     expected = timm_model.features((pixels[0] / 255 - tower.mean) / tower.std)[0]
     for place in range(side * side):
         close(regions[0, place], expected[:, place // side, place % side])
@@ -350,10 +346,8 @@ def test_weights_of_a_whole_vgg_are_loaded_into_its_tower(tmp_path):
 
 def test_whole_map_may_be_given_to_a_pooled_tower():
     """If it failed, a cache of regions would have to be made anew for a system that pools them."""
-    model, batch = (
-        frozen_model({"fusion": "collaboration", "vision_towers": [TOWER | {"pooled": True}]}),
-        tiny_batch(),
-    )
+    model = frozen_model({"fusion": "collaboration", "vision_towers": [TOWER | {"pooled": True}]})
+    batch = tiny_batch()
     features = features_of(frozen_model({"fusion": "cross-modal"}), batch)
     model.vision_towers[0].load_state_dict(
         frozen_model({"fusion": "cross-modal"}).vision_towers[0].state_dict()
