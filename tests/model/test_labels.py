@@ -50,7 +50,7 @@ def test_spans_survive_the_way_through_tags(case):
 @property_test
 @given(any_tags)
 def test_reading_and_writing_tags_only_repairs_orphans(tags):
-    """If it failed, tags that are right would be changed or barred, or an orphan I- made anything but a B-."""
+    """If it failed, right tags would be changed or barred, or an orphan I- made anything but a B-."""
     repaired = [
         f"B-{tag[2:]}" if tag.startswith("I-") and not may_follow(before, tag) else tag
         for before, tag in itertools.pairwise([None, *tags])
