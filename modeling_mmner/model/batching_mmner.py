@@ -1,6 +1,4 @@
-"""A stream of posts -> batches of like length and bounded size; work that is done ahead, in order and in
-bounded memory.
-"""
+"""A stream of posts -> batches of like length and bounded size; work done ahead, in order, bounded memory."""
 
 import os
 from collections import deque
@@ -17,12 +15,10 @@ CORES = os.cpu_count() or 1
 def ahead(
     work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, most: int
 ) -> Iterator[Result]:
-    """The results of work on items, in their order. The items themselves are asked for by the caller's thread
-    alone.
+    """The results of work on items, in their order. The caller's thread alone asks for the items.
 
     Args:
-        threads: how many do the work while the caller does something else; 0: each item when its result is
-            asked for.
+        threads: how many do the work meanwhile; 0: each item is worked on when its result is asked for.
         most: how many results may wait, done or not, > 0; so many items are taken ahead.
     """
     if not threads:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .labels_mmner import bio_labels, check_labels
+from .labels_mmner import LABELS, check_labels
 from .parts_mmner import (
     FUSIONS,
     MAIN_HEAD,
@@ -20,7 +20,6 @@ from .parts_mmner import (
     Setting,
     Settings,
     fits_type,
-    needs_of,
     objective_parts,
     option,
 )
@@ -48,15 +47,13 @@ class VisionTowerConfig(Settings):
     """One picture encoder, any timm model.
 
     Attributes:
-        backbone: timm's name with its tag (``resnet152.tv_in1k``): the tag decides the weights and their
-            normalisation.
+        backbone: timm's name with its tag, which decides weights and normalisation (``resnet152.tv_in1k``).
         backbone_args: keyword arguments of `timm.create_model` (``{"channels": [16, 32, 64, 128]}``), none
             that reads files.
         image_size: height and width in pixels of the square that the tower sees, 1 to `MOST_PIXELS_A_SIDE`.
         mean, std: the tower's own normalisation of pixels in 0..1, one value per RGB channel.
         frozen: True keeps weights and batch-norm statistics as they are, even after `train()`.
-        pooled: True makes one vector of a post's pictures, the mean over regions and pictures; False keeps
-            all regions.
+        pooled: True makes one vector of a post's pictures, the mean over regions and pictures.
     """
 
     owner: ClassVar[str] = "vision tower"
@@ -70,7 +67,6 @@ class VisionTowerConfig(Settings):
 
 
 _TOWER_KEYS = {field.name for field in fields(VisionTowerConfig)}
-_DEFAULT_TYPES = ("PER", "LOC", "ORG", "MISC")
 
 
 class MMNERConfig(PreTrainedConfig):
@@ -81,14 +77,12 @@ class MMNERConfig(PreTrainedConfig):
     (``fusion``, ``contrastive_temperature``), with the table's default.
 
     Attributes:
-        text_config: config (or its dict) of any transformers text encoder; None for a text tower that has
-            none.
+        text_config: config (or its dict) of any transformers text encoder; None for a tower without one.
         word_vocabulary: for text towers of words, the ids of their tokenizer: ``size``, how many;
             ``unknown``, the unknown one; ``rare``, from which on words are rare ones, which training makes
             unknown at random.
         vision_towers: a `VisionTowerConfig` dict for each picture encoder; empty for models of text alone.
-        objectives: loss weights >= 0 by name. A part is built when listed; its loss is not computed when its
-            weight is 0.
+        objectives: loss weights >= 0 by name. A part is built when listed; of weight 0 it has no loss.
         id2label: the BIO tag set.
 
     Raises:
@@ -120,8 +114,8 @@ class MMNERConfig(PreTrainedConfig):
         self.objectives: dict[str, float] = dict(fusion.default_objectives) if weights is None else weights
         try:
             if self.id2label is None and "num_labels" not in kwargs:
-                default = {label: number for number, label in enumerate(bio_labels(_DEFAULT_TYPES))}
-                self.id2label = {number: label for label, number in (self.label2id or default).items()}
+                label2id = self.label2id or {label: number for number, label in enumerate(LABELS)}
+                self.id2label = {number: label for label, number in label2id.items()}
             if isinstance(self.text_config, dict):
                 self.text_config = AutoConfig.for_model(**self.text_config)
             super().__post_init__(**kwargs)
@@ -158,10 +152,6 @@ class MMNERConfig(PreTrainedConfig):
             _refuse_unknown(VisionTowerConfig, tower.keys() - _TOWER_KEYS, _TOWER_KEYS)
         return [VisionTowerConfig(**tower) for tower in self.vision_towers]
 
-    def reads(self, need: str) -> bool:
-        """Whether the fusion or an objective reads this of other parts, as ``sentence``."""
-        return need in needs_of(self.fusion, self.objectives)
-
     def _check_text_tower(self) -> None:
         """Check that the text tower has what it is made of: an encoder's config or a vocabulary of words."""
         place, words = f"with the text tower {self.text_tower!r}", self.word_vocabulary
@@ -179,10 +169,7 @@ class MMNERConfig(PreTrainedConfig):
     def _check_parts(self) -> None:
         """Check the objectives, and whether all that the parts need is there."""
         fusion, known = FUSIONS[self.fusion], objective_parts()
-        given = {*fusion.offered, *TEXT_TOWERS[self.text_tower].gives}
-        if missing := set(fusion.needs) - given:
-            tower = f"a text tower that gives {missing}, found {self.text_tower!r}"
-            raise ValueError(f"fusion: {self.fusion!r} needs {tower}")
+        given = {"sentence", *fusion.offered}
         for name, weight in self.objectives.items():
             if name not in known:
                 raise ValueError(f"objectives: expected names among {list(known)}, found {name!r}")
@@ -190,8 +177,7 @@ class MMNERConfig(PreTrainedConfig):
                 raise ValueError(f"objectives: expected a weight >= 0 for {name!r}, found {weight!r}")
             if missing := set(known[name].needs) - given:
                 serving = [repr(other) for other, row in FUSIONS.items() if missing <= set(row.offered)]
-                other_tower = f"another text tower, which gives {missing}"
-                needed = f"the fusion {' or '.join(serving)}" if serving else other_tower
+                needed = f"the fusion {' or '.join(serving)}"
                 raise ValueError(f"objectives: {name!r} needs {needed}, found {self.fusion!r}")
         # A saved config comes back with its keys sorted: one order, so that losses sum up to the last bit.
         listed = [name for name in known if name in self.objectives]

@@ -33,11 +33,7 @@ class ModelPart(nn.Module):
 
     @classmethod
     def named(cls, name: str) -> type[Self]:
-        """The class of a part.
-
-        Raises:
-            ValueError: the table has such a row, but there is no class for it.
-        """
+        """The class of a part; raises ValueError where the table has a row for it, but nobody a class."""
         if name not in cls.classes:
             raise ValueError(
                 f"{cls.__name__} {name!r}: expected a class for this row of the table of parts, found those"
@@ -104,8 +100,7 @@ class FusionOutput:
         features: (B, W, F) what the tagging head reads.
         text_view, image_view: (B, W, D) the two halves of the features, where the fusion has them.
         gate: (B, W, D) in 0..1, how much of the picture each word lets through; 0 without a picture.
-        attention: (B, W, R) in 0..1, each word's attention over the regions, mean over heads; 0 without a
-            picture.
+        attention: (B, W, R) in 0..1, each word's over the regions, mean over heads; 0 without a picture.
     """
 
     features: Tensor

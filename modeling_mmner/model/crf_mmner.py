@@ -26,8 +26,7 @@ class _Rules(NamedTuple):
     """What BIO says of L labels.
 
     Attributes:
-        illegal: (1 + L, L) whether a label may not come first, and whether it may not follow each of the
-            labels.
+        illegal: (1 + L, L) whether a label may not come first, or after each of the labels.
         begins: (L,) whether a label begins an entity.
         in_entity: (L,) whether it is of an entity.
         goes_on_as: (L, L) whether what follows an entity's word goes on as the label of the first axis does:
@@ -98,17 +97,9 @@ class CRF(TorchCRF):
 
     @torch.no_grad()
     def decode_batch(self, emissions: Tensor, *, mask: Tensor) -> Tensor:
-        """The best BIO-legal tags of each text (Viterbi).
+        """The best BIO-legal tags of each text (Viterbi): (B, W) label ids, -100 where `mask` is False.
 
-        Args:
-            emissions: (B, W, L).
-            mask: (B, W) bool without holes.
-
-        Returns:
-            (B, W) label ids, -100 where `mask` is False.
-
-        Raises:
-            ValueError: as `negative_log_likelihood`.
+        Arguments and errors are those of `negative_log_likelihood`.
         """
         emissions = self._checked(emissions, mask)
         start, transitions, end = self._scores(barred=True)
@@ -130,28 +121,12 @@ class CRF(TorchCRF):
         return torch.cat(tags[::-1], dim=1).masked_fill(~mask, IGNORED)
 
     @torch.no_grad()
-    def posteriors(self, emissions: Tensor, *, mask: Tensor) -> Tensor:
-        """Probability of each label at each word, over the BIO-legal tag sequences.
-
-        Args:
-            emissions: (B, W, L).
-            mask: (B, W) bool without holes.
-
-        Returns:
-            (B, W, L) float32 in 0..1, rows of words sum to 1; 0 where `mask` is False.
-        """
-        emissions = self._checked(emissions, mask)
-        found = posterior(emissions, mask, self._scores(barred=True))
-        return found.marginals.masked_fill(~mask[..., None], 0.0).float()
-
-    @torch.no_grad()
     def span_scores(self, emissions: Tensor, tags: Tensor, *, mask: Tensor) -> Tensor:
         """Posterior of each span of `tags`: exactly its tags and no continuation after it.
 
         Args:
-            emissions: (B, W, L).
+            emissions, mask: as in `negative_log_likelihood`.
             tags: (B, W) BIO-legal label ids, as from `decode_batch`.
-            mask: (B, W) bool without holes.
 
         Returns:
             (B, W) float32 in 0..1 at the first word of each span, 0 elsewhere.

@@ -47,12 +47,12 @@ class Attention(nn.Module):
     def forward(
         self, query: Tensor, context: Tensor, *, mask: Tensor, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend from `query` (B, Q, D) over `context` (B, K, D or `context_width`), K > 0, where `mask` (B,
-        K) is True.
+        """Attend from `query` (B, Q, D) over `context` (B, K, D or `context_width`), K > 0, where `mask`
+        (B, K) is True.
 
         Returns:
-            (B, Q, D), and the weights (B, Q, K), mean over heads, where asked for. A row of `mask` that is
-            all False gives finite values of no meaning, never NaN.
+            (B, Q, D), and the weights (B, Q, K), mean over heads, where asked for; of a row of `mask` that is
+            all False finite values of no meaning, never NaN.
         """
         queries = self._split(self.query(query))
         keys, values = self._split(self.key(context)), self._split(self.value(context))
@@ -129,7 +129,7 @@ class TransformerLayer(GradientCheckpointingLayer):
 
 class Fusion(ModelPart):
     """A fusion: `forward` reads the text's states and the regions of each picture encoder, and returns
-    `FusionOutput`.
+    `FusionOutput`; with `need_weights` also each word's attention over the regions.
 
     Attributes:
         width: F.
@@ -176,11 +176,7 @@ class CrossModalFusion(Fusion, part="cross-modal"):
         initialization.normal_(self.no_picture, std=0.02)
 
     def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
-        """Fuse words (called X in the paper) and the regions of one picture encoder.
-
-        Args:
-            need_weights: whether to return each word's attention over the regions.
-        """
+        """Fuse words (called X in the paper) and the regions of one picture encoder."""
         (picture,) = regions
         has_picture = picture.has_picture[:, None, None]
         rows = self.no_picture.expand(text.words.shape[0], 1, -1)
@@ -233,12 +229,7 @@ class CollaborationFusion(Fusion, part="collaboration"):
         self.output = nn.Linear(len(channels) * width, width)
 
     def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
-        """Fuse words and the regions of each picture encoder.
-
-        Args:
-            need_weights: whether to return each word's attention over the regions, of the first tower that is
-                not pooled.
-        """
+        """Fuse words and the regions of each picture encoder; attention is that of the first not pooled."""
         words, views, weights = text.words, [], None
         for reader, norm, pooled, picture in zip(self.readers, self.norms, self.pooled, regions, strict=True):
             has_picture = picture.has_picture[:, None, None]
@@ -278,11 +269,7 @@ class GVATTFusion(Fusion, part="gvatt"):
         self.word_gate, self.picture_gate, self.mixture = (nn.Linear(2 * width, width) for _ in range(3))
 
     def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
-        """Fuse words and the regions of one picture encoder.
-
-        Args:
-            need_weights: whether to return the text's attention over the regions, the same for each word.
-        """
+        """Fuse words and the regions of one picture encoder; attention is the same for each word."""
         (picture,) = regions
         words, has_picture = text.words, picture.has_picture[:, None, None]
         visual = self.region_projection(picture.states.to(words.dtype))  # v, shape: (B, R, D)
@@ -327,11 +314,7 @@ class AdaCANFusion(Fusion, part="adacan"):
         self.filtration_gate = GlorotLinear(2 * width, 1, bias=False)
 
     def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
-        """Fuse words and the regions of one picture encoder.
-
-        Args:
-            need_weights: whether to return each word's attention over the regions.
-        """
+        """Fuse words and the regions of one picture encoder."""
         (picture,) = regions
         words, has_picture = text.words, picture.has_picture[:, None, None]
         visual = torch.tanh(self.region_projection(picture.states.to(words.dtype)))  # V, shape: (B, R, D)
@@ -382,9 +365,7 @@ class CoAttention(nn.Module):
 
 
 class GlorotLinear(nn.Linear):
-    """A linear layer that starts as Glorot and Bengio (2010) start one before tanh: of variance 2 / (inputs +
-    outputs).
-    """
+    """Linear, drawn as before tanh in Glorot and Bengio (2010): variance 2 / (inputs + outputs)."""
 
     def initialise(self) -> None:
         """Draw its weights, and set its bias to 0."""
@@ -394,8 +375,6 @@ class GlorotLinear(nn.Linear):
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax in float32 over the last axis where `mask` is True; 0 elsewhere, and throughout where it is
-    True nowhere.
-    """
+    """Softmax in float32 over the last axis where `mask` is True, and 0 elsewhere: of no True, throughout."""
     scores = scores.float().masked_fill(~mask, torch.finfo(torch.float32).min)
     return torch.where(mask, scores.softmax(-1), 0)

@@ -21,9 +21,7 @@ def processes() -> int:
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean over the values (N,) of all processes; exactly 0, with gradients of 0, where there are
-    none.
-    """
+    """The mean over the values (N,) of all processes; of none exactly 0, with gradients of 0."""
     number = processes()
     if number == 1:
         return values.mean() if len(values) else values.sum()
@@ -55,9 +53,7 @@ def gathered(vectors: Tensor) -> Tensor:
 
 
 def whole_batch(loss: Tensor) -> Tensor:
-    """A loss that each process has computed of all `gathered` vectors, with the gradient that averages to the
-    loss's.
-    """
+    """A loss of all `gathered` vectors, that each process has; its gradient averages to the loss's."""
     return _with_value(processes() * loss, loss) if processes() > 1 else loss
 
 

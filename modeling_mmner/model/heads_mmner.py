@@ -66,10 +66,10 @@ def check_reading(heads: Mapping[str, Head]) -> None:
     """
     for name, head in heads.items():
         if missing := [other for other in head.reads if other not in heads]:
-            expected = (
-                f"expected them among the objectives (with a weight of 0 if need be), found {list(heads)}"
+            raise ValueError(
+                f"objectives: head {name!r} reads the emissions of {missing}, expected them among the"
+                f" objectives (with a weight of 0 if need be), found {list(heads)}"
             )
-            raise ValueError(f"objectives: head {name!r} reads the emissions of {missing}, {expected}")
     try:
         TopologicalSorter({name: head.reads for name, head in heads.items()}).prepare()
     except CycleError as error:

@@ -36,9 +36,7 @@ class PictureError(ValueError):
 
 
 def load_picture(picture: Any) -> Image.Image:
-    """Open a picture of any kind as RGB.
-
-    It is turned upright by its EXIF; of an animation it is the first frame; transparency is over white.
+    """Open a picture of any kind as RGB: upright by its EXIF, of an animation the first frame, over white.
 
     Args:
         picture: PIL image, path, bytes, a file open for reading bytes, array or tensor (uint8, uint16, or
@@ -83,14 +81,7 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def fetch_picture(url: str, *, timeout: float = 20.0) -> bytes:
-    """The bytes at an address on the web, at most 50 MB of them.
-
-    Args:
-        timeout: seconds that it may take.
-
-    Raises:
-        PictureError: nothing can be fetched there, or too much, or too slowly.
-    """
+    """The bytes at an address on the web, at most 50 MB in `timeout` seconds, or PictureError is raised."""
     deadline = time.monotonic() + timeout
     content = bytearray()
     try:
@@ -114,9 +105,7 @@ def is_picture_column(name: str) -> bool:
 
 
 def pictures_of(row: Mapping[str, Any]) -> list[Any]:
-    """The pictures of a row: those of its list `images` where it has one, else its `image`; nulls are left
-    out.
-    """
+    """The pictures of a row: those of its list `images` where it has one, else its `image`; no nulls."""
     several = row.get("images")
     entry = several if several is not None else row.get("image")
     pictures = entry if isinstance(entry, (list, tuple)) else [entry]

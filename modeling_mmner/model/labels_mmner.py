@@ -12,6 +12,8 @@ import regex
 
 OUTSIDE = "O"
 BOUNDARY_LABELS = (OUTSIDE, "B", "I")
+LABELS = (OUTSIDE, "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
+"""The labels where nobody names others."""
 IGNORED = -100
 """The label id where there is no word."""
 WORD_RULES = ("mmner-words-1",)

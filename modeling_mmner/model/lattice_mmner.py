@@ -46,13 +46,7 @@ class Posterior(NamedTuple):
 
 
 def posterior(emissions: Tensor, mask: Tensor, scores: TagScores) -> Posterior:
-    """The posterior of texts' tags.
-
-    Args:
-        emissions: (B, W, L), 0 where there is no word.
-        mask: (B, W) bool, words first.
-        scores: illegal ones barred.
-    """
+    """The posterior of texts' tags; as `negative_log_likelihood`, but for `scores`, illegal ones barred."""
     # Where moves are barred a word's best label may be out of reach: then it is the others that count,
     # however small they are.
     lowest, highest = emissions.aminmax(dim=-1)
@@ -113,12 +107,10 @@ class _Sums(NamedTuple):
 
 
 def _scaled_sums(emissions: Tensor, mask: Tensor, scores: TagScores, *, spread: float) -> _Sums:
-    """Sums of products, both directions in one loop, which reads the words of a text forwards and, reversed,
-    backwards.
+    """Sums of products, both directions in one loop, which reads a text forwards and, reversed, backwards.
 
     Args:
-        spread: by how many logarithms a sum may change from word to word; it is brought back to 1 before it
-            is no number.
+        spread: logarithms by which a sum may change from word to word; it is brought back to 1 in time.
     """
     # Words first, as they are read.
     emissions, mask, scores = _precise(emissions.transpose(0, 1), mask.T, scores)

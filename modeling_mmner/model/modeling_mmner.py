@@ -94,15 +94,13 @@ class MMNERPreTrainedModel(PreTrainedModel):
         # Weights given as a state dict have no labels to compare, and an adapter brings its own layers.
         is_checkpoint = pretrained_model_name_or_path and not model._hf_peft_config_loaded
         if kwargs.get("ignore_mismatched_sizes") and is_checkpoint:
-            config_class = type(model.config)
-            saved = config_class.from_dict(
-                config_class.get_config_dict(pretrained_model_name_or_path, **kwargs)[0]
-            )
-            if saved.labels != model.config.labels:
+            saved, _ = model.config.get_config_dict(pretrained_model_name_or_path, **kwargs)
+            labels = model.config.from_dict(saved).labels
+            if labels != model.config.labels:
                 model.reset_label_layers()
                 _logger.warning(
                     f"{pretrained_model_name_or_path}: made classifiers, CRFs and entity centres anew, to be"
-                    f" trained on {model.config.labels}; the checkpoint's are of {saved.labels}"
+                    f" trained on {model.config.labels}; the checkpoint's are of {labels}"
                 )
         return loaded
 

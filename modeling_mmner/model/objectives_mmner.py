@@ -88,8 +88,7 @@ class EntityClustering(Objective, part="clustering"):
         offsets = context.fused.features[counted].float()[:, None] - self.centres  # shape: (E, K, F)
         own = offsets[torch.arange(len(types), device=types.device), types]  # shape: (E, F)
         cosines = nn.functional.cosine_similarity(own[:, None], offsets, dim=-1, eps=self.smallest_distance)
-        others = self.has_centre.expand(len(types), -1).clone()
-        others[torch.arange(len(types), device=types.device), types] = False
+        others = self.has_centre & (torch.arange(len(self.centres), device=types.device) != types[:, None])
         repulsion = (cosines * others).sum(1) / others.sum(1).clamp(min=1)
         return mean_over_processes(torch.linalg.vector_norm(own, dim=1) + repulsion)
 

@@ -6,7 +6,7 @@ command line can list the settings at once.
 
 What parts give and need, by name:
 
-- ``sentence``: a vector of the whole text;
+- ``sentence``: a vector of the whole text, which every text tower gives;
 - ``regions``: the regions of the post's pictures;
 - ``fused``: features of the words that pictures have entered;
 - ``views``: those features in two halves, of the text and of the picture.
@@ -39,8 +39,7 @@ class Setting:
         type: its annotation.
         default: its value where nobody gives one.
         help: what it is, in a few words.
-        range: the values that it may have; None: all of its type. A None that the type allows is in every
-            range.
+        range: the values that it may have; None: all of its type. An allowed None is in every range.
         table: the table whose names it may have.
     """
 
@@ -97,12 +96,10 @@ class Part:
     Attributes:
         help: what the part is, in a few words.
         needs: what it reads of other parts, by the names above.
-        gives: what others may read of it.
     """
 
     help: str
     needs: tuple[str, ...] = ()
-    gives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,8 +107,8 @@ class TextTowerPart(Part):
     """The row of a text tower.
 
     Attributes:
-        has_encoder: whether it holds the transformers encoder that `MMNERConfig.text_config` describes. One
-            that has none reads words, by the vocabulary of `MMNERConfig.word_vocabulary`.
+        has_encoder: whether it holds the encoder that `MMNERConfig.text_config` describes, or reads words, by
+            the vocabulary of `MMNERConfig.word_vocabulary`.
         reads_characters: whether the processor makes the bytes of each word for it.
     """
 
@@ -124,11 +121,13 @@ class FusionPart(Part):
     """The row of a fusion.
 
     Attributes:
+        gives: what others may read of it.
         fewest_towers, most_towers: how many picture encoders it reads; None: any number.
         default_objectives: the objectives with their weights where the config names none.
         default_towers: the picture encoders where the config names none, as `VisionTowerConfig` keys.
     """
 
+    gives: tuple[str, ...] = ()
     fewest_towers: int = 1
     most_towers: int | None = 1
     default_objectives: Mapping[str, float] = field(default_factory=lambda: {"crf": 1.0})
@@ -136,7 +135,7 @@ class FusionPart(Part):
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """What a model of this fusion has for other parts: what it gives, and the regions if it reads any."""
+        """What other parts may read of a model of this fusion, the regions if it reads any."""
         return (*self.gives, *({"regions"} & set(self.needs)))
 
 
@@ -150,17 +149,15 @@ _CLIP_VIT: dict[str, Any] = {
 }
 
 TEXT_TOWERS: dict[str, TextTowerPart] = {
-    "transformer": TextTowerPart("any transformers encoder", gives=("sentence",)),
-    "bilstm": TextTowerPart("word embeddings and a BiLSTM", gives=("sentence",), has_encoder=False),
+    "transformer": TextTowerPart("any transformers encoder"),
+    "bilstm": TextTowerPart("word embeddings and a BiLSTM", has_encoder=False),
     "cnn-bilstm": TextTowerPart(
         "word embeddings, each joined by a CNN over the word's characters, and a BiLSTM",
-        gives=("sentence",),
         has_encoder=False,
         reads_characters=True,
     ),
     "hbilstm": TextTowerPart(
         "word embeddings, each joined by a BiLSTM over the word's characters, and a BiLSTM",
-        gives=("sentence",),
         has_encoder=False,
         reads_characters=True,
     ),

@@ -6,14 +6,13 @@ from functools import partial
 from numbers import Real
 from typing import Any, cast
 
-from torch.utils.data import Dataset
 from transformers import AutoModelForTokenClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 
 from .images_mmner import PictureError
 from .posts_mmner import PostError, is_one_post, is_words, with_beside
-from .prediction_mmner import BatchPredictor, PostReader, Prediction, is_indexed, post_at
+from .prediction_mmner import BatchPredictor, IndexedPosts, PostReader, Prediction, is_indexed, post_at
 
 _READING = ("allow_urls", "broken_pictures", "image_dir", "timeout")
 _NAMING = ("broken_posts", "threshold")
@@ -74,8 +73,8 @@ class MultimodalNERPipeline(Pipeline):
             is_split_into_words: True takes a list of strings for the words of one post, False for as many
                 texts.
             num_workers: processes that read posts and their pictures; default 0: threads of this one, which
-                decode what a data set gives undecoded (``Image(decode=False)``). A stream is read by one
-                process at most, by no thread, and no further than a batch.
+                decode what a data set gives undecoded (``Image(decode=False)``). A stream is read no further
+                than a batch and by no thread, with workers by threads that are a batch ahead.
             batch_size: posts a batch, at most; default 1. Posts are sorted by length, except in a stream.
             options: threshold, in 0..1, leaves out entities with a lower score (default 0). allow_urls
                 fetches pictures from the web (default False), timeout is the seconds that each may take
@@ -107,7 +106,7 @@ class MultimodalNERPipeline(Pipeline):
             post = with_beside(text, images=images, context=context, number=1)
             return next(found(predictor.predict([post])))
         has_beside = images is not None or context is not None
-        posts = _PairedPosts(text, images=images, context=context) if has_beside else text
+        posts = _paired(text, images=images, context=context) if has_beside else text
         predictor.read_ahead = is_indexed(posts)
         entities = found(predictor.predict(posts))
         # What holds its posts in memory gives a list: lists, and the arrays and columns of NumPy and pandas.
@@ -140,14 +139,12 @@ class MultimodalNERPipeline(Pipeline):
     # What transformers asks of a pipeline beside `__call__`, which reads, predicts and names in one go.
 
     def preprocess(self, input_: Any, **options: Any) -> Any:
-        """The post as it is."""
         return input_
 
     def _forward(self, input_tensors: Any, **options: Any) -> Any:
         return self(input_tensors, **options)
 
     def postprocess(self, model_outputs: Any, **options: Any) -> Any:
-        """The entities as they are."""
         return model_outputs
 
 
@@ -161,22 +158,20 @@ def _entities(
         yield prediction.entities if prediction.error is None else prediction.error
 
 
-class _PairedPosts(Dataset[Any]):
+def _paired(posts: Any, **beside: Any) -> IndexedPosts:
     """Posts with the pictures and contexts given beside them."""
+    beside = {name: given for name, given in beside.items() if given is not None}
+    for name, given in beside.items():
+        if not (is_indexed(posts) and _length(given) == _length(posts)):
+            found = f"{_length(given)} for {_length(posts)}"
+            raise ValueError(f"{name}: expected an entry (or None) for each of the posts, found {found}")
+    return IndexedPosts(posts, partial(_with_entries, beside))
 
-    def __init__(self, posts: Any, **beside: Any) -> None:
-        for name, given in beside.items():
-            if given is not None and not (is_indexed(posts) and _length(given) == _length(posts)):
-                found = f"{_length(given)} for {_length(posts)}"
-                raise ValueError(f"{name}: expected an entry (or None) for each of the posts, found {found}")
-        self.posts, self.beside = posts, {name: given for name, given in beside.items() if given is not None}
 
-    def __len__(self) -> int:
-        return len(self.posts)
-
-    def __getitem__(self, index: int) -> Any:
-        beside = {name: post_at(given, index) for name, given in self.beside.items()}
-        return with_beside(post_at(self.posts, index), number=index + 1, **beside)
+def _with_entries(beside: dict[str, Any], post: Any, *, number: int) -> Any:
+    """The post with the entry of its number in what is given beside all."""
+    entries = {name: post_at(given, number - 1) for name, given in beside.items()}
+    return with_beside(post, number=number, **entries)
 
 
 def _length(given: Any) -> int | str:

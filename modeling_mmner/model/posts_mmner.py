@@ -14,11 +14,7 @@ class PostError(ValueError):
 
 
 def checked_post(post: Any, number: int) -> dict[str, Any]:
-    """The post, after checking that it has a text or tokens; `number` (from 1) names it in errors.
-
-    Raises:
-        PostError: it has neither or both, or they are of another type.
-    """
+    """The post, which has a text or tokens, or PostError is raised; `number` (from 1) names it in errors."""
     if not isinstance(post, dict):
         found = type(post).__name__
         raise PostError(f"post {number}: expected an object with 'text' or 'tokens', found {found}")
@@ -121,11 +117,8 @@ def file_within(path: str | os.PathLike[str], folder: Path, *, follow_links: boo
 
 
 def within(picture: Any, folder: Path) -> Any:
-    """A picture given by a path as that of a file in a folder, see `file_within`; any other as it is.
-
-    Raises:
-        PictureError: there is no such file.
-    """
+    """A picture given by a path as that of a file in a folder, see `file_within`, or PictureError is raised;
+    any other as it is."""
     given = _place_of(picture)
     if not isinstance(given, (str, os.PathLike)):
         return picture
@@ -168,11 +161,7 @@ def with_beside(post: Any, *, number: int, images: Any = None, context: Any = No
 
 
 def context_of(post: Mapping[str, Any], number: int) -> Any:
-    """The context of a post: a string, a list of strings, or None.
-
-    Raises:
-        PostError: it is something else.
-    """
+    """The context of a post: a string, a list of strings, or None; of anything else PostError is raised."""
     context = post.get("context")
     if context is None or isinstance(context, str) or is_words(context):
         return context

@@ -22,7 +22,6 @@ from .processing_mmner import MMNERProcessor, Post
 from .ready_features_mmner import features_of, reads_pixels
 from .windows_mmner import LAID_OUT, TextWindows
 
-BrokenPictures = Literal["raise", "skip"]
 MAX_TOKENS = 8192
 """Sub-tokens of a batch with its padding: 16 windows of 512."""
 SORTED_BATCHES, SORTED_POSTS = 16, 1024
@@ -37,7 +36,6 @@ class Prediction:
     """What was found in one post.
 
     Attributes:
-        id: the post's, if it has one.
         post: as it was read, its pictures as squares; None where it could not be read.
         windows: its text, once it is laid out for the model.
         error: why it could not be read.
@@ -63,16 +61,14 @@ class PostReader:
         processor: splits texts and shrinks pictures.
         allow_urls: whether pictures are fetched from the web.
         timeout: seconds that fetching one may take.
-        broken_pictures: ``raise`` makes a picture that cannot be read the post's error, ``skip`` leaves it
-            out.
-        image_dir: folder that paths of pictures may not lead out of, for posts of strangers; None: any file
-            is opened.
+        broken_pictures: ``raise`` makes an unreadable picture the post's error, ``skip`` leaves it out.
+        image_dir: folder that paths of pictures may not lead out of; None: any file is opened.
     """
 
     processor: MMNERProcessor
     allow_urls: bool = False
     timeout: float = 20.0
-    broken_pictures: BrokenPictures = "raise"
+    broken_pictures: Literal["raise", "skip"] = "raise"
     image_dir: str | Path | None = None
 
     def __call__(self, given: Any, *, number: int = 1) -> Prediction:
@@ -121,11 +117,10 @@ class BatchPredictor:
         model: in evaluation mode, on its device.
         read: reads each post.
         batch_size: posts a batch, at most.
-        max_tokens: sub-tokens a batch with its padding, at most; only a post that has more is a batch by
-            itself.
+        max_tokens: sub-tokens a batch with padding, at most; a post that has more is a batch by itself.
         read_ahead: whether the posts of several batches are sorted by length, which saves padding, while
             threads read as many more; False reads a stream no further than a batch.
-        num_workers: processes that read posts in place of this one; a stream is read by one at most.
+        num_workers: processes that read posts in place of this one; of a stream threads of this one.
         threshold: in 0..1; entities with a lower score are left out.
         with_entities: whether entities are named; False leaves it at the tags.
         autocast: makes the context in which the model runs.
@@ -166,26 +161,23 @@ class BatchPredictor:
                 yield from window
 
     def _each_read(self, posts: Any, first: int, most: int) -> Generator[Prediction, None, None]:
-        """The posts, read, in their order, by threads that are at most so many ahead."""
-        if not self.num_workers:
-            if is_indexed(posts):
-                posts = map(partial(post_at, posts), range(len(posts)))
-            numbered = enumerate(posts, start=first)
-            threads = READING_THREADS if self.read_ahead else 0
-            yield from ahead(
-                lambda one: self.read(one[1], number=one[0]), numbered, threads=threads, most=most
-            )
-            return
+        """The posts, read, in their order, by threads that are at most so many ahead, or by processes."""
         indexed = is_indexed(posts)
-        dataset = (_IndexedPosts if indexed else _StreamedPosts)(posts, self.read, first)
-        loader: DataLoader[Prediction] = DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers if indexed else 1,  # each would read the whole stream
-            collate_fn=list,
-            generator=torch.Generator(),  # or it draws a number that training, which is evaluated, misses
-        )
-        yield from chain.from_iterable(loader)
+        if indexed and self.num_workers:
+            loader: DataLoader[Prediction] = DataLoader(
+                IndexedPosts(posts, self.read, first=first),
+                batch_size=self.batch_size,
+                num_workers=self.num_workers,
+                collate_fn=list,
+                generator=torch.Generator(),  # or it draws a number that training, which is evaluated, misses
+            )
+            yield from chain.from_iterable(loader)
+            return
+        if indexed:
+            posts = map(partial(post_at, posts), range(len(posts)))
+        threads = READING_THREADS if self.read_ahead or self.num_workers else 0
+        numbered = enumerate(posts, start=first)
+        yield from ahead(lambda one: self.read(one[1], number=one[0]), numbered, threads=threads, most=most)
 
     def _laid_out(self, predictions: Iterable[Prediction]) -> list[Prediction]:
         """Those posts that could be read, their texts laid out by one call of the tokenizer.
@@ -214,28 +206,17 @@ class BatchPredictor:
                 prediction.entities = found
 
 
-class _IndexedPosts(Dataset[Prediction]):
-    """Posts that can be read in any order, and so by several processes."""
+class IndexedPosts(Dataset[Any]):
+    """What `make` makes of each post and its number, when it is asked for; several processes may ask."""
 
-    def __init__(self, posts: Any, read: PostReader, first: int) -> None:
-        self.posts, self.read, self.first = posts, read, first
+    def __init__(self, posts: Any, make: Callable[..., Any], *, first: int = 1) -> None:
+        self.posts, self.make, self.first = posts, make, first
 
     def __len__(self) -> int:
         return len(self.posts)
 
-    def __getitem__(self, index: int) -> Prediction:
-        return self.read(post_at(self.posts, index), number=index + self.first)
-
-
-class _StreamedPosts(IterableDataset[Prediction]):
-    """Posts that come one after the other."""
-
-    def __init__(self, posts: Iterable[Any], read: PostReader, first: int) -> None:
-        self.posts, self.read, self.first = posts, read, first
-
-    def __iter__(self) -> Iterator[Prediction]:
-        for number, post in enumerate(self.posts, start=self.first):
-            yield self.read(post, number=number)
+    def __getitem__(self, index: int) -> Any:
+        return self.make(post_at(self.posts, index), number=index + self.first)
 
 
 def is_indexed(posts: Any) -> bool:

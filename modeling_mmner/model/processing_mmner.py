@@ -16,13 +16,12 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, P
 
 from .configuration_mmner import PIXELS, MMNERConfig
 from .images_mmner import PictureError, load_picture, square, square_pixels
-from .labels_mmner import IGNORED, Word, check_labels, check_word_rule, split_words, tags_to_spans
+from .labels_mmner import IGNORED, LABELS, Word, check_labels, check_word_rule, split_words, tags_to_spans
 from .parts_mmner import Range, Setting
 from .posts_mmner import is_words
 from .ready_features_mmner import TowerFeatures, image_features, reads_pixels
 from .windows_mmner import TextWindows, WindowLayout
 
-_LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
 _NUMBERS = {
     "word_bytes": Range("a number > 0, or None for no characters", lambda value: value > 0),
     "context_window": Range("a number > 0, or None for no contexts", lambda value: value > 0),
@@ -35,9 +34,8 @@ class Post(NamedTuple):
     """A post as the model reads it.
 
     Attributes:
-        text: its text.
-        words: the words that its tags belong to.
-        pictures: its pictures, opened, as RGB.
+        words: those that its tags belong to.
+        pictures: opened, as RGB.
         context: what somebody wrote about it.
         features: ready-made features of its pictures, for each vision tower.
     """
@@ -79,7 +77,7 @@ class MMNERProcessor(ProcessorMixin):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str] = _LABELS,
+        labels: Sequence[str] = LABELS,
         image_size: int | None = 224,
         word_rule: str = "mmner-words-1",
         word_bytes: int | None = None,
@@ -169,12 +167,10 @@ class MMNERProcessor(ProcessorMixin):
         whole_pictures: bool = True,
     ) -> list[Post]:
         """Posts from texts, pictures and contexts, as `__call__` takes them: raw texts split into words by
-        the processor's rule, pictures opened (not those of a model of text alone). What is read once can be
-        encoded, and its entities named, without reading it again.
+        the processor's rule, pictures opened (not those of a model of text alone).
 
         Args:
-            whole_pictures: False keeps of each picture only the square that the model sees, which saves
-                memory.
+            whole_pictures: False keeps only the square that the model sees, which saves memory.
         """
         if not hasattr(text, "__iter__"):
             raise TypeError(f"text: expected a string or a list of texts, found {type(text).__name__}")
@@ -324,7 +320,7 @@ class MMNERProcessor(ProcessorMixin):
     def _placed(
         self, posts: list[list[str]], texts: Sequence[TextWindows], multiple: int
     ) -> dict[str, np.ndarray]:
-        """The arrays of posts that are given as words and as windows."""
+        """The arrays of posts given as words and as windows."""
         longest = max(len(row) for text in texts for row in text.rows)
         padded = -(-longest // multiple) * multiple
         longest = padded if self.window is None else max(longest, min(padded, self.window))

@@ -28,11 +28,7 @@ def unpacked(content: bytes) -> np.ndarray:
 
 
 def features_of(row: Mapping[str, Any]) -> list[TowerFeatures]:
-    """The features of a row's pictures by tower; nothing of a row without them.
-
-    Raises:
-        PictureError: there are not as many as pictures.
-    """
+    """The features of a row's pictures by tower; raises PictureError where they are not as many."""
     towers: list[TowerFeatures] = []
     while (column := f"{FEATURE_COLUMN}{len(towers)}") in row:
         towers.append(row[column])
@@ -52,12 +48,8 @@ def reads_pixels(towers: Sequence[Any]) -> bool:
 
 
 def image_features(posts: Sequence[Sequence[TowerFeatures]]) -> list[Tensor | None]:
-    """For each tower (B, N, M, C) bfloat16, zero where a post has no picture, or None where the tower reads
-    pixels; nothing where no post has features.
-
-    Args:
-        posts: for each post what `features_of` found.
-    """
+    """Of what `features_of` found in each post: (B, N, M, C) bfloat16 for each tower, zero where a post has
+    no picture, or None where the tower reads pixels; nothing where no post has features."""
     towers = max(map(len, posts), default=0)
     by_tower = [[(post[tower] if post else None) or () for post in posts] for tower in range(towers)]
     most = max((len(found) for posts_of in by_tower for found in posts_of), default=0)

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .configuration_mmner import MMNERConfig
 from .context_mmner import ModelPart, TextStates, masked_mean
+from .parts_mmner import needs_of
 
 CHARACTER_IDS = 257  # the bytes, and 0 for padding
 MOST_TOKENS = 65536
@@ -24,8 +25,7 @@ class TextTower(ModelPart):
     """A text tower: `forward` takes what the processor makes of texts and returns `TextStates`.
 
     Attributes:
-        encoder: the module whose embeddings are those of the model, and which may come with pretrained
-            weights.
+        encoder: the module whose embeddings are the model's, and which may come with pretrained weights.
         width: D.
         heads: attention heads that suit the width, the default of the fusion's.
     """
@@ -73,8 +73,7 @@ class TransformerTower(TextTower, part="transformer"):
         Args:
             input_ids: (B, K, S) each text's windows with their special tokens, padded on the right.
             attention_mask: (B, K, S), 1 for sub-tokens; a text with fewer than K windows has rows of 0.
-            word_starts: (B, W) index in 0..K*S-1 of each word's first sub-token, in the windows laid side by
-                side.
+            word_starts: (B, W) index in 0..K*S-1 of each word's first sub-token, windows side by side.
             word_mask: (B, W) bool.
             token_type_ids: (B, K, S) 1 for sub-tokens of the context; for encoders that know types.
 
@@ -104,8 +103,7 @@ class TransformerTower(TextTower, part="transformer"):
     def _encoded(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """The states (V, S, D) of V windows, and their pooled vectors (V, D) where there is a pooler.
 
-        The windows of a very long text are read some after the others: in one batch they would not fit into
-        memory.
+        The windows of a very long text are read in groups: in one batch they would not fit into memory.
         """
         group = max(1, MOST_TOKENS // inputs["input_ids"].shape[1])
         parts = zip(*(tensor.split(group) for tensor in inputs.values()), strict=True)
@@ -179,7 +177,8 @@ class WordTower(TextTower, part="bilstm"):
         self.dropout = nn.Dropout(config.dropout)
         width = config.word_width + (0 if self.characters is None else self.characters.width)
         self.bilstm = BiLSTM(width, config.word_lstm_width // 2)
-        self.sentence = BiLSTM(width, config.word_lstm_width // 2) if config.reads("sentence") else None
+        is_read = "sentence" in needs_of(config.fusion, config.objectives)
+        self.sentence = BiLSTM(width, config.word_lstm_width // 2) if is_read else None
         self.width = config.word_lstm_width
         self.heads = max(heads for heads in range(1, 9) if self.width % heads == 0)
 
@@ -196,12 +195,9 @@ class WordTower(TextTower, part="bilstm"):
         word_mask: Tensor,
         character_ids: Tensor | None = None,
     ) -> TextStates:
-        """States of the words and of the text.
+        """As `TransformerTower.forward`, each word a sub-token.
 
         Args:
-            input_ids, attention_mask: (B, K, S) ids of the words.
-            word_starts: (B, W) index in 0..K*S-1 of each word's id.
-            word_mask: (B, W) bool.
             character_ids: (B, W, Y) the bytes of each word, plus 1, padded with 0.
         """
         ids = input_ids.flatten(1).gather(1, word_starts.masked_fill(~word_mask, 0))

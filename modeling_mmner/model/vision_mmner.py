@@ -20,9 +20,8 @@ class VisionTower(nn.Module):
     Only pictures that exist are read, so whatever pixels stand in place of a missing one can change nothing.
 
     Args:
-        config: see `VisionTowerConfig`. A frozen tower has no gradients and stays in evaluation mode: its
-            batch-norm statistics are those of its pretraining. A pooled one gives a post's pictures as one
-            vector.
+        config: a frozen tower has no gradients and stays in evaluation mode, so that its batch-norm
+            statistics are those of its pretraining; a pooled one gives a post's pictures as one vector.
     """
 
     mean: Tensor
@@ -44,22 +43,7 @@ class VisionTower(nn.Module):
         self.channels: int = self.backbone.timm_model.num_features
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1))
-        if self.frozen:
-            self.backbone.requires_grad_(False).eval()
-
-    @property
-    def timm_model(self) -> Any:
-        """The encoder itself.
-
-        Raises:
-            ValueError: it was let go of.
-        """
-        if self.backbone is None:
-            raise ValueError(
-                f"vision tower {self.config.backbone}: expected ready-made features, since its encoder was"
-                " let go of (`release`), found pixels; give image_features, or put an encoder in its place"
-            )
-        return self.backbone.timm_model
+        self.train()
 
     def release(self) -> None:
         """Let go of the encoder: until it has a new one, the tower reads ready-made features alone."""
@@ -73,18 +57,17 @@ class VisionTower(nn.Module):
     @property
     def prefix_tokens(self) -> int:
         """How many of a picture's regions come before its map, as a ViT's class token and registers do."""
-        return getattr(self.timm_model, "num_prefix_tokens", 0)
+        return getattr(self.backbone.timm_model, "num_prefix_tokens", 0)
 
     def train(self, mode: bool = True) -> "VisionTower":
         """As PyTorch's; a backbone of which nothing is trained stays in evaluation mode."""
         super().train(mode)
-        if self.backbone is None:
-            return self
-        if self.frozen:
-            # `from_pretrained` makes every parameter anew, with gradients, then calls `eval`: this method.
-            self.backbone.requires_grad_(False).eval()
-        elif not any(parameter.requires_grad for parameter in self.backbone.parameters()):
-            self.backbone.eval()  # as under an adapter: batch-norm must not move either, nobody would save it
+        if self.backbone is not None:
+            if self.frozen:
+                # `from_pretrained` makes every parameter anew, with gradients, then calls `eval`, so this.
+                self.backbone.requires_grad_(False)
+            if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+                self.backbone.eval()  # under an adapter, too: nobody would save batch-norm that moves
         return self
 
     def forward(self, pixel_values: Tensor, *, image_mask: Tensor) -> Regions:
@@ -96,8 +79,7 @@ class VisionTower(nn.Module):
             image_mask: (B, N) bool, True where there is a picture.
 
         Returns:
-            see `regions_of_posts`. Where the whole batch has no picture, M is 0 and the backbone does not
-            run.
+            see `regions_of_posts`; where the whole batch has no picture, M is 0 and no backbone runs.
         """
         pictures = pixel_values[image_mask]  # shape: (P, 3, H, W)
         if len(pictures) == 0:
@@ -117,8 +99,8 @@ class VisionTower(nn.Module):
             image_mask: (B, N) bool.
 
         Returns:
-            R = N * M regions a post, its pictures' one after the other; of a pooled tower R = 1, the mean
-            over each picture's regions, then over the pictures. 0 where there is no picture.
+            R = N * M regions a post, picture after picture; of a pooled tower R = 1, the mean over each
+            picture's regions, then over the pictures. 0 where there is no picture.
         """
         if not self.pooled:
             mask = image_mask[..., None].expand(states.shape[:3])
@@ -135,8 +117,12 @@ class VisionTower(nn.Module):
         return features.mean(1, keepdim=True) if self.pooled else features
 
     def features(self, pictures: Tensor) -> Tensor:
-        """(P, M, C) regions of P existing pictures."""
-        timm_model = self.timm_model
+        """(P, M, C) regions of P existing pictures; raises ValueError where the encoder was let go of."""
+        if self.backbone is None:
+            raise ValueError(
+                f"vision tower {self.config.backbone}: expected ready-made features, since its encoder was"
+                " let go of (`release`), found pixels; give image_features, or put an encoder in its place"
+            )
         pixels, size = pictures.float() / 255, (self.image_size, self.image_size)
         if pixels.shape[-2:] != size:  # in float32: in half precision the CPU cannot resize
             pixels = nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
@@ -145,6 +131,6 @@ class VisionTower(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone(pixels).last_hidden_state
         if features.dim() == 4:  # a map; (P, H, W, C) from Swin's kind, (P, C, H, W) from all others
-            channels_last = getattr(timm_model, "output_fmt", "NCHW") == "NHWC"
+            channels_last = getattr(self.backbone.timm_model, "output_fmt", "NCHW") == "NHWC"
             features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
         return features

@@ -42,9 +42,8 @@ class TextWindows:
 class WindowLayout:
     """Lays out texts for a tokenizer's encoder.
 
-    A text is never cut. One that is longer than the encoder's window is laid out in windows that overlap by
-    half, and each word is read in the window in which it has most of the text around it. The context gets
-    what the text leaves of a window, up to a limit, and is cut at its end.
+    A text is never cut: a longer one has windows that overlap by half, and each word is read in the one in
+    which it has most text around it. The context gets what the text leaves of a window, up to a limit.
 
     Args:
         tokenizer: its `model_max_length` is the window, special tokens included.

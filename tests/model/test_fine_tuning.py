@@ -18,7 +18,6 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, Trainer, Training
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.model.crf_mmner import CRF
-from modeling_mmner.model.fusion_mmner import Attention
 from modeling_mmner.model.labels_mmner import bio_labels
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.optimisation import refresh_centres
@@ -82,9 +81,8 @@ def test_other_labels_make_the_label_layers_anew_and_nothing_else(saved, name, l
     state = model.state_dict()
     changed = differing(state, load_file(saved[name] / "model.safetensors"))
     assert changed == {name for name in state if name.startswith(LABEL_LAYERS)}
-    assert model.config.labels == labels and model.config.label2id == {
-        label: index for index, label in enumerate(labels)
-    }
+    assert model.config.labels == labels
+    assert model.config.label2id == {label: index for index, label in enumerate(labels)}
     assert f"made classifiers, CRFs and entity centres anew, to be trained on {labels}" in caplog.text
     classifiers = [module for path, module in model.named_modules() if path.endswith("classifier")]
     crfs = [module for module in model.modules() if isinstance(module, CRF)]
@@ -104,37 +102,23 @@ def test_same_labels_change_nothing(saved, name, caplog):
     assert "anew" not in caplog.text
 
 
-def by_config(folder: Path, id2label: dict[int, str]) -> MMNERForTokenClassification:
-    config = AutoConfig.from_pretrained(folder, id2label=id2label)
-    return AutoModel.from_pretrained(folder, config=config, ignore_mismatched_sizes=True)
-
-
-def by_class_with(
-    loader: Any, **change: Any
-) -> Callable[[Path, dict[int, str]], MMNERForTokenClassification]:
-    return lambda folder, id2label: loader.from_pretrained(
-        folder, id2label=id2label, ignore_mismatched_sizes=True, **change
-    )
-
-
-def by_label2id(folder: Path, id2label: dict[int, str]) -> MMNERForTokenClassification:
-    label2id = {label: index for index, label in id2label.items()}
-    return AutoModel.from_pretrained(folder, label2id=label2id, ignore_mismatched_sizes=True)
-
-
-def by_json(folder: Path, id2label: dict[int, str]) -> MMNERForTokenClassification:
-    return by_class_with(AutoModel)(folder, {str(index): label for index, label in id2label.items()})
-
-
-WAYS = {
-    "AutoModel": by_class_with(AutoModel),
-    "the class": by_class_with(MMNERForTokenClassification),
-    "with loading info": lambda *labels: by_class_with(MMNERForTokenClassification, output_loading_info=True)(
-        *labels
+LEAVE = {"ignore_mismatched_sizes": True}
+WAYS: dict[str, Callable[[Path, dict[int, str]], Any]] = {
+    "the class": lambda folder, names: MMNERForTokenClassification.from_pretrained(
+        folder, id2label=names, **LEAVE
+    ),
+    "with loading info": lambda folder, names: AutoModel.from_pretrained(
+        folder, id2label=names, output_loading_info=True, **LEAVE
     )[0],
-    "config": by_config,
-    "label2id alone": by_label2id,
-    "keys as in JSON": by_json,
+    "config": lambda folder, names: AutoModel.from_pretrained(
+        folder, config=AutoConfig.from_pretrained(folder, id2label=names), **LEAVE
+    ),
+    "label2id alone": lambda folder, names: AutoModel.from_pretrained(
+        folder, label2id={label: index for index, label in names.items()}, **LEAVE
+    ),
+    "keys as in JSON": lambda folder, names: AutoModel.from_pretrained(
+        folder, id2label={str(index): label for index, label in names.items()}, **LEAVE
+    ),
 }
 
 
@@ -317,21 +301,6 @@ def test_bfloat16_learns_other_labels(saved, name):
     losses = train(model, tiny_batch(), steps=6)
     assert losses[-1] < 0.7 * losses[0]
     assert model.crf.transitions.dtype == torch.float32
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("need_weights", [False, True])
-def test_attention_over_nothing_stays_finite_in_half_precision(dtype, need_weights):
-    """Regression: in float16 a row masked throughout was NaN, where a score was below -16."""
-    attention = Attention(16, 2, dropout=0.0).to(dtype)
-    nn.init.constant_(attention.query.bias, 20)
-    nn.init.constant_(attention.key.bias, -20)
-    mask = torch.tensor([[True, True, False], [False, False, False]])
-    states, context = torch.randn(2, 4, 16, dtype=dtype), torch.randn(2, 3, 16, dtype=dtype)
-    found, _ = attention(states, context, mask=mask, need_weights=need_weights)
-    assert found.isfinite().all()
-    trimmed, _ = attention(states[:1], context[:1, :2], mask=mask[:1, :2], need_weights=need_weights)
-    close(found[:1], trimmed, tolerance=0.02)
 
 
 # Adapters

@@ -79,34 +79,6 @@ def test_cross_modal_fusion_equals_its_equations_post_by_post(need_weights):
             assert fused.attention[row, :, count:].eq(0).all()
 
 
-def test_gradients_of_fusion_equal_those_of_its_equations():
-    """If it failed, the fusion would learn something else than its equations."""
-    fusion = make_fusion()
-    words, word_mask, regions, region_mask = make_inputs()
-    parameters = list(fusion.parameters())
-    fused = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)])
-    share = torch.randn(fused.features.shape)
-    found = gradients((fused.features * share)[word_mask].sum(), parameters)
-    naive = [
-        (
-            naive_fusion(fusion, words[row, :length], regions[row, :count])["features"] * share[row, :length]
-        ).sum()
-        for row, (length, count) in enumerate(zip(WORDS, REGIONS, strict=True))
-    ]
-    expected = gradients(torch.stack(naive).sum(), parameters)
-    close(found, expected, tolerance=1e-4)
-
-
-def test_what_stands_in_masked_regions_changes_no_bit():
-    """If it failed, a missing picture's stand-in would change the tags of a post."""
-    fusion = make_fusion()
-    words, word_mask, regions, region_mask = make_inputs()
-    other = torch.where(region_mask[..., None], regions, 1e4 * torch.randn(regions.shape))
-    plain = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)])
-    changed = fuse(fusion, words, word_mask=word_mask, regions=[(other, region_mask)])
-    assert torch.equal(plain.features, changed.features)
-
-
 @pytest.mark.parametrize("pictured", [True, False])
 def test_learned_row_learns_from_posts_without_picture_alone(pictured):
     """If it failed, the row that stands for no picture would be trained by pictures, or never."""
@@ -117,19 +89,6 @@ def test_learned_row_learns_from_posts_without_picture_alone(pictured):
     features = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)]).features
     (gradient,) = gradients((features * torch.randn(features.shape))[word_mask].sum(), [fusion.no_picture])
     assert bool(gradient.any()) != pictured
-
-
-def test_batch_without_regions_equals_batch_with_masked_ones():
-    """If it failed, a batch of text alone would be tagged otherwise than its posts beside pictured ones."""
-    fusion = make_fusion()
-    words, word_mask, regions, region_mask = make_inputs()
-    nothing = torch.zeros_like(region_mask)
-    masked = fuse(fusion, words, word_mask=word_mask, regions=[(regions, nothing)], need_weights=True)
-    absent = fuse(
-        fusion, words, word_mask=word_mask, regions=[(regions[:, :0], nothing[:, :0])], need_weights=True
-    )
-    torch.testing.assert_close(masked.features[word_mask], absent.features[word_mask], atol=1e-6, rtol=1e-5)
-    assert absent.attention.shape == (len(WORDS), max(WORDS), 0)
 
 
 def test_attention_equals_one_head_at_a_time():
@@ -175,6 +134,8 @@ def test_row_masked_throughout_is_finite(need_weights, dtype):
     """If it failed, one empty text would turn a whole batch, or its gradient, into NaN."""
     torch.manual_seed(6)
     layer = TransformerLayer(WIDTH, 4, dropout=0.0).to(dtype)
+    nn.init.constant_(layer.attention.query.bias, 20)  # in float16 scores below -16 once gave NaN
+    nn.init.constant_(layer.attention.key.bias, -20)
     query, context = (torch.randn(2, 3, WIDTH, dtype=dtype, requires_grad=True) for _ in range(2))
     mask = torch.tensor([[False, False, False], [True, True, False]])
     states, _ = layer(query, context, mask=mask, need_weights=need_weights)

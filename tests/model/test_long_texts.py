@@ -11,7 +11,7 @@ from modeling_mmner import MMNERProcessor
 from modeling_mmner.model import fusion_mmner, text_mmner
 from modeling_mmner.model.fusion_mmner import CoAttention, TransformerLayer
 from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
-from tests.small_posts import WORDS, assert_same, small_parts
+from tests.small_posts import WORDS, small_parts
 from tests.tiny import naive_layer, stir
 
 MOST = 64
@@ -162,13 +162,3 @@ def work_for(both: tuple[Any, MMNERProcessor], words: list[str]) -> tuple[int, i
     for hook in hooks:
         hook.remove()
     return scores, largest
-
-
-def test_a_long_text_has_the_entities_of_its_parts(short):
-    """If it failed, words far from the text's beginning would be read as if they stood elsewhere."""
-    both = parts()
-    whole = entities(both, words_of(400))[0]
-    alone, _ = entities(both, words_of(400), words_of(5), batch_size=2)
-    assert len(whole) > 20
-    assert_same([whole], [alone])
-    assert [one["start"] for one in whole] == sorted({one["start"] for one in whole})

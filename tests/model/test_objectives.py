@@ -243,19 +243,6 @@ def test_objectives_without_labels_are_refused():
         make_clustering(["PER", "LOC"]).entity_sums(context)
 
 
-def test_total_with_other_weights_at_zero_is_the_loss_of_the_main_task():
-    """If it failed, "without the auxiliary tasks" would still train something else than the CRF."""
-    model = tiny_model(objectives={"crf": 1.0, "boundary": 0.0, "contrastive": 0.0, "clustering": 0.0})
-    batch = tiny_batch()
-    output = model(**batch)
-    crf = torchcrf.CRF(len(LABELS), batch_first=True)
-    crf.load_state_dict(model.crf.state_dict())
-    expected = -crf(output.logits, batch["labels"].clamp(min=0), mask=batch["word_mask"]) / len(
-        batch["labels"]
-    )
-    close(output.loss, expected, tolerance=1e-6)
-
-
 def test_total_is_the_weighted_sum_of_the_tasks():
     """If it failed, a weight of the recipe would reach another task or none (eq. 13)."""
     weights = {"crf": 1.5, "boundary": 0.4, "contrastive": 0.25, "clustering": 0.01, "alignment": 0.3}

@@ -101,7 +101,7 @@ def test_text_tower_of_ones_own(monkeypatch, tmp_path):
     """If it failed, a text tower would need more than its class and its row, as the README says it does."""
     for registry in (TextTower.classes, TEXT_TOWERS):
         monkeypatch.setitem(registry, "convolved", None)
-    TEXT_TOWERS["convolved"] = TextTowerPart("sees neighbours once more", gives=("sentence",))
+    TEXT_TOWERS["convolved"] = TextTowerPart("sees neighbours once more")
 
     class Convolved(TransformerTower, part="convolved"):
         def __init__(self, config: MMNERConfig) -> None:

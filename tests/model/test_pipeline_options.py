@@ -251,17 +251,6 @@ def test_a_pipeline_in_half_precision(parts, tmp_path) -> None:
     assert any(found) and [pipe(row) for row in ROWS] == found
 
 
-def test_a_pipeline_may_always_fetch(parts, server) -> None:
-    """If it failed, allow_urls at construction would be lost, or a call could not take it back."""
-    model, processor = parts
-    pipe = pipeline("multimodal-ner", model=model, processor=processor, allow_urls=True)
-    post = {"text": "from Paris", "image": server.address + "/1.png"}
-    assert pipe(post) == by_hand(parts, "from Paris", [SPECKLED])
-    with pytest.raises(PictureError, match="allow_urls=True fetches it"):
-        pipe(post, allow_urls=False)
-    assert len(server.requests) == 1
-
-
 def test_a_long_address_makes_no_long_error(pipe) -> None:
     """If it failed, a broken picture given as base64 would fill the screen and the log."""
     post = {"text": "Paris", "image": "data:image/png;base64," + "A" * 100_001}

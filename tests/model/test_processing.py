@@ -43,10 +43,8 @@ def assert_equal(batch, other):
 def trimmed(batch, row):
     """One post of a batch without padding, as a batch of its own; no text has more than one window."""
     assert batch["input_ids"].shape[1] == 1
-    pieces, words = (
-        max(1, int(batch["attention_mask"][row].sum())),
-        max(1, int(batch["word_mask"][row].sum())),
-    )
+    pieces = max(1, int(batch["attention_mask"][row].sum()))
+    words = max(1, int(batch["word_mask"][row].sum()))
     pictures = int(batch["image_mask"][row].sum())
     ends = {"pixel_values": pictures, "image_mask": pictures}
     post = {name: values[row : row + 1, : ends.get(name, words)] for name, values in batch.items()}
@@ -121,10 +119,8 @@ def test_types_and_names_are_those_of_the_models_contract(processor):
 
 def test_arrays_equal_tensors(processor):
     """If it failed, numpy or plain output would differ from torch's."""
-    tensors, arrays = (
-        processor(TEXTS, images=[RED] * 4),
-        processor(TEXTS, images=[RED] * 4, return_tensors="np"),
-    )
+    tensors = processor(TEXTS, images=[RED] * 4)
+    arrays = processor(TEXTS, images=[RED] * 4, return_tensors="np")
     assert all(isinstance(values, torch.Tensor) for values in tensors.values())
     assert all(isinstance(values, np.ndarray) for values in arrays.values())
     assert_equal(tensors, arrays)
@@ -378,17 +374,7 @@ def test_outputs_of_other_texts_are_refused(processor, text, message):
 # Collator
 
 
-def test_collator_makes_the_processors_batch(processor):
-    """If it failed, training would see another batch than prediction."""
-    rows = [
-        {"tokens": words, "image": image, "ner_tags": [0] * len(words)}
-        for words, image in zip(WORDS[:2], [RED, None], strict=True)
-    ]
-    expected = processor(WORDS[:2], images=[RED, None], labels=[row["ner_tags"] for row in rows])
-    assert_equal(MMNERCollator(processor)(rows), expected)
-
-
 def test_collator_takes_several_pictures_and_rows_without_tags(processor):
-    """If it failed, posts with two pictures, or posts to predict, could not be batched."""
+    """If it failed, training would see another batch than prediction."""
     rows = [{"tokens": ["a"], "images": [RED, BLUE]}, {"tokens": ["b"], "images": []}]
     assert_equal(MMNERCollator(processor)(rows), processor([["a"], ["b"]], images=[[RED, BLUE], []]))

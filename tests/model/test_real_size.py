@@ -1,7 +1,5 @@
 """2M-NER at the size of its recipe, with random weights: nothing is downloaded."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,7 +10,7 @@ VOCABULARY = 119547  # of bert-base-multilingual-cased
 
 
 @pytest.mark.slow
-def test_2m_ner_of_real_size_trains_a_step(tmp_path: Path) -> None:
+def test_2m_ner_of_real_size_trains_a_step() -> None:
     """If it failed, multilingual BERT with CLIP's ViT and ResNet-152 would not train."""
     torch.manual_seed(0)
     text = {"model_type": "bert", "vocab_size": VOCABULARY}
@@ -40,15 +38,6 @@ def test_2m_ner_of_real_size_trains_a_step(tmp_path: Path) -> None:
     }
     assert {name for name in before if name.startswith("1.")} <= same
     assert {name for name in same if name.startswith("0.")} == {"0.mean", "0.std"}
-    model.eval()
-    model.save_pretrained(tmp_path)
-    loaded = MMNERForTokenClassification.from_pretrained(tmp_path)
     with torch.no_grad():
-        ours, theirs = model(**batch, output_attentions=True), loaded(**batch, output_attentions=True)
-    assert ours.attentions.shape == (2, 10, 50)  # the ViT's 7 x 7 patches and its class token
-    assert ours.keys() == theirs.keys() and ours.losses.keys() == theirs.losses.keys()
-    pairs = [(ours[name], theirs[name]) for name in ours if name != "losses"]
-    assert all(
-        torch.equal(*pair)
-        for pair in [*pairs, *zip(ours.losses.values(), theirs.losses.values(), strict=True)]
-    )
+        attentions = model.eval()(**batch, output_attentions=True).attentions
+    assert attentions.shape == (2, 10, 50)  # the ViT's 7 x 7 patches and its class token

@@ -65,18 +65,6 @@ def test_pooler_is_the_encoder_s_own(kind):
     close(read(mean, batch).words, states.words, tolerance=1e-6)
 
 
-@pytest.mark.parametrize("sentence_vector", ["mean", "pooler"])
-def test_sentence_vector_learns_from_the_alignment(sentence_vector):
-    """If it failed, the alignment would train the pictures alone."""
-    model = tiny_model(fusion="collaboration", sentence_vector=sentence_vector).train()
-    model(**tiny_batch()).losses["alignment"].backward()
-    encoder = dict(model.text_tower.encoder.named_parameters())
-    assert encoder["embeddings.word_embeddings.weight"].grad.any()
-    assert [bool(parameter.grad.any()) for name, parameter in encoder.items() if "pooler" in name] == (
-        [True, True] if sentence_vector == "pooler" else []
-    )
-
-
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [

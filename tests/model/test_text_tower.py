@@ -112,18 +112,6 @@ def test_pooled_output_is_that_of_the_first_window():
         close(sentence[row], expected)
 
 
-def test_text_beside_a_long_one_equals_itself_alone():
-    """If it failed, a tweet's tags would change with a long caption in its batch."""
-    model, batch = tiny_model(), tiny_batch((5, 3), (1, 0))
-    long = {
-        name: torch.nn.functional.pad(batch[name][:, None], (0, 0, 0, 2))
-        for name in ("input_ids", "attention_mask")
-    }
-    long["attention_mask"][0, 1:, :4], long["input_ids"][0, 1:, :4] = 1, 7
-    together, alone = model(**batch | long), model(**batch)
-    close(together.logits, alone.logits)
-
-
 def test_longer_windows_than_the_encoder_reads_are_refused():
     """If it failed, a processor of another encoder would index past the position table."""
     message = (

@@ -91,16 +91,6 @@ def test_layout_equals_a_loop_over_windows(kind, window):
         assert found["word_starts"][0][:count].tolist() == expected
 
 
-def test_a_text_beside_a_long_one_has_empty_windows():
-    """If it failed, the rows that fill up a batch would be read as text."""
-    batch = processor_of(12)([some_words(30), ["Paris"], []])
-    assert batch["attention_mask"][0].any(-1).all() and batch["attention_mask"].shape[1] > 3
-    assert (
-        batch["attention_mask"][1:].any(-1).tolist()
-        == [[True] + [False] * (batch["attention_mask"].shape[1] - 1)] * 2
-    )
-
-
 @pytest.mark.parametrize("fusion", ["text-only", "cross-modal"])
 @torch.no_grad()
 def test_batch_equals_its_texts_one_by_one(fusion):
@@ -115,21 +105,6 @@ def test_batch_equals_its_texts_one_by_one(fusion):
             together.logits[row, : len(words)], alone.logits[0, : len(words)], atol=1e-5, rtol=1e-5
         )
         assert together.tags[row, : len(words)].tolist() == alone.tags[0, : len(words)].tolist()
-
-
-@torch.no_grad()
-def test_two_thousand_words_get_two_thousand_tags():
-    """If it failed, long posts would lose the tags of their last words."""
-    processor = processor_of(64)
-    model = tiny_model(fusion="text-only", text={"vocab_size": len(processor.tokenizer)})
-    words = some_words(2000)
-    output = model(**processor([words, ["Paris"]]))
-    assert output.tags[0].ge(0).all() and output.tags[1].ge(0).sum() == 1
-    # The last words' states come from the last words: a change there changes them, and does not reach the
-    # first ones.
-    changed = model(**processor([[*words[:-1], "Jordan" if words[-1] != "Jordan" else "Paris"]])).logits
-    assert not torch.equal(changed[0, -1], output.logits[0, -1])
-    torch.testing.assert_close(changed[0, :1900], output.logits[0, :1900], atol=1e-6, rtol=1e-5)
 
 
 def test_window_is_saved_with_the_processor(tmp_path):

@@ -181,21 +181,6 @@ def test_character_part_equals_its_equations_word_by_word(kind):
     same(found, torch.stack([naive_characters(part, numbers) for numbers in SPELT]), list(part.parameters()))
 
 
-@pytest.mark.parametrize("kind", ["cnn", "bilstm"])
-def test_padding_of_characters_does_not_matter(kind):
-    """If it failed, a word's vector would depend on the longest word beside it."""
-    part = character_part(kind)
-    found = part(spelt_ids())
-    assert part.embeddings.weight[0].any(), "padding of zeros would hide what it does"
-    close(part(spelt_ids(padding=4)), found, tolerance=1e-6)
-    for row, numbers in enumerate(SPELT):
-        alone = part(torch.tensor([numbers or [0]]))[0]
-        close(alone, found[row], tolerance=1e-6)
-    with torch.no_grad():
-        part.embeddings.weight[0] = 1e3
-    assert torch.equal(part(spelt_ids()), found)
-
-
 def test_characters_are_dropped_in_training_alone():
     """If it failed, the CNN would be trained without the dropout of its paper, or predictions be random."""
     part, ids = character_part("cnn"), spelt_ids()
@@ -225,25 +210,6 @@ def test_tower_equals_its_parts_put_together_by_hand(kind, fusion, windows):
         torch.stack([*words, *sentences]),
         list(tower.parameters()),
     )
-
-
-@each_kind
-def test_padding_of_words_and_bytes_does_not_matter(kind):
-    """If it failed, a post's tags would depend on what stands in the padding of its batch."""
-    tower, batch = make_tower(kind, fusion="gvatt"), make_batch()
-    found = read(tower, batch)
-    wider = {
-        name: nn.functional.pad(batch[name], (0, 3), value=0)
-        for name in ("input_ids", "attention_mask", "word_mask")
-    }
-    wider["word_starts"] = nn.functional.pad(batch["word_starts"], (0, 3), value=2)
-    wider["character_ids"] = nn.functional.pad(batch["character_ids"], (0, 2, 0, 3))
-    wider["character_ids"][~wider["word_mask"]] = 9
-    wider["input_ids"][wider["attention_mask"] == 0] = 7
-    other = read(tower, wider)
-    close(other.words[:, : found.words.shape[1]], found.words, tolerance=1e-6)
-    close(other.sentence, found.sentence, tolerance=1e-6)
-    assert other.words[~wider["word_mask"]].eq(0).all()
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -1,6 +1,5 @@
 """Tests of words: the rule that splits raw text, and that every word gets its place among the sub-tokens."""
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,40 +23,12 @@ from tests.shared_data import (
 # What the corpora and the web hold: characters that tokenizers drop, sequences that must stay whole,
 # look-alikes of markup.
 ODD_WORDS = [
-    *[
-        "",
-        "\u200b",
-        "\u200d",
-        "\ufeff",
-        "\u00ad",
-        "\u00a0",
-        "\u2003",
-        "\x80",
-        "\x85",
-        "\x00",
-        "\x1f",
-        "\n",
-        "\t",
-    ],
-    *["  ", "\ufffd", "\ue000", "\U000f0000", "\uffff", "\u0301", "e\u0301", "e" + "\u0301" * 40, "\ud83d"],
-    *[
-        "a\udc00b",
-        "👨‍👩‍👧‍👦",
-        "👍🏽",
-        "🇫🇷",
-        "🇫",
-        "❤️",
-        "1️⃣",
-        "🏴󠁧󠁢󠁥󠁮󠁧󠁿",
-        "🙂‍↔️",
-        "\ufe0f",
-        "🏽",
-        "[SEP]",
-        "[PAD]",
-        "[UNK]",
-    ],
-    *["[MASK]", "[CLS]x", "</s>", "<s>", "<pad>", "<mask>", "a</s>", "##a", "▁", "▁▁", "Ġ", "Ċ", "x" * 3000],
-    *["\u200b" * 3000, "🙂" * 500, "a b", " a", "a ", "中文", "नमस्ते", "ﷺ", "ŉ", "İ", "ß"],
+    *["", "\u200b", "\u200d", "\ufeff", "\u00ad", "\u00a0", "\u2003", "\x80", "\x85", "\x00", "\x1f", "\n"],
+    *["\t", "  ", "\ufffd", "\ue000", "\U000f0000", "\uffff", "\u0301", "e\u0301", "e" + "\u0301" * 40],
+    *["\ud83d", "a\udc00b", "👨‍👩‍👧‍👦", "👍🏽", "🇫🇷", "🇫", "❤️", "1️⃣", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "🙂‍↔️", "\ufe0f", "🏽"],
+    *["[SEP]", "[PAD]", "[UNK]", "[MASK]", "[CLS]x", "</s>", "<s>", "<pad>", "<mask>", "a</s>", "##a"],
+    *["▁", "▁▁", "Ġ", "Ċ", "x" * 3000, "\u200b" * 3000, "🙂" * 500, "a b", " a", "a "],
+    *["中文", "नमस्ते", "ﷺ", "ŉ", "İ", "ß"],
 ]
 any_word = st.one_of(
     st.sampled_from(ODD_WORDS), st.text(max_size=6), st.text(st.characters(categories=["Cf", "Mn", "Co"]))
@@ -137,7 +108,7 @@ def test_rule_splits_as_it_says(text, words):
     assert words_of(text) == words.split(" ")
 
 
-EMOJI = [*["🙂"], *[]]
+EMOJI = ["🙂", "👍🏽", "👨‍👩‍👧‍👦", "🏳️‍🌈", "🏴‍☠️", "👩🏽‍⚕️", "🙂‍↔️", "❤️", "❤️‍🔥", "#️⃣", "🇫🇷", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "™️"]
 
 
 @pytest.mark.parametrize("emoji", EMOJI)
@@ -234,33 +205,6 @@ def test_no_word_is_lost(kind, words):
 def test_every_odd_word_has_a_place_beside_the_others(kind):
     """If it failed, one odd word would take or shift the place of another in the same batch."""
     check_places(text_processor(kind), [ODD_WORDS, ODD_WORDS[::-1], ["plain"], []])
-
-
-@each_tokenizer
-def test_a_dropped_word_stands_as_the_unknown_token(kind):
-    """If it failed, a word without sub-tokens would read the state of its neighbour."""
-    processor = text_processor(kind)
-    batch = processor([["a", "", "a"]], return_tensors="np")
-    places = batch["input_ids"][0, 0, batch["word_starts"][0]]
-    assert places[1] == processor.tokenizer.unk_token_id
-    assert places[0] == places[2] != places[1]
-
-
-@cache
-def real_words() -> list[str]:
-    """Each word of the real corpora once."""
-    return sorted(
-        {token for path in CORPUS_FILES for post in read_posts(DATA / path) for token in post.tokens}
-    )
-
-
-@pytest.mark.slow
-@needs_data
-@each_tokenizer
-def test_every_word_of_the_real_corpora_has_a_place(kind):
-    """If it failed, a word of a real post would be lost: here each word once, in the slow test each post."""
-    words = real_words()
-    check_places(text_processor(kind), [words[first : first + 500] for first in range(0, len(words), 500)])
 
 
 @needs_data
