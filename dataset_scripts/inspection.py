@@ -13,6 +13,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from modeling_mmner.escaping import terminal_text
+from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.model.labels_mmner import entity_types, tags_to_spans
 
 from .builders.official import Counts
@@ -103,34 +104,21 @@ def split_statistics(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Sta
 
 
 def picture_numbers(rows: datasets.Dataset) -> np.ndarray:
-    """How many pictures each post has, as `pictures_of` would find them, without reading any: (posts,)"""
-    numbers = [_pictures_in(batch) for batch in _batches(rows, ["image", "images"])]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *numbers])
+    """How many pictures each post has, as `pictures_of` would find them, by the nulls alone: (posts,)"""
+    numbers = np.zeros(len(rows), dtype=np.int64)
+    for column in (name for name in PICTURE_COLUMNS if name in rows.column_names):  # a list goes before one
+        cells = chain.from_iterable(batch[column] for batch in _batches(rows, [column]))
+        for post, cell in enumerate(cells):
+            if cell.is_valid:
+                is_list = isinstance(cell, pa.ListScalar)
+                numbers[post] = len(cell.values) - cell.values.null_count if is_list else 1
+    return numbers
 
 
 def _batches(rows: datasets.Dataset, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Those of the columns that there are, a few rows at a time: pictures may not fit into memory."""
     present = [column for column in columns if column in rows.column_names]
     yield from rows.select_columns(present).with_format("arrow").iter(batch_size=_BATCH)
-
-
-def _pictures_in(batch: pa.Table) -> np.ndarray:
-    """The number of pictures of each row, by the nulls alone: (rows,)"""
-    numbers = np.zeros(batch.num_rows, dtype=np.int64)
-    if "image" in batch.column_names:
-        numbers += np.asarray(batch["image"].is_valid())
-    if "images" in batch.column_names:
-        listed = np.concatenate([numbers[:0], *map(_listed, batch["images"].chunks)])
-        numbers = np.where(np.asarray(batch["images"].is_valid()), listed, numbers)
-    return numbers
-
-
-def _listed(lists: pa.ListArray) -> np.ndarray:
-    """How many entries of each list are not null; offsets tell it without the copy that flattening makes."""
-    offsets = np.asarray(lists.offsets).astype(np.int64)
-    entries = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
-    before = np.concatenate([[0], np.cumsum(np.asarray(entries.is_valid()))])
-    return np.diff(before[offsets - offsets[0]])
 
 
 def _lengths(lengths: Sequence[int]) -> Statistics:

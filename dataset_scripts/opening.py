@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from modeling_mmner.files import picture_content
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
@@ -20,7 +20,7 @@ from .corpora import BUILDERS, FOLDER_CORPUS
 from .enclosure import check_card, check_pictures
 from .formats.annotations import LeftOut
 from .formats.own_data import OwnPosts, Posts, add_posts, read_own, tables_of
-from .formats.reader import SPLIT_NAMES, SPLITS, CorpusError, holds_splits
+from .formats.reader import SPLIT_NAMES, SPLIT_OF, SPLITS, CorpusError, holds_splits
 from .formats.records import dataset_records, record_files
 from .reading_options import ReadingOptions
 from .slices import parse_slice
@@ -126,7 +126,7 @@ def _from_builder(builder: CorpusBuilder) -> Corpus:
     """A corpus in files by the name of its folder, where no builder is its own."""
     splits = builder.splits()
     name = Path(builder.config.data_dir).name if builder.name == FOLDER_CORPUS else builder.name
-    hashes = builder.file_hashes() or _hashes(splits)
+    hashes = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
     return Corpus(name, splits, builder.labels, builder.version_name(), hashes)
 
 
@@ -142,7 +142,7 @@ def _own(path: Path, given: dict[str, Any]) -> Corpus:
 def _converted(name: str, posts: dict[str, Posts], read: OwnPosts) -> Corpus:
     """The corpus of posts that were read from records."""
     splits, labels = tables_of(posts)
-    version = _hashes(splits)
+    version = {split: row_hash(rows) for split, rows in splits.items()}
     version_name = f"copy-{short_hash(version)}{read.division}"
     return Corpus(name, splits, labels, version_name, version, read.left_out, dict(read.notes))
 
@@ -162,9 +162,9 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
     splits, origin, numbers = {}, {}, {}
     for split in SPLITS:
         wanted, part = parse_slice(slices.get(split, split))
-        known = next((names for names in SPLIT_NAMES.values() if wanted in names), (wanted,))
-        if there := next((other for other in known if other in found), None):
-            origin[split], numbers[split] = known[0], range(len(found[there]))[part]
+        known = SPLIT_OF.get(wanted, wanted)
+        if there := next((other for other in SPLIT_NAMES.get(known, (wanted,)) if other in found), None):
+            origin[split], numbers[split] = known, range(len(found[there]))[part]
             rows = found[there] if part == slice(None) else found[there].select(numbers[split])
             splits[split] = _renamed(rows, columns, place)
     if not splits:
@@ -210,17 +210,14 @@ def _is_ready(rows: datasets.Dataset) -> bool:
 def _record(dataset: str, config: str | None) -> dict[str, Any]:
     """What a built data set says of itself and of a config; empty where it has no record."""
     path = Path(dataset) / RECORD
-    if not Path(dataset).is_dir():
-        try:
-            path = Path(hf_hub_download(dataset, RECORD, repo_type="dataset"))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled):
-            return {}
-    if not path.is_file():
-        return {}
     try:
+        if not Path(dataset).is_dir():
+            path = Path(hf_hub_download(dataset, RECORD, repo_type="dataset"))
         record = json.loads(path.read_text(encoding="utf-8"))
         part = record["configs"].get(config or next(iter(record["configs"])), {})
         return {"name": str(record["name"])} | {key: part[key] for key in ("version", "splits") & part.keys()}
+    except (FileNotFoundError, HfHubHTTPError, OfflineModeIsEnabled):
+        return {}
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError) as error:
         found = f"{type(error).__name__}: {error}"
         raise CorpusError(f"{path}: expected the record that `build` writes, found {found}") from error
@@ -249,10 +246,6 @@ def _with_columns(rows: datasets.Dataset, dataset: str, split: str) -> datasets.
         rows = rows.cast_column(column, picture if column == "image" else datasets.List(picture))
         check_pictures(rows, column, dataset=dataset, place=place)
     return rows
-
-
-def _hashes(splits: Mapping[str, datasets.Dataset]) -> dict[str, str]:
-    return {split: row_hash(rows) for split, rows in splits.items()}
 
 
 def row_hash(rows: datasets.Dataset) -> str:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 import datasets
 from datasets.exceptions import DatasetGenerationError
 
+from modeling_mmner.files import sha256
 from modeling_mmner.model.batching_mmner import ahead
 from modeling_mmner.model.images_mmner import PictureError, load_picture
 from modeling_mmner.model.labels_mmner import bio_labels
@@ -20,7 +21,7 @@ from modeling_mmner.model.labels_mmner import bio_labels
 from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
-from .official import FACTS, differences, file_hash
+from .official import FACTS, differences
 
 READING_THREADS, READ_AHEAD = 4, 16
 """Of pictures: so many are read at a time, and so many wait at most."""
@@ -208,17 +209,15 @@ class PostsBuilder(CorpusBuilder):
         if unknown := ", ".join(sorted(set(self.config.split_slices) - set(SPLITS))):
             expected = f"expected some of {', '.join(SPLITS)}; found {unknown}"
             raise CorpusError(f"{self.name} split_slices: {expected}")
-        names = {split: self._part(split)[0] for split in SPLITS}
-        return {
-            split: [find_split(folder, name) for folder in self.folders()] for split, name in names.items()
-        }
+        folders = self.folders()
+        return {split: [find_split(folder, self._part(split)[0]) for folder in folders] for split in SPLITS}
 
     def _part(self, split: str) -> tuple[str, slice]:
         return parse_slice(self.config.split_slices.get(split, split))
 
     @cached_property
     def _hashes(self) -> dict[Path, str]:
-        return {path: file_hash(path) for path in {*chain(*self.files().values())}}
+        return {path: sha256(path)[:12] for path in {*chain(*self.files().values())}}
 
     def file_hashes(self) -> dict[str, str]:
         """12 hex digits of the SHA-256 of each split's file, or of the hashes of its files."""

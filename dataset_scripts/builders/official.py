@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from modeling_mmner.files import read_yaml, sha256
+from modeling_mmner.files import read_yaml
 
 from ..formats.reader import Reading, read_posts
 from ..formats.schemes import orphans
@@ -67,13 +67,8 @@ def count_file(path: Path, reading: Reading) -> Counts:
     return counts
 
 
-def file_hash(path: Path) -> str:
-    """The first 12 hex digits of the file's SHA-256, which name the version of a corpus."""
-    return sha256(path)[:12]
-
-
 def differences(path: Path, found_hash: str, reading: Reading, official: Mapping[str, Any]) -> str | None:
-    """How a file, whose `file_hash` is known, differs from the official split, in words; None: it is that.
+    """How a file, whose hash is known, differs from the official split, in words; None: it is that.
 
     Raises:
         CorpusError: the file cannot be read.

@@ -20,10 +20,10 @@ from modeling_mmner.model.posts_mmner import file_within, is_words
 
 from ..builders.builder import corpus_features, types_by_frequency
 from ..reading_options import ReadingOptions
-from .annotations import LeftOut, read_annotation, words_and_tags
-from .reader import SPLIT_NAMES, SPLITS, CorpusError, Reading
+from .annotations import LeftOut, read_annotation
+from .reader import SPLIT_OF, SPLITS, CorpusError, Reading
 from .records import cell_list, read_records, record_files
-from .schemes import is_tag, tag_forms
+from .schemes import TagScheme, is_tag, tag_forms
 
 Posts = list[dict[str, Any]]
 """Rows with tags by name, ``images``, a list, and ``split``, what the record says of it."""
@@ -93,14 +93,12 @@ def add_posts(
         if annotation is None:
             read.notes["posts that their annotator rejected or skipped"] += 1
             continue
-        words, tags, scheme = annotation.words, annotation.tags or [], options.tag_scheme
-        if words is None:
-            words, tags, left_out = words_and_tags(annotation.text, annotation.spans, place)
-            scheme, read.left_out = "bio", read.left_out + left_out
+        words, tags, own, left_out = annotation
+        scheme: TagScheme = options.tag_scheme if left_out is None else "bio"
+        read.left_out += left_out or []
         if wrong := [tag for tag in tags if not (isinstance(tag, str) and is_tag(tag, scheme))]:
             hint = "names in place of ids, or --tag_scheme for a file in IOB1 or BIOES"
             raise CorpusError(f"{place}: expected tags {tag_forms(scheme)}, found {wrong[0]!r:.80}; {hint}")
-        own = annotation.record
         reading = Reading(scheme, options.rename_types, options.repair_orphans, read.notes)
         texts = {
             str(key): encodable(value) if isinstance(value, str) else [encodable(text) for text in value]
@@ -156,9 +154,8 @@ def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, Posts]:
     """The posts of each split: as the posts say, or else by ratio."""
     if any(post["split"] is not None for post in read.posts):
         found: dict[str, Posts] = {split: [] for split in SPLITS}
-        known = {name: split for split, names in SPLIT_NAMES.items() for name in names}
         for post in read.posts:
-            if (split := known.get(str(post["split"]).lower())) is None:
+            if (split := SPLIT_OF.get(str(post["split"]).lower())) is None:
                 expected = f"one of {', '.join(SPLITS)}, found {post['split']!r:.80}"
                 raise CorpusError(f"post {post['id']!r}, column split: expected {expected}")
             found[split].append(post)
@@ -250,20 +247,17 @@ def split_by_ratio(
 
 
 def _groups(keys: Sequence[Iterable[Hashable]]) -> list[list[int]]:
-    """The posts that share keys, by union-find; in the order of their first posts."""
-    parents = list(range(len(keys)))
-
-    def root(post: int) -> int:
-        while parents[post] != post:
-            parents[post] = parents[parents[post]]
-            post = parents[post]
-        return post
-
+    """The posts that share keys, also by way of others; in the order of their first posts."""
+    groups = [[post] for post in range(len(keys))]
+    group_of = list(range(len(keys)))
     first: dict[Hashable, int] = {}
     for post, own in enumerate(keys):
         for key in own:
-            parents[root(post)] = root(first.setdefault(key, post))
-    groups: dict[int, list[int]] = {}
-    for post in range(len(keys)):
-        groups.setdefault(root(post), []).append(post)
-    return list(groups.values())
+            met = {group_of[post], group_of[first.setdefault(key, post)]}
+            *small, large = sorted(met, key=lambda number: len(groups[number]))
+            for number in small:
+                for moved in groups[number]:
+                    group_of[moved] = large
+                groups[large] += groups[number]
+                groups[number] = []
+    return sorted(sorted(group) for group in groups if group)

@@ -254,7 +254,10 @@ def require_images(corpus: Path, images: Path) -> dict:
         (break_picture, r"post '6': picture .*6\.jpg.*; with --broken_pictures keep such posts are kept"),
         (spoil_last_file, r"test\.txt:5: expected token<TAB>tag, found 1 columns"),
         (leave_out_file, r"expected one test file out of"),
-        (leave_out_images, r"images: expected a folder as image_dir, found none; unpack an archive first"),
+        (
+            leave_out_images,
+            r"image_dir .*images: expected a folder with the pictures <id>.jpg, found none; unpack",
+        ),
         (require_images, r"train\.txt:10: expected the picture 3\.jpg"),
     ],
 )

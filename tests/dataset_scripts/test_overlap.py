@@ -4,6 +4,7 @@ the real corpora.
 
 import json
 import unicodedata
+from collections import namedtuple
 
 import datasets
 import pytest
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from dataset_scripts.builders.builder import corpus_features
 from dataset_scripts.formats.reader import CorpusError, Reading, read_posts
 from dataset_scripts.opening import Corpus, open_corpus
-from dataset_scripts.overlap import Overlap, overlap_matrix, overlapping
+from dataset_scripts.overlap import overlap_matrix, overlapping
 from modeling_mmner.model.labels_mmner import bio_labels
 from tests.shared_data import DATA, needs_data, property_test
 
+COUNTS = "posts by_id by_text either same_id_other_tokens same_id_other_post conflicting_tags"
+Overlap = namedtuple("Overlap", COUNTS)
 LABELS = bio_labels(["PER", "LOC", "MISC"])
 OTHER_LABELS = bio_labels(["OTHER", "LOC", "PER"])
 MMNERD_TWITTER = {

@@ -164,8 +164,11 @@ def test_ids_that_are_no_file_names_are_refused(tmp_path, post_id):
     """If it failed, a corpus file could make the program read or write any file of the user's."""
     with pytest.raises(CorpusError, match=r"train\.txt:4: expected an id that is a plain file name, found "):
         parsed(f"IMGID:1\na\tO\n\nIMGID:{post_id}\nb\tO\n")
-    with pytest.raises(CorpusError, match="id that is a plain file name, found one that leads out of"):
-        find_picture(tmp_path / "images", post_id)
+    (tmp_path / "images").mkdir()
+    assert find_picture(tmp_path / "images", post_id) is None
+    (tmp_path / "x.jpg").write_bytes(b"")
+    with pytest.raises(CorpusError, match=r"x\.jpg: expected a picture that lies in .*images, found"):
+        find_picture(tmp_path / "images", "../x")
 
 
 def test_posts_before_a_malformed_line_are_given(written):
