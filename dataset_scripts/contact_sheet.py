@@ -105,7 +105,7 @@ def _card(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _thumbnail(picture: Any) -> dict[str, str]:
-    """The address that holds a small copy of a picture, or what is wrong with it."""
+    """The address that holds a small copy, or what is wrong with the picture."""
     try:
         image = load_picture(picture)
     except PictureError as error:

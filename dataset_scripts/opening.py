@@ -108,9 +108,8 @@ def make_builder(name: str, *, config: str | None = None, **options: Any) -> Cor
         CorpusError: folders or files are missing or malformed, or the corpus has no such config.
     """
     builder = BUILDERS[name]
-    given = {key: value for key, value in options.items() if value is not None}
-    _refuse(name, given, given if builder.IS_GENERATED else _OF_OWN_FILES)
-    return builder(config, **given)
+    _refuse(name, options, options if builder.IS_GENERATED else _OF_OWN_FILES)
+    return builder(config, **options)
 
 
 def _refuse(dataset: str, given: Iterable[str], useless: Iterable[str]) -> None:
@@ -123,7 +122,6 @@ def _refuse(dataset: str, given: Iterable[str], useless: Iterable[str]) -> None:
 
 
 def _from_builder(builder: CorpusBuilder) -> Corpus:
-    """A corpus in files by the name of its folder, where no builder is its own."""
     splits = builder.splits()
     name = Path(builder.config.data_dir).name if builder.name == FOLDER_CORPUS else builder.name
     hashes = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
@@ -131,7 +129,6 @@ def _from_builder(builder: CorpusBuilder) -> Corpus:
 
 
 def _own(path: Path, given: dict[str, Any]) -> Corpus:
-    """Posts in people's own files."""
     _refuse(str(path), given, ("data_dir", "split_slices", "no_verify"))
     posts, read = read_own(path, ReadingOptions(**given))
     if not read.division:
@@ -140,7 +137,6 @@ def _own(path: Path, given: dict[str, Any]) -> Corpus:
 
 
 def _converted(name: str, posts: dict[str, Posts], read: OwnPosts) -> Corpus:
-    """The corpus of posts that were read from records."""
     splits, labels = tables_of(posts)
     version = {split: row_hash(rows) for split, rows in splits.items()}
     version_name = f"copy-{short_hash(version)}{read.division}"
@@ -192,7 +188,6 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
 
 
 def _renamed(rows: datasets.Dataset, columns: Mapping[str, str], place: str) -> datasets.Dataset:
-    """The rows with our names for their columns."""
     if missing := sorted(set(columns.values()) - set(rows.features)):
         expected = f"columns among {', '.join(rows.features)}"
         raise CorpusError(f"{place}, --columns: expected {expected}, found {missing}")

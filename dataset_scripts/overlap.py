@@ -6,14 +6,12 @@ A post of one split occurs in another
 - by id: the id is the same and the texts are alike, that is, share at least half of their letter triples
   (Dice coefficient of the sets; white space and case do not matter).
 
-An id alone proves nothing. Data sets without ids get the row numbers "0", "1", ... when they are opened,
-posts of the indexed format get "train-17": such ids are shared by any two corpora, and shape does not tell
-them from real ones (those of Twitter-2015 are numbers). Texts do: posts that MMNERD-en shares with
-Twitter-2017 under their id, but with other tokens, differ in where words are split alone, while posts that
-have nothing to do with each other hardly ever share half of their triples. Posts of one id with unlike texts
-are counted apart, as ``same_id_other_post``, and not taken for the same. A post translated under its
-old id is among them: its picture may be the same, so look at them where that number is not 0 and the ids are
-real.
+An id alone proves nothing: any two corpora without ids share row numbers, and shape does not tell these from
+real ones (those of Twitter-2015 are numbers). Texts do: posts that MMNERD-en shares with Twitter-2017 under
+their id, but with other tokens, differ in where words are split alone, while posts that have nothing to do
+with each other hardly ever share half of their triples. Posts of one id with unlike texts are counted apart,
+as ``same_id_other_post``, and not taken for the same. A post translated under its old id is among them: its
+picture may be the same, so look at them where that number is not 0 and the ids are real.
 
 Only the columns id, tokens and ner_tags are read, never a picture.
 """
@@ -97,8 +95,6 @@ class _Post(NamedTuple):
 
 
 class _Posts:
-    """A split's posts, to be found by id and by text."""
-
     def __init__(self, rows: datasets.Dataset, labels: Sequence[str] | None = None) -> None:
         self.posts = list(_posts(rows, labels))
         self.with_id: dict[str, list[_Post]] = defaultdict(list)
@@ -109,12 +105,11 @@ class _Posts:
                 self.with_id[post.id].append(post)
 
     def with_same_id(self, post: _Post) -> list[_Post]:
-        """The posts here with the id of another split's post, and the same or an alike text."""
+        """The posts here with the id of another split's post, and an alike text."""
         others = [] if post.id is None else self.with_id.get(post.id, [])
         return [other for other in others if other.text == post.text or _are_alike(other, post)]
 
     def overlap(self, of: "_Posts") -> dict[str, int]:
-        """How many posts of another split occur here."""
         counts = {"posts": len(of.posts)} | dict.fromkeys(_COUNTS, 0)
         for post in of.posts:
             by_id, by_text = self.with_same_id(post), self.with_text.get(post.text, [])

@@ -84,7 +84,6 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
 
 def _described(builder: CorpusBuilder) -> dict[str, Any]:
-    """What is said of a corpus as a whole."""
     return {
         "name": builder.name,
         "description": " ".join((builder.__doc__ or "").split()),
@@ -136,8 +135,8 @@ def check_may_publish(repo_id: str, *, generated: bool, has_rights: bool, public
         public: whether everybody is to see it.
 
     Raises:
-        CorpusError: the user has not said to have the rights; a repository of that name is public and this is
-            to be private; or the Hub does not answer.
+        CorpusError: the rights are missing; the repository is public and this is to be private; or the Hub
+            does not answer.
     """
     place = f"--push {repo_id}"
     if not (generated or has_rights):

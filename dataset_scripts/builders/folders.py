@@ -24,7 +24,6 @@ class Twitter2015(PostsBuilder):
     CITATION, KNOWN_PROBLEMS = FACTS["twitter2015"]["citation"], FACTS["twitter2015"]["known_problems"]
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
-        """All posts are tweets."""
         return super().about(post, path) | {"source": "tweet"}
 
 
@@ -119,7 +118,6 @@ class Conll(PostsBuilder):
     )
 
     def folders(self) -> list[Path]:
-        """The folder with the split files, or those of its subfolders that have some where it has none."""
         return self._language_folders or super().folders()
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
@@ -136,6 +134,4 @@ class Conll(PostsBuilder):
     @cached_property
     def _language_folders(self) -> list[Path]:
         [root] = super().folders()
-        if holds_splits(root) or not root.is_dir():
-            return []
-        return sorted(folder for folder in root.iterdir() if folder.is_dir() and holds_splits(folder))
+        return [] if holds_splits(root) else sorted(filter(holds_splits, root.glob("*")))

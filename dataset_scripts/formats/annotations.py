@@ -26,13 +26,8 @@ class CharacterSpan(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """A span that is no entity of the corpus, and why.
-
-    Attributes:
-        place: file and row.
-        start, end, label: of the span.
-        text: what stands there, at most 80 characters of it.
-        reason: in words.
+    """A span that is no entity of the corpus, and why: its file and row, and what stands there, cut at 80
+    characters.
     """
 
     place: str
@@ -112,7 +107,6 @@ def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
 
 
 def _span(item: Any, place: str) -> CharacterSpan:
-    """A span in any tool's form."""
     is_triple = isinstance(item, (list, tuple)) and len(item) == 3  # doccano, spaCy
     given = dict(zip(("start", "end", "label"), item, strict=True)) if is_triple else item
     if isinstance(given, Mapping):

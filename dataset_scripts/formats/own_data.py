@@ -36,14 +36,9 @@ _OWN = ("id", "tokens", "ner_tags", "image", "images", "language", "source", "te
 
 @dataclass
 class OwnPosts:
-    """Posts read from records.
+    """Posts read from records, in order; spans left out; and what else was found in reading, counted.
 
-    Attributes:
-        posts: in order.
-        left_out: spans that are no entities of the posts.
-        notes: what was found in reading, counted.
-        division: for the version's name, the ratio and seed by which the posts were split; empty: they had
-            their splits.
+    `division` is, for the version's name, how the posts were split; empty: they had their splits.
     """
 
     posts: Posts = field(default_factory=list)
@@ -127,8 +122,8 @@ def add_posts(
 def _picture(given: Any, options: ReadingOptions, folder: Path | None) -> dict[str, Any] | str:
     """A picture by its bytes or its path, or why it is left out.
 
-    A path leads into the corpus's folder or --image_dir, and nowhere else; where a tool has kept its pictures
-    elsewhere, they are found in --image_dir by their names.
+    A path leads into the corpus's folder or --image_dir, and nowhere else; pictures that a tool has kept
+    elsewhere are found there by their names.
     """
     content, path = (given.get("bytes"), given.get("path")) if isinstance(given, dict) else (given, given)
     if isinstance(content, bytes):
@@ -168,7 +163,7 @@ def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, Posts]:
 
 
 def _keys(post: dict[str, Any]) -> Iterator[Hashable]:
-    """What two splits must not have in common: a post's text and its pictures."""
+    """What two splits must not have in common."""
     yield "text", unicodedata.normalize("NFKC", " ".join(post["tokens"])).casefold()
     yield from (hashlib.sha256(picture_content(picture)).digest() for picture in post["images"])
 
@@ -189,9 +184,7 @@ def tables_of(splits: dict[str, Posts]) -> tuple[dict[str, datasets.Dataset], li
     more = sorted({key for post in posts for key in post.keys() - set(_OWN)})
     lists = {key for key in more if any(isinstance(post.get(key), list) for post in posts)}
     features |= {key: datasets.List(text) if key in lists else text for key in more}
-    ids = {label: number for number, label in enumerate(labels)}
     for post in posts:
-        post["ner_tags"] = [ids[tag] for tag in post["ner_tags"]]
         post["image"] = next(iter(post["images"]), None)
         post |= {key: [post[key]] for key in lists if isinstance(post.get(key), str)}
     return {
@@ -247,7 +240,7 @@ def split_by_ratio(
 
 
 def _groups(keys: Sequence[Iterable[Hashable]]) -> list[list[int]]:
-    """The posts that share keys, also by way of others; in the order of their first posts."""
+    """The posts that share keys, in the order of their first posts."""
     groups = [[post] for post in range(len(keys))]
     group_of = list(range(len(keys)))
     first: dict[Hashable, int] = {}

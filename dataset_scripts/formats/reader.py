@@ -46,7 +46,7 @@ class CorpusError(ValueError):
 class TaggedPost:
     """A tagged post: its id, its tokens, a BIO tag for each, and the line on which it begins (from 1).
 
-    `is_numbered` says that the file has no ids, and that this one was made of the file's name and a number.
+    `is_numbered`: the file has no ids, this one was made of its name and a number.
     """
 
     id: str
@@ -61,10 +61,7 @@ class Reading:
     """How tags are read, and what was found on the way.
 
     Attributes:
-        scheme: the tag scheme of the files; posts always come out in BIO.
-        rename_types: entity types to call otherwise.
-        repair_orphans: make the first tag of an entity that begins with I- a B-; otherwise such tags stay as
-            they are.
+        scheme, rename_types, repair_orphans: see `ReadingOptions`; posts always come out in BIO.
         notes: how often each kind of change was made in reading.
     """
 
@@ -113,14 +110,7 @@ def holds_splits(folder: Path) -> bool:
 
 
 def read_posts(path: str | Path, reading: Reading | None = None) -> Iterator[TaggedPost]:
-    """The posts of a file in order, one at a time.
-
-    Args:
-        reading: how to read the tags (default: BIO, as they stand); its notes are added to.
-
-    Raises:
-        CorpusError: see `parse_posts`.
-    """
+    """The posts of a file in order, one at a time; see `parse_posts`."""
     with Path(path).open("rb") as file:
         yield from parse_posts(file, str(path), reading)
 
@@ -131,6 +121,7 @@ def parse_posts(file: Iterable[bytes], name: str, reading: Reading | None = None
     Args:
         file: its lines, each with its line feed.
         name: what errors call the file; the numbers of posts without an id begin with its stem.
+        reading: how to read the tags (default: BIO, as they stand); its notes are added to.
 
     Raises:
         CorpusError: not UTF-8, a line with another number of fields, a tag of another scheme, a token outside
@@ -186,7 +177,7 @@ def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[Tagge
 
 
 def _lines(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of each line, without mark and line end."""
+    """Number (from 1) and text of each line."""
     for number, line in enumerate(file, start=1):
         if number == 1 and line.startswith(_BYTE_ORDER_MARK):
             reading.notes["byte order mark left out"] += 1

@@ -76,7 +76,6 @@ def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any
 
 
 def _keys(record: Any) -> set[str]:
-    """The keys of an object, and those of a task's data."""
     return {*record, *_keys(record.get("data"))} if isinstance(record, dict) else set()
 
 
@@ -154,7 +153,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def dataset_records(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:
-    """The rows of a data set, tag ids by their names, pictures not decoded."""
+    """The rows, tag ids by their names, pictures not decoded."""
     names = _tag_names(rows.features)
     return (_with_names(row, names) for row in undecoded(rows))
 
