@@ -103,9 +103,6 @@ def test_version_names_the_content(corpus, tmp_path):
     assert make(Twitter2017, data_dir=corpus).version_name() != name
 
 
-# Data sets.
-
-
 # The real corpora.
 
 REAL = {
@@ -130,22 +127,6 @@ def test_official_files_pass_the_check(name):
         warnings.simplefilter("error")
         builder.check_files()
     assert builder.version_name() == "official"
-
-
-@pytest.mark.slow
-@needs_data
-@each_real
-def test_every_real_post_becomes_a_row(name):
-    """If it failed, a builder would drop posts of a real corpus, or change the types of their entities."""
-    builder, labels = real_builder(name), None
-    for split, official in builder.official().items():
-        labels = labels or builder.labels
-        rows = list(builder.rows(split))
-        begun = [labels[tag] for row in rows for tag in row["ner_tags"] if labels[tag][0] == "B"]
-        assert len(rows) == official["counts"]["posts"]
-        assert {f"B-{kind}": count for kind, count in official["counts"]["entities"].items()} == {
-            x: begun.count(x) for x in set(begun)
-        }
 
 
 @needs_data
