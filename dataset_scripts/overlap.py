@@ -36,9 +36,8 @@ _SAME_TAG = {"B-OTHER": "B-MISC", "I-OTHER": "I-MISC"}
 def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]:
     """For each pair of splits, how many posts of the one corpus occur in the other.
 
-    Without `found_in`, how many posts of each later split of `of` occur in each earlier one:
-    train-validation, train-test, validation-test. Where posts repeat within a split, the counts differ the
-    other way round.
+    Without `found_in`, how many posts of each later split of `of` occur in each earlier one. Where posts
+    repeat within a split, the counts differ the other way round.
 
     Returns:
         ``of`` and ``found_in``, each with name, version_name and the version of each split; and ``pairs``, a

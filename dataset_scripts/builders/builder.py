@@ -64,8 +64,7 @@ class CorpusBuilder:
     Attributes:
         CONFIGS: the options of each config, by its name.
         DEFAULT_CONFIG: taken where none is named; empty: one must be.
-        CITATION: BibTeX.
-        KNOWN_PROBLEMS: a sentence each.
+        CITATION, KNOWN_PROBLEMS: BibTeX; a sentence each.
         TERMS: under which the posts and pictures may be used.
         IS_GENERATED: whether it is made by a program: there are no files to read, nobody has rights in it.
         NEEDS_LANGUAGE: whether nothing but the user says in which language the posts are.
@@ -139,9 +138,6 @@ class CorpusBuilder:
 
         Args:
             cache_dir: None: where `datasets` keeps everything.
-
-        Raises:
-            CorpusError: see `checked_rows`.
         """
         try:
             return datasets.Dataset.from_generator(

@@ -57,10 +57,7 @@ class MMNER(PostsBuilder):
         return [name for name in cls.CONFIGS if not found.isdisjoint(_folder_names(name))]
 
     def folders(self) -> list[Path]:
-        """The config's released folder in `data_dir`, or that folder itself.
-
-        For one language this may be any folder with split files.
-        """
+        """The config's released folder in `data_dir`, or itself; for one language any with split files."""
         [root] = super().folders()
         names = _folder_names(self.config_name)
         if inside := [root / name for name in names if (root / name).is_dir()]:
@@ -121,10 +118,7 @@ class Conll(PostsBuilder):
         return self._language_folders or super().folders()
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
-        """The language is the name of the post's folder, else the config's.
-
-        The numbers of posts without an id, which each language's file has, get the language before them.
-        """
+        """The language is the name of the post's folder, which also goes before a number in place of an id."""
         found = super().about(post, path)
         if self._language_folders:
             found["language"] = path.parent.name

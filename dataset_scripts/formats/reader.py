@@ -225,8 +225,7 @@ def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, s
 def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = False) -> Path | None:
     """The picture ``<image_dir>/<id>.jpg`` of a post, or None where there is no such file.
 
-    ``.jpg`` is appended even where the id already ends so, as the corpora's authors do; the file may hold
-    another format.
+    ``.jpg`` is appended even where the id already ends so, as the corpora's authors do.
 
     Args:
         follow_links: take a picture that is a link to a file outside of the folder.
