@@ -118,7 +118,7 @@ class Conll(PostsBuilder):
         return self._language_folders or super().folders()
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
-        """The language is the name of the post's folder, which also goes before a number in place of an id."""
+        """The language is the folder's name, which also goes before a number in place of an id."""
         found = super().about(post, path)
         if self._language_folders:
             found["language"] = path.parent.name
