@@ -74,8 +74,7 @@ def contact_sheet(
 def choose_posts(rows: datasets.Dataset, labels: Sequence[str], *, count: int, seed: int) -> list[int]:
     """Which posts to show, a sample at random: their positions, ascending.
 
-    Posts that have both a picture and an entity are taken as long as there are such, then posts that have
-    either, then the rest.
+    Posts with both a picture and an entity are taken first, then those with either, then the rest.
     """
     tags = rows.select_columns(["ner_tags"]).with_format("arrow")[:]["ner_tags"].to_pylist()
     outside = labels.index(OUTSIDE)
@@ -105,7 +104,7 @@ def _card(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _thumbnail(picture: Any) -> dict[str, str]:
-    """The address that holds a small copy of a picture, or what is wrong with it."""
+    """The address that holds a small copy, or what is wrong with the picture."""
     try:
         image = load_picture(picture)
     except PictureError as error:

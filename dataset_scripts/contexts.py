@@ -48,8 +48,7 @@ def with_contexts(
 
 
 def read_contexts(files: Sequence[str], field: str) -> dict[str, Any]:
-    """The contexts in files of JSON lines, each an object with ``id`` and `field`, a text or a list of texts,
-    by the posts' ids.
+    """By the posts' ids, the contexts in files of JSON lines: objects with ``id`` and `field`, text or texts.
 
     Args:
         files: files, or folders whose ``*.jsonl`` are read.

@@ -1,6 +1,4 @@
-"""The corpora that have a builder, by name. Names load nothing, a builder loads `datasets` when it is asked
-for.
-"""
+"""The corpora that have a builder, by name; only asking for a builder loads `datasets`."""
 
 from collections import UserDict
 from importlib import import_module

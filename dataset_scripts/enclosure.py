@@ -21,8 +21,7 @@ _CARDS = ("README.md", ".huggingface.yaml")
 
 
 def check_card(folder: Path) -> None:
-    """Check that the card of a data set in a folder, which says where its files are, names none outside of
-    the folder.
+    """Check that the card of a data set in a folder names no files outside of it.
 
     Raises:
         CorpusError: it names an address, an absolute path or one with `..`, or its front matter is no YAML.
@@ -47,7 +46,7 @@ def _front_matter(path: Path) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value of YAML, and every key."""
+    """Every text in a value of YAML, keys included."""
     waiting, seen = [value], set()
     while waiting:
         one = waiting.pop()

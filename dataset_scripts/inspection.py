@@ -13,6 +13,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from modeling_mmner.escaping import terminal_text
+from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.model.labels_mmner import entity_types, tags_to_spans
 
 from .builders.official import Counts
@@ -38,6 +39,8 @@ _p95: Any = partial(np.percentile, q=95)
 _LENGTHS = {"min": np.min, "median": np.median, "mean": np.mean, "percentile_95": _p95, "max": np.max}
 _LENGTH_HEADINGS = ("split", "min", "median", "mean", "95%", "max")
 _SEEN_KINDS = ("seen", "as_several_types", "as_another_type")
+_OF_ENTITIES = ("entities", *_SEEN_KINDS)
+_OF_SURFACES = ("surfaces", *(f"surfaces_{kind}" for kind in _SEEN_KINDS))
 _SPLIT_HEADINGS = ("split", "posts", "tokens", "entities", "orphan I-", "without entity", "without picture")
 _SEEN_HEADINGS: tuple[str, ...] = ("split", "type", "entities", "seen")
 _SEEN_HEADINGS += ("as several types", "as another type only", "different ones", "of these seen")
@@ -52,17 +55,15 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
         ``name``, ``version_name``, ``version``, ``types`` in label order, and ``splits``; for each split
 
         - ``posts``, ``tokens``, ``entities`` (B- tags) by type, ``orphans`` (I- tags that continue nothing);
-        - ``tokens_per_post``: ``min``, ``median``, ``mean``, ``percentile_95``, ``max``, and ``histogram``,
-          posts by `BINS`;
+        - ``tokens_per_post``: `_LENGTHS`, and ``histogram``, posts by `BINS`;
         - ``posts_without_entity``, by spans as below;
         - ``pictures``: ``posts_by_number``, ``missing`` (posts with none) and ``missing_share``. A picture
           counts where the row names one; whether it can be decoded is not tried;
         - ``languages``, ``sources``: posts by each, the most frequent first;
         - ``seen`` for all but train, ``overall`` and ``by_type``: how many ``entities`` there are; how many
-          are ``seen``, that is occur in train with the same casefolded words and type, and how many of these
-          there occur ``as_several_types``; how many occur there ``as_another_type`` only; ``seen_share``. The
-          same for the distinct ``surfaces``: ``surfaces_seen``, ``surfaces_as_several_types``,
-          ``surfaces_as_another_type``. None without a train split. Entities are read leniently (see
+          are ``seen``, that is occur in train with the same casefolded words and type, and of these there
+          ``as_several_types``; how many occur there ``as_another_type`` only; ``seen_share``; the same for
+          the distinct ``surfaces``. None without a train split. Entities are read leniently (see
           `tags_to_spans`), so an orphan I- begins one here.
     """
     types = entity_types(corpus.labels)
@@ -103,34 +104,20 @@ def split_statistics(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Sta
 
 
 def picture_numbers(rows: datasets.Dataset) -> np.ndarray:
-    """How many pictures each post has, as `pictures_of` would find them, without reading any: (posts,)"""
-    numbers = [_pictures_in(batch) for batch in _batches(rows, ["image", "images"])]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *numbers])
-
-
-def _batches(rows: datasets.Dataset, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Those of the columns that there are, a few rows at a time: pictures may not fit into memory."""
-    present = [column for column in columns if column in rows.column_names]
-    yield from rows.select_columns(present).with_format("arrow").iter(batch_size=_BATCH)
-
-
-def _pictures_in(batch: pa.Table) -> np.ndarray:
-    """The number of pictures of each row, by the nulls alone: (rows,)"""
-    numbers = np.zeros(batch.num_rows, dtype=np.int64)
-    if "image" in batch.column_names:
-        numbers += np.asarray(batch["image"].is_valid())
-    if "images" in batch.column_names:
-        listed = np.concatenate([numbers[:0], *map(_listed, batch["images"].chunks)])
-        numbers = np.where(np.asarray(batch["images"].is_valid()), listed, numbers)
+    """How many pictures each post has, as `pictures_of` would find them, by the nulls alone: (posts,)"""
+    numbers = np.zeros(len(rows), dtype=np.int64)
+    for column in (name for name in PICTURE_COLUMNS if name in rows.column_names):  # a list goes before one
+        cells = chain.from_iterable(batch[column] for batch in _batches(rows, [column]))
+        for post, cell in enumerate(cells):
+            if cell.is_valid:
+                is_list = isinstance(cell, pa.ListScalar)
+                numbers[post] = len(cell.values) - cell.values.null_count if is_list else 1
     return numbers
 
 
-def _listed(lists: pa.ListArray) -> np.ndarray:
-    """How many entries of each list are not null; offsets tell it without the copy that flattening makes."""
-    offsets = np.asarray(lists.offsets).astype(np.int64)
-    entries = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
-    before = np.concatenate([[0], np.cumsum(np.asarray(entries.is_valid()))])
-    return np.diff(before[offsets - offsets[0]])
+def _batches(rows: datasets.Dataset, columns: list[str]) -> Iterator[pa.Table]:
+    """The columns, a few rows at a time: pictures may not fit into memory."""
+    return rows.select_columns(columns).with_format("arrow").iter(batch_size=_BATCH)
 
 
 def _lengths(lengths: Sequence[int]) -> Statistics:
@@ -142,18 +129,16 @@ def _lengths(lengths: Sequence[int]) -> Statistics:
 def _seen(
     surfaces: Mapping[_Surface, int], known: Mapping[str, set[str]], types: Sequence[str]
 ) -> Statistics:
-    keys = ["entities", *_SEEN_KINDS, "surfaces", *(f"surfaces_{kind}" for kind in _SEEN_KINDS)]
-    blocks: dict[str, Statistics] = {name: dict.fromkeys(keys, 0) for name in [*types, _OVERALL]}
+    counts = dict.fromkeys((*_OF_ENTITIES, *_OF_SURFACES), 0)
+    blocks: dict[str, Statistics] = {name: dict(counts) for name in [*types, _OVERALL]}
     for (surface, entity_type), number in surfaces.items():
         there = known.get(surface, set())
         is_seen = entity_type in there
-        holds = (is_seen, is_seen and len(there) > 1, bool(there) and not is_seen)
-        kinds = [kind for kind, is_so in zip(_SEEN_KINDS, holds, strict=True) if is_so]
+        holds = (True, is_seen, is_seen and len(there) > 1, bool(there) and not is_seen)
         for block in (blocks[entity_type], blocks[_OVERALL]):
-            for key in ("entities", *kinds):
-                block[key] += number
-            for key in ("surfaces", *(f"surfaces_{kind}" for kind in kinds)):
-                block[key] += 1
+            for of_entities, of_surfaces, is_so in zip(_OF_ENTITIES, _OF_SURFACES, holds, strict=True):
+                block[of_entities] += is_so * number
+                block[of_surfaces] += is_so
     for block in blocks.values():
         block["seen_share"] = _share(block["seen"], block["entities"])
     return {"overall": blocks.pop(_OVERALL), "by_type": blocks}
@@ -218,7 +203,6 @@ def _value_rows(name: str, columns: Sequence[Mapping[str, int]]) -> list[list[An
 
 
 def _compared(statistics: Statistics) -> dict[str, dict[str, Statistics]]:
-    """What was seen of each type and of all, for the splits that are compared with train."""
     found = {split: split_found.get("seen") for split, split_found in statistics["splits"].items()}
     return {split: seen["by_type"] | {"all types": seen["overall"]} for split, seen in found.items() if seen}
 
@@ -276,7 +260,7 @@ def plot_statistics(statistics: Statistics, path: str | Path) -> None:
 
     compared = _compared(statistics)
     rows = {f"{name}, {split}": compared[split][name] for name in [*types, "all types"] for split in compared}
-    kinds = pd.DataFrame(rows, index=["entities", *_SEEN_KINDS]).T.astype(int)
+    kinds = pd.DataFrame(rows, index=_OF_ENTITIES).T.astype(int)
     whole, known, several, other = (kinds[column] for column in kinds)
     parts = {"this type only": known - several, "several types": several}
     parts |= {"another type only": other, "not at all": whole - known - other}
@@ -288,7 +272,7 @@ def plot_statistics(statistics: Statistics, path: str | Path) -> None:
 
 
 def _draw(axes: "Axes", bars: "DataFrame", colours: Any, title: str, label: str, **options: Any) -> None:
-    """A group of bars for each row, or a stack of them, from top to bottom; or upright (`kind` is bar)."""
+    """A group of bars for each row, or a stack, from top to bottom; or upright (`kind` is bar)."""
     if bars.empty:
         axes.set_axis_off()
         why = "no two splits to compare" if options.get("stacked") else "no entity types"

@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from modeling_mmner.files import picture_content
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
@@ -20,7 +20,7 @@ from .corpora import BUILDERS, FOLDER_CORPUS
 from .enclosure import check_card, check_pictures
 from .formats.annotations import LeftOut
 from .formats.own_data import OwnPosts, Posts, add_posts, read_own, tables_of
-from .formats.reader import SPLIT_NAMES, SPLITS, CorpusError, holds_splits
+from .formats.reader import SPLIT_NAMES, SPLIT_OF, SPLITS, CorpusError, holds_splits
 from .formats.records import dataset_records, record_files
 from .reading_options import ReadingOptions
 from .slices import parse_slice
@@ -108,9 +108,8 @@ def make_builder(name: str, *, config: str | None = None, **options: Any) -> Cor
         CorpusError: folders or files are missing or malformed, or the corpus has no such config.
     """
     builder = BUILDERS[name]
-    given = {key: value for key, value in options.items() if value is not None}
-    _refuse(name, given, given if builder.IS_GENERATED else _OF_OWN_FILES)
-    return builder(config, **given)
+    _refuse(name, options, options if builder.IS_GENERATED else _OF_OWN_FILES)
+    return builder(config, **options)
 
 
 def _refuse(dataset: str, given: Iterable[str], useless: Iterable[str]) -> None:
@@ -123,15 +122,13 @@ def _refuse(dataset: str, given: Iterable[str], useless: Iterable[str]) -> None:
 
 
 def _from_builder(builder: CorpusBuilder) -> Corpus:
-    """A corpus in files by the name of its folder, where no builder is its own."""
     splits = builder.splits()
     name = Path(builder.config.data_dir).name if builder.name == FOLDER_CORPUS else builder.name
-    hashes = builder.file_hashes() or _hashes(splits)
+    hashes = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
     return Corpus(name, splits, builder.labels, builder.version_name(), hashes)
 
 
 def _own(path: Path, given: dict[str, Any]) -> Corpus:
-    """Posts in people's own files."""
     _refuse(str(path), given, ("data_dir", "split_slices", "no_verify"))
     posts, read = read_own(path, ReadingOptions(**given))
     if not read.division:
@@ -140,9 +137,8 @@ def _own(path: Path, given: dict[str, Any]) -> Corpus:
 
 
 def _converted(name: str, posts: dict[str, Posts], read: OwnPosts) -> Corpus:
-    """The corpus of posts that were read from records."""
     splits, labels = tables_of(posts)
-    version = _hashes(splits)
+    version = {split: row_hash(rows) for split, rows in splits.items()}
     version_name = f"copy-{short_hash(version)}{read.division}"
     return Corpus(name, splits, labels, version_name, version, read.left_out, dict(read.notes))
 
@@ -162,9 +158,9 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
     splits, origin, numbers = {}, {}, {}
     for split in SPLITS:
         wanted, part = parse_slice(slices.get(split, split))
-        known = next((names for names in SPLIT_NAMES.values() if wanted in names), (wanted,))
-        if there := next((other for other in known if other in found), None):
-            origin[split], numbers[split] = known[0], range(len(found[there]))[part]
+        known = SPLIT_OF.get(wanted, wanted)
+        if there := next((other for other in SPLIT_NAMES.get(known, (wanted,)) if other in found), None):
+            origin[split], numbers[split] = known, range(len(found[there]))[part]
             rows = found[there] if part == slice(None) else found[there].select(numbers[split])
             splits[split] = _renamed(rows, columns, place)
     if not splits:
@@ -192,7 +188,6 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
 
 
 def _renamed(rows: datasets.Dataset, columns: Mapping[str, str], place: str) -> datasets.Dataset:
-    """The rows with our names for their columns."""
     if missing := sorted(set(columns.values()) - set(rows.features)):
         expected = f"columns among {', '.join(rows.features)}"
         raise CorpusError(f"{place}, --columns: expected {expected}, found {missing}")
@@ -210,17 +205,14 @@ def _is_ready(rows: datasets.Dataset) -> bool:
 def _record(dataset: str, config: str | None) -> dict[str, Any]:
     """What a built data set says of itself and of a config; empty where it has no record."""
     path = Path(dataset) / RECORD
-    if not Path(dataset).is_dir():
-        try:
-            path = Path(hf_hub_download(dataset, RECORD, repo_type="dataset"))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled):
-            return {}
-    if not path.is_file():
-        return {}
     try:
+        if not Path(dataset).is_dir():
+            path = Path(hf_hub_download(dataset, RECORD, repo_type="dataset"))
         record = json.loads(path.read_text(encoding="utf-8"))
         part = record["configs"].get(config or next(iter(record["configs"])), {})
         return {"name": str(record["name"])} | {key: part[key] for key in ("version", "splits") & part.keys()}
+    except (FileNotFoundError, HfHubHTTPError, OfflineModeIsEnabled):
+        return {}
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError) as error:
         found = f"{type(error).__name__}: {error}"
         raise CorpusError(f"{path}: expected the record that `build` writes, found {found}") from error
@@ -249,10 +241,6 @@ def _with_columns(rows: datasets.Dataset, dataset: str, split: str) -> datasets.
         rows = rows.cast_column(column, picture if column == "image" else datasets.List(picture))
         check_pictures(rows, column, dataset=dataset, place=place)
     return rows
-
-
-def _hashes(splits: Mapping[str, datasets.Dataset]) -> dict[str, str]:
-    return {split: row_hash(rows) for split, rows in splits.items()}
 
 
 def row_hash(rows: datasets.Dataset) -> str:

@@ -6,14 +6,12 @@ A post of one split occurs in another
 - by id: the id is the same and the texts are alike, that is, share at least half of their letter triples
   (Dice coefficient of the sets; white space and case do not matter).
 
-An id alone proves nothing. Data sets without ids get the row numbers "0", "1", ... when they are opened,
-posts of the indexed format get "train-17": such ids are shared by any two corpora, and shape does not tell
-them from real ones (those of Twitter-2015 are numbers). Texts do: posts that MMNERD-en shares with
-Twitter-2017 under their id, but with other tokens, differ in where words are split alone, while posts that
-have nothing to do with each other hardly ever share half of their triples. Posts of one id with unlike texts
-are counted apart, as `Overlap.same_id_other_post`, and not taken for the same. A post translated under its
-old id is among them: its picture may be the same, so look at them where that number is not 0 and the ids are
-real.
+An id alone proves nothing: any two corpora without ids share row numbers, and shape does not tell these from
+real ones (those of Twitter-2015 are numbers). Texts do: posts that MMNERD-en shares with Twitter-2017 under
+their id, but with other tokens, differ in where words are split alone, while posts that have nothing to do
+with each other hardly ever share half of their triples. Posts of one id with unlike texts are counted apart,
+as ``same_id_other_post``, and not taken for the same. A post translated under its old id is among them: its
+picture may be the same, so look at them where that number is not 0 and the ids are real.
 
 Only the columns id, tokens and ner_tags are read, never a picture.
 """
@@ -31,45 +29,30 @@ from .opening import Corpus
 
 _ALIKE = 0.5
 _ROWS_AT_ONCE = 1000
+_COUNTS = ("by_id", "by_text", "either", "same_id_other_tokens", "same_id_other_post", "conflicting_tags")
 _SAME_TAG = {"B-OTHER": "B-MISC", "I-OTHER": "I-MISC"}
-
-
-class Overlap(NamedTuple):
-    """How many posts of a split occur in another one.
-
-    Attributes:
-        posts: of the split.
-        by_id: have their id on a post with the same or an alike text there.
-        by_text: have their text there.
-        either: occur there by id or by text.
-        same_id_other_tokens: of those by id, the ones whose tokens the post of that id has not: another text,
-            or the same one split into another number of tokens.
-        same_id_other_post: have their id there, but only on unlike texts: not the same posts. `by_id` plus
-            this is the number of shared ids.
-        conflicting_tags: of those by text, the ones with other tags on as many tokens there; OTHER and MISC
-            are one type.
-    """
-
-    posts: int
-    by_id: int
-    by_text: int
-    either: int
-    same_id_other_tokens: int
-    same_id_other_post: int
-    conflicting_tags: int
 
 
 def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]:
     """For each pair of splits, how many posts of the one corpus occur in the other.
 
-    Without `found_in`, how many posts of each later split of `of` occur in each earlier one:
-    train-validation, train-test, validation-test. Where posts repeat within a split, the counts differ the
-    other way round.
+    Without `found_in`, how many posts of each later split of `of` occur in each earlier one. Where posts
+    repeat within a split, the counts differ the other way round.
 
     Returns:
         ``of`` and ``found_in``, each with name, version_name and the version of each split; and ``pairs``, a
-        list of ``{"found_in": split, "of": split}`` with the counts of `Overlap`, all of `found_in`'s first
-        split first. Ready for JSON.
+        list of ``{"found_in": split, "of": split}``, all of `found_in`'s first split first, ready for JSON.
+        Each has the number of ``posts`` of the split, and of those that
+
+        - ``by_id``: have their id on a post with the same or an alike text there;
+        - ``by_text``: have their text there;
+        - ``either``: occur there by id or by text;
+        - ``same_id_other_tokens``: are found by id, on a post with other tokens: another text, or the same
+          one split into another number of tokens;
+        - ``same_id_other_post``: have their id there, but only on unlike texts: not the same posts. ``by_id``
+          plus this is the number of shared ids;
+        - ``conflicting_tags``: are found by text, with other tags on as many tokens; OTHER and MISC are one
+          type.
 
     Raises:
         CorpusError: a tag id has no name.
@@ -82,7 +65,7 @@ def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]
         "of": of.identity(),
         "found_in": (found_in or of).identity(),
         "pairs": [
-            {"found_in": split_there, "of": split} | there[split_there].overlap(posts[split])._asdict()
+            {"found_in": split_there, "of": split} | there[split_there].overlap(posts[split])
             for split_there, split in pairs
         ],
     }
@@ -111,8 +94,6 @@ class _Post(NamedTuple):
 
 
 class _Posts:
-    """A split's posts, to be found by id and by text."""
-
     def __init__(self, rows: datasets.Dataset, labels: Sequence[str] | None = None) -> None:
         self.posts = list(_posts(rows, labels))
         self.with_id: dict[str, list[_Post]] = defaultdict(list)
@@ -123,13 +104,12 @@ class _Posts:
                 self.with_id[post.id].append(post)
 
     def with_same_id(self, post: _Post) -> list[_Post]:
-        """The posts here with the id of another split's post, and the same or an alike text."""
+        """The posts here with the id of another split's post, and an alike text."""
         others = [] if post.id is None else self.with_id.get(post.id, [])
         return [other for other in others if other.text == post.text or _are_alike(other, post)]
 
-    def overlap(self, of: "_Posts") -> Overlap:
-        """How many posts of another split occur here."""
-        counts = dict.fromkeys(Overlap._fields, 0) | {"posts": len(of.posts)}
+    def overlap(self, of: "_Posts") -> dict[str, int]:
+        counts = {"posts": len(of.posts)} | dict.fromkeys(_COUNTS, 0)
         for post in of.posts:
             by_id, by_text = self.with_same_id(post), self.with_text.get(post.text, [])
             same_tokens = [other for other in by_text if other.length == post.length]
@@ -139,7 +119,7 @@ class _Posts:
             counts["same_id_other_tokens"] += bool(by_id) and not any(other in same_tokens for other in by_id)
             counts["same_id_other_post"] += post.id in self.with_id and not by_id
             counts["conflicting_tags"] += any(other.tags != post.tags for other in same_tokens)
-        return Overlap(**counts)
+        return counts
 
 
 def _posts(rows: datasets.Dataset, labels: Sequence[str] | None = None) -> Iterator[_Post]:

@@ -1,6 +1,4 @@
-"""How a corpus in files is read: the one list of options for builders, commands and recipes. It imports
-nothing heavy.
-"""
+"""How a corpus in files is read: the one list of options for builders, commands and recipes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -44,8 +42,6 @@ class ReadingOptions:
     split_seed: int = option(1, "random seed of that split")
 
     def given(self) -> dict[str, Any]:
-        """The options that differ from their defaults; the others are left to the corpus's builder, which may
-        have its own.
-        """
+        """The options that differ from their defaults; the builder may have its own for the others."""
         values = vars(ReadingOptions())
         return {name: getattr(self, name) for name in values if getattr(self, name) != values[name]}

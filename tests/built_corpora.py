@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from dataset_scripts.builders.built_corpus import build_dataset, shards
+from dataset_scripts.builders.built_corpus import build_dataset
 from tests.small_corpora import write_pictures, write_posts
 
 POSTS = {
@@ -51,7 +51,11 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 def rows_of(folder: Path, split: str, config: str = "default") -> list[dict[str, Any]]:
     """A split's rows as its Parquet files hold them."""
-    return [row for path in shards(folder / config, split) for row in pq.read_table(path).to_pylist()]
+    return [
+        row
+        for path in sorted((folder / config).glob(f"{split}-*"))
+        for row in pq.read_table(path).to_pylist()
+    ]
 
 
 def all_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -7,15 +7,31 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import datasets
 from PIL import Image
 
-from dataset_scripts.builders.builder import PostsBuilder
+from dataset_scripts.builders.builder import PostsBuilder, corpus_features
 
 POSTS = {
     "train": [("1", "Paris/B-LOC is/O Paris/B-LOC"), ("2", "Jordan/B-PER Henderson/I-PER"), ("3", "so/O")],
     "valid": [("4", "Amazon/B-ORG"), ("5", "Nice/B-LOC")],
     "test": [("6", "Euro/B-MISC 2016/I-MISC"), ("7", "me/O")],
 }
+
+
+def tagged_row(text: str = "", *, labels: list[str], **columns: Any) -> dict[str, Any]:
+    """A row without a picture from ``word/TAG word ...``; no tag is O."""
+    pairs = [pair.partition("/") for pair in text.split()]
+    tags = [labels.index(tag or "O") for _, _, tag in pairs]
+    about = {"id": "1", "language": "en", "source": "tweet", "tokens": [word for word, _, _ in pairs]}
+    return about | {"ner_tags": tags} | columns
+
+
+def row_features(labels: list[str], column: str = "image") -> datasets.Features:
+    """The columns of a corpus, pictures not decoded; `column`: image, or images for lists of them."""
+    features = corpus_features(labels, decode=False)
+    picture = features.pop("image")
+    return datasets.Features(features | {column: datasets.List(picture) if column == "images" else picture})
 
 
 def imgid_text(posts: list[tuple[str, str]]) -> str:

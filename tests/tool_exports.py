@@ -33,15 +33,14 @@ def annotated_texts(count: int, *, seed: int = 0) -> list[Annotated]:
     """
     draw, texts = random.Random(seed), []
     for number in range(count):
-        text, spans = "", []
-        for part in PATTERNS[number % len(PATTERNS)].split("{}"):
-            text += part
-            if text.count("\0") < PATTERNS[number % len(PATTERNS)].count("{}"):
-                label = draw.choice(list(NAMES))
-                name = draw.choice(NAMES[label])
-                spans.append((len(text.replace("\0", "")), len(text.replace("\0", "")) + len(name), label))
-                text += name + "\0"
-        texts.append((f"{text.replace(chr(0), '')} {number}", spans))
+        text, *parts = PATTERNS[number % len(PATTERNS)].split("{}")
+        spans = []
+        for part in parts:
+            label = draw.choice(list(NAMES))
+            name = draw.choice(NAMES[label])
+            spans.append((len(text), len(text) + len(name), label))
+            text += name + part
+        texts.append((f"{text} {number}", spans))
     return texts
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 import datasets
 from datasets.exceptions import DatasetGenerationError
 
+from modeling_mmner.files import sha256
 from modeling_mmner.model.batching_mmner import ahead
 from modeling_mmner.model.images_mmner import PictureError, load_picture
 from modeling_mmner.model.labels_mmner import bio_labels
@@ -20,7 +21,7 @@ from modeling_mmner.model.labels_mmner import bio_labels
 from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
-from .official import FACTS, differences, file_hash
+from .official import FACTS, differences
 
 READING_THREADS, READ_AHEAD = 4, 16
 """Of pictures: so many are read at a time, and so many wait at most."""
@@ -63,8 +64,7 @@ class CorpusBuilder:
     Attributes:
         CONFIGS: the options of each config, by its name.
         DEFAULT_CONFIG: taken where none is named; empty: one must be.
-        CITATION: BibTeX.
-        KNOWN_PROBLEMS: a sentence each.
+        CITATION, KNOWN_PROBLEMS: BibTeX; a sentence each.
         TERMS: under which the posts and pictures may be used.
         IS_GENERATED: whether it is made by a program: there are no files to read, nobody has rights in it.
         NEEDS_LANGUAGE: whether nothing but the user says in which language the posts are.
@@ -111,18 +111,26 @@ class CorpusBuilder:
         raise NotImplementedError
 
     def file_hashes(self) -> dict[str, str]:
-        """12 hex digits of the SHA-256 of each split's file; empty for a corpus that is not in files."""
+        """12 hex digits of the SHA-256 of each split's file, or of its files' hashes; empty: it has none."""
         return {}
 
     def check_files(self) -> None:
-        """Compare the files with official ones, where there are such."""
+        """Compare the files with official ones, where there are such.
+
+        Raises:
+            CorpusError: a split differs, unless the config says `no_verify`; then it is a warning.
+        """
 
     def splits(self) -> dict[str, datasets.Dataset]:
         """All splits, pictures not decoded."""
         raise NotImplementedError
 
     def checked_rows(self, split: str) -> Iterator[dict[str, Any]]:
-        """The rows of a split, with pictures that can be decoded."""
+        """The rows of a split, with pictures that can be decoded.
+
+        Raises:
+            CorpusError: as `rows`; or a picture is broken and `broken_pictures` says stop.
+        """
         raise NotImplementedError
 
     def checked(self, split: str, *, cache_dir: Path | None) -> datasets.Dataset:
@@ -130,9 +138,6 @@ class CorpusBuilder:
 
         Args:
             cache_dir: None: where `datasets` keeps everything.
-
-        Raises:
-            CorpusError: see `checked_rows`.
         """
         try:
             return datasets.Dataset.from_generator(
@@ -189,39 +194,28 @@ class PostsBuilder(CorpusBuilder):
         return bio_labels(self.TYPES or types_by_frequency(post.tags for post in posts))
 
     def folders(self) -> list[Path]:
-        """The folders with split files: one, unless a corpus has one for each language.
-
-        Raises:
-            CorpusError: no data_dir was given.
-        """
+        """The folders with split files: one, unless a corpus has one for each language."""
         if self.config.data_dir is None:
             expected = "data_dir, the folder with its train, valid and test files"
             raise CorpusError(f"{self.name}: expected {expected}, found none")
         return [Path(self.config.data_dir)]
 
     def files(self) -> dict[str, list[Path]]:
-        """The files of each split, one from each folder.
-
-        Raises:
-            CorpusError: see `folders` and `find_split`; or a part is to be taken of a split that is none.
-        """
+        """The files of each split, one from each folder."""
         if unknown := ", ".join(sorted(set(self.config.split_slices) - set(SPLITS))):
             expected = f"expected some of {', '.join(SPLITS)}; found {unknown}"
             raise CorpusError(f"{self.name} split_slices: {expected}")
-        names = {split: self._part(split)[0] for split in SPLITS}
-        return {
-            split: [find_split(folder, name) for folder in self.folders()] for split, name in names.items()
-        }
+        folders = self.folders()
+        return {split: [find_split(folder, self._part(split)[0]) for folder in folders] for split in SPLITS}
 
     def _part(self, split: str) -> tuple[str, slice]:
         return parse_slice(self.config.split_slices.get(split, split))
 
     @cached_property
     def _hashes(self) -> dict[Path, str]:
-        return {path: file_hash(path) for path in {*chain(*self.files().values())}}
+        return {path: sha256(path)[:12] for path in {*chain(*self.files().values())}}
 
     def file_hashes(self) -> dict[str, str]:
-        """12 hex digits of the SHA-256 of each split's file, or of the hashes of its files."""
         hashes = {split: [self._hashes[path] for path in paths] for split, paths in self.files().items()}
         return {split: found[0] if len(found) == 1 else short_hash(found) for split, found in hashes.items()}
 
@@ -230,11 +224,6 @@ class PostsBuilder(CorpusBuilder):
         return FACTS.get(self.name, {}).get("official", {}).get(self.config_name, {})
 
     def check_files(self) -> None:
-        """Compare the files with the official ones, where there are such.
-
-        Raises:
-            CorpusError: a split differs, unless the config says `no_verify`; then it is a warning.
-        """
         files = self.files()
         compared = (
             differences(path, self._hashes[path], self.reading(), official)
@@ -256,7 +245,7 @@ class PostsBuilder(CorpusBuilder):
         return "".join([name, *parts, "+orphans-repaired" if self.config.repair_orphans else ""])
 
     def reading(self) -> Reading:
-        """How this corpus's tags are read; a new one each time, with no notes."""
+        """How this corpus's tags are read; with no notes."""
         config = self.config
         return Reading(config.tag_scheme, config.rename_types, config.repair_orphans)
 
@@ -291,11 +280,7 @@ class PostsBuilder(CorpusBuilder):
                 }
 
     def checked_rows(self, split: str) -> Iterator[dict[str, Any]]:
-        """`rows` with each picture read and decoded once: ``{"bytes": ..., "path": "<id>.jpg"}``, or None.
-
-        Raises:
-            CorpusError: as `rows`; or a picture is broken and `broken_pictures` says stop.
-        """
+        """`rows` with each picture read and decoded once: ``{"bytes": ..., "path": "<id>.jpg"}``, or None."""
         rows = self.rows(split)
         for row, problem in ahead(_with_picture, rows, threads=READING_THREADS, most=READ_AHEAD):
             if problem is not None:
@@ -307,11 +292,7 @@ class PostsBuilder(CorpusBuilder):
             yield row
 
     def splits(self) -> dict[str, datasets.Dataset]:
-        """All splits, pictures by their paths and not looked at; nothing is cached.
-
-        Raises:
-            CorpusError: see `check_files` and `rows`.
-        """
+        """All splits, pictures by their paths and not looked at; nothing is cached."""
         self.check_files()
         features = corpus_features(self.labels, decode=False)
         return {

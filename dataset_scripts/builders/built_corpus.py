@@ -50,14 +50,13 @@ def build_dataset(
         CorpusError: the raw files are missing, malformed or another version.
         FileExistsError: the output folder is taken.
     """
-    folders = {key: Path(options[key]) for key in ("data_dir", "image_dir") if options.get(key) is not None}
-    for key, folder in folders.items():
-        if not folder.is_dir():
-            raise CorpusError(f"{folder}: expected a folder as {key}, found none; unpack an archive first")
+    data_dir = options.get("data_dir")
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise CorpusError(f"{data_dir}: expected a folder as data_dir, found none; unpack an archive first")
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
-        found = BUILDERS[name].configs_in(folders["data_dir"]) if "data_dir" in folders else []
+        found = [] if data_dir is None else BUILDERS[name].configs_in(Path(data_dir))
         wanted: list[Any] = list(configs) or found or [None]
-        builders = [make_builder(name, config=config, **options | folders) for config in wanted]
+        builders = [make_builder(name, config=config, **options) for config in wanted]
         record = _described(builders[0])
         record["configs"] = {builder.config_name: _build_config(builder, staged) for builder in builders}
         (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
@@ -85,7 +84,6 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
 
 def _described(builder: CorpusBuilder) -> dict[str, Any]:
-    """What is said of a corpus as a whole."""
     return {
         "name": builder.name,
         "description": " ".join((builder.__doc__ or "").split()),
@@ -121,16 +119,11 @@ def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
         found["pictures"] = counts | {"broken_ids": [problem["id"] for problem in broken]}
         found |= {"sha256": hashes[split]} if split in hashes else {}
         found |= {"num_bytes": size, "notes": dict(builder.reports[split].notes)}
-        found["download_bytes"] = sum(path.stat().st_size for path in shards(target, split))
+        found["download_bytes"] = sum(path.stat().st_size for path in target.glob(f"{split}-*"))
         splits[split] = found
         del rows
         shutil.rmtree(scratch)
     return {"version": builder.version_name(), "splits": splits}
-
-
-def shards(folder: Path, split: str) -> list[Path]:
-    """The Parquet files of a split in their order."""
-    return sorted(folder.glob(f"{split}-*-of-*.parquet"))
 
 
 def check_may_publish(repo_id: str, *, generated: bool, has_rights: bool, public: bool) -> None:
@@ -142,8 +135,8 @@ def check_may_publish(repo_id: str, *, generated: bool, has_rights: bool, public
         public: whether everybody is to see it.
 
     Raises:
-        CorpusError: the user has not said to have the rights; a repository of that name is public and this is
-            to be private; or the Hub does not answer.
+        CorpusError: the rights are missing; the repository is public and this is to be private; or the Hub
+            does not answer.
     """
     place = f"--push {repo_id}"
     if not (generated or has_rights):

@@ -24,7 +24,6 @@ class Twitter2015(PostsBuilder):
     CITATION, KNOWN_PROBLEMS = FACTS["twitter2015"]["citation"], FACTS["twitter2015"]["known_problems"]
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
-        """All posts are tweets."""
         return super().about(post, path) | {"source": "tweet"}
 
 
@@ -58,10 +57,7 @@ class MMNER(PostsBuilder):
         return [name for name in cls.CONFIGS if not found.isdisjoint(_folder_names(name))]
 
     def folders(self) -> list[Path]:
-        """The config's released folder in `data_dir`, or that folder itself.
-
-        For one language this may be any folder with split files.
-        """
+        """The config's released folder in `data_dir`, or itself; for one language any with split files."""
         [root] = super().folders()
         names = _folder_names(self.config_name)
         if inside := [root / name for name in names if (root / name).is_dir()]:
@@ -119,14 +115,10 @@ class Conll(PostsBuilder):
     )
 
     def folders(self) -> list[Path]:
-        """The folder with the split files, or those of its subfolders that have some where it has none."""
         return self._language_folders or super().folders()
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
-        """The language is the name of the post's folder, else the config's.
-
-        The numbers of posts without an id, which each language's file has, get the language before them.
-        """
+        """The language is the folder's name, which also goes before a number in place of an id."""
         found = super().about(post, path)
         if self._language_folders:
             found["language"] = path.parent.name
@@ -136,6 +128,4 @@ class Conll(PostsBuilder):
     @cached_property
     def _language_folders(self) -> list[Path]:
         [root] = super().folders()
-        if holds_splits(root) or not root.is_dir():
-            return []
-        return sorted(folder for folder in root.iterdir() if folder.is_dir() and holds_splits(folder))
+        return [] if holds_splits(root) else sorted(filter(holds_splits, root.glob("*")))

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from modeling_mmner.files import read_yaml, sha256
+from modeling_mmner.files import read_yaml
 
 from ..formats.reader import Reading, read_posts
 from ..formats.schemes import orphans
@@ -25,7 +25,6 @@ class Counts:
     sources: Counter[str] = field(default_factory=Counter)
 
     def add(self, tags: Sequence[str], language: str | None = None, source: str | None = None) -> None:
-        """Count one post by its BIO tags, its language and its source."""
         self.posts += 1
         self.tokens += len(tags)
         self.entities.update(tag[2:] for tag in tags if tag.startswith("B-"))
@@ -56,28 +55,15 @@ and split, the counts and the first 12 hex digits of the SHA-256 of the official
 
 
 def count_file(path: Path, reading: Reading) -> Counts:
-    """The counts of a corpus file, its orphans before any repair.
-
-    Raises:
-        CorpusError: see `read_posts`.
-    """
+    """The counts of a corpus file, its orphans before any repair."""
     counts = Counts()
     for post in read_posts(path, Reading(scheme=reading.scheme, rename_types=reading.rename_types)):
         counts.add(post.tags)
     return counts
 
 
-def file_hash(path: Path) -> str:
-    """The first 12 hex digits of the file's SHA-256, which name the version of a corpus."""
-    return sha256(path)[:12]
-
-
 def differences(path: Path, found_hash: str, reading: Reading, official: Mapping[str, Any]) -> str | None:
-    """How a file, whose `file_hash` is known, differs from the official split, in words; None: it is that.
-
-    Raises:
-        CorpusError: the file cannot be read.
-    """
+    """How a file, whose hash is known, differs from the official split, in words; None: it is that."""
     if found_hash == official["sha256"]:
         return None
     expected, found = Counts(**official["counts"]).flat(), count_file(path, reading).flat()

@@ -5,7 +5,6 @@ doccano, Prodigy and spaCy write them, or as plain ``{"text", "spans": [{"start"
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from modeling_mmner.model.labels_mmner import Span, spans_to_tags, split_words
@@ -26,31 +25,9 @@ class CharacterSpan(NamedTuple):
     text: str | None = None
 
 
-@dataclass
-class Annotation:
-    """An annotated post.
-
-    Attributes:
-        words, tags: its words with a tag for each, names or ids; or
-        text, spans: its text and the entities in it.
-        record: the rest of what the tool has of it, by its own keys.
-    """
-
-    words: list[str] | None = None
-    tags: list[Any] | None = None
-    text: str = ""
-    spans: list[CharacterSpan] = field(default_factory=list)
-    record: Mapping[str, Any] = field(default_factory=dict)
-
-
 class LeftOut(NamedTuple):
-    """A span that is no entity of the corpus, and why.
-
-    Attributes:
-        place: file and row.
-        start, end, label: of the span.
-        text: what stands there, at most 80 characters of it.
-        reason: in words.
+    """A span that is no entity of the corpus, and why: its file and row, and what stands there, cut at 80
+    characters.
     """
 
     place: str
@@ -59,6 +36,21 @@ class LeftOut(NamedTuple):
     label: str
     text: str
     reason: str
+
+
+class Annotation(NamedTuple):
+    """An annotated post.
+
+    Attributes:
+        words, tags: its words with a tag for each, names or ids.
+        record: all that the tool has of it, by its own keys.
+        left_out: of a text with spans, whose tags are BIO; None: the record itself has words and tags.
+    """
+
+    words: list[str]
+    tags: list[Any]
+    record: Mapping[str, Any]
+    left_out: list[LeftOut] | None = None
 
 
 def read_annotation(record: Any, place: str) -> Annotation | None:
@@ -85,7 +77,7 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
         if count != len(words):
             expected = f"a tag for each of {len(words)} words in 'ner_tags'"
             raise CorpusError(f"{place}: expected {expected}, found {count}")
-        return Annotation(list(words), list(tags), record=record)
+        return Annotation(list(words), list(tags), record)
     spans = next((record[key] for key in _SPAN_KEYS if record.get(key) is not None), None)
     if spans is None and "annotation_id" in record:  # Label Studio's JSON_MIN of a text that has no entity
         spans = []
@@ -93,7 +85,7 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
         keys = ", ".join(f"{key!s:.40}" for key in list(record)[:20])
         hint = "--columns OURS=THEIRS says what is called otherwise"
         raise CorpusError(f"{place}: expected {_FORMS}, found {keys}; {hint}")
-    return Annotation(text=record["text"], spans=[_span(item, place) for item in spans], record=record)
+    return tagged(record["text"], [_span(item, place) for item in spans], record, place)
 
 
 def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
@@ -110,12 +102,11 @@ def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
                 expected = "a list of objects as the annotation's 'result'"
                 raise CorpusError(f"{place}: expected {expected}, found {result!r:.80}")
             spans = [_span(item.get("value"), place) for item in result if item.get("type") == "labels"]
-            return Annotation(text=texts[0], spans=spans, record={"id": record.get("id"), **data})
+            return tagged(texts[0], spans, {"id": record.get("id"), **data}, place)
     return None
 
 
 def _span(item: Any, place: str) -> CharacterSpan:
-    """A span in any tool's form."""
     is_triple = isinstance(item, (list, tuple)) and len(item) == 3  # doccano, spaCy
     given = dict(zip(("start", "end", "label"), item, strict=True)) if is_triple else item
     if isinstance(given, Mapping):
@@ -133,9 +124,7 @@ def _is_place(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
 
 
-def words_and_tags(
-    text: str, spans: Sequence[CharacterSpan], place: str
-) -> tuple[list[str], list[str], list[LeftOut]]:
+def tagged(text: str, spans: Sequence[CharacterSpan], record: Mapping[str, Any], place: str) -> Annotation:
     """The words of a text by the processor's rule, their BIO tags, and the spans that are no whole words.
 
     Offsets are of characters; where a tool counted UTF-16 units, as browsers do, and says what text a span
@@ -163,7 +152,8 @@ def words_and_tags(
             continue
         said = text[max(0, span.start) : max(0, span.end)][:80]
         left_out.append(LeftOut(place, given.start, given.end, given.label, said, reason))
-    return [word.text for word in words], spans_to_tags(taken, len(words)), left_out
+    tags = spans_to_tags(taken, len(words))
+    return Annotation([word.text for word in words], tags, record, left_out)
 
 
 def _in_characters(text: str, span: CharacterSpan) -> CharacterSpan:

@@ -2,20 +2,18 @@
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modeling_mmner.files import picture_content, staged_folder
 from modeling_mmner.model.images_mmner import pictures_of
 
+from ..opening import Corpus
 from .reader import UNSAFE_ID, CorpusError
-
-if TYPE_CHECKING:
-    from ..opening import Corpus
 
 _FILE_NAMES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 
 
-def export_imgid(corpus: "Corpus", output_dir: str | Path) -> None:
+def export_imgid(corpus: Corpus, output_dir: str | Path) -> None:
     """Write a corpus in the IMGID format: train.txt, valid.txt, test.txt, and the pictures as
     ``images/<id>.jpg``.
 
@@ -45,7 +43,6 @@ def export_imgid(corpus: "Corpus", output_dir: str | Path) -> None:
 
 
 def _block(row: dict[str, Any], labels: list[str]) -> str:
-    """The lines of a post."""
     post_id, tokens = row["id"], row["tokens"]
     if UNSAFE_ID.search(post_id):
         raise _unfit(post_id, "an id that is a plain file name, found another")

@@ -20,10 +20,10 @@ from modeling_mmner.model.posts_mmner import file_within, is_words
 
 from ..builders.builder import corpus_features, types_by_frequency
 from ..reading_options import ReadingOptions
-from .annotations import LeftOut, read_annotation, words_and_tags
-from .reader import SPLIT_NAMES, SPLITS, CorpusError, Reading
+from .annotations import LeftOut, read_annotation
+from .reader import SPLIT_OF, SPLITS, CorpusError, Reading
 from .records import cell_list, read_records, record_files
-from .schemes import is_tag, tag_forms
+from .schemes import TagScheme, is_tag, tag_forms
 
 Posts = list[dict[str, Any]]
 """Rows with tags by name, ``images``, a list, and ``split``, what the record says of it."""
@@ -36,14 +36,9 @@ _OWN = ("id", "tokens", "ner_tags", "image", "images", "language", "source", "te
 
 @dataclass
 class OwnPosts:
-    """Posts read from records.
+    """Posts read from records, in order; spans left out; and what else was found in reading, counted.
 
-    Attributes:
-        posts: in order.
-        left_out: spans that are no entities of the posts.
-        notes: what was found in reading, counted.
-        division: for the version's name, the ratio and seed by which the posts were split; empty: they had
-            their splits.
+    `division` is, for the version's name, how the posts were split; empty: they had their splits.
     """
 
     posts: Posts = field(default_factory=list)
@@ -93,14 +88,12 @@ def add_posts(
         if annotation is None:
             read.notes["posts that their annotator rejected or skipped"] += 1
             continue
-        words, tags, scheme = annotation.words, annotation.tags or [], options.tag_scheme
-        if words is None:
-            words, tags, left_out = words_and_tags(annotation.text, annotation.spans, place)
-            scheme, read.left_out = "bio", read.left_out + left_out
+        words, tags, own, left_out = annotation
+        scheme: TagScheme = options.tag_scheme if left_out is None else "bio"
+        read.left_out += left_out or []
         if wrong := [tag for tag in tags if not (isinstance(tag, str) and is_tag(tag, scheme))]:
             hint = "names in place of ids, or --tag_scheme for a file in IOB1 or BIOES"
             raise CorpusError(f"{place}: expected tags {tag_forms(scheme)}, found {wrong[0]!r:.80}; {hint}")
-        own = annotation.record
         reading = Reading(scheme, options.rename_types, options.repair_orphans, read.notes)
         texts = {
             str(key): encodable(value) if isinstance(value, str) else [encodable(text) for text in value]
@@ -129,8 +122,8 @@ def add_posts(
 def _picture(given: Any, options: ReadingOptions, folder: Path | None) -> dict[str, Any] | str:
     """A picture by its bytes or its path, or why it is left out.
 
-    A path leads into the corpus's folder or --image_dir, and nowhere else; where a tool has kept its pictures
-    elsewhere, they are found in --image_dir by their names.
+    A path leads into the corpus's folder or --image_dir, and nowhere else; pictures that a tool has kept
+    elsewhere are found there by their names.
     """
     content, path = (given.get("bytes"), given.get("path")) if isinstance(given, dict) else (given, given)
     if isinstance(content, bytes):
@@ -156,9 +149,8 @@ def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, Posts]:
     """The posts of each split: as the posts say, or else by ratio."""
     if any(post["split"] is not None for post in read.posts):
         found: dict[str, Posts] = {split: [] for split in SPLITS}
-        known = {name: split for split, names in SPLIT_NAMES.items() for name in names}
         for post in read.posts:
-            if (split := known.get(str(post["split"]).lower())) is None:
+            if (split := SPLIT_OF.get(str(post["split"]).lower())) is None:
                 expected = f"one of {', '.join(SPLITS)}, found {post['split']!r:.80}"
                 raise CorpusError(f"post {post['id']!r}, column split: expected {expected}")
             found[split].append(post)
@@ -171,7 +163,7 @@ def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, Posts]:
 
 
 def _keys(post: dict[str, Any]) -> Iterator[Hashable]:
-    """What two splits must not have in common: a post's text and its pictures."""
+    """What two splits must not have in common."""
     yield "text", unicodedata.normalize("NFKC", " ".join(post["tokens"])).casefold()
     yield from (hashlib.sha256(picture_content(picture)).digest() for picture in post["images"])
 
@@ -192,9 +184,7 @@ def tables_of(splits: dict[str, Posts]) -> tuple[dict[str, datasets.Dataset], li
     more = sorted({key for post in posts for key in post.keys() - set(_OWN)})
     lists = {key for key in more if any(isinstance(post.get(key), list) for post in posts)}
     features |= {key: datasets.List(text) if key in lists else text for key in more}
-    ids = {label: number for number, label in enumerate(labels)}
     for post in posts:
-        post["ner_tags"] = [ids[tag] for tag in post["ner_tags"]]
         post["image"] = next(iter(post["images"]), None)
         post |= {key: [post[key]] for key in lists if isinstance(post.get(key), str)}
     return {
@@ -250,20 +240,17 @@ def split_by_ratio(
 
 
 def _groups(keys: Sequence[Iterable[Hashable]]) -> list[list[int]]:
-    """The posts that share keys, by union-find; in the order of their first posts."""
-    parents = list(range(len(keys)))
-
-    def root(post: int) -> int:
-        while parents[post] != post:
-            parents[post] = parents[parents[post]]
-            post = parents[post]
-        return post
-
+    """The posts that share keys, in the order of their first posts."""
+    groups = [[post] for post in range(len(keys))]
+    group_of = list(range(len(keys)))
     first: dict[Hashable, int] = {}
     for post, own in enumerate(keys):
         for key in own:
-            parents[root(post)] = root(first.setdefault(key, post))
-    groups: dict[int, list[int]] = {}
-    for post in range(len(keys)):
-        groups.setdefault(root(post), []).append(post)
-    return list(groups.values())
+            met = {group_of[post], group_of[first.setdefault(key, post)]}
+            *small, large = sorted(met, key=lambda number: len(groups[number]))
+            for number in small:
+                for moved in groups[number]:
+                    group_of[moved] = large
+                groups[large] += groups[number]
+                groups[number] = []
+    return sorted(sorted(group) for group in groups if group)

@@ -28,6 +28,9 @@ SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val",
 
 SPLITS = tuple(SPLIT_NAMES)
 
+SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+"""The split that each such name means."""
+
 _SPLIT_ENDINGS = (".txt", "_conll_format.txt", ".conllu", ".conll")
 _POST_MARK = "IMGID:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -43,7 +46,7 @@ class CorpusError(ValueError):
 class TaggedPost:
     """A tagged post: its id, its tokens, a BIO tag for each, and the line on which it begins (from 1).
 
-    `is_numbered` says that the file has no ids, and that this one was made of the file's name and a number.
+    `is_numbered`: the file has no ids, this one was made of its name and a number.
     """
 
     id: str
@@ -58,10 +61,7 @@ class Reading:
     """How tags are read, and what was found on the way.
 
     Attributes:
-        scheme: the tag scheme of the files; posts always come out in BIO.
-        rename_types: entity types to call otherwise.
-        repair_orphans: make the first tag of an entity that begins with I- a B-; otherwise such tags stay as
-            they are.
+        scheme, rename_types, repair_orphans: see `ReadingOptions`; posts always come out in BIO.
         notes: how often each kind of change was made in reading.
     """
 
@@ -94,7 +94,8 @@ def find_split(folder: str | Path, name: str) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise CorpusError(f"{folder}: expected a folder with train, valid and test files, found no folder")
-    split, names = next((item for item in SPLIT_NAMES.items() if name in item[1]), (name, (name,)))
+    split = SPLIT_OF.get(name, name)
+    names = SPLIT_NAMES.get(split, (name,))
     candidates = [known + ending for known in names for ending in _SPLIT_ENDINGS]
     found = [candidate for candidate in candidates if (folder / candidate).is_file()]
     if len(found) != 1:
@@ -105,19 +106,11 @@ def find_split(folder: str | Path, name: str) -> Path:
 
 def holds_splits(folder: Path) -> bool:
     """Whether a folder holds at least one split file."""
-    names = (name for names in SPLIT_NAMES.values() for name in names)
-    return any((folder / f"{name}{ending}").is_file() for name in names for ending in _SPLIT_ENDINGS)
+    return any((folder / f"{name}{ending}").is_file() for name in SPLIT_OF for ending in _SPLIT_ENDINGS)
 
 
 def read_posts(path: str | Path, reading: Reading | None = None) -> Iterator[TaggedPost]:
-    """The posts of a file in order, one at a time.
-
-    Args:
-        reading: how to read the tags (default: BIO, as they stand); its notes are added to.
-
-    Raises:
-        CorpusError: see `parse_posts`.
-    """
+    """The posts of a file in order, one at a time; see `parse_posts`."""
     with Path(path).open("rb") as file:
         yield from parse_posts(file, str(path), reading)
 
@@ -128,6 +121,7 @@ def parse_posts(file: Iterable[bytes], name: str, reading: Reading | None = None
     Args:
         file: its lines, each with its line feed.
         name: what errors call the file; the numbers of posts without an id begin with its stem.
+        reading: how to read the tags (default: BIO, as they stand); its notes are added to.
 
     Raises:
         CorpusError: not UTF-8, a line with another number of fields, a tag of another scheme, a token outside
@@ -183,7 +177,7 @@ def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[Tagge
 
 
 def _lines(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of each line, without mark and line end."""
+    """Number (from 1) and text of each line."""
     for number, line in enumerate(file, start=1):
         if number == 1 and line.startswith(_BYTE_ORDER_MARK):
             reading.notes["byte order mark left out"] += 1
@@ -231,20 +225,16 @@ def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, s
 def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = False) -> Path | None:
     """The picture ``<image_dir>/<id>.jpg`` of a post, or None where there is no such file.
 
-    ``.jpg`` is appended even where the id already ends so, as the corpora's authors do; the file may hold
-    another format.
+    ``.jpg`` is appended even where the id already ends so, as the corpora's authors do.
 
     Args:
         follow_links: take a picture that is a link to a file outside of the folder.
 
     Raises:
-        CorpusError: the id, or a link, would lead out of the folder.
+        CorpusError: a link, or the id, leads to a file out of the folder.
     """
-    if UNSAFE_ID.search(post_id):
-        found = f"one that leads out of {image_dir}"
-        raise CorpusError(f"post {post_id!r}: expected an id that is a plain file name, found {found}")
     path = Path(image_dir) / f"{post_id}.jpg"
-    picture = file_within(path.name, path.parent, follow_links=follow_links)
+    picture = file_within(f"{post_id}.jpg", Path(image_dir), follow_links=follow_links)
     if picture is None and os.path.isfile(path):
         found = f"found a link to {path.resolve()}; --follow_links takes it"
         raise CorpusError(f"{path}: expected a picture that lies in {image_dir}, {found}")

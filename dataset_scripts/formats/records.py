@@ -76,14 +76,11 @@ def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any
 
 
 def _keys(record: Any) -> set[str]:
-    """The keys of an object, and those of a task's data."""
     return {*record, *_keys(record.get("data"))} if isinstance(record, dict) else set()
 
 
 def renamed(record: Any, columns: dict[str, str]) -> Any:
-    """The record with our names for its columns, where it is an object; for a task of Label Studio, those of
-    its data.
-    """
+    """The record, or a task's data, with our names for its columns; what is no object stays."""
     if not isinstance(record, dict):
         return record
     if isinstance(record.get("data"), dict):
@@ -126,9 +123,7 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def cell_list(value: Any, key: str) -> Any:
-    """The list that a table's cell stands for: JSON, what Python prints of a list, or, of words and tags,
-    separated by spaces.
-    """
+    """The list that a table's cell stands for: JSON, Python's, or words and tags between spaces."""
     if not isinstance(value, str) or key not in _LISTS:
         return value
     if value.lstrip().startswith("["):
@@ -154,7 +149,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def dataset_records(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:
-    """The rows of a data set, tag ids by their names, pictures not decoded."""
+    """The rows, tag ids by their names, pictures not decoded."""
     names = _tag_names(rows.features)
     return (_with_names(row, names) for row in undecoded(rows))
 

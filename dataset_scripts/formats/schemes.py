@@ -40,7 +40,6 @@ def to_bio(tags: Sequence[str], scheme: TagScheme) -> list[str]:
 
 
 def _bioes_prefix(before: str, tag: str) -> str:
-    """The BIO prefix of a BIOES tag behind another one."""
     has_ended = before[0] in "ES" and before[2:] == tag[2:]
     return "B" if tag[0] in "BS" or has_ended else "I"
 

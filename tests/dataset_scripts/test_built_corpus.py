@@ -5,7 +5,6 @@ fails.
 import json
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,7 @@ from dataset_scripts.builders import built_corpus
 from dataset_scripts.builders.built_corpus import build_dataset, read_record
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.sample.texts import ROUNDS, TAGS, generate_posts
-from tests.built_corpora import POSTS, all_rows, build_small, built_sample, files_of, record_of, rows_of
+from tests.built_corpora import POSTS, build_small, built_sample, files_of, record_of, rows_of
 from tests.small_corpora import encoded, imgid_text, write_mmner, write_pictures, write_posts
 
 SPLIT_OF_FILE = {"train": "train", "valid": "validation", "test": "test"}
@@ -161,25 +160,6 @@ def test_rows_are_those_of_the_files_with_their_pictures(tmp_path):
         assert rows_of(built, split) == expected
 
 
-def test_notes_of_reading_are_in_the_record(tmp_path):
-    """If it failed, nobody would learn that a file was not read as it stands."""
-    folder = write_posts(tmp_path / "corpus", POSTS)
-    (folder / "train.txt").write_bytes((folder / "train.txt").read_bytes().replace(b"\n", b"\r\n"))
-    record = build_dataset("conll", tmp_path / "built", data_dir=folder, repair_orphans=True)
-    splits = record["configs"]["default"]["splits"]
-    assert splits["train"]["notes"] == {"line ends of CR LF read as LF": 12, "orphan I- tags made B-": 1}
-    assert splits["test"]["notes"] == {}
-
-
-def test_built_twice_is_the_same(tmp_path):
-    """If it failed, two builds of the same files would be two data sets, and figures on them could not be
-    compared.
-    """
-    first, second = build_small(tmp_path / "first"), build_small(tmp_path / "second")
-    assert all_rows(first) == all_rows(second)
-    assert record_of(first) == record_of(second)
-
-
 def test_several_shards_keep_the_order(tmp_path, monkeypatch):
     """If it failed, large corpora, whose splits are cut into files, would come back shuffled or lose
     posts.
@@ -224,44 +204,32 @@ def test_broken_pictures_are_listed_and_counted(tmp_path):
     assert [row["id"] for row in rows_of(tmp_path / "built", "train")] == ["1", "2", "3"]
 
 
-def break_picture(corpus: Path, images: Path) -> dict:
-    (images / "6.jpg").write_bytes(b"<html>404</html>")
-    return {"broken_pictures": "stop"}
-
-
-def spoil_last_file(corpus: Path, images: Path) -> dict:
-    (corpus / "test.txt").write_text("IMGID:6\nEuro\tO\n\nIMGID:7\nme\n")
-    return {}
-
-
-def leave_out_file(corpus: Path, images: Path) -> dict:
-    (corpus / "test.txt").unlink()
-    return {}
-
-
-def leave_out_images(corpus: Path, images: Path) -> dict:
-    shutil.rmtree(images)
-    return {}
-
-
-def require_images(corpus: Path, images: Path) -> dict:
-    return {"require_images": True}
-
-
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("spoil", "options", "message"),
     [
-        (break_picture, r"post '6': picture .*6\.jpg.*; with --broken_pictures keep such posts are kept"),
-        (spoil_last_file, r"test\.txt:5: expected token<TAB>tag, found 1 columns"),
-        (leave_out_file, r"expected one test file out of"),
-        (leave_out_images, r"images: expected a folder as image_dir, found none; unpack an archive first"),
-        (require_images, r"train\.txt:10: expected the picture 3\.jpg"),
+        (
+            *(
+                lambda _, images: (images / "6.jpg").write_bytes(b"<html>404</html>"),
+                {"broken_pictures": "stop"},
+            ),
+            r"post '6': picture .*6\.jpg.*; with --broken_pictures keep such posts are kept",
+        ),
+        (
+            *(lambda corpus, _: (corpus / "test.txt").write_text("IMGID:6\nEuro\tO\n\nIMGID:7\nme\n"), {}),
+            r"test\.txt:5: expected token<TAB>tag, found 1 columns",
+        ),
+        (lambda corpus, _: (corpus / "test.txt").unlink(), {}, r"expected one test file out of"),
+        (
+            *(lambda _, images: shutil.rmtree(images), {}),
+            r"image_dir .*images: expected a folder with the pictures <id>\.jpg, found none; unpack",
+        ),
+        (lambda *_: None, {"require_images": True}, r"train\.txt:10: expected the picture 3\.jpg"),
     ],
 )
-def test_build_that_fails_leaves_nothing(tmp_path, spoil, message):
+def test_build_that_fails_leaves_nothing(tmp_path, spoil, options, message):
     """If it failed, half a data set would be there, which looks like a whole one."""
     folder, images = write_posts(tmp_path / "corpus", POSTS), write_pictures(tmp_path / "images")
-    options = spoil(folder, images)
+    spoil(folder, images)
     before = {path.name for path in tmp_path.iterdir()}
     with pytest.raises(CorpusError, match=message):
         build_dataset("conll", tmp_path / "built", data_dir=folder, image_dir=images, **options)

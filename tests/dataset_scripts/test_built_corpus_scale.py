@@ -1,5 +1,5 @@
 """Memory and speed of building a corpus with many pictures: `pytest -m slow -s
-tests/test_built_corpus_scale.py` prints them.
+tests/dataset_scripts/test_built_corpus_scale.py` prints them.
 """
 
 import io

@@ -5,6 +5,7 @@ import colorsys
 import io
 import random
 import re
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -12,21 +13,14 @@ import pytest
 from PIL import Image
 
 from dataset_scripts.contact_sheet import THUMBNAIL_SIDE, choose_posts, contact_sheet
-from dataset_scripts.opening import open_corpus
 from modeling_mmner.model.labels_mmner import bio_labels
 from tests.marked_pages import Element, marks_of, read_html
-from tests.shared_data import DATA, needs_data
+from tests.small_corpora import row_features, tagged_row
 
 HOSTILE = "</p><script>alert(1)</script><img src=x>"
 TYPES = ["PER", "LOC", "ORG", HOSTILE.replace(" ", "")]
 LABELS = bio_labels(TYPES)
-FEATURES = {
-    "id": datasets.Value("string"),
-    "tokens": datasets.List(datasets.Value("string")),
-    "ner_tags": datasets.List(datasets.ClassLabel(names=LABELS)),
-    "language": datasets.Value("string"),
-    "source": datasets.Value("string"),
-}
+post = partial(tagged_row, labels=LABELS)
 
 
 def picture(colour: str, size: tuple[int, int] = (90, 60)) -> dict:
@@ -38,26 +32,10 @@ def picture(colour: str, size: tuple[int, int] = (90, 60)) -> dict:
 BROKEN = {"bytes": b"no picture at all", "path": "0001<b>.jpg"}
 
 
-def post(text: str = "", **columns) -> dict:
-    """A post from ``word/TAG word ...``; no tag is O."""
-    pairs = [pair.partition("/") for pair in text.split()]
-    tags = [LABELS.index(tag or "O") for _, _, tag in pairs]
-    base = {
-        "id": "0001",
-        "tokens": [word for word, _, _ in pairs],
-        "ner_tags": tags,
-        "language": "en",
-        "source": "tweet",
-    }
-    return base | {"image": None} | columns
-
-
 def rows_of(posts: list[dict], column: str = "image") -> datasets.Dataset:
-    image = datasets.Image(decode=False)
-    features = datasets.Features(FEATURES | {column: datasets.List(image) if column == "images" else image})
-    return datasets.Dataset.from_dict(
-        {name: [row[name] for row in posts] for name in features}, features=features
-    )
+    features = row_features(LABELS, column)
+    columns = {name: [row.get(name) for row in posts] for name in features}
+    return datasets.Dataset.from_dict(columns, features=features)
 
 
 def cards_of(path) -> list[Element]:
@@ -193,7 +171,9 @@ def test_posts_with_pictures_and_entities_come_first():
     for count, least in ((20, 2), (60, 1), (200, 0)):
         chosen = choose_posts(rows, LABELS, count=count, seed=1)
         assert chosen == sorted(set(chosen)) and len(chosen) == count
-        merits = [(posts[number]["image"] is not None) + any(posts[number]["ner_tags"]) for number in chosen]
+        merits = [
+            (posts[number].get("image") is not None) + any(posts[number]["ner_tags"]) for number in chosen
+        ]
         assert min(merits) == least
 
 
@@ -265,12 +245,3 @@ def test_what_cannot_be_shown_is_refused(tmp_path):
         contact_sheet(rows_of([]), LABELS, tmp_path / "sheet.html")
     with pytest.raises(ValueError, match="count: expected at least 1, found 0"):
         contact_sheet(rows_of([post("a")]), LABELS, tmp_path / "sheet.html", count=0)
-
-
-@needs_data
-def test_real_posts_have_their_sheet(tmp_path):
-    """If it failed, the pictures of a folder of raw files would not be found by their paths."""
-    corpus = open_corpus(str(DATA / "tweets_with_pictures" / "twitter2017"))
-    rows = corpus.splits["train"]
-    assert contact_sheet(rows, corpus.labels, tmp_path / "sheet.html") == list(rows["id"])
-    assert all(shown(card) for card in cards_of(tmp_path / "sheet.html"))

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from dataset_scripts.builders.built_corpus import build_dataset
 from dataset_scripts.formats.imgid import export_imgid
-from dataset_scripts.formats.reader import CorpusError, find_picture, read_posts
+from dataset_scripts.formats.reader import CorpusError, read_posts
 from dataset_scripts.opening import Corpus, open_corpus
-from tests.built_corpora import POSTS, all_rows, build_small, files_of, record_of
+from tests.built_corpora import all_rows, build_small, files_of, record_of
 from tests.shared_data import DATA, needs_data, property_test
-from tests.small_corpora import write_posts
 
 LABELS = ["O", "B-PER", "I-PER"]
 
@@ -124,16 +123,6 @@ def test_any_post_comes_back_from_its_file(tmp_path_factory, posts):
     assert found == [(row["id"], row["tokens"], [LABELS[tag] for tag in row["ner_tags"]]) for row in rows]
 
 
-def test_pictures_are_found_by_the_ids_they_were_written_under(tmp_path):
-    """If it failed, a post with an odd id would lose its picture on the way."""
-    ids = ["1", "17_06_1.jpg", "a b?x=1&y", "Ñandú", "..."]
-    export_imgid(corpus_of(train=[post(name, ("a",), name.encode()) for name in ids]), tmp_path / "exported")
-    found = {name: find_picture(tmp_path / "exported" / "images", name) for name in ids}
-    assert {name: path and path.read_bytes() for name, path in found.items()} == {
-        name: name.encode() for name in ids
-    }
-
-
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
@@ -169,14 +158,3 @@ def test_post_of_two_splits_with_the_same_picture_is_exported(tmp_path):
         corpus_of(train=[post("1", ("a",), b"x")], test=[post("1", ("b",), b"x")]), tmp_path / "exported"
     )
     assert (tmp_path / "exported" / "images" / "1.jpg").read_bytes() == b"x"
-
-
-def test_export_replaces_nothing(tmp_path):
-    """If it failed, exporting into the folder of a corpus would overwrite it."""
-    folder = write_posts(tmp_path / "corpus", POSTS)
-    before = files_of(folder)
-    with pytest.raises(
-        FileExistsError, match="corpus: expected a new or an empty folder, found something else there"
-    ):
-        export_imgid(corpus_of(train=[post()]), folder)
-    assert files_of(folder) == before

@@ -8,6 +8,7 @@ import os
 import random
 import statistics as naive
 from collections import Counter
+from functools import partial
 
 import datasets
 import pyarrow as pa
@@ -17,34 +18,17 @@ from PIL import Image
 from rich.console import Console
 from seqeval.metrics.sequence_labeling import get_entities
 
-from dataset_scripts.builders.official import FACTS, Counts
 from dataset_scripts.inspection import BINS, inspect_corpus, picture_numbers, plot_statistics, tables
-from dataset_scripts.opening import Corpus, open_corpus
+from dataset_scripts.opening import Corpus
 from modeling_mmner.model.images_mmner import pictures_of
 from modeling_mmner.model.labels_mmner import bio_labels
-
-from ..shared_data import DATA, needs_data
+from tests.small_corpora import row_features, tagged_row
 
 TYPES = ["PER", "LOC", "product-software"]
 LABELS = bio_labels(TYPES)
 PICTURE = {"bytes": b"never opened", "path": "x.jpg"}
-FEATURES = {
-    "id": datasets.Value("string"),
-    "tokens": datasets.List(datasets.Value("string")),
-    "ner_tags": datasets.List(datasets.ClassLabel(names=LABELS)),
-    "language": datasets.Value("string"),
-    "source": datasets.Value("string"),
-}
-ONE = datasets.Features(FEATURES | {"image": datasets.Image(decode=False)})
-SEVERAL = datasets.Features(FEATURES | {"images": datasets.List(datasets.Image(decode=False))})
-
-
-def post(text: str = "", **columns) -> dict:
-    """A post from ``word/TAG word ...``; no tag is O."""
-    pairs = [pair.partition("/") for pair in text.split()]
-    tags = [LABELS.index(tag or "O") for _, _, tag in pairs]
-    about = {"id": "1", "language": "en", "source": "tweet"}
-    return about | {"tokens": [word for word, _, _ in pairs], "ner_tags": tags} | columns
+ONE, SEVERAL = row_features(LABELS), row_features(LABELS, "images")
+post = partial(tagged_row, labels=LABELS)
 
 
 def corpus_of(**splits: list[dict]) -> Corpus:
@@ -179,38 +163,17 @@ def test_seen_ignores_case_and_reads_orphans_as_entities():
     assert seen["by_type"]["product-software"]["seen_share"] is None
 
 
-@needs_data
-def test_official_corpus_has_its_official_figures():
-    """If it failed, what is said of Twitter-2015 would differ from the counts that its files are checked
-    against.
-    """
-    splits = inspect_corpus(open_corpus("twitter2015", data_dir=DATA / "twitter2015"))["splits"]
-    for split, official in FACTS["twitter2015"]["official"]["default"].items():
-        found, counts = splits[split], Counts(**official["counts"])
-        assert found["entities"] == counts.entities and found["pictures"]["missing_share"] == 1
-        expected = (counts.posts, counts.tokens, counts.orphans)
-        assert (found["posts"], found["tokens"], found["orphans"]) == expected
-
-
-def test_sample_corpus_shows_its_ambiguity():
-    """If it failed, the sample's names of several types, which only the picture tells apart, would not show
-    in its figures.
-    """
-    found = inspect_corpus(open_corpus("sample"))["splits"]["test"]
-    ambiguous = found["sources"]["ambiguous"]
-    assert found["seen"]["overall"]["as_several_types"] >= ambiguous > 0
-    assert found["pictures"]["missing"] == found["sources"]["no_picture"]
-
-
 @pytest.mark.parametrize("way", ["whole", "selected", "sliced", "joined", "from Parquet"])
 def test_pictures_are_counted_as_they_would_be_found(way, tmp_path):
-    """If it failed, nulls, empty lists or a part of a table would make the numbers of pictures belong to
-    other posts.
+    """If it failed, nulls, empty lists, a single picture beside a list, or a part of a table would make the
+    numbers of pictures belong to other posts.
     """
     source = random.Random(7)
     kinds = [None, [], [None], [PICTURE], [PICTURE, None, PICTURE], [PICTURE] * 3]
-    posts = [post("a", images=source.choice(kinds)) for _ in range(600)]
-    rows = datasets.Dataset.from_list(posts, features=SEVERAL)
+    single = {"image": PICTURE} if way == "whole" else {}
+    posts = [post("a", images=source.choice(kinds), **single) for _ in range(600)]
+    features = datasets.Features(SEVERAL | {name: datasets.Image(decode=False) for name in single})
+    rows = datasets.Dataset.from_list(posts, features=features)
     if way == "selected":
         rows = rows.shuffle(seed=1).select(range(50, 400))
     elif way == "sliced":
@@ -221,16 +184,6 @@ def test_pictures_are_counted_as_they_would_be_found(way, tmp_path):
         rows.to_parquet(path := str(tmp_path / "rows.parquet"))
         rows = datasets.Dataset.from_parquet(path, cache_dir=str(tmp_path), features=SEVERAL)
     assert picture_numbers(rows).tolist() == [len(pictures_of(row)) for row in rows]
-
-
-def test_list_of_pictures_goes_before_the_single_one():
-    """If it failed, a post with both columns would be counted otherwise than it is read."""
-    features = datasets.Features(SEVERAL | {"image": datasets.Image(decode=False)})
-    kinds = [(None, PICTURE), ([], PICTURE), ([PICTURE] * 2, PICTURE), ([PICTURE], None), (None, None)]
-    rows = datasets.Dataset.from_list(
-        [post("a", images=images, image=image) for images, image in kinds], features=features
-    )
-    assert picture_numbers(rows).tolist() == [len(pictures_of(row)) for row in rows] == [1, 0, 2, 1, 0]
 
 
 @pytest.mark.parametrize("features", [ONE, SEVERAL], ids=["image", "images"])

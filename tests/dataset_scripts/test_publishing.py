@@ -83,17 +83,6 @@ def test_new_private_and_meant_repositories_are_allowed(hub, private, public):
     assert hub.repo_info.mock_calls == [call("org/posts", repo_type="dataset")] * (0 if public else 2)
 
 
-@pytest.mark.parametrize("dataset", ["conll", "twitter2015", "twitter2017", "mmner", "sample"])
-def test_only_the_sample_is_generated(hub, tmp_path, monkeypatch, dataset):
-    """If it failed, one of the real corpora would be published without the question."""
-    asked = []
-    monkeypatch.setattr(built_corpus, "check_may_publish", lambda repo_id, **options: asked.append(options))
-    monkeypatch.setattr(built_corpus, "build_dataset", lambda *_, **__: {"configs": {}})
-    monkeypatch.setattr(built_corpus, "publish", lambda *_, **__: "")
-    build(tmp_path, "--push", "org/posts", dataset=dataset)
-    assert asked == [{"generated": dataset == "sample", "has_rights": False, "public": False}]
-
-
 # What is published.
 
 
