@@ -77,8 +77,8 @@ class AnnotateStep(PipelineStep):
         record |= {"columns": dict(posts.columns), "form": self.form, "tasks": tasks}
         if _record_in(folder) is None:
             if others := {path.name for path in folder.glob("*")} - {ABOUT}:
-                found = f"found {min(others)}"
-                raise FileExistsError(f"{folder}: expected a new folder, or an annotation, {found}")
+                expected = "expected a new folder, or an annotation"
+                raise FileExistsError(f"{folder}: {expected}, found {min(others)}")
             (folder / ABOUT).mkdir(parents=True, exist_ok=True)
             write_text(folder / ABOUT / "run.json", json.dumps(record, indent=1))
         known = _record_in(folder) or {}  # of whoever wrote it last, where several began at once
@@ -167,17 +167,12 @@ class Outcome:
         done: how many of them are there, each once.
         errors: how many rows have an error.
         flaws: what is missing or damaged, or should not be there.
-        status: of the command: 1 if there are flaws, else 0.
     """
 
     rows: int = 0
     done: int = 0
     errors: int = 0
     flaws: list[str] = field(default_factory=list)
-
-    @property
-    def status(self) -> int:
-        return int(bool(self.flaws))
 
     def __str__(self) -> str:
         more = [f"... and {len(self.flaws) - 20} more"] if len(self.flaws) > 20 else []

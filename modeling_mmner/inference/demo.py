@@ -37,7 +37,7 @@ MOST_SESSIONS = 500
 """Visitors whose results are kept, for an hour at most."""
 
 _KEPT_SECONDS = 3600
-_DRAWN_SIDE = 512
+_DRAWN_SIZE = (512, 512)
 # Dark enough for white labels; the usual four types have the first four.
 _COLOURS = ("#1d4ed8", "#15803d", "#b45309", "#7e22ce", "#be123c", "#0f766e", "#a21caf")
 # `${value}`, never `{{value}}`: Gradio makes a program of what the latter fills in, and a text would run.
@@ -132,8 +132,7 @@ class DemoPage:
             _logger.exception("the demo page could not find the entities of a text")
             return _failed("unexpected")
         # The model has seen the picture in full; to draw maps over it, a copy of the size shown will do.
-        small = [ImageOps.contain(one, (_DRAWN_SIDE, _DRAWN_SIDE)) for one in found.pictures]
-        found = replace(found, pictures=small)
+        found = replace(found, pictures=[ImageOps.contain(one, _DRAWN_SIZE) for one in found.pictures])
         count = len(found.entities)
         status = "1 entity found." if count == 1 else f"{count or 'No'} entities found."
         if picture and self.processor.image_size is None:
@@ -184,7 +183,7 @@ def build_demo(
                 picture = gr.Image(label="Picture (optional)", alt_text="The picture of the post", **upload)
                 # Gradio would open the file before a handler sees it, and show its own error, with a path,
                 # for a broken one.
-                picture.preprocess = _path_of  # type: ignore[assignment, method-assign]
+                picture.preprocess = lambda upload: upload and upload.path  # type: ignore[method-assign]
                 inputs: list[Any] = [text, picture]
                 if processor.context_window is not None:
                     about = "What somebody wrote about the post or its picture"
@@ -199,15 +198,14 @@ def build_demo(
                 sentence = gr.HTML(html_template=_LIVE, js_on_load=None)
         outputs: list[Any] = [explanation, status, marked, drawn, sentence]
         hidden: Any = {"api_visibility": "private"}
-        one_at_a_time = {"concurrency_id": "model", "concurrency_limit": 1} | hidden
-        finding: Any = {"fn": page.find, "inputs": inputs, "outputs": outputs, **one_at_a_time}
-        gr.on([button.click, text.submit], **finding)
+        one_at_a_time: Any = {"concurrency_id": "model", "concurrency_limit": 1} | hidden
+        gr.on([button.click, text.submit], page.find, inputs, outputs, **one_at_a_time)
         choosing = hidden | {"trigger_mode": "always_last", "show_progress": "hidden"}
         marked.select(page.choose, explanation, [drawn, sentence], **choosing)
         if examples:
             posts = [[example.text, example.picture, ""][: len(inputs)] for example in examples]
             listed = gr.Examples(posts, inputs, visible_columns=[0, 1], **hidden)
-            listed.load_input_event.then(**finding)
+            listed.load_input_event.then(page.find, inputs, outputs, **one_at_a_time)
     return demo.queue(max_size=MOST_WAITING)
 
 
@@ -241,7 +239,3 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
 def _failed(message: str) -> list[Any]:
     """What `DemoPage.find` gives in place of a result."""
     return [None, f"<strong>{SAID[message]}</strong>", [], None, ""]
-
-
-def _path_of(upload: Any) -> str | None:
-    return upload and upload.path

@@ -69,16 +69,6 @@ class Explanation:
         around = (one for one in self.entities if one["start"] <= start < one["end"])
         return next((one["entity_group"] for one in around), None)
 
-    def as_record(self) -> dict[str, Any]:
-        """All but the pictures, for JSON.
-
-        Returns:
-            ``{"text", "words": [{"text", "start", "end"}], "entities", "gate", "maps"}``.
-        """
-        gate, maps = (None if array is None else array.tolist() for array in (self.gate, self.maps))
-        words = [word._asdict() for word in self.words]
-        return {"text": self.text, "words": words, "entities": self.entities, "gate": gate, "maps": maps}
-
 
 def explain(
     model: MMNERForTokenClassification,
@@ -182,7 +172,9 @@ def draw_maps(pictures: Sequence[Image.Image], maps: np.ndarray) -> Image.Image:
 
 
 def save_explanation(explanation: Explanation, folder: str | Path, *, words: Sequence[int]) -> None:
-    """Write ``explanation.json`` (`Explanation.as_record`), and the maps of words, ``<number>_<word>.png``.
+    """Write the explanation, and the maps of words, ``<number>_<word>.png``.
+
+    ``explanation.json`` has ``{"text", "words": [{"text", "start", "end"}], "entities", "gate", "maps"}``.
 
     Args:
         folder: made where it is not there.
@@ -196,7 +188,10 @@ def save_explanation(explanation: Explanation, folder: str | Path, *, words: Seq
         raise ValueError(f"words: expected numbers in 1..{len(maps)}, found {', '.join(map(str, wrong))}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "explanation.json").write_text(json_line(explanation.as_record()) + "\n", encoding="utf-8")
+    gate = None if explanation.gate is None else explanation.gate.tolist()
+    record: dict[str, Any] = {"text": explanation.text, "words": [one._asdict() for one in explanation.words]}
+    record |= {"entities": explanation.entities, "gate": gate, "maps": maps.tolist()}
+    (folder / "explanation.json").write_text(json_line(record) + "\n", encoding="utf-8")
     for number in words:
         safe = re.sub(r"\W", "_", explanation.words[number - 1].text)[:40]
         draw_maps(explanation.pictures, maps[number - 1]).save(folder / f"{number}_{safe}.png")

@@ -169,9 +169,8 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
         difference = _difference(model, processor, folder)
         if not difference <= TOLERANCE:
             expected = f"expected emissions of the exported graph within {TOLERANCE} of torch's"
-            raise ValueError(
-                f"{model_id}: {expected}, found a difference of {difference:.1e}; no folder was made"
-            )
+            found = f"found a difference of {difference:.1e}; no folder was made"
+            raise ValueError(f"{model_id}: {expected}, {found}")
         if int8:
             _quantize(folder / "model.onnx")
             difference = _difference(model, processor, folder)
@@ -193,8 +192,7 @@ def _quantize(graph: Path) -> None:
 def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> torch.onnx.ONNXProgram:
     """The graph of the emissions, whose every axis but those of a picture may be of any size."""
     posts = _inputs(processor, _TRACED)
-    windows = {name: posts[name] for name in WINDOWS if name in posts}
-    inputs = posts | existing_windows(windows, posts["word_starts"])
+    inputs = posts | existing_windows(posts)
     texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
     sub_tokens = Dim("sub_tokens", max=processor.window)
     axes: dict[str, tuple[Any, ...]] = dict.fromkeys(("input_ids", "attention_mask"), (rows, sub_tokens))

@@ -123,10 +123,9 @@ def _of_posts(rows: datasets.Dataset, columns: Mapping[str, str], source: str) -
         CorpusError: none of them holds texts, or --columns names one that is not there.
     """
     found = rows.column_names
-    theirs = [columns.get(ours, ours) for ours in POST_COLUMNS]
-    is_text = {columns.get("text", "text"), columns.get("tokens", "tokens")} & set(found)
-    if not is_text or not set(columns.values()) <= set(found):
+    theirs = {ours: columns.get(ours, ours) for ours in POST_COLUMNS}
+    if {theirs["text"], theirs["tokens"]}.isdisjoint(found) or not set(columns.values()) <= set(found):
         expected = "columns of the input, and one for text or tokens (--columns text=THEIRS)"
         given = f"--input {source} --columns {dict(columns)}"
         raise CorpusError(f"{given}: expected {expected}, found {', '.join(found)}")
-    return rows.select_columns([name for name in theirs if name in found])
+    return rows.select_columns([name for name in theirs.values() if name in found])

@@ -380,9 +380,8 @@ def test_windows_that_exist_are_picked_out(counts, size, seed):
     exists = np.arange(max(counts)) < np.array(counts)[:, None]
     ids = np.arange(exists.size * size).reshape(*exists.shape, size)
     starts = np.stack([random.integers(0, count * size, 5) for count in counts])
-    found = existing_windows(
-        {"input_ids": ids, "attention_mask": np.repeat(exists[..., None], size, axis=2).astype(int)}, starts
-    )
+    mask = np.repeat(exists[..., None], size, axis=2).astype(int)
+    found = existing_windows({"input_ids": ids, "attention_mask": mask, "word_starts": starts})
     assert found["input_ids"].shape == (sum(counts), size) and found["attention_mask"].all()
     expected = np.stack([row.ravel()[places] for row, places in zip(ids, starts, strict=True)])
     np.testing.assert_array_equal(found["input_ids"][found["word_windows"], found["word_starts"]], expected)
