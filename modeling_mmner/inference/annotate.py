@@ -91,7 +91,7 @@ class AnnotateStep(PipelineStep):
             )
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
-        """Annotate this task's rows; gives no documents. Raises: see `begin`."""
+        """Annotate this task's rows; gives no documents. Raises as `begin`."""
         self.begin(world_size)
         numbers = _range_of(rank, world_size, len(self.posts.rows))
         found = self.annotator.find(self.posts.read(numbers), first=numbers.start)
@@ -160,19 +160,12 @@ def _read(path: Path, form: Form) -> Iterator[tuple[int, str | None]]:
 
 @dataclass
 class Outcome:
-    """What is in the folder of an annotation; as a string, some lines about it.
+    """What is in the folder of an annotation; as a string, some lines about it."""
 
-    Attributes:
-        rows: of the input, or of the tasks of this machine.
-        done: how many of them are there, each once.
-        errors: how many rows have an error.
-        flaws: what is missing or damaged, or should not be there.
-    """
-
-    rows: int = 0
-    done: int = 0
-    errors: int = 0
-    flaws: list[str] = field(default_factory=list)
+    rows: int = 0  # of the input, or of the tasks of this machine
+    done: int = 0  # how many of them are there, each once
+    errors: int = 0  # how many rows have an error
+    flaws: list[str] = field(default_factory=list)  # what is missing or damaged, or should not be there
 
     def __str__(self) -> str:
         more = [f"... and {len(self.flaws) - 20} more"] if len(self.flaws) > 20 else []
@@ -234,10 +227,7 @@ def _work(executor: LocalPipelineExecutor, ranks: list[int], workers: int = 1) -
 
 
 def verify(output_dir: str | Path, *, ranks: Iterable[int] | None = None) -> Outcome:
-    """Read the files of an annotation, and count the positions of the input.
-
-    Args:
-        ranks: of the tasks to look at; None: of all.
+    """Read the files of an annotation, of all tasks or of some, and count the positions of the input.
 
     Raises:
         ValueError: there is no annotation in the folder.

@@ -98,7 +98,6 @@ def caption(
 
     Args:
         splits: with the columns of a corpus; pictures not decoded.
-        output_file: JSON lines, in a folder that exists.
         batch_size: pictures that the model gets at a time, at most.
 
     Raises:

@@ -1,7 +1,5 @@
 """The demo page: a text with its entities marked, and where in its picture a word or an entity looks.
 
-Needs the extra `demo`. `build_demo` makes the page of Gradio's components, `launch` serves it.
-
 What a visitor or a model's card says is escaped where it meets HTML or Markdown, and is plain text elsewhere.
 """
 
@@ -26,7 +24,6 @@ from ..model.processing_mmner import MMNERProcessor
 from .explain import Explanation, draw_map, explain
 
 SAID = read_yaml(resources.files(__package__).joinpath("demo.yaml").read_text("utf-8"))
-"""What the page says to its visitors."""
 MAX_FILE_SIZE = "20mb"
 """Of an uploaded picture; larger ones are refused before they are sent."""
 MOST_CHARACTERS = 20_000
@@ -106,12 +103,7 @@ def _label(entity: dict[str, Any]) -> str:
 
 
 class DemoPage:
-    """What the page does: the handlers of its events.
-
-    Args:
-        model: in evaluation mode, on its device.
-        processor: its processor.
-    """
+    """What the page does: the handlers of its events, for a model in evaluation mode, on its device."""
 
     def __init__(self, model: MMNERForTokenClassification, processor: MMNERProcessor) -> None:
         self.model, self.processor = model, processor
@@ -166,8 +158,7 @@ def build_demo(
     """The page of a model.
 
     Args:
-        model: in evaluation mode, on its device.
-        processor: its processor.
+        model, processor: in evaluation mode, on its device.
         name: of the model, as the page shall call it.
         examples: posts to try, each with its `text` and `picture`.
     """
@@ -237,5 +228,4 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
 
 
 def _failed(message: str) -> list[Any]:
-    """What `DemoPage.find` gives in place of a result."""
     return [None, f"<strong>{SAID[message]}</strong>", [], None, ""]

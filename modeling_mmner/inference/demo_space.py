@@ -89,11 +89,7 @@ def card_data(model: str) -> ModelCardData:
 
 
 def space_requirements() -> list[str]:
-    """Lines for requirements.txt: what the installed package requires without extras, and this very Gradio.
-
-    Raises:
-        ValueError: the package is not installed.
-    """
+    """Lines for requirements.txt: what the package requires without extras, and this very Gradio."""
     try:
         declared = requires("mmner") or []
     except PackageNotFoundError as error:

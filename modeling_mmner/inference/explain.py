@@ -54,11 +54,7 @@ class Explanation:
     gate: np.ndarray | None
 
     def required_maps(self) -> np.ndarray:
-        """The maps (W, N, h, w) of a post with a picture.
-
-        Raises:
-            ValueError: there are none.
-        """
+        """The maps (W, N, h, w); ValueError where there are none."""
         if self.maps is None:
             raise ValueError("maps: expected a picture and a model whose words attend over it, found none")
         return self.maps
@@ -81,8 +77,7 @@ def explain(
     """Find the entities of one post, and what the model looked at for each word.
 
     Args:
-        model: in evaluation mode, on any device.
-        processor: its processor.
+        model, processor: in evaluation mode, on any device.
         text: a raw text, or the words of one post.
         images: a picture, a list of them, or None (see `load_picture` for the kinds).
         context: a text about the post, or several; for models that read contexts.
@@ -112,16 +107,11 @@ def explain(
 
 
 def region_maps(attentions: Tensor, tower: VisionTower, *, pictures: int) -> np.ndarray:
-    """Lay attention over regions out as maps.
+    """Lay attention (W, R) over the regions of N pictures out as maps (W, N, h, w), float32.
 
     Args:
-        attentions: (W, R) over the regions of `pictures` pictures, one picture after the other.
-        tower: whose regions they are: prefix tokens, then a map row by row, a square one as its pictures are
-            squares.
-        pictures: N > 0.
-
-    Returns:
-        (W, N, h, w) float32.
+        tower: whose regions they are: of each picture prefix tokens, then a map row by row, a square one as
+            its pictures are squares.
 
     Raises:
         ValueError: the regions are not a square map.
@@ -142,12 +132,9 @@ def draw_map(picture: Image.Image, weights: np.ndarray, *, maximum: float | None
     The picture is drawn in grey, so that every colour is the map's.
 
     Args:
-        picture: of any size.
+        picture: of any size, which is that of the RGB picture that is returned.
         weights: (h, w), finite, at least 0.
         maximum: the weight that gets the brightest colour, to draw several maps on one scale.
-
-    Returns:
-        An RGB picture of the same size.
 
     Raises:
         ValueError: the weights are no such map.
@@ -177,7 +164,6 @@ def save_explanation(explanation: Explanation, folder: str | Path, *, words: Seq
     ``explanation.json`` has ``{"text", "words": [{"text", "start", "end"}], "entities", "gate", "maps"}``.
 
     Args:
-        folder: made where it is not there.
         words: the numbers, from 1, of the words to draw.
 
     Raises:

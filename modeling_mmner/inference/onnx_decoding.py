@@ -39,6 +39,9 @@ class CRF:
         start: (L,) score of each label at the first word.
         transitions: (L, L) score of each label (column) after each other (row).
         end: (L,) score of each label at the last word.
+
+    Raises:
+        ValueError: of its methods: the mask is not boolean, or has holes.
     """
 
     def __init__(self, labels: Sequence[str], *, start: Any, transitions: Any, end: Any) -> None:
@@ -59,9 +62,6 @@ class CRF:
 
         Returns:
             (B, W) int64 label ids, -100 where `mask` is False.
-
-        Raises:
-            ValueError: the mask is not boolean, or has holes.
         """
         emissions = self._of_words(emissions, mask)
         scores = self._forward_scores(emissions, mask, np.maximum)
@@ -81,9 +81,6 @@ class CRF:
 
         Returns:
             (B, W) float32 in 0..1 at the first word of each span, 0 elsewhere.
-
-        Raises:
-            ValueError: as `decode_batch`.
         """
         emissions = self._of_words(emissions, mask).astype(np.float64)
         forward = self._forward_scores(emissions, mask, np.logaddexp)
@@ -111,9 +108,7 @@ class CRF:
         return np.where(mask & self._begins[tags], np.exp(np.minimum(scores, 0)), 0).astype(np.float32)
 
     def _forward_scores(self, emissions: np.ndarray, mask: np.ndarray, over_paths: np.ufunc) -> np.ndarray:
-        """(B, W, L): maximum or log sum over all paths that end with a label at a word; past the end the last
-        word's.
-        """
+        """(B, W, L): maximum or log sum over the paths to a label at a word; past the end the last word's."""
         scores = [self._start + emissions[:, 0]]
         for word in range(1, emissions.shape[1]):
             moves = over_paths.reduce(scores[-1][:, :, None] + self._transitions, axis=1)
@@ -122,7 +117,7 @@ class CRF:
 
     @staticmethod
     def _of_words(emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Emissions in float32, 0 where there is no word, after checking that the words come first."""
+        """Emissions in float32, 0 where there is no word."""
         if mask.dtype != bool or (mask[:, 1:] & ~mask[:, :-1]).any():
             raise ValueError(f"mask: expected bool, each text's words first, then the padding, got {mask!r}")
         return np.where(mask[..., None], emissions, 0).astype(np.float32)
@@ -149,12 +144,7 @@ def existing_windows(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An exported model, ready to run.
-
-    Attributes:
-        session: the onnxruntime session of the graph, or anything with its `run` and `get_inputs`.
-        crf: turns the graph's emissions into tags and scores.
-    """
+    """An exported model, ready to run: onnxruntime's session of its graph, and its CRF."""
 
     session: Any
     crf: CRF
@@ -184,11 +174,7 @@ class ExportedModel:
 
 
 def load(folder: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvider",)) -> ExportedModel:
-    """The model of an exported folder.
-
-    Args:
-        providers: where onnxruntime runs the graph, in order of preference.
-    """
+    """The model of an exported folder; `providers` say where onnxruntime runs it, in order of preference."""
     import onnxruntime
 
     settings = json.loads((Path(folder) / "decoding.json").read_text(encoding="utf-8"))

@@ -117,11 +117,7 @@ def _lines(files: list[Path], sha256: str) -> Iterator[dict[str, str | None]]:
 
 
 def _of_posts(rows: datasets.Dataset, columns: Mapping[str, str], source: str) -> datasets.Dataset:
-    """The columns of a post alone.
-
-    Raises:
-        CorpusError: none of them holds texts, or --columns names one that is not there.
-    """
+    """The columns of a post alone; CorpusError where none holds texts, or --columns names another."""
     found = rows.column_names
     theirs = {ours: columns.get(ours, ours) for ours in POST_COLUMNS}
     if {theirs["text"], theirs["tokens"]}.isdisjoint(found) or not set(columns.values()) <= set(found):
