@@ -171,10 +171,10 @@ def build_demo(
             with gr.Column():
                 text = gr.Textbox(label="Text", lines=1, max_lines=12, placeholder="Look at this: Jordan!")
                 upload: Any = {"type": "filepath", "sources": ["upload"], "buttons": [], "height": 200}
-                picture = gr.Image(label="Picture (optional)", alt_text="The picture of the post", **upload)
+                picture: Any = gr.Image(label="Picture (optional)", alt_text="The picture of the post", **upload)
                 # Gradio would open the file before a handler sees it, and show its own error, with a path,
                 # for a broken one.
-                picture.preprocess = lambda upload: upload and upload.path  # type: ignore[method-assign]
+                picture.preprocess = lambda upload: upload and upload.path
                 inputs: list[Any] = [text, picture]
                 if processor.context_window is not None:
                     about = "What somebody wrote about the post or its picture"

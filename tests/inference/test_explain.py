@@ -124,21 +124,10 @@ def test_explanation_of_one_post_is_that_of_the_post_in_a_batch(make, kind):
         together = outputs.attentions[row, :count].view(count, 2, -1)[:, : len(pictures), prefix:]
         together = together.unflatten(2, (side, side))
         np.testing.assert_allclose(alone.maps, together, atol=1e-6)
-        if outputs.gate is not None:
+        assert (alone.gate is None) == (model.config.fusion == "collaboration")
+        if alone.gate is not None:
+            assert alone.gate.dtype == np.float32 and 0 < alone.gate.min() < alone.gate.max() < 1
             np.testing.assert_allclose(alone.gate, outputs.gate[row, :count].mean(-1), atol=1e-6)
-
-
-def test_gate_is_the_mean_of_the_model_s(make):
-    """If it failed, the page would say of a word that it used its picture when it did not."""
-    model, processor = make(fusion="cross-modal")
-    explanation = explain(model, processor, TEXT, noise(64, 64))
-    with torch.inference_mode():
-        gate = model(**processor(TEXT, images=noise(64, 64)), output_gate=True).gate[0]
-    expected = [sum(word.tolist()) / len(word) for word in gate]
-    assert explanation.gate.shape == (5,) and explanation.gate.dtype == np.float32
-    np.testing.assert_allclose(explanation.gate, expected, atol=1e-6)
-    assert 0 < explanation.gate.min() < explanation.gate.max() < 1
-    assert explain(*make(**MODELS["collaboration, vit first"][0]), TEXT, noise(64, 64)).gate is None
 
 
 @each_model
