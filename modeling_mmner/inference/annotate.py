@@ -212,11 +212,11 @@ def annotate(
 
 def _work(executor: LocalPipelineExecutor, ranks: list[int], workers: int = 1) -> None:
     """Run tasks one after the other, in one of several processes on a share of the cores."""
-    parent = parent_process()
     if workers > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     for rank in ranks:
-        if parent is not None and not parent.is_alive():  # whoever starts again shall have the machine
+        # Whoever starts again shall have the machine.
+        if (parent := parent_process()) and not parent.is_alive():
             return
         try:
             executor._run_for_rank(rank, local_rank=1)  # the first alone would log to the terminal

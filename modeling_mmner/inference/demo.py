@@ -171,11 +171,11 @@ def build_demo(
             with gr.Column():
                 text = gr.Textbox(label="Text", lines=1, max_lines=12, placeholder="Look at this: Jordan!")
                 upload: Any = {"type": "filepath", "sources": ["upload"], "buttons": [], "height": 200}
-                picture: Any = gr.Image(label="Picture (optional)", alt_text="The picture of the post", **upload)
+                picture = gr.Image(label="Picture (optional)", alt_text="The picture of the post", **upload)
+                inputs: list[Any] = [text, picture]
                 # Gradio would open the file before a handler sees it, and show its own error, with a path,
                 # for a broken one.
-                picture.preprocess = lambda upload: upload and upload.path
-                inputs: list[Any] = [text, picture]
+                inputs[1].preprocess = lambda upload: upload and upload.path
                 if processor.context_window is not None:
                     about = "What somebody wrote about the post or its picture"
                     inputs.append(gr.Textbox(label="Context (optional)", max_lines=6, placeholder=about))

@@ -85,8 +85,7 @@ def open_posts(
         splits = [str(name) for name in builder.config.data_files or {}]
         split = splits[0] if split is None and len(splits) == 1 else split
         if split not in splits:
-            found = f"found {split}"
-            raise CorpusError(f"--input {source} --split: expected one of {', '.join(splits)}, {found}")
+            raise CorpusError(f"--input {source} --split: expected one of {', '.join(splits)}, found {split}")
         files = builder.config.data_files[datasets.NamedSplit(split)]
         files = [Path(file) for file in datasets.DownloadManager().download(list(map(str, files)))]
         sha256 = hash_of_files(files)

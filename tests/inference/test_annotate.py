@@ -138,15 +138,8 @@ def test_any_number_of_tasks_leaves_the_same(tmp_path, form, tasks) -> None:
     rows = rows_in(tmp_path / "out", tmp_path)
     assert [row["row"] for row in rows] == list(range(8))
     assert [row["text"] for row in rows] == [None] * 2 + [f"Paris {row}" for row in range(6)]
-    assert rows[2] == {
-        "row": 2,
-        "id": "0",
-        "text": "Paris 0",
-        "tokens": ["Paris", "0"],
-        "tags": ["B-X", "O"],
-        "entities": [],
-        "error": None,
-    }
+    found = {"text": "Paris 0", "tokens": ["Paris", "0"], "tags": ["B-X", "O"], "entities": []}
+    assert rows[2] == {"row": 2, "id": "0", **found, "error": None}
 
 
 @pytest.fixture()
@@ -229,11 +222,7 @@ def test_another_model_input_or_number_of_tasks_is_refused(source, tmp_path, who
     other = write_posts(tmp_path / "other.jsonl", 23, word="Rome")
     for given, options, said in (
         (source, {"sha256": "other"}, "model: expected capitals, found other"),
-        (
-            source,
-            {"threshold": 0.5},
-            r"threshold: expected 0.0, found 0.5\. Go on with what .* was begun with",
-        ),
+        (source, {"threshold": 0.5}, r"threshold: expected 0.0, found 0.5\. Go on with .* was begun with"),
         (source, {"dtype": "bfloat16"}, "dtype: expected torch.float32, found torch.bfloat16"),
         (source, {"tasks": 5}, "tasks: expected 4, found 5"),
         (source, {"form": "jsonl"}, "form: expected parquet, found jsonl"),

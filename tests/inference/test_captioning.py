@@ -71,21 +71,14 @@ def git():
 
 def qwen():
     """A model whose prompts are longer for larger pictures."""
-    places = ("image", "video", "vision_start", "vision_end")
+    names = [f"{name}_token_id" for name in ("image", "video", "vision_start", "vision_end")]
     tokens = [f"<|{name}|>" for name in ("image_pad", "video_pad", "vision_start", "vision_end")]
     tokenizer = word_tokenizer(*tokens)
+    ids = dict(zip(names, tokenizer.convert_tokens_to_ids(tokens), strict=True))
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
-    config = transformers.Qwen2VLConfig(
-        vision_config=dict.fromkeys(("embed_dim", "hidden_size"), 16)
-        | {"depth": 1, "num_heads": 2, "patch_size": 4, "mlp_ratio": 2},
-        text_config=SIZES
-        | IDS
-        | {"vocab_size": len(tokenizer), "num_key_value_heads": 2, "rope_parameters": rope},
-        **{
-            f"{place}_token_id": number
-            for place, number in zip(places, tokenizer.convert_tokens_to_ids(tokens), strict=True)
-        },
-    )
+    text = SIZES | IDS | {"vocab_size": len(tokenizer), "num_key_value_heads": 2, "rope_parameters": rope}
+    vision = {"embed_dim": 16, "hidden_size": 16, "depth": 1, "num_heads": 2, "patch_size": 4, "mlp_ratio": 2}
+    config = transformers.Qwen2VLConfig(vision_config=vision, text_config=text, **ids)
     pictures = transformers.Qwen2VLImageProcessor(patch_size=4, min_pixels=64, max_pixels=1024)
     videos = transformers.Qwen2VLVideoProcessor(patch_size=4)
     template = TEMPLATE.replace("IMAGE", "<|vision_start|> <|image_pad|> <|vision_end|>")
@@ -224,9 +217,8 @@ def test_training_reads_them(saved, splits, tmp_path):
     none, and why.
     """
     path, model = tmp_path / "captions.jsonl", saved("blip")
-    said = [
-        caption(splits, Captioner(model, None, 8, "cpu"), output_file=path, batch_size=4) for _ in range(2)
-    ]
+    captioner = Captioner(model, None, 8, "cpu")
+    said = [caption(splits, captioner, output_file=path, batch_size=4) for _ in range(2)]
     captions = texts_of(path)
     assert list(captions) == PICTURED and len(set(captions.values())) > 2
     assert captions["5"] == captions["1"] and captions["9"] == captions["2"]
@@ -235,9 +227,8 @@ def test_training_reads_them(saved, splits, tmp_path):
     assert list(with_them["validation"][CONTEXT]) == [captions["5"], captions["6"], None]
     first, second, third = said[0].splitlines()
     assert first == f"{path}: 8 posts with a caption, 8 of them new"
-    assert second == (
-        "6 pictures described; without a caption: 2 posts that have no picture, 1 whose picture is broken"
-    )
+    without = "2 posts that have no picture, 1 whose picture is broken"
+    assert second == f"6 pictures described; without a caption: {without}"
     assert third.startswith("the first broken one is that of 11: picture ") and "expected one of the" in third
     assert said[1].splitlines()[0].endswith("0 of them new") and "\n0 pictures described" in said[1]
 
@@ -254,13 +245,12 @@ def test_several_pictures(tmp_path, describer):
     ]
     path = tmp_path / "captions.jsonl"
     said = caption({"train": rows_of(*posts)}, describer, output_file=path, batch_size=1)
-    first, second, third = map(
-        describer.text, (Image.frombytes("RGB", (24, 16), seen) for seen in describer.seen)
-    )
+    pictures = [Image.frombytes("RGB", (24, 16), seen) for seen in describer.seen]
+    first, second, third = map(describer.text, pictures)
     assert texts_of(path) == {"a": f"{first} {second}", "b": f"{second} {first}", "e": third}
     assert describer.sizes == [1, 1, 1]
     assert (
-        "1 posts that have no picture, 1 whose picture is broken\nthe first broken one is that of c: " in said
+        "1 posts that have no picture, 1 whose picture is broken\nthe first broken one is that of c" in said
     )
 
 
@@ -318,12 +308,8 @@ def test_file_cut_anywhere_is_gone_on_with(splits, tmp_path, describer):
         describer.seen.clear()
         caption(splits, describer, output_file=path, batch_size=2)
         assert path.read_bytes() == content
-        kept = {
-            name
-            for line in content[:length].splitlines(True)
-            if line.endswith(b"\n")
-            for name in json.loads(line)["pictures"]
-        }
+        lines = content[:length].rpartition(b"\n")[0].splitlines()
+        kept = {name for line in lines for name in json.loads(line)["pictures"]}
         assert describer.seen == seen[len(kept) :]
 
 
@@ -348,9 +334,8 @@ def test_errors_of_the_file_say_what_to_do(splits, tmp_path):
     path.write_text(json.dumps(line | {"pictures": {"ab": "a"}}) + "\n", encoding="utf-8")
     for given, made in (("org/new", None), ("org/old", "why")):
         said = refused(splits, given, path, prompt=made)
-        assert said.startswith(
-            f"--output_file {path}, line 1: expected captions made with {{'model': '{given}'"
-        )
+        place = f"--output_file {path}, line 1: expected captions made with"
+        assert said.startswith(f"{place} {{'model': '{given}'")
         assert f"'prompt': {made!r}, " in said and "found {'model': 'org/old', 'prompt': None, " in said
     for foreign in ('{"id": "1", "caption": "a"}\n', "[]\n", "\n", "a line", "[" * 100_000 + "\n"):
         path.write_text(foreign, encoding="utf-8")
@@ -365,9 +350,8 @@ def test_errors_of_the_model_name_it(saved, splits, tmp_path):
     for model in (tmp_path / "none", tmp_path / "bert", saved("git")):
         said = refused(splits, model, tmp_path / "captions.jsonl")
         assert said.startswith(f"--model {model}: expected a model for")
-    assert "a --device of this computer" in refused(
-        splits, saved("blip"), tmp_path / "captions.jsonl", device="cuda:77"
-    )
+    said = refused(splits, saved("blip"), tmp_path / "captions.jsonl", device="cuda:77")
+    assert "a --device of this computer" in said
 
 
 def test_prompt_without_its_picture_is_refused(saved, splits, tmp_path):
