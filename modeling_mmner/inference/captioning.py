@@ -111,7 +111,7 @@ def caption(
     known, described, without, broken = len(posts), len(captions), 0, list[str]()
     rows = iter(tqdm(chain.from_iterable(splits.values()), "captions", sum(map(len, splits.values()))))
     while part := list(islice(rows, batch_size)):
-        waiting, new = list[str](), dict[str, Image.Image]()
+        read, new = dict[str, list[str]](), dict[str, Image.Image]()
         for row in part:
             post = str(row["id"])
             try:
@@ -121,18 +121,17 @@ def caption(
                 broken.append(one_line(f"{post}: {error}"))
                 continue
             without += not pictures
-            if pictures and post not in posts:
-                waiting.append(post)
-            if pictures and list(posts.setdefault(post, dict.fromkeys(pictures, ""))) != list(pictures):
+            names = list(pictures)
+            if names and list(posts.get(post) or read.setdefault(post, names)) != names:
                 expected = f"the pictures of other posts of this id and of its line in {path}, found others"
                 raise ValueError(f"post {post!r}: expected {expected}; each post needs an id of its own")
-        names = iter(new)
-        while some := list(islice(names, batch_size)):  # posts may have many pictures
+        waiting = iter(new)
+        while some := list(islice(waiting, batch_size)):  # posts may have many pictures
             texts = captioner([new[name] for name in some])
             captions |= zip(some, (one_line(text)[:MOST_CHARACTERS].strip() for text in texts), strict=True)
         with path.open("ab") as file:
-            for post in waiting:
-                posts[post] = {name: captions[name] for name in posts[post]}
+            for post, names in read.items():
+                posts[post] = {name: captions[name] for name in names}
                 entry = {"id": post, "caption": " ".join(posts[post].values()), **made_by}
                 file.write(json_line(entry | {"pictures": posts[post]}).encode() + b"\n")
     said = f"{path}: {len(posts)} posts with a caption, {len(posts) - known} of them new"
