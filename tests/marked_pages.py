@@ -20,19 +20,12 @@ class Element:
 
     def find(self, tag: str, css_class: str | None = None) -> list["Element"]:
         """The elements of a kind below this one, in order."""
-        found = []
-        for child in self.children:
-            if isinstance(child, Element):
-                if child.tag == tag and css_class in (None, *child.attributes.get("class", "").split()):
-                    found.append(child)
-                found += child.find(tag, css_class)
-        return found
+        found = [one for one in self.everything()[1:] if one.tag == tag]
+        return [one for one in found if css_class in (None, *one.attributes.get("class", "").split())]
 
     def everything(self) -> list["Element"]:
-        return [
-            self,
-            *(one for child in self.children if isinstance(child, Element) for one in child.everything()),
-        ]
+        below = [child for child in self.children if isinstance(child, Element)]
+        return [self, *(one for child in below for one in child.everything())]
 
 
 class _Reader(HTMLParser):

@@ -166,7 +166,7 @@ def annotate(
         step = annotation.AnnotateStep(annotator, posts, output_dir, form=form)
         outcome = annotation.annotate(step, **sharing)
     print(outcome)
-    return outcome.status
+    return int(bool(outcome.flaws))
 
 
 @command()

@@ -77,8 +77,8 @@ class AnnotateStep(PipelineStep):
         record |= {"columns": dict(posts.columns), "form": self.form, "tasks": tasks}
         if _record_in(folder) is None:
             if others := {path.name for path in folder.glob("*")} - {ABOUT}:
-                found = f"found {min(others)}"
-                raise FileExistsError(f"{folder}: expected a new folder, or an annotation, {found}")
+                expected = "expected a new folder, or an annotation"
+                raise FileExistsError(f"{folder}: {expected}, found {min(others)}")
             (folder / ABOUT).mkdir(parents=True, exist_ok=True)
             write_text(folder / ABOUT / "run.json", json.dumps(record, indent=1))
         known = _record_in(folder) or {}  # of whoever wrote it last, where several began at once
@@ -91,7 +91,7 @@ class AnnotateStep(PipelineStep):
             )
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
-        """Annotate this task's rows; gives no documents. Raises: see `begin`."""
+        """Annotate this task's rows; gives no documents. Raises as `begin`."""
         self.begin(world_size)
         numbers = _range_of(rank, world_size, len(self.posts.rows))
         found = self.annotator.find(self.posts.read(numbers), first=numbers.start)
@@ -160,24 +160,12 @@ def _read(path: Path, form: Form) -> Iterator[tuple[int, str | None]]:
 
 @dataclass
 class Outcome:
-    """What is in the folder of an annotation; as a string, some lines about it.
+    """What is in the folder of an annotation; as a string, some lines about it."""
 
-    Attributes:
-        rows: of the input, or of the tasks of this machine.
-        done: how many of them are there, each once.
-        errors: how many rows have an error.
-        flaws: what is missing or damaged, or should not be there.
-        status: of the command: 1 if there are flaws, else 0.
-    """
-
-    rows: int = 0
-    done: int = 0
-    errors: int = 0
-    flaws: list[str] = field(default_factory=list)
-
-    @property
-    def status(self) -> int:
-        return int(bool(self.flaws))
+    rows: int = 0  # of the input, or of the tasks of this machine
+    done: int = 0  # how many of them are there, each once
+    errors: int = 0  # how many rows have an error
+    flaws: list[str] = field(default_factory=list)  # what is missing or damaged, or should not be there
 
     def __str__(self) -> str:
         more = [f"... and {len(self.flaws) - 20} more"] if len(self.flaws) > 20 else []
@@ -224,11 +212,11 @@ def annotate(
 
 def _work(executor: LocalPipelineExecutor, ranks: list[int], workers: int = 1) -> None:
     """Run tasks one after the other, in one of several processes on a share of the cores."""
-    parent = parent_process()
     if workers > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     for rank in ranks:
-        if parent is not None and not parent.is_alive():  # whoever starts again shall have the machine
+        # Whoever starts again shall have the machine.
+        if (parent := parent_process()) and not parent.is_alive():
             return
         try:
             executor._run_for_rank(rank, local_rank=1)  # the first alone would log to the terminal
@@ -239,10 +227,7 @@ def _work(executor: LocalPipelineExecutor, ranks: list[int], workers: int = 1) -
 
 
 def verify(output_dir: str | Path, *, ranks: Iterable[int] | None = None) -> Outcome:
-    """Read the files of an annotation, and count the positions of the input.
-
-    Args:
-        ranks: of the tasks to look at; None: of all.
+    """Read the files of an annotation, of all tasks or of some, and count the positions of the input.
 
     Raises:
         ValueError: there is no annotation in the folder.

@@ -69,15 +69,11 @@ class Annotator:
         object.__setattr__(self, "sha256", hash_of_files(own))
 
     def find(self, posts: Iterable[Any], *, first: int = 0) -> Iterator[dict[str, Any]]:
-        """A record of `FOUND` and the post's id for each post, in their order.
-
-        Args:
-            first: number of the first post, by which errors name it.
-        """
+        """A record of `FOUND` and the post's id for each post, in their order; errors count from `first`."""
         return map(_record_of, _predictor_of(self).predict(posts, first=first))
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Rows with the columns tokens, tags, entities and error added, and text where there is none.
+        """Rows with tokens, tags, entities and error added, and text where there is none.
 
         For ``Dataset.with_format("arrow").map(annotator, batched=True)`` and Ray's ``map_batches(...,
         batch_format="pyarrow")``.

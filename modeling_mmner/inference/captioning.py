@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import pipeline
 
 from ..escaping import one_line
 from ..files import json_line, parsed, picture_content
-from ..model.images_mmner import PICTURE_COLUMNS, load_picture, pictures_of
+from ..model.images_mmner import load_picture, pictures_of
 from .loading import device_named
 
 PROMPT = "Describe this picture in one sentence."
@@ -97,7 +98,6 @@ def caption(
 
     Args:
         splits: with the columns of a corpus; pictures not decoded.
-        output_file: JSON lines, in a folder that exists.
         batch_size: pictures that the model gets at a time, at most.
 
     Raises:
@@ -109,12 +109,10 @@ def caption(
     posts = _posts_in(path, made_by)
     captions = {name: text for pictures in posts.values() for name, text in pictures.items()}
     known, described, without, broken = len(posts), len(captions), 0, list[str]()
-    columns = {"id", *PICTURE_COLUMNS}
-    parts = [rows.select_columns(sorted(columns & set(rows.features))) for rows in splits.values()]
-    rows = datasets.concatenate_datasets(parts)
-    for first in tqdm(range(0, len(rows), batch_size), "captions"):
-        waiting, new = list[str](), dict[str, Image.Image]()
-        for row in rows.select(range(first, min(first + batch_size, len(rows)))):
+    rows = iter(tqdm(chain.from_iterable(splits.values()), "captions", sum(map(len, splits.values()))))
+    while part := list(islice(rows, batch_size)):
+        read, new = dict[str, list[str]](), dict[str, Image.Image]()
+        for row in part:
             post = str(row["id"])
             try:
                 pictures = {sha256(picture_content(one)).hexdigest()[:16]: one for one in pictures_of(row)}
@@ -123,16 +121,17 @@ def caption(
                 broken.append(one_line(f"{post}: {error}"))
                 continue
             without += not pictures
-            if pictures and post not in posts:
-                waiting.append(post)
-                posts[post] = dict.fromkeys(pictures, "")
-            if pictures and list(posts[post]) != list(pictures):
+            names = list(pictures)
+            if names and list(posts.get(post) or read.setdefault(post, names)) != names:
                 expected = f"the pictures of other posts of this id and of its line in {path}, found others"
                 raise ValueError(f"post {post!r}: expected {expected}; each post needs an id of its own")
-        captions |= _described(captioner, new, batch_size)
+        waiting = iter(new)
+        while some := list(islice(waiting, batch_size)):  # posts may have many pictures
+            texts = captioner([new[name] for name in some])
+            captions |= zip(some, (one_line(text)[:MOST_CHARACTERS].strip() for text in texts), strict=True)
         with path.open("ab") as file:
-            for post in waiting:
-                posts[post] = {name: captions[name] for name in posts[post]}
+            for post, names in read.items():
+                posts[post] = {name: captions[name] for name in names}
                 entry = {"id": post, "caption": " ".join(posts[post].values()), **made_by}
                 file.write(json_line(entry | {"pictures": posts[post]}).encode() + b"\n")
     said = f"{path}: {len(posts)} posts with a caption, {len(posts) - known} of them new"
@@ -141,26 +140,16 @@ def caption(
     return f"{said}\nthe first broken one is that of {broken[0]}" if broken else said
 
 
-def _described(captioner: Captioner, pictures: dict[str, Image.Image], size: int) -> dict[str, str]:
-    captions, names = dict[str, str](), list(pictures)
-    for start in range(0, len(names), size):  # posts may have many pictures
-        part = names[start : start + size]
-        texts = captioner([pictures[name] for name in part])
-        captions |= zip(part, (one_line(text)[:MOST_CHARACTERS].strip() for text in texts), strict=True)
-    return captions
-
-
 def _posts_in(path: Path, made_by: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """The captions of a file's pictures, by post; a last line that was cut off is taken out of it."""
     if not path.parent.is_dir() or path.is_dir():
         raise ValueError(f"--output_file {path}: expected a file in a folder that exists; make the folder")
-    posts, size = dict[str, dict[str, str]](), 0
+    posts = dict[str, dict[str, str]]()
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n") and _BEGINNING.startswith(line[: len(_BEGINNING)]):
-            os.truncate(path, size)
+            os.truncate(path, path.stat().st_size - len(line))
             break
-        size += len(line)
         place = f"--output_file {path}, line {number}: expected"
         try:
             entry = parsed(line.decode())

@@ -1,7 +1,5 @@
 """The demo page: a text with its entities marked, and where in its picture a word or an entity looks.
 
-Needs the extra `demo`. `build_demo` makes the page of Gradio's components, `launch` serves it.
-
 What a visitor or a model's card says is escaped where it meets HTML or Markdown, and is plain text elsewhere.
 """
 
@@ -26,7 +24,6 @@ from ..model.processing_mmner import MMNERProcessor
 from .explain import Explanation, draw_map, explain
 
 SAID = read_yaml(resources.files(__package__).joinpath("demo.yaml").read_text("utf-8"))
-"""What the page says to its visitors."""
 MAX_FILE_SIZE = "20mb"
 """Of an uploaded picture; larger ones are refused before they are sent."""
 MOST_CHARACTERS = 20_000
@@ -37,7 +34,7 @@ MOST_SESSIONS = 500
 """Visitors whose results are kept, for an hour at most."""
 
 _KEPT_SECONDS = 3600
-_DRAWN_SIDE = 512
+_DRAWN_SIZE = (512, 512)
 # Dark enough for white labels; the usual four types have the first four.
 _COLOURS = ("#1d4ed8", "#15803d", "#b45309", "#7e22ce", "#be123c", "#0f766e", "#a21caf")
 # `${value}`, never `{{value}}`: Gradio makes a program of what the latter fills in, and a text would run.
@@ -106,12 +103,7 @@ def _label(entity: dict[str, Any]) -> str:
 
 
 class DemoPage:
-    """What the page does: the handlers of its events.
-
-    Args:
-        model: in evaluation mode, on its device.
-        processor: its processor.
-    """
+    """What the page does: the handlers of its events, for a model in evaluation mode, on its device."""
 
     def __init__(self, model: MMNERForTokenClassification, processor: MMNERProcessor) -> None:
         self.model, self.processor = model, processor
@@ -132,8 +124,7 @@ class DemoPage:
             _logger.exception("the demo page could not find the entities of a text")
             return _failed("unexpected")
         # The model has seen the picture in full; to draw maps over it, a copy of the size shown will do.
-        small = [ImageOps.contain(one, (_DRAWN_SIDE, _DRAWN_SIDE)) for one in found.pictures]
-        found = replace(found, pictures=small)
+        found = replace(found, pictures=[ImageOps.contain(one, _DRAWN_SIZE) for one in found.pictures])
         count = len(found.entities)
         status = "1 entity found." if count == 1 else f"{count or 'No'} entities found."
         if picture and self.processor.image_size is None:
@@ -167,8 +158,7 @@ def build_demo(
     """The page of a model.
 
     Args:
-        model: in evaluation mode, on its device.
-        processor: its processor.
+        model, processor: in evaluation mode, on its device.
         name: of the model, as the page shall call it.
         examples: posts to try, each with its `text` and `picture`.
     """
@@ -182,10 +172,10 @@ def build_demo(
                 text = gr.Textbox(label="Text", lines=1, max_lines=12, placeholder="Look at this: Jordan!")
                 upload: Any = {"type": "filepath", "sources": ["upload"], "buttons": [], "height": 200}
                 picture = gr.Image(label="Picture (optional)", alt_text="The picture of the post", **upload)
+                inputs: list[Any] = [text, picture]
                 # Gradio would open the file before a handler sees it, and show its own error, with a path,
                 # for a broken one.
-                picture.preprocess = _path_of  # type: ignore[assignment, method-assign]
-                inputs: list[Any] = [text, picture]
+                inputs[1].preprocess = lambda upload: upload and upload.path
                 if processor.context_window is not None:
                     about = "What somebody wrote about the post or its picture"
                     inputs.append(gr.Textbox(label="Context (optional)", max_lines=6, placeholder=about))
@@ -199,15 +189,14 @@ def build_demo(
                 sentence = gr.HTML(html_template=_LIVE, js_on_load=None)
         outputs: list[Any] = [explanation, status, marked, drawn, sentence]
         hidden: Any = {"api_visibility": "private"}
-        one_at_a_time = {"concurrency_id": "model", "concurrency_limit": 1} | hidden
-        finding: Any = {"fn": page.find, "inputs": inputs, "outputs": outputs, **one_at_a_time}
-        gr.on([button.click, text.submit], **finding)
+        one_at_a_time: Any = {"concurrency_id": "model", "concurrency_limit": 1} | hidden
+        gr.on([button.click, text.submit], page.find, inputs, outputs, **one_at_a_time)
         choosing = hidden | {"trigger_mode": "always_last", "show_progress": "hidden"}
         marked.select(page.choose, explanation, [drawn, sentence], **choosing)
         if examples:
             posts = [[example.text, example.picture, ""][: len(inputs)] for example in examples]
             listed = gr.Examples(posts, inputs, visible_columns=[0, 1], **hidden)
-            listed.load_input_event.then(**finding)
+            listed.load_input_event.then(page.find, inputs, outputs, **one_at_a_time)
     return demo.queue(max_size=MOST_WAITING)
 
 
@@ -239,9 +228,4 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
 
 
 def _failed(message: str) -> list[Any]:
-    """What `DemoPage.find` gives in place of a result."""
     return [None, f"<strong>{SAID[message]}</strong>", [], None, ""]
-
-
-def _path_of(upload: Any) -> str | None:
-    return upload and upload.path

@@ -15,7 +15,6 @@ from ..escaping import markdown_text, one_line
 from ..files import staged_folder
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("modeling_mmner", "dataset_scripts")
 
 
 def write_space(model: str, folder: str | Path) -> Path:
@@ -51,7 +50,7 @@ def write_space(model: str, folder: str | Path) -> Path:
     source = 'str(Path(__file__).parent / "model")' if is_local else repr(model)
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     with staged_folder(folder) as staged:
-        for package in _PACKAGES:
+        for package in ("modeling_mmner", "dataset_scripts"):
             shutil.copytree(_ROOT / package, staged / package, ignore=ignored)
         if is_local:
             shutil.copytree(model, staged / "model", ignore=ignored)
@@ -90,11 +89,7 @@ def card_data(model: str) -> ModelCardData:
 
 
 def space_requirements() -> list[str]:
-    """Lines for requirements.txt: what the installed package requires without extras, and this very Gradio.
-
-    Raises:
-        ValueError: the package is not installed.
-    """
+    """Lines for requirements.txt: what the package requires without extras, and this very Gradio."""
     try:
         declared = requires("mmner") or []
     except PackageNotFoundError as error:

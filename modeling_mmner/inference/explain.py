@@ -54,11 +54,7 @@ class Explanation:
     gate: np.ndarray | None
 
     def required_maps(self) -> np.ndarray:
-        """The maps (W, N, h, w) of a post with a picture.
-
-        Raises:
-            ValueError: there are none.
-        """
+        """The maps (W, N, h, w); ValueError where there are none."""
         if self.maps is None:
             raise ValueError("maps: expected a picture and a model whose words attend over it, found none")
         return self.maps
@@ -68,16 +64,6 @@ class Explanation:
         start = self.words[number].start
         around = (one for one in self.entities if one["start"] <= start < one["end"])
         return next((one["entity_group"] for one in around), None)
-
-    def as_record(self) -> dict[str, Any]:
-        """All but the pictures, for JSON.
-
-        Returns:
-            ``{"text", "words": [{"text", "start", "end"}], "entities", "gate", "maps"}``.
-        """
-        gate, maps = (None if array is None else array.tolist() for array in (self.gate, self.maps))
-        words = [word._asdict() for word in self.words]
-        return {"text": self.text, "words": words, "entities": self.entities, "gate": gate, "maps": maps}
 
 
 def explain(
@@ -91,8 +77,7 @@ def explain(
     """Find the entities of one post, and what the model looked at for each word.
 
     Args:
-        model: in evaluation mode, on any device.
-        processor: its processor.
+        model, processor: in evaluation mode, on any device.
         text: a raw text, or the words of one post.
         images: a picture, a list of them, or None (see `load_picture` for the kinds).
         context: a text about the post, or several; for models that read contexts.
@@ -122,16 +107,11 @@ def explain(
 
 
 def region_maps(attentions: Tensor, tower: VisionTower, *, pictures: int) -> np.ndarray:
-    """Lay attention over regions out as maps.
+    """Lay attention (W, R) over the regions of N pictures out as maps (W, N, h, w), float32.
 
     Args:
-        attentions: (W, R) over the regions of `pictures` pictures, one picture after the other.
-        tower: whose regions they are: prefix tokens, then a map row by row, a square one as its pictures are
-            squares.
-        pictures: N > 0.
-
-    Returns:
-        (W, N, h, w) float32.
+        tower: whose regions they are: of each picture prefix tokens, then a map row by row, a square one as
+            its pictures are squares.
 
     Raises:
         ValueError: the regions are not a square map.
@@ -152,12 +132,9 @@ def draw_map(picture: Image.Image, weights: np.ndarray, *, maximum: float | None
     The picture is drawn in grey, so that every colour is the map's.
 
     Args:
-        picture: of any size.
+        picture: of any size, which is that of the RGB picture that is returned.
         weights: (h, w), finite, at least 0.
         maximum: the weight that gets the brightest colour, to draw several maps on one scale.
-
-    Returns:
-        An RGB picture of the same size.
 
     Raises:
         ValueError: the weights are no such map.
@@ -182,10 +159,11 @@ def draw_maps(pictures: Sequence[Image.Image], maps: np.ndarray) -> Image.Image:
 
 
 def save_explanation(explanation: Explanation, folder: str | Path, *, words: Sequence[int]) -> None:
-    """Write ``explanation.json`` (`Explanation.as_record`), and the maps of words, ``<number>_<word>.png``.
+    """Write the explanation, and the maps of words, ``<number>_<word>.png``.
+
+    ``explanation.json`` has ``{"text", "words": [{"text", "start", "end"}], "entities", "gate", "maps"}``.
 
     Args:
-        folder: made where it is not there.
         words: the numbers, from 1, of the words to draw.
 
     Raises:
@@ -196,7 +174,10 @@ def save_explanation(explanation: Explanation, folder: str | Path, *, words: Seq
         raise ValueError(f"words: expected numbers in 1..{len(maps)}, found {', '.join(map(str, wrong))}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "explanation.json").write_text(json_line(explanation.as_record()) + "\n", encoding="utf-8")
+    gate = None if explanation.gate is None else explanation.gate.tolist()
+    record: dict[str, Any] = {"text": explanation.text, "words": [one._asdict() for one in explanation.words]}
+    record |= {"entities": explanation.entities, "gate": gate, "maps": maps.tolist()}
+    (folder / "explanation.json").write_text(json_line(record) + "\n", encoding="utf-8")
     for number in words:
         safe = re.sub(r"\W", "_", explanation.words[number - 1].text)[:40]
         draw_maps(explanation.pictures, maps[number - 1]).save(folder / f"{number}_{safe}.png")

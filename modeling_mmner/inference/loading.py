@@ -128,11 +128,7 @@ def check_pair(model: MMNERForTokenClassification, processor: MMNERProcessor, mo
 
 
 def device_named(device: str | None) -> torch.device:
-    """A device by its name; None: an accelerator if there is one.
-
-    Raises:
-        ValueError: the computer has no such device.
-    """
+    """A device by its name; None: an accelerator if there is one. ValueError where there is none such."""
     try:
         place = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
         torch.empty(0, device=place)

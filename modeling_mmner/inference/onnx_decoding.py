@@ -39,6 +39,9 @@ class CRF:
         start: (L,) score of each label at the first word.
         transitions: (L, L) score of each label (column) after each other (row).
         end: (L,) score of each label at the last word.
+
+    Raises:
+        ValueError: of its methods: the mask is not boolean, or has holes.
     """
 
     def __init__(self, labels: Sequence[str], *, start: Any, transitions: Any, end: Any) -> None:
@@ -59,22 +62,13 @@ class CRF:
 
         Returns:
             (B, W) int64 label ids, -100 where `mask` is False.
-
-        Raises:
-            ValueError: the mask is not boolean, or has holes.
         """
         emissions = self._of_words(emissions, mask)
-        stay = np.broadcast_to(np.arange(len(self.labels)), emissions[:, 0].shape)
-        score = self._start + emissions[:, 0]  # shape: (B, L)
-        pointers = []
-        for word in range(1, emissions.shape[1]):
-            moves = score[:, :, None] + self._transitions  # shape: (B, L, L)
-            present = mask[:, word, None]
-            score = np.where(present, moves.max(1) + emissions[:, word], score)
-            pointers.append(np.where(present, moves.argmax(1), stay))
-        tags = [(score + self._end).argmax(1)]  # shape: (B,)
-        for pointer in reversed(pointers):
-            tags.append(pointer[np.arange(len(pointer)), tags[-1]])
+        scores = self._forward_scores(emissions, mask, np.maximum)
+        tags = [(scores[:, -1] + self._end).argmax(1)]  # shape: (B,)
+        for word in reversed(range(1, mask.shape[1])):
+            moves = scores[:, word - 1] + self._transitions.T[tags[-1]]  # shape: (B, L)
+            tags.append(np.where(mask[:, word], moves.argmax(1), tags[-1]))
         return np.where(mask, np.stack(tags[::-1], axis=1), IGNORED)
 
     def span_scores(self, emissions: np.ndarray, tags: np.ndarray, *, mask: np.ndarray) -> np.ndarray:
@@ -87,82 +81,70 @@ class CRF:
 
         Returns:
             (B, W) float32 in 0..1 at the first word of each span, 0 elsewhere.
-
-        Raises:
-            ValueError: as `decode_batch`.
         """
         emissions = self._of_words(emissions, mask).astype(np.float64)
-        forward, backward = self._forward_scores(emissions, mask), self._backward_scores(emissions, mask)
+        forward = self._forward_scores(emissions, mask, np.logaddexp)
         log_partition = np.logaddexp.reduce(forward[:, -1] + self._end, axis=1)
         leaving = np.where(self._inside, -np.inf, self._transitions)  # to labels that continue nothing
         texts, tags = np.arange(len(tags)), np.where(mask, tags, 0)
         is_last = mask & ~np.pad(mask[:, 1:], ((0, 0), (0, 1)))
-        rest = np.zeros(len(tags))  # log sum over all that may follow the span's word, its own tags fixed
+        backward = np.broadcast_to(
+            self._end, emissions[:, 0].shape
+        )  # log sum over all that may follow a label
+        rest = np.zeros(len(tags))  # the same of the span's word, its own tags fixed
         scores = np.zeros(mask.shape)
         for word in reversed(range(mask.shape[1])):
             tag = tags[:, word]
             if word + 1 < mask.shape[1]:
                 following = tags[:, word + 1]
-                after = emissions[:, word + 1] + backward[:, word + 1]
+                after = emissions[:, word + 1] + backward  # shape: (B, L)
                 closes = np.logaddexp.reduce(leaving[tag] + after, axis=1)
                 continues = self._transitions[tag, following] + emissions[texts, word + 1, following] + rest
                 rest = np.where(self._inside[following], continues, closes)
+                step = np.logaddexp.reduce(self._transitions + after[:, None], axis=2)
+                backward = np.where(mask[:, word + 1, None], step, backward)
             rest = np.where(is_last[:, word], self._end[tag], rest)
             scores[:, word] = forward[texts, word, tag] + rest - log_partition
         return np.where(mask & self._begins[tags], np.exp(np.minimum(scores, 0)), 0).astype(np.float32)
 
-    def _forward_scores(self, emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """(B, W, L): log sum over all paths that end with a label at a word; past the end the last word's."""
+    def _forward_scores(self, emissions: np.ndarray, mask: np.ndarray, over_paths: np.ufunc) -> np.ndarray:
+        """(B, W, L): maximum or log sum over the paths to a label at a word; past the end the last word's."""
         scores = [self._start + emissions[:, 0]]
         for word in range(1, emissions.shape[1]):
-            moves = np.logaddexp.reduce(scores[-1][:, :, None] + self._transitions, axis=1)
+            moves = over_paths.reduce(scores[-1][:, :, None] + self._transitions, axis=1)
             scores.append(np.where(mask[:, word, None], moves + emissions[:, word], scores[-1]))
         return np.stack(scores, axis=1)
 
-    def _backward_scores(self, emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """(B, W, L): log sum over all that may follow a label at a word, the end included."""
-        scores = [np.broadcast_to(self._end, emissions[:, 0].shape)]
-        for word in reversed(range(1, emissions.shape[1])):
-            after = (emissions[:, word] + scores[-1])[:, None, :]
-            step = np.logaddexp.reduce(self._transitions + after, axis=2)
-            scores.append(np.where(mask[:, word, None], step, scores[-1]))
-        return np.stack(scores[::-1], axis=1)
-
     @staticmethod
     def _of_words(emissions: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Emissions in float32, 0 where there is no word, after checking that the words come first."""
+        """Emissions in float32, 0 where there is no word."""
         if mask.dtype != bool or (mask[:, 1:] & ~mask[:, :-1]).any():
             raise ValueError(f"mask: expected bool, each text's words first, then the padding, got {mask!r}")
         return np.where(mask[..., None], emissions, 0).astype(np.float32)
 
 
-def existing_windows(windows: Mapping[str, np.ndarray], word_starts: np.ndarray) -> dict[str, np.ndarray]:
+def existing_windows(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The windows of a batch without the empty ones, as the graph reads them.
 
     Args:
-        windows: input_ids, attention_mask and, of models that read contexts, token_type_ids, (B, K, S).
-        word_starts: (B, W) index in 0..K*S-1 in each text's windows laid side by side.
+        inputs: input_ids, attention_mask and, of models that read contexts, token_type_ids, (B, K, S);
+            word_starts (B, W), the index in 0..K*S-1 in each text's windows laid side by side.
 
     Returns:
-        the former as (V, S); word_windows in 0..V-1 and word_starts in 0..S-1, (B, W), the row and column of
+        the windows as (V, S); word_windows in 0..V-1 and word_starts in 0..S-1, (B, W), the row and column of
         each word's first sub-token.
     """
-    exists = windows["attention_mask"].any(-1)  # shape: (B, K)
+    exists = inputs["attention_mask"].any(-1)  # shape: (B, K)
     numbers = exists.cumsum().reshape(exists.shape) - 1
-    columns, places = np.divmod(word_starts, windows["attention_mask"].shape[-1])
+    columns, places = np.divmod(inputs["word_starts"], inputs["attention_mask"].shape[-1])
     rows = np.take_along_axis(numbers, columns, axis=1)
     starts = {"word_windows": rows.astype(np.int64), "word_starts": places.astype(np.int64)}
-    return {name: values[exists] for name, values in windows.items()} | starts
+    return {name: inputs[name][exists] for name in WINDOWS if name in inputs} | starts
 
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An exported model, ready to run.
-
-    Attributes:
-        session: the onnxruntime session of the graph, or anything with its `run` and `get_inputs`.
-        crf: turns the graph's emissions into tags and scores.
-    """
+    """An exported model, ready to run: onnxruntime's session of its graph, and its CRF."""
 
     session: Any
     crf: CRF
@@ -184,8 +166,7 @@ class ExportedModel:
         """
         arrays = {name: np.asarray(values) for name, values in inputs.items()}
         mask = arrays["word_mask"]
-        windows = {name: arrays[name] for name in WINDOWS if name in arrays}
-        arrays |= existing_windows(windows, arrays["word_starts"])
+        arrays |= existing_windows(arrays)
         wanted = [node.name for node in self.session.get_inputs()]
         (logits,) = self.session.run(None, {name: arrays[name] for name in wanted})
         tags = self.crf.decode_batch(logits, mask=mask)
@@ -193,11 +174,7 @@ class ExportedModel:
 
 
 def load(folder: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvider",)) -> ExportedModel:
-    """The model of an exported folder.
-
-    Args:
-        providers: where onnxruntime runs the graph, in order of preference.
-    """
+    """The model of an exported folder; `providers` say where onnxruntime runs it, in order of preference."""
     import onnxruntime
 
     settings = json.loads((Path(folder) / "decoding.json").read_text(encoding="utf-8"))

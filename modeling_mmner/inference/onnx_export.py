@@ -46,7 +46,7 @@ _CHECKED = [
 
 
 class ExportReport(NamedTuple):
-    """What was exported: the graph's `opset`, and how far its emissions are from torch's at most."""
+    """The graph's `opset`, and how far its emissions are from torch's at most."""
 
     opset: int
     difference: float
@@ -100,7 +100,6 @@ class _GraphBiLSTM(nn.Module):
         self.lstm = bilstm.lstm
 
     def forward(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """As `BiLSTM.forward`."""
         hidden, (batch, steps, _) = self.lstm.hidden_size, inputs.shape
         weights = [[_gates(values) for values in way] for way in self.lstm.all_weights]  # of both ways
         biases = [torch.cat([of_inputs, of_states]) for _, _, of_inputs, of_states in weights]
@@ -124,16 +123,14 @@ def _gates(weight: Tensor) -> Tensor:
 
 
 def _with_graph_lstms(module: nn.Module) -> nn.Module:
-    """Put `_GraphBiLSTM` in place of each `BiLSTM` in a module."""
     for name, child in module.named_children():
         setattr(module, name, _GraphBiLSTM(child) if isinstance(child, BiLSTM) else _with_graph_lstms(child))
     return module
 
 
 def _regions(tower: VisionTower, pixel_values: Tensor, image_mask: Tensor) -> Regions:
-    """As `VisionTower.forward`, of all places for pictures and one more that is always empty.
-
-    Without that one, whether a post has a picture would be asked of no places at all where N is 0, and
+    """As `VisionTower.forward`, of all places for pictures and one more that is always empty: without it,
+    whether a post has a picture would be asked of no places at all where N is 0, and
     onnxruntime, for which `any` is a maximum of integers, would answer yes.
     """
     features = tower.features(pixel_values.flatten(0, 1))
@@ -169,9 +166,8 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
         difference = _difference(model, processor, folder)
         if not difference <= TOLERANCE:
             expected = f"expected emissions of the exported graph within {TOLERANCE} of torch's"
-            raise ValueError(
-                f"{model_id}: {expected}, found a difference of {difference:.1e}; no folder was made"
-            )
+            found = f"found a difference of {difference:.1e}; no folder was made"
+            raise ValueError(f"{model_id}: {expected}, {found}")
         if int8:
             _quantize(folder / "model.onnx")
             difference = _difference(model, processor, folder)
@@ -179,7 +175,7 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
 
 
 def _quantize(graph: Path) -> None:
-    """Put products of 8-bit integers in place of those with a graph's own weights.
+    """Let products with a graph's own weights compute in 8-bit integers.
 
     Weights have 7 bits: CPUs without instructions for products of bytes (VNNI) add two of them in 16 bits,
     which larger ones would overflow without a word.
@@ -193,8 +189,7 @@ def _quantize(graph: Path) -> None:
 def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> torch.onnx.ONNXProgram:
     """The graph of the emissions, whose every axis but those of a picture may be of any size."""
     posts = _inputs(processor, _TRACED)
-    windows = {name: posts[name] for name in WINDOWS if name in posts}
-    inputs = posts | existing_windows(windows, posts["word_starts"])
+    inputs = posts | existing_windows(posts)
     texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
     sub_tokens = Dim("sub_tokens", max=processor.window)
     axes: dict[str, tuple[Any, ...]] = dict.fromkeys(("input_ids", "attention_mask"), (rows, sub_tokens))

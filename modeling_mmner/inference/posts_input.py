@@ -85,8 +85,7 @@ def open_posts(
         splits = [str(name) for name in builder.config.data_files or {}]
         split = splits[0] if split is None and len(splits) == 1 else split
         if split not in splits:
-            found = f"found {split}"
-            raise CorpusError(f"--input {source} --split: expected one of {', '.join(splits)}, {found}")
+            raise CorpusError(f"--input {source} --split: expected one of {', '.join(splits)}, found {split}")
         files = builder.config.data_files[datasets.NamedSplit(split)]
         files = [Path(file) for file in datasets.DownloadManager().download(list(map(str, files)))]
         sha256 = hash_of_files(files)
@@ -117,16 +116,11 @@ def _lines(files: list[Path], sha256: str) -> Iterator[dict[str, str | None]]:
 
 
 def _of_posts(rows: datasets.Dataset, columns: Mapping[str, str], source: str) -> datasets.Dataset:
-    """The columns of a post alone.
-
-    Raises:
-        CorpusError: none of them holds texts, or --columns names one that is not there.
-    """
+    """The columns of a post alone; CorpusError where none holds texts, or --columns names another."""
     found = rows.column_names
-    theirs = [columns.get(ours, ours) for ours in POST_COLUMNS]
-    is_text = {columns.get("text", "text"), columns.get("tokens", "tokens")} & set(found)
-    if not is_text or not set(columns.values()) <= set(found):
+    theirs = {ours: columns.get(ours, ours) for ours in POST_COLUMNS}
+    if {theirs["text"], theirs["tokens"]}.isdisjoint(found) or not set(columns.values()) <= set(found):
         expected = "columns of the input, and one for text or tokens (--columns text=THEIRS)"
         given = f"--input {source} --columns {dict(columns)}"
         raise CorpusError(f"{given}: expected {expected}, found {', '.join(found)}")
-    return rows.select_columns([name for name in theirs if name in found])
+    return rows.select_columns([name for name in theirs.values() if name in found])

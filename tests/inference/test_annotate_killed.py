@@ -38,18 +38,6 @@ ray.init(num_cpus=2, include_dashboard=False)
 step = AnnotateStep(Annotator("model", dtype="float32", device="cpu"), open_posts("few.jsonl"), "by_ray")
 RayPipelineExecutor([step], tasks=6, workers=2, mem_per_cpu_gb=0.5, logging_dir="by_ray/.annotation").run()
 """
-SLURM = """
-from datatrove.executor import SlurmPipelineExecutor
-from modeling_mmner.inference.annotate import AnnotateStep, Annotator, open_posts
-
-step = AnnotateStep(Annotator("model"), open_posts("few.jsonl"), "by_slurm")
-executor = SlurmPipelineExecutor(
-    [step], tasks=200, workers=50, time="04:00:00", partition="gpu", gpus_per_task=1, cpus_per_task=8,
-    mem_per_cpu_gb=4, job_name="mmner", venv_path="venv/bin/activate", logging_dir="by_slurm/.annotation",
-)
-command = "srun -l launch_pickled_pipeline by_slurm/.annotation/executor.pik"
-print(executor.get_launch_file_contents(executor.get_sbatch_args(max_array=200), command))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +121,7 @@ def test_a_worker_that_is_killed_leaves_the_others_at_work(folder) -> None:
         time.sleep(0.05)
     next(iter(c for c in psutil.Process(driver.pid).children() if "spawn_main" in str(c.cmdline()))).kill()
     assert driver.wait(300) == 0
-    assert 10 <= done_tasks(folder / "worker") < 20 and verify(folder / "worker").status == 1
+    assert 10 <= done_tasks(folder / "worker") < 20 and verify(folder / "worker").flaws
     assert start(folder, LOCAL, *given).wait(300) == 0
     assert verify(folder / "worker").flaws == []
 
@@ -152,15 +140,3 @@ def test_ray_runs_the_tasks(folder) -> None:
     assert str(verify(folder / "by_ray")) == "5,000 of 5,000 rows are there exactly once, 5 with an error"
     assert start(folder, LOCAL, "few.jsonl", "by_local", "6").wait(300) == 0
     assert same_rows(folder, "by_ray", "by_local")
-
-
-def test_slurm_is_given_a_script(folder) -> None:
-    """If it failed, the example for Slurm would not run; it prints what it would submit, and submits
-    nothing.
-    """
-    before = len((folder / "said.txt").read_text()) if (folder / "said.txt").exists() else 0
-    assert start(folder, SLURM).wait(200) == 0
-    said = (folder / "said.txt").read_text()[before:]
-    for line in ("#SBATCH --array=0-199%50", "#SBATCH --partition=gpu", "source venv/bin/activate"):
-        assert line in said
-    assert "srun -l launch_pickled_pipeline by_slurm/.annotation/executor.pik" in said

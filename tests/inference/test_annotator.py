@@ -4,7 +4,6 @@ import datasets
 import pyarrow as pa
 import pytest
 from datasets.fingerprint import Hasher
-from PIL import Image
 
 from modeling_mmner.inference.annotator import Annotator
 from tests.small_posts import WORDS, small_parts
@@ -37,24 +36,6 @@ def test_map_annotates_by_several_processes(tmp_path) -> None:
     annotator = Annotator(str(tmp_path), device="cpu", dtype="float32")
     found = rows.map(annotator, batched=True, batch_size=8, num_proc=2).with_format(None)
     assert found["text"][:] == texts and found["tags"][:] == annotator(rows[:])["tags"].to_pylist()
-
-
-def test_pictures_of_strangers_lie_in_the_folder_that_is_named(tmp_path) -> None:
-    """If it failed, a row could have any picture of the machine opened, or one that lies where it should were
-    not found.
-    """
-    for part in small_parts():
-        part.save_pretrained(tmp_path / "model")
-    (tmp_path / "pictures").mkdir()
-    for name in ("elsewhere.png", "pictures/own.png"):
-        Image.new("RGB", (8, 8)).save(tmp_path / name)
-    (tmp_path / "pictures/link.png").symlink_to(tmp_path / "elsewhere.png")
-    names = ["own.png", "../elsewhere.png", str(tmp_path / "elsewhere.png"), "link.png"]
-    annotator = Annotator(str(tmp_path / "model"), image_dir=str(tmp_path / "pictures"))
-    own, *others = annotator(pa.table({"text": ["Paris"] * 4, "image": names}))["error"].to_pylist()
-    assert own is None
-    for name, error in zip(names[1:], others, strict=True):
-        assert error.startswith(f"picture {name}: expected a file in {tmp_path / 'pictures'}, found none")
 
 
 def test_another_model_in_the_same_folder_is_another_function(tmp_path) -> None:

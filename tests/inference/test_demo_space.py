@@ -97,18 +97,14 @@ def test_a_model_s_name_is_never_code(saved, tmp_path):
     """
     model = shutil.copytree(saved, tmp_path / "model")
     write_card(model, HOSTILE_NAME)
-    plain, hostile = (
-        write_space(str(saved), tmp_path / "plain"),
-        write_space(str(model), tmp_path / "hostile"),
-    )
+    named = {"plain": saved, "hostile": model}
+    plain, hostile = (write_space(str(one), tmp_path / name) for name, one in named.items())
     program, expected = ((folder / "app.py").read_text() for folder in (hostile, plain))
     assert ast.dump(ast.parse(program)) == ast.dump(ast.parse(expected)).replace("'tiny'", repr(HOSTILE_NAME))
     assert front_matter(hostile).keys() == front_matter(plain).keys()
     assert front_matter(hostile)["license"] == "cc-by-4.0"
-    pages = [
-        re.split(r"^---$", (folder / "README.md").read_text(), flags=re.MULTILINE)[2]
-        for folder in (hostile, plain)
-    ]
+    cards = [(folder / "README.md").read_text() for folder in (hostile, plain)]
+    pages = [re.split(r"^---$", card, flags=re.MULTILINE)[2] for card in cards]
     assert "<script>" not in pages[0] and len(pages[0].splitlines()) == len(pages[1].splitlines())
 
 
@@ -120,10 +116,8 @@ def test_space_of_a_hub_model_holds_its_name_alone(tmp_path, monkeypatch):
     folder = write_space("org/mlmner", tmp_path)
     assert front_matter(folder)["models"] == ["org/mlmner"]
     assert front_matter(folder)["license"] == "other"
-    assert (
-        "build_demo(*load_model('org/mlmner'), name='org/mlmner', examples=examples())"
-        in (folder / "app.py").read_text()
-    )
+    program = "build_demo(*load_model('org/mlmner'), name='org/mlmner', examples=examples())"
+    assert program in (folder / "app.py").read_text()
     assert not (folder / "model").exists()
 
 
@@ -143,14 +137,14 @@ def test_space_is_not_written_over_anything(saved, tmp_path):
     end.
     """
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="expected a new or an empty folder"):
-        write_space(str(saved), tmp_path)
-    with pytest.raises(ValueError, match="outside of the model's"):
-        write_space(str(saved), saved / "space")
-    with pytest.raises(ValueError, match=r"found no config\.json"):
-        write_space(str(tmp_path), tmp_path / "space")
-    with pytest.raises(ValueError, match="Repo id"):
-        write_space("no/such/folder", tmp_path / "space")
+    for model, folder, said in (
+        (saved, tmp_path, "expected a new or an empty folder"),
+        (saved, saved / "space", "outside of the model's"),
+        (tmp_path, tmp_path / "space", r"found no config\.json"),
+        ("no/such/folder", tmp_path / "space", "Repo id"),
+    ):
+        with pytest.raises((FileExistsError, ValueError), match=said):
+            write_space(str(model), folder)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     assert not (saved / "space").exists()
 
@@ -164,12 +158,9 @@ def test_space_serves_its_own_copy_with_its_own_requirements(saved, tmp_path):
     lines = (folder / "requirements.txt").read_text().splitlines()
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert lines[0] == f"gradio=={gradio.__version__}"
-    assert {name_of(line) for line in lines[1:]} == {
-        name_of(line) for line in requires("mmner") if "extra" not in line
-    }
-    assert {"torch", "transformers", "timm"} <= {name_of(line) for line in dependencies} & set(
-        map(name_of, lines)
-    )
+    names = set(map(name_of, lines[1:]))
+    assert names == {name_of(line) for line in requires("mmner") if "extra" not in line}
+    assert {"torch", "transformers", "timm"} <= names & set(map(name_of, dependencies))
 
     port = free_port()
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

@@ -124,21 +124,10 @@ def test_explanation_of_one_post_is_that_of_the_post_in_a_batch(make, kind):
         together = outputs.attentions[row, :count].view(count, 2, -1)[:, : len(pictures), prefix:]
         together = together.unflatten(2, (side, side))
         np.testing.assert_allclose(alone.maps, together, atol=1e-6)
-        if outputs.gate is not None:
+        assert (alone.gate is None) == (model.config.fusion == "collaboration")
+        if alone.gate is not None:
+            assert alone.gate.dtype == np.float32 and 0 < alone.gate.min() < alone.gate.max() < 1
             np.testing.assert_allclose(alone.gate, outputs.gate[row, :count].mean(-1), atol=1e-6)
-
-
-def test_gate_is_the_mean_of_the_model_s(make):
-    """If it failed, the page would say of a word that it used its picture when it did not."""
-    model, processor = make(fusion="cross-modal")
-    explanation = explain(model, processor, TEXT, noise(64, 64))
-    with torch.inference_mode():
-        gate = model(**processor(TEXT, images=noise(64, 64)), output_gate=True).gate[0]
-    expected = [sum(word.tolist()) / len(word) for word in gate]
-    assert explanation.gate.shape == (5,) and explanation.gate.dtype == np.float32
-    np.testing.assert_allclose(explanation.gate, expected, atol=1e-6)
-    assert 0 < explanation.gate.min() < explanation.gate.max() < 1
-    assert explain(*make(**MODELS["collaboration, vit first"][0]), TEXT, noise(64, 64)).gate is None
 
 
 @each_model
@@ -160,13 +149,10 @@ def test_model_without_regions_has_no_maps(make, kind):
     """If it failed, a pooled picture's only weight, 1 for every word, would be drawn as if it pointed."""
     explanation = explain(*make(**WITHOUT_MAPS[kind]), TEXT, noise(64, 64))
     assert (explanation.maps, explanation.gate) == (None, None)
+    if kind == "text alone":  # opens no picture
+        assert explain(*make(**WITHOUT_MAPS[kind]), TEXT, "/not/there.jpg").pictures == []
     with pytest.raises(ValueError, match="maps: expected a picture and a model whose words"):
         explanation.required_maps()
-
-
-def test_model_of_text_alone_opens_no_picture(make):
-    """If it failed, a broken picture would stop a model that does not look at it."""
-    assert explain(*make(**WITHOUT_MAPS["text alone"]), TEXT, "/not/there.jpg").pictures == []
 
 
 def test_words_and_raw_text_are_explained_alike(make):
@@ -253,14 +239,6 @@ def test_hot_spot_is_where_the_weight_is(shade, size, grid):
         assert (int((row + 0.5) * grid[0] / size[1]), int((column + 0.5) * grid[1] / size[0])) == hot
 
 
-def test_more_attention_is_brighter():
-    """If it failed, the colours would not have the order of the weights."""
-    weights = np.linspace(0, 1, 9, dtype=np.float32)[None]
-    light = np.asarray(draw_map(Image.new("RGB", (900, 10), "gray"), weights).convert("L"), dtype=float)[5]
-    centres = light[50::100]
-    assert (np.diff(centres) > 5).all()
-
-
 def test_picture_stays_visible_under_its_map():
     """If it failed, one could not see what lies at the place that is looked at."""
     picture = Image.new("RGB", (64, 64), "white")
@@ -280,7 +258,11 @@ def test_flat_map_is_drawn_flat(weights):
 
 
 def test_colours_are_scaled_to_the_map_s_maximum_or_the_one_given():
-    """If it failed, weak maps would be black, or several maps of one scale not be comparable."""
+    """If it failed, weak maps would be black, colours not have the order of the weights, or several maps of
+    one scale not be comparable.
+    """
+    ramp = draw_map(Image.new("RGB", (900, 10), "gray"), np.linspace(0, 1, 9)[None])
+    assert (np.diff(np.asarray(ramp.convert("L"), dtype=float)[5, 50::100]) > 5).all()
     picture, weights = noise(40, 30), np.random.default_rng(0).random((3, 3))
     drawn = np.asarray(draw_map(picture, weights))
     np.testing.assert_array_equal(np.asarray(draw_map(picture, weights / 64)), drawn)
@@ -365,16 +347,13 @@ def test_file_names_are_safe(make, picture, tmp_path):
     assert strip.shape == (30, 100, 3)
 
 
-@pytest.mark.parametrize("words", ["0", "6", "1,9"])
-def test_word_that_is_not_there_is_named(make, picture, tmp_path, capsys, words):
-    """If it failed, a wrong number would draw the last word or end in a traceback."""
-    assert run(make, tmp_path, picture, "--words", words) == 2
-    assert f"words: expected numbers in 1..5, found {words.split(',')[-1]}\n" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
 def test_mistakes_end_the_command_in_a_line(make, picture, tmp_path, capsys):
-    """If it failed, a mistyped file name would end in a traceback, or files be written without a map."""
+    """If it failed, a mistyped name would end in a traceback, a wrong number draw another word, or files be
+    written without a map.
+    """
+    for words in ("0", "6", "1,9"):
+        assert run(make, tmp_path / "c", picture, "--words", words) == 2
+        assert f"words: expected numbers in 1..5, found {words.split(',')[-1]}\n" in capsys.readouterr().err
     assert run(make, tmp_path / "a", tmp_path / "nothere.png") == 2
     assert "expected a file, found none" in capsys.readouterr().err
     assert run(make, tmp_path / "b", picture, kind=WITHOUT_MAPS["text alone"]) == 2

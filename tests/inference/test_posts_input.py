@@ -103,9 +103,8 @@ def test_parquet_is_read_at_any_row(tmp_path, row_group_size) -> None:
     """
     rows = [{"id": number, "tokens": ["a"] * (number % 3), "other": "x"} for number in range(150)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "posts.parquet", row_group_size=row_group_size)
-    assert posts_in(tmp_path / "posts.parquet") == [
-        {"id": row["id"], "tokens": row["tokens"]} for row in rows
-    ]
+    expected = [{"id": row["id"], "tokens": row["tokens"]} for row in rows]
+    assert posts_in(tmp_path / "posts.parquet") == expected
 
 
 @pytest.mark.parametrize("name", ["posts.parquet", "posts.jsonl"])
@@ -148,32 +147,25 @@ def test_a_card_names_no_file_elsewhere(tmp_path) -> None:
     """If it failed, the card of a stranger's data set could have any file of the machine read."""
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.jsonl").write_text('{"text": "secret"}')
-    (tmp_path / "in/README.md").write_text(
-        "---\nconfigs:\n- config_name: a\n  data_files: ../secret.jsonl\n---"
-    )
+    card = "---\nconfigs:\n- config_name: a\n  data_files: ../secret.jsonl\n---"
+    (tmp_path / "in/README.md").write_text(card)
     with pytest.raises(CorpusError, match=r"expected files of the data set's own folder"):
         open_posts(str(tmp_path / "in"))
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [
-        ("posts.csv", {}),
-        ("posts.jsonl", {"config": "a"}),
-        ("posts.jsonl", {"revision": "a"}),
-        ("nowhere", {}),
-    ],
+    [("a.csv", {}), ("a.jsonl", {"config": "a"}), ("a.jsonl", {"revision": "a"}), ("nowhere", {})],
 )
 def test_what_is_no_input_is_refused_by_name(tmp_path, monkeypatch, name, options) -> None:
     """If it failed, users would not know what to give instead."""
     monkeypatch.chdir(tmp_path)
     for library in (constants, datasets.config):  # the Hub is not asked
         monkeypatch.setattr(library, "HF_HUB_OFFLINE", True)
-    for real in ("posts.csv", "posts.jsonl"):
+    for real in ("a.csv", "a.jsonl"):
         Path(real).write_text("{}")
-    with pytest.raises(
-        CorpusError, match=rf"--input {name} .*: expected a file \*.jsonl, \*.ndjson or \*.par"
-    ):
+    said = rf"--input {name} .*: expected a file \*.jsonl, \*.ndjson or \*.par"
+    with pytest.raises(CorpusError, match=said):
         open_posts(name, **options)
 
 
@@ -181,9 +173,8 @@ def test_what_is_no_input_is_refused_by_name(tmp_path, monkeypatch, name, option
 def test_parquet_without_texts_is_refused(tmp_path, columns) -> None:
     """If it failed, each row of a large file would be an error."""
     pq.write_table(pa.table({"body": ["a"]}), tmp_path / "posts.parquet")
-    with pytest.raises(
-        CorpusError, match=r"expected columns of the input, and one for text or .*, found body"
-    ):
+    said = r"expected columns of the input, and one for text or .*, found body"
+    with pytest.raises(CorpusError, match=said):
         open_posts(str(tmp_path / "posts.parquet"), columns=columns)
 
 

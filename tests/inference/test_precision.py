@@ -108,15 +108,13 @@ def test_evaluate_prints_the_scores_of_a_split(folder, corpus, capsys) -> None:
     scores = evaluate_rows([one.tags for one in found], rows, opened.labels)
     overall, (low, high) = scores["overall"], scores["overall"]["confidence_interval"]
     assert re.fullmatch(r".*, test: 3 posts, 4 entities; [\d.]+ posts a second", first)
-    assert second == "precision {precision:.2f}, recall {recall:.2f}, strict F1 {strict:.2f}".format(
-        precision=100 * overall["precision"],
-        recall=100 * overall["recall"],
-        strict=100 * scores["strict"]["f1"],
-    )
+    precision, recall, strict = overall["precision"], overall["recall"], scores["strict"]["f1"]
+    expected = f"precision {100 * precision:.2f}, recall {100 * recall:.2f}, strict F1 {100 * strict:.2f}"
+    assert second == expected
     assert third == f"F1 {100 * overall['f1']:.2f}, 95% interval {100 * low:.2f} to {100 * high:.2f}"
 
 
-def test_evaluate_reads_contexts(tmp_path, corpus, capsys) -> None:
+def test_evaluate_reads_contexts(tmp_path, corpus, capsys, monkeypatch) -> None:
     """If it failed, a model that reads contexts would be scored without them."""
     model, processor = small_parts(**SYSTEMS["mlmner"])
     reading = MMNERProcessor(processor.tokenizer, labels=LABELS, image_size=64, context_window=8)
@@ -125,11 +123,9 @@ def test_evaluate_reads_contexts(tmp_path, corpus, capsys) -> None:
     (tmp_path / "contexts.jsonl").write_text('{"id": "3", "caption": "tomorrow and today"}', encoding="utf-8")
     command = ["evaluate", corpus, "--model", str(tmp_path / "model"), "--device", "cpu", "--context_file"]
     seen, read = [], PostReader.__call__
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            PostReader, "__call__", lambda *args, **kwargs: seen.append(read(*args, **kwargs)) or seen[-1]
-        )
-        assert main([*command, str(tmp_path / "contexts.jsonl"), "--context", "caption"]) == 0
+    keep = lambda *args, **kwargs: seen.append(read(*args, **kwargs)) or seen[-1]  # noqa: E731
+    monkeypatch.setattr(PostReader, "__call__", keep)
+    assert main([*command, str(tmp_path / "contexts.jsonl"), "--context", "caption"]) == 0
     assert sorted(one.post.context for one in seen) == ["", "", "tomorrow and today"]
     assert main([*command, str(tmp_path / "contexts.jsonl")]) == 2
     expected = "--context_file: expected --context, the field that holds the contexts, found none"
