@@ -1,5 +1,6 @@
 """A small drawing surface in unit coordinates, on which every subject of the sample corpus is drawn."""
 
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -20,9 +21,11 @@ SIDE = 64
 OVERSAMPLING = 4
 """Pixels drawn per finished pixel and axis; the surplus is averaged away, which smooths the edges."""
 
-_FIGURES: dict[str, list[Any]] = read_yaml(
+FIXED: dict[str, Any] = read_yaml(
     resources.files(__package__).joinpath("figures.yaml").read_text(encoding="utf-8")
 )
+"""What is fixed in the drawings: ``figures``, ``emblems``, and the colours of ``skins`` and ``hair``."""
+
 _ELLIPSE_CORNERS = 32
 _LEAST_CONTRAST = 200
 
@@ -30,6 +33,11 @@ _LEAST_CONTRAST = 200
 def random_colour(rng: random.Random) -> Colour:
     """Any colour, each channel 0 to 255, so that no colour tells what is drawn."""
     return (rng.randrange(256), rng.randrange(256), rng.randrange(256))
+
+
+def around(x: float, y: float, distance: float, angle: float) -> Point:
+    """The point at `distance` from (`x`, `y`), `angle` radians clockwise of the right."""
+    return x + distance * math.cos(angle), y + distance * math.sin(angle)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -75,8 +83,11 @@ class Sketch:
         return first, self.colour(first)
 
     def figure(self, name: str, **fills: Colour) -> None:
-        """The shapes of a figure of ``figures.yaml``, its named colours filled in."""
-        for shape, fill, *place in _FIGURES[name]:
+        """The shapes of a figure of ``figures.yaml``, with `fills` and the colours that it asks for."""
+        for shape, fill, *place in FIXED["figures"][name]:
+            if shape == "colour":
+                fills[fill] = self.colour(*(fills[other] for other in place))
+                continue
             if isinstance(fill, str):
                 colour, _, factor = fill.partition(" * ")
                 fill = shade(fills[colour], float(factor or 1))
@@ -115,13 +126,21 @@ class Sketch:
         """A circle's outline, `width` in units of the box."""
         self.line(_arc(x, y, radius, radius, 2 * math.pi), width, fill)
 
-    def star(self, x: float, y: float, radius: float, fill: Colour, points: int) -> None:
-        """A star of `points` rays."""
-        reaches = [radius if corner % 2 == 0 else 0.45 * radius for corner in range(2 * points)]
-        angles = [math.pi * corner / points - math.pi / 2 for corner in range(2 * points)]
-        rays = zip(reaches, angles, strict=True)
-        corners = [(x + reach * math.cos(angle), y + reach * math.sin(angle)) for reach, angle in rays]
-        self.polygon(corners, fill)
+    def emblem(self, x: float, y: float, radius: float, fill: Colour) -> None:
+        """An invented logo around (`x`, `y`)."""
+        shape = self.rng.choice(("star", "ring", "bolt", "diamond", "cross", "crown"))
+        if shape == "star":
+            points = self.rng.choice((5, 6, 8))
+            angles = [math.pi * corner / points - math.pi / 2 for corner in range(2 * points)]
+            reaches = itertools.cycle((radius, 0.45 * radius))
+            self.polygon([around(x, y, *ray) for ray in zip(reaches, angles, strict=False)], fill)
+        elif shape == "ring":
+            self.ring(x, y, 0.72 * radius, 0.45 * radius, fill)
+        elif shape == "cross":
+            self.rectangle(x - radius, y - 0.3 * radius, x + radius, y + 0.3 * radius, fill)
+            self.rectangle(x - 0.3 * radius, y - radius, x + 0.3 * radius, y + radius, fill)
+        else:
+            self.polygon([(x + a * radius, y + b * radius) for a, b in FIXED["emblems"][shape]], fill)
 
     def _pixel(self, point: Point) -> tuple[int, int]:
         x, y = point[0] - 0.5, point[1] - 0.5
