@@ -19,7 +19,7 @@ SIDE = 64
 """Width and height in pixels of a finished picture."""
 
 OVERSAMPLING = 4
-"""Pixels drawn per finished pixel and axis; the surplus is averaged away, which smooths the edges."""
+"""Pixels drawn per finished pixel and axis; their average smooths the edges."""
 
 FIXED: dict[str, Any] = read_yaml(
     resources.files(__package__).joinpath("figures.yaml").read_text(encoding="utf-8")
@@ -50,8 +50,8 @@ def shade(colour: Colour, factor: float) -> Colour:
 class Sketch:
     """A square box on the drawing in which (0, 0) is the top left corner and (1, 1) the bottom right one.
 
-    Coordinates outside 0 to 1 are allowed and reach beyond the box; what leaves the picture is cut off.
-    Everything is drawn as polygons and lines, so that a mirrored or tilted box mirrors or tilts all it holds.
+    Coordinates outside 0 to 1 reach beyond the box; what leaves the picture is cut off. Everything is drawn
+    as polygons, which are filled, and lines, so that a mirrored or tilted box mirrors or tilts all it holds.
     """
 
     surface: ImageDraw.ImageDraw
@@ -74,7 +74,8 @@ class Sketch:
         rivals = others or (self.backdrop,)
         while True:
             candidate = random_colour(self.rng)
-            if all(_contrast(candidate, rival) >= _LEAST_CONTRAST for rival in rivals):
+            contrasts = (sum(abs(a - b) for a, b in zip(candidate, rival, strict=True)) for rival in rivals)
+            if min(contrasts) >= _LEAST_CONTRAST:
                 return candidate
 
     def two_colours(self) -> tuple[Colour, Colour]:
@@ -82,8 +83,8 @@ class Sketch:
         first = self.colour()
         return first, self.colour(first)
 
-    def figure(self, name: str, **fills: Colour) -> None:
-        """The shapes of a figure of ``figures.yaml``, with `fills` and the colours that it asks for."""
+    def figure(self, name: str, **fills: Colour) -> dict[str, Colour]:
+        """Draw a figure of ``figures.yaml`` with `fills` and the colours that it asks for; returns all."""
         for shape, fill, *place in FIXED["figures"][name]:
             if shape == "colour":
                 fills[fill] = self.colour(*(fills[other] for other in place))
@@ -92,21 +93,18 @@ class Sketch:
                 colour, _, factor = fill.partition(" * ")
                 fill = shade(fills[colour], float(factor or 1))
             getattr(self, shape)(*place, fill=tuple(fill))
+        return fills
 
     def polygon(self, points: Sequence[Point], fill: Colour) -> None:
-        """A filled polygon through `points`."""
         self.surface.polygon([self._pixel(point) for point in points], fill=fill)
 
     def rectangle(self, left: float, top: float, right: float, bottom: float, fill: Colour) -> None:
-        """A filled rectangle."""
         self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], fill)
 
     def ellipse(self, x: float, y: float, radius_x: float, radius_y: float, fill: Colour) -> None:
-        """A filled ellipse around (`x`, `y`)."""
         self.polygon(_arc(x, y, radius_x, radius_y, 2 * math.pi), fill)
 
     def disc(self, x: float, y: float, radius: float, fill: Colour) -> None:
-        """A filled circle around (`x`, `y`)."""
         self.ellipse(x, y, radius, radius, fill)
 
     def dome(self, x: float, base: float, radius: float, height: float, fill: Colour) -> None:
@@ -151,11 +149,6 @@ class Sketch:
         return round(places[0] * SIDE * OVERSAMPLING), round(places[1] * SIDE * OVERSAMPLING)
 
 
-def _contrast(first: Colour, second: Colour) -> int:
-    return sum(abs(a - b) for a, b in zip(first, second, strict=True))
-
-
 def _arc(x: float, y: float, radius_x: float, radius_y: float, turn: float) -> list[Point]:
-    """Points on an ellipse from its right end on, over the angle `turn`."""
     angles = [turn * corner / _ELLIPSE_CORNERS for corner in range(_ELLIPSE_CORNERS + 1)]
     return [(x + radius_x * math.cos(angle), y + radius_y * math.sin(angle)) for angle in angles]

@@ -15,8 +15,7 @@ from .subjects import SUBJECTS, PictureKind
 def draw(kind: PictureKind, rng: random.Random) -> Image.Image:
     """A random RGB picture of `kind`, SIDE x SIDE pixels; equal states of `rng` give equal pictures.
 
-    Background, clutter, colours, position, size and tilt are drawn from the same ranges for every kind,
-    so that only the subject's shape tells the kinds apart.
+    Only the subject's shape tells the kinds apart: all else is drawn from the same ranges for every kind.
     """
     image = Image.new("RGB", (SIDE * OVERSAMPLING, SIDE * OVERSAMPLING))
     sketch = Sketch(ImageDraw.Draw(image), rng, random_colour(rng))

@@ -13,8 +13,6 @@ from ..formats.records import undecoded
 from .drawing import draw, encode_png
 from .texts import LANGUAGES, TAGS, GeneratedPost, chance_level, generate_posts
 
-__all__ = ["GeneratedPost", "Sample", "SampleConfig", "chance_level", "draw_picture", "generate_posts"]
-
 
 @dataclass
 class SampleConfig:

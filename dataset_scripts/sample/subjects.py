@@ -44,24 +44,19 @@ def _standing(sketch: Sketch) -> None:
     top, bottom = sketch.colour(sketch.backdrop, skin), sketch.colour()
     if rng.random() < 0.35:
         sketch.rectangle(0.37, 0.13, 0.63, rng.uniform(0.28, 0.36), hair)
-    _legs(sketch, skin, bottom)
+    spread, has_skirt = rng.uniform(0.05, 0.14), rng.random() < 0.35
+    for side in (-1, 1):
+        foot = 0.5 + side * (0.05 + spread)
+        sketch.line([(0.5 + side * 0.06, 0.6), (foot, 0.93)], 0.1, skin if has_skirt else bottom)
+        sketch.ellipse(foot + side * 0.02, 0.96, 0.07, 0.035, (40, 35, 35))
+    if has_skirt:
+        sketch.polygon([(0.4, 0.58), (0.6, 0.58), (0.72, 0.8), (0.28, 0.8)], bottom)
     for side in (-1, 1):
         elbow, hand = rng.choice(_ARMS)
         joints = [(0.5 + side * out, height) for out, height in ((0.12, 0.33), elbow, hand)]
         sketch.line(joints, 0.085, shade(top, 0.85))
         sketch.disc(*joints[-1], 0.05, skin)
     sketch.figure("body and head", skin=skin, top=top, hair=hair)
-
-
-def _legs(sketch: Sketch, skin: Colour, clothes: Colour) -> None:
-    spread = sketch.rng.uniform(0.05, 0.14)
-    skirt = sketch.rng.random() < 0.35
-    for side in (-1, 1):
-        foot = 0.5 + side * (0.05 + spread)
-        sketch.line([(0.5 + side * 0.06, 0.6), (foot, 0.93)], 0.1, skin if skirt else clothes)
-        sketch.ellipse(foot + side * 0.02, 0.96, 0.07, 0.035, (40, 35, 35))
-    if skirt:
-        sketch.polygon([(0.4, 0.58), (0.6, 0.58), (0.72, 0.8), (0.28, 0.8)], clothes)
 
 
 def _couple(sketch: Sketch) -> None:
@@ -219,9 +214,7 @@ def _office(sketch: Sketch) -> None:
 
 
 def _crest(sketch: Sketch) -> None:
-    field, rim = sketch.colour(), sketch.colour()
-    second = sketch.colour(field)
-    sketch.figure("crest", rim=rim, field=field)
+    second = sketch.figure("crest")["second"]
     sketch.figure(sketch.rng.choice(("chevron", "band", "stripes")), colour=second)
     sketch.emblem(0.5, 0.3, 0.16, second)
 
@@ -251,8 +244,7 @@ def _car(sketch: Sketch) -> None:
 
 
 def _phone(sketch: Sketch) -> None:
-    case, screen = sketch.two_colours()
-    sketch.figure("phone", case=case, screen=screen)
+    screen = sketch.figure("phone")["screen"]
     if sketch.rng.random() < 0.65:
         for row, column in product(range(4), range(3)):
             x, y = 0.34 + 0.125 * column, 0.18 + 0.16 * row
@@ -333,7 +325,7 @@ _pennant, _banner, _trophy, _cup, _guitar = (
     partial(Sketch.figure, name=name) for name in ("pennant", "banner", "trophy", "cup", "guitar")
 )
 
-SUBJECTS: dict[PictureKind, tuple[Callable[[Sketch], None], ...]] = {
+SUBJECTS: dict[PictureKind, tuple[Callable[[Sketch], object], ...]] = {
     "PER": (_portrait, _standing, _couple),
     "LOC": (_mountains, _village, _skyline, _beach),
     "ORG": (_storefront, _office, _crest, _badge, _pennant, _banner),
