@@ -43,19 +43,8 @@ CHARACTERS = st.characters(codec=None) | st.sampled_from(
 TAGS = ["O", "B-PER", "I-PER", "S-LOC", "Jordan posts from Paris", "x" * 3000]
 TEXTS = st.text(CHARACTERS, max_size=30) | st.sampled_from(TAGS)
 NUMBERS = st.integers() | st.floats() | st.sampled_from([0, 1, 2, 7, 10**30, 1e400])
-OF_POSTS = [
-    "id",
-    "text",
-    "tokens",
-    "ner_tags",
-    "image",
-    "images",
-    "context",
-    "bytes",
-    "path",
-    "role",
-    "content",
-]
+OF_POSTS = ["id", "text", "tokens", "ner_tags", "image", "images", "context", "bytes", "path"]
+OF_TOOLS = ["role", "content", "spans", "entities", "label", "start", "end", "split"]
 OF_TOOLS += ["data", "annotations", "value", "answer"]
 KEYS = TEXTS | st.sampled_from(OF_POSTS) | st.sampled_from(OF_TOOLS)
 VALUES = st.recursive(

@@ -170,9 +170,7 @@ def main() -> int:
     total, kinds = soak.counts.total(), len(soak.requests)
     print(f"{total} requests of {CLIENTS} clients in {minutes:g} minutes, {kinds} kinds")
     print(f"not as one client alone is answered, or no error of the caller's: {len(soak.wrong)}")
-    print(
-        f"memory in MB: {soak.taken[0]:.0f}, after a third {settled:.0f}, at last {end:.0f} ({growth:+.1%})"
-    )
+    print(f"MB: {soak.taken[0]:.0f}, after a third {settled:.0f}, at the end {end:.0f} ({growth:+.1%})")
     print("\n".join(soak.wrong[:10]))
     return int(bool(soak.wrong) or growth > _MOST_GROWTH)
 
