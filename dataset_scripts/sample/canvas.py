@@ -141,8 +141,7 @@ class Sketch:
             self.polygon([(x + a * radius, y + b * radius) for a, b in FIXED["emblems"][shape]], fill)
 
     def _pixel(self, point: Point) -> tuple[int, int]:
-        x, y = point[0] - 0.5, point[1] - 0.5
-        x = -x if self.mirrored else x
+        x, y = (0.5 - point[0] if self.mirrored else point[0] - 0.5), point[1] - 0.5
         turned_x = x * math.cos(self.tilt) - y * math.sin(self.tilt)
         turned_y = x * math.sin(self.tilt) + y * math.cos(self.tilt)
         places = self.left + (turned_x + 0.5) * self.size, self.top + (turned_y + 0.5) * self.size

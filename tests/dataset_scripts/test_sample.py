@@ -12,7 +12,6 @@ from PIL import Image
 
 from dataset_scripts.sample import sample
 from dataset_scripts.sample.drawing import SIDE, SUBJECTS, draw, encode_png
-from dataset_scripts.sample.examples import examples
 from dataset_scripts.sample.sample import Sample, draw_picture
 from dataset_scripts.sample.texts import (
     LANGUAGES,
@@ -25,20 +24,15 @@ from dataset_scripts.sample.texts import (
 )
 
 SEED = 1
-POSTS = {
-    (language, split): list(generate_posts(language, split, SEED))
-    for language in LANGUAGES
-    for split in ROUNDS
-}
+POSTS = {part: list(generate_posts(*part, SEED)) for part in itertools.product(LANGUAGES, ROUNDS)}
 each_part = pytest.mark.parametrize(("language", "split"), POSTS)
 each_language = pytest.mark.parametrize("language", LANGUAGES)
 
 
 def groups_of(posts: list[GeneratedPost]) -> dict[tuple[str, ...], list[GeneratedPost]]:
     groups = defaultdict(list)
-    for post in posts:
-        if post.source == "ambiguous":
-            groups[post.tokens].append(post)
+    for post in (post for post in posts if post.source == "ambiguous"):
+        groups[post.tokens].append(post)
     return groups
 
 
@@ -63,19 +57,13 @@ def test_each_post_and_seed_has_a_picture_of_its_own():
     assert len(set(pictures)) == len(pictures)
 
 
-def test_drawings_do_not_change_unnoticed():
-    """If it failed, the hand-written PNG files would not be what was drawn, or this platform or this change
-    would draw other pictures: the latter needs a new VERSION.
-    """
-    digest = hashlib.sha256()
-    for kind in SUBJECTS:
-        for number in range(40):
-            image = draw(kind, random.Random(f"picture {number} of {kind}"))
-            read = Image.open(io.BytesIO(encode_png(image)))
-            assert (read.format, read.mode, read.size) == ("PNG", "RGB", (SIDE, SIDE))
-            assert read.tobytes() == image.tobytes()
-            digest.update(encode_png(image))
-    assert digest.hexdigest()[:16] == "376926130f6b6613"
+@pytest.mark.parametrize("kind", SUBJECTS)
+def test_png_file_holds_the_drawing(kind):
+    """If it failed, the hand-written PNG files would not be what was drawn."""
+    image = draw(kind, random.Random(f"picture of {kind}"))
+    read = Image.open(io.BytesIO(encode_png(image)))
+    assert (read.format, read.mode, read.size) == ("PNG", "RGB", (SIDE, SIDE))
+    assert read.tobytes() == image.tobytes()
 
 
 @each_part
@@ -191,14 +179,3 @@ def test_wrong_arguments_are_named():
         list(generate_posts("it", "train", SEED))
     with pytest.raises(ValueError, match=r"a split out of .* found 'en' and 'dev'"):
         list(generate_posts("en", "dev", SEED))
-
-
-def test_examples_are_pairs_that_only_the_picture_tells_apart():
-    """If it failed, two examples to try would not show what the picture is worth."""
-    found = examples()
-    assert [example.language for example in found] == [language for language in LANGUAGES for _ in range(2)]
-    for first, second in zip(found[::2], found[1::2], strict=True):
-        assert first.text == second.text and "{" not in first.text
-        assert first.alt != second.alt
-        assert first.picture.tobytes() != second.picture.tobytes()
-    assert [one.picture.tobytes() for one in examples()] == [one.picture.tobytes() for one in found]
