@@ -1,6 +1,4 @@
-"""The benchmarks in `tests/benchmarks`: that contenders do the work that they are timed at. Nothing is timed
-here.
-"""
+"""The benchmarks in `tests/benchmarks`: that contenders do the work that they are timed at."""
 
 import json
 import re
@@ -93,14 +91,11 @@ def test_plain_program_is_our_system(setting: Setting, plain) -> None:
 
 
 def test_plain_programs_loss_is_that_of_our_crfs(plain) -> None:
-    """If it failed, the plain program would train something else than a CRF over its sub-tokens and one over
-    their boundaries.
-    """
+    """If it failed, the plain program would not train a CRF over its sub-tokens and one over boundaries."""
     torch.manual_seed(0)
     model, mask = plain.model, torch.arange(9) < torch.tensor([9, 4, 1])[:, None]
     emissions, labels, expected = [], [], []
-    crfs = ((model.crf, model.labels), (model.boundary_crf, model.boundary_labels))
-    for crf, names in crfs:
+    for crf, names in ((model.crf, model.labels), (model.boundary_crf, model.boundary_labels)):
         emissions.append(torch.randn(3, 9, len(names)))
         labels.append(torch.randint(len(names), (3, 9)))
         ours = CRF(names)
@@ -123,9 +118,7 @@ def test_plain_program_tags_each_word_and_learns(setting: Setting, plain) -> Non
 
 
 def test_ready_features_are_those_of_the_pictures(setting: Setting) -> None:
-    """If it failed, training and extraction with features would be timed on something else than the posts'
-    pictures.
-    """
+    """If it failed, training and extraction with features would be timed on other pictures."""
     model = setting.model()
     stir(model)
     featured, training = setting.with_features(model), MMNERTraining(setting, model)

@@ -47,20 +47,13 @@ def memory() -> float:
 
 @dataclass
 class Soak:
-    """What came of the requests.
-
-    Attributes:
-        requests: by their names, with what each must give: an answer, or the text of an error.
-        counts: of answers and refusals by door.
-        wrong: what was another answer than it must be, or an error that is not the caller's.
-        taken: MB of memory, once a second.
-    """
+    """What came of the requests."""
 
     requests: dict[str, Request]
-    expected: dict[str, str] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
-    taken: list[float] = field(default_factory=list)
+    expected: dict[str, str] = field(default_factory=dict)  # of each, when asked alone
+    counts: Counter[str] = field(default_factory=Counter)  # of answers and refusals by door
+    wrong: list[str] = field(default_factory=list)  # another answer, or an error that is not the caller's
+    taken: list[float] = field(default_factory=list)  # MB of memory, once a second
 
     def answer(self, name: str) -> tuple[str, str]:
         """Whether a request is answered, refused or fails, and what comes of it."""
