@@ -1,15 +1,9 @@
 """Settings of every test."""
 
-import os
-
 import pytest
 import torch
 
 from modeling_mmner.training import features
-from tests.stress import audit
-
-if target := os.environ.get(audit.VARIABLE):
-    audit.start(target)
 
 # The models here are so small that a second thread costs more than it gives, above all on a busy machine.
 torch.set_num_threads(1)

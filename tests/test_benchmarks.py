@@ -1,6 +1,4 @@
-"""The benchmarks in `tests/benchmarks`: that contenders do the work that they are timed at. Nothing is timed
-here.
-"""
+"""The benchmarks in `tests/benchmarks`: that contenders do the work that they are timed at."""
 
 import json
 import re
@@ -13,12 +11,11 @@ import torch
 import yaml
 
 from modeling_mmner.model.crf_mmner import CRF
-from tests.benchmarks import crf_speed, memory, rounds, second_runs
+from tests.benchmarks import crf_speed, memory, rounds
 from tests.benchmarks.__main__ import main, parse_arguments
 from tests.benchmarks.mmner_runs import MMNERExtraction, MMNERTraining
 from tests.benchmarks.parts import PARTS, plain_program
 from tests.benchmarks.setting import Setting, make_setting
-from tests.interrupted import frozen_tower
 from tests.tiny import TEXT, TOWER, fuse, stir
 
 RECIPE = {
@@ -76,15 +73,11 @@ def test_plain_program_is_our_system(setting: Setting, plain) -> None:
     torch.manual_seed(0)
     ours = setting.model().eval()
     own = ("classifier", "crf", "no_picture")
-    sizes = [
-        sum(
-            tensor.numel()
-            for name, tensor in model.named_parameters()
-            if not any(part in name for part in own)
-        )
+    shared = [
+        [tensor for name, tensor in model.named_parameters() if not any(part in name for part in own)]
         for model in (plain.model, ours)
     ]
-    assert sizes[0] == sizes[1]
+    assert sum(map(torch.numel, shared[0])) == sum(map(torch.numel, shared[1]))
     model, fusion = plain.model.eval(), ours.fusion
     stir(fusion)
     for name, layer in fusion.named_children():
@@ -98,14 +91,11 @@ def test_plain_program_is_our_system(setting: Setting, plain) -> None:
 
 
 def test_plain_programs_loss_is_that_of_our_crfs(plain) -> None:
-    """If it failed, the plain program would train something else than a CRF over its sub-tokens and one over
-    their boundaries.
-    """
+    """If it failed, the plain program would not train a CRF over its sub-tokens and one over boundaries."""
     torch.manual_seed(0)
     model, mask = plain.model, torch.arange(9) < torch.tensor([9, 4, 1])[:, None]
     emissions, labels, expected = [], [], []
-    crfs = ((model.crf, model.labels), (model.boundary_crf, model.boundary_labels))
-    for crf, names in crfs:
+    for crf, names in ((model.crf, model.labels), (model.boundary_crf, model.boundary_labels)):
         emissions.append(torch.randn(3, 9, len(names)))
         labels.append(torch.randint(len(names), (3, 9)))
         ours = CRF(names)
@@ -128,9 +118,7 @@ def test_plain_program_tags_each_word_and_learns(setting: Setting, plain) -> Non
 
 
 def test_ready_features_are_those_of_the_pictures(setting: Setting) -> None:
-    """If it failed, training and extraction with features would be timed on something else than the posts'
-    pictures.
-    """
+    """If it failed, training and extraction with features would be timed on other pictures."""
     model = setting.model()
     stir(model)
     featured, training = setting.with_features(model), MMNERTraining(setting, model)
@@ -142,20 +130,6 @@ def test_ready_features_are_those_of_the_pictures(setting: Setting) -> None:
     found = [MMNERExtraction(setting, model, posts).extract() for posts in (setting.posts, featured)]
     places = [[[(one["start"], one["end"]) for one in entities] for entities in each] for each in found]
     assert places[0] == places[1] and any(places[0])
-
-
-@pytest.mark.slow
-def test_second_run_and_second_seed_compute_no_picture(tmp_path: Path) -> None:
-    """If it failed, a frozen encoder would run again on pictures whose features are kept, or the command
-    would not count it.
-    """
-    tower = frozen_tower(tmp_path)  # with weights: random ones would be another seed's
-    (tmp_path / "tiny.yaml").write_text(
-        yaml.safe_dump(RECIPE | {"model": RECIPE["model"] | {"vision_towers": [tower]}})
-    )
-    options = f"--recipe {tmp_path}/tiny.yaml --epochs 1 --languages en --mixed_precision no"
-    first, second, seed = second_runs.main(options.split())
-    assert first > 1000 and (second, seed) == (0, 0)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A small drawing surface in unit coordinates, on which every subject of the sample corpus is drawn."""
 
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -18,11 +19,13 @@ SIDE = 64
 """Width and height in pixels of a finished picture."""
 
 OVERSAMPLING = 4
-"""Pixels drawn per finished pixel and axis; the surplus is averaged away, which smooths the edges."""
+"""Pixels drawn per finished pixel and axis; their average smooths the edges."""
 
-_FIGURES: dict[str, list[Any]] = read_yaml(
+FIXED: dict[str, Any] = read_yaml(
     resources.files(__package__).joinpath("figures.yaml").read_text(encoding="utf-8")
 )
+"""What is fixed in the drawings: ``figures``, ``emblems``, and the colours of ``skins`` and ``hair``."""
+
 _ELLIPSE_CORNERS = 32
 _LEAST_CONTRAST = 200
 
@@ -30,6 +33,11 @@ _LEAST_CONTRAST = 200
 def random_colour(rng: random.Random) -> Colour:
     """Any colour, each channel 0 to 255, so that no colour tells what is drawn."""
     return (rng.randrange(256), rng.randrange(256), rng.randrange(256))
+
+
+def around(x: float, y: float, distance: float, angle: float) -> Point:
+    """The point at `distance` from (`x`, `y`), `angle` radians clockwise of the right."""
+    return x + distance * math.cos(angle), y + distance * math.sin(angle)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -42,8 +50,8 @@ def shade(colour: Colour, factor: float) -> Colour:
 class Sketch:
     """A square box on the drawing in which (0, 0) is the top left corner and (1, 1) the bottom right one.
 
-    Coordinates outside 0 to 1 are allowed and reach beyond the box; what leaves the picture is cut off.
-    Everything is drawn as polygons and lines, so that a mirrored or tilted box mirrors or tilts all it holds.
+    Coordinates outside 0 to 1 reach beyond the box; what leaves the picture is cut off. Everything is drawn
+    as polygons, which are filled, and lines, so that a mirrored or tilted box mirrors or tilts all it holds.
     """
 
     surface: ImageDraw.ImageDraw
@@ -66,7 +74,8 @@ class Sketch:
         rivals = others or (self.backdrop,)
         while True:
             candidate = random_colour(self.rng)
-            if all(_contrast(candidate, rival) >= _LEAST_CONTRAST for rival in rivals):
+            contrasts = (sum(abs(a - b) for a, b in zip(candidate, rival, strict=True)) for rival in rivals)
+            if min(contrasts) >= _LEAST_CONTRAST:
                 return candidate
 
     def two_colours(self) -> tuple[Colour, Colour]:
@@ -74,28 +83,28 @@ class Sketch:
         first = self.colour()
         return first, self.colour(first)
 
-    def figure(self, name: str, **fills: Colour) -> None:
-        """The shapes of a figure of ``figures.yaml``, its named colours filled in."""
-        for shape, fill, *place in _FIGURES[name]:
+    def figure(self, name: str, **fills: Colour) -> dict[str, Colour]:
+        """Draw a figure of ``figures.yaml`` with `fills` and the colours that it asks for; returns all."""
+        for shape, fill, *place in FIXED["figures"][name]:
+            if shape == "colour":
+                fills[fill] = self.colour(*(fills[other] for other in place))
+                continue
             if isinstance(fill, str):
                 colour, _, factor = fill.partition(" * ")
                 fill = shade(fills[colour], float(factor or 1))
             getattr(self, shape)(*place, fill=tuple(fill))
+        return fills
 
     def polygon(self, points: Sequence[Point], fill: Colour) -> None:
-        """A filled polygon through `points`."""
         self.surface.polygon([self._pixel(point) for point in points], fill=fill)
 
     def rectangle(self, left: float, top: float, right: float, bottom: float, fill: Colour) -> None:
-        """A filled rectangle."""
         self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], fill)
 
     def ellipse(self, x: float, y: float, radius_x: float, radius_y: float, fill: Colour) -> None:
-        """A filled ellipse around (`x`, `y`)."""
         self.polygon(_arc(x, y, radius_x, radius_y, 2 * math.pi), fill)
 
     def disc(self, x: float, y: float, radius: float, fill: Colour) -> None:
-        """A filled circle around (`x`, `y`)."""
         self.ellipse(x, y, radius, radius, fill)
 
     def dome(self, x: float, base: float, radius: float, height: float, fill: Colour) -> None:
@@ -115,28 +124,30 @@ class Sketch:
         """A circle's outline, `width` in units of the box."""
         self.line(_arc(x, y, radius, radius, 2 * math.pi), width, fill)
 
-    def star(self, x: float, y: float, radius: float, fill: Colour, points: int) -> None:
-        """A star of `points` rays."""
-        reaches = [radius if corner % 2 == 0 else 0.45 * radius for corner in range(2 * points)]
-        angles = [math.pi * corner / points - math.pi / 2 for corner in range(2 * points)]
-        rays = zip(reaches, angles, strict=True)
-        corners = [(x + reach * math.cos(angle), y + reach * math.sin(angle)) for reach, angle in rays]
-        self.polygon(corners, fill)
+    def emblem(self, x: float, y: float, radius: float, fill: Colour) -> None:
+        """An invented logo around (`x`, `y`)."""
+        shape = self.rng.choice(("star", "ring", "bolt", "diamond", "cross", "crown"))
+        if shape == "star":
+            points = self.rng.choice((5, 6, 8))
+            angles = [math.pi * corner / points - math.pi / 2 for corner in range(2 * points)]
+            reaches = itertools.cycle((radius, 0.45 * radius))
+            self.polygon([around(x, y, *ray) for ray in zip(reaches, angles, strict=False)], fill)
+        elif shape == "ring":
+            self.ring(x, y, 0.72 * radius, 0.45 * radius, fill)
+        elif shape == "cross":
+            self.rectangle(x - radius, y - 0.3 * radius, x + radius, y + 0.3 * radius, fill)
+            self.rectangle(x - 0.3 * radius, y - radius, x + 0.3 * radius, y + radius, fill)
+        else:
+            self.polygon([(x + a * radius, y + b * radius) for a, b in FIXED["emblems"][shape]], fill)
 
     def _pixel(self, point: Point) -> tuple[int, int]:
-        x, y = point[0] - 0.5, point[1] - 0.5
-        x = -x if self.mirrored else x
+        x, y = (0.5 - point[0] if self.mirrored else point[0] - 0.5), point[1] - 0.5
         turned_x = x * math.cos(self.tilt) - y * math.sin(self.tilt)
         turned_y = x * math.sin(self.tilt) + y * math.cos(self.tilt)
         places = self.left + (turned_x + 0.5) * self.size, self.top + (turned_y + 0.5) * self.size
         return round(places[0] * SIDE * OVERSAMPLING), round(places[1] * SIDE * OVERSAMPLING)
 
 
-def _contrast(first: Colour, second: Colour) -> int:
-    return sum(abs(a - b) for a, b in zip(first, second, strict=True))
-
-
 def _arc(x: float, y: float, radius_x: float, radius_y: float, turn: float) -> list[Point]:
-    """Points on an ellipse from its right end on, over the angle `turn`."""
     angles = [turn * corner / _ELLIPSE_CORNERS for corner in range(_ELLIPSE_CORNERS + 1)]
     return [(x + radius_x * math.cos(angle), y + radius_y * math.sin(angle)) for angle in angles]

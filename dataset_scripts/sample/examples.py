@@ -31,7 +31,7 @@ class Example:
 
 
 def examples() -> list[Example]:
-    """Two examples in each of four languages; no text of theirs is in the training split."""
+    """Two in each language; no text of theirs is in the training split."""
     found = []
     for language, types in _TYPES.items():
         group = next(group for group in ambiguous_groups(language, "test", _SEED) if group.types == types)

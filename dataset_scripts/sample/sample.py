@@ -13,8 +13,6 @@ from ..formats.records import undecoded
 from .drawing import draw, encode_png
 from .texts import LANGUAGES, TAGS, GeneratedPost, chance_level, generate_posts
 
-__all__ = ["GeneratedPost", "Sample", "SampleConfig", "chance_level", "draw_picture", "generate_posts"]
-
 
 @dataclass
 class SampleConfig:
@@ -65,9 +63,8 @@ class Sample(CorpusBuilder):
 
     def checked_rows(self, split: Any) -> Iterator[dict[str, Any]]:
         """The generated posts of a split, language by language, each with its drawing."""
-        seed = self.config.seed
-        for post in chain(*(generate_posts(code, split, seed) for code in self.config.languages)):
-            picture = draw_picture(post, seed)
+        for post in chain(*(generate_posts(code, split, self.config.seed) for code in self.config.languages)):
+            picture = draw_picture(post, self.config.seed)
             yield {
                 "id": post.id,
                 "tokens": list(post.tokens),

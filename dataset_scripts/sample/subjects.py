@@ -3,21 +3,16 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from itertools import product
+from typing import Literal, cast
 
-from .canvas import Colour, Sketch, random_colour, shade
+from .canvas import FIXED, Colour, Sketch, around, random_colour, shade
 
 PictureKind = Literal["PER", "LOC", "ORG", "MISC", "OTHER"]
 
 # Subjects of kind PER: one person or two, as a portrait or standing.
 
-_SKINS: tuple[Colour, ...] = (
-    (255, 224, 196), (241, 194, 155), (224, 172, 125), (198, 134, 86), (141, 85, 48), (92, 56, 34),
-)  # fmt: skip
-_HAIR: tuple[Colour, ...] = (
-    (28, 22, 20), (74, 46, 28), (128, 76, 36), (214, 176, 92), (178, 68, 32), (168, 168, 172),
-)  # fmt: skip
-
+_SKINS, _HAIR = ([cast(Colour, tuple(colour)) for colour in FIXED[name]] for name in ("skins", "hair"))
 _ARMS = (((0.2, 0.46), (0.2, 0.62)), ((0.28, 0.42), (0.34, 0.18)), ((0.25, 0.46), (0.12, 0.54)))
 """Elbow and hand of an arm that hangs, waves, or rests on the hip: distance from the middle, and height."""
 
@@ -33,11 +28,7 @@ def _portrait(sketch: Sketch) -> None:
     sketch.figure("bust", clothes=clothes, skin=skin)
     if style == "bun":
         sketch.disc(0.5, 0.13, 0.1, hair)
-    if style != "bald":
-        sketch.ellipse(0.5, 0.36, 0.2, 0.22, hair)
-    sketch.ellipse(0.5, 0.41, 0.17, 0.21, skin)
-    if style != "bald":
-        sketch.dome(0.5, 0.33, 0.18, 0.16, hair)
+    sketch.figure("bald head" if style == "bald" else "head", skin=skin, hair=hair)
     sketch.figure("eyes and nose", skin=skin)
     sketch.figure("open mouth" if rng.random() < 0.5 else "closed mouth")
     if rng.random() < 0.4:
@@ -53,24 +44,19 @@ def _standing(sketch: Sketch) -> None:
     top, bottom = sketch.colour(sketch.backdrop, skin), sketch.colour()
     if rng.random() < 0.35:
         sketch.rectangle(0.37, 0.13, 0.63, rng.uniform(0.28, 0.36), hair)
-    _legs(sketch, skin, bottom)
+    spread, has_skirt = rng.uniform(0.05, 0.14), rng.random() < 0.35
+    for side in (-1, 1):
+        foot = 0.5 + side * (0.05 + spread)
+        sketch.line([(0.5 + side * 0.06, 0.6), (foot, 0.93)], 0.1, skin if has_skirt else bottom)
+        sketch.ellipse(foot + side * 0.02, 0.96, 0.07, 0.035, (40, 35, 35))
+    if has_skirt:
+        sketch.polygon([(0.4, 0.58), (0.6, 0.58), (0.72, 0.8), (0.28, 0.8)], bottom)
     for side in (-1, 1):
         elbow, hand = rng.choice(_ARMS)
         joints = [(0.5 + side * out, height) for out, height in ((0.12, 0.33), elbow, hand)]
         sketch.line(joints, 0.085, shade(top, 0.85))
         sketch.disc(*joints[-1], 0.05, skin)
     sketch.figure("body and head", skin=skin, top=top, hair=hair)
-
-
-def _legs(sketch: Sketch, skin: Colour, clothes: Colour) -> None:
-    spread = sketch.rng.uniform(0.05, 0.14)
-    skirt = sketch.rng.random() < 0.35
-    for side in (-1, 1):
-        foot = 0.5 + side * (0.05 + spread)
-        sketch.line([(0.5 + side * 0.06, 0.6), (foot, 0.93)], 0.1, skin if skirt else clothes)
-        sketch.ellipse(foot + side * 0.02, 0.96, 0.07, 0.035, (40, 35, 35))
-    if skirt:
-        sketch.polygon([(0.4, 0.58), (0.6, 0.58), (0.72, 0.8), (0.28, 0.8)], clothes)
 
 
 def _couple(sketch: Sketch) -> None:
@@ -165,11 +151,10 @@ def _skyline(sketch: Sketch) -> None:
         sketch.rectangle(left, top, left + width, 0.95, wall)
         if rng.random() < 0.3:
             sketch.line([(left + width / 2, top), (left + width / 2, top - 0.12)], 0.02, wall)
-        for row in range(int((0.9 - top) / 0.1)):
-            for column in (0.2, 0.6):
-                if rng.random() < 0.8:
-                    x, y = left + column * width, top + 0.04 + 0.1 * row
-                    sketch.rectangle(x, y, x + 0.22 * width, y + 0.05, lit)
+        for row, column in product(range(int((0.9 - top) / 0.1)), (0.2, 0.6)):
+            if rng.random() < 0.8:
+                x, y = left + column * width, top + 0.04 + 0.1 * row
+                sketch.rectangle(x, y, x + 0.22 * width, y + 0.05, lit)
         left += width + rng.uniform(0.0, 0.04)
     _ground(sketch, 0.92)
 
@@ -178,10 +163,9 @@ def _beach(sketch: Sketch) -> None:
     rng = sketch.rng
     _sun(sketch)
     sea = _ground(sketch, 0.52)
-    for y in (0.58, 0.66):
-        for x in (0.0, 0.4, 0.8):
-            start = x + rng.uniform(-0.1, 0.1)
-            sketch.line([(start, y), (start + 0.06, y - 0.02), (start + 0.12, y)], 0.018, shade(sea, 1.5))
+    for y, x in product((0.58, 0.66), (0.0, 0.4, 0.8)):
+        start = x + rng.uniform(-0.1, 0.1)
+        sketch.line([(start, y), (start + 0.06, y - 0.02), (start + 0.12, y)], 0.018, shade(sea, 1.5))
     sand = sketch.colour(sea)
     sketch.polygon([(-1, 0.9), (0.3, 0.8), (1.0, 0.68), (2, 0.6), (2, 2), (-1, 2)], sand)
     trunk, leaves = sketch.colour(), sketch.colour()
@@ -194,26 +178,6 @@ def _beach(sketch: Sketch) -> None:
 
 # Subjects of kind ORG: shops and offices under a sign-board, and the badges, crests and banners of clubs.
 
-_EMBLEMS = {
-    "bolt": ((0.3, -1), (-0.6, 0.2), (-0.05, 0.2), (-0.3, 1), (0.6, -0.25), (0.05, -0.25)),
-    "diamond": ((0, -1), (0.7, 0), (0, 1), (-0.7, 0)),
-    "crown": ((-1, -0.6), (-0.45, 0), (0, -0.8), (0.45, 0), (1, -0.6), (0.8, 0.7), (-0.8, 0.7)),
-}
-
-
-def _emblem(sketch: Sketch, x: float, y: float, radius: float, colour: Colour) -> None:
-    """An invented logo."""
-    shape = sketch.rng.choice(("star", "ring", "bolt", "diamond", "cross", "crown"))
-    if shape == "star":
-        sketch.star(x, y, radius, colour, sketch.rng.choice((5, 6, 8)))
-    elif shape == "ring":
-        sketch.ring(x, y, 0.72 * radius, 0.45 * radius, colour)
-    elif shape == "cross":
-        sketch.rectangle(x - radius, y - 0.3 * radius, x + radius, y + 0.3 * radius, colour)
-        sketch.rectangle(x - 0.3 * radius, y - radius, x + 0.3 * radius, y + radius, colour)
-    else:
-        sketch.polygon([(x + a * radius, y + b * radius) for a, b in _EMBLEMS[shape]], colour)
-
 
 def _sign(sketch: Sketch, left: float, top: float, right: float, bottom: float) -> None:
     """A sign-board: a logo, and bars in place of letters because fonts differ between systems."""
@@ -221,7 +185,7 @@ def _sign(sketch: Sketch, left: float, top: float, right: float, bottom: float) 
     height = bottom - top
     sketch.rectangle(left - 0.025, top - 0.025, right + 0.025, bottom + 0.025, ink)
     sketch.rectangle(left, top, right, bottom, board)
-    _emblem(sketch, left + 0.55 * height, top + height / 2, 0.36 * height, ink)
+    sketch.emblem(left + 0.55 * height, top + height / 2, 0.36 * height, ink)
     x = left + 1.1 * height
     while x < right - 0.07:
         sketch.rectangle(x, top + sketch.rng.uniform(0.22, 0.4) * height, x + 0.045, top + 0.76 * height, ink)
@@ -242,22 +206,17 @@ def _office(sketch: Sketch) -> None:
     wall, glass = sketch.two_colours()
     left = sketch.rng.uniform(0.14, 0.24)
     sketch.rectangle(left, 0.3, 1 - left, 1.0, wall)
-    for row in range(4):
-        for column in range(4):
-            x = left + (column + 0.5) * (1 - 2 * left) / 4
-            sketch.rectangle(x - 0.05, 0.4 + 0.13 * row, x + 0.05, 0.47 + 0.13 * row, glass)
-    sketch.rectangle(0.43, 0.88, 0.57, 1.0, shade(wall, 0.4))
-    for post in (0.3, 0.7):
-        sketch.line([(post, 0.26), (post, 0.34)], 0.035, wall)
+    for row, column in product(range(4), range(4)):
+        x = left + (column + 0.5) * (1 - 2 * left) / 4
+        sketch.rectangle(x - 0.05, 0.4 + 0.13 * row, x + 0.05, 0.47 + 0.13 * row, glass)
+    sketch.figure("door and posts of a sign", wall=wall)
     _sign(sketch, 0.06, 0.04, 0.94, 0.27)
 
 
 def _crest(sketch: Sketch) -> None:
-    field, rim = sketch.colour(), sketch.colour()
-    second = sketch.colour(field)
-    sketch.figure("crest", rim=rim, field=field)
+    second = sketch.figure("crest")["second"]
     sketch.figure(sketch.rng.choice(("chevron", "band", "stripes")), colour=second)
-    _emblem(sketch, 0.5, 0.3, 0.16, second)
+    sketch.emblem(0.5, 0.3, 0.16, second)
 
 
 def _badge(sketch: Sketch) -> None:
@@ -267,21 +226,9 @@ def _badge(sketch: Sketch) -> None:
     letters = sketch.rng.randrange(14, 21)
     for letter in range(letters):
         angle = 2 * math.pi * letter / letters
-        x, y = math.cos(angle), math.sin(angle)
-        sketch.line([(0.5 + 0.34 * x, 0.5 + 0.34 * y), (0.5 + 0.42 * x, 0.5 + 0.42 * y)], 0.045, ink)
+        sketch.line([around(0.5, 0.5, 0.34, angle), around(0.5, 0.5, 0.42, angle)], 0.045, ink)
     sketch.disc(0.5, 0.5, 0.3, field)
-    _emblem(sketch, 0.5, 0.5, 0.21, sketch.colour(field))
-
-
-def _flag(sketch: Sketch, figure: str, x: float, y: float, radius: float) -> None:
-    pole, cloth = sketch.colour(), sketch.colour()
-    ink = sketch.colour(cloth)
-    sketch.figure(figure, pole=pole, cloth=cloth, ink=ink)
-    _emblem(sketch, x, y, radius, ink)
-
-
-_pennant = partial(_flag, figure="pennant", x=0.42, y=0.4, radius=0.16)
-_banner = partial(_flag, figure="banner", x=0.5, y=0.44, radius=0.18)
+    sketch.emblem(0.5, 0.5, 0.21, sketch.colour(field))
 
 
 # Subjects of kind MISC: things that are made, sold or won.
@@ -297,21 +244,15 @@ def _car(sketch: Sketch) -> None:
 
 
 def _phone(sketch: Sketch) -> None:
-    case, screen = sketch.two_colours()
-    sketch.figure("phone", case=case, screen=screen)
+    screen = sketch.figure("phone")["screen"]
     if sketch.rng.random() < 0.65:
-        for row in range(4):
-            for column in range(3):
-                x, y = 0.34 + 0.125 * column, 0.18 + 0.16 * row
-                sketch.rectangle(x, y, x + 0.08, y + 0.09, sketch.colour(screen))
+        for row, column in product(range(4), range(3)):
+            x, y = 0.34 + 0.125 * column, 0.18 + 0.16 * row
+            sketch.rectangle(x, y, x + 0.08, y + 0.09, sketch.colour(screen))
     else:
         for row in range(6):
             right = sketch.rng.uniform(0.45, 0.64)
             sketch.line([(0.36, 0.21 + 0.1 * row), (right, 0.21 + 0.1 * row)], 0.035, sketch.colour(screen))
-
-
-def _trophy(sketch: Sketch) -> None:
-    sketch.figure("trophy", metal=sketch.colour(), base=sketch.colour())
 
 
 def _bottle(sketch: Sketch) -> None:
@@ -325,23 +266,10 @@ def _bottle(sketch: Sketch) -> None:
     sketch.line([(0.39, shoulder + 0.08), (0.39, 0.54)], 0.03, shade(glass, 1.6))
 
 
-def _cup(sketch: Sketch) -> None:
-    china, band = sketch.two_colours()
-    sketch.figure("cup", china=china, band=band, steam=sketch.colour())
-
-
-def _guitar(sketch: Sketch) -> None:
-    wood, neck = sketch.two_colours()
-    sketch.figure("guitar", wood=wood, neck=neck)
-
-
 def _book(sketch: Sketch) -> None:
     cover = sketch.colour()
-    if sketch.rng.random() < 0.5:
-        page = shade(cover, 1.85)
-        sketch.figure("open book", cover=cover, page=page, ink=sketch.colour(page))
-    else:
-        sketch.figure("closed book", cover=cover, ink=sketch.colour(cover))
+    figure = "open book" if sketch.rng.random() < 0.5 else "closed book"
+    sketch.figure(figure, cover=cover, page=shade(cover, 1.85))
 
 
 # Subjects of kind OTHER: pictures that say nothing about the entities of a post.
@@ -352,10 +280,10 @@ def _shapes(sketch: Sketch) -> None:
     for _ in range(rng.randrange(8, 14)):
         x, y, reach = rng.random(), rng.random(), rng.uniform(0.08, 0.2)
         turns = [rng.uniform(0, 2 * math.pi) for _ in range(rng.choice((3, 4, 5)))]
-        corners = [(x + reach * math.cos(turn), y + reach * math.sin(turn)) for turn in sorted(turns)]
         if rng.random() < 0.4:
             sketch.disc(x, y, 0.6 * reach, random_colour(rng))
         else:
+            corners = [around(x, y, reach, turn) for turn in sorted(turns)]
             sketch.polygon(corners, random_colour(rng))
 
 
@@ -376,7 +304,7 @@ def _plate(sketch: Sketch) -> None:
     sketch.disc(0.5, 0.5, 0.35, shade(plate, 0.85))
     for _ in range(rng.randrange(6, 11)):
         angle, distance = rng.uniform(0, 2 * math.pi), rng.uniform(0.0, 0.22)
-        x, y = 0.5 + distance * math.cos(angle), 0.5 + distance * math.sin(angle)
+        x, y = around(0.5, 0.5, distance, angle)
         sketch.ellipse(x, y, rng.uniform(0.05, 0.11), rng.uniform(0.04, 0.08), sketch.colour(plate))
     if rng.random() < 0.6:
         sketch.line([(1.03, 0.15), (1.03, 0.85)], 0.05, sketch.colour())
@@ -389,12 +317,15 @@ def _flowers(sketch: Sketch) -> None:
         y, petal = rng.uniform(0.2, 0.5), sketch.colour()
         sketch.line([(x, y), (0.5 + 0.4 * (x - 0.5), 1.0)], 0.035, stem)
         for leaf in range(6):
-            angle = 2 * math.pi * leaf / 6
-            sketch.disc(x + 0.1 * math.cos(angle), y + 0.1 * math.sin(angle), 0.065, petal)
+            sketch.disc(*around(x, y, 0.1, 2 * math.pi * leaf / 6), 0.065, petal)
         sketch.disc(x, y, 0.06, sketch.colour(petal))
 
 
-SUBJECTS: dict[PictureKind, tuple[Callable[[Sketch], None], ...]] = {
+_pennant, _banner, _trophy, _cup, _guitar = (
+    partial(Sketch.figure, name=name) for name in ("pennant", "banner", "trophy", "cup", "guitar")
+)
+
+SUBJECTS: dict[PictureKind, tuple[Callable[[Sketch], object], ...]] = {
     "PER": (_portrait, _standing, _couple),
     "LOC": (_mountains, _village, _skyline, _beach),
     "ORG": (_storefront, _office, _crest, _badge, _pennant, _banner),

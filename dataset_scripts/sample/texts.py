@@ -35,8 +35,7 @@ class Language:
         neutral_sentences: with one slot {NAME}; no word tells a person, place, organisation or thing.
         ambiguous_names: of one or two tokens, by the types they may have; none of their tokens occurs in
             another name.
-        first_names, last_names: of the slot PERSON, which mostly takes both.
-        names: the fillings of every other slot.
+        names: the fillings of each slot; of PERSON, which mostly takes both, FIRST and LAST ones.
         hashtags: words after a '#', none of which hints at a type of entity.
     """
 
@@ -44,8 +43,6 @@ class Language:
     sentences_without_entities: list[str]
     neutral_sentences: list[str]
     ambiguous_names: Mapping[tuple[EntityType, ...], list[str]]
-    first_names: list[str]
-    last_names: list[str]
     names: Mapping[str, list[str]]
     hashtags: list[str]
 
@@ -67,9 +64,8 @@ _Draft = tuple[tuple[str, ...], tuple[str, ...], PictureKind | None, Source]
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
 
 ROUNDS: Mapping[Split, range] = {"train": range(20), "validation": range(20, 22), "test": range(22, 26)}
-"""The rounds that make up each split, 50 posts each. A round has one group of ambiguous posts for every
-combination of types, 24 posts in all, and `POSTS_PER_ROUND` others. Counting on through the splits keeps
-their groups apart."""
+"""The rounds of each split, 50 posts each: one group of ambiguous posts for every combination of types, 24 in
+all, and `POSTS_PER_ROUND` others. Counting on through the splits keeps their groups apart."""
 
 POSTS_PER_ROUND: Mapping[Source, int] = {"plain": 16, "no_picture": 5, "irrelevant": 5}
 
@@ -102,17 +98,16 @@ class Group(NamedTuple):
 def generate_posts(language: str, split: Split, seed: int) -> Iterator[GeneratedPost]:
     """The posts of a split in their final order, in which no post follows another one of the same tokens.
 
-    Equal arguments give equal posts everywhere, whatever the Python hash seed.
+    Equal arguments give equal posts everywhere.
 
     Raises:
-        ValueError: if `language` is none of LANGUAGES, or `split` none of ROUNDS.
+        ValueError: see `ambiguous_groups`.
     """
     rng = random.Random(f"{seed}:{language}:{split}:posts")
     drafts: list[_Draft] = []
     for group in ambiguous_groups(language, split, seed):
         sentence = _decorated(group.sentence, LANGUAGES[language], rng)
-        for kind in group.types:
-            drafts.append((*_fill(sentence, [(group.name, kind)]), kind, "ambiguous"))
+        drafts += [(*_fill(sentence, [(group.name, kind)]), kind, "ambiguous") for kind in group.types]
     names = _names_of_split(language, split, seed)
     for source, posts_per_round in POSTS_PER_ROUND.items():
         number = posts_per_round * len(ROUNDS[split])
@@ -124,7 +119,7 @@ def generate_posts(language: str, split: Split, seed: int) -> Iterator[Generated
         yield GeneratedPost(f"{language}-{split}-{number:04d}", *draft, language)
 
 
-def ambiguous_groups(language: str, split: Split, seed: int) -> list[Group]:
+def ambiguous_groups(language: str, split: Split, seed: int) -> Iterator[Group]:
     """The groups of a split, one per round and combination of types; no sentence meets a name in two groups.
 
     Raises:
@@ -133,43 +128,33 @@ def ambiguous_groups(language: str, split: Split, seed: int) -> list[Group]:
     if language not in LANGUAGES or split not in ROUNDS:
         expected = f"a language out of {sorted(LANGUAGES)} and a split out of {sorted(ROUNDS)}"
         raise ValueError(f"sample corpus: expected {expected}, found {language!r} and {split!r}")
-    groups = []
     for types, names in LANGUAGES[language].ambiguous_names.items():
         shuffled = _shuffled(names, f"{seed}:{language}:{'/'.join(types)}")
         for round_number in ROUNDS[split]:
             turn, position = divmod(round_number, len(shuffled))
             name = shuffled[position]
             sentences = _shuffled(LANGUAGES[language].neutral_sentences, f"{seed}:{language}:{name}")
-            groups.append(Group(sentences[turn], name, types))
-    return groups
+            yield Group(sentences[turn], name, types)
 
 
 def chance_level(posts: Iterable[GeneratedPost]) -> float:
     """The share of ambiguous posts, 0 to 1, that a reader of the text alone gets right at best.
 
-    Posts of a group have the same tokens and different tags, so one answer for all is right for exactly one
-    of them: the level is the number of groups over the number of ambiguous posts.
-
-    Raises:
-        ValueError: if there is no ambiguous post.
+    Posts of a group have the same tokens and different tags: any answer is right for exactly one of them.
     """
     ambiguous = [(post.language, post.tokens) for post in posts if post.source == "ambiguous"]
-    if not ambiguous:
-        raise ValueError("posts: expected some of source 'ambiguous', found none")
     return len(set(ambiguous)) / len(ambiguous)
 
 
 def _worded_post(
     source: Source, texts: Language, names: Mapping[str, Sequence[str]], rng: random.Random
 ) -> _Draft:
-    """A post whose words tell the types of its entities, with the picture that its source asks for."""
     without_entities = rng.random() < _SHARE_WITHOUT_ENTITIES
     sentence = rng.choice(texts.sentences_without_entities if without_entities else texts.sentences)
     entities: dict[str, EntityType] = {}
     for slot in _SLOT.findall(sentence):
-        name = _draw_name(slot, names, rng)
-        while name in entities:
-            name = _draw_name(slot, names, rng)
+        while (name := _draw_name(slot, names, rng)) in entities:
+            pass
         entities[name] = SLOT_TYPES[slot]
     tokens, tags = _fill(_decorated(sentence, texts, rng), entities.items())
     return tokens, tags, _draw_kind(source, set(entities.values()), rng), source
@@ -210,13 +195,9 @@ def _draw_kind(source: Source, fitting: set[EntityType], rng: random.Random) -> 
 
 
 def _names_of_split(language: str, split: Split, seed: int) -> dict[str, list[str]]:
-    """The names that a split may use: those of all splits, and some that only validation or only test has.
-
-    So some names in validation and test are unseen in training, and must be told by the words around them.
-    """
-    texts, names = LANGUAGES[language], {}
-    lists = {"FIRST": texts.first_names, "LAST": texts.last_names, **texts.names}
-    for slot, fillings in lists.items():
+    """The names of all splits, and some only validation or only test has, to be told by context."""
+    names = {}
+    for slot, fillings in LANGUAGES[language].names.items():
         values = _shuffled(fillings, f"{seed}:{language}:{slot}")
         shared = round(_SHARE_OF_NAMES_IN_ALL_SPLITS * len(values))
         middle = (shared + len(values)) // 2

@@ -12,6 +12,7 @@ import torch
 from transformers.utils import logging
 
 from .parts import PARTS
+from .rounds import table
 from .setting import make_setting
 
 PACKAGES = ("mmner", "torch", "transformers", "timm", "accelerate", "pytorch-crf")
@@ -32,11 +33,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--rounds", type=int, default=5, help="times that each contender runs (default 5)")
     add("--batches", type=int, default=8, help="batches of a training epoch to draw (default 8)")
     add("--batch_size", type=int, default=8, help="posts a batch (default 8)")
-    add(
-        "--recipe",
-        default="umt-bert-crf",
-        help="of our model; the plain program is UMT (default umt-bert-crf)",
-    )
+    add("--recipe", default="umt-bert-crf", help="of our model; the plain program is UMT")
     add("--data_dir", help="folder of a corpus (default: the generated sample corpus)")
     add("--image_dir", help="folder of its pictures; posts without one get a drawn one")
     add("--text_encoder", help="folder or id of a text encoder (default: a random one of BERT-base's size)")
@@ -67,15 +64,13 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
     }
     for name in ("versions", "machine", "precision", "corpus"):
         print(f"{name}: {json.dumps(report[name])}")
-    print(
-        f"median of {options.rounds} rounds (least to greatest); a ratio is of two times of the same round\n"
-    )
+    print(f"median of {options.rounds} rounds (least to greatest); a ratio is of times of the same round\n")
     for name in options.only:
         report["parts"][name] = []
         for comparison in PARTS[name](setting):
             times = comparison.measure(options.rounds)
-            print(times, end="\n\n", flush=True)
-            report["parts"][name].append(times.to_dict())
+            print(table(times), end="\n\n", flush=True)
+            report["parts"][name].append(times)
     if options.output is not None:
         options.output.write_text(json.dumps(report, indent=2), encoding="utf-8")
     return report

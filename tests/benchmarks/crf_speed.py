@@ -26,43 +26,29 @@ def crf_comparisons(seed: int) -> Iterator[Comparison]:
     for texts, words in SIZES:
         emissions = torch.randn(texts, words, len(LABELS), requires_grad=True)
         tags, mask = torch.randint(len(LABELS), (texts, words)), torch.ones(texts, words, dtype=torch.bool)
-        yield _loss(ours, theirs, emissions, tags, mask)
-        yield _decoding(ours, theirs, emissions.detach(), mask)
+        yield from _of_a_size(ours, theirs, emissions, tags, mask)
 
 
-def _loss(
+def _of_a_size(
     ours: CRF, theirs: TorchCRF, emissions: torch.Tensor, tags: torch.Tensor, mask: torch.Tensor
-) -> Comparison:
-    return Comparison(
-        f"CRF, {_size(mask)}, loss and backward",
-        {
-            "mmner": Contender(
-                lambda: ours.negative_log_likelihood(emissions, tags, mask=mask).mean().backward()
-            ),
-            "pytorch-crf": Contender(lambda: (-theirs(emissions, tags, mask, reduction="mean")).backward()),
-        },
-        [("pytorch-crf", "mmner")],
-    )
+) -> Iterator[Comparison]:
+    read, size = emissions.detach(), "{} x {} (texts x words)".format(*mask.shape)
 
+    def our_loss() -> None:
+        ours.negative_log_likelihood(emissions, tags, mask=mask).mean().backward()
 
-def _decoding(ours: CRF, theirs: TorchCRF, emissions: torch.Tensor, mask: torch.Tensor) -> Comparison:
+    def their_loss() -> None:
+        (-theirs(emissions, tags, mask, reduction="mean")).backward()
+
     def with_scores() -> torch.Tensor:
-        return ours.span_scores(emissions, ours.decode_batch(emissions, mask=mask), mask=mask)
+        return ours.span_scores(read, ours.decode_batch(read, mask=mask), mask=mask)
 
-    def theirs_without_gradients() -> list[list[int]]:
-        with torch.no_grad():
-            return theirs.decode(emissions, mask)
-
-    return Comparison(
-        f"CRF, {_size(mask)}, decoding",
-        {
-            "mmner": Contender(lambda: ours.decode_batch(emissions, mask=mask)),
-            "mmner with span scores": Contender(with_scores),
-            "pytorch-crf": Contender(theirs_without_gradients),
-        },
-        [("pytorch-crf", "mmner"), ("pytorch-crf", "mmner with span scores")],
-    )
-
-
-def _size(mask: torch.Tensor) -> str:
-    return "{} x {} (texts x words)".format(*mask.shape)
+    losses = {"mmner": Contender(our_loss), "pytorch-crf": Contender(their_loss)}
+    yield Comparison(f"CRF, {size}, loss and backward", losses, [("pytorch-crf", "mmner")])
+    contenders = {
+        "mmner": Contender(lambda: ours.decode_batch(read, mask=mask)),
+        "mmner with span scores": Contender(with_scores),
+        "pytorch-crf": Contender(torch.no_grad()(lambda: theirs.decode(read, mask))),
+    }
+    ratios = [("pytorch-crf", "mmner"), ("pytorch-crf", "mmner with span scores")]
+    yield Comparison(f"CRF, {size}, decoding", contenders, ratios)

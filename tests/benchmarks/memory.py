@@ -1,8 +1,7 @@
 """Peak memory on a small and on a large corpus: `python -m tests.benchmarks.memory --help`.
 
-Each run is a process of its own, on Linux. Its peak is of the memory that is its own. Pages of files that it
-maps, as a corpus is read by `datasets`, do not count: the kernel takes them back whenever somebody wants the
-room.
+Each run is a process of its own, on Linux. Its peak is of the memory that is its own; pages of files that it
+maps, as `datasets` reads a corpus, do not count: the kernel takes them back whenever somebody wants the room.
 """
 
 import argparse
@@ -120,13 +119,9 @@ def write_corpus(folder: Path, posts: int) -> Path:
 
 def generated_rows(split: str, most: int | None) -> Iterator[dict[str, Any]]:
     """Posts of the sample corpus with one seed after the other; None: those of the first."""
-    builders = (Sample(seed=seed) for seed in (count(1) if most is not None else [1]))
-    rows = (
-        row | {"id": f"{builder.config.seed}-{row['id']}"}
-        for builder in builders
-        for row in builder.checked_rows(split)
-    )
-    yield from islice(rows, most)
+    seeds = count(1) if most is not None else [1]
+    rows = ((seed, row) for seed in seeds for row in Sample(seed=seed).checked_rows(split))
+    yield from (row | {"id": f"{seed}-{row['id']}"} for seed, row in islice(rows, most))
 
 
 if __name__ == "__main__":

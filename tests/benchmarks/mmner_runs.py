@@ -19,11 +19,7 @@ MANY_BATCHES = 10**6
 
 
 class MMNERTraining:
-    """A model, its optimizer and its loop, as `train_accelerate.py` makes them.
-
-    Args:
-        recipe: another one than the setting's.
-    """
+    """A model, its optimizer and its loop, as `train_accelerate.py` makes them."""
 
     def __init__(
         self, setting: Setting, model: MMNERForTokenClassification, *, recipe: Recipe | None = None
@@ -45,14 +41,9 @@ class MMNERTraining:
 
     def epoch(self, batches: Any) -> None:
         """Train on the batches."""
-        for _ in train_batches(
-            self.model,
-            batches,
-            accelerator=self.accelerator,
-            optimizer=self.optimizer,
-            scheduler=self.scheduler,
-            max_grad_norm=self.max_grad_norm,
-        ):
+        parts: dict[str, Any] = {"accelerator": self.accelerator, "max_grad_norm": self.max_grad_norm}
+        parts |= {"optimizer": self.optimizer, "scheduler": self.scheduler}
+        for _ in train_batches(self.model, batches, **parts):
             pass
 
 

@@ -3,17 +3,15 @@
 It is written anew from the equations of Yu et al. (2020), and works as the program released with them does:
 all posts are made tensors before training, each padded to 128 sub-tokens; both encoders run at every step, in
 float32; attention is written out; the CRFs, pytorch-crf's, run over sub-tokens, and so have labels for [CLS],
-[SEP] and further pieces of a word, too.
-
-Where it differs it is the faster for it: the text encoder is transformers' of today, the picture encoder is
-in evaluation mode, and the optimizer is PyTorch's own AdamW.
+[SEP] and further pieces of a word, too. Where it differs it is the faster for it: today's text encoder, the
+picture encoder in evaluation mode, PyTorch's own AdamW.
 
 Notation: B batch, S sub-tokens (128), R regions, D width, L labels, U boundary labels.
 """
 
 import math
 from collections.abc import Sequence
-from itertools import compress
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -94,9 +92,8 @@ class PlainUMT(nn.Module):
         self.crf = CRF(len(self.labels), batch_first=True)
         self.boundary_crf = CRF(len(self.boundary_labels), batch_first=True)
         untyped = [label.partition("-")[0] for label in self.labels]
-        shares = [
-            [(name == other) / untyped.count(name) for other in untyped] for name in self.boundary_labels
-        ]
+        names = self.boundary_labels
+        shares = [[(name == other) / untyped.count(name) for other in untyped] for name in names]
         self.register_buffer("conversion", torch.tensor(shares))  # shape: (U, L)
 
     def train(self, mode: bool = True) -> "PlainUMT":
@@ -108,9 +105,8 @@ class PlainUMT(nn.Module):
     def emissions(self, input_ids: Tensor, mask: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, L) and (B, S, U) of texts and mask (B, S) and normalised pictures (B, 3, H, W)."""
         with torch.no_grad():
-            regions = (
-                self.picture_encoder.forward_features(pictures).flatten(2).transpose(1, 2)
-            )  # shape: (B, R, C)
+            features = self.picture_encoder.forward_features(pictures)
+        regions = features.flatten(2).transpose(1, 2)  # shape: (B, R, C)
         states = self.dropout(self.text_encoder(input_ids, attention_mask=mask).last_hidden_state)
         boundary = self.boundary_classifier(self.boundary_layer(states, states, mask))
         main = self.classifier(self.fused(states, regions, mask))
@@ -131,21 +127,17 @@ class PlainUMT(nn.Module):
         self, emissions: Tensor, boundary: Tensor, labels: Tensor, boundary_labels: Tensor, mask: Tensor
     ) -> Tensor:
         """Mean over the texts of both CRFs' negative log-likelihoods, weighted."""
-        main = -self.crf(emissions, labels, mask=mask.bool(), reduction="mean")
-        return main + BOUNDARY_WEIGHT * -self.boundary_crf(
-            boundary, boundary_labels, mask=mask.bool(), reduction="mean"
-        )
+        options: dict[str, Any] = {"mask": mask.bool(), "reduction": "mean"}
+        main = -self.crf(emissions, labels, **options)
+        return main + BOUNDARY_WEIGHT * -self.boundary_crf(boundary, boundary_labels, **options)
 
     def tags(self, emissions: Tensor, mask: Tensor, labels: Tensor) -> list[list[str]]:
         """The tags of each text's words; `labels` (B, S) tell which sub-tokens are a word's first."""
-        first = [
-            [self.labels[label] not in ("X", "[CLS]", "[SEP]", "PAD") for label in text]
-            for text in labels.tolist()
-        ]
         decoded = self.crf.decode(emissions, mask=mask.bool())
+        others = [self.labels.index(name) for name in ("PAD", "X", "[CLS]", "[SEP]")]
         return [
-            [self.labels[tag] for tag in compress(text, kept)]
-            for text, kept in zip(decoded, first, strict=True)
+            [self.labels[tag] for tag, label in zip(text, given, strict=False) if label not in others]
+            for text, given in zip(decoded, labels.tolist(), strict=True)
         ]
 
 
@@ -171,39 +163,26 @@ def make_tensors(
         texts["attention_mask"],
         (pixels - tower.mean) / tower.std,
         torch.tensor([[model.labels.index(name) for name in row] for row in names]),
-        torch.tensor(
-            [[model.boundary_labels.index(name.partition("-")[0]) for name in row] for row in names]
-        ),
+        torch.tensor([[model.boundary_labels.index(one.partition("-")[0]) for one in row] for row in names]),
     )
 
 
 def _labels(word_ids: list[int | None], tags: list[str]) -> list[str]:
     """The label of each sub-token of a text."""
-    last = max((place for place, word in enumerate(word_ids) if word is not None), default=0)
-    special = [
-        "[CLS]" if place == 0 else "[SEP]" if place == last + 1 else "PAD" for place in range(len(word_ids))
-    ]
-    return [
-        special[place] if word is None else "X" if place and word == word_ids[place - 1] else tags[word]
-        for place, word in enumerate(word_ids)
-    ]
+    words = [word for word in word_ids if word is not None]
+    pieces = ["X" if word == before else tags[word] for before, word in pairwise([None, *words])]
+    return ["[CLS]", *pieces, "[SEP]", *["PAD"] * (len(word_ids) - len(words) - 2)]
 
 
 class PlainProgram:
-    """Training and extraction with `PlainUMT`. Extraction ends with tags, where ours goes on to entities and
-    their scores.
-
-    Args:
-        posts: see `make_tensors`.
-    """
+    """Training and extraction with `PlainUMT`, of `make_tensors`; ours goes on from tags to entities."""
 
     def __init__(
         self, model: PlainUMT, posts: TensorDataset, *, batch_size: int, learning_rate: float = 5e-5
     ) -> None:
         self.model = model
-        self.shuffled, self.in_order = (
-            DataLoader(posts, batch_size, shuffle=shuffle) for shuffle in (True, False)
-        )
+        self.shuffled = DataLoader(posts, batch_size, shuffle=True)
+        self.in_order = DataLoader(posts, batch_size)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.01)
 

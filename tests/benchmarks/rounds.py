@@ -14,28 +14,8 @@ LEAST_SECONDS = 0.1
 
 
 @dataclass
-class Spread:
-    """One value of each round."""
-
-    values: list[float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Median, least and greatest value, and all of them."""
-        middle, least, greatest = statistics.median(self.values), min(self.values), max(self.values)
-        return {"median": middle, "least": least, "greatest": greatest, "rounds": self.values}
-
-    def __str__(self) -> str:
-        return "{median:9.3g} ({least:.3g} to {greatest:.3g})".format(**self.to_dict())
-
-
-@dataclass
 class Contender:
-    """One that does some work.
-
-    Attributes:
-        run: does it.
-        units: of the work that `run` does; seconds are those of one.
-    """
+    """`run` does some units of work; seconds are those of one."""
 
     run: Callable[[], Any]
     units: int = 1
@@ -43,20 +23,17 @@ class Contender:
 
 @dataclass
 class Comparison:
-    """Contenders that are timed beside each other.
-
-    Attributes:
-        title: a unit of the work that each does.
-        contenders: by name.
-        ratios: pairs of names: how many times as long the first takes as the second.
-    """
+    """Contenders by name, and pairs of names: how many times as long the first takes as the second."""
 
     title: str
     contenders: dict[str, Contender]
     ratios: list[tuple[str, str]]
 
-    def measure(self, rounds: int) -> "Times":
-        """Time the contenders one after the other, `rounds` times, each round beginning with the next one."""
+    def measure(self, rounds: int) -> dict[str, Any]:
+        """Time the contenders one after the other, `rounds` times, each round beginning with the next one.
+
+        A ratio is of times of the same round: what slows the machine down slows both.
+        """
         names = list(self.contenders)
         seconds: dict[str, list[float]] = {name: [] for name in names}
         with _old_objects_set_aside():
@@ -66,34 +43,29 @@ class Comparison:
                 for name in names[first:] + names[:first]:
                     contender = self.contenders[name]
                     seconds[name].append(_timed(contender.run, repeats[name]) / contender.units)
-        return Times(self.title, {name: Spread(values) for name, values in seconds.items()}, self.ratios)
+        pairs = {(one, other): zip(seconds[one], seconds[other], strict=True) for one, other in self.ratios}
+        return {
+            "title": self.title,
+            "seconds": {name: _spread(values) for name, values in seconds.items()},
+            "ratios": [
+                {"of": one, "to": other} | _spread([first / second for first, second in values])
+                for (one, other), values in pairs.items()
+            ],
+        }
 
 
-@dataclass
-class Times:
-    """What a comparison found: the seconds of a unit for each contender, and the ratios asked for."""
+def table(times: dict[str, Any]) -> str:
+    """What a comparison found, for the screen."""
+    rows = [(name, spread, " s") for name, spread in times["seconds"].items()]
+    rows += [(f"{ratio['of']} / {ratio['to']}", ratio, "") for ratio in times["ratios"]]
+    form, width = "{median:9.3g} ({least:.3g} to {greatest:.3g})", max(len(name) for name, *_ in rows)
+    told = (f"  {name:{width}} {form.format(**spread)}{unit}" for name, spread, unit in rows)
+    return "\n".join([times["title"], *told])
 
-    title: str
-    seconds: dict[str, Spread]
-    ratios: list[tuple[str, str]]
 
-    def each_ratio(self) -> Iterator[tuple[str, str, Spread]]:
-        """Each ratio, of times of the same round: what slows the machine down slows both."""
-        for one, other in self.ratios:
-            pairs = zip(self.seconds[one].values, self.seconds[other].values, strict=True)
-            yield one, other, Spread([first / second for first, second in pairs])
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it stands in the JSON file."""
-        ratios = [{"of": one, "to": other} | spread.to_dict() for one, other, spread in self.each_ratio()]
-        seconds = {name: spread.to_dict() for name, spread in self.seconds.items()}
-        return {"title": self.title, "seconds": seconds, "ratios": ratios}
-
-    def __str__(self) -> str:
-        rows = [(name, f"{spread} s") for name, spread in self.seconds.items()]
-        rows += [(f"{one} / {other}", str(spread)) for one, other, spread in self.each_ratio()]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join([self.title, *(f"  {name:{width}} {value}" for name, value in rows)])
+def _spread(values: list[float]) -> dict[str, Any]:
+    middle, least, greatest = statistics.median(values), min(values), max(values)
+    return {"median": middle, "least": least, "greatest": greatest, "rounds": values}
 
 
 @contextmanager

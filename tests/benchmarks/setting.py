@@ -34,10 +34,7 @@ class Setting:
     Attributes:
         recipe: of our model; a cross-modal one with one frozen picture encoder.
         posts: each with one picture, batch after batch as training makes them.
-        processor: ours.
-        batch_size: posts a batch.
-        precision: ``bf16`` (mixed precision) or ``no`` (float32), of all but the plain program, which is in
-            float32.
+        precision: ``bf16`` (mixed precision) or ``no`` (float32), of all but the plain program (float32).
         seed: of weights, orders and random tensors.
     """
 
@@ -78,7 +75,6 @@ class Setting:
 
     @property
     def batches(self) -> int:
-        """How many batches the posts are."""
         return len(self.posts) // self.batch_size
 
     def facts(self) -> dict[str, Any]:
@@ -103,15 +99,11 @@ def make_setting(
     seed: int,
     **encoders: str | None,
 ) -> Setting:
-    """A setting with the encoders that are given, or else with random ones of the recipe's sizes: nothing is
-    downloaded.
+    """A setting of the command's options; encoders that are not given are random ones of the recipe's sizes:
+    nothing is downloaded.
 
     Args:
-        recipe: its name, or the path of its file.
-        data_dir: folder of a corpus; None takes the generated sample corpus.
-        image_dir: folder of its pictures.
-        batches: how many batches of an epoch to draw. An epoch of so few posts would have batches of less
-            like lengths.
+        batches: how many of an epoch to draw; one of so few posts would have batches of less like lengths.
         encoders: `text_encoder`, `vision_backbone`, `vision_checkpoint`, as in `train_accelerate.py`.
 
     Raises:
@@ -120,10 +112,8 @@ def make_setting(
     chosen = load_recipe(recipe, {name: value for name, value in encoders.items() if value is not None})
     is_frozen = [tower.frozen for tower in chosen.model.towers] == [True]
     if not is_frozen or chosen.model.config.get("fusion") != "cross-modal":
-        raise ValueError(
-            "--recipe: expected a cross-modal one with one frozen picture encoder, as umt-bert-crf, found"
-            f" {chosen.name}"
-        )
+        expected = "a cross-modal one with one frozen picture encoder, as umt-bert-crf"
+        raise ValueError(f"--recipe: expected {expected}, found {chosen.name}")
     if encoders.get("text_encoder") is None and chosen.model.text_encoder is not None:
         chosen = chosen.with_settings(text_encoder=None, text_config=BERT_BASE)
     if encoders.get("vision_checkpoint") is None:
@@ -141,17 +131,14 @@ def make_setting(
 def _batches_of_an_epoch(
     rows: Dataset, processor: MMNERProcessor, *, batch_size: int, count: int, seed: int
 ) -> list[int]:
-    """The posts of so many batches of an epoch over all rows, taken evenly from the shortest to the longest,
-    in random order.
-    """
+    """The posts of so many batches of an epoch, taken evenly from shortest to longest and shuffled."""
     lengths = LaidOutRows.of(processor, rows).lengths
     own = {"temperature": 1.0, "batch_size": batch_size, "processes": 1, "seed": seed}
     batches = PostSampler(lengths, rows["language"], **own)
     whole = [batch for batch in batches if len(batch) == batch_size]
     if not 0 < count <= len(whole):
-        raise ValueError(
-            f"--batches: expected 1 to {len(whole)}, which an epoch has of {batch_size} posts, found {count}"
-        )
+        most = f"{len(whole)}, which an epoch has of {batch_size} posts"
+        raise ValueError(f"--batches: expected 1 to {most}, found {count}")
     whole.sort(key=lambda batch: sum(lengths[index] for index in batch))
     chosen = [whole[(2 * number + 1) * len(whole) // (2 * count)] for number in range(count)]
     random.Random(seed).shuffle(chosen)

@@ -18,13 +18,10 @@ from .setting import Setting
 
 
 class TransformersTrainer:
-    """The text encoder of the setting with a linear layer, trained as transformers' examples do it.
+    """The setting's text encoder with a linear layer, trained as transformers' examples do it.
 
-    The posts are tokenized once, beforehand; the first sub-token of each word has its label. They come sorted
-    by length, which its own sampler does in a whole corpus, and hardly with so few.
-
-    Args:
-        text_config: of the encoder.
+    Posts are tokenized beforehand; the first sub-token of each word has its label. They come sorted by
+    length, which its own sampler does in a whole corpus, and hardly with so few.
     """
 
     def __init__(self, setting: Setting, text_config: Any) -> None:
@@ -44,12 +41,11 @@ class TransformersTrainer:
             disable_tqdm=True,
             logging_strategy="no",
         )
+        texts = sorted(map(self._tokenized, setting.posts), key=lambda text: len(text["input_ids"]))
         self.trainer = Trainer(
             AutoModelForTokenClassification.from_config(config),
             arguments,
-            train_dataset=Dataset.from_list(
-                sorted(map(self._tokenized, setting.posts), key=lambda text: len(text["input_ids"]))
-            ),
+            train_dataset=Dataset.from_list(texts),
             data_collator=DataCollatorForTokenClassification(setting.processor.tokenizer),
         )
         self.trainer.remove_callback(PrinterCallback)

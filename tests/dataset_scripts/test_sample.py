@@ -12,7 +12,6 @@ from PIL import Image
 
 from dataset_scripts.sample import sample
 from dataset_scripts.sample.drawing import SIDE, SUBJECTS, draw, encode_png
-from dataset_scripts.sample.examples import examples
 from dataset_scripts.sample.sample import Sample, draw_picture
 from dataset_scripts.sample.texts import (
     LANGUAGES,
@@ -25,20 +24,15 @@ from dataset_scripts.sample.texts import (
 )
 
 SEED = 1
-POSTS = {
-    (language, split): list(generate_posts(language, split, SEED))
-    for language in LANGUAGES
-    for split in ROUNDS
-}
+POSTS = {part: list(generate_posts(*part, SEED)) for part in itertools.product(LANGUAGES, ROUNDS)}
 each_part = pytest.mark.parametrize(("language", "split"), POSTS)
 each_language = pytest.mark.parametrize("language", LANGUAGES)
 
 
 def groups_of(posts: list[GeneratedPost]) -> dict[tuple[str, ...], list[GeneratedPost]]:
     groups = defaultdict(list)
-    for post in posts:
-        if post.source == "ambiguous":
-            groups[post.tokens].append(post)
+    for post in (post for post in posts if post.source == "ambiguous"):
+        groups[post.tokens].append(post)
     return groups
 
 
@@ -46,26 +40,19 @@ def entity_types(post: GeneratedPost) -> set[str]:
     return {tag[2:] for tag in post.tags if tag != "O"}
 
 
-@each_part
-def test_same_seed_gives_same_posts_and_another_seed_others(language, split):
-    """If it failed, two runs of one experiment would see different data, or the seed would do nothing."""
-    assert list(generate_posts(language, split, SEED)) == POSTS[language, split]
-    assert list(generate_posts(language, split, SEED + 1)) != POSTS[language, split]
-
-
 def test_posts_do_not_change_unnoticed():
     """If it failed, this platform or this change would give other posts for seed 1: the latter needs a new
-    VERSION.
+    VERSION. Or the seed would do nothing.
     """
+    assert all(list(generate_posts(*part, SEED + 1)) != posts for part, posts in POSTS.items())
     text = "\n".join(repr(post).removeprefix("Generated") for posts in POSTS.values() for post in posts)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "15cc3f7129d99e5c"
 
 
-def test_same_seed_gives_same_picture_bytes_and_another_seed_others():
-    """If it failed, pictures would differ between runs, or not depend on the seed."""
+def test_each_post_and_seed_has_a_picture_of_its_own():
+    """If it failed, pictures would not depend on the post or the seed."""
     posts = [post for post in POSTS["en", "test"] if post.picture is not None][:20]
     pictures = [draw_picture(post, SEED) for post in posts]
-    assert [draw_picture(post, SEED) for post in posts] == pictures
     assert all(draw_picture(post, SEED + 1) != picture for post, picture in zip(posts, pictures, strict=True))
     assert len(set(pictures)) == len(pictures)
 
@@ -118,7 +105,7 @@ def test_groups_can_only_be_told_apart_by_their_pictures(language, split):
 @each_language
 def test_splits_share_no_ambiguous_sentence_but_training_has_every_name_and_type(language):
     """If it failed, ambiguous posts of the test split could be known by heart, or a name be unknown."""
-    groups = {split: ambiguous_groups(language, split, SEED) for split in ROUNDS}
+    groups = {split: list(ambiguous_groups(language, split, SEED)) for split in ROUNDS}
     pairs = [(group.sentence, group.name) for split in ROUNDS for group in groups[split]]
     assert len(set(pairs)) == len(pairs)
     tokens = [set(groups_of(POSTS[language, split])) for split in ROUNDS]
@@ -137,10 +124,9 @@ def test_ambiguous_names_occur_in_ambiguous_posts_only(language):
     assert not [post for post in others if words & set(post.tokens)]
 
 
-@each_part
-def test_pictures_are_what_the_source_says(language, split):
+def test_pictures_are_what_the_source_says():
     """If it failed, a plain post would have a misleading picture, or an irrelevant one a helpful one."""
-    for post in POSTS[language, split]:
+    for post in itertools.chain(*POSTS.values()):
         if post.source == "no_picture":
             assert post.picture is None
         elif post.source == "plain":
@@ -186,29 +172,9 @@ def test_corpus_is_drawn_once_and_anew_for_another_seed(tmp_path, monkeypatch):
     assert rows[0]["tokens"][:] == rows[1]["tokens"][:] != rows[2]["tokens"][:]
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: list(generate_posts("it", "train", SEED)), "a language out of .* found 'it'"),
-        (lambda: list(generate_posts("en", "dev", SEED)), "a split out of .* found 'en' and 'dev'"),
-        (lambda: chance_level([]), "expected some of source 'ambiguous', found none"),
-        (lambda: draw("DOG", random.Random(0)), "kind of picture: .* found 'DOG'"),
-        (lambda: encode_png(Image.new("L", (4, 4))), "expected 'RGB', found 'L'"),
-        (lambda: encode_png(Image.new("RGB", (200, 200))), "expected at most 65535 bytes"),
-    ],
-)
-def test_wrong_arguments_are_named(call, message):
+def test_wrong_arguments_are_named():
     """If it failed, a wrong argument would go unnoticed, or the message would not say which one."""
-    with pytest.raises(ValueError, match=message):
-        call()
-
-
-def test_examples_are_pairs_that_only_the_picture_tells_apart():
-    """If it failed, two examples to try would not show what the picture is worth."""
-    found = examples()
-    assert [example.language for example in found] == [language for language in LANGUAGES for _ in range(2)]
-    for first, second in zip(found[::2], found[1::2], strict=True):
-        assert first.text == second.text and "{" not in first.text
-        assert first.alt != second.alt
-        assert first.picture.tobytes() != second.picture.tobytes()
-    assert [one.picture.tobytes() for one in examples()] == [one.picture.tobytes() for one in found]
+    with pytest.raises(ValueError, match=r"a language out of .* found 'it'"):
+        list(generate_posts("it", "train", SEED))
+    with pytest.raises(ValueError, match=r"a split out of .* found 'en' and 'dev'"):
+        list(generate_posts("en", "dev", SEED))

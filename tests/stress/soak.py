@@ -1,9 +1,7 @@
-"""Hours of use in minutes: the pipeline and the page under four clients at a time, with good requests and bad
-ones.
+"""Hours of use in minutes: the pipeline and the page under four clients, with good requests and bad ones.
 
 `python -m tests.stress.soak --minutes 20` prints the requests, errors that are not the caller's, answers that
-are not what one client alone is given, and the memory taken; the status is 1 where something of it is not as
-it must be.
+one client alone is not given, and the memory taken; the status is 1 where something is not as it must be.
 """
 
 import argparse
@@ -13,7 +11,6 @@ import os
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request as WebRequest
 from urllib.request import urlopen
+from uuid import uuid4
 
 from PIL import Image
 
@@ -49,20 +47,13 @@ def memory() -> float:
 
 @dataclass
 class Soak:
-    """What came of the requests.
-
-    Attributes:
-        requests: by their names, with what each must give: an answer, or the text of an error.
-        counts: of answers and refusals by door.
-        wrong: what was another answer than it must be, or an error that is not the caller's.
-        taken: MB of memory, once a second.
-    """
+    """What came of the requests."""
 
     requests: dict[str, Request]
-    expected: dict[str, str] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
-    taken: list[float] = field(default_factory=list)
+    expected: dict[str, str] = field(default_factory=dict)  # of each, when asked alone
+    counts: Counter[str] = field(default_factory=Counter)  # of answers and refusals by door
+    wrong: list[str] = field(default_factory=list)  # another answer, or an error that is not the caller's
+    taken: list[float] = field(default_factory=list)  # MB of memory, once a second
 
     def answer(self, name: str) -> tuple[str, str]:
         """Whether a request is answered, refused or fails, and what comes of it."""
@@ -100,31 +91,24 @@ class Soak:
 
 def rounded(answer: Any) -> str:
     """An answer as text, with the scores of entities to four digits."""
-    scored = [isinstance(one, dict) and "score" in one for one in answer]
-    return repr(
-        [
-            one | {"score": f"{one['score']:.4f}"} if is_scored else one
-            for one, is_scored in zip(answer, scored, strict=True)
-        ]
-    )
+
+    def one_rounded(one: Any) -> Any:
+        is_scored = isinstance(one, dict) and "score" in one
+        return one | {"score": f"{one['score']:.4f}"} if is_scored else one
+
+    return repr([one_rounded(one) for one in answer])
 
 
 def pipeline_requests(pipe: MultimodalNERPipeline) -> dict[str, Request]:
     """Posts, good and bad."""
-    requests: dict[str, Request] = {}
-    for number, row in enumerate(ROWS):
-        requests[f"pipeline: post {number}"] = lambda row=row: pipe(row)
-    for name, text in ODD_TEXTS.items():
-        if len(text) < 10_000:
-            requests[f"pipeline: text, {name}"] = lambda text=text: pipe(text)
-    for name, post in NO_POSTS.items():
-        requests[f"pipeline: no post, {name}"] = lambda post=post: next(pipe(iter([post])))
+    posts: dict[str, Any] = {f"post {number}": row for number, row in enumerate(ROWS)}
+    posts |= {f"text, {name}": text for name, text in ODD_TEXTS.items() if len(text) < 10_000}
     for name, content in UNREADABLE.items():
-        data = content()
-        requests[f"pipeline: picture, {name}"] = lambda data=data: pipe(
-            {"text": "Jordan", "image": {"bytes": data}}
-        )
-    return requests
+        posts[f"picture, {name}"] = {"text": "Jordan", "image": {"bytes": content()}}
+    return {f"pipeline: {name}": lambda post=post: pipe(post) for name, post in posts.items()} | {
+        f"pipeline: no post, {name}": lambda post=post: next(pipe(iter([post])))
+        for name, post in NO_POSTS.items()
+    }
 
 
 def page_requests(address: str, folder: Path) -> dict[str, Request]:
@@ -132,28 +116,21 @@ def page_requests(address: str, folder: Path) -> dict[str, Request]:
     good, broken = folder / "good.png", folder / "broken.png"
     Image.linear_gradient("L").resize((90, 60)).save(good)
     broken.write_bytes(b"no picture")
-    numbers = iter(range(10**9))
-    lock = threading.Lock()
 
     def visit(text: str, picture: str | None = None) -> Any:
-        with lock:
-            session = f"visitor{next(numbers)}"
-        message = ask(address, text, picture and upload(address, picture), session=session)
+        message = ask(address, text, picture and upload(address, picture), session=uuid4().hex)
         return message["output"].get("data", message["success"])[1:]
 
-    texts = {
-        "a text": "Jordan posts from Paris",
-        "no text": " ",
-        "HTML": "<script>alert(1)</script>",
-        "half an emoji": "\ud83d",
+    visits: dict[str, tuple[str, ...]] = {
+        "a text": ("Jordan posts from Paris",),
+        "no text": (" ",),
+        "HTML": ("<script>alert(1)</script>",),
+        "half an emoji": ("\ud83d",),
+        "too long a text": ("Paris " * 10_000,),
+        "a picture": ("Jordan in Paris", str(good)),
+        "no picture": ("Jordan in Paris", str(broken)),
     }
-    requests: dict[str, Request] = {
-        f"page: {name}": lambda text=text: visit(text) for name, text in texts.items()
-    }
-    requests["page: too long a text"] = lambda: visit("Paris " * 10_000)
-    requests["page: a picture"] = lambda: visit("Jordan in Paris", str(good))
-    requests["page: no picture"] = lambda: visit("Jordan in Paris", str(broken))
-    return requests
+    return {f"page: {name}": lambda sent=sent: visit(*sent) for name, sent in visits.items()}
 
 
 def upload(address: str, path: str) -> str:
@@ -183,14 +160,10 @@ def main() -> int:
         print(f"{name:<24}{count:>9}")
     settled, end = soak.taken[len(soak.taken) // 3], max(soak.taken[-10:])
     growth = end / settled - 1
-    print(
-        f"{soak.counts.total()} requests of {CLIENTS} clients in {minutes:g} minutes, {len(soak.requests)}"
-        " kinds"
-    )
+    total, kinds = soak.counts.total(), len(soak.requests)
+    print(f"{total} requests of {CLIENTS} clients in {minutes:g} minutes, {kinds} kinds")
     print(f"not as one client alone is answered, or no error of the caller's: {len(soak.wrong)}")
-    print(
-        f"memory: {soak.taken[0]:.0f} MB, after a third {settled:.0f}, at the end {end:.0f} ({growth:+.1%})"
-    )
+    print(f"MB: {soak.taken[0]:.0f}, after a third {settled:.0f}, at the end {end:.0f} ({growth:+.1%})")
     print("\n".join(soak.wrong[:10]))
     return int(bool(soak.wrong) or growth > _MOST_GROWTH)
 

@@ -5,6 +5,8 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from modeling_mmner.inference.loading import load_model
 from .cases import Bench, Case, refused, taken
 
 Damage = Callable[[Path], Any]
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
 EMBEDDINGS = "text_tower.encoder.embeddings.word_embeddings.weight"
 
 
@@ -49,10 +52,6 @@ def cut(name: str, share: float) -> Damage:
     return damage
 
 
-def removed(name: str) -> Damage:
-    return lambda folder: (folder / name).unlink()
-
-
 def whole_file(name: str, content: bytes) -> Damage:
     return lambda folder: (folder / name).write_bytes(content)
 
@@ -74,11 +73,9 @@ def text_config(**settings: Any) -> Damage:
 
 
 def tower(**settings: Any) -> Damage:
-    def ask(saved: dict[str, Any]) -> dict[str, Any]:
-        saved["vision_towers"][0] |= settings
-        return saved
-
-    return changed("config.json", ask)
+    return changed(
+        "config.json", lambda saved: saved | {"vision_towers": [saved["vision_towers"][0] | settings]}
+    )
 
 
 def weights(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Damage:
@@ -94,9 +91,9 @@ def planted(name: str, *, instead: bool = False) -> Damage:
     """A pickle beside the weights, or in their place."""
 
     def damage(folder: Path) -> None:
-        (folder / name).write_bytes(pickle.dumps(Planted(folder / "planted")))
         if instead:
             (folder / "model.safetensors").unlink()
+        (folder / name).write_bytes(pickle.dumps(Planted(folder / "planted")))
 
     return damage
 
@@ -110,22 +107,9 @@ def own_code(name: str, *keys: str) -> Damage:
         maps: dict[str, Any] = dict.fromkeys(("AutoConfig", "AutoModel"), "planted_code.Evil")
         maps["AutoTokenizer"] = ["planted_code.Evil"] * 2
 
-        def ask(saved: dict[str, Any]) -> dict[str, Any]:
-            inner = saved
-            for key in keys:
-                inner = inner[key]
-            inner["auto_map"] = maps
-            return saved
-
-        changed(name, ask)(folder)
+        changed(name, lambda saved: reduce(getitem, keys, saved).update(auto_map=maps) or saved)(folder)
 
     return damage
-
-
-def a_bert(folder: Path) -> None:
-    """Another model's config."""
-    text = json.loads((folder / "config.json").read_text(encoding="utf-8"))["text_config"]
-    (folder / "config.json").write_text(json.dumps(text), encoding="utf-8")
 
 
 SOUND: dict[str, Damage] = {
@@ -140,15 +124,15 @@ SOUND: dict[str, Damage] = {
     "code of its own, in the tokenizer's config": own_code("tokenizer_config.json"),
 }
 DAMAGED: dict[str, Damage] = {
-    **{f"no {name}": removed(name) for name in ("config.json", "model.safetensors", "tokenizer.json")},
-    **{f"half of {name}": cut(name, 0.5) for name in ("config.json", "model.safetensors", "tokenizer.json")},
+    **{f"no {name}": lambda folder, name=name: (folder / name).unlink() for name in FILES},
+    **{f"half of {name}": cut(name, 0.5) for name in FILES},
     "no byte of the weights": cut("model.safetensors", 0),
     "weights with a head of 10^18 bytes": whole_file("model.safetensors", (10**18).to_bytes(8, "little")),
     "a config that is a list": whole_file("config.json", b"[]"),
     "a config nested 100,000 deep": whole_file("config.json", b'{"a":' * 100_000),
     "a pickle in place of the weights (.bin)": planted("pytorch_model.bin", instead=True),
     "a pickle called as the weights": planted("model.safetensors"),
-    "the config of another model": a_bert,
+    "the config of another model": changed("config.json", lambda saved: saved["text_config"]),
     "a wrong shape": weights(lambda saved: saved | {EMBEDDINGS: torch.ones(3, 3)}),
     "another number of labels": config(id2label={"0": "O", "1": "B-X"}, label2id=None),
     "labels that are no BIO set": config(id2label={"0": "x"}, label2id=None),
@@ -194,11 +178,7 @@ def loaded(bench: Bench, damage: Damage) -> None:
 def cases() -> Iterator[Case]:
     yield from taken("model folder", SOUND, loaded)
     whole, of_it = "all its weights, found none for", "the processor that was saved with the model"
-    yield from refused("model folder", "^model .*/damaged: expected the folder or Hub id", DAMAGED, loaded)
-    yield from refused(
-        "model folder", f"^model .*/damaged: expected a trained model with {whole}", LACKING, loaded
-    )
-    yield from refused("model folder", f"^model .*/damaged: expected {of_it}", MISMATCHED, loaded)
-    yield Case(
-        "model folder", "none", lambda bench: load_model(f"{bench.tmp}/nowhere"), "^model .*/nowhere: "
-    )
+    kinds = {"the folder or Hub id": DAMAGED, f"a trained model with {whole}": LACKING, of_it: MISMATCHED}
+    for expected, damages in kinds.items():
+        yield from refused("model folder", f"^model .*/damaged: expected {expected}", damages, loaded)
+    yield Case("model folder", "none", lambda bench: load_model(f"{bench.tmp}/no"), "^model .*/no: ")

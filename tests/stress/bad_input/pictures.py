@@ -6,6 +6,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tests.small_corpora import png_that_claims
 from tests.small_posts import assert_same
 
 from .cases import GOOD, Bench, Case, refused, taken
+from .folders import Planted
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 36, 3), dtype=np.uint8))
 Content = Callable[[], bytes]
@@ -38,13 +40,6 @@ def frames(kind: str, count: int = 5) -> Content:
 def with_an_orientation_of_text() -> bytes:
     entry = struct.pack("<HHI", 0x0112, 2, 4) + b"top\0"
     return encoded(PICTURE, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0" + entry + bytes(4))
-
-
-class Planted:
-    """Makes a folder when it is unpickled."""
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, ("planted-by-a-picture",)
 
 
 def zipped() -> bytes:
@@ -75,7 +70,7 @@ UNREADABLE: dict[str, Content] = {
     "a PNG of 0 x 0": lambda: png_that_claims(0, 0),
     "EPS": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
     "SVG": lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
-    "a pickle": lambda: pickle.dumps(Planted()),
+    "a pickle": lambda: pickle.dumps(Planted(Path("planted-by-a-picture"))),
     "a pointer of Git LFS": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
 }
 MODES = ("1", "L", "P", "LA", "PA", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr", "LAB", "HSV", "I", "F")
@@ -125,10 +120,6 @@ def with_picture(bench: Bench, picture: Any) -> None:
     bench.among_others(GOOD | {"image": picture})
 
 
-def in_a_row(bench: Bench, content: Content) -> None:
-    with_picture(bench, {"bytes": content()})
-
-
 def made(bench: Bench, make: Callable[[Bench], Any]) -> None:
     with_picture(bench, make(bench))
 
@@ -146,7 +137,8 @@ def skipped(bench: Bench, broken: bytes) -> None:
 
 def cases() -> Iterator[Case]:
     yield from taken("picture, bytes", READABLE, lambda bench, content: with_picture(bench, content()))
-    yield from refused("picture, bytes", "^post 2: picture row", UNREADABLE, in_a_row)
+    rows = {name: {"bytes": content()} for name, content in UNREADABLE.items()}
+    yield from refused("picture, bytes", "^post 2: picture row", rows, with_picture)
     yield from refused("picture, file", r"^post 2: picture .*/picture\.jpg: ", UNREADABLE, as_file)
     yield from refused("picture, file", "expected a picture of ordinary size", BOMBS, as_file)
     modes = {f"mode {mode}": mode for mode in MODES}

@@ -1,6 +1,4 @@
-"""Recipes and configs: each setting of each section with values of each wrong kind, and files that are no
-recipes.
-"""
+"""Recipes and configs: each setting with values of each wrong kind, and files that are no recipes."""
 
 import copy
 import json
@@ -72,12 +70,10 @@ def load_file(bench: Bench, content: str | bytes) -> None:
     load_recipe(str(bench.file("recipe.yaml", content)))
 
 
-def load_config(_: Bench, settings: dict[str, Any]) -> None:
-    MMNERConfig.from_dict(saved_config() | settings)
-
-
 def cases() -> Iterator[Case]:
     yield from refused("recipe file", "^recipe ", RECIPES, load_file)
     places = {f"{section}.{key}": (section, key) for section, keys in KEYS.items() for key in keys}
     yield from taken("setting", places, every_value)
-    yield from refused("config", "id2label|vision tower|text_config|MMNERConfig", CONFIGS, load_config)
+    named = "id2label|vision tower|text_config|MMNERConfig"
+    configs = {name: saved_config() | settings for name, settings in CONFIGS.items()}
+    yield from refused("config", named, configs, lambda _, config: MMNERConfig.from_dict(config))

@@ -42,6 +42,7 @@ ODD_IDS: dict[str, Any] = {
     "no number": float("nan"),
     "a huge number": 10**4000,
 }
+IMAGE = {"type": "image"}
 NO_POSTS: dict[str, Any] = {
     "None": None,
     "a set": {"Jordan"},
@@ -52,9 +53,7 @@ NO_POSTS: dict[str, Any] = {
     "tokens in lists": {"tokens": [["Jordan"]]},
     "a chat without a text": [{"role": "user", "content": []}],
     "a chat with a part that is a string": [{"role": "user", "content": ["Jordan"]}],
-    "a chat with two pictures in a part": [
-        {"role": "user", "content": [{"type": "image", "url": "a", "path": "b"}]}
-    ],
+    "a chat with two pictures in a part": [{"role": "user", "content": [IMAGE | {"url": "a", "path": "b"}]}],
     "a message without a role": [{"content": "Jordan"}],
 }
 NO_CONTEXTS: dict[str, Any] = {"a number": 7, "bytes": b"x", "numbers": [1], "an object": {"a": 1}}
