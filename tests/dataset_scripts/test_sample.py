@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dataset_scripts.sample import sample
+from dataset_scripts.sample.examples import examples
 from dataset_scripts.sample.drawing import SIDE, SUBJECTS, draw, encode_png
 from dataset_scripts.sample.sample import Sample, draw_picture
 from dataset_scripts.sample.texts import (
@@ -178,3 +179,14 @@ def test_wrong_arguments_are_named():
         list(generate_posts("it", "train", SEED))
     with pytest.raises(ValueError, match=r"a split out of .* found 'en' and 'dev'"):
         list(generate_posts("en", "dev", SEED))
+
+
+def test_examples_are_pairs_that_only_the_picture_tells_apart():
+    """If it failed, two examples to try would not show what the picture is worth."""
+    found = examples()
+    assert [example.language for example in found] == [language for language in LANGUAGES for _ in range(2)]
+    for first, second in zip(found[::2], found[1::2], strict=True):
+        assert first.text == second.text and "{" not in first.text
+        assert first.alt != second.alt
+        assert first.picture.tobytes() != second.picture.tobytes()
+    assert [one.picture.tobytes() for one in examples()] == [one.picture.tobytes() for one in found]

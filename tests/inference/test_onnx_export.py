@@ -1,5 +1,6 @@
 """Tests of the exported folder: onnxruntime and numpy against torch, and a process that has no torch."""
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -404,3 +405,29 @@ def test_wrong_graphs_are_not_kept(systems, tmp_path, monkeypatch, difference):
     monkeypatch.setattr(onnx_export, "_difference", lambda *_: difference)
     message = refusal(systems("text-only").source, tmp_path / "out")
     assert f"within 0.0001 of torch's, found a difference of {difference:.1e}; no folder was made" in message
+
+
+WITH_PROCESSOR = """
+import json, sys
+from transformers import AutoProcessor
+from onnx_decoding import load
+processor = AutoProcessor.from_pretrained(".", trust_remote_code=True)
+texts = json.loads(sys.argv[1])
+outputs = load(".")(**processor(texts, return_tensors="np"))
+print(json.dumps(processor.post_process_entities(outputs, text=texts)))
+"""
+
+
+@pytest.mark.slow
+def test_folder_needs_no_package(systems, tmp_path):
+    """If it failed, the processor's code or settings would be missing from the folder, or the README's
+    example not run.
+    """
+    exported = systems("mlmner")
+    folder = shutil.copytree(exported.folder, tmp_path / "folder")
+    found = json.loads(run_elsewhere(WITH_PROCESSOR, json.dumps(TEXTS), folder=folder).stdout)
+    outputs = exported.exported(**exported.processor(TEXTS, return_tensors="np"))
+    expected = exported.processor.post_process_entities(outputs, text=TEXTS)
+    assert found == [
+        [one | {"score": pytest.approx(one["score"], abs=1e-6)} for one in post] for post in expected
+    ]
