@@ -13,12 +13,10 @@ import torch
 import yaml
 
 from modeling_mmner.model.crf_mmner import CRF
-from tests.benchmarks import crf_speed, memory, rounds, second_runs
+from tests.benchmarks import crf_speed, memory, rounds
 from tests.benchmarks.__main__ import main, parse_arguments
-from tests.benchmarks.mmner_runs import MMNERExtraction, MMNERTraining
 from tests.benchmarks.parts import PARTS, plain_program
 from tests.benchmarks.setting import Setting, make_setting
-from tests.interrupted import frozen_tower
 from tests.tiny import TEXT, TOWER, fuse, stir
 
 RECIPE = {
@@ -76,15 +74,9 @@ def test_plain_program_is_our_system(setting: Setting, plain) -> None:
     torch.manual_seed(0)
     ours = setting.model().eval()
     own = ("classifier", "crf", "no_picture")
-    sizes = [
-        sum(
-            tensor.numel()
-            for name, tensor in model.named_parameters()
-            if not any(part in name for part in own)
-        )
-        for model in (plain.model, ours)
-    ]
-    assert sizes[0] == sizes[1]
+    named = [model.named_parameters() for model in (plain.model, ours)]
+    sizes = [[one.numel() for name, one in pairs if not any(part in name for part in own)] for pairs in named]
+    assert sum(sizes[0]) == sum(sizes[1])
     model, fusion = plain.model.eval(), ours.fusion
     stir(fusion)
     for name, layer in fusion.named_children():
@@ -125,37 +117,6 @@ def test_plain_program_tags_each_word_and_learns(setting: Setting, plain) -> Non
     assert [len(tags) for tags in found] == [len(tags) for tags in gold]
     right = [one == other for one, other in zip(chain(*found), chain(*gold), strict=True)]
     assert sum(right) > 0.9 * len(right)
-
-
-def test_ready_features_are_those_of_the_pictures(setting: Setting) -> None:
-    """If it failed, training and extraction with features would be timed on something else than the posts'
-    pictures.
-    """
-    model = setting.model()
-    stir(model)
-    featured, training = setting.with_features(model), MMNERTraining(setting, model)
-    model.eval()
-    for pixels, ready in zip(training.loader(setting.posts), training.loader(featured), strict=True):
-        assert "pixel_values" in pixels and "pixel_values" not in ready
-        losses = model(**pixels).loss, model(**ready).loss
-        torch.testing.assert_close(*losses, atol=1e-2, rtol=1e-2)  # features are in bfloat16
-    found = [MMNERExtraction(setting, model, posts).extract() for posts in (setting.posts, featured)]
-    places = [[[(one["start"], one["end"]) for one in entities] for entities in each] for each in found]
-    assert places[0] == places[1] and any(places[0])
-
-
-@pytest.mark.slow
-def test_second_run_and_second_seed_compute_no_picture(tmp_path: Path) -> None:
-    """If it failed, a frozen encoder would run again on pictures whose features are kept, or the command
-    would not count it.
-    """
-    tower = frozen_tower(tmp_path)  # with weights: random ones would be another seed's
-    (tmp_path / "tiny.yaml").write_text(
-        yaml.safe_dump(RECIPE | {"model": RECIPE["model"] | {"vision_towers": [tower]}})
-    )
-    options = f"--recipe {tmp_path}/tiny.yaml --epochs 1 --languages en --mixed_precision no"
-    first, second, seed = second_runs.main(options.split())
-    assert first > 1000 and (second, seed) == (0, 0)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """A trained model as a folder that the Hub serves, and its way there.
 
-Its card is rendered from its ``metrics.json``, when it is saved and again when it is pushed, so no figure gets to
-the Hub that a run has not measured. Only the files of a model are pushed.
+Its card is rendered from its ``metrics.json``, when it is saved and again when it is pushed, so no figure
+gets to the Hub that a run has not measured. Only the files of a model are pushed.
 """
 
 import json

@@ -12,7 +12,6 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from modeling_mmner.evaluation.metrics import RunMetrics
 from modeling_mmner.evaluation.reports import (
-    percent,
     picture_worth,
     plot_confusion,
     plot_learning_curves,
@@ -170,13 +169,6 @@ def test_results_table_has_a_row_for_each_run_and_kind_of_picture():
         ("with", "none", "50.0", "50.0", "50.0", "49.0", "99.0", "41.0"),
         ("without", "none", "45.0", "45.0", "45.0", "44.0", "99.0", "-"),
     ]
-
-
-def test_scores_in_percent_are_refused():
-    """If it failed, percent taken for fractions would print as 9710.0."""
-    assert percent(0.4567) == "45.7"
-    with pytest.raises(ValueError, match=r"score: expected a fraction in 0\.\.1, found 97\.1; metrics hold"):
-        percent(97.1)
 
 
 def worth(*, text: float, true: float, shuffled: float, chance: float = 0.46) -> str:

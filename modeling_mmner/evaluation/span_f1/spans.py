@@ -44,7 +44,7 @@ def read_spans(tags: Sequence[str], *, strict: bool = False) -> list[tuple[str, 
 
 
 def check_posts(gold: Posts, values: Posts, *, name: str) -> None:
-    """Raises ValueError unless `values`, which errors call `name`, has posts and words of the number of `gold`."""
+    """Raises ValueError unless `values`, which errors call `name`, has as many posts and words as `gold`."""
     check_number(values, posts=len(gold), name=name)
     for post, (right, found) in enumerate(zip(gold, values, strict=True)):
         if len(right) != len(found):
@@ -93,7 +93,7 @@ def grouped_counts(
 
 
 def training_surfaces(tokens: Posts, tags: Posts) -> dict[str, set[str]]:
-    """The types that a training split gives each surface, the tags read leniently; raises as `check_posts`."""
+    """The types that a training split gives each surface, tags read leniently; raises as `check_posts`."""
     check_posts(tags, tokens, name="training tokens")
     found: dict[str, set[str]] = {}
     for words, post in zip(tokens, tags, strict=True):
@@ -107,8 +107,8 @@ def surface_groups(
 ) -> dict[str, dict[str, np.ndarray]]:
     """`span_counts` of entities whose surface was one in training, and of others (Augenstein et al. 2017).
 
-    A gold entity and a predicted one of the same words are of one group, whatever their types. `tokens` are the
-    words of each post, `surfaces` those of training.
+    A gold entity and a predicted one of the same words are of one group, whatever their types. `tokens` are
+    the words of each post, `surfaces` those of training.
 
     Returns:
         by_seen: ``seen`` and ``unseen``; and where `surfaces` has the types, by_ambiguity: ``ambiguous``, of
