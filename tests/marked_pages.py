@@ -29,10 +29,8 @@ class Element:
         return found
 
     def everything(self) -> list["Element"]:
-        return [
-            self,
-            *(one for child in self.children if isinstance(child, Element) for one in child.everything()),
-        ]
+        children = [child for child in self.children if isinstance(child, Element)]
+        return [self, *(one for child in children for one in child.everything())]
 
 
 class _Reader(HTMLParser):

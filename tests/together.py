@@ -19,9 +19,7 @@ def together(work: Callable[..., Any], *arguments: Any, folder: Path, processes:
     on.
     """
     codes = exit_codes(work, *arguments, folder=folder, processes=processes)
-    assert codes == [0] * processes, (
-        f"expected processes to end well within {SECONDS} s, found exit codes {codes}"
-    )
+    assert codes == [0] * processes, f"expected an end within {SECONDS} s, found exit codes {codes}"
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(processes)]
 
 

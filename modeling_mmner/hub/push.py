@@ -110,9 +110,8 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: expected the folder of a trained model, found none")
-    found = {
-        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = {path.relative_to(folder).as_posix(): path for path in paths}
     _check_whole(folder, found)
     metrics = RunMetrics.from_file(found[METRICS])
     revision = revision or default_revision(metrics)

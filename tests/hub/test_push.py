@@ -230,7 +230,7 @@ def test_impossible_names_are_refused(saved, online, capsys, option, names, mess
 
 @pytest.mark.parametrize("public", [False, True])
 def test_new_repository_gets_one_commit_and_then_its_tag(folder, online, capsys, public):
-    """If it failed, a model would be public unasked, there by halves, without its card's tag, or with a card of
+    """If it failed, a model would be public unasked, there by halves, without its tag, or with a card of
     another name or with a typed-in score.
     """
     (folder / "notes.txt").write_text("private")
