@@ -115,7 +115,13 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
     _check_whole(folder, found)
     metrics = RunMetrics.from_file(found[METRICS])
     revision = revision or default_revision(metrics)
-    _check_names(repo_id, revision)
+    # What the Hub would refuse when half of the work is done.
+    validate_repo_id(repo_id)
+    if "/" not in repo_id:
+        raise ValueError(f"--repo_id: expected org/name, found {repo_id!r}")
+    is_tag = re.fullmatch(r"\w[\w.-]*", revision, re.ASCII) and ".." not in revision
+    if not is_tag or revision.endswith((".", ".lock")):
+        raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
     card = render_model_card(metrics, repo_id=repo_id, revision=revision).encode()
     files = {name: path for name, path in found.items() if _is_of_a_model(name)} | {CARD: card}
     left_out = [name for name in found if name not in files]
@@ -142,16 +148,6 @@ def _check_whole(folder: Path, found: dict[str, Path]) -> None:
         raise ValueError(f"{folder}: {expected}, {there}. {advice}") from error
     if missing := ", ".join(sorted(needed - found.keys())):
         raise ValueError(f"{folder}: expected all files of a trained model, found no {missing}. {advice}")
-
-
-def _check_names(repo_id: str, revision: str) -> None:
-    """Check what the Hub would refuse when half of the work is done."""
-    validate_repo_id(repo_id)
-    if "/" not in repo_id:
-        raise ValueError(f"--repo_id: expected org/name, found {repo_id!r}")
-    is_tag = re.fullmatch(r"\w[\w.-]*", revision, re.ASCII) and ".." not in revision
-    if not is_tag or revision.endswith((".", ".lock")):
-        raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
 
 
 def push(upload: Upload, *, public: bool = False) -> str:

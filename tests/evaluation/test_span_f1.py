@@ -172,22 +172,18 @@ def test_groups_by_surface_are_those_of_loops(mode, seed):
         for span in tags_to_spans(tags)
     ]
 
+    sides = (gold, predicted)
+    entities = [[read_spans(tags, strict=mode == "strict") for tags in side] for side in sides]
+
     def group(post, span):
-        types = {kind for surface, kind in training if surface == words[post][span.start : span.end]}
+        types = {kind for surface, kind in training if surface == words[post][span[1] : span[2]]}
         return "ambiguous" if len(types) > 1 else "unambiguous" if types else "unseen"
 
     expected = {}
     for name in ("ambiguous", "unambiguous", "unseen"):
         chosen = [
-            [
-                {
-                    span
-                    for span in tags_to_spans(tags)
-                    if group(post, span) == name and (mode == "lenient" or tags[span.start][0] == "B")
-                }
-                for post, tags in enumerate(side)
-            ]
-            for side in (gold, predicted)
+            [{span for span in spans if group(post, span) == name} for post, spans in enumerate(side)]
+            for side in entities
         ]
         expected[name] = count_score(span_counts(*chosen))
     given = {"predictions": predicted, "references": gold, "mode": mode, "intervals": True, "tokens": words}

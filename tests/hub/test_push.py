@@ -192,7 +192,6 @@ def test_missing_files_are_refused_and_all_named(folder, online, capsys, names):
     ("name", "content"),
     [
         ("model.safetensors", None),
-        ("config.json", b"{"),
         ("config.json", b"{}"),
         ("config.json", b'{"auto_map": 3}'),
         ("metrics.json", b"{"),

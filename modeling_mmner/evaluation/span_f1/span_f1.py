@@ -115,9 +115,9 @@ class SpanF1(evaluate.Metric):
         if tokens is not None and surfaces is not None:
             check_posts(references, tokens, name="tokens")
             groups |= surface_groups(gold, found, tokens=tokens, surfaces=surfaces)
-        draws = {"resamples": resamples if intervals else 0, "seed": seed}
-        score = partial(count_score, **draws)
-        result = score(counts) | _macro_score(groups["by_type"], **draws)
+        drawn = resamples if intervals else 0
+        score = partial(count_score, resamples=drawn, seed=seed)
+        result = score(counts) | _macro_score(groups["by_type"], resamples=drawn, seed=seed)
         result |= _group_scores(groups, counts, {"language": languages, "source": sources}, score)
         if other_predictions is not None:
             check_posts(references, other_predictions, name="other_predictions")
