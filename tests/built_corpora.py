@@ -5,6 +5,7 @@ import json
 import shutil
 import tempfile
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,8 @@ POSTS = {
 
 def build_small(folder: Path, **options: Any) -> Path:
     """A data set built of `POSTS` in ``folder/built``, from ``folder/corpus`` and ``folder/images``."""
-    sources = {
-        "data_dir": write_posts(folder / "corpus", POSTS),
-        "image_dir": write_pictures(folder / "images"),
-    }
-    build_dataset("conll", folder / "built", **(sources | options))
+    posts, pictures = write_posts(folder / "corpus", POSTS), write_pictures(folder / "images")
+    build_dataset("conll", folder / "built", **({"data_dir": posts, "image_dir": pictures} | options))
     return folder / "built"
 
 
@@ -60,12 +58,8 @@ def rows_of(folder: Path, split: str, config: str = "default") -> list[dict[str,
 
 def all_rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """The rows of every config and split."""
-    configs = record_of(folder)["configs"]
-    return {
-        f"{config}/{split}": rows_of(folder, split, config)
-        for config in configs
-        for split in ("train", "validation", "test")
-    }
+    places = product(record_of(folder)["configs"], ("train", "validation", "test"))
+    return {f"{config}/{split}": rows_of(folder, split, config) for config, split in places}
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

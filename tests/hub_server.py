@@ -3,8 +3,8 @@ has in memory.
 
 ``python -m tests.hub_server FOLDER`` serves ``FOLDER/models/org/name`` and ``FOLDER/datasets/org/name`` on a
 free port and prints its address, the client's HF_ENDPOINT. It has no LFS: every file is a regular one. Any
-token will do, but pushing and what is private need one. Of its own it has ``GET /log``: every request, and
-the commits and tags of every repository.
+token will do, but pushing and what is private need one. Of its own it has ``GET /log``: commits and tags of
+every repository.
 """
 
 import base64
@@ -126,7 +126,6 @@ class Hub:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.requests: list[str] = []
         self.repositories: dict[tuple[str, str], Repository] = {}
         for kind in ("model", "dataset"):
             for root in folder.glob(f"{kind}s/*/*"):
@@ -229,7 +228,7 @@ class Hub:
         return {}
 
     def log(self, request: Request) -> Any:
-        repositories = {
+        return {
             f"{kind}s/{name}": {
                 "private": repository.private,
                 "tags": repository.tags,
@@ -237,7 +236,6 @@ class Hub:
             }
             for (kind, name), repository in self.repositories.items()
         }
-        return {"requests": self.requests, "repositories": repositories}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -276,8 +274,6 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = handle_request
 
     def answer(self, request: Request, path: str) -> Any:
-        if path != "/log":
-            self.hub.requests.append(f"{self.command} {self.path}")
         for name, (method, pattern) in ROUTES.items():
             if method == self.command.replace("HEAD", "GET") and (found := re.fullmatch(pattern, path)):
                 if name in ("create", "preupload", "commit", "tag") and not request.has_token:

@@ -20,16 +20,10 @@ from tests.training.test_training import TOWER, small_recipe
 PLAIN = {"batch_size": 4, "checkpoint_steps": 2}
 # Of 64 pixels more than one place is left for batch normalisation, even where a batch has one picture.
 TRAINED_TOWER = TOWER | {"frozen": False, "image_size": 64}
-VIT = tiny.VIT | {
-    "backbone_args": tiny.VIT["backbone_args"] | {"img_size": 64},
-    "image_size": 64,
-    "pretrained": False,
-}
-TWO_M_NER = {
-    "fusion": "collaboration",
-    "objectives": None,
-    "vision_towers": [VIT, TRAINED_TOWER | {"pooled": True}],
-}
+VIT = tiny.VIT | {"image_size": 64, "pretrained": False}
+VIT["backbone_args"] = tiny.VIT["backbone_args"] | {"img_size": 64}
+TOWERS = [VIT, TRAINED_TOWER | {"pooled": True}]
+TWO_M_NER = {"fusion": "collaboration", "objectives": None, "vision_towers": TOWERS}
 
 
 class Killed(BaseException):

@@ -24,25 +24,14 @@ needs_encoder = pytest.mark.skipif(not ENCODER.is_dir(), reason=f"the real text 
 # No time limit for a single example: a slow computer would fail tests that are right.
 property_test = settings(deadline=None, max_examples=150)
 
-PICTURED_FILES = [
-    f"tweets_with_pictures/{corpus}/{split}.txt"
-    for corpus in ("twitter2015", "twitter2017")
-    for split in ("train", "valid", "test")
+SPLITS = ("train", "valid", "test")
+_TWEETS = [f"{corpus}/{split}.txt" for corpus in ("twitter2015", "twitter2017") for split in SPLITS]
+_WIKI = [
+    f"wikineural/{name}/{split}.conllu" for name in ("en", "fr", "de", "es") for split in ("val", "test")
 ]
-CORPUS_FILES = [
-    *(
-        f"{corpus}/{split}.txt"
-        for corpus in ("twitter2015", "twitter2017")
-        for split in ("train", "valid", "test")
-    ),
-    *(f"mmnerd_en/{split}_conll_format.txt" for split in ("train", "valid", "test")),
-    *PICTURED_FILES,
-    *(
-        f"wikineural/{language}/{split}.conllu"
-        for language in ("en", "fr", "de", "es")
-        for split in ("val", "test")
-    ),
-]
+_MMNERD = [f"mmnerd_en/{split}_conll_format.txt" for split in SPLITS]
+PICTURED_FILES = [f"tweets_with_pictures/{name}" for name in _TWEETS]
+CORPUS_FILES = [*_TWEETS, *_MMNERD, *PICTURED_FILES, *_WIKI]
 
 SENTENCES = [
     ["Jordan", "posts", "from", "Paris", "!"],
@@ -81,9 +70,8 @@ def byte_level_tokenizer() -> PreTrainedTokenizerBase:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    _train(
-        tokenizer, trainers.BpeTrainer(vocab_size=400, special_tokens=_SPECIALS, initial_alphabet=alphabet)
-    )
+    options = {"vocab_size": 400, "special_tokens": _SPECIALS, "initial_alphabet": alphabet}
+    _train(tokenizer, trainers.BpeTrainer(**options))
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
     return _wrapped(tokenizer)
 

@@ -17,22 +17,12 @@ def score_block(scores: "itertools.count[int]") -> dict[str, Any]:
     """A block in which no two figures are alike: 10.1 %, 10.2 %, ..."""
 
     def score() -> dict[str, Any]:
-        precision, recall, f1, low, high = (next(scores) / 1000 for _ in range(5))
-        interval = [low, high]
-        return {
-            "precision": precision,
-            "recall": recall,
-            "f1": f1,
-            "number": next(scores),
-            "confidence_interval": interval,
-        }
+        figures = {name: next(scores) / 1000 for name in ("precision", "recall", "f1")}
+        interval = [next(scores) / 1000, next(scores) / 1000]
+        return figures | {"number": next(scores), "confidence_interval": interval}
 
-    kinds = {
-        "by_type": ("PER", "LOC"),
-        "by_language": ("en",),
-        "by_source": ("ambiguous",),
-        "by_language_and_source": (),
-    }
+    kinds: dict[str, tuple[str, ...]] = {"by_type": ("PER", "LOC"), "by_language": ("en",)}
+    kinds |= {"by_source": ("ambiguous",), "by_language_and_source": ()}
     return {"overall": score(), "strict": score()} | {
         kind: {name: score() for name in names} for kind, names in kinds.items()
     }

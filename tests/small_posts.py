@@ -15,11 +15,8 @@ from tests.tiny import parts_of
 
 WORDS = ["Jordan", "posts", "from", "Paris", "today", "and", "tomorrow"]
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-GRADIENT, SPECKLED, RED = (
-    Image.linear_gradient("L"),
-    Image.fromarray(NOISE),
-    Image.new("RGB", (50, 20), "red"),
-)
+GRADIENT, SPECKLED = Image.linear_gradient("L"), Image.fromarray(NOISE)
+RED = Image.new("RGB", (50, 20), "red")
 POSTS: list[tuple[str, list[Image.Image]]] = [
     ("Jordan posts from Paris today", [SPECKLED]),
     ("Paris and Jordan", []),
@@ -53,10 +50,8 @@ def assert_same(found: list[Entities], expected: list[Entities]) -> None:
     """The same entities, with scores that differ by no more than padding makes them."""
 
     def places(posts: list[Entities]) -> list[list[tuple[Any, ...]]]:
-        return [
-            [(one["entity_group"], one["word"], one["start"], one["end"]) for one in entities]
-            for entities in posts
-        ]
+        names = ("entity_group", "word", "start", "end")
+        return [[tuple(one[name] for name in names) for one in entities] for entities in posts]
 
     def scores(posts: list[Entities]) -> list[float]:
         return [one["score"] for entities in posts for one in entities]

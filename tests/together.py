@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -10,13 +9,9 @@ from typing import Any
 
 import torch
 
+from tests.demo_parts import free_port
+
 SECONDS = 120
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def together(work: Callable[..., Any], *arguments: Any, folder: Path, processes: int = 2) -> list[Any]:
@@ -24,9 +19,7 @@ def together(work: Callable[..., Any], *arguments: Any, folder: Path, processes:
     on.
     """
     codes = exit_codes(work, *arguments, folder=folder, processes=processes)
-    assert codes == [0] * processes, (
-        f"expected processes to end well within {SECONDS} s, found exit codes {codes}"
-    )
+    assert codes == [0] * processes, f"expected an end within {SECONDS} s, found exit codes {codes}"
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(processes)]
 
 

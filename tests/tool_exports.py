@@ -18,13 +18,8 @@ NAMES = {
     "LOC": ["San Marino", "Zürich", "l'Aquila"],
     "ORG": ["Café 9.30"],
 }
-PATTERNS = [
-    "{} was here, really",
-    "Did you see {} and {}?",
-    "\U0001f600 from {}!",
-    "nothing to see",
-    "«{}» – {}, {}",
-]
+PATTERNS = ["{} was here, really", "Did you see {} and {}?", "\U0001f600 from {}!", "nothing to see"]
+PATTERNS += ["«{}» – {}, {}"]
 
 
 def annotated_texts(count: int, *, seed: int = 0) -> list[Annotated]:
@@ -71,15 +66,13 @@ def objects(spans: list[tuple[int, int, str]]) -> list[dict[str, Any]]:
 
 
 def plain(folder: Path) -> Path:
-    return json_lines(
-        folder / "plain.jsonl", [{"text": text, "spans": objects(spans)} for text, spans in TEXTS]
-    )
+    records = [{"text": text, "spans": objects(spans)} for text, spans in TEXTS]
+    return json_lines(folder / "plain.jsonl", records)
 
 
 def doccano(folder: Path) -> Path:
-    records = [
-        {"id": 7 * n, "text": text, "label": list(map(list, spans))} for n, (text, spans) in enumerate(TEXTS)
-    ]
+    rows = enumerate(TEXTS)
+    records = [{"id": 7 * n, "text": text, "label": list(map(list, spans))} for n, (text, spans) in rows]
     return json_lines(folder / "doccano.jsonl", records)
 
 
@@ -100,9 +93,7 @@ def prodigy(folder: Path) -> Path:
         words = enumerate(split_words(text))
         tokens = [{"text": word.text, "start": word.start, "end": word.end, "id": n} for n, word in words]
         marked = [span | {"token_start": 0, "token_end": 0} for span in objects(spans)]
-        records.append(
-            {"text": text, "_input_hash": 1, "tokens": tokens, "spans": marked, "answer": "accept"}
-        )
+        records.append({"text": text, "tokens": tokens, "spans": marked, "answer": "accept"})
     records.append({"text": "no Jordan", "spans": [], "answer": "reject"})
     return json_lines(folder / "prodigy.jsonl", records)
 
@@ -129,10 +120,7 @@ def label_studio(folder: Path) -> Path:
     about = {"id": "x", "from_name": "label", "to_name": "text", "type": "labels"}
     for number, (text, spans) in enumerate(TEXTS):
         result = [about | {"value": in_units(text, *span)} for span in spans]
-        done = [
-            {"id": 1, "was_cancelled": True, "result": []},
-            {"id": 2, "was_cancelled": False, "result": result},
-        ]
+        done = [{"was_cancelled": True, "result": []}, {"was_cancelled": False, "result": result}]
         data = {"text": text, "image": "/data/upload/1/a.png"}
         tasks.append({"id": number, "data": data, "annotations": done})
     tasks.append({"id": 99, "data": {"text": "skipped"}, "annotations": [{"was_cancelled": True}]})

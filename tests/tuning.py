@@ -27,9 +27,7 @@ def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:
 def train(model: nn.Module, batch: dict[str, Tensor], *, steps: int, rate: float = 3e-3) -> list[float]:
     """Train on one batch; the loss of each step."""
     model.train()
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=rate
-    )
+    optimizer = torch.optim.AdamW(filter(lambda one: one.requires_grad, model.parameters()), lr=rate)
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()
@@ -54,8 +52,5 @@ def step(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = model(**batch).loss
     loss.backward()
-    return (
-        loss,
-        {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None},
-        kept,
-    )
+    gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+    return loss, gradients, kept

@@ -44,8 +44,6 @@ class TestScores(SplitScores):
             approximate randomisation over the posts.
     """
 
-    __test__ = False  # no test, whatever pytest makes of the name
-
     raw_text: Score = field(kw_only=True)
     picture: dict[str, SplitScores] = field(kw_only=True)
     context: dict[str, SplitScores] = field(kw_only=True, default_factory=dict)
@@ -54,8 +52,6 @@ class TestScores(SplitScores):
 
 @dataclass
 class Splits:
-    """Scores of the splits that were scored."""
-
     validation: SplitScores
     test: TestScores
 
@@ -83,18 +79,14 @@ class CorpusSummary:
     """What the run's corpus was.
 
     Attributes:
-        name, version_name: of the corpus.
         version: for each split 12 hex digits of a SHA-256.
-        posts: in each split.
-        pictures: of each split.
+        posts, pictures, contexts: of each split; no contexts where the model reads none.
         overlap: how many training posts occur in the ``validation`` and the ``test`` split, and whether they
             were ``excluded``.
         chance: best F1 of text alone on the ambiguous posts by language and over ``all``, where that is
             known.
         citation: BibTeX.
-        is_generated: whether its posts are generated.
         examples: generated posts for the widget on the Hub, each with ``text`` and ``example_title``.
-        contexts: of each split; empty where the model reads none.
         context_writer: who wrote them, people or a model; empty where nobody has said.
     """
 
@@ -143,10 +135,7 @@ class RunMetrics:
     """Everything that metrics.json holds.
 
     Attributes:
-        recipe: see `Recipe.to_dict`.
-        terms: see `terms_of`.
-        license: what follows from the terms.
-        seed: random seed of the run.
+        recipe, terms, license: see `Recipe.to_dict`, `terms_of` and `derived_licence`.
         versions: of Python and the packages.
         history: for each epoch its number, losses (``loss``, ``loss_<part>``), validation F1 and seconds.
         selected_epoch: the one with the best validation F1.

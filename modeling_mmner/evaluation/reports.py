@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..escaping import terminal_text
 from ..model.labels_mmner import tags_to_spans
@@ -34,19 +34,20 @@ def percent(fraction: float) -> str:
 
 
 def plot_learning_curves(history: History, path: str | Path, *, selected_epoch: int) -> None:
-    """Save a PNG with the losses (left) and the validation F1 (right) of each epoch.
+    """Save a PNG with the losses (left) and the validation F1 (right) of each epoch, one of them marked.
 
     Args:
-        history: an entry per epoch with ``epoch``, ``loss``, any ``loss_*``, ``validation_f1`` and
-            ``validation_strict_f1``. A loss may be absent from some epochs.
-        selected_epoch: the epoch to mark.
+        history: see `RunMetrics`. A loss may be absent from some epochs.
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     _draw_losses(losses, history)
     _draw_scores(scores, history, selected_epoch)
-    for axes in (losses, scores):
-        axes.set(xlabel="epoch", xlim=(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5))
+    for axes, title, label in ((losses, "Training losses", "loss"), (scores, "Validation", "F1 (%)")):
+        axes.set_title(title, loc="left")
+        axes.set(xlabel="epoch", ylabel=label, xlim=(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5))
+        for text in axes.legend(frameon=False).get_texts():
+            text.set_parse_math(False)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
@@ -65,10 +66,6 @@ def _draw_losses(axes: Axes, history: History) -> None:
         axes.set_yscale("log", subs=[2, 5])
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
-    axes.set_title("Training losses", loc="left")
-    axes.set_ylabel("loss")
-    for text in axes.legend(frameon=False).get_texts():
-        text.set_parse_math(False)
 
 
 def _draw_scores(axes: Axes, history: History, selected_epoch: int) -> None:
@@ -80,9 +77,6 @@ def _draw_scores(axes: Axes, history: History, selected_epoch: int) -> None:
     best = lenient[epochs.index(selected_epoch)]
     label = f"selected: epoch {selected_epoch}, F1 {best:.1f}"
     axes.plot(selected_epoch, best, "o", markersize=9, mfc="none", mec=_INK, label=label)
-    axes.set_title("Validation", loc="left")
-    axes.set_ylabel("F1 (%)")
-    axes.legend(frameon=False)
 
 
 def span_confusion(gold: Posts, predicted: Posts) -> tuple[list[str], np.ndarray]:
@@ -157,11 +151,9 @@ def results_table(runs: Mapping[str, RunMetrics]) -> Table:
     blocks = [block for test in tests.values() for block in (*test.picture.values(), *test.context.values())]
     sources = list(dict.fromkeys(source for block in blocks for source in block.by_source))
     has_contexts = any(test.context for test in tests.values())
-    table = Table(title="Test split, percent")
-    for heading in ("run", "picture", "context") if has_contexts else ("run", "picture"):
-        table.add_column(heading)
-    for heading in ("P", "R", "F1", "strict F1", *(f"F1 {source}" for source in sources)):
-        table.add_column(terminal_text(heading), justify="right")
+    names = ("run", "picture", "context") if has_contexts else ("run", "picture")
+    figures = ("P", "R", "F1", "strict F1", *(f"F1 {source}" for source in sources))
+    table = Table(*names, *_figure_columns(figures), title="Test split, percent")
     for name, test in tests.items():
         own_picture, own_context = next(iter(test.picture)), "true" if test.context else "none"
         shown = [(mode, own_context, block) for mode, block in test.picture.items()]
@@ -176,13 +168,15 @@ def results_table(runs: Mapping[str, RunMetrics]) -> Table:
     return table
 
 
+def _figure_columns(headings: Sequence[str]) -> list[Column]:
+    return [Column(terminal_text(heading), justify="right") for heading in headings]
+
+
 def transfer_table(scores: Mapping[str, Mapping[str, Score]]) -> Table:
     """Test F1 in percent by the language trained on (rows) and the language tested on (columns)."""
     tested = list(next(iter(scores.values())))
-    table = Table(title="Test F1 of each language, by the language trained on")
-    table.add_column("trained on")
-    for language in tested:
-        table.add_column(terminal_text(language), justify="right")
+    title = "Test F1 of each language, by the language trained on"
+    table = Table("trained on", *_figure_columns(tested), title=title)
     for trained, by_language in scores.items():
         table.add_row(terminal_text(trained), *(percent(by_language[language].f1) for language in tested))
     return table
@@ -194,35 +188,33 @@ def picture_worth(with_pictures: RunMetrics, without_pictures: RunMetrics) -> st
     "Clearly" means that the 95% intervals do not overlap.
 
     Args:
-        with_pictures: metrics of a run.
-        without_pictures: metrics of the same recipe trained and tested without pictures.
+        without_pictures: of the same recipe trained and tested without pictures.
 
     Returns:
         The lines; empty where no post is of source ``ambiguous``, or none has a picture.
     """
     tested = with_pictures.splits.test.picture
-    if "true" not in tested:
-        return ""
     text_alone = _ambiguous_scores(without_pictures.splits.test)
-    shuffled = _ambiguous_scores(tested["shuffled"]) if "shuffled" in tested else {}
+    own, shuffled = (_ambiguous_scores(tested.get(mode)) for mode in ("true", "shuffled"))
     chances = with_pictures.corpus.chance or {}
     lines = []
-    for language, score in _ambiguous_scores(tested["true"]).items():
+    for language, score in own.items():
         where = "all languages" if language == "all" else language
         text = _sentence(text_alone[language], score, shuffled.get(language), chances.get(language))
         lines.append(f"On ambiguous names ({where}) {text}")
     return "\n".join(lines)
 
 
-def _ambiguous_scores(block: SplitScores) -> dict[str, Score]:
-    """The score of the ambiguous posts by language, and over ``all`` where there are several languages."""
+def _ambiguous_scores(block: SplitScores | None) -> dict[str, Score]:
+    """The scores of the ambiguous posts by language, and over ``all`` where there are several."""
+    if block is None:
+        return {}
     pairs = ((key.rpartition("/"), score) for key, score in block.by_language_and_source.items())
     by_language = {language: score for (language, _, source), score in pairs if source == "ambiguous"}
     return by_language | ({"all": block.by_source["ambiguous"]} if len(by_language) > 1 else {})
 
 
 def _sentence(text_alone: Score, pictured: Score, shuffled: Score | None, chance: float | None) -> str:
-    """The scores of one language in words, and what they say of the picture."""
     low, high = text_alone.confidence_interval
     text = f"text alone reaches {percent(text_alone.f1)} F1 (95% interval {percent(low)}-{percent(high)}"
     if chance is not None:
@@ -254,13 +246,11 @@ def context_worth(metrics: RunMetrics) -> str:
     """
     test = metrics.splits.test
     others, verdicts = [], []
-    for mode, block in test.context.items():
-        if mode != "true":
-            whose = "another post's" if mode == "shuffled" else "none"
-            f1, p = block.overall.f1, test.p_values["context"][mode]
-            others.append(f"with {whose} {percent(f1)} (p = {p:.4f})")
-            side = "better" if test.overall.f1 > f1 else "worse"
-            verdicts.append(f"clearly {side} than {whose}" if p < 0.05 else f"no clear difference to {whose}")
+    for mode, p in test.p_values.get("context", {}).items():
+        whose, f1 = "another post's" if mode == "shuffled" else "none", test.context[mode].overall.f1
+        others.append(f"with {whose} {percent(f1)} (p = {p:.4f})")
+        side = "better" if test.overall.f1 > f1 else "worse"
+        verdicts.append(f"clearly {side} than {whose}" if p < 0.05 else f"no clear difference to {whose}")
     if not others:
         return ""
     return (

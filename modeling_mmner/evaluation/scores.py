@@ -35,9 +35,7 @@ class ShownRows:
 
     Attributes:
         rows: the data set, with a column `image` or `images`, or a column `context`.
-        mode: which ones to show.
         seed: of the shuffling.
-        what: pictures or contexts.
     """
 
     rows: Dataset
@@ -78,8 +76,6 @@ class Predictor:
 
     Attributes:
         model: the bare model, on the accelerator's device.
-        processor: its processor.
-        accelerator: says which share of the posts is this process's, and gathers the results.
         batch_size: posts a batch.
         num_workers: processes that prepare batches.
     """
@@ -138,11 +134,8 @@ def score_test_split(
     labels = predictor.processor.labels
     gold, scores = gold_tags(rows, labels), evaluate_rows(own, rows, labels)
     result = scores | {"raw_text": raw_text_score(predictor, rows), "p_values": {}}
-    has_towers, has_window = (
-        bool(predictor.model.vision_towers),
-        predictor.processor.context_window is not None,
-    )
-    reads: dict[Shown, bool] = {"picture": has_towers, "context": has_window}
+    has_window = predictor.processor.context_window is not None
+    reads: dict[Shown, bool] = {"picture": bool(predictor.model.vision_towers), "context": has_window}
     for what, is_read in reads.items():
         having = len(rows_with(what, rows)) if is_read else 0
         result[what] = {"true": scores} if having else {"none": scores} if what == "picture" else {}
@@ -168,7 +161,6 @@ def raw_text_score(predictor: Predictor, rows: Dataset) -> dict[str, Any]:
 
 
 def _character_spans(posts: Sequence[Post], tags: Sequence[Sequence[str]]) -> list[set[tuple[str, int, int]]]:
-    """Type and character offsets of the entities of each post."""
     return [
         {(kind, post.words[first].start, post.words[end - 1].end) for kind, first, end in tags_to_spans(row)}
         for post, row in zip(posts, tags, strict=True)

@@ -87,7 +87,6 @@ def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
 
 
 def _results(metrics: RunMetrics) -> list[EvalResult]:
-    """The figures of the test split for the Hub's list of results."""
     test, corpus = metrics.splits.test, metrics.corpus
     figures = [
         (metric, f"{label} (micro average, lenient)", getattr(test.overall, metric))
@@ -112,10 +111,7 @@ def _results(metrics: RunMetrics) -> list[EvalResult]:
 
 
 def without_folders(metrics: RunMetrics) -> RunMetrics:
-    """The metrics as they may be published: of each path on the author's disk only the last name is left.
-
-    What is a path is asked of the disk, so ask where the run was made.
-    """
+    """The metrics as they may be published: of a path on this machine's disk only the last name is left."""
     corpus = replace(metrics.corpus, context_writer=public_name(metrics.corpus.context_writer))
     return replace(metrics, recipe=_without_paths(metrics.recipe), corpus=corpus)
 

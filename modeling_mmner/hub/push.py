@@ -1,7 +1,7 @@
 """A trained model as a folder that the Hub serves, and its way there.
 
-A folder knows itself: its card is rendered from its ``metrics.json``, when it is saved and again when it is
-pushed, so no figure gets to the Hub that a run has not measured. Only the files of a model are pushed.
+Its card is rendered from its ``metrics.json``, when it is saved and again when it is pushed, so no figure
+gets to the Hub that a run has not measured. Only the files of a model are pushed.
 """
 
 import json
@@ -23,10 +23,9 @@ from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from .model_card import default_revision, render_model_card, without_folders
 
-CARD, METRICS, CONFIG = "README.md", "metrics.json", "config.json"
-INDEX = "model.safetensors.index.json"
+CARD, METRICS, CONFIG, WEIGHTS = "README.md", "metrics.json", "config.json", "model.safetensors"
 _PROCESSOR = ("processor_config.json", "tokenizer*.json")
-_OF_A_MODEL = (CARD, METRICS, CONFIG, *_PROCESSOR, INDEX, "*.safetensors", "*_mmner.py")
+_OF_A_MODEL = (CARD, METRICS, CONFIG, *_PROCESSOR, "*.safetensors", "*_mmner.py")
 
 
 def save_hub_folder(
@@ -69,9 +68,7 @@ class Upload:
     """What a push sends where.
 
     Attributes:
-        repo_id: the repository on the Hub.
         revision: the tag that its commit gets.
-        files: what is to be added, by name.
         left_out: files of the folder that are none of the model's.
         metrics: what the card is rendered from.
     """
@@ -104,7 +101,7 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
     Args:
         folder: made by `save_hub_folder`.
         repo_id: ``org/name``.
-        revision: the tag; None: ``v`` and the version of mmner that the model was trained with.
+        revision: the tag; None: `default_revision`.
 
     Raises:
         ValueError: a file of the model is missing or cannot be read, no card can be made of the metrics, or
@@ -113,13 +110,18 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: expected the folder of a trained model, found none")
-    found = {
-        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = {path.relative_to(folder).as_posix(): path for path in paths}
     _check_whole(folder, found)
     metrics = RunMetrics.from_file(found[METRICS])
     revision = revision or default_revision(metrics)
-    _check_names(repo_id, revision)
+    # What the Hub would refuse when half of the work is done.
+    validate_repo_id(repo_id)
+    if "/" not in repo_id:
+        raise ValueError(f"--repo_id: expected org/name, found {repo_id!r}")
+    is_tag = re.fullmatch(r"\w[\w.-]*", revision, re.ASCII) and ".." not in revision
+    if not is_tag or revision.endswith((".", ".lock")):
+        raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
     card = render_model_card(metrics, repo_id=repo_id, revision=revision).encode()
     files = {name: path for name, path in found.items() if _is_of_a_model(name)} | {CARD: card}
     left_out = [name for name in found if name not in files]
@@ -128,8 +130,8 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
 
 
 def _check_whole(folder: Path, found: dict[str, Path]) -> None:
-    """Check that a folder has all that loading a model takes, and the metrics that its card is made from."""
-    needed = {METRICS, CONFIG, "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
+    """Check that a folder has all that loading a model takes, and the card's metrics."""
+    needed = {METRICS, CONFIG, WEIGHTS, "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
     advice = "Save the model with save_hub_folder, as training does"
     try:
         if CONFIG in found:
@@ -137,35 +139,19 @@ def _check_whole(folder: Path, found: dict[str, Path]) -> None:
             needed |= {f"{name.partition('.')[0]}.py" for name in named}
         for code in (path for name, path in found.items() if fnmatch(name, "*_mmner.py")):
             needed |= {f"{module}.py" for module in get_relative_imports(code)}
-        weights = {"model.safetensors"}
-        if INDEX in found:
-            weights = set(json.loads(found[INDEX].read_text(encoding="utf-8"))["weight_map"].values())
-        for name in weights & found.keys():
-            with safe_open(found[name], framework="numpy"):  # fails where the file was cut off
+        if WEIGHTS in found:
+            with safe_open(found[WEIGHTS], framework="numpy"):  # fails where the file was cut off
                 pass
     except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         there = f"found some that cannot be read ({type(error).__name__}: {error})"
         expected = "expected the settings, code and weights of a trained model"
         raise ValueError(f"{folder}: {expected}, {there}. {advice}") from error
-    if missing := ", ".join(sorted((needed | weights) - found.keys())):
+    if missing := ", ".join(sorted(needed - found.keys())):
         raise ValueError(f"{folder}: expected all files of a trained model, found no {missing}. {advice}")
-
-
-def _check_names(repo_id: str, revision: str) -> None:
-    """Check what the Hub would refuse when half of the work is done."""
-    validate_repo_id(repo_id)
-    if "/" not in repo_id:
-        raise ValueError(f"--repo_id: expected org/name, found {repo_id!r}")
-    is_tag = re.fullmatch(r"\w[\w.-]*", revision, re.ASCII) and ".." not in revision
-    if not is_tag or revision.endswith((".", ".lock")):
-        raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
 
 
 def push(upload: Upload, *, public: bool = False) -> str:
     """Put a model on the Hub: one commit, then the tag that its card pins. Returns the commit's address.
-
-    Args:
-        public: for everybody to see; a new repository is private otherwise.
 
     Raises:
         ValueError: the repository is public and not meant to be or the other way round, it has such a tag
@@ -190,16 +176,15 @@ def push(upload: Upload, *, public: bool = False) -> str:
 
 
 def _check_repository(upload: Upload, api: HfApi, *, public: bool) -> None:
-    """Check that a repository which is there already may get this push."""
     target, tag = upload.repo_id, upload.revision
     with _step(target, "looking at the repository"):
         is_private, refs = api.repo_info(target).private, api.list_repo_refs(target)
-    if public == is_private:
-        expected, found = ("public", "private") if public else ("private", "public")
-        advice = "--public says that is meant"
-        if public:
-            advice = "leave --public out, or make it public in its settings on the Hub"
-        raise ValueError(f"{target}: expected a {expected} repository, found a {found} one; {advice}")
+    if public and is_private:
+        advice = "leave --public out, or make it public in its settings on the Hub"
+        raise ValueError(f"{target}: expected a public repository, found a private one; {advice}")
+    if not public and not is_private:
+        expected = "expected a private repository, found a public one"
+        raise ValueError(f"{target}: {expected}; --public says that is meant")
     for kind, known in (("tag", refs.tags), ("branch", refs.branches)):
         if tag in [ref.name for ref in known]:
             found = "found one, which others may have pinned; choose another tag with --revision"

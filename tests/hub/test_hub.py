@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -44,12 +45,16 @@ def published(tmp_path_factory) -> Path:
     return folder
 
 
+def from_cache(published: Path) -> dict[str, Any]:
+    """The environment of a user who is offline and has the models."""
+    return {"HF_HUB_CACHE": published / "cache", "HF_HUB_OFFLINE": 1}
+
+
 def test_loads_from_the_hub_without_the_package(published) -> None:
     """If it failed, the Hub folder would lack code, or the travelling code compute something else."""
     models = {name: {"pretrained_model_name_or_path": f"org/{name}"} for name in SYSTEMS}
     picture = published / "picture.png"
-    environment = {"HF_HUB_CACHE": published / "cache", "HF_HUB_OFFLINE": 1}
-    loaded = load_elsewhere(models, picture=picture, folder=published, **environment)
+    loaded = load_elsewhere(models, picture=picture, folder=published, **from_cache(published))
     for system in SYSTEMS:
         assert_says_as(loaded[system], published / system, picture=picture)
 
@@ -66,9 +71,8 @@ def test_pipelines_saved_here_and_elsewhere_are_whole(published) -> None:
         pipe = MultimodalNERPipeline(model=model, processor=processor, batch_size=2)
         pipe.save_pretrained(published / "piped" / name)
         expected |= {f"org/{name}": [pipe(posts)] * 2, f"piped/{name}": [pipe(posts)] * 2}
-    environment = {"HF_HUB_CACHE": published / "cache", "HF_HUB_OFFLINE": 1}
     done = run_elsewhere(
-        SAVED_AGAIN, json.dumps(posts), json.dumps(list(SYSTEMS)), folder=published, **environment
+        SAVED_AGAIN, json.dumps(posts), json.dumps(list(SYSTEMS)), folder=published, **from_cache(published)
     )
     found = json.loads(done.stdout.splitlines()[-1])
     assert all(entities for entities in expected["org/mlmner"][0])
@@ -83,14 +87,5 @@ def test_missing_crf_package_is_named_rightly(published) -> None:
         "from transformers import AutoModel as A; A.from_pretrained('org/mlmner', trust_remote_code=True)"
     )
     options = {"blocked": ("modeling_mmner", "torchcrf"), "check": False}
-    environment = {"HF_HUB_CACHE": published / "cache", "HF_HUB_OFFLINE": 1}
-    done = run_elsewhere(script, folder=published, **options, **environment)
+    done = run_elsewhere(script, folder=published, **options, **from_cache(published))
     assert done.returncode != 0 and "pip install pytorch-crf" in done.stderr
-
-
-def test_travelling_files_are_those_with_the_suffix(published) -> None:
-    """If it failed, a file would travel that the loader cannot follow, or one would stay behind."""
-    package = Path(__file__).parents[2] / "modeling_mmner" / "model"
-    travelling = {path.name for path in package.glob("*_mmner.py")}
-    for system in SYSTEMS:
-        assert {path.name for path in (published / system).glob("*.py")} == travelling

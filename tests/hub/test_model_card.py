@@ -137,8 +137,10 @@ def test_card_says_what_kind_of_model_it_is_of():
     whole, text_only = card_of(make_metrics()), card_of(make_metrics("bert-crf"))
     assert "no\n> evidence of quality on real posts" in whole
     real = make_metrics()
-    real["corpus"] |= {"version_name": "official", "is_generated": False}
-    assert not any(word in card_of(real) for word in ("synthetic", "generated posts."))
+    real["corpus"] |= {"version_name": "official", "is_generated": False, "chance": None}
+    del real["splits"]["test"]["picture"]["shuffled"]
+    absent = ("synthetic", "generated posts.", "| shuffled |", "right at best")
+    assert "| true |" in card_of(real) and not any(words in card_of(real) for words in absent)
     assert all(part in whole for part in (EQUATION_5, EQUATION_8, "M = 0", "| shuffled |"))
     assert not any(part in text_only for part in (EQUATION_5, EQUATION_8, "M = 0", "| shuffled |"))
     assert "this model was trained without pictures" in text_only
@@ -150,16 +152,6 @@ def test_card_says_what_kind_of_model_it_is_of():
     withheld = card_of(metrics)
     assert "Every picture was withheld" in withheld and "give it no pictures" in withheld
     assert "| true |" not in withheld
-
-
-def test_corpus_without_pictures_or_chance_level_has_a_card():
-    """If it failed, only the sample corpus could be used."""
-    metrics = make_metrics(dataset="conll")
-    metrics["corpus"]["chance"] = None
-    for mode in ("shuffled", "none"):
-        del metrics["splits"]["test"]["picture"][mode]
-    card = card_of(metrics)
-    assert "| true |" in card and not any(words in card for words in ("| shuffled |", "right at best"))
 
 
 def test_terms_are_told_part_by_part():
@@ -175,16 +167,6 @@ def test_terms_are_told_part_by_part():
     assert data.license_link == "https://huggingface.co/someone/model#terms" and "\n## Terms\n" in card
     sample = card_of(make_metrics())
     assert "Licence field: `apache-2.0`." in sample and "| corpus | `sample` | apache-2.0 |  |" in sample
-
-
-@pytest.mark.parametrize(
-    ("recipe", "licence", "derived"), [("mlmner", "apache-2.0", "other"), ("quickstart", "mit", "apache-2.0")]
-)
-def test_licence_that_does_not_follow_is_refused(recipe, licence, derived):
-    """If it failed, a licence written into the metrics by hand would stand on the card."""
-    message = f"expected the license '{derived}', which follows from the terms, found '{licence}'"
-    with pytest.raises(ValueError, match=message):
-        card_of(make_metrics(recipe) | {"license": licence})
 
 
 MISSING = (
@@ -209,6 +191,7 @@ def test_missing_metrics_are_named(place):
         ("versions", "<script>", "^metrics: expected 'versions', as .*, found '<script>'.*object"),
         ("seed", "1", "^metrics: expected 'seed', as .*, found '1'.*integer"),
         ("corpus.posts", {"test": "many"}, r"^metrics: expected 'corpus\.posts\.test', as .*, found 'many'"),
+        ("license", "mit", "expected the license 'apache-2.0', which follows from the terms, found 'mit'"),
         ("splits.test.strict.f1", 97.1, r"score: expected a fraction in 0\.\.1, found 97\.1"),
     ],
 )
@@ -216,18 +199,6 @@ def test_metrics_of_another_type_are_refused(place, wrong, message):
     """If it failed, a hand-made metrics.json could bring anything into a card, as 9710.0 F1."""
     with pytest.raises(ValueError, match=message):
         card_of(changed(make_metrics(), place, wrong))
-
-
-def test_card_of_several_languages_has_their_scores():
-    """If it failed, the Hub would show one figure for four languages."""
-    metrics = make_metrics("2m-ner-quickstart")
-    test = metrics["splits"]["test"]
-    test["by_language"]["fr"] = test["by_language"]["en"] | {"f1": 0.4321}
-    test["language_macro_f1"] = 0.5432
-    card = card_of(metrics)
-    figures = {result.metric_name: result.metric_value for result in ModelCard(card).data.eval_results}
-    assert figures["F1 in fr (lenient)"] == 0.4321
-    assert "Mean of the languages' F1 (macro over languages): 54.3." in card
 
 
 def test_contexts_are_told_with_what_they_do():
@@ -312,7 +283,7 @@ def figures_of(metrics: dict) -> set[str]:
 
 @pytest.mark.parametrize("recipe", ["quickstart", "2m-ner-quickstart", "bert-crf"])
 def test_every_figure_is_one_of_the_metrics(recipe):
-    """If it failed, a card would have a figure that was never measured."""
+    """If it failed, a card would have a figure that was never measured, or not that of each language."""
     metrics = make_metrics(recipe)
     test = metrics["splits"]["test"]
     test["by_language"]["fr"] = test["overall"] | {"f1": 0.4321}
@@ -320,9 +291,10 @@ def test_every_figure_is_one_of_the_metrics(recipe):
     card = card_of(metrics)
     evaluation = card[card.index("## Evaluation") : card.index("## Fidelity")]
     shown = numbers_of(evaluation.replace("F1", "F"))
-    results = [str(result.metric_value) for result in ModelCard(card).data.eval_results]
-    assert len(shown) > 50 and len(results) == 5
-    assert set(shown) | set(results) <= figures_of(metrics)
+    results = {result.metric_name: result.metric_value for result in ModelCard(card).data.eval_results}
+    assert len(shown) > 50 and len(results) == 5 and results["F1 in fr (lenient)"] == 0.4321
+    assert "Mean of the languages' F1 (macro over languages): 54.3." in card
+    assert set(shown) | set(map(str, results.values())) <= figures_of(metrics)
     assert not set(shown) <= figures_of(make_metrics(recipe) | {"splits": {}})
 
 

@@ -16,16 +16,12 @@ _ROUNDING = 1e-12  # two ways to the same difference of F1 may differ by that
 def bootstrap_interval(
     values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, resamples: int, seed: int
 ) -> list[float]:
-    """The two ends of a 95% bootstrap interval over posts (Efron and Tibshirani 1993, ch. 13).
-
-    They are percentiles of the resamples; without posts both are 0.
+    """The ends of a 95% percentile bootstrap interval over posts (Efron and Tibshirani 1993, ch. 13).
 
     Args:
         values: (posts, V) what each post adds.
         statistic: of the sums (n, V) of n resamples, (n,).
-        resamples: how many are drawn, 1 or more; ten at a time, since the draws of all of them would not fit
-            into memory.
-        seed: random seed of the draws.
+        resamples: 1 or more; ten at a time are drawn, since the draws of all would not fit into memory.
     """
     random, posts, found = np.random.default_rng(seed), len(values), []
     if not posts:
@@ -49,7 +45,6 @@ def paired_randomisation(
     Args:
         counts_a, counts_b: (posts, 3) the `span_counts` of each system.
         resamples: how many times all posts are swapped at random, 1 or more.
-        seed: random seed of the swaps.
 
     Raises:
         ValueError: the counts are not of the same posts.

@@ -111,20 +111,18 @@ class SpanF1(evaluate.Metric):
         gold, found = (
             [read_spans(tags, strict=strict) for tags in side] for side in (references, predictions)
         )
-        counts, groups = span_counts(gold, found), {"by_type": _type_counts(gold, found)}
+        counts, groups = span_counts(gold, found), {"by_type": grouped_counts(gold, found)}
         if tokens is not None and surfaces is not None:
             check_posts(references, tokens, name="tokens")
             groups |= surface_groups(gold, found, tokens=tokens, surfaces=surfaces)
-        score = partial(count_score, resamples=resamples, seed=seed) if intervals else _score
-        result: dict[str, Any] = score(counts) | _macro_score(groups["by_type"])
-        if intervals:
-            interval = _macro_interval(groups["by_type"], resamples=resamples, seed=seed)
-            result["macro_confidence_interval"] = interval
+        drawn = resamples if intervals else 0
+        score = partial(count_score, resamples=drawn, seed=seed)
+        result = score(counts) | _macro_score(groups["by_type"], resamples=drawn, seed=seed)
         result |= _group_scores(groups, counts, {"language": languages, "source": sources}, score)
         if other_predictions is not None:
             check_posts(references, other_predictions, name="other_predictions")
             other = tag_counts(references, other_predictions, strict=strict)
-            other_f1 = _score(other)["f1"]
+            other_f1 = count_score(other, resamples=0)["f1"]
             p_value = paired_randomisation(counts, other, resamples=swaps, seed=seed)
             difference = result["f1"] - other_f1
             result["paired"] = {"other_f1": other_f1, "difference": difference, "p_value": p_value}
@@ -135,13 +133,17 @@ class SpanF1(evaluate.Metric):
 
 def tag_score(gold: Posts, predicted: Posts, *, strict: bool = False) -> dict[str, float]:
     """Micro precision, recall and F1 in 0..1 of tag sequences, and the number of gold entities."""
-    return _score(tag_counts(gold, predicted, strict=strict))
+    return count_score(tag_counts(gold, predicted, strict=strict), resamples=0)
 
 
 def count_score(counts: np.ndarray, *, resamples: int = _RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """Micro precision, recall, F1 in 0..1 from `span_counts`, with a 95% bootstrap interval of F1."""
+    """Micro precision, recall, F1 in 0..1 from `span_counts`; 95% bootstrap interval of F1 if resampled."""
+    precision, recall, f1 = (float(ratio) for ratio in ratios(counts.sum(0)))
+    score = {"precision": precision, "recall": recall, "f1": f1, "number": int(counts[:, 2].sum())}
+    if not resamples:
+        return score
     interval = bootstrap_interval(counts, lambda sums: ratios(sums.T)[2], resamples=resamples, seed=seed)
-    return _score(counts) | {"confidence_interval": interval}
+    return score | {"confidence_interval": interval}
 
 
 def evaluate_tags(
@@ -151,54 +153,37 @@ def evaluate_tags(
     languages: Sequence[str] | None = None,
     sources: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """All scores of a split.
-
-    Args:
-        gold, predicted: a list of BIO tags for each post.
-        languages, sources: of each post; groups are scored where they are given.
+    """All scores of a split, from the BIO tags of each post.
 
     Returns:
-        overall (lenient), strict, by_type, and by_language, by_source, by_language_and_source where asked
-        for; each a score of `count_score`. With languages also language_macro_f1, the mean of their F1.
+        overall (lenient), strict, by_type, and where they are given by_language, by_source,
+        by_language_and_source; each a score of `count_score`. With languages also language_macro_f1, the mean
+        of their F1.
 
     Raises:
-        ValueError: there is another number of predicted than of gold posts or, in a post, tags, or another
-            number of languages or sources than of posts; or a tag is not BIO.
+        ValueError: arguments are of other numbers of posts or, in a post, tags; or a tag is not BIO.
     """
     check_posts(gold, predicted, name="predicted")
     spans = [[read_spans(tags) for tags in side] for side in (gold, predicted)]
-    counts, by_type = span_counts(*spans), _type_counts(*spans)
+    counts, by_type = span_counts(*spans), grouped_counts(*spans)
     scores = {"overall": count_score(counts), "strict": count_score(tag_counts(gold, predicted, strict=True))}
     kinds = {"language": languages, "source": sources}
     return scores | _group_scores({"by_type": by_type}, counts, kinds, count_score)
 
 
-def _score(counts: np.ndarray) -> dict[str, Any]:
-    """`count_score` without the interval."""
-    precision, recall, f1 = (float(ratio) for ratio in ratios(counts.sum(0)))
-    return {"precision": precision, "recall": recall, "f1": f1, "number": int(counts[:, 2].sum())}
+def _macro_score(by_type: Mapping[str, np.ndarray], *, resamples: int, seed: int) -> dict[str, Any]:
+    """`count_score` as the mean over types, 0 where there is no type."""
 
+    def means(sums: np.ndarray) -> list[np.ndarray]:
+        return [one.mean(-1) for one in ratios(np.moveaxis(sums.reshape(len(sums), -1, 3), 2, 0))]
 
-def _type_counts(gold: Entities, predicted: Entities) -> dict[str, np.ndarray]:
-    """`span_counts` of the entities of each type that is gold or predicted anywhere."""
-    return grouped_counts(gold, predicted, group=lambda post, span: span[0])
-
-
-def _macro_score(by_type: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The means over types of precision, recall and F1, 0 where there is no type."""
-    sums = np.array([counts.sum(0) for counts in by_type.values()] or [np.zeros(3)])
-    precision, recall, f1 = (float(np.mean(one)) for one in ratios(sums.T))
-    return {"macro_precision": precision, "macro_recall": recall, "macro_f1": f1}
-
-
-def _macro_interval(by_type: Mapping[str, np.ndarray], *, resamples: int, seed: int) -> list[float]:
-    """The 95% bootstrap interval over posts of the mean F1 over types."""
-
-    def mean_f1(sums: np.ndarray) -> np.ndarray:
-        return ratios(np.moveaxis(sums.reshape(len(sums), len(by_type), 3), 2, 0))[2].mean(axis=1)
-
-    counts = np.hstack(list(by_type.values())) if by_type else np.zeros((0, 0))
-    return bootstrap_interval(counts, mean_f1, resamples=resamples, seed=seed)
+    counts = np.hstack(list(by_type.values()) or [np.zeros((0, 3))])
+    precision, recall, f1 = (float(mean[0]) for mean in means(counts.sum(0, keepdims=True)))
+    score: dict[str, Any] = {"macro_precision": precision, "macro_recall": recall, "macro_f1": f1}
+    if not resamples:
+        return score
+    interval = bootstrap_interval(counts, lambda sums: means(sums)[2], resamples=resamples, seed=seed)
+    return score | {"macro_confidence_interval": interval}
 
 
 def _group_scores(

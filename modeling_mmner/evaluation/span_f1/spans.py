@@ -44,11 +44,7 @@ def read_spans(tags: Sequence[str], *, strict: bool = False) -> list[tuple[str, 
 
 
 def check_posts(gold: Posts, values: Posts, *, name: str) -> None:
-    """Check that `values`, which errors call `name`, has as many posts, and in each as many words, as `gold`.
-
-    Raises:
-        ValueError: there is another number of posts, or of words in a post.
-    """
+    """Raises ValueError unless `values`, which errors call `name`, has as many posts and words as `gold`."""
     check_number(values, posts=len(gold), name=name)
     for post, (right, found) in enumerate(zip(gold, values, strict=True)):
         if len(right) != len(found):
@@ -66,8 +62,7 @@ def check_number(values: Sequence[Any], *, posts: int, name: str) -> None:
 def span_counts(gold: Entities, predicted: Entities) -> np.ndarray:
     """(posts, 3): entities that are correct, predicted and gold in each post.
 
-    Raises:
-        ValueError: there is another number of predicted than of gold posts.
+    Raises ValueError where there is another number of predicted than of gold posts.
     """
     check_number(predicted, posts=len(gold), name="predicted")
     pairs = zip(map(set, gold), map(set, predicted), strict=True)
@@ -81,12 +76,13 @@ def tag_counts(gold: Posts, predicted: Posts, *, strict: bool = False) -> np.nda
 
 
 def grouped_counts(
-    gold: Entities, predicted: Entities, *, group: Callable[[int, Any], str]
+    gold: Entities, predicted: Entities, *, group: Callable[[int, Any], str] = lambda post, span: span[0]
 ) -> dict[str, np.ndarray]:
     """`span_counts` of each group of entities, by its name in alphabetical order; an entity is in one group.
 
     Args:
-        group: gives the name of an entity's group, from the number of its post and the entity.
+        group: gives the name of an entity's group, from the number of its post and the entity; by default its
+            type.
     """
     counts: dict[str, np.ndarray] = {}
     for post, (right, found) in enumerate(zip(map(set, gold), map(set, predicted), strict=True)):
@@ -97,11 +93,7 @@ def grouped_counts(
 
 
 def training_surfaces(tokens: Posts, tags: Posts) -> dict[str, set[str]]:
-    """The types that a training split gives each surface, the tags read leniently.
-
-    Raises:
-        ValueError: the two are of another number of posts, or of words in a post.
-    """
+    """The types that a training split gives each surface, tags read leniently; raises as `check_posts`."""
     check_posts(tags, tokens, name="training tokens")
     found: dict[str, set[str]] = {}
     for words, post in zip(tokens, tags, strict=True):
@@ -115,11 +107,8 @@ def surface_groups(
 ) -> dict[str, dict[str, np.ndarray]]:
     """`span_counts` of entities whose surface was one in training, and of others (Augenstein et al. 2017).
 
-    A gold entity and a predicted one of the same words are of one group, whatever their types.
-
-    Args:
-        tokens: the words of each post.
-        surfaces: of training.
+    A gold entity and a predicted one of the same words are of one group, whatever their types. `tokens` are
+    the words of each post, `surfaces` those of training.
 
     Returns:
         by_seen: ``seen`` and ``unseen``; and where `surfaces` has the types, by_ambiguity: ``ambiguous``, of
