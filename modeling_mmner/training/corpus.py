@@ -33,11 +33,7 @@ class TrainingCorpus(Corpus):
     """A corpus with all three splits, ready for training.
 
     Attributes:
-        pictures: for each split the number of posts whose picture is present, missing or broken.
-        overlap: how many training posts occur in the validation and the test split, and whether they were
-            left out.
-        chance: best F1 of text alone on the ambiguous posts by language and over ``all``, where that is
-            known.
+        pictures, overlap, chance: as in `CorpusSummary`.
         facts: see `facts_of`.
         contexts: see `count_contexts`; empty where none are read.
         whole: the splits before any post is left out, for which picture features are kept.
@@ -118,7 +114,11 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     corpus.splits = _in_languages(numbered, settings)
     if settings.context is not None:
         corpus.splits = with_contexts(corpus.splits, settings.context, settings.context_file)
-        _warn_of_writer(settings.context_writer)
+        if (writer := settings.context_writer) != PEOPLE:  # a model may have learnt from the very test posts
+            who = f"{writer:.80}, which" if writer else "somebody (--context_writer says who); a model"
+            warnings.warn(
+                f"contexts were written by {who} may have seen the test posts' entities", stacklevel=2
+            )
     _leave_out_test_posts(corpus, settings)
     _keep_apart(corpus, settings)
     for split, rows in corpus.splits.items():
@@ -137,7 +137,6 @@ def _reading_options(settings: CorpusSettings) -> dict[str, Any]:
 
 
 def _test_split_of(name: str, setting: str) -> tuple[Corpus, Dataset]:
-    """Another corpus, and its test split."""
     other = open_corpus(name)
     if "test" not in other.splits:
         raise CorpusError(f"{setting} {name}: expected a test split, found {', '.join(other.splits)}")
@@ -192,7 +191,7 @@ def _leave_out_test_posts(corpus: TrainingCorpus, settings: CorpusSettings) -> N
 
 
 def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
-    """See to the training posts that occur in the validation or the test split, by id or by text."""
+    """See to the training posts that occur in the validation or the test split."""
     train = corpus.splits["train"]
     found = {split: overlapping(train, corpus.splits[split]) for split in ("validation", "test")}
     counts = {split: len(indices) for split, indices in found.items()}
@@ -212,19 +211,7 @@ def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
         warnings.warn(advice, stacklevel=3)
 
 
-def _warn_of_writer(writer: str | None) -> None:
-    """Say that a model which wrote contexts may have learnt from the very posts that are tested on."""
-    if writer != PEOPLE:
-        who = f"{writer:.80}, which" if writer else "somebody (--context_writer says who); a model"
-        warnings.warn(f"contexts were written by {who} may have seen the test posts' entities", stacklevel=3)
-
-
 def _without_rows(train: Dataset, left_out: Collection[int]) -> Dataset:
-    """The training rows without some.
-
-    Raises:
-        CorpusError: none would be left.
-    """
     if len(left_out) == len(train):
         raise CorpusError(f"training split: all of its {len(train)} posts are held-out posts; none is left")
     return train.select(sorted({*range(len(train))} - {*left_out}))
@@ -235,15 +222,14 @@ def _picture_columns(rows: Dataset) -> list[str]:
 
 
 def _without_pictures(rows: Dataset) -> Dataset:
-    """The rows with every picture withheld."""
     return rows.remove_columns(_picture_columns(rows)).add_column("image", [None] * len(rows))
 
 
 def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings) -> None:
     """Count a split's pictures, and leave those out that are broken; each is reported.
 
-    Each picture is decoded, so that training cannot stumble; only once where the corpus is in the cache of
-    `datasets`, which keeps the answers as well.
+    All are decoded, so that training cannot stumble; only once where `datasets` keeps the corpus in its
+    cache, and with it the answers.
     """
     rows = corpus.splits[split]
     columns = _picture_columns(rows)
@@ -281,11 +267,7 @@ def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings
 
 
 def _problems(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[list[str]]]:
-    """For each of a post's pictures, in words why it cannot be read; an empty text where it can.
-
-    Args:
-        reader: what reads the pictures; another one may answer otherwise, and the answers are kept.
-    """
+    """For each of a post's pictures, in words why `reader` cannot read it, which names the kept answers."""
     rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
     posts = [pictures_of(row) for row in rows]
     found = ahead(_problem, chain(*posts), threads=READING_THREADS, most=READ_AHEAD)

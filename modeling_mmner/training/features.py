@@ -47,7 +47,7 @@ _BATCH = 8
 
 
 def default_folder() -> Path:
-    """Where features are kept if nothing else is said: beside what Hugging Face's libraries keep."""
+    """Where features are kept if nothing else is said."""
     return Path(constants.HF_HOME) / "mmner" / "features"
 
 
@@ -97,19 +97,18 @@ def run_features(
     folder, size = feature_folder(recipe.training.feature_cache), processor.image_size
     if folder is None or size is None or not any(tower.frozen for tower in model.vision_towers):
         return KeptFeatures(Path())
-    encoders = []
-    for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True):
-        own = settings if settings.has_weights else None  # what started at random is nowhere else
-        encoders.append(FrozenEncoder(tower, own) if tower.frozen else None)
+    # Weights that started at random are nowhere else.
+    sources = [settings if settings.has_weights else None for settings in recipe.model.towers]
+    pairs = zip(model.vision_towers, sources, strict=True)
+    encoders = [FrozenEncoder(tower, source) if tower.frozen else None for tower, source in pairs]
     return KeptFeatures(folder, encoders, size, accelerator.mixed_precision)
 
 
 @dataclass
 class FrozenEncoder:
-    """The encoder of a frozen tower.
+    """The encoder of a frozen tower, whose weights are read when somebody needs them.
 
     Attributes:
-        tower: whose weights are read when somebody needs them.
         settings: where they come from; None where the tower has them.
     """
 
@@ -120,7 +119,7 @@ class FrozenEncoder:
         self.release()
 
     def load(self) -> None:
-        """Read the weights, unless they are there."""
+        """Read the weights where they are not there."""
         if self.settings is not None and self.tower.backbone is None:
             load_tower(self.tower, self.settings)
             self.tower.to(self.tower.mean.device)  # on which it was without its weights
@@ -167,7 +166,6 @@ class KeptFeatures:
     """Finds features, or computes them.
 
     Attributes:
-        folder: of the files.
         encoders: for each of a model's towers; None for one that is trained. None at all keep nothing.
         image_size: of the squares that the processor makes of pictures, in pixels.
         precision: that the encoders run in: ``no``, ``bf16`` or ``fp16``.
@@ -183,10 +181,7 @@ class KeptFeatures:
     def add_to(self, corpus: TrainingCorpus) -> str:
         """Give a corpus's splits the columns, and let go of the encoders; returns in words what was done.
 
-        Features are computed for the whole corpus, whichever posts are left out.
-
-        Raises:
-            RunError: a file of features cannot be read.
+        Features are computed for the whole corpus, whichever posts are left out. Raises as `with_features`.
         """
         if not self.encoders:
             return ""
