@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS
+from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS, CorpusBuilder
 from dataset_scripts.contexts import CONTEXT, with_contexts
 from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.formats.reader import CorpusError
@@ -40,7 +40,7 @@ class TrainingCorpus(Corpus):
         places: of each row of a split, in the whole one.
     """
 
-    pictures: dict[str, dict[str, int]] = field(default_factory=dict)
+    pictures: dict[str, PictureCounts] = field(default_factory=dict)
     overlap: dict[str, Any] = field(default_factory=dict)
     chance: dict[str, float] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -50,11 +50,10 @@ class TrainingCorpus(Corpus):
 
     def summary(self) -> CorpusSummary:
         """What the run's metrics say of the corpus."""
-        names = ("name", "version_name", "version", "overlap", "chance", "contexts")
+        names = ("name", "version_name", "version", "overlap", "chance", "contexts", "pictures")
         return CorpusSummary(
             **{name: getattr(self, name) for name in names},
             posts={split: len(rows) for split, rows in self.splits.items()},
-            pictures={split: PictureCounts(**counts) for split, counts in self.pictures.items()},
             **self.facts,
         )
 
@@ -80,13 +79,13 @@ def facts_of(settings: CorpusSettings) -> dict[str, Any]:
 
     The examples of a widget are generated sentences in its languages: real posts belong to their authors.
     """
-    builder = BUILDERS.get(settings.dataset)
+    builder = BUILDERS.get(settings.dataset, CorpusBuilder)
     examples = []
     for language in filter(LANGUAGES.__contains__, settings.languages):
         posts = (post.tokens for post in generate_posts(language, "test", 1) if len(set(post.tags)) > 3)
         text = " ".join(next(tokens for tokens in posts if all(token.isalpha() for token in tokens)))
         examples.append({"text": text, "example_title": f"generated post ({language})"})
-    own = {} if builder is None else {"citation": builder.CITATION, "is_generated": builder.IS_GENERATED}
+    own = {"citation": builder.CITATION, "is_generated": builder.IS_GENERATED}
     return own | {"examples": examples, "context_writer": settings.context_writer or ""}
 
 
@@ -124,14 +123,15 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     for split, rows in corpus.splits.items():
         corpus.places[split], corpus.splits[split] = rows[_ROW][:], rows.remove_columns(_ROW)
         _check_pictures(corpus, split, settings)
-    if settings.dataset in BUILDERS and settings.test_dataset is None:
-        corpus.chance = BUILDERS[settings.dataset].chance(sorted(set(corpus.splits["test"]["language"])))
+    if settings.test_dataset is None:
+        languages = sorted(set(corpus.splits["test"]["language"]))
+        corpus.chance = BUILDERS.get(settings.dataset, CorpusBuilder).chance(languages)
     return corpus
 
 
 def _reading_options(settings: CorpusSettings) -> dict[str, Any]:
     """How the recipe wants raw files read; a single language is that of posts which do not say theirs."""
-    needs_language = settings.dataset in BUILDERS and BUILDERS[settings.dataset].NEEDS_LANGUAGE
+    needs_language = BUILDERS.get(settings.dataset, CorpusBuilder).NEEDS_LANGUAGE
     only = {"language": settings.languages[0]} if needs_language and len(settings.languages) == 1 else {}
     return only | settings.given()
 
@@ -244,8 +244,7 @@ def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings
     missing = {index: "no picture" for index, found in enumerate(problems) if not found}
     broken = {index: found for index, found in enumerate(problems) if any(found)}
     told = missing | {index: next(filter(None, found)) for index, found in broken.items()}
-    present = len(rows) - len(told)
-    corpus.pictures[split] = {"present": present, "missing": len(missing), "broken": len(broken)}
+    corpus.pictures[split] = PictureCounts(len(rows) - len(told), len(missing), len(broken))
     if told and settings.require_images and settings.use_images:
         first, counted = min(told), f"{len(missing)} missing and {len(broken)} broken"
         raise CorpusError(

@@ -79,7 +79,7 @@ class Progress:
     def shown(
         self, steps: Iterable[dict[str, float]], batches: int, *, epochs: int, visible: bool
     ) -> Iterator[dict[str, float]]:
-        """Count the losses of this epoch's batches that are not done, of `batches`, and show them in a bar."""
+        """Count the losses of the batches that are left of an epoch's `batches`, and show them in a bar."""
         name = f"epoch {self.epoch}/{epochs}"
         with tqdm(steps, name, batches, initial=self.batches, disable=not visible) as bar:
             for losses in bar:

@@ -1,6 +1,4 @@
-"""Runs that survive: what goes on from a checkpoint equals what was never interrupted, and what does not fit
-is refused.
-"""
+"""Runs that go on from a checkpoint equal those never interrupted, and what does not fit is refused."""
 
 import hashlib
 import json
@@ -67,9 +65,7 @@ SYSTEMS: dict[str, tuple[dict[str, Any], int]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_run_that_dies_at_each_checkpoint_equals_one_that_does_not(corpus, tmp_path, system):
-    """If it failed, a run that goes on would see other posts, draw other numbers, or forget what it had
-    found.
-    """
+    """If it failed, a run that goes on would see other posts or forget what it had found."""
     settings, deaths = SYSTEMS[system]
     whole, dying = (
         recipe_in(corpus, output_dir=str(tmp_path / name), **settings) for name in ("whole", "dying")
@@ -81,9 +77,7 @@ def test_run_that_dies_at_each_checkpoint_equals_one_that_does_not(corpus, tmp_p
 
 @pytest.mark.slow
 def test_frozen_encoder_that_is_not_there_is_in_no_checkpoint(corpus, tmp_path):
-    """If it failed, checkpoints would hold weights that never change, or a run without its encoder could not
-    go on.
-    """
+    """If it failed, a run without its encoder could not go on."""
     settings = {"vision_towers": [frozen_tower(tmp_path)], "feature_cache": str(tmp_path / "features")}
     whole, dying = (
         recipe_in(corpus, output_dir=str(tmp_path / name), **settings) for name in ("whole", "dying")
@@ -127,9 +121,7 @@ def test_named_checkpoint_goes_on_in_another_folder(recipe, uninterrupted, tmp_p
 
 @pytest.mark.slow
 def test_finished_run_is_run_anew(uninterrupted, tmp_path):
-    """If it failed, the same command again would do nothing, or take results for its own while they were half
-    replaced.
-    """
+    """If it failed, the same command again would do nothing, or half replaced results pass for its own."""
     shutil.copytree(uninterrupted.training.output_dir, tmp_path / "again")
     again = uninterrupted.with_settings(output_dir=str(tmp_path / "again"))
     output = tmp_path / "again"
@@ -166,9 +158,7 @@ def test_never_begins_anew(recipe, monkeypatch):
 
 
 def test_last_checkpoints_are_kept_with_the_weights_that_they_need(corpus, tmp_path):
-    """If it failed, checkpoints would fill the disk, or the best epoch's weights be gone when they are
-    wanted.
-    """
+    """If it failed, checkpoints would fill the disk, or the best epoch's weights be gone."""
     recipe = recipe_in(corpus, output_dir=str(tmp_path), checkpoints_kept=3)
     train_killed(recipe, saves=6)
     names = [f"epoch-0002-step-{step:08d}" for step in (6, 8, 10)]
@@ -262,9 +252,7 @@ class Planted:
     [("optimizer.bin", "pickle"), ("random_states_0.pkl", "torch"), ("custom_checkpoint_0.pkl", "pickle")],
 )
 def test_planted_pickle_is_refused(recipe, tmp_path, monkeypatch, name, form):
-    """If it failed, whoever hands on a checkpoint could run a program on the machine of whoever goes on from
-    it.
-    """
+    """If it failed, whoever hands on a checkpoint could run a program on another's machine."""
     no_training(monkeypatch)
     newest, mark = checkpoints_in(recipe)[-1], tmp_path / "it was run"
     with (newest / name).open("wb") as file:
