@@ -86,15 +86,6 @@ def test_folder_is_there_only_when_it_is_whole(tmp_path, monkeypatch):
     assert files_of(tmp_path) == {f"deep/er/target/{name}": content for name, content in NEW.items()}
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_folder_is_gone_when_the_work_fails(tmp_path, error):
-    """If it failed, each failed or interrupted run would leave its files behind."""
-    with pytest.raises(error), staged_folder(tmp_path / "target", marker="mark") as staged:
-        fill(staged, NEW)
-        raise error
-    assert not list(tmp_path.iterdir())
-
-
 def test_old_folder_is_put_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
     """If it failed, an error of the file system at the wrong moment would hide a user's data set."""
     target, rename = fill(tmp_path / "target", OLD), Path.rename
@@ -120,15 +111,6 @@ def test_killed_replacement_loses_nothing(tmp_path, dies, left):
         pass
     assert files_of(tmp_path) == under_target(left)
     killed(lambda: dies(target))
-    replace(target)
-    assert files_of(tmp_path) == under_target(NEW)
-
-
-def test_first_run_that_is_killed_leaves_no_target(tmp_path):
-    """If it failed, half a data set would be taken for a whole one, or its remains stay for ever."""
-    target = tmp_path / "target"
-    number = killed(lambda: dies_while_filling(target))
-    assert [path.name.rsplit("-", 1)[0] for path in tmp_path.iterdir()] == [f".target.incomplete-{number}"]
     replace(target)
     assert files_of(tmp_path) == under_target(NEW)
 

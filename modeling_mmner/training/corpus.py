@@ -97,8 +97,7 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
             missing or broken and they are required; training posts occur in the test split of another corpus.
     """
     opened = open_corpus(settings.dataset, config=settings.dataset_config, **_reading_options(settings))
-    corpus = TrainingCorpus(**vars(opened))
-    corpus.facts = facts_of(settings)
+    corpus = TrainingCorpus(**vars(opened), facts=facts_of(settings))
     for line in corpus.reading_report():
         print(one_line(line))
     if settings.test_dataset is not None:
@@ -182,12 +181,9 @@ def _leave_out_test_posts(corpus: TrainingCorpus, settings: CorpusSettings) -> N
     """Leave those training posts out that are test posts of other corpora which the recipe names."""
     for name in settings.exclude_test_of:
         other, test = _test_split_of(name, "exclude_test_of")
-        train = corpus.splits["train"]
-        left_out = overlapping(train, test)
-        corpus.splits["train"] = _without_rows(train, left_out)
+        left_out = overlapping(corpus.splits["train"], test)
         corpus.overlap[f"left out, test of {other.name}"] = len(left_out)
-        what = f"{len(left_out)} are test posts of {other.name}; left out of training"
-        print(f"{corpus.name}: of {len(train)} training posts, {what}")
+        _leave_out(corpus, left_out, f"{len(left_out)} are test posts of {other.name}; left out of training")
 
 
 def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
@@ -200,21 +196,22 @@ def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     if not left_out:
         return
     where = ", ".join(f"{number} in the {split} split" for split, number in counts.items())
-    what = f"{corpus.name}: of {len(train)} training posts, by id or by text, {where}"
-    advice = f"{what}; --exclude_overlap leaves them out of training"
+    what = f"by id or by text, {where}"
+    advice = f"of {len(train)} training posts, {what}; --exclude_overlap leaves them out of training"
     if settings.exclude_overlap:
-        corpus.splits["train"] = _without_rows(train, left_out)
-        print(f"{what}; left out of training: {len(left_out)}")
+        _leave_out(corpus, left_out, f"{what}; left out of training: {len(left_out)}")
     elif settings.test_dataset is not None and found["test"]:
-        raise CorpusError(advice)
+        raise CorpusError(f"{corpus.name}: {advice}")
     else:
-        warnings.warn(advice, stacklevel=3)
+        warnings.warn(f"{corpus.name}: {advice}", stacklevel=3)
 
 
-def _without_rows(train: Dataset, left_out: Collection[int]) -> Dataset:
+def _leave_out(corpus: TrainingCorpus, left_out: Collection[int], told: str) -> None:
+    train = corpus.splits["train"]
     if len(left_out) == len(train):
         raise CorpusError(f"training split: all of its {len(train)} posts are held-out posts; none is left")
-    return train.select(sorted({*range(len(train))} - {*left_out}))
+    corpus.splits["train"] = train.select(sorted({*range(len(train))} - {*left_out}))
+    print(f"{corpus.name}: of {len(train)} training posts, {told}")
 
 
 def _picture_columns(rows: Dataset) -> list[str]:

@@ -26,7 +26,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from filelock import FileLock
 from huggingface_hub import constants, try_to_load_from_cache
 
-from ..files import picture_content, write_text
+from ..files import picture_content, sha256, write_text
 from ..model import images_mmner as images
 from ..model.batching_mmner import CORES, ahead
 from ..model.images_mmner import FEATURE_COLUMN, PictureError, pictures_of
@@ -155,10 +155,8 @@ class FrozenEncoder:
             return None
         # The same file is read later, whatever the Hub has by then.
         self.settings = replace(self.settings, checkpoint=path)
-        with open(path, "rb") as file:
-            weights = hashlib.file_digest(file, "blake2b").hexdigest()
         given = asdict(replace(self.settings, checkpoint=None))
-        return _hash(weights, given, asdict(self.tower.config), timm.__version__)
+        return _hash(sha256(Path(path)), given, asdict(self.tower.config), timm.__version__)
 
 
 @dataclass

@@ -28,6 +28,7 @@ from tests.interrupted import (
     recipe_in,
     train_dying,
     train_killed,
+    whole_and_killed,
 )
 
 
@@ -67,9 +68,7 @@ SYSTEMS: dict[str, tuple[dict[str, Any], int]] = {
 def test_run_that_dies_at_each_checkpoint_equals_one_that_does_not(corpus, tmp_path, system):
     """If it failed, a run that goes on would see other posts or forget what it had found."""
     settings, deaths = SYSTEMS[system]
-    whole, dying = (
-        recipe_in(corpus, output_dir=str(tmp_path / name), **settings) for name in ("whole", "dying")
-    )
+    whole, dying = whole_and_killed(corpus, tmp_path, **settings)
     train_accelerate.train(whole)
     assert train_dying(dying) == deaths
     assert_same_run(whole, dying)
@@ -79,9 +78,7 @@ def test_run_that_dies_at_each_checkpoint_equals_one_that_does_not(corpus, tmp_p
 def test_frozen_encoder_that_is_not_there_is_in_no_checkpoint(corpus, tmp_path):
     """If it failed, a run without its encoder could not go on."""
     settings = {"vision_towers": [frozen_tower(tmp_path)], "feature_cache": str(tmp_path / "features")}
-    whole, dying = (
-        recipe_in(corpus, output_dir=str(tmp_path / name), **settings) for name in ("whole", "dying")
-    )
+    whole, dying = whole_and_killed(corpus, tmp_path, **settings)
     train_accelerate.train(whole)
     train_killed(dying, saves=5)
     best = Path(dying.training.output_dir).rglob("best-*.safetensors")
@@ -90,7 +87,7 @@ def test_frozen_encoder_that_is_not_there_is_in_no_checkpoint(corpus, tmp_path):
     assert not [name for name in names[0] if "backbone" in name]
     train_accelerate.train(dying)
     assert_same_run(whole, dying)
-    saved = MMNERForTokenClassification.from_pretrained(tmp_path / "dying" / "model")
+    saved = MMNERForTokenClassification.from_pretrained(tmp_path / "killed" / "model")
     assert saved.vision_towers[0].backbone is not None
 
 
@@ -219,22 +216,20 @@ def test_older_checkpoint_is_used_where_the_newest_is_corrupt(recipe, monkeypatc
     assert f"going on from {older}: epoch 2, 0 batches done" in said
 
 
-def test_run_without_a_whole_checkpoint_does_not_begin_anew_unasked(recipe, monkeypatch):
-    """If it failed, days of training would be thrown away without a word."""
+@pytest.mark.parametrize(("how", "wanted"), [("auto", "optimizer.bin with"), ("{}", "checkpoint.json with")])
+def test_run_without_a_whole_checkpoint_does_not_begin_anew_unasked(
+    recipe, tmp_path, monkeypatch, how, wanted
+):
+    """If it failed, days of training would be thrown away without a word, as for a mistyped path."""
     no_training(monkeypatch)
     for path in checkpoints_in(recipe):
         (path / "optimizer.bin").unlink()
-    message = r"--resume auto: expected a whole checkpoint .*, found none: .*optimizer\.bin with SHA-256"
-    with pytest.raises(RunError, match=rf"{message} \w+, found no file; .*begin anew with --resume"):
-        train_accelerate.train(recipe)
-
-
-def test_path_that_is_no_checkpoint_is_refused(recipe, tmp_path, monkeypatch):
-    """If it failed, a mistyped path would begin a new run."""
-    no_training(monkeypatch)
-    message = rf"--resume {tmp_path}: expected a whole .* found none: {tmp_path}: expected checkpoint\.json"
-    with pytest.raises(RunError, match=message):
-        train_accelerate.train(recipe.with_settings(resume=str(tmp_path)))
+    how = how.format(tmp_path)
+    message = (
+        rf"--resume {how}: expected a whole checkpoint .*, found none: .*: expected {wanted} .*, found no"
+    )
+    with pytest.raises(RunError, match=rf"{message}.* or begin anew with --resume never"):
+        train_accelerate.train(recipe.with_settings(resume=how))
 
 
 class Planted:

@@ -235,11 +235,6 @@ def test_card_that_cannot_be_made_costs_no_result(tmp_path, monkeypatch):
     [
         ({"objectives": {"crf": 1.0, "clusterin": 1.0}}, "clusterin"),
         (
-            {"fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0, "contrastive": 1.0}},
-            "contrastive",
-        ),
-        ({"objectives": {"crf": 1.0}, "boundary_share": 0.5}, "boundary_share: expected 'boundary'"),
-        (
             {"text_encoder": None, "text_config": {"hidden_size": 8}},
             "text_encoder: expected a model id, a folder or a text_config",
         ),
