@@ -59,14 +59,12 @@ def trained_state(model: MMNERForTokenClassification) -> dict[str, Tensor]:
 
 
 def check_space(output: Path, model: MMNERForTokenClassification, *, kept: int) -> None:
-    """Raise `RunError` unless the disk has room for all that a run writes, `kept` checkpoints among it.
-
-    There is one more while the next is written.
-    """
+    """Raise `RunError` unless the disk has room for all that a run writes, `kept` checkpoints among it."""
     trained = sum(tensor.nbytes for tensor in trained_state(model).values())
     # AdamW keeps two numbers in float32 of each.
     moments = sum(8 * parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     checkpoint = trained + moments
+    # There is one more while the next is written.
     needed = (kept + 1) * checkpoint + 2 * trained + 4 * model.num_parameters()
     there = sum(path.stat().st_size for path in (output / CHECKPOINTS).rglob("*") if path.is_file())
     free = shutil.disk_usage(output).free + there  # those of a run that goes on are replaced
@@ -106,11 +104,7 @@ class Checkpoints:
         accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
 
     def save(self) -> Path:
-        """Write a checkpoint of the run, and remove those that are not kept; returns its folder.
-
-        Raises:
-            RunError: it cannot be written.
-        """
+        """Write a checkpoint and remove those not kept; returns its folder. Raises as `keep_best`."""
         target = self.folder / f"epoch-{self.progress.epoch:04d}-step-{self.progress.steps:08d}"
         is_main = self.accelerator.is_main_process
         if is_main:
@@ -258,9 +252,7 @@ class Checkpoints:
 
     def _take(self, path: Path) -> None:
         """Give the model the weights of a file, which are all that training changes."""
-        trained = trained_state(self.model)
-        frozen = {name: own for name, own in self.model.state_dict().items() if name not in trained}
-        self.model.load_state_dict(frozen | load_file(path))
+        self.model.load_state_dict(self.model.state_dict() | load_file(path))
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("epoch-*-step-*"))

@@ -68,7 +68,6 @@ def with_features(
 
     Args:
         rows: with a column `image` or `images`.
-        model: with its weights.
         folder: of the kept files (default: `default_folder`).
         bf16: whether the encoders run in bfloat16, as `TrainingArguments(bf16=True)` has it.
 
@@ -260,10 +259,7 @@ class KeptFeatures:
 
     @torch.inference_mode()
     def _features(self, tower: VisionTower, squares: dict[str, np.ndarray]) -> dict[str, bytes]:
-        """The features (M, C) of at most `_BATCH` pictures (3, H, W), packed.
-
-        They are kept in bfloat16: what an encoder in mixed precision computes in, and wide enough for any.
-        """
+        """The features (M, C) of at most `_BATCH` pictures (3, H, W), packed in bfloat16, which is enough."""
         batch, device = np.zeros((_BATCH, 3, self.image_size, self.image_size), np.uint8), tower.mean.device
         batch[: len(squares)] = list(squares.values())
         dtype = _AUTOCAST[self.precision]

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, List
 from datasets import Image as ImageFeature
-from safetensors.torch import save_file
 
 import train_accelerate
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
@@ -31,6 +29,7 @@ from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.features import run_features, with_features
 from modeling_mmner.training.run_folder import RunError
+from tests.interrupted import frozen_tower
 from tests.small_posts import GRADIENT, RED, SPECKLED, encoded
 from tests.tiny import parts_of
 from tests.training.test_training import TOWER, small_recipe, write_corpus
@@ -213,18 +212,14 @@ def test_killed_fills_leave_no_wrong_row(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> dict[str, Any]:
-    """Four runs on the same corpus: one fills the features, one reads them, one has another seed and
-    those training posts that are test posts too, one keeps none; and what was counted in each."""
+    """Four runs on a corpus: one fills the features, one reads them, one has another seed and those
+    training posts that are test posts too, one keeps none; and what was counted in each."""
     folder = tmp_path_factory.mktemp("kept")
     write_corpus(folder)
     test_posts = (folder / "test.txt").read_text(encoding="utf-8").split("\n\n")
     train = (folder / "train.txt").read_text(encoding="utf-8")
     (folder / "train.txt").write_text("\n\n".join([*test_posts[:3], train]), encoding="utf-8")
-    torch.manual_seed(0)
-    backbone = timm.create_model(TOWER["backbone"], num_classes=0, **TOWER["backbone_args"])
-    save_file(backbone.state_dict(), folder / "tower.safetensors")
-    tower = TOWER | {"pretrained": True, "checkpoint": str(folder / "tower.safetensors")}
-    same = {"vision_towers": [tower], "feature_cache": str(folder / "features")}
+    same = {"vision_towers": [frozen_tower(folder)], "feature_cache": str(folder / "features")}
     settings = [same, same, same | {"seed": 2, "exclude_overlap": False}, same | {"feature_cache": "off"}]
     recipes = [
         small_recipe(folder, output_dir=str(folder / f"output-{number}"), **own)

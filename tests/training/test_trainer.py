@@ -223,19 +223,6 @@ def test_evaluation_gives_the_processors_entities(posts, processor, tmp_path: Pa
     assert scores["eval_strict_f1"] == pytest.approx(tag_score(gold, found, strict=True)["f1"])
 
 
-@pytest.mark.slow
-def test_bf16_trains_close_to_float32(posts, processor, tmp_path: Path) -> None:
-    """If it failed, mixed precision would reach the CRF or the centres and spoil the loss."""
-    plain, half = new_model(processor), new_model(processor)
-    losses = []
-    for model, bf16 in ((plain, False), (half, True)):
-        trainer = make_trainer(model, processor, posts, tmp_path, bf16=bf16, **SEQUENTIAL)
-        trainer.train()
-        losses.append(logged_losses(trainer))
-    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.05)
-    assert half.crf.transitions.dtype == torch.float32
-
-
 @pytest.mark.parametrize("how", ["label_smoothing_factor", "compute_loss_func"])
 def test_what_would_replace_the_crf_loss_is_refused(posts, processor, tmp_path: Path, how: str) -> None:
     """If it failed, the Trainer would train with cross-entropy over words, and nobody would notice."""

@@ -1,18 +1,17 @@
 """Tests of loading corpora for training: tag sets, pictures that are there or not, and versions."""
 
-import io
-from collections import Counter, defaultdict
 from dataclasses import astuple
 
 import pytest
 from datasets import Dataset
-from PIL import Image
 
+from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import row_hash
 from modeling_mmner.model.images_mmner import load_picture
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import CorpusSettings
+from tests.small_posts import RED, encoded
 
 FILES = {
     "train.txt": (
@@ -22,12 +21,7 @@ FILES = {
     "valid.txt": "IMGID:d\nParis\tB-geo-loc\n\n",
     "test.txt": "IMGID:e\nlovely\tO\n\nIMGID:f\nJordan\tB-PER\n\n",
 }
-
-
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 6), "red").save(buffer, "PNG")
-    return buffer.getvalue()
+PNG = encoded(RED)
 
 
 @pytest.fixture
@@ -36,8 +30,8 @@ def folder(tmp_path):
     (tmp_path / "corpus" / "images").mkdir(parents=True)
     for name, text in FILES.items():
         (tmp_path / "corpus" / name).write_text(text, encoding="utf-8")
-    (tmp_path / "corpus" / "images" / "a.jpg").write_bytes(png())
-    (tmp_path / "corpus" / "images" / "b.jpg.jpg").write_bytes(png()[:-30])
+    (tmp_path / "corpus" / "images" / "a.jpg").write_bytes(PNG)
+    (tmp_path / "corpus" / "images" / "b.jpg.jpg").write_bytes(PNG[:-30])
     return tmp_path / "corpus"
 
 
@@ -71,13 +65,13 @@ def test_missing_and_broken_pictures_are_counted_and_their_posts_kept(folder, ca
     assert {split: astuple(found) for split, found in corpus.pictures.items()} == counts
     images = corpus.splits["train"]["image"]
     assert [image and image["path"] for image in images] == [str(folder / "images" / "a.jpg"), None, None]
-    assert load_picture(images[0]).size == (8, 6)
+    assert load_picture(images[0]).size == RED.size
     assert "kept without its broken picture: post 'b.jpg': " in capsys.readouterr().out
 
 
 def test_required_pictures_are_there_or_named(folder):
     """If it failed, --require_images would require nothing or let a file pass that nobody can read."""
-    (folder / "images" / "c.jpg").write_bytes(png())
+    (folder / "images" / "c.jpg").write_bytes(PNG)
     found, broken = "train: expected a readable picture for each post, found", folder / "images" / "b.jpg.jpg"
     with pytest.raises(CorpusError, match=rf"{found} 0 missing and 1 broken; .* 'b\.jpg': picture .*decoded"):
         load_corpus(recipe(folder, require_images=True))
@@ -85,7 +79,7 @@ def test_required_pictures_are_there_or_named(folder):
     with pytest.raises(CorpusError, match=rf"{found} 1 missing and 0 broken; .* 'b\.jpg': no picture"):
         load_corpus(recipe(folder, require_images=True))
     for post_id in ("b.jpg", "d", "e", "f"):
-        (folder / "images" / f"{post_id}.jpg").write_bytes(png())
+        (folder / "images" / f"{post_id}.jpg").write_bytes(PNG)
     pictures = load_corpus(recipe(folder, require_images=True)).pictures
     assert sum(counts.present for counts in pictures.values()) == 6
 
@@ -110,21 +104,11 @@ def test_version_of_rows_depends_on_all_that_is_in_them():
     assert row_hash(Dataset.from_list([row])) in versions
 
 
-@pytest.mark.slow
-def test_sample_corpus_knows_the_best_that_text_alone_can_do():
-    """If it failed, the report on ambiguous names would compare with the wrong chance level."""
-    corpus = load_corpus(CorpusSettings(languages=["en"]))
-    tags = defaultdict(list)
-    for row in corpus.splits["test"].to_list():
-        if row["source"] == "ambiguous":
-            tags[tuple(row["tokens"])].append(tuple(row["ner_tags"]))
-    best = sum(Counter(group).most_common(1)[0][1] for group in tags.values()) / sum(map(len, tags.values()))
-    assert corpus.chance == pytest.approx({"en": best, "all": best})
-
-
-def test_pictures_of_a_built_corpus_are_decoded_once(monkeypatch):
-    """If it failed, each run would decode all pictures again before its first step."""
+def test_sample_knows_its_chance_and_its_pictures_are_decoded_once(monkeypatch):
+    """If it failed, each run would decode all pictures again, or not know what text alone can do."""
     settings = CorpusSettings(dataset="sample", languages=["en", "fr", "de", "es"])
-    first = load_corpus(settings).pictures
+    corpus = load_corpus(settings)
+    first = corpus.pictures
+    assert corpus.chance == BUILDERS["sample"].chance(settings.languages)
     monkeypatch.setattr("PIL.Image.open", lambda *given, **options: pytest.fail("a picture was opened again"))
     assert load_corpus(settings).pictures == first and first["train"].present > 0
