@@ -41,12 +41,10 @@ def staged_folder(
 ) -> Iterator[Path]:
     """A temporary folder beside `target`, which takes its place when the block ends without an error.
 
-    After an error it is removed. What a killed run has left behind is cleared away, and a folder that it had
-    just moved aside is put back.
+    After an error it is removed, and so is what a killed run has left behind.
 
     Args:
-        marker: a file by which a folder of the same making is known; no other folder is ever replaced, and
-            without it none.
+        marker: a file by which a folder of the same making is known; no other folder is ever replaced.
         overwrite: replace such a folder.
 
     Raises:
@@ -127,8 +125,7 @@ def _sync(path: Path) -> None:
 def recover(target: Path) -> None:
     """Clear up after killed runs that made `target`, and put back a folder that they had moved aside.
 
-    Those at work in other processes are left alone. A name with this process's own number may be of a killed
-    run, too: in containers, numbers come again.
+    A name with this process's own number may be of one, too: in containers, numbers come again.
     """
     for state in ("replaced", "incomplete"):
         for path in target.parent.glob(f".{glob.escape(target.name)}.{state}-*"):
@@ -161,19 +158,13 @@ MOST_LINE_BYTES = 100_000_000
 def read_json_lines(source: IO[bytes], name: str) -> Iterator[Any]:
     """The values on the lines of a file of JSON lines, with a `PostError` for each line that is no JSON.
 
-    Empty lines are passed over.
-
-    Args:
-        name: what errors call the file.
+    Empty lines are passed over, a line longer than `MOST_LINE_BYTES` is never held. Errors say `name`.
     """
     return (value for _, value in numbered_json_lines(source, name))
 
 
 def numbered_json_lines(source: IO[bytes], name: str) -> Iterator[tuple[int, Any]]:
-    """As `read_json_lines`, each value with the number of its line, from 1.
-
-    No line longer than `MOST_LINE_BYTES` is ever held.
-    """
+    """As `read_json_lines`, each value with the number of its line, from 1."""
 
     def is_cut(line: bytes) -> bool:
         return len(line) == MOST_LINE_BYTES and not line.endswith(b"\n")
@@ -194,11 +185,7 @@ def numbered_json_lines(source: IO[bytes], name: str) -> Iterator[tuple[int, Any
 
 
 def parsed(text: str) -> Any:
-    """The value that JSON stands for.
-
-    Raises:
-        ValueError: it is no JSON, or nested too deeply.
-    """
+    """The value that JSON stands for. Raises ValueError: it is no JSON, or nested too deeply."""
     try:
         return json.loads(text, parse_constant=_refused)
     except RecursionError as error:

@@ -35,6 +35,14 @@ def recipe_in(folder: Path, **settings: Any) -> Recipe:
     return small_recipe(folder, **PLAIN | settings)
 
 
+def whole_and_killed(corpus: Path, folder: Path, **settings: Any) -> tuple[Recipe, Recipe]:
+    """The same recipe twice, for a run that is not disturbed and for one that is."""
+    whole, killed = (
+        recipe_in(corpus, output_dir=str(folder / name), **settings) for name in ("whole", "killed")
+    )
+    return whole, killed
+
+
 def frozen_tower(folder: Path) -> dict[str, Any]:
     """A frozen picture encoder with weights in a file, which a run with kept features does not read."""
     torch.manual_seed(0)

@@ -4,18 +4,15 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dataset_scripts.builders.built_corpus import build_dataset
 from modeling_mmner.files import renewed_folder, staged_folder, write_whole
-from tests.built_corpora import POSTS, files_of, rows_of
-from tests.small_corpora import encoded, write_posts
+from tests.built_corpora import files_of
 
 OLD, NEW = {"mark": b"old", "part/old": b"1"}, {"mark": b"new", "part/new": b"2"}
 
@@ -56,33 +53,27 @@ def dies_while_filling(target: Path) -> None:
         die()
 
 
-def dies_before_the_old_one_is_moved(target: Path) -> None:
-    Path.rename = die
-    replace(target)
+def dies_in(owner: Any, name: str, doing: Callable[..., Any]) -> Callable[[Path], None]:
+    """A replacement in which a function is another one."""
+
+    def replacement(target: Path) -> None:
+        setattr(owner, name, doing)
+        replace(target)
+
+    return replacement
 
 
-def dies_between_the_two_renames(target: Path) -> None:
-    rename = Path.rename
-    Path.rename = lambda self, to: die() if "incomplete" in self.name else rename(self, to)
-    replace(target)
-
-
-def dies_before_the_old_one_is_deleted(target: Path) -> None:
-    shutil.rmtree = die
-    replace(target)
-
-
-def dies_while_the_old_one_is_deleted(target: Path) -> None:
-    shutil.rmtree = lambda path, **_: ((path / "mark").unlink(), die())
-    replace(target)
-
-
+RENAME = Path.rename
+BEFORE_MOVING = dies_in(Path, "rename", die)
+BETWEEN_RENAMES = dies_in(
+    Path, "rename", lambda self, to: die() if "incomplete" in self.name else RENAME(self, to)
+)
 DEATHS = {
-    dies_while_filling: OLD,
-    dies_before_the_old_one_is_moved: OLD,
-    dies_between_the_two_renames: OLD,
-    dies_before_the_old_one_is_deleted: NEW,
-    dies_while_the_old_one_is_deleted: NEW,
+    "filling": (dies_while_filling, OLD),
+    "before the old one is moved": (BEFORE_MOVING, OLD),
+    "between the two renames": (BETWEEN_RENAMES, OLD),
+    "before the old one is deleted": (dies_in(shutil, "rmtree", die), NEW),
+    "deleting": (dies_in(shutil, "rmtree", lambda path, **_: ((path / "mark").unlink(), die())), NEW),
 }
 
 
@@ -93,15 +84,6 @@ def test_folder_is_there_only_when_it_is_whole(tmp_path, monkeypatch):
         fill(staged, NEW)
         assert not (tmp_path / "deep" / "er" / "target").exists()
     assert files_of(tmp_path) == {f"deep/er/target/{name}": content for name, content in NEW.items()}
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_folder_is_gone_when_the_work_fails(tmp_path, error):
-    """If it failed, each failed or interrupted run would leave its files behind."""
-    with pytest.raises(error), staged_folder(tmp_path / "target", marker="mark") as staged:
-        fill(staged, NEW)
-        raise error
-    assert not list(tmp_path.iterdir())
 
 
 def test_old_folder_is_put_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
@@ -119,25 +101,16 @@ def test_old_folder_is_put_back_when_the_new_one_cannot_take_its_place(tmp_path,
     assert files_of(tmp_path) == under_target(OLD)
 
 
-@pytest.mark.parametrize("dies", DEATHS)
-def test_killed_replacement_loses_nothing(tmp_path, dies):
+@pytest.mark.parametrize(("dies", "left"), DEATHS.values(), ids=DEATHS)
+def test_killed_replacement_loses_nothing(tmp_path, dies, left):
     """If it failed, a data set could be lost when its renewal is killed, or rubbish stay for ever."""
     target = fill(tmp_path / "target", OLD)
     killed(lambda: dies(target))
     message = "found a built data set; --overwrite replaces it"
     with pytest.raises(FileExistsError, match=message), staged_folder(target, marker="mark"):
         pass
-    assert files_of(tmp_path) == under_target(DEATHS[dies])
+    assert files_of(tmp_path) == under_target(left)
     killed(lambda: dies(target))
-    replace(target)
-    assert files_of(tmp_path) == under_target(NEW)
-
-
-def test_first_run_that_is_killed_leaves_no_target(tmp_path):
-    """If it failed, half a data set would be taken for a whole one, or its remains stay for ever."""
-    target = tmp_path / "target"
-    number = killed(lambda: dies_while_filling(target))
-    assert [path.name.rsplit("-", 1)[0] for path in tmp_path.iterdir()] == [f".target.incomplete-{number}"]
     replace(target)
     assert files_of(tmp_path) == under_target(NEW)
 
@@ -208,7 +181,7 @@ def test_files_of_others_go_along(tmp_path):
         renew(elsewhere / "notes.txt")
 
 
-@pytest.mark.parametrize("dies", [dies_before_the_old_one_is_moved, dies_between_the_two_renames])
+@pytest.mark.parametrize("dies", [BEFORE_MOVING, BETWEEN_RENAMES])
 def test_killed_renewal_leaves_the_old_folder_or_none(tmp_path, monkeypatch, dies):
     """If it failed, the new weights could lie beside the old tokenizer."""
     target = fill(tmp_path / "target", OLD | {"notes.txt": b"mine"})
@@ -234,34 +207,3 @@ def test_file_is_the_old_one_until_it_is_the_new_one(tmp_path, error):
     assert files_of(tmp_path) == {"metrics.json": b"old"}
     write_whole(path, lambda partial: partial.write_text("new"))
     assert files_of(tmp_path) == {"metrics.json": b"new"}
-
-
-SLOW_BUILD = """
-import sys, time
-from dataset_scripts.builders import builder
-from dataset_scripts.builders.built_corpus import build_dataset
-load = builder.load_picture
-builder.load_picture = lambda picture: time.sleep(0.02) or load(picture)
-folder = sys.argv[1]
-build_dataset("conll", f"{folder}/built", data_dir=f"{folder}/corpus", image_dir=f"{folder}/images")
-"""
-
-
-@pytest.mark.slow
-def test_killed_build_leaves_nothing_that_a_second_one_does_not_clear(tmp_path):
-    """If it failed, a killed build would leave half a data set, or stop the next build."""
-    posts = [(str(number), f"word{number}/O") for number in range(300)]
-    folder = write_posts(tmp_path / "corpus", POSTS | {"train": posts})
-    images, built = tmp_path / "images", tmp_path / "built"
-    images.mkdir()
-    for number in range(300):
-        (images / f"{number}.jpg").write_bytes(encoded(number, "JPEG"))
-    with subprocess.Popen([sys.executable, "-c", SLOW_BUILD, tmp_path], stderr=subprocess.DEVNULL) as process:
-        while not list(tmp_path.glob(".built.incomplete-*/scratch/*")) and process.poll() is None:
-            time.sleep(0.01)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
-    assert not built.exists() and len(list(tmp_path.glob(".built.incomplete-*"))) == 1
-    build_dataset("conll", built, data_dir=folder, image_dir=images)
-    assert [row["id"] for row in rows_of(built, "train")] == [post_id for post_id, _ in posts]
-    assert {path.name for path in tmp_path.iterdir()} == {"corpus", "images", "built"}

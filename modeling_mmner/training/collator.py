@@ -19,7 +19,6 @@ class LaidOutRows:
     """Rows of a data set whose texts are laid out once, however often they are read.
 
     Attributes:
-        rows: with their contexts in the column `context`, if any.
         windows: of each row, see `MMNERProcessor.lay_out`.
     """
 
@@ -28,7 +27,7 @@ class LaidOutRows:
 
     @classmethod
     def of(cls, processor: MMNERProcessor, rows: Dataset) -> "LaidOutRows":
-        """A data set's rows, laid out a thousand at a time."""
+        """A data set's rows, with their contexts in the column `context`, if any."""
         texts = rows.select_columns([name for name in ("tokens", CONTEXT) if name in rows.features])
         windows: list[TextWindows] = []
         for some in texts.iter(1000):
@@ -75,10 +74,8 @@ class MMNERCollator:
         read = zip(rows, features, strict=True)
         images = [pictures_of(row) if reads_pixels(towers) else [] for row, towers in read]
         posts = self.processor.read(texts, images, context=context, whole_pictures=False)
-        encoded = self.processor.encode(
-            [post._replace(features=towers) for post, towers in zip(posts, features, strict=True)],
-            windows=[row[LAID_OUT] for row in rows] if LAID_OUT in rows[0] else None,
-            labels=[row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None,
-            pad_to_multiple_of=self.pad_to_multiple_of,
-        )
-        return dict(encoded)
+        posts = [post._replace(features=towers) for post, towers in zip(posts, features, strict=True)]
+        windows = [row[LAID_OUT] for row in rows] if LAID_OUT in rows[0] else None
+        labels = [row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None
+        multiple = self.pad_to_multiple_of
+        return dict(self.processor.encode(posts, windows=windows, labels=labels, pad_to_multiple_of=multiple))

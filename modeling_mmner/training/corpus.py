@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS
+from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS, CorpusBuilder
 from dataset_scripts.contexts import CONTEXT, with_contexts
 from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.formats.reader import CorpusError
@@ -33,18 +33,14 @@ class TrainingCorpus(Corpus):
     """A corpus with all three splits, ready for training.
 
     Attributes:
-        pictures: for each split the number of posts whose picture is present, missing or broken.
-        overlap: how many training posts occur in the validation and the test split, and whether they were
-            left out.
-        chance: best F1 of text alone on the ambiguous posts by language and over ``all``, where that is
-            known.
+        pictures, overlap, chance: as in `CorpusSummary`.
         facts: see `facts_of`.
         contexts: see `count_contexts`; empty where none are read.
         whole: the splits before any post is left out, for which picture features are kept.
         places: of each row of a split, in the whole one.
     """
 
-    pictures: dict[str, dict[str, int]] = field(default_factory=dict)
+    pictures: dict[str, PictureCounts] = field(default_factory=dict)
     overlap: dict[str, Any] = field(default_factory=dict)
     chance: dict[str, float] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -54,11 +50,10 @@ class TrainingCorpus(Corpus):
 
     def summary(self) -> CorpusSummary:
         """What the run's metrics say of the corpus."""
-        names = ("name", "version_name", "version", "overlap", "chance", "contexts")
+        names = ("name", "version_name", "version", "overlap", "chance", "contexts", "pictures")
         return CorpusSummary(
             **{name: getattr(self, name) for name in names},
             posts={split: len(rows) for split, rows in self.splits.items()},
-            pictures={split: PictureCounts(**counts) for split, counts in self.pictures.items()},
             **self.facts,
         )
 
@@ -84,13 +79,13 @@ def facts_of(settings: CorpusSettings) -> dict[str, Any]:
 
     The examples of a widget are generated sentences in its languages: real posts belong to their authors.
     """
-    builder = BUILDERS.get(settings.dataset)
+    builder = BUILDERS.get(settings.dataset, CorpusBuilder)
     examples = []
     for language in filter(LANGUAGES.__contains__, settings.languages):
         posts = (post.tokens for post in generate_posts(language, "test", 1) if len(set(post.tags)) > 3)
         text = " ".join(next(tokens for tokens in posts if all(token.isalpha() for token in tokens)))
         examples.append({"text": text, "example_title": f"generated post ({language})"})
-    own = {} if builder is None else {"citation": builder.CITATION, "is_generated": builder.IS_GENERATED}
+    own = {"citation": builder.CITATION, "is_generated": builder.IS_GENERATED}
     return own | {"examples": examples, "context_writer": settings.context_writer or ""}
 
 
@@ -102,8 +97,7 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
             missing or broken and they are required; training posts occur in the test split of another corpus.
     """
     opened = open_corpus(settings.dataset, config=settings.dataset_config, **_reading_options(settings))
-    corpus = TrainingCorpus(**vars(opened))
-    corpus.facts = facts_of(settings)
+    corpus = TrainingCorpus(**vars(opened), facts=facts_of(settings))
     for line in corpus.reading_report():
         print(one_line(line))
     if settings.test_dataset is not None:
@@ -118,26 +112,30 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     corpus.splits = _in_languages(numbered, settings)
     if settings.context is not None:
         corpus.splits = with_contexts(corpus.splits, settings.context, settings.context_file)
-        _warn_of_writer(settings.context_writer)
+        if (writer := settings.context_writer) != PEOPLE:  # a model may have learnt from the very test posts
+            who = f"{writer:.80}, which" if writer else "somebody (--context_writer says who); a model"
+            warnings.warn(
+                f"contexts were written by {who} may have seen the test posts' entities", stacklevel=2
+            )
     _leave_out_test_posts(corpus, settings)
     _keep_apart(corpus, settings)
     for split, rows in corpus.splits.items():
         corpus.places[split], corpus.splits[split] = rows[_ROW][:], rows.remove_columns(_ROW)
         _check_pictures(corpus, split, settings)
-    if settings.dataset in BUILDERS and settings.test_dataset is None:
-        corpus.chance = BUILDERS[settings.dataset].chance(sorted(set(corpus.splits["test"]["language"])))
+    if settings.test_dataset is None:
+        languages = sorted(set(corpus.splits["test"]["language"]))
+        corpus.chance = BUILDERS.get(settings.dataset, CorpusBuilder).chance(languages)
     return corpus
 
 
 def _reading_options(settings: CorpusSettings) -> dict[str, Any]:
     """How the recipe wants raw files read; a single language is that of posts which do not say theirs."""
-    needs_language = settings.dataset in BUILDERS and BUILDERS[settings.dataset].NEEDS_LANGUAGE
+    needs_language = BUILDERS.get(settings.dataset, CorpusBuilder).NEEDS_LANGUAGE
     only = {"language": settings.languages[0]} if needs_language and len(settings.languages) == 1 else {}
     return only | settings.given()
 
 
 def _test_split_of(name: str, setting: str) -> tuple[Corpus, Dataset]:
-    """Another corpus, and its test split."""
     other = open_corpus(name)
     if "test" not in other.splits:
         raise CorpusError(f"{setting} {name}: expected a test split, found {', '.join(other.splits)}")
@@ -183,16 +181,13 @@ def _leave_out_test_posts(corpus: TrainingCorpus, settings: CorpusSettings) -> N
     """Leave those training posts out that are test posts of other corpora which the recipe names."""
     for name in settings.exclude_test_of:
         other, test = _test_split_of(name, "exclude_test_of")
-        train = corpus.splits["train"]
-        left_out = overlapping(train, test)
-        corpus.splits["train"] = _without_rows(train, left_out)
+        left_out = overlapping(corpus.splits["train"], test)
         corpus.overlap[f"left out, test of {other.name}"] = len(left_out)
-        what = f"{len(left_out)} are test posts of {other.name}; left out of training"
-        print(f"{corpus.name}: of {len(train)} training posts, {what}")
+        _leave_out(corpus, left_out, f"{len(left_out)} are test posts of {other.name}; left out of training")
 
 
 def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
-    """See to the training posts that occur in the validation or the test split, by id or by text."""
+    """See to the training posts that occur in the validation or the test split."""
     train = corpus.splits["train"]
     found = {split: overlapping(train, corpus.splits[split]) for split in ("validation", "test")}
     counts = {split: len(indices) for split, indices in found.items()}
@@ -201,33 +196,22 @@ def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     if not left_out:
         return
     where = ", ".join(f"{number} in the {split} split" for split, number in counts.items())
-    what = f"{corpus.name}: of {len(train)} training posts, by id or by text, {where}"
-    advice = f"{what}; --exclude_overlap leaves them out of training"
+    what = f"by id or by text, {where}"
+    advice = f"of {len(train)} training posts, {what}; --exclude_overlap leaves them out of training"
     if settings.exclude_overlap:
-        corpus.splits["train"] = _without_rows(train, left_out)
-        print(f"{what}; left out of training: {len(left_out)}")
+        _leave_out(corpus, left_out, f"{what}; left out of training: {len(left_out)}")
     elif settings.test_dataset is not None and found["test"]:
-        raise CorpusError(advice)
+        raise CorpusError(f"{corpus.name}: {advice}")
     else:
-        warnings.warn(advice, stacklevel=3)
+        warnings.warn(f"{corpus.name}: {advice}", stacklevel=3)
 
 
-def _warn_of_writer(writer: str | None) -> None:
-    """Say that a model which wrote contexts may have learnt from the very posts that are tested on."""
-    if writer != PEOPLE:
-        who = f"{writer:.80}, which" if writer else "somebody (--context_writer says who); a model"
-        warnings.warn(f"contexts were written by {who} may have seen the test posts' entities", stacklevel=3)
-
-
-def _without_rows(train: Dataset, left_out: Collection[int]) -> Dataset:
-    """The training rows without some.
-
-    Raises:
-        CorpusError: none would be left.
-    """
+def _leave_out(corpus: TrainingCorpus, left_out: Collection[int], told: str) -> None:
+    train = corpus.splits["train"]
     if len(left_out) == len(train):
         raise CorpusError(f"training split: all of its {len(train)} posts are held-out posts; none is left")
-    return train.select(sorted({*range(len(train))} - {*left_out}))
+    corpus.splits["train"] = train.select(sorted({*range(len(train))} - {*left_out}))
+    print(f"{corpus.name}: of {len(train)} training posts, {told}")
 
 
 def _picture_columns(rows: Dataset) -> list[str]:
@@ -235,15 +219,14 @@ def _picture_columns(rows: Dataset) -> list[str]:
 
 
 def _without_pictures(rows: Dataset) -> Dataset:
-    """The rows with every picture withheld."""
     return rows.remove_columns(_picture_columns(rows)).add_column("image", [None] * len(rows))
 
 
 def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings) -> None:
     """Count a split's pictures, and leave those out that are broken; each is reported.
 
-    Each picture is decoded, so that training cannot stumble; only once where the corpus is in the cache of
-    `datasets`, which keeps the answers as well.
+    All are decoded, so that training cannot stumble; only once where `datasets` keeps the corpus in its
+    cache, and with it the answers.
     """
     rows = corpus.splits[split]
     columns = _picture_columns(rows)
@@ -258,8 +241,7 @@ def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings
     missing = {index: "no picture" for index, found in enumerate(problems) if not found}
     broken = {index: found for index, found in enumerate(problems) if any(found)}
     told = missing | {index: next(filter(None, found)) for index, found in broken.items()}
-    present = len(rows) - len(told)
-    corpus.pictures[split] = {"present": present, "missing": len(missing), "broken": len(broken)}
+    corpus.pictures[split] = PictureCounts(len(rows) - len(told), len(missing), len(broken))
     if told and settings.require_images and settings.use_images:
         first, counted = min(told), f"{len(missing)} missing and {len(broken)} broken"
         raise CorpusError(
@@ -281,11 +263,7 @@ def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings
 
 
 def _problems(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[list[str]]]:
-    """For each of a post's pictures, in words why it cannot be read; an empty text where it can.
-
-    Args:
-        reader: what reads the pictures; another one may answer otherwise, and the answers are kept.
-    """
+    """For each of a post's pictures, in words why `reader` cannot read it, which names the kept answers."""
     rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
     posts = [pictures_of(row) for row in rows]
     found = ahead(_problem, chain(*posts), threads=READING_THREADS, most=READ_AHEAD)

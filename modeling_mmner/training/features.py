@@ -26,7 +26,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from filelock import FileLock
 from huggingface_hub import constants, try_to_load_from_cache
 
-from ..files import picture_content, write_text
+from ..files import picture_content, sha256, write_text
 from ..model import images_mmner as images
 from ..model.batching_mmner import CORES, ahead
 from ..model.images_mmner import FEATURE_COLUMN, PictureError, pictures_of
@@ -47,7 +47,7 @@ _BATCH = 8
 
 
 def default_folder() -> Path:
-    """Where features are kept if nothing else is said: beside what Hugging Face's libraries keep."""
+    """Where features are kept if nothing else is said."""
     return Path(constants.HF_HOME) / "mmner" / "features"
 
 
@@ -68,7 +68,6 @@ def with_features(
 
     Args:
         rows: with a column `image` or `images`.
-        model: with its weights.
         folder: of the kept files (default: `default_folder`).
         bf16: whether the encoders run in bfloat16, as `TrainingArguments(bf16=True)` has it.
 
@@ -97,19 +96,18 @@ def run_features(
     folder, size = feature_folder(recipe.training.feature_cache), processor.image_size
     if folder is None or size is None or not any(tower.frozen for tower in model.vision_towers):
         return KeptFeatures(Path())
-    encoders = []
-    for tower, settings in zip(model.vision_towers, recipe.model.towers, strict=True):
-        own = settings if settings.has_weights else None  # what started at random is nowhere else
-        encoders.append(FrozenEncoder(tower, own) if tower.frozen else None)
+    # Weights that started at random are nowhere else.
+    sources = [settings if settings.has_weights else None for settings in recipe.model.towers]
+    pairs = zip(model.vision_towers, sources, strict=True)
+    encoders = [FrozenEncoder(tower, source) if tower.frozen else None for tower, source in pairs]
     return KeptFeatures(folder, encoders, size, accelerator.mixed_precision)
 
 
 @dataclass
 class FrozenEncoder:
-    """The encoder of a frozen tower.
+    """The encoder of a frozen tower, whose weights are read when somebody needs them.
 
     Attributes:
-        tower: whose weights are read when somebody needs them.
         settings: where they come from; None where the tower has them.
     """
 
@@ -120,7 +118,7 @@ class FrozenEncoder:
         self.release()
 
     def load(self) -> None:
-        """Read the weights, unless they are there."""
+        """Read the weights where they are not there."""
         if self.settings is not None and self.tower.backbone is None:
             load_tower(self.tower, self.settings)
             self.tower.to(self.tower.mean.device)  # on which it was without its weights
@@ -156,10 +154,8 @@ class FrozenEncoder:
             return None
         # The same file is read later, whatever the Hub has by then.
         self.settings = replace(self.settings, checkpoint=path)
-        with open(path, "rb") as file:
-            weights = hashlib.file_digest(file, "blake2b").hexdigest()
         given = asdict(replace(self.settings, checkpoint=None))
-        return _hash(weights, given, asdict(self.tower.config), timm.__version__)
+        return _hash(sha256(Path(path)), given, asdict(self.tower.config), timm.__version__)
 
 
 @dataclass
@@ -167,7 +163,6 @@ class KeptFeatures:
     """Finds features, or computes them.
 
     Attributes:
-        folder: of the files.
         encoders: for each of a model's towers; None for one that is trained. None at all keep nothing.
         image_size: of the squares that the processor makes of pictures, in pixels.
         precision: that the encoders run in: ``no``, ``bf16`` or ``fp16``.
@@ -183,10 +178,7 @@ class KeptFeatures:
     def add_to(self, corpus: TrainingCorpus) -> str:
         """Give a corpus's splits the columns, and let go of the encoders; returns in words what was done.
 
-        Features are computed for the whole corpus, whichever posts are left out.
-
-        Raises:
-            RunError: a file of features cannot be read.
+        Features are computed for the whole corpus, whichever posts are left out. Raises as `with_features`.
         """
         if not self.encoders:
             return ""
@@ -267,10 +259,7 @@ class KeptFeatures:
 
     @torch.inference_mode()
     def _features(self, tower: VisionTower, squares: dict[str, np.ndarray]) -> dict[str, bytes]:
-        """The features (M, C) of at most `_BATCH` pictures (3, H, W), packed.
-
-        They are kept in bfloat16: what an encoder in mixed precision computes in, and wide enough for any.
-        """
+        """The features (M, C) of at most `_BATCH` pictures (3, H, W), packed in bfloat16, which is enough."""
         batch, device = np.zeros((_BATCH, 3, self.image_size, self.image_size), np.uint8), tower.mean.device
         batch[: len(squares)] = list(squares.values())
         dtype = _AUTOCAST[self.precision]

@@ -25,9 +25,7 @@ from .recipes import TrainingSettings
 from .run_folder import RunError
 
 PATIENCE = timedelta(hours=2)
-"""How long processes wait for another one: it may have a large corpus to build. One that dies ends the run at
-once.
-"""
+"""How long processes wait for another one: it may have a large corpus to build."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _REFUSED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
 """Ways to share out one model, as Accelerate's launcher calls them; this one would not be trained rightly."""
@@ -56,11 +54,7 @@ def started_processes() -> PartialState:
 
 
 def _meeting_place() -> dict[str, Any]:
-    """Where the processes meet that torchrun has started again.
-
-    Its store keeps what the processes before them have said, who are dead, and whose addresses they would
-    find.
-    """
+    """Where processes meet that torchrun has started again: its store keeps the addresses of the dead."""
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or distributed.is_initialized():
         return {}
@@ -70,11 +64,7 @@ def _meeting_place() -> dict[str, Any]:
 
 
 def run_accelerator(settings: TrainingSettings) -> Accelerator:
-    """The Accelerator of a run, which logs to TensorBoard.
-
-    Raises:
-        RunError: as `started_processes`.
-    """
+    """The Accelerator of a run, which logs to TensorBoard. Raises as `started_processes`."""
     started_processes()  # before Accelerate looks for them its own way
     accelerator = Accelerator(
         mixed_precision=resolve_precision(settings.mixed_precision),
@@ -110,10 +100,7 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """While this context is entered, signals wait for the end of a step.
-
-    A second signal does what it does without it.
-    """
+    """While this context is entered, a signal waits for the end of a step; a second one does not."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator

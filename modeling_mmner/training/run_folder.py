@@ -79,12 +79,7 @@ class Progress:
     def shown(
         self, steps: Iterable[dict[str, float]], batches: int, *, epochs: int, visible: bool
     ) -> Iterator[dict[str, float]]:
-        """Count batches whose losses come by name, and show each task's in a bar.
-
-        Args:
-            steps: those batches of this epoch that are not done.
-            batches: of an epoch.
-        """
+        """Count the losses of the batches that are left of an epoch's `batches`, and show them in a bar."""
         name = f"epoch {self.epoch}/{epochs}"
         with tqdm(steps, name, batches, initial=self.batches, disable=not visible) as bar:
             for losses in bar:
@@ -124,8 +119,7 @@ def check_run(recipe: Recipe) -> None:
     """Check, before anything is read, that a recipe's parts fit and that its results can be written.
 
     Raises:
-        RunError: the parts do not fit together, the output folder cannot be made or written, or something
-            else has the name of a result.
+        RunError: something does not fit, cannot be written, or has the name of a result.
     """
     try:
         check_model(recipe)
@@ -154,7 +148,7 @@ def begin_run(output: Path) -> None:
 
 
 def end_run(output: Path) -> None:
-    """Say that the run in an output folder is finished: all results are its own."""
+    """Say that the run in an output folder is finished."""
     write_text(output / STATUS, json.dumps({"finished": True}) + "\n")
 
 

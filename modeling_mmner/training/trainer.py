@@ -17,9 +17,6 @@ from .optimisation import centres_due, refresh_centres
 def span_f1(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
     """The `compute_metrics` of a Trainer: precision, recall and F1 over entities, leniently and strictly.
 
-    Args:
-        labels: the L label names in id order.
-
     Returns:
         A function of predictions, of which the last is the tags (B, W), and label ids (B, W), both -100 where
         there is no word; it gives ``{"precision", "recall", "f1", "strict_f1"}``, each in 0..1.
@@ -66,8 +63,5 @@ class EntityCentreCallback(TrainerCallback):
 
 
 def with_lengths(rows: Dataset, processor: MMNERProcessor) -> Dataset:
-    """The rows with a column ``length``, for ``train_sampling_strategy="group_by_length"``.
-
-    The length is that of the sub-tokens, which the rows do not have before they are collated.
-    """
+    """The rows with a column ``length``, of sub-tokens, for ``train_sampling_strategy="group_by_length"``."""
     return rows.add_column("length", LaidOutRows.of(processor, rows).lengths)

@@ -1,6 +1,4 @@
-"""Runs that survive: what goes on from a checkpoint equals what was never interrupted, and what does not fit
-is refused.
-"""
+"""Runs that go on from a checkpoint equal those never interrupted, and what does not fit is refused."""
 
 import hashlib
 import json
@@ -30,6 +28,7 @@ from tests.interrupted import (
     recipe_in,
     train_dying,
     train_killed,
+    whole_and_killed,
 )
 
 
@@ -67,13 +66,9 @@ SYSTEMS: dict[str, tuple[dict[str, Any], int]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_run_that_dies_at_each_checkpoint_equals_one_that_does_not(corpus, tmp_path, system):
-    """If it failed, a run that goes on would see other posts, draw other numbers, or forget what it had
-    found.
-    """
+    """If it failed, a run that goes on would see other posts or forget what it had found."""
     settings, deaths = SYSTEMS[system]
-    whole, dying = (
-        recipe_in(corpus, output_dir=str(tmp_path / name), **settings) for name in ("whole", "dying")
-    )
+    whole, dying = whole_and_killed(corpus, tmp_path, **settings)
     train_accelerate.train(whole)
     assert train_dying(dying) == deaths
     assert_same_run(whole, dying)
@@ -81,13 +76,9 @@ def test_run_that_dies_at_each_checkpoint_equals_one_that_does_not(corpus, tmp_p
 
 @pytest.mark.slow
 def test_frozen_encoder_that_is_not_there_is_in_no_checkpoint(corpus, tmp_path):
-    """If it failed, checkpoints would hold weights that never change, or a run without its encoder could not
-    go on.
-    """
+    """If it failed, a run without its encoder could not go on."""
     settings = {"vision_towers": [frozen_tower(tmp_path)], "feature_cache": str(tmp_path / "features")}
-    whole, dying = (
-        recipe_in(corpus, output_dir=str(tmp_path / name), **settings) for name in ("whole", "dying")
-    )
+    whole, dying = whole_and_killed(corpus, tmp_path, **settings)
     train_accelerate.train(whole)
     train_killed(dying, saves=5)
     best = Path(dying.training.output_dir).rglob("best-*.safetensors")
@@ -96,7 +87,7 @@ def test_frozen_encoder_that_is_not_there_is_in_no_checkpoint(corpus, tmp_path):
     assert not [name for name in names[0] if "backbone" in name]
     train_accelerate.train(dying)
     assert_same_run(whole, dying)
-    saved = MMNERForTokenClassification.from_pretrained(tmp_path / "dying" / "model")
+    saved = MMNERForTokenClassification.from_pretrained(tmp_path / "killed" / "model")
     assert saved.vision_towers[0].backbone is not None
 
 
@@ -127,9 +118,7 @@ def test_named_checkpoint_goes_on_in_another_folder(recipe, uninterrupted, tmp_p
 
 @pytest.mark.slow
 def test_finished_run_is_run_anew(uninterrupted, tmp_path):
-    """If it failed, the same command again would do nothing, or take results for its own while they were half
-    replaced.
-    """
+    """If it failed, the same command again would do nothing, or half replaced results pass for its own."""
     shutil.copytree(uninterrupted.training.output_dir, tmp_path / "again")
     again = uninterrupted.with_settings(output_dir=str(tmp_path / "again"))
     output = tmp_path / "again"
@@ -166,9 +155,7 @@ def test_never_begins_anew(recipe, monkeypatch):
 
 
 def test_last_checkpoints_are_kept_with_the_weights_that_they_need(corpus, tmp_path):
-    """If it failed, checkpoints would fill the disk, or the best epoch's weights be gone when they are
-    wanted.
-    """
+    """If it failed, checkpoints would fill the disk, or the best epoch's weights be gone."""
     recipe = recipe_in(corpus, output_dir=str(tmp_path), checkpoints_kept=3)
     train_killed(recipe, saves=6)
     names = [f"epoch-0002-step-{step:08d}" for step in (6, 8, 10)]
@@ -229,22 +216,20 @@ def test_older_checkpoint_is_used_where_the_newest_is_corrupt(recipe, monkeypatc
     assert f"going on from {older}: epoch 2, 0 batches done" in said
 
 
-def test_run_without_a_whole_checkpoint_does_not_begin_anew_unasked(recipe, monkeypatch):
-    """If it failed, days of training would be thrown away without a word."""
+@pytest.mark.parametrize(("how", "wanted"), [("auto", "optimizer.bin with"), ("{}", "checkpoint.json with")])
+def test_run_without_a_whole_checkpoint_does_not_begin_anew_unasked(
+    recipe, tmp_path, monkeypatch, how, wanted
+):
+    """If it failed, days of training would be thrown away without a word, as for a mistyped path."""
     no_training(monkeypatch)
     for path in checkpoints_in(recipe):
         (path / "optimizer.bin").unlink()
-    message = r"--resume auto: expected a whole checkpoint .*, found none: .*optimizer\.bin with SHA-256"
-    with pytest.raises(RunError, match=rf"{message} \w+, found no file; .*begin anew with --resume"):
-        train_accelerate.train(recipe)
-
-
-def test_path_that_is_no_checkpoint_is_refused(recipe, tmp_path, monkeypatch):
-    """If it failed, a mistyped path would begin a new run."""
-    no_training(monkeypatch)
-    message = rf"--resume {tmp_path}: expected a whole .* found none: {tmp_path}: expected checkpoint\.json"
-    with pytest.raises(RunError, match=message):
-        train_accelerate.train(recipe.with_settings(resume=str(tmp_path)))
+    how = how.format(tmp_path)
+    message = (
+        rf"--resume {how}: expected a whole checkpoint .*, found none: .*: expected {wanted} .*, found no"
+    )
+    with pytest.raises(RunError, match=rf"{message}.* or begin anew with --resume never"):
+        train_accelerate.train(recipe.with_settings(resume=how))
 
 
 class Planted:
@@ -262,9 +247,7 @@ class Planted:
     [("optimizer.bin", "pickle"), ("random_states_0.pkl", "torch"), ("custom_checkpoint_0.pkl", "pickle")],
 )
 def test_planted_pickle_is_refused(recipe, tmp_path, monkeypatch, name, form):
-    """If it failed, whoever hands on a checkpoint could run a program on the machine of whoever goes on from
-    it.
-    """
+    """If it failed, whoever hands on a checkpoint could run a program on another's machine."""
     no_training(monkeypatch)
     newest, mark = checkpoints_in(recipe)[-1], tmp_path / "it was run"
     with (newest / name).open("wb") as file:

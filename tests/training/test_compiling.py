@@ -20,9 +20,7 @@ QUIET = {
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_layers_train_as_they_do_otherwise(tmp_path: Path) -> None:
-    """If it failed, `compile` would change what a run finds, compile nothing, or leave a model that does not
-    load.
-    """
+    """If it failed, `compile` would change results, do nothing, or leave a model that does not load."""
     write_corpus(tmp_path)
     losses, names = [], []
     for compiled in (False, True):

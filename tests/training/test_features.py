@@ -1,6 +1,4 @@
-"""Picture features that are kept: the same as computed ones, whoever filled them, and never anybody
-else's.
-"""
+"""Picture features that are kept: the same as computed ones, whoever filled them."""
 
 import signal
 import subprocess
@@ -13,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, List
 from datasets import Image as ImageFeature
-from safetensors.torch import save_file
-from torch.utils.data import DataLoader
 
 import train_accelerate
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
@@ -34,6 +29,7 @@ from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.features import run_features, with_features
 from modeling_mmner.training.run_folder import RunError
+from tests.interrupted import frozen_tower
 from tests.small_posts import GRADIENT, RED, SPECKLED, encoded
 from tests.tiny import parts_of
 from tests.training.test_training import TOWER, small_recipe, write_corpus
@@ -103,9 +99,7 @@ def rounded_features(tower: VisionTower, pictures: torch.Tensor) -> torch.Tensor
 @pytest.mark.parametrize("mode", ["true", "shuffled", "none"])
 @torch.inference_mode()
 def test_model_on_kept_features_equals_model_on_pixels(mode, settings, tmp_path, monkeypatch):
-    """If it failed, a post would be read with another post's features, or with features where its picture
-    was withheld, or a trained tower with features in place of its pixels.
-    """
+    """If it failed, a post would be read with another's features, or with those of a withheld picture."""
     model, processor = frozen_parts(**settings)
     rows = with_features(ROWS, model, processor, folder=tmp_path)
     collate = MMNERCollator(processor)
@@ -119,18 +113,8 @@ def test_model_on_kept_features_equals_model_on_pixels(mode, settings, tmp_path,
     assert (found.logits - other.logits).abs().max() > 0.01, "the pictures make no difference"
 
 
-def test_worker_processes_read_the_same_rows(tmp_path):
-    """If it failed, a data loader with workers could not read kept features, or would read other ones."""
-    model, processor = frozen_parts()
-    rows, collate = with_features(ROWS, model, processor, folder=tmp_path), MMNERCollator(processor)
-    loader = DataLoader(rows, batch_size=5, collate_fn=collate, num_workers=1, multiprocessing_context="fork")  # type: ignore[arg-type]
-    (batch,) = loader
-    assert torch.equal(batch["image_features"][0], collate([*rows])["image_features"][0])
-
-
 def test_nothing_stale_is_served(tmp_path):
-    """If it failed, a model would be trained on the features of other weights, of pictures of another size,
-    or in another precision, or what is there would be computed again."""
+    """If it failed, features of other weights, sizes or precisions would be read, or computed again."""
     model, processor = frozen_parts()
 
     def new_files(rows: Dataset = ROWS, **options: Any) -> int:
@@ -151,8 +135,7 @@ def test_nothing_stale_is_served(tmp_path):
 
 
 def test_broken_picture_and_broken_file_are_named(tmp_path):
-    """If it failed, a damaged file would end in an error from deep inside, or a post whose picture cannot be
-    read would get another's features."""
+    """If it failed, a post whose picture cannot be read would get another's features."""
     model, processor = frozen_parts()
     rows = with_features(rows_of([[b"no picture", PICTURES[0]]]), model, processor, folder=tmp_path)
     with pytest.raises(PictureError, match="expected those of 2 pictures in the row, found 1"):
@@ -207,8 +190,7 @@ def test_two_processes_fill_one_folder_without_doing_it_twice(tmp_path):
 
 @pytest.mark.slow
 def test_killed_fills_leave_no_wrong_row(tmp_path):
-    """If it failed, a run that was killed would leave half rows, or rows that another run reads as other
-    pictures', or lose more than the file that it was at."""
+    """If it failed, a killed run would leave half rows, or lose more than the file that it was at."""
     folder, times, count = tmp_path / "killed", 8, 480
     for _ in range(times):
         before = len([*folder.glob("*.arrow")])
@@ -230,18 +212,14 @@ def test_killed_fills_leave_no_wrong_row(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> dict[str, Any]:
-    """Four runs on the same corpus: one fills the features, one reads them, one has another seed and
-    those training posts that are test posts too, one keeps none; and what was counted in each."""
+    """Four runs on a corpus: one fills the features, one reads them, one has another seed and those
+    training posts that are test posts too, one keeps none; and what was counted in each."""
     folder = tmp_path_factory.mktemp("kept")
     write_corpus(folder)
     test_posts = (folder / "test.txt").read_text(encoding="utf-8").split("\n\n")
     train = (folder / "train.txt").read_text(encoding="utf-8")
     (folder / "train.txt").write_text("\n\n".join([*test_posts[:3], train]), encoding="utf-8")
-    torch.manual_seed(0)
-    backbone = timm.create_model(TOWER["backbone"], num_classes=0, **TOWER["backbone_args"])
-    save_file(backbone.state_dict(), folder / "tower.safetensors")
-    tower = TOWER | {"pretrained": True, "checkpoint": str(folder / "tower.safetensors")}
-    same = {"vision_towers": [tower], "feature_cache": str(folder / "features")}
+    same = {"vision_towers": [frozen_tower(folder)], "feature_cache": str(folder / "features")}
     settings = [same, same, same | {"seed": 2, "exclude_overlap": False}, same | {"feature_cache": "off"}]
     recipes = [
         small_recipe(folder, output_dir=str(folder / f"output-{number}"), **own)
@@ -286,8 +264,7 @@ def test_run_with_kept_features_is_close_to_one_without(trained):
 
 
 def test_second_run_and_second_seed_compute_nothing_again(trained):
-    """If it failed, an encoder whose features are all there would take memory and time for nothing, and
-    pictures would be opened that no encoder reads."""
+    """If it failed, an encoder whose features are all there would take memory and time for nothing."""
     assert trained["loads"] == [2, 1, 1, 0]  # to fill and to save; to save; and not by way of the features
     assert trained["computed"][0] > 0 and trained["computed"][1:] == [0, 0, 0]
     assert trained["opened"][:3] == [0, 0, 0] and trained["opened"][3] > 0
@@ -307,9 +284,7 @@ def test_posts_left_out_leave_the_others_their_features(trained):
 
 
 def test_saved_model_computes_from_pixels(trained):
-    """If it failed, a model trained on kept features would be saved without its picture encoder, or with a
-    random one.
-    """
+    """If it failed, a model would be saved without its picture encoder, or with a random one."""
     folder = trained["folder"]
     kept, off = (
         MMNERForTokenClassification.from_pretrained(folder / f"output-{number}" / "model").eval()
@@ -331,8 +306,7 @@ def test_saved_model_computes_from_pixels(trained):
 
 
 def test_recipe_does_not_learn_where_a_file_of_the_hub_is(trained, monkeypatch):
-    """Regression: the file of weights in the Hub's cache became the recipe's checkpoint, and so went into
-    metrics and cards, and `reproduce` took its own run for another one's."""
+    """Regression: a file in the Hub's cache became the recipe's checkpoint, and went into metrics."""
     folder = trained["folder"]
     monkeypatch.setattr(module, "try_to_load_from_cache", lambda *given: str(folder / "tower.safetensors"))
     settings = {"vision_towers": [TOWER | {"pretrained": True}], "feature_cache": str(folder / "features")}

@@ -45,9 +45,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def posts(tmp_path_factory) -> Path:
-    """A corpus of 23 training posts, some without a picture, so that the last step of an epoch has an odd
-    number.
-    """
+    """A corpus of 23 training posts, some without a picture: an epoch's last step has an odd number."""
     folder = tmp_path_factory.mktemp("posts")
     write_corpus(folder)
     blocks = (folder / "train.txt").read_text("utf-8").strip().split("\n\n")
@@ -104,8 +102,7 @@ def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]
 
 @pytest.mark.parametrize("name", ["quickstart", pytest.param("2m-ner-quickstart", marks=pytest.mark.slow)])
 def test_two_processes_take_the_steps_of_one(name, posts, tmp_path):
-    """If it failed, training in more processes would train something else: other posts a step, other weights
-    of posts, other negatives, another learning rate."""
+    """If it failed, more processes would train something else: other posts a step, negatives or rates."""
     (one, measured), (first, metrics), (second, others) = one_and_two(name, posts, tmp_path, epochs=2)
     assert len(one) == 6 and first == second
     assert largest_difference(one, first) < 1e-4
@@ -118,9 +115,7 @@ def test_two_processes_take_the_steps_of_one(name, posts, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_two_processes_stay_with_one_for_fifty_steps(name, posts, tmp_path):
-    """If it failed, small differences would grow, or come with the decay of the learning rate, new centres or
-    accumulation.
-    """
+    """If it failed, differences would grow, or come with new centres, accumulation or the rate's decay."""
     settings = {"epochs": 17, "accumulation": 2, "centre_refresh_epochs": 3}
     (one, _), (two, _), _ = one_and_two(name, posts, tmp_path, **settings)
     assert len(one) == 51
@@ -129,9 +124,7 @@ def test_two_processes_stay_with_one_for_fifty_steps(name, posts, tmp_path):
 
 @pytest.mark.slow
 def test_batch_norm_that_trains_ends_with_the_same_statistics_everywhere(posts, tmp_path):
-    """If it failed, processes would predict with statistics of their own, and none of them with those that
-    are saved.
-    """
+    """If it failed, processes would predict with statistics of their own, which are not saved."""
     (one, _), (first, metrics), (second, others) = one_and_two(
         "quickstart", posts, tmp_path, vision_towers=[TRAINED], epochs=1
     )
@@ -161,9 +154,7 @@ def test_accelerate_knows_every_key_of_the_launch_file():
 
 @pytest.mark.slow
 def test_comparison_and_its_results_come_once(posts, tmp_path):
-    """Regression: the end of the first model's training took the group of the processes away, so the second
-    one's failed.
-    """
+    """Regression: the end of the first model's training took the group of the processes away."""
     recipe = recipe_of("quickstart", posts, batch_size=5, epochs=1, output_dir=str(tmp_path / "out"))
     together(train_accelerate.main, recipe.with_settings(compare_without_pictures=True), folder=tmp_path)
     printed, others = [(tmp_path / f"{rank}.out").read_text("utf-8") for rank in range(2)]
@@ -197,9 +188,7 @@ def test_killed_process_ends_the_run(posts, tmp_path):
 
 
 def test_processes_that_are_started_again_do_not_hear_the_dead(monkeypatch):
-    """Regression: torchrun has one store for all attempts, and the second one's processes called at the first
-    one's addresses.
-    """
+    """Regression: a second attempt's processes called at the first one's addresses, in torchrun's store."""
     server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.port), "RANK": "0", "WORLD_SIZE": "1"}
     for name, value in (place | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
@@ -252,8 +241,7 @@ def centres_and_tags(recipe: Recipe, count: int) -> tuple[Tensor, list[list[str]
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 7])
 def test_three_processes_count_each_post_once(count, posts, tmp_path):
-    """If it failed, centres or scores would count a post twice or never where it cannot be shared out evenly,
-    or a process without a post would leave the others waiting."""
+    """If it failed, a post would count twice or never, or a process without one leave the others waiting."""
     recipe = recipe_of("quickstart", posts, feature_cache="off")
     centres, tags = centres_and_tags(recipe, count)
     for found, theirs in together(centres_and_tags, recipe, count, folder=tmp_path, processes=3):
@@ -263,9 +251,7 @@ def test_three_processes_count_each_post_once(count, posts, tmp_path):
 
 @pytest.mark.parametrize("count", range(1, 14))
 def test_steps_have_the_posts_of_one_process(count):
-    """If it failed, two processes would see other posts in a step than one, or one of them more steps than
-    the other.
-    """
+    """If it failed, two processes would see other posts in a step than one, or one have more steps."""
     posts = partial(PostSampler, [1] * count, ["en"] * count, temperature=1.0, seed=1)
     one = [sorted(batch) for batch in posts(batch_size=6, processes=1)]
     batches = posts(batch_size=3, processes=2)

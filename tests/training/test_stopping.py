@@ -1,6 +1,4 @@
-"""Runs that end early: by a signal, by patience, by numbers that are none, by a full disk, or before their
-first step.
-"""
+"""Runs that end early: by a signal, by patience, by numbers that are none, by a full disk."""
 
 import json
 import os
@@ -56,9 +54,7 @@ def after_batches(monkeypatch: pytest.MonkeyPatch, count: int, do: Any) -> None:
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
 )
 def test_signal_is_heard_at_the_end_of_the_step(recipe, uninterrupted, monkeypatch, number, code):
-    """If it failed, a machine that is taken back would cost all since the last checkpoint, or the run change
-    by it.
-    """
+    """If it failed, a machine that is taken back would cost all since the last checkpoint."""
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         after_batches(patch, 9, lambda: os.kill(os.getpid(), number))
@@ -125,9 +121,7 @@ def test_command_to_go_on_never_begins_anew(monkeypatch, program, start):
 
 
 def test_several_runs_go_on_where_they_were_stopped(recipe):
-    """If it failed, a comparison that is stopped in its second run would make the first one again, or a
-    finished one do nothing.
-    """
+    """If it failed, a comparison that is stopped in its second run would make the first one again."""
     runs = runs_of(recipe.with_settings(compare_without_pictures=True))
     first, second = (Path(one.training.output_dir) for one in runs.values())
     assert first != second
@@ -199,9 +193,7 @@ def test_no_patience_trains_all_epochs():
 @pytest.mark.slow
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_loss_that_is_no_number_names_its_posts(recipe, monkeypatch, value):
-    """If it failed, a run would go on with weights that are no numbers, or leave them as its last
-    checkpoint.
-    """
+    """If it failed, a run would go on with weights that are no numbers, or save them."""
     seen: list[list[list[int]]] = []
     forward = MMNERForTokenClassification.forward
 
@@ -230,9 +222,7 @@ def test_loss_that_is_no_number_names_its_posts(recipe, monkeypatch, value):
 
 
 def test_gradient_that_is_no_number_stops_the_run(recipe, monkeypatch):
-    """If it failed, the step after a good loss could make all weights NaN, and the next checkpoint would hold
-    them.
-    """
+    """If it failed, the step after a good loss could make all weights NaN."""
     clip = torch.nn.utils.clip_grad_norm_
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *a, **kw: clip(*a, **kw) * float("nan"))
     message = r"epoch 1, batch 1: expected finite numbers, found gradient's norm nan, with the posts .*no"
@@ -267,9 +257,7 @@ def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(reci
 
 
 def test_disk_without_room_is_found_before_the_first_step(recipe, uninterrupted, monkeypatch):
-    """If it failed, a run would stop at its first checkpoint or at its last one, or be refused although there
-    is room.
-    """
+    """If it failed, a run would stop at its last checkpoint, or be refused although there is room."""
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patch:
         patch.setattr(train_accelerate, "train_batches", lambda *_, **__: pytest.fail("a step was made"))
@@ -297,9 +285,7 @@ def _bytes(path: Path) -> int:
 
 
 def test_full_disk_leaves_the_checkpoint_before(recipe, uninterrupted, monkeypatch):
-    """If it failed, half a checkpoint would take the place of a whole one. A limit on the size of files
-    stands for the disk.
-    """
+    """If it failed, half a checkpoint would replace a whole one. A limit on files' sizes is the full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         with monkeypatch.context() as patch:

@@ -9,7 +9,6 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers import (
-    EvalPrediction,
     Trainer,
     TrainerControl,
     TrainerState,
@@ -34,9 +33,7 @@ NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 @pytest.fixture(scope="module")
 def posts() -> Any:
-    """Twelve posts of the sample corpus for training and as many for evaluation, with pictures where they
-    have one.
-    """
+    """Twelve posts of the sample corpus for training and as many for evaluation."""
     splits = open_corpus("sample").splits
     return {name: splits[name].select(range(12)) for name in ("train", "validation")}
 
@@ -115,9 +112,7 @@ def logged_losses(trainer: Trainer) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["cross-modal", "collaboration"])
 def test_trainer_and_script_train_alike(posts, processor, tmp_path: Path, fusion: str) -> None:
-    """If it failed, the Trainer would not compute what the script does: another loss, schedule, clipping or
-    set of centres.
-    """
+    """If it failed, the Trainer would have another loss, schedule, clipping or centres than the script."""
     ours, theirs = new_model(processor, fusion=fusion), new_model(processor, fusion=fusion)
     losses = train_by_our_loop(ours, processor, posts)
     trainer = make_trainer(theirs, processor, posts, tmp_path, **SEQUENTIAL)
@@ -228,29 +223,6 @@ def test_evaluation_gives_the_processors_entities(posts, processor, tmp_path: Pa
     assert scores["eval_strict_f1"] == pytest.approx(tag_score(gold, found, strict=True)["f1"])
 
 
-def test_span_f1_leaves_padding_out() -> None:
-    """If it failed, padded places would count as words."""
-    compute = span_f1(["O", "B-PER", "I-PER"])
-    tags = torch.tensor([[1, 2, 0], [1, -100, -100]]).numpy()
-    gold = torch.tensor([[1, 2, 0], [0, -100, -100]]).numpy()
-    scores = compute(EvalPrediction(predictions=(None, tags), label_ids=gold))
-    assert scores["precision"] == 0.5
-    assert scores["recall"] == 1.0
-
-
-@pytest.mark.slow
-def test_bf16_trains_close_to_float32(posts, processor, tmp_path: Path) -> None:
-    """If it failed, mixed precision would reach the CRF or the centres and spoil the loss."""
-    plain, half = new_model(processor), new_model(processor)
-    losses = []
-    for model, bf16 in ((plain, False), (half, True)):
-        trainer = make_trainer(model, processor, posts, tmp_path, bf16=bf16, **SEQUENTIAL)
-        trainer.train()
-        losses.append(logged_losses(trainer))
-    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.05)
-    assert half.crf.transitions.dtype == torch.float32
-
-
 @pytest.mark.parametrize("how", ["label_smoothing_factor", "compute_loss_func"])
 def test_what_would_replace_the_crf_loss_is_refused(posts, processor, tmp_path: Path, how: str) -> None:
     """If it failed, the Trainer would train with cross-entropy over words, and nobody would notice."""
@@ -264,9 +236,7 @@ def test_what_would_replace_the_crf_loss_is_refused(posts, processor, tmp_path: 
 
 @pytest.mark.slow
 def test_model_of_words_trains_and_is_saved_whole(posts, tmp_path: Path) -> None:
-    """If it failed, the Trainer's users could not train a system of words: its characters would get lost on
-    the way.
-    """
+    """If it failed, the Trainer's users could not train a system of words, or its characters get lost."""
     labels = posts["train"].features["ner_tags"].feature.names
     tokenizer = make_word_tokenizer(posts["train"]["tokens"], size=200)
     processor = MMNERProcessor(tokenizer, labels=labels, image_size=64, word_bytes=12)

@@ -152,9 +152,7 @@ def parts(finished) -> tuple:
 
 
 def test_centres_equal_means_over_the_training_posts(parts) -> None:
-    """If it failed, a centre would not be the mean feature of its type's gold words, or the Trainer could not
-    cluster on a data set that comes as a stream.
-    """
+    """If it failed, a centre would not be the mean of its type's gold words, also over a stream of posts."""
     corpus, processor, model = parts
     rows, collate, found = corpus.splits["train"], MMNERCollator(processor), []
     for posts in (rows, iter(rows)):
@@ -178,9 +176,7 @@ def test_centres_equal_means_over_the_training_posts(parts) -> None:
 
 
 def test_centres_count_each_post_once_whatever_the_languages_shares(tmp_path, monkeypatch) -> None:
-    """Regression: with a language temperature the centres were means over the posts that were drawn, some of
-    them twice.
-    """
+    """Regression: with a language temperature, centres were means over the posts that were drawn."""
     write_corpus(tmp_path)
     seen: list[str] = []
 
@@ -239,11 +235,6 @@ def test_card_that_cannot_be_made_costs_no_result(tmp_path, monkeypatch):
     [
         ({"objectives": {"crf": 1.0, "clusterin": 1.0}}, "clusterin"),
         (
-            {"fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0, "contrastive": 1.0}},
-            "contrastive",
-        ),
-        ({"objectives": {"crf": 1.0}, "boundary_share": 0.5}, "boundary_share: expected 'boundary'"),
-        (
             {"text_encoder": None, "text_config": {"hidden_size": 8}},
             "text_encoder: expected a model id, a folder or a text_config",
         ),
@@ -295,9 +286,7 @@ def with_contexts(tmp_path_factory):
 
 @pytest.mark.slow
 def test_run_tells_what_the_contexts_are_worth(with_contexts) -> None:
-    """If it failed, a model would not learn from contexts, or its gain would be shown without what it comes
-    from.
-    """
+    """If it failed, a model would not learn from contexts, or its gain be shown without its cause."""
     _, metrics = with_contexts
     test = metrics.splits.test
     scores = {mode: block.overall.f1 for mode, block in test.context.items()}
@@ -329,9 +318,7 @@ def test_context_results_are_in_table_words_and_card(with_contexts) -> None:
 
 
 def test_contexts_of_an_unnamed_writer_are_warned_of(with_contexts) -> None:
-    """If it failed, a model that has seen the test posts could write the contexts, and no reader would think
-    of it.
-    """
+    """If it failed, a model that has seen the test posts could write the contexts unnoticed."""
     recipe, _ = with_contexts
     for writer, words in (
         ("", "by somebody (--context_writer says who); a model may have"),
@@ -355,9 +342,7 @@ def test_contexts_of_an_unnamed_writer_are_warned_of(with_contexts) -> None:
 def test_batches_are_prepared_by_processes_where_cores_are_free(
     setting, opens_pictures, cores, processes, expected, monkeypatch
 ):
-    """If it failed, pictures would be decoded while the model waits, or more processes would run than there
-    are cores.
-    """
+    """If it failed, the model would wait for pictures, or more processes run than there are cores."""
     monkeypatch.setattr(sampling, "CORES", cores)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert loader_workers(setting, opens_pictures=opens_pictures) == expected
