@@ -13,6 +13,7 @@ import yaml
 from modeling_mmner.model.crf_mmner import CRF
 from tests.benchmarks import crf_speed, memory, rounds
 from tests.benchmarks.__main__ import main, parse_arguments
+from tests.benchmarks.mmner_runs import MMNERExtraction, MMNERTraining
 from tests.benchmarks.parts import PARTS, plain_program
 from tests.benchmarks.setting import Setting, make_setting
 from tests.tiny import TEXT, TOWER, fuse, stir

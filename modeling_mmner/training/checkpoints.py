@@ -239,6 +239,8 @@ class Checkpoints:
             self.accelerator.load_state(str(path))
             self._take(path / WEIGHTS)
             self.progress.load_state_dict(json.loads((path / PROGRESS).read_text(encoding="utf-8")))
+        except RunError:
+            raise
         except _CANNOT_READ as error:
             raise RunError(
                 f"{path}: expected tensors and plain values that fit this run, found what cannot be read as"
@@ -251,8 +253,12 @@ class Checkpoints:
             raise RunError(f"{path}: expected random states of {len(restored)} devices, {found}")
 
     def _take(self, path: Path) -> None:
-        """Give the model the weights of a file, which are all that training changes."""
-        self.model.load_state_dict(self.model.state_dict() | load_file(path))
+        """Give the model the weights of a file."""
+        state = load_file(path)
+        if different := state.keys() ^ trained_state(self.model).keys():
+            found = f"found a difference in {sorted(different)!s:.300}"
+            raise RunError(f"{path}: expected the weights that training changes, {found}")
+        self.model.load_state_dict(state, strict=False)
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("epoch-*-step-*"))
