@@ -32,9 +32,8 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
     settings = recipe.model
     if not settings.text_tower.has_encoder:
         tokenizer = make_word_tokenizer(posts, size=settings.vocabulary_size, vectors=settings.word_vectors)
-    elif settings.text_encoder is not None:
-        options: dict[str, Any] = {"add_prefix_space": True, "trust_remote_code": False}
-        tokenizer = AutoTokenizer.from_pretrained(settings.text_encoder, **options)
+    elif (name := settings.text_encoder) is not None:
+        tokenizer = AutoTokenizer.from_pretrained(name, add_prefix_space=True, trust_remote_code=False)
     else:
         tokenizer = train_tokenizer(posts, settings.vocabulary_size)
     text_config = _text_config(recipe, tokenizer)
@@ -180,12 +179,11 @@ def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Modul
         ValueError: it cannot be read, or its weights are no safetensors.
     """
     # Code and pickles of others would run what their maker likes.
-    options: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
+    options: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
     try:
         if not with_pooler:
             options |= without_pooler(AutoConfig.from_pretrained(name, trust_remote_code=False))
-        options |= {"dtype": torch.float32, "output_loading_info": True}
-        encoder, loading = AutoModel.from_pretrained(name, **options)
+        encoder, loading = AutoModel.from_pretrained(name, output_loading_info=True, **options)
     except Exception as error:  # a damaged file leads to anything
         raise ValueError(
             f"text_encoder {name}: expected the folder or Hub id of an encoder of transformers with weights"

@@ -96,12 +96,10 @@ def reproduce(
     """
     runs = plan(name, settings, seeds=seeds, encoders=encoders, folder=folder)
     if dry_run:
-        hindered = [run for run in runs if _is_hindered(run, report)]
-        return int(bool(hindered))
+        return int(sum(_is_hindered(run, report) for run in runs) > 0)
     recipes = {run.name: run.recipe for run in runs}
     errors = run_apart(recipes, train=train, report=report, jobs=jobs, keep_models=keep_models)
-    results = collect(TABLES[name], runs, errors)
-    report(write_table(results, folder))
+    report(write_table(collect(TABLES[name], runs, errors), folder))
     report(f"results.json and results.md are in {folder}/")
     return int(bool(errors))
 
@@ -204,8 +202,12 @@ def p_value(above: Mapping[int, Run], below: Mapping[int, Run]) -> float | None:
     return paired_randomisation(*map(np.concatenate, counts)) if counts[0] else None
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """The table in Markdown, in percent, with an explanation of the columns and the runs that failed."""
+def write_table(results: Mapping[str, Any], folder: Path) -> str:
+    """Write results.json and results.md: the table in percent, its columns explained, the runs that failed.
+
+    Returns:
+        The text of results.md.
+    """
     rows = results["rows"]
     runs = [(row["name"], run) for row in rows for run in row["runs"]]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
@@ -213,18 +215,13 @@ def markdown(results: Mapping[str, Any]) -> str:
     template = resources.files(__package__).joinpath("results.md.jinja").read_text(encoding="utf-8")
     # A system that reads no pictures has scores without them alone, which say nothing new.
     groups = [group for group in _HEADINGS if any(row[group].keys() - {"none"} for row in rows)]
-    return environment.from_string(template).render(
+    text = environment.from_string(template).render(
         results=results,
         groups={group: _HEADINGS[group] for group in groups},
         seeds=sorted({run["seed"] for _, run in runs}),
         failed=[(name, run) for name, run in runs if run.get("error")],
     )
-
-
-def write_table(results: Mapping[str, Any], folder: Path) -> str:
-    """Write results.json and results.md; returns the table in Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = markdown(results)
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (folder / "results.md").write_text(table, encoding="utf-8")
-    return table
+    (folder / "results.md").write_text(text, encoding="utf-8")
+    return text

@@ -14,13 +14,13 @@ from modeling_mmner.model.parts_mmner import FUSIONS, SETTINGS
 from modeling_mmner.training.assembly import check_model
 from modeling_mmner.training.recipe_options import parse_arguments
 from modeling_mmner.training.recipes import (
+    MODEL_KEYS,
     CorpusSettings,
     ModelSettings,
     Recipe,
     TowerSettings,
     TrainingSettings,
     load_recipe,
-    model_keys,
     recipe_from_settings,
     recipe_names,
     section_of,
@@ -123,7 +123,7 @@ _TEXTS = (
 )
 _LISTS = ("languages", "test_languages", "exclude_test_of", "context_file")
 _FIELDS = [item for section in (CorpusSettings, ModelSettings, TrainingSettings) for item in fields(section)]
-_KEYS = model_keys()
+_KEYS = MODEL_KEYS
 OPTIONS: dict[str, tuple[str, object]] = {
     **{item.name: ("3", 3) for item in _FIELDS if item.type in (int, int | None)},
     **{item.name: ("0.25", 0.25) for item in _FIELDS if item.type is float},
