@@ -1,7 +1,6 @@
 """Train a multimodal NER system from a recipe: `python train_accelerate.py --recipe quickstart`.
 
-`train` reads from top to bottom: corpus, processor and model, the loop with selection on the validation
-split, one reading of the test split, and what is written. `--help` lists every setting.
+`train` reads from top to bottom; `--help` lists every setting.
 """
 
 from modeling_mmner.training.recipe_options import parse_arguments

@@ -1,8 +1,7 @@
 """Recipes: what a system is made of and how it is trained, as one YAML file each.
 
-A recipe has the sections ``corpus``, ``model`` and ``training``. Precedence: default < the recipe's file <
-the command line. Each setting is an option of the command line by its own name. The model's defaults are
-those of `MMNERConfig`.
+Precedence: default < the recipe's file < the command line. Each setting is an option of the command line by
+its own name. The model's defaults are those of `MMNERConfig`.
 """
 
 import json
@@ -30,8 +29,7 @@ PACE = (
     *("output_dir", "feature_cache", "mixed_precision", "num_workers"),
     *("resume", "checkpoint_steps", "checkpoints_kept"),
 )
-"""Settings that say how a run proceeds; its result does not depend on them. (Of `mixed_precision` the one in
-force counts, which `auto` leaves to the device.)"""
+"""Settings on which a run's result does not depend. (Of `mixed_precision` the one in force counts.)"""
 TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 
 _FOLDER = resources.files(__package__).joinpath("recipes")
@@ -46,7 +44,6 @@ _NOT_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
 
 
 def _check_keys(given: Any, known: Collection[str], place: str) -> None:
-    """Raises TypeError where settings are no mapping, ValueError for an unknown key."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{place}: expected a mapping of settings, found {given!r:.200}")
     if unknown := sorted(set(map(str, given)) - set(known)):
@@ -106,11 +103,7 @@ class TowerSettings(Settings):
 
 @dataclass
 class ModelSettings(Settings):
-    """What the model is made of: the encoders, where they come from, and what is handed to `MMNERConfig`.
-
-    Attributes:
-        config: keys of `MMNERConfig`, see `MODEL_KEYS`.
-    """
+    """What the model is made of: the encoders, where they come from, and in `config` the `MODEL_KEYS`."""
 
     text_encoder: str | None = option(None, "id or folder of the encoder; none: text_config from scratch")
     vocabulary_size: int = option(6000, "sub-tokens, or words, of a tower from scratch", range=_AT_LEAST_ONE)
@@ -136,12 +129,10 @@ class ModelSettings(Settings):
 
     @property
     def text_tower(self) -> parts.TextTowerPart:
-        """The row of the text tower."""
         return parts.TEXT_TOWERS[self.config.get("text_tower", parts.SETTINGS["text_tower"].default)]
 
     @property
     def fusion(self) -> str:
-        """The name of the fusion."""
         return self.config.get("fusion", parts.SETTINGS["fusion"].default)
 
     @property
@@ -223,8 +214,7 @@ class Recipe(Settings):
         """The recipe with other values of some settings, whatever their section.
 
         Raises:
-            ValueError: an unknown setting, or a value out of its range.
-            TypeError: a value of another type.
+            ValueError, TypeError: as `recipe_from_settings`.
         """
         whole, source = self.to_settings(), f"recipe {self.name!r}"
         sections = {key: section for section, known in all_settings().items() for key in known}
@@ -278,8 +268,7 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     ``vision_backbone`` and ``vision_checkpoint`` change one key of each picture encoder.
 
     Raises:
-        ValueError: no such recipe, a file that is no mapping in YAML, or an unknown key in it or in the
-            overrides.
+        ValueError, TypeError: no such recipe, or a file or overrides that make none.
     """
     path: Any = Path(name)
     if path.suffix not in (".yaml", ".yml"):

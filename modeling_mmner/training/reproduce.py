@@ -50,14 +50,7 @@ class Run:
 def plan(
     name: str, settings: Mapping[str, Any], *, seeds: Sequence[int], encoders: str | None, folder: Path
 ) -> list[Run]:
-    """The runs of a table, row by row.
-
-    Args:
-        name: of the table, see `TABLES`.
-        settings, encoders: see `row_recipe`.
-        seeds: random seeds of each row.
-        folder: the results' folder.
-    """
+    """The runs of one of the `TABLES` with each seed, row by row; for the others see `row_recipe`."""
     runs = []
     for row in TABLES[name].rows:
         recipe = row_recipe(row, settings, encoders=encoders)
@@ -83,8 +76,7 @@ def reproduce(
     """Make the runs of a table that are not there, see `run_apart`, and write what all of them found.
 
     Args:
-        name, settings, seeds, encoders, folder: see `plan`.
-        train, jobs, keep_models: see `run_apart`.
+        name, settings, seeds, encoders, folder: see `plan`; train, jobs, keep_models: see `run_apart`.
         dry_run: only say which runs are there and whether the others can be made.
         report: is told each line.
 
@@ -127,10 +119,8 @@ def collect(table: PaperTable, runs: Sequence[Run], errors: Mapping[str, str]) -
     Returns:
         What results.json holds: ``source``, ``versions``, ``corpus`` and ``rows``; each row has its ``runs``
         by seed, ``mean`` and ``deviation`` (over seeds, of a sample; None of one) of precision, recall and F1
-        in 0..1, ``picture`` (mean F1 by what the posts were shown), ``ambiguous`` (the same over ambiguous
-        names, where the corpus has them), ``context`` (mean F1 by the contexts that the posts were shown,
-        where the system reads any), and ``p_value`` against the row above (None where the two have not the
-        same posts and seeds).
+        in 0..1, ``picture``, ``context`` (mean F1 by what the posts were shown) and ``ambiguous`` (as
+        ``picture``, over ambiguous names), and ``p_value`` against the row above (None without common posts).
     """
     rows: list[dict[str, Any]] = []
     above: dict[int, Run] = {}
@@ -153,7 +143,6 @@ def collect(table: PaperTable, runs: Sequence[Run], errors: Mapping[str, str]) -
 
 
 def _scores(run: Run, metrics: RunMetrics | None, error: str | None) -> dict[str, Any]:
-    """What results.json says of one run."""
     if metrics is None:
         return {"seed": run.seed, "error": error}
     test = metrics.splits.test

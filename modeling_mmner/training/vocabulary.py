@@ -19,8 +19,7 @@ _MOST_CHARACTERS = 1_000_000  # of a line
 def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrainedTokenizerBase:
     """A cased BPE tokenizer with [CLS] and [SEP], trained on words.
 
-    Not WordPiece, whose training breaks ties at random: the same posts would not give the same vocabulary
-    twice.
+    Not WordPiece: its training breaks ties at random, so that equal posts would give other vocabularies.
     """
     names = {f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")}
     specials = list(names.values())
