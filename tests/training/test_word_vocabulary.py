@@ -286,6 +286,7 @@ def test_each_word_has_one_place_and_its_id(words):
     batch = MMNERProcessor(tokenizer, labels=LABELS, image_size=None)([words, ["Paris"]])
     vocabulary = tokenizer.get_vocab()
     assert batch["word_mask"].sum(1).tolist() == [len(words), 1]
+    assert not MMNERProcessor(tokenizer, labels=LABELS, image_size=None)(["", " "])["word_mask"].any()
     found = batch["input_ids"][0].flatten()[batch["word_starts"][0]]
     assert found[: len(words)].tolist() == [vocabulary.get(word, 1) for word in words]
 
