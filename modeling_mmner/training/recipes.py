@@ -145,11 +145,9 @@ class ModelSettings(Settings):
         """The picture encoders, those of the fusion where none are given."""
         if self.vision_towers is not None:
             return self.vision_towers
-        known = settings_in(TowerSettings)  # timm tells the rest
-        return [
-            TowerSettings(**{key: value for key, value in tower.items() if key in known})
-            for tower in parts.FUSIONS[self.fusion].default_towers
-        ]
+        # What is known of a model beside these, timm tells.
+        own, known = parts.FUSIONS[self.fusion].default_towers, settings_in(TowerSettings).keys()
+        return [TowerSettings(**{key: tower[key] for key in known & tower.keys()}) for tower in own]
 
 
 @dataclass
