@@ -151,7 +151,8 @@ def test_compiled_layers_train_as_they_do_otherwise(finished, tmp_path: Path) ->
     """
     quiet = TEXT | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     tower = TOWER | {"frozen": False, "image_size": 64}
-    recipe = finished[0].with_settings(epochs=1, dropout=0.0, text_config=quiet, vision_towers=[tower])
+    folder = Path(finished[0].corpus.data_dir)
+    recipe = small_recipe(folder, epochs=1, dropout=0.0, text_config=quiet, vision_towers=[tower])
     losses, names = [], []
     for compiled in (False, True):
         counters.clear()
