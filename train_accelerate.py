@@ -1,7 +1,6 @@
 """Train a multimodal NER system from a recipe: `python train_accelerate.py --recipe quickstart`.
 
-`train` reads from top to bottom: corpus, processor and model, the loop with selection on the validation
-split, one reading of the test split, and what is written. `--help` lists every setting.
+`train` reads from top to bottom; `--help` lists every setting.
 """
 
 from modeling_mmner.training.recipe_options import parse_arguments
@@ -30,7 +29,6 @@ from modeling_mmner.training.collator import LaidOutRows, MMNERCollator
 from modeling_mmner.training.corpus import TrainingCorpus, load_corpus
 from modeling_mmner.training.features import feature_folder, run_features
 from modeling_mmner.training.optimisation import centres_due, refresh_centres, train_batches
-from modeling_mmner.training.processes import Stopped
 from modeling_mmner.training.run_folder import Progress, RunError
 from modeling_mmner.training.runner import report_runs, run_each, runs_of
 from modeling_mmner.training.sampling import ids_of_batch, training_loader
@@ -190,7 +188,7 @@ def save(checkpoints: Checkpoints, signals: processes.StopSignals, *, due: bool 
     if due or stopping:
         saved = checkpoints.save()
     if stopping:
-        raise Stopped(signals.number, f"saved {saved}")
+        raise processes.Stopped(signals.number, f"saved {saved}")
 
 
 def run(recipe: Recipe) -> int:
@@ -201,7 +199,7 @@ def run(recipe: Recipe) -> int:
     except (CorpusError, RunError) as error:
         print(f"train_accelerate.py: {error}", file=sys.stderr)
         return 1
-    except Stopped as stopped:
+    except processes.Stopped as stopped:
         command = processes.command_to_go_on(recipe.training.resume)
         print(f"train_accelerate.py: {stopped}. Go on with: {command}", file=sys.stderr)
         return stopped.code

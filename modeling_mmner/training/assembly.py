@@ -20,21 +20,17 @@ from .vocabulary import check_vectors, load_vectors, make_word_tokenizer, train_
 
 
 def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[str]]) -> MMNERProcessor:
-    """The processor of a recipe.
-
-    Its tokenizer has the window of the text encoder as `model_max_length`.
+    """The processor of a recipe; its tokenizer's `model_max_length` is the text encoder's window.
 
     Args:
-        recipe: names a pretrained text encoder, or asks for one from scratch.
         labels: the BIO label names in id order.
         posts: tokens of the training posts, on which the tokenizer of an encoder from scratch is trained.
     """
     settings = recipe.model
     if not settings.text_tower.has_encoder:
         tokenizer = make_word_tokenizer(posts, size=settings.vocabulary_size, vectors=settings.word_vectors)
-    elif settings.text_encoder is not None:
-        options: dict[str, Any] = {"add_prefix_space": True, "trust_remote_code": False}
-        tokenizer = AutoTokenizer.from_pretrained(settings.text_encoder, **options)
+    elif (name := settings.text_encoder) is not None:
+        tokenizer = AutoTokenizer.from_pretrained(name, add_prefix_space=True, trust_remote_code=False)
     else:
         tokenizer = train_tokenizer(posts, settings.vocabulary_size)
     text_config = _text_config(recipe, tokenizer)
@@ -79,8 +75,7 @@ def check_model(recipe: Recipe) -> None:
     """Check that the recipe's parts fit together, before anything is read or downloaded.
 
     Raises:
-        ValueError: they do not, or no text encoder is named.
-        TypeError: a setting is of another type.
+        ValueError, TypeError: they do not, or no text encoder is named.
     """
     config = dict(recipe.model.config)
     if (vectors := recipe.model.word_vectors) is not None:
@@ -104,8 +99,7 @@ def build_model(
 ) -> MMNERForTokenClassification:
     """The recipe's model; what has no pretrained weights starts at random from torch's seed.
 
-    The pretrained weights are put in after the model is made, since a model's own initialisation would wipe
-    them.
+    Those come in after the model is made: its own initialisation would wipe them.
 
     Args:
         with_frozen: False leaves those of frozen picture encoders to `load_tower`.
@@ -155,11 +149,7 @@ def load_tower(tower: VisionTower, settings: TowerSettings) -> None:
 
 
 def check_checkpoint(path: str) -> None:
-    """Check that a file of weights is one that can do no more than hold weights.
-
-    Raises:
-        ValueError: there is none, or it is no safetensors.
-    """
+    """Raises ValueError for a file that can do more than hold weights: for all but safetensors."""
     if not path.endswith(".safetensors") or not Path(path).is_file():
         raise ValueError(
             f"vision_checkpoint {path}: expected a file of weights in safetensors, found another or none."
@@ -180,12 +170,11 @@ def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Modul
         ValueError: it cannot be read, or its weights are no safetensors.
     """
     # Code and pickles of others would run what their maker likes.
-    options: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
+    options: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
     try:
         if not with_pooler:
             options |= without_pooler(AutoConfig.from_pretrained(name, trust_remote_code=False))
-        options |= {"dtype": torch.float32, "output_loading_info": True}
-        encoder, loading = AutoModel.from_pretrained(name, **options)
+        encoder, loading = AutoModel.from_pretrained(name, output_loading_info=True, **options)
     except Exception as error:  # a damaged file leads to anything
         raise ValueError(
             f"text_encoder {name}: expected the folder or Hub id of an encoder of transformers with weights"

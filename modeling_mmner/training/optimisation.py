@@ -98,14 +98,12 @@ def refresh_centres(
 ) -> None:
     """Compute the entity centres over the training posts, without dropout (Li et al. 2022, eq. 6-8).
 
-    Every post counts once, whatever the order and the languages' shares of the epochs, and however many
-    processes read them. No random number is drawn. Does nothing for a model without the clustering objective
-    or with its weight at 0.
+    Every post counts once, whatever the languages' shares of the epochs, and however many processes read
+    them. No random number is drawn. Does nothing where the weight of the clustering objective is 0.
 
     Args:
         posts: all training posts, as a data set or an iterable one.
-        collate: makes a batch of posts.
-        batch_size: posts a batch.
+        collate: makes a batch of `batch_size` posts.
     """
     if not model.config.objectives.get("clustering"):
         return

@@ -1,7 +1,7 @@
-"""Settings as a command line: an option for each, made from the dataclasses that hold them.
+"""Settings as a command line: an option for each, in the signature of a function that typer reads.
 
-typer reads a function's signature; here the signature is made of settings. What was given on the command line
-is known by where a value came from, so an option that repeats a default still wins over the recipe.
+What was given there is known by where a value came from: an option that repeats a default still wins over
+the recipe.
 """
 
 import inspect
@@ -74,7 +74,7 @@ def takes_options(
         groups: settings by the heading under which the help lists them. Those of a group that were given come
             as the command's parameter of that name, by their names.
         into: a parameter that gets those of all groups instead.
-        show_default: whether the help shows the settings' defaults.
+        show_default: whether the help shows defaults.
     """
     own = inspect.signature(command, eval_str=True).parameters
     filled = {into or group for group in groups}
@@ -107,7 +107,6 @@ def takes_options(
 
 
 def _option(name: str, setting: Setting, group: str, *, show_default: bool) -> Parameter:
-    """An option as a parameter of a function that typer reads."""
     kind: Any = Literal[tuple(setting.table)] if setting.table is not None else setting.type
     names = f"--{name}"
     more: dict[str, Any] = {"help": setting.help, "rich_help_panel": group, "show_default": show_default}
@@ -123,7 +122,6 @@ def _option(name: str, setting: Setting, group: str, *, show_default: bool) -> P
 
 
 def _read(text: str, *, form: str, read: Callable[[str], Any], hint: Any) -> Any:
-    """A setting's value from an option's text."""
     if text == "none" and NoneType in get_args(hint):
         return None
     try:
@@ -151,13 +149,9 @@ _READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
 
 
 class SettingsCommand(TyperCommand):
-    """A command with an option for each of many settings.
-
-    Its help has a heading for each group of them, and shows the values of the recipe that is named.
-    """
+    """A command whose help has a heading for each group of options, and the values of the recipe named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As typer's; where help is asked for, defaults are the recipe's."""
         options = {option.name: option for option in self.params}
         if "--help" in args and "recipe" in options:
             given = self.make_parser(ctx).parse_args(list(args))[0]
@@ -169,7 +163,6 @@ class SettingsCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options, those of each group together."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for option in self.get_params(ctx):
             if record := option.get_help_record(ctx):

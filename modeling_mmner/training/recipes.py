@@ -1,14 +1,13 @@
 """Recipes: what a system is made of and how it is trained, as one YAML file each.
 
-A recipe has the sections ``corpus``, ``model`` and ``training``. Precedence: default < the recipe's file <
-the command line. Each setting is an option of the command line by its own name. The model's defaults are
-those of `MMNERConfig`.
+Precedence: default < the recipe's file < the command line. Each setting is an option of the command line by
+its own name. The model's defaults are those of `MMNERConfig`.
 """
 
 import json
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib import resources
@@ -19,19 +18,8 @@ from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
 from dataset_scripts.reading_options import ReadingOptions
 
 from ..files import read_yaml
-from ..model.parts_mmner import (
-    FUSIONS,
-    POSITIVE,
-    SETTINGS,
-    SHARE,
-    TEXT_TOWERS,
-    Range,
-    Setting,
-    Settings,
-    TextTowerPart,
-    option,
-    settings_in,
-)
+from ..model import parts_mmner as parts
+from ..model.parts_mmner import POSITIVE, SHARE, Range, Setting, Settings, option, settings_in
 
 PEOPLE = "people"
 """The writer of contexts that no model wrote."""
@@ -41,27 +29,28 @@ PACE = (
     *("output_dir", "feature_cache", "mixed_precision", "num_workers"),
     *("resume", "checkpoint_steps", "checkpoints_kept"),
 )
-"""Settings that say how a run proceeds; its result does not depend on them. (Of `mixed_precision` the one in
-force counts, which `auto` leaves to the device.)"""
+"""Settings on which a run's result does not depend. (Of `mixed_precision` the one in force counts.)"""
 TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 
 _FOLDER = resources.files(__package__).joinpath("recipes")
+
+_TEXT_CONFIG = Setting(dict[str, Any], {}, "config of a text encoder from scratch")
+MODEL_KEYS = {"text_config": _TEXT_CONFIG} | parts.SETTINGS
+"""The keys of `MMNERConfig` that a recipe may give."""
 
 _AT_LEAST_ONE = Range("at least 1", lambda value: value >= 1)
 _NAME = Range("a timm model's name", bool)
 _NOT_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
 
 
-def _check_keys(given: Any, known: Iterable[str], place: str) -> None:
-    """Raises TypeError where settings are no mapping, ValueError for an unknown key."""
+def _check_keys(given: Any, known: Collection[str], place: str) -> None:
     if not isinstance(given, Mapping):
         raise TypeError(f"{place}: expected a mapping of settings, found {given!r:.200}")
-    known = list(known)
     if unknown := sorted(set(map(str, given)) - set(known)):
         hints = [
             f"; {key!r} belongs to the section {section!r}" for key in unknown if (section := section_of(key))
         ] or [f"; did you mean {close[0]!r}?" for key in unknown if (close := get_close_matches(key, known))]
-        raise ValueError(f"{place}: unknown keys {unknown}; expected some of {known}{''.join(hints)}")
+        raise ValueError(f"{place}: unknown keys {unknown}; expected some of {[*known]}{''.join(hints)}")
 
 
 @dataclass
@@ -112,18 +101,9 @@ class TowerSettings(Settings):
         return self.backbone.removeprefix("hf-hub:").removeprefix("timm/")
 
 
-def model_keys() -> dict[str, Setting]:
-    """The keys of `MMNERConfig` that a recipe may give."""
-    return {"text_config": Setting(dict[str, Any], {}, "config of a text encoder from scratch")} | SETTINGS
-
-
 @dataclass
 class ModelSettings(Settings):
-    """What the model is made of: the encoders, where they come from, and what is handed to `MMNERConfig`.
-
-    Attributes:
-        config: keys of `MMNERConfig`, see `model_keys`.
-    """
+    """What the model is made of: the encoders, where they come from, and in `config` the `MODEL_KEYS`."""
 
     text_encoder: str | None = option(None, "id or folder of the encoder; none: text_config from scratch")
     vocabulary_size: int = option(6000, "sub-tokens, or words, of a tower from scratch", range=_AT_LEAST_ONE)
@@ -134,46 +114,40 @@ class ModelSettings(Settings):
     config: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known_keys = model_keys()
         for name, value in self.config.items():
-            known_keys[name].check(name, value, owner="recipe")
+            MODEL_KEYS[name].check(name, value, owner="recipe")
         towers: Any = self.vision_towers  # of a file they are mappings
         if isinstance(towers, list) and all(isinstance(tower, dict) for tower in towers):
             for tower in towers:
                 _check_keys(tower, settings_in(TowerSettings), TowerSettings.owner)
             self.vision_towers = [TowerSettings(**tower) for tower in towers]
         super().__post_init__()
-        kind, useless = "words", "text_encoder"
-        if self.text_tower.has_encoder:
-            kind, useless = "sub-tokens", "word_vectors"
+        of_words, of_encoders = ("words", "text_encoder"), ("sub-tokens", "word_vectors")
+        kind, useless = of_encoders if self.text_tower.has_encoder else of_words
         if (found := getattr(self, useless)) is not None:
             raise ValueError(f"recipe {useless}: expected none with a text tower of {kind}, found {found!r}")
 
     @property
-    def text_tower(self) -> TextTowerPart:
-        """The row of the text tower."""
-        return TEXT_TOWERS[self.config.get("text_tower", SETTINGS["text_tower"].default)]
+    def text_tower(self) -> parts.TextTowerPart:
+        return parts.TEXT_TOWERS[self.config.get("text_tower", parts.SETTINGS["text_tower"].default)]
 
     @property
     def fusion(self) -> str:
-        """The name of the fusion."""
-        return self.config.get("fusion", SETTINGS["fusion"].default)
+        return self.config.get("fusion", parts.SETTINGS["fusion"].default)
 
     @property
     def objectives(self) -> dict[str, float]:
         """The weights of the objectives, those of the fusion where none are given."""
-        return self.config.get("objectives") or dict(FUSIONS[self.fusion].default_objectives)
+        return self.config.get("objectives") or dict(parts.FUSIONS[self.fusion].default_objectives)
 
     @property
     def towers(self) -> list[TowerSettings]:
         """The picture encoders, those of the fusion where none are given."""
         if self.vision_towers is not None:
             return self.vision_towers
-        known = settings_in(TowerSettings)  # timm tells the rest
-        return [
-            TowerSettings(**{key: value for key, value in tower.items() if key in known})
-            for tower in FUSIONS[self.fusion].default_towers
-        ]
+        # What is known of a model beside these, timm tells.
+        own, known = parts.FUSIONS[self.fusion].default_towers, settings_in(TowerSettings).keys()
+        return [TowerSettings(**{key: tower[key] for key in known & tower.keys()}) for tower in own]
 
 
 @dataclass
@@ -238,8 +212,7 @@ class Recipe(Settings):
         """The recipe with other values of some settings, whatever their section.
 
         Raises:
-            ValueError: an unknown setting, or a value out of its range.
-            TypeError: a value of another type.
+            ValueError, TypeError: as `recipe_from_settings`.
         """
         whole, source = self.to_settings(), f"recipe {self.name!r}"
         sections = {key: section for section, known in all_settings().items() for key in known}
@@ -256,12 +229,9 @@ class Recipe(Settings):
 
     def to_dict(self) -> dict[str, Any]:
         """`to_settings` with fusion, objectives and towers in force, and the ids of `base_models`."""
-        settings = self.to_settings()
-        settings["model"] |= {
-            "fusion": self.model.fusion,
-            "objectives": self.model.objectives,
-            "vision_towers": [asdict(tower) for tower in self.model.towers],
-        }
+        settings, model = self.to_settings(), self.model
+        towers = [asdict(tower) for tower in model.towers]
+        settings["model"] |= {"fusion": model.fusion, "objectives": model.objectives, "vision_towers": towers}
         return settings | {"base_models": self.base_models()}
 
     def base_models(self) -> list[str]:
@@ -296,8 +266,7 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     ``vision_backbone`` and ``vision_checkpoint`` change one key of each picture encoder.
 
     Raises:
-        ValueError: no such recipe, a file that is no mapping in YAML, or an unknown key in it or in the
-            overrides.
+        ValueError, TypeError: no such recipe, or a file or overrides that make none.
     """
     path: Any = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -336,7 +305,7 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
 def all_settings() -> dict[str, dict[str, Setting]]:
     """The settings of a recipe itself (``recipe``) and of each section, by their names."""
     found = {name: settings_in(kind) for name, kind in {"recipe": Recipe, **SECTIONS}.items()}
-    return found | {"model": found["model"] | model_keys()}
+    return found | {"model": found["model"] | MODEL_KEYS}
 
 
 def section_of(key: str) -> str | None:
@@ -356,9 +325,7 @@ def recipe_from_settings(settings: Mapping[str, Any], source: str) -> Recipe:
     for section, kind in SECTIONS.items():
         given = settings.get(section, {})
         _check_keys(given, all_settings()[section], f"{source}, section {section!r}")
-        own = settings_in(kind)
-        values[section] = {key: value for key, value in given.items() if key in own}
-        if section == "model":
-            values[section]["config"] = {key: value for key, value in given.items() if key not in own}
-        values[section] = kind(**values[section])
+        own = {key: given[key] for key in settings_in(kind).keys() & given.keys()}
+        config = {key: value for key, value in given.items() if key not in own}
+        values[section] = kind(**own, config=config) if section == "model" else kind(**own)
     return Recipe(**values)

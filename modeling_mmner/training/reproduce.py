@@ -50,14 +50,7 @@ class Run:
 def plan(
     name: str, settings: Mapping[str, Any], *, seeds: Sequence[int], encoders: str | None, folder: Path
 ) -> list[Run]:
-    """The runs of a table, row by row.
-
-    Args:
-        name: of the table, see `TABLES`.
-        settings, encoders: see `row_recipe`.
-        seeds: random seeds of each row.
-        folder: the results' folder.
-    """
+    """The runs of one of the `TABLES` with each seed, row by row; for the others see `row_recipe`."""
     runs = []
     for row in TABLES[name].rows:
         recipe = row_recipe(row, settings, encoders=encoders)
@@ -83,8 +76,7 @@ def reproduce(
     """Make the runs of a table that are not there, see `run_apart`, and write what all of them found.
 
     Args:
-        name, settings, seeds, encoders, folder: see `plan`.
-        train, jobs, keep_models: see `run_apart`.
+        name, settings, seeds, encoders, folder: see `plan`; train, jobs, keep_models: see `run_apart`.
         dry_run: only say which runs are there and whether the others can be made.
         report: is told each line.
 
@@ -96,12 +88,10 @@ def reproduce(
     """
     runs = plan(name, settings, seeds=seeds, encoders=encoders, folder=folder)
     if dry_run:
-        hindered = [run for run in runs if _is_hindered(run, report)]
-        return int(bool(hindered))
+        return int(sum(_is_hindered(run, report) for run in runs) > 0)
     recipes = {run.name: run.recipe for run in runs}
     errors = run_apart(recipes, train=train, report=report, jobs=jobs, keep_models=keep_models)
-    results = collect(TABLES[name], runs, errors)
-    report(write_table(results, folder))
+    report(write_table(collect(TABLES[name], runs, errors), folder))
     report(f"results.json and results.md are in {folder}/")
     return int(bool(errors))
 
@@ -129,10 +119,8 @@ def collect(table: PaperTable, runs: Sequence[Run], errors: Mapping[str, str]) -
     Returns:
         What results.json holds: ``source``, ``versions``, ``corpus`` and ``rows``; each row has its ``runs``
         by seed, ``mean`` and ``deviation`` (over seeds, of a sample; None of one) of precision, recall and F1
-        in 0..1, ``picture`` (mean F1 by what the posts were shown), ``ambiguous`` (the same over ambiguous
-        names, where the corpus has them), ``context`` (mean F1 by the contexts that the posts were shown,
-        where the system reads any), and ``p_value`` against the row above (None where the two have not the
-        same posts and seeds).
+        in 0..1, ``picture``, ``context`` (mean F1 by what the posts were shown) and ``ambiguous`` (as
+        ``picture``, over ambiguous names), and ``p_value`` against the row above (None without common posts).
     """
     rows: list[dict[str, Any]] = []
     above: dict[int, Run] = {}
@@ -155,7 +143,6 @@ def collect(table: PaperTable, runs: Sequence[Run], errors: Mapping[str, str]) -
 
 
 def _scores(run: Run, metrics: RunMetrics | None, error: str | None) -> dict[str, Any]:
-    """What results.json says of one run."""
     if metrics is None:
         return {"seed": run.seed, "error": error}
     test = metrics.splits.test
@@ -204,8 +191,12 @@ def p_value(above: Mapping[int, Run], below: Mapping[int, Run]) -> float | None:
     return paired_randomisation(*map(np.concatenate, counts)) if counts[0] else None
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """The table in Markdown, in percent, with an explanation of the columns and the runs that failed."""
+def write_table(results: Mapping[str, Any], folder: Path) -> str:
+    """Write results.json and results.md: the table in percent, its columns explained, the runs that failed.
+
+    Returns:
+        The text of results.md.
+    """
     rows = results["rows"]
     runs = [(row["name"], run) for row in rows for run in row["runs"]]
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
@@ -213,18 +204,13 @@ def markdown(results: Mapping[str, Any]) -> str:
     template = resources.files(__package__).joinpath("results.md.jinja").read_text(encoding="utf-8")
     # A system that reads no pictures has scores without them alone, which say nothing new.
     groups = [group for group in _HEADINGS if any(row[group].keys() - {"none"} for row in rows)]
-    return environment.from_string(template).render(
+    text = environment.from_string(template).render(
         results=results,
         groups={group: _HEADINGS[group] for group in groups},
         seeds=sorted({run["seed"] for _, run in runs}),
         failed=[(name, run) for name, run in runs if run.get("error")],
     )
-
-
-def write_table(results: Mapping[str, Any], folder: Path) -> str:
-    """Write results.json and results.md; returns the table in Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = markdown(results)
     (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (folder / "results.md").write_text(table, encoding="utf-8")
-    return table
+    (folder / "results.md").write_text(text, encoding="utf-8")
+    return text

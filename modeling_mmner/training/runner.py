@@ -1,7 +1,6 @@
 """Several runs: one after another or each in a process of its own, and what they found side by side.
 
-The function that trains is an argument here. A run that is finished is not run again where the others go on;
-one that is not goes on from its last checkpoint.
+A run that is finished is not run again where the others go on; one that is not goes on from its checkpoint.
 """
 
 import json
@@ -39,10 +38,8 @@ LOG = "train.log"
 
 
 def runs_of(recipe: Recipe) -> dict[str, Recipe]:
-    """The runs that a recipe asks for, by name.
-
-    These are the recipe itself and, with `compare_without_pictures`, a second one that sees none; with
-    `transfer` there is one for each language instead, tested on all.
+    """The runs that a recipe asks for, by name: itself and, with `compare_without_pictures`, one that sees
+    none; with `transfer` one for each language instead, tested on all.
 
     Raises:
         CorpusError: transfer between fewer than two languages.
@@ -132,7 +129,7 @@ def run_apart(
     jobs: int = 1,
     keep_models: bool = False,
 ) -> dict[str, str]:
-    """Make the runs that are not finished, each in a new process; returns, by name, why some of them failed.
+    """Make the runs that are not finished, each in a new process; returns by name why some failed.
 
     Args:
         train: found by its import path in the new process.
@@ -166,7 +163,7 @@ def run_apart(
 
 
 def _train_logged(recipe: Recipe, *, train: Train, keep_model: bool) -> float:
-    """Train with all that is printed in `LOG`; returns the F1 of the test split."""
+    """The test F1 of a training whose output goes to `LOG`."""
     output = Path(recipe.training.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     with (output / LOG).open("a", encoding="utf-8") as log:

@@ -20,10 +20,7 @@ from .recipes import Recipe
 def training_loader(
     recipe: Recipe, posts: LaidOutRows, collate: MMNERCollator, *, processes: int
 ) -> DataLoader[Any]:
-    """Batches of the training split, those of each step for some processes in turn.
-
-    The `PostSampler`, its `batch_sampler`, wants to know the epoch.
-    """
+    """Batches of the training split; its `PostSampler`, the `batch_sampler`, wants to know the epoch."""
     settings = recipe.training
     sampler = PostSampler(
         posts.lengths,
@@ -68,9 +65,8 @@ class PostSampler(Sampler[list[int]]):
     epoch, however often and by whom it is asked for.
 
     Each step has as many batches as there are processes, which Accelerate deals out in turn; together they
-    have the posts that the step would have in one process that takes as many. Those of an epoch's last step
-    are shared out as evenly as can be; fewer posts than processes are left out of the epoch, since each
-    process needs one.
+    have the posts of the step of a single process that takes as many. Those of an epoch's last step are
+    shared out evenly; fewer posts than processes are left out, since each process needs one.
 
     Args:
         lengths: of each post, see `LaidOutRows`.
@@ -104,7 +100,6 @@ class PostSampler(Sampler[list[int]]):
         return self.processes * (steps + (rest >= self.processes))
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order of another epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -15,18 +15,13 @@ from .recipes import Recipe
 
 _LICENCES = resources.files(__package__).joinpath("open_licences.yaml")
 OPEN_LICENCES = frozenset(read_yaml(_LICENCES.read_text(encoding="utf-8")))
-"""Of the Hub's licences those that allow any use, by anybody: no non-commercial, no-derivatives or
-behavioural ones.
-"""
+"""Licences of the Hub that allow any use: no non-commercial, no-derivatives or behavioural ones."""
 
 _IMAGENET = re.compile(r"(?<![a-z0-9])inw?(1|12|21|22)k(?![a-z0-9])")
 
 
 def derived_licence(terms: Iterable[str]) -> str:
-    """What the Hub's licence field of a model may say, by the terms of all that the model was made from.
-
-    One and the same open licence for all of it is the model's, too; whatever else it is, ``other``.
-    """
+    """The Hub's licence of a model: the one open licence of all that it was made from, else ``other``."""
     found = set(terms)
     return found.pop() if len(found) == 1 and found <= OPEN_LICENCES else "other"
 
@@ -34,8 +29,7 @@ def derived_licence(terms: Iterable[str]) -> str:
 def terms_of(recipe: Recipe) -> list[dict[str, str]]:
     """The terms of what a run uses: for each thing a row ``{"part", "name", "terms", "remark"}``.
 
-    Used are the training corpus, its contexts, the text encoder and the picture encoders that come with
-    weights. Each is looked up in the recipe's `terms` under the value of its own setting: a corpus's name
+    Each is looked up in the recipe's `terms` under the value of its own setting: a corpus's name
     (``conll`` for files), the contexts' writer (``contexts`` where nobody has said), a Hub id, or the path as
     it was given, of which the rows show only the last name.
     """

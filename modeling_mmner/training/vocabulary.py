@@ -19,13 +19,11 @@ _MOST_CHARACTERS = 1_000_000  # of a line
 def train_tokenizer(posts: Iterable[list[str]], vocabulary_size: int) -> PreTrainedTokenizerBase:
     """A cased BPE tokenizer with [CLS] and [SEP], trained on words.
 
-    Not WordPiece, whose training breaks ties at random: the same posts would not give the same vocabulary
-    twice.
+    Not WordPiece: its training breaks ties at random, so that equal posts would give other vocabularies.
     """
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    names |= {"mask_token": "[MASK]"}
+    names = {f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")}
     specials = list(names.values())
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]", fuse_unk=True))
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, fuse_unk=True))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, special_tokens=specials, show_progress=False)
@@ -78,20 +76,17 @@ def word_vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 
 @torch.no_grad()
-def load_vectors(embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerBase, path: str) -> int:
-    """Put a file's vectors into the embeddings of the tokenizer's words; returns how many words there were.
+def load_vectors(embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
+    """Put a file's vectors into the embeddings of the tokenizer's words, of a word's several the first.
 
     Raises:
         ValueError: the vectors are of another width; see `read_vectors`.
     """
-    ids, width = tokenizer.get_vocab(), embeddings.embedding_dim
-    found = set()
-    check_vectors(path, width=width)
+    check_vectors(path, width=embeddings.embedding_dim)
+    waiting = tokenizer.get_vocab()
     for word, vector in read_vectors(path):
-        if (number := ids.get(word)) is not None and number not in found:
+        if (number := waiting.pop(word, None)) is not None:
             embeddings.weight[number] = torch.from_numpy(vector)
-            found.add(number)
-    return len(found)
 
 
 def check_vectors(path: str, *, width: int) -> None:
@@ -127,9 +122,9 @@ def read_vectors(path: str) -> Iterator[tuple[str, np.ndarray]]:
                 continue
             width = len(fields) - 1 if width is None else width
             # Words with spaces in them are there, too: the numbers are the last fields.
-            word, values = " ".join(fields[:-width] if width else fields), fields[-width:] if width else []
+            word = " ".join(fields[:-width])
             try:
-                vector = np.array(values, dtype=np.float32)
+                vector = np.array(fields[-width:], dtype=np.float32)
             except ValueError:
                 vector = np.empty(0, dtype=np.float32)
             if not width or not word or len(vector) != width or not np.isfinite(vector).all():

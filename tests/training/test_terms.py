@@ -49,7 +49,7 @@ def test_recipes_declare_the_terms_of_all_that_they_use():
 
 
 def test_rows_of_2m_ner():
-    """If it failed, a pretrained encoder would be left out of the card's terms, or its remark."""
+    """If it failed, a pretrained encoder would be left out of the card's terms, or one of our own be in."""
     rows = terms_of(load_recipe("2m-ner"))
     assert [(row["part"], row["name"], row["terms"]) for row in rows] == [
         ("corpus", "mmner", "none"),
@@ -58,10 +58,6 @@ def test_rows_of_2m_ner():
         ("picture encoder", "timm/resnet152.tv_in1k", "bsd-3-clause"),
     ]
     assert ["ImageNet" in row["remark"] for row in rows] == [False, False, False, True]
-
-
-def test_encoders_from_scratch_have_no_terms():
-    """If it failed, a model that came from nobody's weights would carry the terms of some."""
     assert declared(load_recipe("2m-ner-quickstart")) == {"sample": "apache-2.0"}
 
 

@@ -3,11 +3,13 @@
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from torch._dynamo.utils import counters
 
 import train_accelerate
 from dataset_scripts.sample.sample import draw_picture, generate_posts
@@ -141,6 +143,28 @@ def test_command_line_trains_and_compares(finished, tmp_path: Path, capsys) -> N
     assert set(alone["splits"]["test"]["picture"]) == {"none"}
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_layers_train_as_they_do_otherwise(finished, tmp_path: Path) -> None:
+    """If it failed, `compile` would change what a run finds, compile nothing, or leave a model that does not
+    load.
+    """
+    quiet = TEXT | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    tower = TOWER | {"frozen": False, "image_size": 64}
+    folder = Path(finished[0].corpus.data_dir)
+    recipe = small_recipe(folder, epochs=1, dropout=0.0, text_config=quiet, vision_towers=[tower])
+    losses, names = [], []
+    for compiled in (False, True):
+        counters.clear()
+        output = tmp_path / f"compiled-{compiled}"
+        metrics = train_accelerate.train(recipe.with_settings(compile=compiled, output_dir=str(output)))
+        losses.append(metrics.history[0]["loss"])
+        names.append(list(MMNERForTokenClassification.from_pretrained(output / "model").state_dict()))
+        assert (counters["stats"]["unique_graphs"] > 0) == compiled
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert names[0] == names[1]
+
+
 @pytest.fixture(scope="module")
 def parts(finished) -> tuple:
     """The corpus, the processor and a new model of the run's recipe."""
@@ -161,6 +185,7 @@ def test_centres_equal_means_over_the_training_posts(parts) -> None:
         assert model.training
         found.append(model.objectives["clustering"].centres.clone())
     assert torch.equal(*found)
+    assert [epoch for epoch in range(1, 9) if centres_due(epoch, 2, 3)] == [3, 6]
 
     model.eval()
     features: dict[str, list[torch.Tensor]] = {}
@@ -206,12 +231,6 @@ def test_groups_hold_each_trained_parameter_once_at_its_rate(finished, parts) ->
     for name, parameter in trained.items():
         rate = 1.0 if name.startswith("text_tower.encoder") else 2.0
         assert rates[id(parameter)] == (rate, 0.5 if parameter.dim() > 1 else 0.0), name
-
-
-def test_centre_schedule() -> None:
-    """If it failed, centres would be computed before the warm-up is over, or not refreshed."""
-    due = [epoch for epoch in range(1, 9) if centres_due(epoch, warmup_epochs=2, refresh_epochs=3)]
-    assert due == [3, 6]
 
 
 def test_card_that_cannot_be_made_costs_no_result(tmp_path, monkeypatch):

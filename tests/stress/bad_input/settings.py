@@ -9,7 +9,7 @@ import yaml
 
 from modeling_mmner import MMNERConfig
 from modeling_mmner.model.parts_mmner import SETTINGS
-from modeling_mmner.training.recipes import SECTIONS, load_recipe, model_keys, recipe_from_settings
+from modeling_mmner.training.recipes import MODEL_KEYS, SECTIONS, load_recipe, recipe_from_settings
 from tests.tiny import tiny_config
 
 from .cases import Bench, Case, is_own, refused, taken
@@ -44,7 +44,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 KEYS = {"config": [*SETTINGS, "dropout", "fusion", "text_tower", "objectives", "vision_towers", "id2label"]}
 KEYS |= {section: list(kind.__dataclass_fields__) for section, kind in SECTIONS.items()}
-KEYS["model"] += model_keys()
+KEYS["model"] += MODEL_KEYS
 
 
 def saved_config() -> dict[str, Any]:
