@@ -21,7 +21,7 @@ from modeling_mmner.model.posts_mmner import file_within, is_words
 from ..builders.builder import corpus_features, types_by_frequency
 from ..reading_options import ReadingOptions
 from .annotations import LeftOut, read_annotation
-from .reader import SPLIT_OF, SPLITS, CorpusError, Reading
+from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, own_file
 from .records import cell_list, read_records, record_files
 from .schemes import TagScheme, is_tag, tag_forms
 
@@ -62,6 +62,8 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
     base = path if path.is_dir() else path.parent
     read, found = OwnPosts(), {}
     for split, file in files.items():
+        if path.is_dir():
+            own_file(file, path, follow_links=options.follow_links)
         records = read_records(file, options.columns)
         source = file.stem if split == "all" else base.name
         found[split] = add_posts(records, read, options, folder=base, source=source)

@@ -222,6 +222,14 @@ def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, s
     return token, tag
 
 
+def own_file(path: Path, folder: Path, *, follow_links: bool) -> Path:
+    """A file that was found in a corpus's folder; CorpusError: a link leads out, and that is not wanted."""
+    if not follow_links and file_within(path.absolute(), folder) is None:
+        found = f"found a link to {path.resolve()}; --follow_links takes it"
+        raise CorpusError(f"{path}: expected a file that lies in {folder}, {found}")
+    return path
+
+
 def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = False) -> Path | None:
     """The picture ``<image_dir>/<id>.jpg`` of a post, or None where there is no such file.
 
