@@ -14,7 +14,6 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from modeling_mmner.files import picture_content
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.model.labels_mmner import check_labels
-from modeling_mmner.model.posts_mmner import file_within
 
 from .builders.builder import CorpusBuilder, short_hash
 from .corpora import BUILDERS, FOLDER_CORPUS
@@ -138,7 +137,7 @@ def _own(path: Path, given: dict[str, Any]) -> Corpus:
 
 
 def _converted(name: str, posts: dict[str, Posts], read: OwnPosts) -> Corpus:
-    splits, labels = tables_of(posts)
+    splits, labels = tables_of(posts, read)
     version = {split: row_hash(rows) for split, rows in splits.items()}
     version_name = f"copy-{short_hash(version)}{read.division}"
     return Corpus(name, splits, labels, version_name, version, read.left_out, dict(read.notes))
@@ -208,11 +207,11 @@ def _is_ready(rows: datasets.Dataset) -> bool:
 
 def _record(dataset: str, config: str | None) -> dict[str, Any]:
     """What a built data set says of itself and of a config; empty where it has no record."""
-    path: Path | None = None
+    path = Path(dataset) / RECORD
     try:
         if not Path(dataset).is_dir():
             path = Path(hf_hub_download(dataset, RECORD, repo_type="dataset"))
-        elif (path := file_within(RECORD, Path(dataset))) is None:
+        elif not path.is_file():
             return {}
         record = json.loads(path.read_text(encoding="utf-8"))
         part = record["configs"].get(config or next(iter(record["configs"])), {})

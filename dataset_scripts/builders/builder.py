@@ -18,16 +18,7 @@ from modeling_mmner.model.batching_mmner import ahead
 from modeling_mmner.model.images_mmner import PictureError, load_picture
 from modeling_mmner.model.labels_mmner import bio_labels
 
-from ..formats.reader import (
-    SPLITS,
-    CorpusError,
-    Reading,
-    TaggedPost,
-    find_picture,
-    find_split,
-    own_file,
-    read_posts,
-)
+from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
 from .official import FACTS, differences
@@ -215,13 +206,11 @@ class PostsBuilder(CorpusBuilder):
             expected = f"expected some of {', '.join(SPLITS)}; found {unknown}"
             raise CorpusError(f"{self.name} split_slices: {expected}")
         folders = self.folders()
-        parts = {split: self._part(split)[0] for split in SPLITS}
-        return {split: [self.split_file(folder, part) for folder in folders] for split, part in parts.items()}
+        return {split: [self.file(folder, self._part(split)[0]) for folder in folders] for split in SPLITS}
 
-    def split_file(self, folder: Path, name: str) -> Path:
+    def file(self, folder: Path, name: str) -> Path:
         """The file of a split in one of the folders."""
-        path, links = find_split(folder, name), self.config.follow_links
-        return own_file(path, Path(self.config.data_dir), follow_links=links)
+        return find_split(folder, name, root=None if self.config.follow_links else Path(self.config.data_dir))
 
     def _part(self, split: str) -> tuple[str, slice]:
         return parse_slice(self.config.split_slices.get(split, split))

@@ -86,7 +86,7 @@ class MMNER(PostsBuilder):
         for language in PAIRS.get(self.config_name, LANGUAGES):
             folder = Path(self.config.data_dir) / f"{_FOLDER}{language}"
             for split in SPLITS if folder.is_dir() else ():
-                posts = read_posts(self.split_file(folder, split), self.reading())
+                posts = read_posts(self.file(folder, split), self.reading())
                 found |= {_key(post): language for post in posts}
         return found
 
