@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from modeling_mmner.model.posts_mmner import file_within
@@ -38,9 +37,9 @@ def data_set_builder(
     builder = datasets.load_dataset_builder(dataset, config, revision=revision)
     for file in (file for files in (builder.config.data_files or {}).values() for file in map(str, files)):
         if not (file_within(file, folder) if folder.is_dir() else file.startswith("hf://")):
-            expected = "files of the data set's own folder"
+            found = f"{file!r:.200}, which leads out of it"
             raise CorpusError(
-                f"dataset {dataset!r}: expected {expected}, found {file!r:.200}, which leads out of it"
+                f"dataset {dataset!r}: expected files of the data set's own folder, found {found}"
             )
     return builder
 
@@ -50,12 +49,7 @@ def _card(dataset: str, name: str, revision: str | None) -> Path | None:
         return path if (path := Path(dataset) / name).is_file() else None
     try:
         return Path(hf_hub_download(dataset, name, repo_type="dataset", revision=revision))
-    except (
-        OSError,
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-    ):  # `datasets` says what is wrong
+    except (OSError, ValueError):  # `datasets` says what is wrong
         return None
 
 

@@ -83,8 +83,9 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
         return Annotation(list(words), list(tags), record, unread=_unread(record, []))
     filled, is_min = [key for key in record if _number_of_spans(record[key])], "annotation_id" in record
     lists = [key for key in _SPAN_KEYS if isinstance(record.get(key), (list, tuple))]
-    # Label Studio's JSON_MIN has the spans of each control under its name.
-    used = filled if is_min else [key for key in lists if key in filled][:1] or lists[:1]
+    used = [key for key in lists if key in filled][:1] or lists[:1]
+    if is_min:  # Label Studio's, which has the spans of each control under its name
+        used = [key for key in record if key in filled or key in used]
     if not isinstance(record.get("text"), str) or not (used or is_min):
         keys = ", ".join(f"{key!s:.40}" for key in list(record)[:20])
         hint = "--columns OURS=THEIRS says what is called otherwise"
@@ -95,9 +96,8 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
 
 def _number_of_spans(value: Any) -> int:
     """How many items of a list look like spans; of groups of spans in all."""
-    if isinstance(value, Mapping):
-        return sum(map(_number_of_spans, value.values()))
-    return sum(map(_is_like_span, value)) if isinstance(value, (list, tuple)) else 0
+    lists = value.values() if isinstance(value, Mapping) else [value]
+    return sum(_is_like_span(item) for one in lists if isinstance(one, (list, tuple)) for item in one)
 
 
 def _is_like_span(item: Any) -> bool:

@@ -151,8 +151,7 @@ def _literal(text: str) -> Any:
     """The value of Python's or NumPy's notation; the latter has no commas between items, and calls."""
     parts: list[str] = []
     was_value = False
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    for kind, part, *_ in tokens:
+    for kind, part, *_ in (tokens := tokenize.generate_tokens(io.StringIO(text).readline)):
         if part == "dtype":  # , dtype=object
             parts.pop()
             next(tokens, None), next(tokens, None)

@@ -56,10 +56,8 @@ def write_space(model: str, folder: str | Path) -> Path:
             shutil.copytree(_ROOT / package, staged / package, ignore=ignored)
         if is_local:
             check_own_files(model, is_of_a_model)
-            (staged / "model").mkdir()
-            for path in filter(Path.is_file, Path(model).iterdir()):
-                if is_of_a_model(path.name):
-                    shutil.copyfile(path, staged / "model" / path.name)
+            others = {path.name for path in Path(model).rglob("*") if not is_of_a_model(path.name)}
+            shutil.copytree(model, staged / "model", ignore=lambda _, names: others.intersection(names))
         for target, template in (("app.py", "space_app.py"), ("README.md", "space_card.md")):
             text = resources.files(__package__).joinpath(f"{template}.jinja").read_text("utf-8")
             page = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)

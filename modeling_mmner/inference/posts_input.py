@@ -1,5 +1,6 @@
 """Posts of any number, for `annotate`, as rows of `datasets`, which keeps them in files and not in memory."""
 
+import glob
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def open_posts(
         raise CorpusError(f"{about}: expected {expected}; only data sets have configs and revisions")
     try:
         if path.is_file():
-            builder = datasets.load_dataset_builder("parquet", data_files={"train": source})
+            builder = datasets.load_dataset_builder("parquet", data_files={"train": glob.escape(source)})
         else:
             builder = data_set_builder(source, config, revision=revision)
         splits = [str(name) for name in builder.config.data_files or {}]

