@@ -13,7 +13,7 @@ from modeling_mmner.model.posts_mmner import is_words
 from .reader import CorpusError
 
 _SPAN_KEYS = ("spans", "entities", "ents", "label", "labels")
-_RESULTS, _LABEL_KEYS = ("labels", "hypertextlabels"), ("labels", "label", "hypertextlabels")
+_LABEL_KEYS = ("labels", "label", "hypertextlabels")  # also types of results
 _FORMS = "'tokens' and 'ner_tags', or 'text' and 'spans' (or 'entities', 'ents', 'label')"
 
 
@@ -126,9 +126,9 @@ def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
     if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
         expected = "a list of objects as the annotation's 'result'"
         raise CorpusError(f"{place}: expected {expected}, found {result!r:.80}")
-    spans = [_span(item.get("value"), place) for item in result if item.get("type") in _RESULTS]
+    spans = [_span(item.get("value"), place) for item in result if item.get("type") in _LABEL_KEYS]
     unread = ["further annotations of a task, not read"] * len(done[1:])
-    kinds = [item.get("type") for item in result if item.get("type") not in _RESULTS]
+    kinds = [item.get("type") for item in result if item.get("type") not in _LABEL_KEYS]
     unread += [f"results of type {kind!r:.40}, not read" for kind in kinds]
     return tagged(texts[0], spans, {"id": record.get("id"), **data}, place)._replace(unread=unread)
 
