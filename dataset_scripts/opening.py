@@ -17,7 +17,7 @@ from modeling_mmner.model.labels_mmner import check_labels
 
 from .builders.builder import CorpusBuilder, short_hash
 from .corpora import BUILDERS, FOLDER_CORPUS
-from .enclosure import check_card, check_pictures
+from .enclosure import check_pictures, data_set_builder
 from .formats.annotations import LeftOut
 from .formats.own_data import OwnPosts, Posts, add_posts, read_own, tables_of
 from .formats.reader import SPLIT_NAMES, SPLIT_OF, SPLITS, CorpusError, holds_splits
@@ -137,7 +137,7 @@ def _own(path: Path, given: dict[str, Any]) -> Corpus:
 
 
 def _converted(name: str, posts: dict[str, Posts], read: OwnPosts) -> Corpus:
-    splits, labels = tables_of(posts)
+    splits, labels = tables_of(posts, read)
     version = {split: row_hash(rows) for split, rows in splits.items()}
     version_name = f"copy-{short_hash(version)}{read.division}"
     return Corpus(name, splits, labels, version_name, version, read.left_out, dict(read.notes))
@@ -147,11 +147,14 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
     """A data set that `datasets` loads, from a folder or from the Hub."""
     slices, columns = given.pop("split_slices", {}), given.pop("columns", {})
     _refuse(dataset, given, given.keys() - set(_OF_TAGS))
-    check_card(Path(dataset))
     place, name = f"dataset {dataset!r}", Path(dataset).name
     try:
-        found = datasets.load_dataset(dataset, config)
-    except (ValueError, OSError, RuntimeError) as error:
+        builder = data_set_builder(dataset, config)
+        builder.download_and_prepare()
+        found = builder.as_dataset()
+    except CorpusError:
+        raise
+    except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         expected = f"one of {', '.join(BUILDERS)}, a folder with a corpus, or the id of a data set on the Hub"
         why = f"expected {expected}; could not load it: {error}"
         raise CorpusError(f"{place}, config {config!r}: {why}") from error
@@ -208,6 +211,8 @@ def _record(dataset: str, config: str | None) -> dict[str, Any]:
     try:
         if not Path(dataset).is_dir():
             path = Path(hf_hub_download(dataset, RECORD, repo_type="dataset"))
+        elif not path.is_file():
+            return {}
         record = json.loads(path.read_text(encoding="utf-8"))
         part = record["configs"].get(config or next(iter(record["configs"])), {})
         return {"name": str(record["name"])} | {key: part[key] for key in ("version", "splits") & part.keys()}

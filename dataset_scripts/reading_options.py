@@ -15,7 +15,7 @@ class ReadingOptions:
     Attributes:
         data_dir: the folder with its train, valid and test files.
         image_dir: the folder with the pictures ``<id>.jpg``; None: no post has a picture.
-        follow_links: take pictures that are links to files outside of the corpus's folders.
+        follow_links: take files and pictures that are links out of the corpus's folders.
         language: of every post.
         tag_scheme: of the files.
         rename_types: entity types to call otherwise.
@@ -30,7 +30,7 @@ class ReadingOptions:
 
     data_dir: str | None = option(None, "folder with train, valid and test files")
     image_dir: str | None = option(None, "folder with the pictures <id>.jpg of --data_dir")
-    follow_links: bool = option(False, "take pictures that are links out of the corpus's folders")
+    follow_links: bool = option(False, "take files and pictures that are links out of the corpus's folders")
     language: str = option("unknown", "language of all posts, where the corpus does not say it")
     tag_scheme: TagScheme = option("bio", "tag scheme of the files")
     rename_types: dict[str, str] = option({}, "entity types of the files to call otherwise, as OLD=NEW")

@@ -15,7 +15,7 @@ from typing import IO, Any
 import psutil
 import yaml
 
-from .model.posts_mmner import PostError
+from .model.posts_mmner import PostError, file_within
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -137,6 +137,19 @@ def recover(target: Path) -> None:
                 path.rename(target)
             else:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def check_own_files(folder: str | Path, is_used: Callable[[str], bool] = lambda _: True) -> None:
+    """Check that the files of a model's folder that will be copied, or those of some names, are its own.
+
+    Raises:
+        ValueError: one is a link that leads out of the folder, or no regular file.
+    """
+    for path in sorted(Path(folder).absolute().rglob("*")):
+        is_own = (path.is_dir() and not path.is_symlink()) or file_within(path, Path(folder)) is not None
+        if not is_own and is_used(path.name):
+            expected = f"a file of the folder {folder}, since it would be copied"
+            raise ValueError(f"{path}: expected {expected}, found none or a link to another place")
 
 
 def sha256(path: Path) -> str:

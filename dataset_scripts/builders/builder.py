@@ -206,7 +206,11 @@ class PostsBuilder(CorpusBuilder):
             expected = f"expected some of {', '.join(SPLITS)}; found {unknown}"
             raise CorpusError(f"{self.name} split_slices: {expected}")
         folders = self.folders()
-        return {split: [find_split(folder, self._part(split)[0]) for folder in folders] for split in SPLITS}
+        return {split: [self.file(folder, self._part(split)[0]) for folder in folders] for split in SPLITS}
+
+    def file(self, folder: Path, name: str) -> Path:
+        """The file of a split in one of the folders."""
+        return find_split(folder, name, root=None if self.config.follow_links else Path(self.config.data_dir))
 
     def _part(self, split: str) -> tuple[str, slice]:
         return parse_slice(self.config.split_slices.get(split, split))

@@ -13,6 +13,7 @@ from modeling_mmner.model.posts_mmner import is_words
 from .reader import CorpusError
 
 _SPAN_KEYS = ("spans", "entities", "ents", "label", "labels")
+_LABEL_KEYS = ("labels", "label", "hypertextlabels")  # also types of results
 _FORMS = "'tokens' and 'ner_tags', or 'text' and 'spans' (or 'entities', 'ents', 'label')"
 
 
@@ -45,12 +46,14 @@ class Annotation(NamedTuple):
         words, tags: its words with a tag for each, names or ids.
         record: all that the tool has of it, by its own keys.
         left_out: of a text with spans, whose tags are BIO; None: the record itself has words and tags.
+        unread: what else is annotated in the record, a note for each.
     """
 
     words: list[str]
     tags: list[Any]
     record: Mapping[str, Any]
     left_out: list[LeftOut] | None = None
+    unread: Sequence[str] = ()
 
 
 def read_annotation(record: Any, place: str) -> Annotation | None:
@@ -77,15 +80,36 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
         if count != len(words):
             expected = f"a tag for each of {len(words)} words in 'ner_tags'"
             raise CorpusError(f"{place}: expected {expected}, found {count}")
-        return Annotation(list(words), list(tags), record)
-    spans = next((record[key] for key in _SPAN_KEYS if record.get(key) is not None), None)
-    if spans is None and "annotation_id" in record:  # Label Studio's JSON_MIN of a text that has no entity
-        spans = []
-    if not isinstance(record.get("text"), str) or not isinstance(spans, (list, tuple)):
+        return Annotation(list(words), list(tags), record, unread=_unread(record, []))
+    filled, is_min = [key for key in record if _number_of_spans(record[key])], "annotation_id" in record
+    lists = [key for key in _SPAN_KEYS if isinstance(record.get(key), (list, tuple))]
+    used = [key for key in lists if key in filled][:1] or lists[:1]
+    if is_min:  # Label Studio's, which has the spans of each control under its name
+        used = [key for key in record if key in filled or key in used]
+    if not isinstance(record.get("text"), str) or not (used or is_min):
         keys = ", ".join(f"{key!s:.40}" for key in list(record)[:20])
         hint = "--columns OURS=THEIRS says what is called otherwise"
         raise CorpusError(f"{place}: expected {_FORMS}, found {keys}; {hint}")
-    return tagged(record["text"], [_span(item, place) for item in spans], record, place)
+    spans = [_span(item, place) for key in used for item in record[key]]
+    return tagged(record["text"], spans, record, place)._replace(unread=_unread(record, used))
+
+
+def _number_of_spans(value: Any) -> int:
+    """How many items of a list look like spans; of groups of spans in all."""
+    lists = value.values() if isinstance(value, Mapping) else [value]
+    return sum(_is_like_span(item) for one in lists if isinstance(one, (list, tuple)) for item in one)
+
+
+def _is_like_span(item: Any) -> bool:
+    if isinstance(item, Mapping):
+        is_placed = _is_place(item.get("start", item.get("start_offset"))) or "hypertextlabels" in item
+        return is_placed and not item.keys().isdisjoint(_LABEL_KEYS)
+    return isinstance(item, (list, tuple)) and len(item) == 3 and all(map(_is_place, item[:2]))
+
+
+def _unread(record: Mapping[str, Any], used: list[str]) -> list[str]:
+    numbers = {key: _number_of_spans(value) for key, value in record.items() if key not in used}
+    return [f"spans under {key!r:.40}, not read" for key, number in numbers.items() for _ in range(number)]
 
 
 def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
@@ -95,27 +119,31 @@ def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
     if len(texts) != 1 or not isinstance(texts[0], str):
         found = f"{sorted(map(str, data))!s:.200}; --columns text=KEY says which it is"
         raise CorpusError(f"{place}: expected one text in 'data', found {found}")
-    for done in record["annotations"]:
-        if isinstance(done, Mapping) and not done.get("was_cancelled"):
-            result = done.get("result")
-            if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
-                expected = "a list of objects as the annotation's 'result'"
-                raise CorpusError(f"{place}: expected {expected}, found {result!r:.80}")
-            spans = [_span(item.get("value"), place) for item in result if item.get("type") == "labels"]
-            return tagged(texts[0], spans, {"id": record.get("id"), **data}, place)
-    return None
+    done = [one for one in record["annotations"] if isinstance(one, Mapping) and not one.get("was_cancelled")]
+    if not done:
+        return None
+    result = done[0].get("result")
+    if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
+        expected = "a list of objects as the annotation's 'result'"
+        raise CorpusError(f"{place}: expected {expected}, found {result!r:.80}")
+    spans = [_span(item.get("value"), place) for item in result if item.get("type") in _LABEL_KEYS]
+    unread = ["further annotations of a task, not read"] * len(done[1:])
+    kinds = [item.get("type") for item in result if item.get("type") not in _LABEL_KEYS]
+    unread += [f"results of type {kind!r:.40}, not read" for kind in kinds]
+    return tagged(texts[0], spans, {"id": record.get("id"), **data}, place)._replace(unread=unread)
 
 
 def _span(item: Any, place: str) -> CharacterSpan:
     is_triple = isinstance(item, (list, tuple)) and len(item) == 3  # doccano, spaCy
     given = dict(zip(("start", "end", "label"), item, strict=True)) if is_triple else item
     if isinstance(given, Mapping):
+        text, offsets = given.get("text"), given.get("globalOffsets")  # of Label Studio's HyperText
+        given = {**given, **offsets} if isinstance(text, str) and isinstance(offsets, Mapping) else given
         start, end = (given.get(key, given.get(f"{key}_offset")) for key in ("start", "end"))
-        label: Any = given.get("labels", given.get("label"))
+        label: Any = next((given[key] for key in _LABEL_KEYS if key in given), None)
         if isinstance(label, list) and len(label) == 1:
             label = label[0]
         if _is_place(start) and _is_place(end) and isinstance(label, str) and label.strip():
-            text = given.get("text")
             return CharacterSpan(int(start), int(end), label.strip(), text if isinstance(text, str) else None)
     raise CorpusError(f"{place}: expected spans with 'start', 'end' and one 'label', found {item!r:.120}")
 

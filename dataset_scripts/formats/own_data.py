@@ -21,7 +21,7 @@ from modeling_mmner.model.posts_mmner import file_within, is_words
 from ..builders.builder import corpus_features, types_by_frequency
 from ..reading_options import ReadingOptions
 from .annotations import LeftOut, read_annotation
-from .reader import SPLIT_OF, SPLITS, CorpusError, Reading
+from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_link
 from .records import cell_list, read_records, record_files
 from .schemes import TagScheme, is_tag, tag_forms
 
@@ -62,6 +62,8 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
     base = path if path.is_dir() else path.parent
     read, found = OwnPosts(), {}
     for split, file in files.items():
+        if path.is_dir() and not options.follow_links:
+            check_link(file, path)
         records = read_records(file, options.columns)
         source = file.stem if split == "all" else base.name
         found[split] = add_posts(records, read, options, folder=base, source=source)
@@ -83,12 +85,13 @@ def add_posts(
     first = len(read.posts)
     for place, record in records:
         if isinstance(record, dict):
-            record = {key: cell_list(value, key) for key, value in record.items()}
+            record = {key: cell_list(value, key, place) for key, value in record.items()}
         annotation = read_annotation(record, place)
         if annotation is None:
             read.notes["posts that their annotator rejected or skipped"] += 1
             continue
-        words, tags, own, left_out = annotation
+        words, tags, own, left_out, unread = annotation
+        read.notes.update(unread)
         scheme: TagScheme = options.tag_scheme if left_out is None else "bio"
         read.left_out += left_out or []
         if wrong := [tag for tag in tags if not (isinstance(tag, str) and is_tag(tag, scheme))]:
@@ -168,16 +171,17 @@ def _keys(post: dict[str, Any]) -> Iterator[Hashable]:
     yield from (hashlib.sha256(picture_content(picture)).digest() for picture in post["images"])
 
 
-def tables_of(splits: dict[str, Posts]) -> tuple[dict[str, datasets.Dataset], list[str]]:
+def tables_of(splits: dict[str, Posts], read: OwnPosts) -> tuple[dict[str, datasets.Dataset], list[str]]:
     """The data set of each split, and the BIO labels, the most frequent type first.
 
     Raises:
-        CorpusError: no post has an entity.
+        CorpusError: no post has an entity; it says the notes on reading.
     """
     posts = [post for rows in splits.values() for post in rows]
     labels = bio_labels(types_by_frequency(post["ner_tags"] for post in posts))
     if len(labels) == 1:
-        raise CorpusError(f"corpus: expected posts with entities, found none in {len(posts)} posts")
+        noted = "".join(f"; {note}: {number}" for note, number in read.notes.items())
+        raise CorpusError(f"corpus: expected posts with entities, found none in {len(posts)} posts{noted}")
     features, text = corpus_features(labels, decode=False), datasets.Value("string")
     if any(len(post["images"]) > 1 for post in posts):
         features["images"] = datasets.List(features.pop("image"))

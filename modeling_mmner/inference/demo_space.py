@@ -12,7 +12,8 @@ from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, StrictUndefined
 
 from ..escaping import markdown_text, one_line
-from ..files import staged_folder
+from ..files import check_own_files, staged_folder
+from ..hub.push import is_of_a_model
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,12 +22,13 @@ def write_space(model: str, folder: str | Path) -> Path:
     """Write app.py, requirements.txt, README.md, the code that they need, and a model that is a folder.
 
     Args:
-        model: folder of a trained model, which is copied, or its Hub id, which the Space loads.
+        model: folder of a trained model, whose own files are copied, or its Hub id, which the Space loads.
         folder: made if it is not there.
 
     Raises:
         FileExistsError: `folder` has something in it.
-        ValueError: `model` is neither, or `folder` lies inside it; the package is not installed.
+        ValueError: `model` is neither, or `folder` lies inside it; a file of the model is a link that leads
+            out; the package is not installed.
     """
     is_local = Path(model).is_dir()
     if is_local and not (Path(model) / "config.json").is_file():
@@ -53,7 +55,9 @@ def write_space(model: str, folder: str | Path) -> Path:
         for package in ("modeling_mmner", "dataset_scripts"):
             shutil.copytree(_ROOT / package, staged / package, ignore=ignored)
         if is_local:
-            shutil.copytree(model, staged / "model", ignore=ignored)
+            check_own_files(model, is_of_a_model)
+            others = {path.name for path in Path(model).rglob("*") if not is_of_a_model(path.name)}
+            shutil.copytree(model, staged / "model", ignore=lambda _, names: others.intersection(names))
         for target, template in (("app.py", "space_app.py"), ("README.md", "space_card.md")):
             text = resources.files(__package__).joinpath(f"{template}.jinja").read_text("utf-8")
             page = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)

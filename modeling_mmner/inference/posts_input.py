@@ -1,5 +1,6 @@
 """Posts of any number, for `annotate`, as rows of `datasets`, which keeps them in files and not in memory."""
 
+import glob
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import datasets
 from huggingface_hub import constants
 
-from dataset_scripts.enclosure import check_card
+from dataset_scripts.enclosure import data_set_builder
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.formats.records import renamed
 
@@ -76,12 +77,11 @@ def open_posts(
     expected = "a file *.jsonl, *.ndjson or *.parquet, a folder of such, or the id of a data set on the Hub"
     if path.is_file() and (config or revision or path.suffix not in (*_JSON_LINES, ".parquet")):
         raise CorpusError(f"{about}: expected {expected}; only data sets have configs and revisions")
-    check_card(path)
-    data: dict[str, Any] = {"path": source, "name": config, "revision": revision}
-    if path.is_file():
-        data = {"path": "parquet", "data_files": {"train": source}}
     try:
-        builder = datasets.load_dataset_builder(**data)
+        if path.is_file():
+            builder = datasets.load_dataset_builder("parquet", data_files={"train": glob.escape(source)})
+        else:
+            builder = data_set_builder(source, config, revision=revision)
         splits = [str(name) for name in builder.config.data_files or {}]
         split = splits[0] if split is None and len(splits) == 1 else split
         if split not in splits:

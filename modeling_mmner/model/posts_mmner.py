@@ -100,13 +100,16 @@ def fetched(picture: Any, *, allow_urls: bool, timeout: float) -> Any:
 def file_within(path: str | os.PathLike[str], folder: Path, *, follow_links: bool = False) -> Path | None:
     """A file by its path, which may begin in the folder.
 
-    None where there is none, or where the path, or a link on it, leads out of the folder.
+    None where there is none, or where the path, or a link on it, leads out of the folder. The files of a
+    snapshot in the Hub's cache are links to the blobs of their repository, and so belong to it.
 
     Args:
         follow_links: take a link that itself lies in the folder, wherever it leads.
     """
-    root = folder.resolve()
     try:
+        root = folder.resolve()
+        if root.parent.name == "snapshots" and "--" in root.parents[1].name:
+            root = root.parents[1]
         for found in (folder / path, Path(path).absolute()):
             places = [found, found.parent] if follow_links else [found]
             if found.is_file() and any(place.resolve().is_relative_to(root) for place in places):
