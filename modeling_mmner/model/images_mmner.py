@@ -1,16 +1,16 @@
 """Any picture -> a square of RGB bytes. This file loads no torch: tensors are known by what they can do."""
 
+import asyncio
+import functools
 import io
 import os
 import threading
-import time
-import urllib.request
 from collections.abc import Mapping
-from http.client import HTTPException
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError, features
 
 PICTURE_COLUMNS = ("image", "images")
 """The columns of a row that may hold pictures: one, or a list of them."""
@@ -26,6 +26,7 @@ FORMATS += ("AVIF",) if features.check("avif") else ()
 _GIVEN = threading.Lock()
 """Held while a PIL image is read, which decodes itself in place: posts of several threads may share it."""
 _MOST_BYTES = 50_000_000
+_MOST_REDIRECTS = 5
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _SHAPES = "(H, W), (H, W, 1/3/4) or (3, H, W)"
 _EXPECTED = f"a PIL image, a path, bytes, an open file, an array {_SHAPES}, or a row with 'bytes' or 'path'"
@@ -71,32 +72,67 @@ def is_url(picture: Any) -> bool:
     return isinstance(picture, str) and picture[:8].lower().startswith(("http://", "https://"))
 
 
-class _WebRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to the web only; urllib's own also follows those to ftp."""
-
-    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
-        if not is_url(newurl):
-            raise OSError(f"a redirect to {newurl}")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
 def fetch_picture(url: str, *, timeout: float = 20.0) -> bytes:
-    """The bytes at an address on the web, at most 50 MB in `timeout` seconds, or PictureError is raised."""
-    deadline = time.monotonic() + timeout
-    content = bytearray()
+    """The bytes at an address on the web, at most 50 MB in `timeout` seconds, or PictureError is raised.
+
+    At most 5 redirects are followed, to http and https only. Where an address leads is not checked: this
+    machine and those beside it are reached, too, by a redirect or by a name as well as by a number. Whoever
+    fetches what strangers post does so where nothing private can be reached, or through a proxy
+    (``HTTPS_PROXY``) that refuses it.
+    """
+    fetched: Future[bytes] = Future()
+
+    async def fetch() -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                fetched.set_result(await _fetched(url))
+        except TimeoutError:
+            fetched.set_exception(TimeoutError(f"no end of it after {timeout} seconds"))
+        except Exception as error:  # broken addresses and servers lead the client to many
+            fetched.set_exception(error)
+
+    # A thread of its own: the caller's may run a loop, and what a system's call for a name holds up is left.
+    threading.Thread(target=lambda: asyncio.run(fetch()), daemon=True).start()
     try:
-        # Some servers refuse urllib's own name.
-        request = urllib.request.Request(url, headers={"User-Agent": "mmner"})
-        with urllib.request.build_opener(_WebRedirects).open(request, timeout=timeout) as response:
-            while chunk := response.read1(2**16):
-                content += chunk
-                if len(content) > _MOST_BYTES:
-                    raise OSError(f"more than {_MOST_BYTES:,} bytes")
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"no end of it after {timeout} seconds")
-    except (OSError, ValueError, HTTPException) as error:
-        raise PictureError(f"picture {url}: expected to fetch it, found {error}") from error
-    return bytes(content)
+        return fetched.result(timeout + 0.5)
+    except Exception as error:
+        found = str(error) or f"no end of it after {timeout} seconds"
+        raise PictureError(f"picture {url:.300}: expected to fetch it, found {found:.300}") from error
+
+
+async def _fetched(url: str) -> bytes:
+    """The body at an address. A head of over 100 KB is refused by the client, and bodies are counted."""
+    try:
+        import httpx2
+    except ImportError as error:
+        raise ImportError("no httpx2; pip install httpx2, or download the picture first") from error
+    # Some servers refuse a client's own name; what is packed would be counted before it is unpacked.
+    headers = {"User-Agent": "mmner", "Accept-Encoding": "identity"}
+    content = bytearray()
+    async with httpx2.AsyncClient(verify=_certificates(), headers=headers, timeout=None) as client:
+        for _ in range(_MOST_REDIRECTS + 1):
+            async with client.stream("GET", url) as response:
+                if response.has_redirect_location:  # whose body nobody reads
+                    url = str(response.url.join(response.headers["location"]))
+                    if not is_url(url):
+                        raise OSError(f"a redirect to {url}")
+                    continue
+                if not response.is_success:
+                    raise OSError(f"HTTP Error {response.status_code}: {response.reason_phrase}")
+                async for chunk in response.aiter_raw():
+                    content += chunk
+                    if len(content) > _MOST_BYTES:
+                        raise OSError(f"more than {_MOST_BYTES:,} bytes")
+                return bytes(content)
+    raise OSError(f"more than {_MOST_REDIRECTS} redirects, the last to {url}")
+
+
+@functools.cache
+def _certificates() -> Any:
+    """Whom https trusts; reading it takes longer than fetching a picture."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 def is_picture_column(name: str) -> bool:
