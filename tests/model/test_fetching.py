@@ -100,7 +100,7 @@ def test_the_body_of_a_redirect_is_not_read(server):
     url = server.serve("/moved", Endless(MOVED + b"\r\n", bytes(99_999)))
     tracemalloc.start()
     assert fetch_picture(url, timeout=5) == PNG
-    held, most = tracemalloc.get_traced_memory()
+    _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 20_000_000
 
