@@ -36,8 +36,8 @@ _MOST_REDIRECTS = 5
 _MOST_EXIF = 2**17
 """Bytes, two segments of a JPEG; Pillow makes of it as much as its square."""
 _DEEP_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
-_TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE")
-_TURNS += ("ROTATE_90",)
+_TURNS = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270"]
+_TURNS += ["TRANSVERSE", "ROTATE_90"]
 """What stands a picture upright, by the orientation of Exif from 2."""
 _SHAPES = "(H, W), (H, W, 1/3/4) or (3, H, W)"
 _EXPECTED = f"a PIL image, a path, bytes, an open file, an array {_SHAPES}, or a row with 'bytes' or 'path'"
@@ -308,8 +308,10 @@ def _shallow(picture: Image.Image) -> Image.Image:
         # A PGM of 16 bits, which Pillow opens in mode I, may be dark.
         values = values if picture.mode == "I" and picture.format != "PPM" and most <= 255 else values // 257
     else:
-        values = np.nan_to_num(values.astype(np.float64), nan=least, posinf=most, neginf=least)
-        values = ((values - least) * (255 / (float(most) - float(least) or 1))).round()
+        values = np.nan_to_num(values.astype(np.float64), copy=False, nan=least, posinf=most, neginf=least)
+        values -= least
+        values *= 255 / (float(most) - float(least) or 1)
+        values = values.round(out=values)
     grey = Image.fromarray(values.astype(np.uint8))
     if isinstance(clear := picture.info.get("transparency"), int):
         shown = Image.fromarray(np.where(np.asarray(picture) == clear, 0, 255).astype(np.uint8))

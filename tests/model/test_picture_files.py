@@ -128,8 +128,8 @@ def exif(orientation: int = 6, **more: Any) -> Image.Exif:
 TURNED = loaded(np.rot90(PIXELS, -1))
 RAW = "\nexif\n      {}\n{}"
 UPRIGHT, PROFILE = exif().tobytes(), zlib.compress(bytes(2_000_000))
-# A focal length of -1/2: Pillow reads it, and cannot write it again.
-RATIONAL = b"II*\0\x08\0\0\0" + struct.pack("<HHHIIHHII", 2, 0x0112, 3, 1, 6, 0x920A, 5, 1, 38) + bytes(4)
+# A resolution of -1/2: Pillow reads it, and cannot write it again.
+RATIONAL = b"II*\0\x08\0\0\0" + struct.pack("<HHHIIHHII", 2, 0x0112, 3, 1, 6, 282, 10, 1, 38) + bytes(4)
 RATIONAL += struct.pack("<iI", -1, 2)
 
 
@@ -291,7 +291,7 @@ def overlapping(tags: list[Any]) -> bytes:
 
 
 UNPACKED = bytes(60_000)
-SEVERAL = segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0" + UNPACKED) * 400
+SEVERAL = segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0" + UNPACKED) * 800
 ORDINARY = "expected a picture of ordinary size; found"
 PLAIN = r"found plain text of the PPM family \(P1, P2, P3\); save it as P4, P5, P6 or PNG"
 HOSTILE: dict[str, tuple[bytes, str | None]] = {
