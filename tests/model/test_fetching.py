@@ -43,6 +43,9 @@ def test_redirects_are_followed(server):
     """If it failed, pictures that have moved, as short links always have, would be lost."""
     server.serve("/1.png", PNG)
     assert fetch_picture(server.serve("/short", "/1.png")) == PNG
+    for number in range(2, 6):
+        server.serve(f"/{number}", f"/{number - 1}.png" if number == 2 else f"{server.address}/{number - 1}")
+    assert fetch_picture(server.serve("/6", "/5")) == PNG  # 5 redirects, as many as are followed
 
 
 def test_addresses_are_read_as_browsers_read_them(server):
@@ -85,11 +88,14 @@ def test_what_cannot_be_fetched_is_named(server, monkeypatch, body, message):
     """
     monkeypatch.setattr(images_mmner, "_MOST_BYTES", 200_000)
     url = server.address + "/hostile" if body is None else server.serve("/hostile", body)
+    tracemalloc.start()
     started = time.monotonic()
     expected = rf"(?s)picture {url}: expected to fetch it, found .*({message})"
     with pytest.raises(PictureError, match=expected):
         fetch_picture(url, timeout=0.3)
     assert time.monotonic() - started < 0.3 + 1
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
     # What the system holds of a connection, both ways, is some megabytes.
     assert server.sent < 20_000_000 or NO_END in message
 
