@@ -209,7 +209,8 @@ def _bytes_of(file: Any, most: int) -> bytes:
         found = f"one that reads {type(content).__name__}"
         raise PictureError(f"picture: expected a file opened as bytes ('rb'), found {found}")
     if len(content) > most:
-        raise PictureError(f"picture: expected at most {most:,} bytes, found more in the open file")
+        name = f"picture {getattr(file, 'name', '')}".rstrip()
+        raise PictureError(f"{name}: expected at most {most:,} bytes, found more in the open file")
     return content
 
 
