@@ -304,12 +304,12 @@ def test_files_are_read_up_to_a_bound(tmp_path, monkeypatch):
     """If it failed, a file of any size would be read into memory."""
     path = tmp_path / "large.png"
     path.write_bytes(encoded())
-    for name, given in (("_MOST_FILE_BYTES", path), ("_MOST_BYTES", path.open("rb"))):
+    for name, source in (("_MOST_FILE_BYTES", path), ("_MOST_BYTES", path.open("rb"))):
         monkeypatch.setattr(images_mmner, name, 999)
         with pytest.raises(
             PictureError, match=r"picture .*large\.png: expected at most 999 bytes, found more"
         ):
-            load_picture(given)
+            load_picture(source)
 
 
 def png_header(width: int, height: int) -> bytes:
