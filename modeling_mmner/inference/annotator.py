@@ -13,6 +13,7 @@ from huggingface_hub import snapshot_download
 
 from ..files import sha256
 from ..model.images_mmner import PICTURE_COLUMNS
+from ..model.posts_mmner import meant_by
 from ..model.prediction_mmner import BatchPredictor, Prediction
 from .loading import Dtype, load_predictor
 
@@ -33,6 +34,13 @@ were left out. `start` and `end` of an entity count characters of the text, as i
 """
 POST_COLUMNS = ("id", "text", "tokens", "context", *PICTURE_COLUMNS)
 """What a post is made of; other columns are not read."""
+
+
+def post_columns(columns: Iterable[str]) -> list[str]:
+    """Those of a post, and those under wrong names, of which the reader of posts will tell."""
+    return [name for name in columns if name in POST_COLUMNS or meant_by(name) is not None]
+
+
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx*")
 _OF_ITS_RUN = ("metrics.json", "manifest.json")
 _OPTIONS = ("device", "dtype", "batch_size", "num_workers", "threshold")
@@ -83,7 +91,7 @@ class Annotator:
         """
         if taken := [name for name in ("tags", "entities", "error") if name in table.column_names]:
             raise ValueError(f"rows: expected no columns {', '.join(taken)}, which are added; rename them")
-        posts = table.select([name for name in POST_COLUMNS if name in table.column_names]).to_pylist()
+        posts = table.select(post_columns(table.column_names)).to_pylist()
         found = table_of(self.find(posts), FOUND)
         for name in FOUND.names:
             if name not in table.column_names:
