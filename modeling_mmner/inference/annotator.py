@@ -15,7 +15,7 @@ from ..files import sha256
 from ..model.images_mmner import PICTURE_COLUMNS
 from ..model.posts_mmner import meant_by
 from ..model.prediction_mmner import BatchPredictor, Prediction
-from .loading import Dtype, load_predictor
+from .loading import Dtype, check_files, load_predictor
 
 _ENTITY = {"entity_group": pa.string(), "score": pa.float64(), "word": pa.string()}
 _ENTITY |= dict.fromkeys(("start", "end", "first_word", "last_word"), pa.int64())
@@ -71,6 +71,7 @@ class Annotator:
         folder = Path(self.model)
         if not folder.is_dir():
             folder = Path(snapshot_download(self.model, allow_patterns=list(_MODEL_FILES)))
+        check_files(folder)
         files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
         object.__setattr__(self, "model", str(folder))
         own = sorted(path for path in files if path.name not in _OF_ITS_RUN)

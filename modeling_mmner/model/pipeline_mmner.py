@@ -31,10 +31,12 @@ class MultimodalNERPipeline(Pipeline):
       "image", "image": ...}, {"type": "text", "text": ...}]}]``. Its user's texts, joined by line ends, are
       the text.
 
-    Rows may come as a pandas data frame; NaN is no value there. A picture is whatever `load_picture` takes, or a ``data:image/...;base64,...`` address. One post gives a
-    list of ``{"entity_group", "score", "word", "start", "end"}``, see `MMNERProcessor.post_process_entities`;
-    a list of posts gives a list of such lists; anything else that can be iterated over (a generator, a data
-    set) gives an iterator that reads on as it is read from.
+    Rows may come as a pandas data frame, where NaN is no value. A post whose picture stands under another key
+    (``photo``) is an error; columns of other things are not read. A picture is whatever `load_picture` takes,
+    or a ``data:image/...;base64,...`` address. One post gives a list of ``{"entity_group", "score", "word",
+    "start", "end"}``, see `MMNERProcessor.post_process_entities`; a list of posts gives a list of such lists;
+    anything else that can be iterated over (a generator, a data set) gives an iterator that reads on as it is
+    read from.
     """
 
     _load_processor: Any = True

@@ -9,17 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .images_mmner import (
-    PICTURE_COLUMNS,
-    PictureError,
-    fetch_picture,
-    is_missing,
-    is_url,
-    listed,
-    pictures_of,
-)
+from .images_mmner import PictureError, fetch_picture, is_missing, is_url, listed, pictures_of
 
-_KEYS = {"image": PICTURE_COLUMNS, "context": ("context",)}
+_KEYS = {"image": ("image", "images"), "context": ("context",)}
 _LIKE_A_PICTURE = re.compile(
     r"(im(a?ge?|g)s?|pic(ture)?s?|photo(graph)?s?|fotos?|bild(er)?)(_?(path|file|url|uri|bytes|base64|data)s?)*"
 )

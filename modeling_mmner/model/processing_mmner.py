@@ -89,6 +89,10 @@ class MMNERProcessor(ProcessorMixin):
         if not tokenizer.is_fast:
             found = type(tokenizer).__name__
             raise ValueError(f"tokenizer: expected a fast one, which places words, found {found}")
+        special = {*tokenizer.all_special_tokens, "\u2581"}  # the last begins a word of SentencePiece
+        if len(tokenizer) < 1000 and special.issuperset(tokenizer.get_vocab()):
+            found = f"none but {len(tokenizer)} special ones; is the model's tokenizer.json missing?"
+            raise ValueError(f"tokenizer: expected sub-tokens, found {found}")
         check_labels(labels)
         check_word_rule(word_rule)
         numbers = {"word_bytes": word_bytes, "context_window": context_window, "image_size": image_size}
@@ -184,11 +188,12 @@ class MMNERProcessor(ProcessorMixin):
         if not posts:
             raise ValueError("text: expected at least one text, found none")
         places = ["" if is_single else f"text {number}: " for number in range(len(posts))]
-        if self.context_window is None and any(_is_given(one) for one in context or ()):
-            _logger.warning_once(
-                "context: expected none, for this model was trained without contexts and reads none; found some,"
-                " which changes nothing. Use a model that was trained with --context, or leave it out"
-            )
+        if self.context_window is None:
+            if any(map(_is_given, context if isinstance(context, (list, tuple)) else [context])):
+                expected = (
+                    "context: expected none, for this model reads none, found some, which changes nothing"
+                )
+                _logger.warning_once(f"{expected}. Use a model trained with --context, or leave it out")
         elif context is not None:
             _check_entries("context", context, len(posts))
             texts = map(_read_context, context, places)
@@ -275,6 +280,8 @@ class MMNERProcessor(ProcessorMixin):
         """
         is_read = isinstance(text, list) and all(isinstance(post, Post) for post in text)
         posts = text if is_read else self.read(text, is_split_into_words=is_split_into_words)
+        if outputs.get("tags") is None:
+            raise ValueError("outputs: expected tags and span_scores, found none; call model.eval() first")
         tags, scores = outputs["tags"].tolist(), outputs["span_scores"].tolist()
         if len(tags) != len(posts):
             raise ValueError(f"outputs: expected those of {len(posts)} texts, found {len(tags)}")

@@ -70,9 +70,8 @@ class MMNERCollator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """See `MMNERProcessor.encode` for the tensors and their shapes."""
-        texts, context = [row["tokens"] for row in rows], None
-        if self.processor.context_window is not None:
-            context = [row.get(CONTEXT) for row in rows]
+        texts = [row["tokens"] for row in rows]
+        context = [row.get(CONTEXT) for row in rows] if self.processor.context_window else None
         features = [features_of(row) for row in rows]
         read = zip(rows, features, strict=True)
         if self.processor.image_size is not None:
