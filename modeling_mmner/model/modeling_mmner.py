@@ -221,8 +221,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 labels in training.
         """
         if inputs_embeds is not None or output_hidden_states:
-            found = "inputs_embeds" if inputs_embeds is not None else "output_hidden_states"
-            raise ValueError(f"forward: expected input_ids alone, and no hidden states wanted, found {found}")
+            raise ValueError("forward: expected no inputs_embeds or output_hidden_states, found one of them")
         if labels is None and self.training and torch.is_grad_enabled():
             raise ValueError(
                 "forward: expected labels (B, W) in training, found none. The Trainer keeps them back with"

@@ -81,8 +81,7 @@ class PostReader:
             features = features_of(row)
             pictures = self._pictures(row, number, read.broken_pictures) if reads_pixels(features) else []
             text = row["text"] if row.get("text") is not None else row["tokens"]
-            reads_contexts = self.processor.context_window is not None
-            context = context_of(row, number) if reads_contexts else row.get("context")
+            context = context_of(row, number) if self.processor.context_window else row.get("context")
             (post,) = self.processor.read([text], context=[context])
             read.post = post._replace(pictures=pictures, features=features)
             read.windows = windows if isinstance(windows := row.get(LAID_OUT), TextWindows) else None

@@ -189,11 +189,9 @@ class MMNERProcessor(ProcessorMixin):
             raise ValueError("text: expected at least one text, found none")
         places = ["" if is_single else f"text {number}: " for number in range(len(posts))]
         if self.context_window is None:
-            if any(map(_is_given, context if isinstance(context, (list, tuple)) else [context])):
-                expected = (
-                    "context: expected none, for this model reads none, found some, which changes nothing"
-                )
-                _logger.warning_once(f"{expected}. Use a model trained with --context, or leave it out")
+            if any(isinstance(listed(one), (str, list, tuple)) and len(one) for one in context or ()):
+                found = "expected none, for this model reads none, found some, which changes nothing"
+                _logger.warning_once(f"context: {found}. Use a model trained with --context, or leave it out")
         elif context is not None:
             _check_entries("context", context, len(posts))
             texts = map(_read_context, context, places)
@@ -400,10 +398,6 @@ def _check_entries(name: str, given: Any, count: int) -> None:
         found = len(given) if isinstance(given, (list, tuple)) else type(given).__name__
         expected = f"a list with an entry (or None) for each of {count} texts"
         raise ValueError(f"{name}: expected {expected}, found {found}")
-
-
-def _is_given(context: Any) -> bool:
-    return isinstance(context := listed(context), (str, list, tuple)) and len(context) > 0
 
 
 def _read_context(entry: Any, place: str) -> str:
