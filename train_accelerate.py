@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from dataset_scripts.formats.reader import CorpusError
+from modeling_mmner.escaping import printable, say
 from modeling_mmner.evaluation.metrics import RunMetrics
 from modeling_mmner.evaluation.scores import Predictor, evaluate_rows, gold_tags, score_test_split
 from modeling_mmner.evaluation.span_f1.span_f1 import tag_score
@@ -61,7 +62,8 @@ def train(recipe: Recipe) -> RunMetrics:
     check_space(output, model, kept=settings.checkpoints_kept)
     if accelerator.is_main_process:
         run_folder.begin_run(output)
-    accelerator.print(f"{recipe.name}: {parameters:,} parameters; {corpus.summary().describe()}")
+    about = f"{recipe.name}: {parameters:,} parameters; {corpus.summary().describe()}"
+    accelerator.print(printable(about))
     kept = run_features(recipe, processor, model, accelerator)
     with accelerator.local_main_process_first():
         if told := kept.add_to(corpus):
@@ -197,11 +199,11 @@ def run(recipe: Recipe) -> int:
     try:
         record(main)(recipe)
     except (CorpusError, RunError) as error:
-        print(f"train_accelerate.py: {error}", file=sys.stderr)
+        say(f"train_accelerate.py: {error}", file=sys.stderr)
         return 1
     except processes.Stopped as stopped:
         command = processes.command_to_go_on(recipe.training.resume)
-        print(f"train_accelerate.py: {stopped}. Go on with: {command}", file=sys.stderr)
+        say(f"train_accelerate.py: {stopped}. Go on with: {command}", file=sys.stderr)
         return stopped.code
     return 0
 

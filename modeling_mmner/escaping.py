@@ -1,8 +1,9 @@
 """What others say, written into Markdown or a terminal so that it stays text: no tag, block or command."""
 
 import html
+import logging
 import re
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -21,6 +22,24 @@ def encodable(text: object) -> str:
 def one_line(text: object) -> str:
     """The text on one line: every run of white space and control characters is a space."""
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", encodable(text)).strip()
+
+
+def printable(text: object) -> str:
+    """The text for a terminal, which obeys control characters: all but line ends and tabs as ``\\x1b``."""
+    control = r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    return re.sub(control, lambda found: f"\\x{ord(found[0]):02x}", encodable(text))
+
+
+def say(text: object, *, file: IO[str] | None = None) -> None:
+    """Print what others may have had a hand in."""
+    print(printable(text), file=file, flush=True)
+
+
+class PrintableLines(logging.Formatter):
+    """What is logged, for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def terminal_text(text: object) -> "Text":

@@ -210,8 +210,10 @@ def _refused(name: str) -> Any:
 
 
 def json_line(record: dict[str, Any]) -> str:
-    """The record as one line of JSON, in which only half an emoji, which UTF-8 cannot hold, is escaped."""
-    return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    """The record as one line of JSON, in which half an emoji, which UTF-8 cannot hold, is escaped, and so are
+    control characters, which a terminal obeys."""
+    line = json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 class _PlainLoader(yaml.SafeLoader):

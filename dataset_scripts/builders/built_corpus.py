@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from modeling_mmner.escaping import say
 from modeling_mmner.files import staged_folder
 
 from ..corpora import BUILDERS
@@ -98,7 +99,7 @@ def _described(builder: CorpusBuilder) -> dict[str, Any]:
 
 def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
     """Write the Parquet files of a config; returns its part of the record."""
-    print(f"{builder.name} {builder.config_name}: version {builder.version_name()}", file=sys.stderr)
+    say(f"{builder.name} {builder.config_name}: version {builder.version_name()}", file=sys.stderr)
     builder.check_files()
     scratch, target = staged / "scratch", staged / builder.config_name
     target.mkdir()

@@ -24,6 +24,7 @@ from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
 from .. import __version__
+from ..escaping import say
 from ..files import json_line, parsed, read_json_lines, write_text, write_whole
 from .annotator import FOUND, Annotator, table_of
 from .loading import computing_dtype, device_named
@@ -221,9 +222,9 @@ def _work(executor: LocalPipelineExecutor, ranks: list[int], workers: int = 1) -
         try:
             executor._run_for_rank(rank, local_rank=1)  # the first alone would log to the terminal
         except Exception as error:
-            print(f"task {rank} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            say(f"task {rank} failed: {type(error).__name__}: {error}", file=sys.stderr)
         else:
-            print(f"task {rank} of {executor.tasks} is done", flush=True)
+            say(f"task {rank} of {executor.tasks} is done")
 
 
 def verify(output_dir: str | Path, *, ranks: Iterable[int] | None = None) -> Outcome:

@@ -13,8 +13,9 @@ from huggingface_hub import snapshot_download
 
 from ..files import sha256
 from ..model.images_mmner import PICTURE_COLUMNS
+from ..model.posts_mmner import meant_by
 from ..model.prediction_mmner import BatchPredictor, Prediction
-from .loading import Dtype, load_predictor
+from .loading import Dtype, check_files, load_predictor
 
 _ENTITY = {"entity_group": pa.string(), "score": pa.float64(), "word": pa.string()}
 _ENTITY |= dict.fromkeys(("start", "end", "first_word", "last_word"), pa.int64())
@@ -33,6 +34,13 @@ were left out. `start` and `end` of an entity count characters of the text, as i
 """
 POST_COLUMNS = ("id", "text", "tokens", "context", *PICTURE_COLUMNS)
 """What a post is made of; other columns are not read."""
+
+
+def post_columns(columns: Iterable[str]) -> list[str]:
+    """Those of a post, and those under wrong names, of which the reader of posts will tell."""
+    return [name for name in columns if name in POST_COLUMNS or meant_by(name) is not None]
+
+
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx*")
 _OF_ITS_RUN = ("metrics.json", "manifest.json")
 _OPTIONS = ("device", "dtype", "batch_size", "num_workers", "threshold")
@@ -63,6 +71,7 @@ class Annotator:
         folder = Path(self.model)
         if not folder.is_dir():
             folder = Path(snapshot_download(self.model, allow_patterns=list(_MODEL_FILES)))
+        check_files(folder)
         files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
         object.__setattr__(self, "model", str(folder))
         own = sorted(path for path in files if path.name not in _OF_ITS_RUN)
@@ -83,7 +92,7 @@ class Annotator:
         """
         if taken := [name for name in ("tags", "entities", "error") if name in table.column_names]:
             raise ValueError(f"rows: expected no columns {', '.join(taken)}, which are added; rename them")
-        posts = table.select([name for name in POST_COLUMNS if name in table.column_names]).to_pylist()
+        posts = table.select(post_columns(table.column_names)).to_pylist()
         found = table_of(self.find(posts), FOUND)
         for name in FOUND.names:
             if name not in table.column_names:

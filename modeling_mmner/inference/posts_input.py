@@ -17,7 +17,7 @@ from dataset_scripts.formats.records import renamed
 from ..escaping import encodable
 from ..files import parsed, read_json_lines
 from ..model.posts_mmner import PostError
-from .annotator import POST_COLUMNS, hash_of_files
+from .annotator import POST_COLUMNS, hash_of_files, post_columns
 
 _JSON_LINES = (".jsonl", ".ndjson")
 _LINE = datasets.Features({name: datasets.Value("large_string") for name in ("post", "error")})
@@ -123,4 +123,5 @@ def _of_posts(rows: datasets.Dataset, columns: Mapping[str, str], source: str) -
         expected = "columns of the input, and one for text or tokens (--columns text=THEIRS)"
         given = f"--input {source} --columns {dict(columns)}"
         raise CorpusError(f"{given}: expected {expected}, found {', '.join(found)}")
-    return rows.select_columns([name for name in theirs.values() if name in found])
+    chosen = {*theirs.values(), *post_columns(found)}
+    return rows.select_columns([name for name in found if name in chosen])

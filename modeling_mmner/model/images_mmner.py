@@ -159,10 +159,24 @@ def is_picture_column(name: str) -> bool:
 
 def pictures_of(row: Mapping[str, Any]) -> list[Any]:
     """The pictures of a row: those of its list `images` where it has one, else its `image`; no nulls."""
-    several = row.get("images")
-    entry = several if several is not None else row.get("image")
+    several = listed(row.get("images"))
+    entry = row.get("image") if is_missing(several) else several
     pictures = entry if isinstance(entry, (list, tuple)) else [entry]
-    return [picture for picture in pictures if picture is not None]
+    return [picture for picture in pictures if not is_missing(picture)]
+
+
+def is_missing(value: Any) -> bool:
+    """Whether it stands for no value: None, or what pandas has in its place."""
+    is_nan = isinstance(value, float) and value != value
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
+
+
+def listed(given: Any) -> Any:
+    """A list, where lists are arrays of texts or objects, or columns, as in NumPy and pandas; others as they
+    are."""
+    kind = getattr(getattr(given, "dtype", None), "kind", "")
+    is_list = hasattr(given, "iloc") or kind in ("O", "U", "T")
+    return given.tolist() if is_list and given.ndim == 1 else given
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..escaping import one_line
+from ..escaping import one_line, say
 from ..files import sha256, staged_folder, write_whole
 from ..model.modeling_mmner import MMNERForTokenClassification
 from .corpus import TrainingCorpus
@@ -224,7 +224,7 @@ class Checkpoints:
                 return path
             problems.append(f"{path}: {problem}")
             if how == AUTO:
-                print(f"{problems[-1]}; passed over for the one before")
+                say(f"{problems[-1]}; passed over for the one before")
         if not problems:
             return None
         raise RunError(

@@ -17,7 +17,7 @@ from dataset_scripts.opening import Corpus, open_corpus, row_hash
 from dataset_scripts.overlap import overlapping
 from dataset_scripts.sample.texts import LANGUAGES, generate_posts
 
-from ..escaping import one_line
+from ..escaping import one_line, printable, say
 from ..evaluation.metrics import ContextCounts, CorpusSummary, PictureCounts
 from ..model.batching_mmner import ahead
 from ..model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
@@ -99,7 +99,7 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     opened = open_corpus(settings.dataset, config=settings.dataset_config, **_reading_options(settings))
     corpus = TrainingCorpus(**vars(opened), facts=facts_of(settings))
     for line in corpus.reading_report():
-        print(one_line(line))
+        say(one_line(line))
     if settings.test_dataset is not None:
         _take_test_split(corpus, settings.test_dataset)
     if missing := ", ".join(split for split in SPLITS if split not in corpus.splits):
@@ -203,7 +203,7 @@ def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     elif settings.test_dataset is not None and found["test"]:
         raise CorpusError(f"{corpus.name}: {advice}")
     else:
-        warnings.warn(f"{corpus.name}: {advice}", stacklevel=3)
+        warnings.warn(printable(f"{corpus.name}: {advice}"), stacklevel=3)
 
 
 def _leave_out(corpus: TrainingCorpus, left_out: Collection[int], told: str) -> None:
@@ -211,7 +211,7 @@ def _leave_out(corpus: TrainingCorpus, left_out: Collection[int], told: str) -> 
     if len(left_out) == len(train):
         raise CorpusError(f"training split: all of its {len(train)} posts are held-out posts; none is left")
     corpus.splits["train"] = train.select(sorted({*range(len(train))} - {*left_out}))
-    print(f"{corpus.name}: of {len(train)} training posts, {told}")
+    say(f"{corpus.name}: of {len(train)} training posts, {told}")
 
 
 def _picture_columns(rows: Dataset) -> list[str]:
@@ -251,7 +251,7 @@ def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings
 
     def stripped(row: dict[str, Any], index: int) -> dict[str, Any]:
         if index in broken:
-            print(f"kept without its broken picture: post {row['id']!r}: {told[index]}")
+            say(f"kept without its broken picture: post {row['id']!r}: {told[index]}")
             checked = zip(pictures_of(row), broken[index], strict=True)
             good = [picture for picture, problem in checked if not problem]
             row = {"image": good[0] if good else None, "images": good}

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from dataset_scripts.formats.reader import CorpusError
 
+from ..escaping import printable, say
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import context_worth, picture_worth, results_table, transfer_table
 from ..files import write_text
@@ -77,8 +78,8 @@ def report_runs(recipe: Recipe, runs: Mapping[str, RunMetrics]) -> None:
     console.print(results_table(dict(runs)))
     worth = picture_worth(*runs.values()) if len(runs) == 2 else ""
     for text in filter(None, (worth, context_worth(runs[recipe.name]))):
-        console.print(text, markup=False, emoji=False, highlight=False)
-    print(f"Model folder, metrics, predictions and plots are in {output}/")
+        console.print(printable(text), markup=False, emoji=False, highlight=False)
+    say(f"Model folder, metrics, predictions and plots are in {output}/")
 
 
 def finished_run(recipe: Recipe) -> RunMetrics | None:
