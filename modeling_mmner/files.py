@@ -6,8 +6,9 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -18,14 +19,15 @@ import yaml
 from .model.posts_mmner import PostError
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under another name, see that it is on the disk, and rename it."""
+def write_whole(path: Path, write: Callable[[Path], Any]) -> Any:
+    """Write a file under another name, see that it is on the disk, and rename it; gives what `write` gives."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        write(partial)
+        written = write(partial)
         _sync(partial)
         partial.replace(path)
         _sync(path.parent)
+        return written
     finally:
         partial.unlink(missing_ok=True)
 
@@ -33,6 +35,50 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """As `write_whole`, a text in UTF-8."""
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_named(path: Path, write: Callable[[Path], Any]) -> Any:
+    """As `write_whole`, a file that the user has named: a link stays one, and a pipe or a device is written to.
+
+    Raises:
+        OSError: its folder is not there, or `path` is a folder.
+    """
+    if not path.parent.is_dir() or path.is_dir():
+        raise OSError(f"{path}: expected a file in a folder that exists; make the folder")
+    return write(path) if path.exists() and not path.is_file() else write_whole(path.resolve(), write)
+
+
+_OPEN_FILES = {0: "standard input", 1: "standard output"}
+
+
+def check_apart(outputs: Iterable[Any], inputs: Iterable[Any]) -> None:
+    """See that what is to be written is nothing that is read, under whatever name, before it is written.
+
+    Args:
+        outputs, inputs: files and folders, of inputs with the files in them, or numbers of open files (0 is
+            standard input); others, as None or an id on the Hub, are passed over.
+
+    Raises:
+        ValueError: an output is an input.
+    """
+    written = {identity: output for output in outputs if (identity := _identity(output))}
+    for given in inputs if written else ():
+        is_folder = isinstance(given, str | Path) and os.path.isdir(given)
+        for one in (given, *(filter(os.path.isfile, Path(given).iterdir()) if is_folder else ())):
+            if (output := written.get(_identity(one))) is not None:
+                place, source = (_OPEN_FILES.get(named, named) for named in (output, one))
+                expected = "expected another place to write to than what is read"
+                raise ValueError(f"{place}: {expected}, found that it is {source}; name another")
+
+
+def _identity(place: Any) -> tuple[int, int] | None:
+    """What a file or a folder is known by under each of its names; None where it is neither."""
+    try:
+        found = os.stat(place)
+    except (OSError, ValueError, TypeError):
+        return None
+    is_kept = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    return (found.st_dev, found.st_ino) if is_kept else None
 
 
 @contextmanager
@@ -197,8 +243,16 @@ def _refused(name: str) -> Any:
 
 
 def json_line(record: dict[str, Any]) -> str:
-    """The record as one line of JSON, in which only half an emoji, which UTF-8 cannot hold, is escaped."""
-    return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    """The record as one line of JSON, in which only half an emoji, which UTF-8 cannot hold, is escaped.
+
+    What is no number in JSON, as infinity, is null.
+    """
+    try:
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        finite = json.loads(json.dumps(record), parse_constant=lambda name: None)
+        line = json.dumps(finite, ensure_ascii=False)
+    return line.encode(errors="backslashreplace").decode()
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -1,5 +1,7 @@
 """The command `mmner`. What a command works with is imported when it runs: `--help` answers at once."""
 
+import codecs
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -30,12 +32,21 @@ for function in COMMANDS:
     app.command(cls=SettingsCommand)(function)
 
 
+# What an encoding lacks, as emoji in cp1252, is printed as JSON escapes it, so that lines of JSON stay such.
+codecs.register_error(
+    "escaped", lambda error: (json.dumps(error.object[error.start : error.end])[1:-1], error.end)
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
         The exit status: 0, 1 where a part of the input could not be used, 2 where none could.
     """
+    for stream in (sys.stdout, sys.stderr):  # not every terminal or pipe is in UTF-8
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="escaped")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     place = " ".join(arguments[:1])

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -43,9 +44,10 @@ def predict(
     for name, values in (("image", image), ("context", context)):
         if text is None and values:
             raise ValueError(f"expected --text with --{name}; JSON lines have their own under {name!r}")
-    from ..files import read_json_lines
+    from ..files import check_apart, read_json_lines, write_named
     from ..inference.loading import load_predictor
 
+    check_apart([output or 1], [model, *(image or []), None if text is not None else input or 0])
     predictor = load_predictor(model, reads_contexts=bool(context), **predicting)
     with ExitStack() as files:
         posts: Iterable[Any] = [{"text": text, "images": image or [], "context": context or []}]
@@ -54,24 +56,25 @@ def predict(
             # Others than who runs the command may have written the lines: what they name must lie here.
             predictor.read.image_dir = image_dir or (Path(input).parent if input else Path())
             posts = read_json_lines(source, input or "standard input")
-        target = files.enter_context(open(output, "w", encoding="utf-8")) if output else sys.stdout
-        return _write_found(predictor.predict(posts), target)
+        found = predictor.predict(posts)
+        return write_named(Path(output), partial(_write_found, found)) if output else _write_found(found)
 
 
-def _write_found(found_in_posts: Iterator[Any], target: Any) -> int:
+def _write_found(found_in_posts: Iterator[Any], path: Path | None = None) -> int:
     """Write a line for each post; the status is 1 where one of them could not be read."""
     from ..files import json_line
 
     failed = broken = 0
-    for found in found_in_posts:
-        broken += len(found.broken_pictures)
-        if found.post is None:
-            failed += 1
-            record = {"id": found.id, "error": str(found.error)}
-            print(f"predict: {found.error}", file=sys.stderr)
-        else:
-            record = {"id": found.id, "text": found.post.text, "entities": found.entities}
-        print(json_line(record), file=target)
+    with path.open("w", encoding="utf-8") if path else nullcontext(sys.stdout) as target:
+        for found in found_in_posts:
+            broken += len(found.broken_pictures)
+            if found.post is None:
+                failed += 1
+                record = {"id": found.id, "error": str(found.error)}
+                print(f"predict: {found.error}", file=sys.stderr)
+            else:
+                record = {"id": found.id, "text": found.post.text, "entities": found.entities}
+            print(json_line(record), file=target)
     if broken:
         print(f"predict: {broken} pictures could not be read and were left out", file=sys.stderr)
     if failed:
@@ -198,7 +201,7 @@ def explain(
     parts = load_model(model, reads_contexts=bool(context))
     explanation = explain(*parts, text, image, context=context)
     drawn = words or range(1, len(explanation.words) + 1)
-    save_explanation(explanation, output_dir, words=drawn)
+    save_explanation(explanation, output_dir, words=drawn, sources=[model, *image])
     for number in drawn:
         word, greatest = explanation.words[number - 1].text, explanation.required_maps()[number - 1].max()
         gate = "-" if explanation.gate is None else f"{explanation.gate[number - 1]:.2f}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 from huggingface_hub import snapshot_download
 
 from ..files import sha256
@@ -35,6 +37,7 @@ POST_COLUMNS = ("id", "text", "tokens", "context", *PICTURE_COLUMNS)
 """What a post is made of; other columns are not read."""
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx*")
 _OF_ITS_RUN = ("metrics.json", "manifest.json")
+_PROCESS = os.getpid()  # another one in a process that was forked since
 _OPTIONS = ("device", "dtype", "batch_size", "num_workers", "threshold")
 
 
@@ -70,7 +73,7 @@ class Annotator:
 
     def find(self, posts: Iterable[Any], *, first: int = 0) -> Iterator[dict[str, Any]]:
         """A record of `FOUND` and the post's id for each post, in their order; errors count from `first`."""
-        return map(_record_of, _predictor_of(self).predict(posts, first=first))
+        return map(_record_of, _predictor_of(self, os.getpid()).predict(posts, first=first))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows with tokens, tags, entities and error added, and text where there is none.
@@ -92,8 +95,14 @@ class Annotator:
 
 
 @lru_cache(maxsize=1)
-def _predictor_of(annotator: Annotator) -> BatchPredictor:
-    """The model, loaded once in a process, however often its annotator is sent there."""
+def _predictor_of(annotator: Annotator, process: int) -> BatchPredictor:
+    """The model, loaded once in a process, however often its annotator is sent there.
+
+    A process that was forked, as those of `Dataset.map`, has none of the threads that torch and onnxruntime
+    had before, and would wait for them without end: it computes in one, with a model of its own.
+    """
+    if process != _PROCESS:
+        torch.set_num_threads(1)
     options = {name: getattr(annotator, name) for name in _OPTIONS}
     predictor = load_predictor(annotator.model, **options)
     predictor.read.image_dir = annotator.image_dir
