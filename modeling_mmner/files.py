@@ -10,6 +10,7 @@ import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
@@ -231,11 +232,19 @@ def numbered_json_lines(source: IO[bytes], name: str) -> Iterator[tuple[int, Any
 
 
 def parsed(text: str) -> Any:
-    """The value that JSON stands for. Raises ValueError: it is no JSON, or nested too deeply."""
+    """The value that JSON stands for; a number greater than any float, as 1e999, stays a text.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply.
+    """
     try:
-        return json.loads(text, parse_constant=_refused)
+        return json.loads(text, parse_constant=_refused, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _finite(number: str) -> float | str:
+    return value if isfinite(value := float(number)) else number
 
 
 def _refused(name: str) -> Any:

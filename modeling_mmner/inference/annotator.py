@@ -13,8 +13,10 @@ import pyarrow as pa
 import torch
 from huggingface_hub import snapshot_download
 
+from ..escaping import encodable
 from ..files import sha256
 from ..model.images_mmner import PICTURE_COLUMNS
+from ..model.posts_mmner import PostError
 from ..model.prediction_mmner import BatchPredictor, Prediction
 from .loading import Dtype, load_predictor
 
@@ -86,7 +88,7 @@ class Annotator:
         """
         if taken := [name for name in ("tags", "entities", "error") if name in table.column_names]:
             raise ValueError(f"rows: expected no columns {', '.join(taken)}, which are added; rename them")
-        posts = table.select([name for name in POST_COLUMNS if name in table.column_names]).to_pylist()
+        posts = rows_of(table.select([name for name in POST_COLUMNS if name in table.column_names]))
         found = table_of(self.find(posts), FOUND)
         for name in FOUND.names:
             if name not in table.column_names:
@@ -124,13 +126,38 @@ def _record_of(found: Prediction) -> dict[str, Any]:
     }
 
 
+def rows_of(table: pa.Table, *, first: int = 0) -> list[Any]:
+    """The rows of a table, counted from `first`; one that Python cannot hold, as of a text that is no UTF-8 or
+    a date in the year 10000, is a `PostError`.
+    """
+    unfit = (ValueError, OverflowError, pa.ArrowException)
+    try:
+        return table.to_pylist()
+    except unfit:
+        if len(table) > 1:
+            rows = range(len(table))
+            return [row for at in rows for row in rows_of(table.slice(at, 1), first=first + at)]
+    found = ""
+    for name in table.column_names:
+        try:
+            table[name].to_pylist()
+        except unfit as error:
+            found = f"expected {name!r} as a value of Python, a text in UTF-8, found {error}"
+    return [PostError(f"post {first}: {found}")]
+
+
 def table_of(records: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """The records as a table. An id that is no string is JSON in it, for a column has one type."""
+    """The records as a table. An id that is no string is JSON in it, for a column has one type; U+FFFD stands
+    for what UTF-8 cannot encode, as a byte of a file's name in an error.
+    """
     rows = list(records)
     for row in rows:
         if not isinstance(row["id"], str | None):
             row["id"] = json.dumps(row["id"], ensure_ascii=False, default=str)
-    return pa.Table.from_pylist(rows, schema=schema)
+    try:
+        return pa.Table.from_pylist(rows, schema=schema)
+    except UnicodeEncodeError:
+        return pa.Table.from_pylist(json.loads(encodable(json.dumps(rows, ensure_ascii=False))), schema=schema)
 
 
 def hash_of_files(paths: Iterable[Path]) -> str:
