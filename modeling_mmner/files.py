@@ -21,7 +21,7 @@ from .model.posts_mmner import PostError
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> Any:
-    """Write a file under another name, see that it is on the disk, and rename it; gives what `write` gives."""
+    """Write a file under another name, see that it is on the disk, and rename it. Gives what `write` does."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         written = write(partial)
@@ -39,7 +39,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_named(path: Path, write: Callable[[Path], Any]) -> Any:
-    """As `write_whole`, a file that the user has named: a link stays one, and a pipe or a device is written to.
+    """As `write_whole`, a file that a user has named: a link stays one, a pipe or a device is written to.
 
     Raises:
         OSError: its folder is not there, or `path` is a folder.
@@ -49,34 +49,30 @@ def write_named(path: Path, write: Callable[[Path], Any]) -> Any:
     return write(path) if path.exists() and not path.is_file() else write_whole(path.resolve(), write)
 
 
-_OPEN_FILES = {0: "standard input", 1: "standard output"}
-
-
-def check_apart(outputs: Iterable[Any], inputs: Iterable[Any]) -> None:
+def check_apart(outputs: Iterable[str | Path], inputs: Iterable[str | Path | None]) -> None:
     """See that what is to be written is nothing that is read, under whatever name, before it is written.
 
     Args:
-        outputs, inputs: files and folders, of inputs with the files in them, or numbers of open files (0 is
-            standard input); others, as None or an id on the Hub, are passed over.
+        outputs, inputs: files and folders, of inputs with the files in them; what is neither, as an id on the
+            Hub, is passed over.
 
     Raises:
         ValueError: an output is an input.
     """
     written = {identity: output for output in outputs if (identity := _identity(output))}
-    for given in inputs if written else ():
-        is_folder = isinstance(given, str | Path) and os.path.isdir(given)
-        for one in (given, *(filter(os.path.isfile, Path(given).iterdir()) if is_folder else ())):
-            if (output := written.get(_identity(one))) is not None:
-                place, source = (_OPEN_FILES.get(named, named) for named in (output, one))
+    for given in filter(None, inputs) if written else ():
+        inside = filter(os.path.isfile, Path(given).iterdir()) if os.path.isdir(given) else ()
+        for one in (given, *inside):
+            if output := written.get(_identity(one)):
                 expected = "expected another place to write to than what is read"
-                raise ValueError(f"{place}: {expected}, found that it is {source}; name another")
+                raise ValueError(f"{output}: {expected}, found that it is {one}; name another")
 
 
-def _identity(place: Any) -> tuple[int, int] | None:
+def _identity(place: str | Path) -> tuple[int, int] | None:
     """What a file or a folder is known by under each of its names; None where it is neither."""
     try:
         found = os.stat(place)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError):
         return None
     is_kept = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
     return (found.st_dev, found.st_ino) if is_kept else None

@@ -47,7 +47,8 @@ def predict(
     from ..files import check_apart, read_json_lines, write_named
     from ..inference.loading import load_predictor
 
-    check_apart([output or 1], [model, *(image or []), None if text is not None else input or 0])
+    source = input or "/dev/stdin" if text is None else None
+    check_apart([output or "/dev/stdout"], [model, *(image or []), source])
     predictor = load_predictor(model, reads_contexts=bool(context), **predicting)
     with ExitStack() as files:
         posts: Iterable[Any] = [{"text": text, "images": image or [], "context": context or []}]
@@ -195,13 +196,15 @@ def explain(
         output_dir: folder for explanation.json and <number>_<word>.png.
         words: numbers of the words to draw, from 1; default: all.
     """
+    from ..files import check_apart
     from ..inference.explain import explain, save_explanation
     from ..inference.loading import load_model
 
+    check_apart([output_dir, *Path(output_dir).glob("[0-9]*_*.png")], [model, *image])
     parts = load_model(model, reads_contexts=bool(context))
     explanation = explain(*parts, text, image, context=context)
     drawn = words or range(1, len(explanation.words) + 1)
-    save_explanation(explanation, output_dir, words=drawn, sources=[model, *image])
+    save_explanation(explanation, output_dir, words=drawn)
     for number in drawn:
         word, greatest = explanation.words[number - 1].text, explanation.required_maps()[number - 1].max()
         gate = "-" if explanation.gate is None else f"{explanation.gate[number - 1]:.2f}"

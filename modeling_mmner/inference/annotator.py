@@ -127,23 +127,16 @@ def _record_of(found: Prediction) -> dict[str, Any]:
 
 
 def rows_of(table: pa.Table, *, first: int = 0) -> list[Any]:
-    """The rows of a table, counted from `first`; one that Python cannot hold, as of a text that is no UTF-8 or
-    a date in the year 10000, is a `PostError`.
+    """The rows of a table; one that Python cannot hold, as of a text that is no UTF-8 or a date in the year
+    10000, is a `PostError`, which counts from `first`.
     """
-    unfit = (ValueError, OverflowError, pa.ArrowException)
     try:
         return table.to_pylist()
-    except unfit:
-        if len(table) > 1:
-            rows = range(len(table))
-            return [row for at in rows for row in rows_of(table.slice(at, 1), first=first + at)]
-    found = ""
-    for name in table.column_names:
-        try:
-            table[name].to_pylist()
-        except unfit as error:
-            found = f"expected {name!r} as a value of Python, a text in UTF-8, found {error}"
-    return [PostError(f"post {first}: {found}")]
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        if len(table) == 1:
+            expected = "expected values that Python can hold, texts in UTF-8"
+            return [PostError(f"post {first}: {expected}, found {error}")]
+    return [row for at in range(len(table)) for row in rows_of(table.slice(at, 1), first=first + at)]
 
 
 def table_of(records: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -157,7 +150,9 @@ def table_of(records: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     try:
         return pa.Table.from_pylist(rows, schema=schema)
     except UnicodeEncodeError:
-        return pa.Table.from_pylist(json.loads(encodable(json.dumps(rows, ensure_ascii=False))), schema=schema)
+        return pa.Table.from_pylist(
+            json.loads(encodable(json.dumps(rows, ensure_ascii=False))), schema=schema
+        )
 
 
 def hash_of_files(paths: Iterable[Path]) -> str:

@@ -19,7 +19,7 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor, inference_mode
 
-from ..files import check_apart, json_line, write_text, write_whole
+from ..files import json_line, write_text, write_whole
 from ..model.labels_mmner import Word
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
@@ -159,32 +159,27 @@ def draw_maps(pictures: Sequence[Image.Image], maps: np.ndarray) -> Image.Image:
     return strip
 
 
-def save_explanation(
-    explanation: Explanation, folder: str | Path, *, words: Sequence[int], sources: Sequence[str | Path] = ()
-) -> None:
+def save_explanation(explanation: Explanation, folder: str | Path, *, words: Sequence[int]) -> None:
     """Write the explanation, and the maps of words, ``<number>_<word>.png``.
 
     ``explanation.json`` has ``{"text", "words": [{"text", "start", "end"}], "entities", "gate", "maps"}``.
 
     Args:
         words: the numbers, from 1, of the words to draw.
-        sources: the files and folders that it was made of, which are not written over.
 
     Raises:
-        ValueError: there are no maps, or no word of such a number, or a file is a source.
+        ValueError: there are no maps, or no word of such a number.
     """
     maps = explanation.required_maps()
     if wrong := sorted(number for number in words if not 1 <= number <= len(maps)):
         raise ValueError(f"words: expected numbers in 1..{len(maps)}, found {', '.join(map(str, wrong))}")
     folder = Path(folder)
-    safe = {number: re.sub(r"\W", "_", explanation.words[number - 1].text)[:40] for number in words}
-    drawn = {number: folder / f"{number}_{name}.png" for number, name in safe.items()}
-    check_apart([folder, folder / "explanation.json", *drawn.values()], sources)
     folder.mkdir(parents=True, exist_ok=True)
     gate = None if explanation.gate is None else explanation.gate.tolist()
     record: dict[str, Any] = {"text": explanation.text, "words": [one._asdict() for one in explanation.words]}
     record |= {"entities": explanation.entities, "gate": gate, "maps": maps.tolist()}
     write_text(folder / "explanation.json", json_line(record) + "\n")
-    for number, path in drawn.items():
-        picture = draw_maps(explanation.pictures, maps[number - 1])
-        write_whole(path, partial(picture.save, format="png"))
+    for number in words:
+        safe = re.sub(r"\W", "_", explanation.words[number - 1].text)[:40]
+        drawn = draw_maps(explanation.pictures, maps[number - 1])
+        write_whole(folder / f"{number}_{safe}.png", partial(drawn.save, format="png"))

@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -181,12 +182,19 @@ def run_metrics(recipe: Recipe, corpus: TrainingCorpus, progress: Progress, **fo
 def write_results(
     output: Path, metrics: RunMetrics, rows: Dataset, *, gold: list[list[str]], predicted: list[list[str]]
 ) -> None:
-    """Write metrics.json, predictions.jsonl (a line for each post of the test split) and the plots."""
+    """Write metrics.json, predictions.jsonl (a line for each post of the test split) and the plots.
+
+    A plot that cannot be drawn is warned of, whatever it is: the model is worth more.
+    """
     write_text(output / METRICS, metrics.to_json())
     left_out = [name for name in rows.features if name == "ner_tags" or is_picture_column(name)]
     tagged = zip(rows.remove_columns(left_out), gold, predicted, strict=True)
     lines = [json_line(row | {"gold": right, "predicted": found}) for row, right, found in tagged]
     write_text(output / PREDICTIONS, "".join(f"{line}\n" for line in lines))
     curves = partial(plot_learning_curves, metrics.history, selected_epoch=metrics.selected_epoch)
-    write_whole(output / CURVES, curves)
-    write_whole(output / CONFUSION, partial(plot_confusion, gold, predicted))
+    for name, draw in ((CURVES, curves), (CONFUSION, partial(plot_confusion, gold, predicted))):
+        try:
+            write_whole(output / name, draw)
+        except Exception as error:
+            (output / name).unlink(missing_ok=True)  # of another run
+            warnings.warn(f"{name} could not be drawn: {type(error).__name__}: {error!s:.300}", stacklevel=2)
