@@ -60,10 +60,10 @@ def check_apart(outputs: Iterable[str | Path], inputs: Iterable[str | Path | Non
         ValueError: an output is an input.
     """
     written = {identity: output for output in outputs if (identity := _identity(output))}
-    for given in filter(None, inputs) if written else ():
-        inside = filter(os.path.isfile, Path(given).iterdir()) if os.path.isdir(given) else ()
+    for given in (Path(one) for one in inputs if one and written):
+        inside = (one for one in given.iterdir() if one.is_file()) if os.path.isdir(given) else ()
         for one in (given, *inside):
-            if output := written.get(_identity(one)):
+            if (identity := _identity(one)) and (output := written.get(identity)):
                 expected = "expected another place to write to than what is read"
                 raise ValueError(f"{output}: {expected}, found that it is {one}; name another")
 

@@ -1,7 +1,5 @@
 """The command `mmner`. What a command works with is imported when it runs: `--help` answers at once."""
 
-import codecs
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -10,6 +8,7 @@ from typer import Typer
 from typer.exceptions import TyperException
 from typer.main import get_command
 
+from ..escaping import print_in_any_encoding
 from ..training.recipe_options import SettingsCommand
 from .corpora import build, caption, export_imgid, inspect, overlap
 from .models import annotate, demo, evaluate, explain, export_onnx, predict, push
@@ -32,21 +31,13 @@ for function in COMMANDS:
     app.command(cls=SettingsCommand)(function)
 
 
-# What an encoding lacks, as emoji in cp1252, is printed as JSON escapes it, so that lines of JSON stay such.
-codecs.register_error(
-    "escaped", lambda error: (json.dumps(error.object[error.start : error.end])[1:-1], error.end)
-)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
         The exit status: 0, 1 where a part of the input could not be used, 2 where none could.
     """
-    for stream in (sys.stdout, sys.stderr):  # not every terminal or pipe is in UTF-8
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="escaped")
+    print_in_any_encoding()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     place = " ".join(arguments[:1])

@@ -66,7 +66,7 @@ def inspect(
         if corpus.left_out:
             lines = [json_line(span._asdict()) + "\n" for span in corpus.left_out]
             write_text(folder / "spans_left_out.jsonl", "".join(lines))
-        chosen = {"count": count, "seed": seed, "title": f"{corpus.name}, {split}"}
+        chosen: Any = {"count": count, "seed": seed, "title": f"{corpus.name}, {split}"}
         sheet = partial(contact_sheet, rows, corpus.labels, **chosen)
         write_whole(folder / "contact_sheet.html", sheet)
         write_whole(folder / "statistics.png", partial(plot_statistics, statistics))
@@ -174,8 +174,7 @@ def caption(
     from ..files import check_apart
     from ..inference.captioning import Captioner, caption
 
-    places = (reading.get("data_dir"), reading.get("image_dir"))
-    check_apart([output_file], [dataset, model, *places])
+    check_apart([output_file], [dataset, model, reading.get("data_dir"), reading.get("image_dir")])
     corpus = open_corpus(dataset, **reading)
     names = splits.split(",") if splits else list(corpus.splits)
     chosen = {name: split_of(corpus, name, option="--splits") for name in names}

@@ -47,8 +47,8 @@ def predict(
     from ..files import check_apart, read_json_lines, write_named
     from ..inference.loading import load_predictor
 
-    source = input or "/dev/stdin" if text is None else None
-    check_apart([output or "/dev/stdout"], [model, *(image or []), source])
+    posts_file = (input or "/dev/stdin") if text is None else None
+    check_apart([output or "/dev/stdout"], [model, *(image or []), posts_file])
     predictor = load_predictor(model, reads_contexts=bool(context), **predicting)
     with ExitStack() as files:
         posts: Iterable[Any] = [{"text": text, "images": image or [], "context": context or []}]

@@ -16,8 +16,8 @@ _FORM_BYTES = 100_000  # of an upload beside its picture
 
 
 class RequestLimits:
-    """An ASGI application in front of another one: who reads what is too large gets 413, and 429 an upload for
-    which there is no room.
+    """An ASGI application in front of another one, which gets 413 in the place of what is too large, and 429
+    of an upload for which there is no room.
 
     Args:
         kept_seconds: how long uploads are kept.

@@ -1,6 +1,7 @@
 """A training run: how far it has come, what it writes into its output folder, and whether it is finished."""
 
 import json
+import os
 import platform
 import time
 import warnings
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import plot_confusion, plot_learning_curves
-from ..files import json_line, recover, write_text, write_whole
+from ..files import check_apart, json_line, recover, write_text, write_whole
 from ..model.images_mmner import is_picture_column
 from .assembly import check_model
 from .corpus import TrainingCorpus
@@ -122,11 +123,13 @@ def check_run(recipe: Recipe) -> None:
     Raises:
         RunError: something does not fit, cannot be written, or has the name of a result.
     """
+    output = Path(recipe.training.output_dir)
+    sources = (recipe.corpus.dataset, *recipe.corpus.context_file)
     try:
         check_model(recipe)
+        check_apart((output / name for name in FILES), [one for one in sources if os.path.isfile(one)])
     except (TypeError, ValueError) as error:
         raise RunError(f"recipe {recipe.name:.80}: {error}") from error
-    output = Path(recipe.training.output_dir)
     place = f"--output_dir {output!s:.300}"
     try:
         output.mkdir(parents=True, exist_ok=True)

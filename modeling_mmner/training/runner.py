@@ -25,6 +25,7 @@ from dataset_scripts.formats.reader import CorpusError
 
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import context_worth, picture_worth, results_table, transfer_table
+from ..escaping import print_in_any_encoding
 from ..files import write_text
 from .checkpoints import AUTO, NEVER
 from .processes import started_processes
@@ -191,6 +192,7 @@ def in_own_process(function: Callable[..., Any], *arguments: Any, jobs: int = 1,
 
 def _begin(jobs: int) -> None:
     """Take this process's share of the threads, and end where the process that started it has ended."""
+    print_in_any_encoding()
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
 
     def watch() -> None:

@@ -108,7 +108,7 @@ def test_explain_does_not_draw_over_its_picture(posts, capsys) -> None:
     """If it failed, the picture of a post would be replaced by a drawing of it."""
     Path("1_Jordan.png").write_bytes(b"a picture")
     said = "explain: 1_Jordan.png: expected another place to write to than what is read, found that it is "
-    for picture in ("./1_Jordan.png", "link.png"):
+    for picture in ("1_Jordan.png", "link.png"):
         Path("link.png").unlink(missing_ok=True)
         Path("link.png").symlink_to("1_Jordan.png")
         assert main(["explain", "--model=none", "--text=Jordan", f"--image={picture}", "--output_dir=."]) == 2

@@ -6,6 +6,7 @@ import datasets
 import pytest
 
 from modeling_mmner.training import run_folder
+from modeling_mmner.training.recipes import load_recipe
 from tests.small_metrics import run_metrics
 
 
@@ -31,3 +32,15 @@ def test_no_plot_keeps_a_run_from_being_finished(tmp_path, monkeypatch) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "predictions.jsonl"]
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert [line["predicted"] for line in lines] == [["O"], ["O"]]
+
+
+def test_training_does_not_write_over_what_it_reads(tmp_path) -> None:
+    """If it failed, the predictions of one run, with which another trains, would be lost."""
+    posts = tmp_path / "predictions.jsonl"
+    posts.write_text("posts")
+    found = f"found that it is {posts}; name another"
+    for given in ({"dataset": str(posts)}, {"context": "caption", "context_file": [str(posts)]}):
+        recipe = load_recipe("quickstart", given | {"output_dir": str(tmp_path)})
+        with pytest.raises(run_folder.RunError, match=found):
+            run_folder.check_run(recipe)
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.jsonl"]
