@@ -23,9 +23,9 @@ from rich.console import Console
 
 from dataset_scripts.formats.reader import CorpusError
 
+from ..escaping import print_in_any_encoding
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import context_worth, picture_worth, results_table, transfer_table
-from ..escaping import print_in_any_encoding
 from ..files import write_text
 from .checkpoints import AUTO, NEVER
 from .processes import started_processes
