@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from dataset_scripts.formats.reader import CorpusError
-from modeling_mmner.escaping import printable, say
+from modeling_mmner.escaping import print_in_any_encoding, printable, say
 from modeling_mmner.evaluation.metrics import RunMetrics
 from modeling_mmner.evaluation.scores import Predictor, evaluate_rows, gold_tags, score_test_split
 from modeling_mmner.evaluation.span_f1.span_f1 import tag_score
@@ -195,6 +195,7 @@ def save(checkpoints: Checkpoints, signals: processes.StopSignals, *, due: bool 
 
 def run(recipe: Recipe) -> int:
     """`main` as a command, which tells a mistake or a signal in a line; returns the exit code."""
+    print_in_any_encoding()
     processes.stop_at_once()
     try:
         record(main)(recipe)

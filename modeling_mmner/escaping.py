@@ -1,9 +1,12 @@
 """What others say, written into Markdown or a terminal so that it stays text: no tag, block or command."""
 
+import codecs
 import html
+import json
 import logging
 import re
-from typing import IO, TYPE_CHECKING
+import sys
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -12,6 +15,20 @@ if TYPE_CHECKING:
 _MARKDOWN = re.compile(r"([`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))")
 # A backslash before a bracket, and dollars, begin mathematics on the Hub, whatever stands before them.
 _MATHEMATICS = str.maketrans({"\\": "&#92;", "$": "&#36;"})
+
+
+def print_in_any_encoding() -> None:
+    """What the terminal's encoding lacks, as cp1252 emoji, is printed from now on as JSON escapes it: no text
+    ends a command, and lines of JSON stay such.
+    """
+    codecs.register_error("escaped", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="escaped")
+
+
+def _escaped(error: Any) -> tuple[str, int]:
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def encodable(text: object) -> str:

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,14 +20,15 @@ import yaml
 from .model.posts_mmner import PostError, file_within
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under another name, see that it is on the disk, and rename it."""
+def write_whole(path: Path, write: Callable[[Path], Any]) -> Any:
+    """Write a file under another name, see that it is on the disk, and rename it. Gives what `write` does."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        write(partial)
+        written = write(partial)
         _sync(partial)
         partial.replace(path)
         _sync(path.parent)
+        return written
     finally:
         partial.unlink(missing_ok=True)
 
@@ -33,6 +36,46 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """As `write_whole`, a text in UTF-8."""
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_named(path: Path, write: Callable[[Path], Any]) -> Any:
+    """As `write_whole`, a file that a user has named: a link stays one, a pipe or a device is written to.
+
+    Raises:
+        OSError: its folder is not there, or `path` is a folder.
+    """
+    if not path.parent.is_dir() or path.is_dir():
+        raise OSError(f"{path}: expected a file in a folder that exists; make the folder")
+    return write(path) if path.exists() and not path.is_file() else write_whole(path.resolve(), write)
+
+
+def check_apart(outputs: Iterable[str | Path], inputs: Iterable[str | Path | None]) -> None:
+    """See that what is to be written is nothing that is read, under whatever name, before it is written.
+
+    Args:
+        outputs, inputs: files and folders, of inputs with the files in them; what is neither, as an id on the
+            Hub, is passed over.
+
+    Raises:
+        ValueError: an output is an input.
+    """
+    written = {identity: output for output in outputs if (identity := _identity(output))}
+    for given in (Path(one) for one in inputs if one and written):
+        inside = (one for one in given.iterdir() if one.is_file()) if os.path.isdir(given) else ()
+        for one in (given, *inside):
+            if (identity := _identity(one)) and (output := written.get(identity)):
+                expected = "expected another place to write to than what is read"
+                raise ValueError(f"{output}: {expected}, found that it is {one}; name another")
+
+
+def _identity(place: str | Path) -> tuple[int, int] | None:
+    """What a file or a folder is known by under each of its names; None where it is neither."""
+    try:
+        found = os.stat(place)
+    except (OSError, ValueError):
+        return None
+    is_kept = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    return (found.st_dev, found.st_ino) if is_kept else None
 
 
 @contextmanager
@@ -198,11 +241,19 @@ def numbered_json_lines(source: IO[bytes], name: str) -> Iterator[tuple[int, Any
 
 
 def parsed(text: str) -> Any:
-    """The value that JSON stands for. Raises ValueError: it is no JSON, or nested too deeply."""
+    """The value that JSON stands for; a number greater than any float, as 1e999, stays a text.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply.
+    """
     try:
-        return json.loads(text, parse_constant=_refused)
+        return json.loads(text, parse_constant=_refused, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _finite(number: str) -> float | str:
+    return value if isfinite(value := float(number)) else number
 
 
 def _refused(name: str) -> Any:
@@ -211,8 +262,16 @@ def _refused(name: str) -> Any:
 
 def json_line(record: dict[str, Any]) -> str:
     """The record as one line of JSON, in which half an emoji, which UTF-8 cannot hold, is escaped, and so are
-    control characters, which a terminal obeys."""
-    line = json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    control characters, which a terminal obeys.
+
+    What is no number in JSON, as infinity, is null.
+    """
+    try:
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        finite = json.loads(json.dumps(record), parse_constant=lambda name: None)
+        line = json.dumps(finite, ensure_ascii=False)
+    line = line.encode(errors="backslashreplace").decode()
     return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", line)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from dataset_scripts.opening import Corpus
+
+
+_INSPECTED = ("statistics.json", "statistics.png", "contact_sheet.html", "spans_left_out.jsonl")
 
 
 @command(reading=READING)
@@ -42,8 +46,11 @@ def inspect(
     from dataset_scripts.inspection import inspect_corpus, plot_statistics, tables
     from dataset_scripts.opening import open_corpus
 
-    from ..files import json_line
+    from ..files import check_apart, json_line, write_text, write_whole
 
+    if output_dir:
+        written = [Path(output_dir), *(Path(output_dir) / name for name in _INSPECTED)]
+        check_apart(written, [dataset, reading.get("data_dir"), reading.get("image_dir")])
     corpus = open_corpus(dataset, **reading)
     rows, statistics = split_of(corpus, split), inspect_corpus(corpus)
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -55,13 +62,14 @@ def inspect(
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(statistics, indent=2, ensure_ascii=False)
-        (folder / "statistics.json").write_text(text, encoding="utf-8")
-        plot_statistics(statistics, folder / "statistics.png")
+        write_text(folder / "statistics.json", text)
         if corpus.left_out:
             lines = [json_line(span._asdict()) + "\n" for span in corpus.left_out]
-            (folder / "spans_left_out.jsonl").write_text("".join(lines), encoding="utf-8")
-        page, title = folder / "contact_sheet.html", f"{corpus.name}, {split}"
-        contact_sheet(rows, corpus.labels, page, count=count, seed=seed, title=title)
+            write_text(folder / "spans_left_out.jsonl", "".join(lines))
+        chosen: Any = {"count": count, "seed": seed, "title": f"{corpus.name}, {split}"}
+        sheet = partial(contact_sheet, rows, corpus.labels, **chosen)
+        write_whole(folder / "contact_sheet.html", sheet)
+        write_whole(folder / "statistics.png", partial(plot_statistics, statistics))
         say(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
 
 
@@ -163,8 +171,10 @@ def caption(
     """
     from dataset_scripts.opening import open_corpus
 
+    from ..files import check_apart
     from ..inference.captioning import Captioner, caption
 
+    check_apart([output_file], [dataset, model, reading.get("data_dir"), reading.get("image_dir")])
     corpus = open_corpus(dataset, **reading)
     names = splits.split(",") if splits else list(corpus.splits)
     chosen = {name: split_of(corpus, name, option="--splits") for name in names}

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -44,9 +45,11 @@ def predict(
     for name, values in (("image", image), ("context", context)):
         if text is None and values:
             raise ValueError(f"expected --text with --{name}; JSON lines have their own under {name!r}")
-    from ..files import read_json_lines
+    from ..files import check_apart, read_json_lines, write_named
     from ..inference.loading import load_predictor
 
+    posts_file = (input or "/dev/stdin") if text is None else None
+    check_apart([output or "/dev/stdout"], [model, *(image or []), posts_file])
     predictor = load_predictor(model, reads_contexts=bool(context), **predicting)
     with ExitStack() as files:
         posts: Iterable[Any] = [{"text": text, "images": image or [], "context": context or []}]
@@ -55,24 +58,25 @@ def predict(
             # Others than who runs the command may have written the lines: what they name must lie here.
             predictor.read.image_dir = image_dir or (Path(input).parent if input else Path())
             posts = read_json_lines(source, input or "standard input")
-        target = files.enter_context(open(output, "w", encoding="utf-8")) if output else sys.stdout
-        return _write_found(predictor.predict(posts), target)
+        found = predictor.predict(posts)
+        return write_named(Path(output), partial(_write_found, found)) if output else _write_found(found)
 
 
-def _write_found(found_in_posts: Iterator[Any], target: Any) -> int:
+def _write_found(found_in_posts: Iterator[Any], path: Path | None = None) -> int:
     """Write a line for each post; the status is 1 where one of them could not be read."""
     from ..files import json_line
 
     failed = broken = 0
-    for found in found_in_posts:
-        broken += len(found.broken_pictures)
-        if found.post is None:
-            failed += 1
-            record = {"id": found.id, "error": str(found.error)}
-            say(f"predict: {found.error}", file=sys.stderr)
-        else:
-            record = {"id": found.id, "text": found.post.text, "entities": found.entities}
-        print(json_line(record), file=target)
+    with path.open("w", encoding="utf-8") if path else nullcontext(sys.stdout) as target:
+        for found in found_in_posts:
+            broken += len(found.broken_pictures)
+            if found.post is None:
+                failed += 1
+                record = {"id": found.id, "error": str(found.error)}
+                say(f"predict: {found.error}", file=sys.stderr)
+            else:
+                record = {"id": found.id, "text": found.post.text, "entities": found.entities}
+            print(json_line(record), file=target)
     if broken:
         say(f"predict: {broken} pictures could not be read and were left out", file=sys.stderr)
     if failed:
@@ -193,9 +197,11 @@ def explain(
         output_dir: folder for explanation.json and <number>_<word>.png.
         words: numbers of the words to draw, from 1; default: all.
     """
+    from ..files import check_apart
     from ..inference.explain import explain, save_explanation
     from ..inference.loading import load_model
 
+    check_apart([output_dir, *Path(output_dir).glob("[0-9]*_*.png")], [model, *image])
     parts = load_model(model, reads_contexts=bool(context))
     explanation = explain(*parts, text, image, context=context)
     drawn = words or range(1, len(explanation.words) + 1)

@@ -1,8 +1,10 @@
 """A training run: how far it has come, what it writes into its output folder, and whether it is finished."""
 
 import json
+import os
 import platform
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -16,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import plot_confusion, plot_learning_curves
-from ..files import json_line, recover, write_text, write_whole
+from ..files import check_apart, json_line, recover, write_text, write_whole
 from ..model.images_mmner import is_picture_column
 from .assembly import check_model
 from .corpus import TrainingCorpus
@@ -121,11 +123,13 @@ def check_run(recipe: Recipe) -> None:
     Raises:
         RunError: something does not fit, cannot be written, or has the name of a result.
     """
+    output = Path(recipe.training.output_dir)
+    sources = (recipe.corpus.dataset, *recipe.corpus.context_file)
     try:
         check_model(recipe)
+        check_apart((output / name for name in FILES), [one for one in sources if os.path.isfile(one)])
     except (TypeError, ValueError) as error:
         raise RunError(f"recipe {recipe.name:.80}: {error}") from error
-    output = Path(recipe.training.output_dir)
     place = f"--output_dir {output!s:.300}"
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -181,12 +185,19 @@ def run_metrics(recipe: Recipe, corpus: TrainingCorpus, progress: Progress, **fo
 def write_results(
     output: Path, metrics: RunMetrics, rows: Dataset, *, gold: list[list[str]], predicted: list[list[str]]
 ) -> None:
-    """Write metrics.json, predictions.jsonl (a line for each post of the test split) and the plots."""
+    """Write metrics.json, predictions.jsonl (a line for each post of the test split) and the plots.
+
+    A plot that cannot be drawn is warned of, whatever it is: the model is worth more.
+    """
     write_text(output / METRICS, metrics.to_json())
     left_out = [name for name in rows.features if name == "ner_tags" or is_picture_column(name)]
     tagged = zip(rows.remove_columns(left_out), gold, predicted, strict=True)
     lines = [json_line(row | {"gold": right, "predicted": found}) for row, right, found in tagged]
     write_text(output / PREDICTIONS, "".join(f"{line}\n" for line in lines))
     curves = partial(plot_learning_curves, metrics.history, selected_epoch=metrics.selected_epoch)
-    write_whole(output / CURVES, curves)
-    write_whole(output / CONFUSION, partial(plot_confusion, gold, predicted))
+    for name, draw in ((CURVES, curves), (CONFUSION, partial(plot_confusion, gold, predicted))):
+        try:
+            write_whole(output / name, draw)
+        except Exception as error:
+            (output / name).unlink(missing_ok=True)  # of another run
+            warnings.warn(f"{name} could not be drawn: {type(error).__name__}: {error!s:.300}", stacklevel=2)

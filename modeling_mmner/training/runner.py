@@ -23,7 +23,7 @@ from rich.console import Console
 
 from dataset_scripts.formats.reader import CorpusError
 
-from ..escaping import printable, say
+from ..escaping import print_in_any_encoding, printable, say
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import context_worth, picture_worth, results_table, transfer_table
 from ..files import write_text
@@ -192,6 +192,7 @@ def in_own_process(function: Callable[..., Any], *arguments: Any, jobs: int = 1,
 
 def _begin(jobs: int) -> None:
     """Take this process's share of the threads, and end where the process that started it has ended."""
+    print_in_any_encoding()
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
 
     def watch() -> None:
