@@ -1,13 +1,16 @@
 """Batches of like size, and work that is done ahead."""
 
+import gc
+import os
 import threading
 from itertools import islice, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
-from modeling_mmner.model.batching_mmner import ahead, of_like_size
+from modeling_mmner.model.batching_mmner import ahead, begin_worker, of_like_size
 from tests.shared_data import property_test
 
 SIZES = st.lists(st.integers(1, 20), max_size=30)
@@ -102,3 +105,36 @@ def test_items_are_asked_for_by_one_thread():
     items = (askers.add(threading.get_ident()) for _ in range(20))
     workers = set(ahead(lambda item: threading.get_ident(), items, threads=3, most=4))
     assert askers == {threading.get_ident()} and not askers & workers
+
+
+class Asked:
+    """Says of the process that asks for an item what group it is in, and clears up what nobody needs there."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        gc.collect()
+        return os.getpid(), os.getpgrp()
+
+
+def test_worker_is_in_no_group_that_signals_are_sent_to(capfd):
+    """Regression: SIGTERM to a run's group ended its workers first, and the run without a checkpoint; and a
+    worker, as it cleared up a loader that its parent was done with, said "can only test a child process"."""
+
+    def loader() -> DataLoader:
+        options = {"worker_init_fn": begin_worker, "persistent_workers": True, "collate_fn": list}
+        return DataLoader(Asked(), num_workers=1, **options)
+
+    gc.disable()
+    try:
+        first = loader()
+        next(iter(first))
+        first.own = first  # only the next clearing up finds it
+        del first
+        ((process, group),) = next(iter(loader()))
+    finally:
+        gc.enable()
+        gc.collect()
+    assert process == group != os.getpid()
+    assert capfd.readouterr().err == ""
