@@ -213,7 +213,7 @@ from modeling_mmner.training import processes
 )
 @pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "active"}], ids=["default", "set"])
 def test_how_threads_wait_is_settled_before_torch_is_loaded(tmp_path, monkeypatch, door, given):
-    """Regression: beside busy processes a step took ten times as long: threads that waited held their cores."""
+    """Regression: beside busy processes a step took ten times as long: waiting threads held their cores."""
     monkeypatch.delenv("OMP_WAIT_POLICY")
     done = run_elsewhere(WAITING, door, folder=tmp_path, blocked=(), PYTHONPATH=ROOT, **given)
     assert done.stdout.split() == [given.get("OMP_WAIT_POLICY", "passive")]

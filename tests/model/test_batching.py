@@ -108,33 +108,37 @@ def test_items_are_asked_for_by_one_thread():
 
 
 class Asked:
-    """Says of the process that asks for an item what group it is in, and clears up what nobody needs there."""
+    """Says of the process that asks for an item what group it is in; there it clears up what nobody needs."""
 
     def __len__(self) -> int:
-        return 2
+        return 1
 
     def __getitem__(self, index: int) -> tuple[int, int]:
         gc.collect()
         return os.getpid(), os.getpgrp()
 
 
-def test_worker_is_in_no_group_that_signals_are_sent_to(capfd):
-    """Regression: SIGTERM to a run's group ended its workers first, and the run without a checkpoint; and a
-    worker, as it cleared up a loader that its parent was done with, said "can only test a child process"."""
+def asked_by_a_worker() -> DataLoader:
+    options = {"worker_init_fn": begin_worker, "persistent_workers": True, "collate_fn": list}
+    return DataLoader(Asked(), num_workers=1, **options)
 
-    def loader() -> DataLoader:
-        options = {"worker_init_fn": begin_worker, "persistent_workers": True, "collate_fn": list}
-        return DataLoader(Asked(), num_workers=1, **options)
 
+def test_worker_is_in_no_group_that_signals_are_sent_to():
+    """Regression: SIGTERM to a run's group ended its workers first, and the run without a checkpoint."""
+    ((process, group),) = next(iter(asked_by_a_worker()))
+    assert process == group != os.getpgrp()
+
+
+def test_worker_does_not_clear_up_what_its_parent_has_thrown_away(capfd):
+    """Regression: between two trainings a worker said "can only test a child process" of the first's loader."""
     gc.disable()
     try:
-        first = loader()
+        first = asked_by_a_worker()
         next(iter(first))
         first.own = first  # only the next clearing up finds it
         del first
-        ((process, group),) = next(iter(loader()))
+        next(iter(asked_by_a_worker()))
     finally:
         gc.enable()
         gc.collect()
-    assert process == group != os.getpid()
     assert capfd.readouterr().err == ""
