@@ -30,13 +30,14 @@ Progress.add = timed
 options = dict(output_dir=sys.argv[2], num_workers=0, compare_without_pictures=False)
 train_accelerate.train(load_recipe("quickstart", options))
 """
+BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 WAITING = {"spinning": "import torch  # before the package settles it", "passive, the default": ""}
 
 
 @contextmanager
 def busy(processes: int) -> Iterator[None]:
     """So many processes that do nothing but work."""
-    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    started = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(processes)]
     try:
         yield
     finally:
