@@ -91,6 +91,7 @@ def train(recipe: Recipe) -> RunMetrics:
         splits=found,
     )
     if accelerator.is_main_process:
+        run_folder.check_still_there(output)
         kept.put_encoders_back()
         folder, gold = output / run_folder.MODEL, gold_tags(test, corpus.labels)
         try:
@@ -177,6 +178,8 @@ def validate(rows: LaidOutRows, predictor: Predictor, checkpoints: Checkpoints) 
     gold, predicted = gold_tags(rows, predictor.processor.labels), predictor.tags(rows)
     lenient, strict = (tag_score(gold, predicted, strict=strict)["f1"] for strict in (False, True))
     results = progress.mean_losses() | {"validation_f1": lenient, "validation_strict_f1": strict}
+    if accelerator.is_main_process:
+        run_folder.check_still_there(checkpoints.folder.parent)
     accelerator.log(results, step=epoch)
     accelerator.print(f"epoch {epoch}: loss {results['loss']:.3f}, validation F1 {100 * lenient:.1f}")
     progress.end_epoch(results)

@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import IO, Any
@@ -199,6 +201,70 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class FileNotes:
+    """What was found out of files, so that those that have not changed are not read again, by any process.
+
+    A file is taken for unchanged where path, size, times of change and inode are as they were.
+
+    Args:
+        path: of the file that keeps the notes, of the `MOST` files that were last asked for.
+    """
+
+    MOST = 100_000
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._is_new = path, False
+        self._there, self._asked = self._read(), dict[str, list[Any]]()
+
+    def _read(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError, TypeError):
+            return dict(parsed(self.path.read_text(encoding="utf-8")))
+        return {}
+
+    def of(self, file: Path, about: str, find: Callable[[Path], str]) -> str:
+        """What `find` says of a file; `about` names what it asks. Raises OSError: there is no such file."""
+        key, status = f"{about} {file.absolute()}", file.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        noted = self._there.get(key)
+        if not isinstance(noted, list) or noted[:-1] != stamp:
+            noted = [*stamp, find(file)]
+            # One that was written just now may be written again before the clock of its disk moves on.
+            if time.time_ns() - max(stamp[1:3]) < 2_000_000_000:
+                return noted[-1]
+            self._is_new = True
+        self._there[key] = self._asked[key] = noted
+        return noted[-1]
+
+    def keep(self) -> None:
+        """Write what is new, beside what other processes have written; where nobody may write, it is lost."""
+        if self._is_new:
+            others = {key: value for key, value in self._read().items() if key not in self._asked}
+            with suppress(OSError):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                last = [*others.items(), *self._asked.items()][-self.MOST :]
+                write_text(self.path, json.dumps(dict(last)))
+        self._is_new = False
+
+
+@cache
+def file_notes() -> FileNotes:
+    """The notes of this user, in the cache folder."""
+    from huggingface_hub import constants
+
+    return FileNotes(Path(constants.HF_HOME) / "mmner" / "files.json")
+
+
+def noted_sha256(path: Path) -> str:
+    """As `sha256`, of a file that has not changed from the notes."""
+    return file_notes().of(path, "sha256", sha256)
+
+
+def picture_hash(picture: Mapping[str, Any]) -> str:
+    """The SHA-256 of `picture_content`, of a file as `noted_sha256`."""
+    content = picture["bytes"]
+    return noted_sha256(Path(picture["path"])) if content is None else hashlib.sha256(content).hexdigest()
 
 
 def picture_content(picture: Mapping[str, Any]) -> bytes:

@@ -189,3 +189,31 @@ def test_the_first_public_name_registers_all(tmp_path):
     """
     saved = save_small(tmp_path / "model")
     run_elsewhere(REGISTERED, saved, folder=tmp_path, blocked=(), PYTHONPATH=ROOT)
+
+
+WAITING = """
+import importlib, os, sys
+from importlib.abc import MetaPathFinder
+
+class Seen(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"))
+            sys.stdout.flush()
+            os._exit(0)
+
+sys.meta_path.insert(0, Seen())
+importlib.import_module(sys.argv[1])
+from modeling_mmner.training import processes
+"""
+
+
+@pytest.mark.parametrize(
+    "door", ["train_accelerate", "modeling_mmner.__main__", "modeling_mmner", "tests.conftest"]
+)
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "active"}], ids=["default", "set"])
+def test_how_threads_wait_is_settled_before_torch_is_loaded(tmp_path, monkeypatch, door, given):
+    """Regression: beside busy processes a step took ten times as long: waiting threads held their cores."""
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    done = run_elsewhere(WAITING, door, folder=tmp_path, blocked=(), PYTHONPATH=ROOT, **given)
+    assert done.stdout.split() == [given.get("OMP_WAIT_POLICY", "passive")]

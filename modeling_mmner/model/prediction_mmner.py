@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .batching_mmner import CORES, ahead, of_like_size
+from .batching_mmner import CORES, ahead, begin_worker, of_like_size
 from .images_mmner import PictureError, load_picture, pictures_of, square
 from .labels_mmner import IGNORED
 from .posts_mmner import PostError, as_row, check_key, checked_post, context_of, fetched, within
@@ -170,6 +170,7 @@ class BatchPredictor:
                 batch_size=self.batch_size,
                 num_workers=self.num_workers,
                 collate_fn=list,
+                worker_init_fn=begin_worker,
                 generator=torch.Generator(),  # or it draws a number that training, which is evaluated, misses
             )
             yield from chain.from_iterable(loader)

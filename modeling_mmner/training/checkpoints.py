@@ -27,6 +27,7 @@ from torch import Tensor
 from ..escaping import one_line, say
 from ..files import sha256, staged_folder, write_whole
 from ..model.modeling_mmner import MMNERForTokenClassification
+from .assembly import content_of_names
 from .corpus import TrainingCorpus
 from .features import OFF
 from .recipes import PACE, PLACES, Recipe, differences, flat_settings
@@ -42,6 +43,7 @@ def run_settings(recipe: Recipe, corpus: TrainingCorpus, accelerator: Accelerato
     """What must be equal for a run to go on from a checkpoint: all that its result depends on."""
     without = (*PLACES, *PACE, "compare_without_pictures", "transfer")
     return flat_settings(recipe.to_dict(), without=without) | {
+        **content_of_names(recipe),
         "corpus": f"{corpus.name} {corpus.version_name} {corpus.digest()}",
         "labels": corpus.labels,
         "mixed_precision": accelerator.mixed_precision,
@@ -97,7 +99,8 @@ class Checkpoints:
         self.folder = Path(recipe.training.output_dir) / CHECKPOINTS
         self.kept = recipe.training.checkpoints_kept
         self.accelerator, self.model, self.progress = accelerator, model, progress
-        self.settings = run_settings(recipe, corpus, accelerator)
+        is_main = accelerator.is_main_process
+        self.settings = run_settings(recipe, corpus, accelerator) if is_main else {}  # the others never ask
         self._best: dict[str, str] = {}  # the file of the best epoch's weights and its hash
         # Accelerate would write and read wrapped weights, those of frozen encoders among them.
         accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())

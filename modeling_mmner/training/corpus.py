@@ -3,8 +3,10 @@
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
@@ -19,6 +21,7 @@ from dataset_scripts.sample.texts import LANGUAGES, generate_posts
 
 from ..escaping import one_line, printable, say
 from ..evaluation.metrics import ContextCounts, CorpusSummary, PictureCounts
+from ..files import file_notes, picture_hash
 from ..model.batching_mmner import ahead
 from ..model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from ..model.processing_mmner import MMNERProcessor
@@ -61,7 +64,10 @@ class TrainingCorpus(Corpus):
         """Tells corpora apart: a hash of each split's posts, their pictures and contexts included."""
         names = {"id", "tokens", "ner_tags", "language", CONTEXT, *PICTURE_COLUMNS}
         known = {split: [*(names & rows.features.keys())] for split, rows in self.splits.items()}
-        return " ".join(row_hash(self.splits[split].select_columns(known[split])) for split in SPLITS)
+        rows = {split: self.splits[split].select_columns(known[split]) for split in SPLITS}
+        found = [row_hash(rows[split], lambda picture: picture_hash(picture).encode()) for split in SPLITS]
+        file_notes().keep()
+        return " ".join(found)
 
     def count_contexts(self, processor: MMNERProcessor) -> None:
         """Count the contexts of each split, and those of which a processor cuts the end off."""
@@ -238,6 +244,7 @@ def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings
         fn_kwargs={"reader": f"{version('mmner')}, Pillow {version('pillow')}"},
         desc=f"checking the pictures of {split}",
     )["problems"][:]
+    file_notes().keep()
     missing = {index: "no picture" for index, found in enumerate(problems) if not found}
     broken = {index: found for index, found in enumerate(problems) if any(found)}
     told = missing | {index: next(filter(None, found)) for index, found in broken.items()}
@@ -266,13 +273,19 @@ def _problems(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[lis
     """For each of a post's pictures, in words why `reader` cannot read it, which names the kept answers."""
     rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
     posts = [pictures_of(row) for row in rows]
-    found = ahead(_problem, chain(*posts), threads=READING_THREADS, most=READ_AHEAD)
+    found = ahead(partial(_problem, reader=reader), chain(*posts), threads=READING_THREADS, most=READ_AHEAD)
     return {"problems": [[*islice(found, len(pictures))] for pictures in posts]}
 
 
-def _problem(picture: Any) -> str:
-    try:
-        load_picture(picture)
-    except PictureError as error:
-        return str(error)
-    return ""
+def _problem(picture: dict[str, Any], *, reader: str) -> str:
+
+    def find(_: Path) -> str:
+        try:
+            load_picture(picture)
+        except PictureError as error:
+            return str(error)
+        return ""
+
+    path = Path(picture["path"] or "")
+    is_file = picture["bytes"] is None and path.is_file()
+    return file_notes().of(path, reader, find) if is_file else find(path)

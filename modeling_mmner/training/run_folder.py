@@ -27,8 +27,8 @@ from .terms import derived_licence, terms_of
 
 MODEL, METRICS, PREDICTIONS = "model", "metrics.json", "predictions.jsonl"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
-CHECKPOINTS, STATUS = "checkpoints", "status.json"
-FOLDERS, FILES = (MODEL, CHECKPOINTS, "tensorboard"), (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS)
+CHECKPOINTS, STATUS, TENSORBOARD = "checkpoints", "status.json", "tensorboard"
+FOLDERS, FILES = (MODEL, CHECKPOINTS, TENSORBOARD), (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS)
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
 
@@ -149,6 +149,14 @@ def begin_run(output: Path) -> None:
     for path in (path for name in FILES for path in output.glob(f"{name}.*.partial")):
         path.unlink()
     write_text(output / STATUS, json.dumps({"finished": False}) + "\n")
+
+
+def check_still_there(output: Path) -> None:
+    """Raise `RunError` where a run's output folder was removed, which TensorBoard does not survive."""
+    for name in (STATUS, TENSORBOARD):
+        if not (output / name).exists():
+            expected = f"expected the run's {name} to stay there while it trains, found it removed"
+            raise RunError(f"--output_dir {output!s:.300}: {expected}; start the run again")
 
 
 def end_run(output: Path) -> None:

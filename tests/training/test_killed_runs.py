@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
 
 
 def started(
-    recipe: Recipe, *, launcher: Sequence[str] = (), stderr: int = subprocess.DEVNULL
+    recipe: Recipe, *, launcher: Sequence[str] = (), stderr: int = subprocess.DEVNULL, **options: Any
 ) -> subprocess.Popen[str]:
     """The script at work on a recipe, started by Python alone or by a launcher's module."""
     path = Path(f"{recipe.training.output_dir}-recipe", "tiny.yaml")
@@ -35,7 +36,7 @@ def started(
     command = [sys.executable, "-u", *launcher, "train_accelerate.py", "--recipe", str(path)]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as in the tests' process, for equal bits
     return subprocess.Popen(
-        command, cwd=ROOT, env=one_thread, stdout=subprocess.PIPE, stderr=stderr, text=True
+        command, cwd=ROOT, env=one_thread, stdout=subprocess.PIPE, stderr=stderr, text=True, **options
     )
 
 
