@@ -6,10 +6,12 @@ the recipe.
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from inspect import Parameter
+from textwrap import shorten
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -21,7 +23,7 @@ from ..files import read_yaml
 from ..model.parts_mmner import Setting
 from .recipes import SECTIONS, TOWER_FLAGS, Recipe, all_settings, flat_settings, load_recipe, recipe_names
 
-_RECIPES = f"one of {', '.join(recipe_names())}, or a YAML file"
+_RECIPES = "one of the recipes above, or a YAML file"
 RecipeName = Annotated[str, typer.Option("--recipe", help=_RECIPES, autocompletion=recipe_names)]
 
 
@@ -36,16 +38,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
     @app.command(cls=SettingsCommand)
     @takes_settings
     def chosen(recipe: RecipeName = "quickstart", *, settings: dict[str, Any]) -> Recipe:
-        """Train a multimodal NER system from a recipe."""
+        """Train a multimodal NER system from a recipe; without one: quickstart, which takes minutes."""
         return load_recipe(recipe, settings)
 
     try:
         found = app(None if arguments is None else list(arguments), standalone_mode=False)
     except (typer.TyperException, TypeError, ValueError) as error:
-        message = error.format_message() if isinstance(error, typer.TyperException) else error
-        say(f"train_accelerate.py: error: {message}", file=sys.stderr)
+        say(f"train_accelerate.py: error: {mistake(error)}", file=sys.stderr)
         sys.exit(2)
     return found if isinstance(found, Recipe) else sys.exit(0)
+
+
+def mistake(error: Exception) -> str:
+    """What is wrong with a command line, in one line."""
+    message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    return re.sub(r"\.? \(Possible options: (.*)\)$", r"; did you mean \1?", message)
 
 
 def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,7 +120,9 @@ def _option(name: str, setting: Setting, group: str, *, show_default: bool) -> P
     more: dict[str, Any] = {"help": setting.help, "rich_help_panel": group, "show_default": show_default}
     if kind is bool:
         names += f"/--{name.removeprefix('no_') if name.startswith('no_') else f'no_{name}'}"
-    elif kind not in (int, float, str) and get_origin(kind) is not Literal:
+    elif kind in (int, float, str):
+        more["metavar"] = METAVARS[kind]
+    elif get_origin(kind) is not Literal:
         form, read = _READERS.get(kind, ("YAML", read_yaml))
         more |= {"parser": partial(_read, form=form, read=read, hint=kind), "metavar": form}
         kind = str
@@ -147,6 +156,9 @@ _READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
     dict[str, float] | None: ("NAME=WEIGHT,...", partial(_pairs, float)),
 }
 """How help calls the text of an option, and what reads it; other types are read as YAML."""
+_TEXTS = (str, str | None, list[str] | None)
+METAVARS: dict[Any, str] = {int: "NUMBER", float: "NUMBER"} | dict.fromkeys(_TEXTS, "TEXT")
+"""How it calls that of an option which typer reads."""
 
 
 class SettingsCommand(TyperCommand):
@@ -164,6 +176,11 @@ class SettingsCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        if "recipe" in (option.name for option in self.params):
+            names, room = recipe_names(), formatter.width - 6
+            room -= max(map(len, names))
+            with formatter.section("Recipes, --recipe NAME"):
+                formatter.write_dl([(name, shorten(load_recipe(name).description, room)) for name in names])
         groups: dict[str, list[tuple[str, str]]] = {}
         for option in self.get_params(ctx):
             if record := option.get_help_record(ctx):
@@ -176,7 +193,7 @@ class SettingsCommand(TyperCommand):
 def _as_text(value: Any, hint: Any) -> Any:
     """A value as the command line spells it; a flag's as it is, None for nothing."""
     if isinstance(value, (bool, str)) or value in (None, [], {}):
-        return value or None
+        return value if value is False else value or None
     if hint in _READERS and isinstance(value, (list, dict)):
         pairs = value.items() if isinstance(value, dict) else [(item,) for item in value]
         return ",".join("=".join(map(str, pair)) for pair in pairs)

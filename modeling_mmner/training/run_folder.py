@@ -14,14 +14,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset
-from tqdm.auto import tqdm
 
+from ..escaping import say
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import plot_confusion, plot_learning_curves
 from ..files import check_apart, json_line, recover, write_text, write_whole
 from ..model.images_mmner import is_picture_column
 from .assembly import check_model
 from .corpus import TrainingCorpus
+from .progress import ProgressBar, in_words
 from .recipes import Recipe
 from .terms import derived_licence, terms_of
 
@@ -29,6 +30,8 @@ MODEL, METRICS, PREDICTIONS = "model", "metrics.json", "predictions.jsonl"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 CHECKPOINTS, STATUS, TENSORBOARD = "checkpoints", "status.json", "tensorboard"
 FOLDERS, FILES = (MODEL, CHECKPOINTS, TENSORBOARD), (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS)
+_MEASURED = 3
+"""Seconds of steps, from which a training's length is told."""
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
 
@@ -62,6 +65,7 @@ class Progress:
 
     def __post_init__(self) -> None:
         self._since = time.perf_counter()
+        self._has_told = False
 
     @property
     def elapsed(self) -> float:
@@ -78,17 +82,34 @@ class Progress:
         stale = bool(self.history) and self.epoch - 1 - self.best["epoch"] >= patience > 0
         return self.epoch > epochs or stale
 
+    def bar(self, batches: int, *, epochs: int) -> ProgressBar:
+        """The bar of all epochs, each of so many batches."""
+        return ProgressBar("training", batches * epochs, done=batches * (self.epoch - 1) + self.batches)
+
     def shown(
-        self, steps: Iterable[dict[str, float]], batches: int, *, epochs: int, visible: bool
+        self, steps: Iterable[dict[str, float]], bar: ProgressBar, *, epochs: int
     ) -> Iterator[dict[str, float]]:
-        """Count the losses of the batches that are left of an epoch's `batches`, and show them in a bar."""
-        name = f"epoch {self.epoch}/{epochs}"
-        with tqdm(steps, name, batches, initial=self.batches, disable=not visible) as bar:
-            for losses in bar:
-                self.add(losses)
-                shown = {name.removeprefix("loss_"): f"{loss:.2f}" for name, loss in losses.items()}
-                bar.set_postfix(shown, refresh=False)
-                yield losses
+        """Count the losses of the batches that are left of an epoch, and show how far the training is."""
+        bar.set_description_str(f"epoch {self.epoch}/{epochs}", refresh=False)
+        began = time.perf_counter()
+        for number, losses in enumerate(steps):
+            self.add(losses)
+            bar.set_postfix_str(f"loss {losses['loss']:.2f}", refresh=False)
+            bar.update()
+            yield losses
+            if number == 0:
+                began = time.perf_counter()  # the first one has more to do
+            elif not self._has_told and (seconds := time.perf_counter() - began) > _MEASURED:
+                self._has_told = True
+                left = bar.total - bar.total // epochs * (self.epoch - 1) - self.batches
+                bar.hide()
+                say(f"this training takes {in_words(left * seconds / number)} more, by its first steps")
+
+    def describe_last(self, bar: ProgressBar) -> str:
+        """What the last epoch has come to, and how long those that are left may take, in words."""
+        last, left = self.history[-1], bar.left()
+        found = f"loss {last['loss']:.3f}, validation F1 {100 * last['validation_f1']:.1f}"
+        return f"epoch {last['epoch']}: {found}{left and f'; {left} left'}"
 
     def add(self, losses: dict[str, float]) -> None:
         """Count a batch and its losses."""
@@ -202,7 +223,10 @@ def write_results(
     tagged = zip(rows.remove_columns(left_out), gold, predicted, strict=True)
     lines = [json_line(row | {"gold": right, "predicted": found}) for row, right, found in tagged]
     write_text(output / PREDICTIONS, "".join(f"{line}\n" for line in lines))
-    curves = partial(plot_learning_curves, metrics.history, selected_epoch=metrics.selected_epoch)
+    weights = metrics.recipe["model"]["objectives"]
+    curves = partial(
+        plot_learning_curves, metrics.history, selected_epoch=metrics.selected_epoch, weights=weights
+    )
     for name, draw in ((CURVES, curves), (CONFUSION, partial(plot_confusion, gold, predicted))):
         try:
             write_whole(output / name, draw)
