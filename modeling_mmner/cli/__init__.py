@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from .. import __version__
 from ..escaping import PrintableLines, print_in_any_encoding, say
-from ..training.recipe_options import SettingsCommand, mistake
+from ..training.recipe_options import WIDE, SettingsCommand, mistake
 from .corpora import build, caption, export_imgid, inspect, overlap
 from .models import annotate, demo, evaluate, explain, export_onnx, predict, push
 from .runs import reproduce, train
@@ -33,31 +33,41 @@ class CommandGroups(TyperGroup):
     """The commands, listed under the headings of `GROUPS`."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        width = max(map(len, self.commands)) + 4
+        width = max(map(len, self.commands))
         for heading, functions in GROUPS.items():
+            names = [function.__name__.replace("_", "-") for function in functions]
+            helps = [self.commands[name].get_short_help_str(formatter.width - width - 4) for name in names]
             with formatter.section(heading):
-                names = [function.__name__.replace("_", "-") for function in functions]
-                room = formatter.width - width
-                helps = [self.commands[name].get_short_help_str(room) for name in names]
-                padded = [name.ljust(width - 4) for name in names]
-                formatter.write_dl(list(zip(padded, helps, strict=True)))
+                formatter.write_dl([*zip([name.ljust(width) for name in names], helps, strict=True)])
 
 
-app = Typer(cls=CommandGroups, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = Typer(
+    cls=CommandGroups,
+    no_args_is_help=True,
+    context_settings=WIDE,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 for function in chain(*GROUPS.values()):
     app.command(cls=SettingsCommand)(function)
 
 
-@app.callback(invoke_without_command=False)
-def about(version: Annotated[bool, Option("--version", help="print the version and exit")] = False) -> None:
+def _print_version(asked: bool) -> None:
+    if asked:
+        say(f"mmner {__version__}")
+        raise Exit
+
+
+_VERSION = Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+
+
+@app.callback()
+def about(version: Annotated[bool, _VERSION] = False) -> None:
     """Multimodal named entity recognition: a sentence and its picture in, entities out.
 
     `mmner train` alone trains the recipe quickstart, on a corpus that it makes, in minutes; `mmner inspect
     FILE` says how your own posts are read; `mmner COMMAND --help` lists a command's options.
     """
-    if version:
-        say(f"mmner {__version__}")
-        raise Exit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -56,11 +56,12 @@ def plot_learning_curves(
     ):
         axes.set_title(title, loc="left")
         axes.set(xlabel="epoch", ylabel=label, xlim=(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5))
-        for text in axes.legend(frameon=False).get_texts():
+        for text in axes.legend(framealpha=0.85, edgecolor="none").get_texts():
             text.set_parse_math(False)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
+        axes.set_axisbelow(True)
     figure.savefig(path, format="png", dpi=150)
 
 
@@ -73,10 +74,11 @@ def _draw_losses(axes: Axes, history: History, weights: Mapping[str, float]) -> 
     )
     for name, weight in weights.items():
         values = np.array([weight * entry.get(f"loss_{name}", 0.0) for entry in history])
-        label = f"{name} x {weight:g}".replace("_", " ")
+        label = f"{name} × {weight:g}".replace("_", " ")
         axes.bar(epochs, values, bottom=np.where(values < 0, below, above), label=label)  # clustering may be
         above, below = above + values.clip(min=0), below + values.clip(max=0)
     total = [entry["loss"] for entry in history]
+    axes.set_ylim(top=1.05 * max(total))
     axes.plot(epochs, total, color=_INK, linewidth=1.6, marker="o", markersize=3, label="total")
 
 

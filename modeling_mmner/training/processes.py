@@ -87,7 +87,7 @@ def quiet_libraries() -> None:
     """
     datasets.disable_progress_bars()
     transformers.logging.disable_progress_bar()
-    warnings.formatwarning = lambda message, *_: f"warning: {printable(message)}\n"  # type: ignore[assignment]
+    warnings.formatwarning = lambda message, *_: f"warning: {printable(message)}\n"
     if not sys.warnoptions:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")

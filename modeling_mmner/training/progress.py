@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from typing import Any
 
 from tqdm import tqdm
@@ -15,11 +16,18 @@ class ProgressBar(tqdm):
     """
 
     def __init__(self, doing: str, total: int, *, done: int = 0) -> None:
-        wait = 1.0 if sys.stderr.isatty() else 60.0
+        delay, pause = (1.0, 0.1) if sys.stderr.isatty() else (60.0, 60.0)
         look: Any = {"bar_format": _FORMAT, "dynamic_ncols": True, "leave": False, "smoothing": 0}
-        silent = os.environ.get("LOCAL_RANK", "0") != "0"
-        pace = {"delay": wait, "mininterval": wait / 10}
-        super().__init__(desc=doing, total=total, initial=done, disable=silent, **pace, **look)
+        look |= {"delay": delay, "mininterval": pause, "disable": os.environ.get("LOCAL_RANK", "0") != "0"}
+        self._has_begun = False
+        super().__init__(desc=doing, total=total, initial=done, **look)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """As tqdm's; the first step has more to do, so time is measured from its end on."""
+        if not self._has_begun and not self.disable:
+            self._has_begun, self.initial = True, self.n + (n or 0)
+            self.start_t = self.last_print_t = time.time()
+        return super().update(n)
 
     def hide(self) -> None:
         """Make room for a line that is printed; the next step shows the bar again."""
@@ -27,10 +35,11 @@ class ProgressBar(tqdm):
             self.clear()
 
     def left(self) -> str:
-        """The time that is left, in words; empty where the phase is over or the bar is not shown."""
-        if self.disable or not self.initial < self.n < self.total:
+        """In words, the time that is left; empty where it is not known yet, or none."""
+        elapsed = 0.0 if self.disable else time.time() - self.start_t
+        if elapsed < 3 or not self.initial < self.n < (self.total or 0):
             return ""
-        return in_words((self._time() - self.start_t) * (self.total - self.n) / (self.n - self.initial))
+        return in_words(elapsed * ((self.total or 0) - self.n) / (self.n - self.initial))
 
 
 def in_words(seconds: float) -> str:

@@ -6,9 +6,9 @@ the recipe.
 
 import inspect
 import json
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial, wraps
 from inspect import Parameter
 from textwrap import shorten
@@ -24,7 +24,11 @@ from ..model.parts_mmner import Setting
 from .recipes import SECTIONS, TOWER_FLAGS, Recipe, all_settings, flat_settings, load_recipe, recipe_names
 
 _RECIPES = "one of the recipes above, or a YAML file"
-RecipeName = Annotated[str, typer.Option("--recipe", help=_RECIPES, autocompletion=recipe_names)]
+WIDE = {"max_content_width": 110}
+"""Help takes as many columns, at most."""
+RecipeName = Annotated[
+    str, typer.Option("--recipe", metavar="NAME", help=_RECIPES, autocompletion=recipe_names)
+]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
@@ -33,12 +37,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
     Raises:
         SystemExit: help was asked for (0), or the command line is wrong, and why has been said (2).
     """
-    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    app = typer.Typer(rich_markup_mode=None, add_completion=False, context_settings=WIDE)
 
     @app.command(cls=SettingsCommand)
     @takes_settings
     def chosen(recipe: RecipeName = "quickstart", *, settings: dict[str, Any]) -> Recipe:
-        """Train a multimodal NER system from a recipe; without one: quickstart, which takes minutes."""
+        """Train a recipe; without one quickstart, which takes minutes."""
         return load_recipe(recipe, settings)
 
     try:
@@ -51,8 +55,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
 
 def mistake(error: Exception) -> str:
     """What is wrong with a command line, in one line."""
-    message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-    return re.sub(r"\.? \(Possible options: (.*)\)$", r"; did you mean \1?", message)
+    if near := getattr(error, "possibilities", None):
+        name = getattr(error, "option_name", "")
+        return f"No such option: {name}; did you mean {get_close_matches(name, near, n=1, cutoff=0)[0]}?"
+    return error.format_message() if isinstance(error, typer.TyperException) else str(error)
 
 
 def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,7 +162,7 @@ _READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
     dict[str, float] | None: ("NAME=WEIGHT,...", partial(_pairs, float)),
 }
 """How help calls the text of an option, and what reads it; other types are read as YAML."""
-_TEXTS = (str, str | None, list[str] | None)
+_TEXTS = (str, str | None, list[str], list[str] | None)
 METAVARS: dict[Any, str] = {int: "NUMBER", float: "NUMBER"} | dict.fromkeys(_TEXTS, "TEXT")
 """How it calls that of an option which typer reads."""
 
@@ -177,10 +183,11 @@ class SettingsCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         if "recipe" in (option.name for option in self.params):
-            names, room = recipe_names(), formatter.width - 6
-            room -= max(map(len, names))
-            with formatter.section("Recipes, --recipe NAME"):
-                formatter.write_dl([(name, shorten(load_recipe(name).description, room)) for name in names])
+            names = recipe_names()
+            room = formatter.width - 4 - max(map(len, names))
+            about = [shorten(load_recipe(name).description, room, placeholder="...") for name in names]
+            with formatter.section("Recipes"):
+                formatter.write_dl(list(zip(names, about, strict=True)))
         groups: dict[str, list[tuple[str, str]]] = {}
         for option in self.get_params(ctx):
             if record := option.get_help_record(ctx):

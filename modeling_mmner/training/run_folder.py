@@ -22,7 +22,7 @@ from ..files import check_apart, json_line, recover, write_text, write_whole
 from ..model.images_mmner import is_picture_column
 from .assembly import check_model
 from .corpus import TrainingCorpus
-from .progress import ProgressBar, in_words
+from .progress import ProgressBar
 from .recipes import Recipe
 from .terms import derived_licence, terms_of
 
@@ -30,8 +30,6 @@ MODEL, METRICS, PREDICTIONS = "model", "metrics.json", "predictions.jsonl"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 CHECKPOINTS, STATUS, TENSORBOARD = "checkpoints", "status.json", "tensorboard"
 FOLDERS, FILES = (MODEL, CHECKPOINTS, TENSORBOARD), (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS)
-_MEASURED = 3
-"""Seconds of steps, from which a training's length is told."""
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
 
@@ -91,19 +89,15 @@ class Progress:
     ) -> Iterator[dict[str, float]]:
         """Count the losses of the batches that are left of an epoch, and show how far the training is."""
         bar.set_description_str(f"epoch {self.epoch}/{epochs}", refresh=False)
-        began = time.perf_counter()
-        for number, losses in enumerate(steps):
+        for losses in steps:
             self.add(losses)
             bar.set_postfix_str(f"loss {losses['loss']:.2f}", refresh=False)
             bar.update()
             yield losses
-            if number == 0:
-                began = time.perf_counter()  # the first one has more to do
-            elif not self._has_told and (seconds := time.perf_counter() - began) > _MEASURED:
+            if not self._has_told and (left := bar.left()):
                 self._has_told = True
-                left = bar.total - bar.total // epochs * (self.epoch - 1) - self.batches
                 bar.hide()
-                say(f"this training takes {in_words(left * seconds / number)} more, by its first steps")
+                say(f"this training takes {left} more, by its first steps")
 
     def describe_last(self, bar: ProgressBar) -> str:
         """What the last epoch has come to, and how long those that are left may take, in words."""
