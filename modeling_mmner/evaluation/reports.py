@@ -50,10 +50,8 @@ def plot_learning_curves(
     losses, scores = figure.subplots(1, 2)
     _draw_losses(losses, history, weights)
     _draw_scores(scores, history, selected_epoch)
-    for axes, title, label in (
-        (losses, "Training loss, and its weighted parts", "loss"),
-        (scores, "F1 on the validation split", "F1 (%)"),
-    ):
+    titles = "Training loss, and its weighted parts", "F1 on the validation split"
+    for axes, title, label in zip((losses, scores), titles, ("loss", "F1 (%)"), strict=True):
         axes.set_title(title, loc="left")
         axes.set(xlabel="epoch", ylabel=label, xlim=(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5))
         for text in axes.legend(framealpha=0.85, edgecolor="none").get_texts():
@@ -67,15 +65,12 @@ def plot_learning_curves(
 
 def _draw_losses(axes: Axes, history: History, weights: Mapping[str, float]) -> None:
     """Bars that stand on each other and, as the weighted losses are the total, reach its line."""
-    epochs, above, below = (
-        [entry["epoch"] for entry in history],
-        np.zeros(len(history)),
-        np.zeros(len(history)),
-    )
+    epochs, (above, below) = [entry["epoch"] for entry in history], np.zeros((2, len(history)))
     for name, weight in weights.items():
         values = np.array([weight * entry.get(f"loss_{name}", 0.0) for entry in history])
         label = f"{name} × {weight:g}".replace("_", " ")
-        axes.bar(epochs, values, bottom=np.where(values < 0, below, above), label=label)  # clustering may be
+        # Clustering may be below zero.
+        axes.bar(epochs, values, bottom=np.where(values < 0, below, above), label=label)
         above, below = above + values.clip(min=0), below + values.clip(max=0)
     total = [entry["loss"] for entry in history]
     axes.set_ylim(top=1.05 * max(total))

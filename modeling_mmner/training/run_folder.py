@@ -217,10 +217,9 @@ def write_results(
     tagged = zip(rows.remove_columns(left_out), gold, predicted, strict=True)
     lines = [json_line(row | {"gold": right, "predicted": found}) for row, right, found in tagged]
     write_text(output / PREDICTIONS, "".join(f"{line}\n" for line in lines))
-    weights = metrics.recipe["model"]["objectives"]
-    curves = partial(
-        plot_learning_curves, metrics.history, selected_epoch=metrics.selected_epoch, weights=weights
-    )
+    weights = {name: weight for name, weight in metrics.recipe["model"]["objectives"].items() if weight > 0}
+    about: dict[str, Any] = {"selected_epoch": metrics.selected_epoch, "weights": weights}
+    curves = partial(plot_learning_curves, metrics.history, **about)
     for name, draw in ((CURVES, curves), (CONFUSION, partial(plot_confusion, gold, predicted))):
         try:
             write_whole(output / name, draw)

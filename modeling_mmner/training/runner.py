@@ -68,8 +68,8 @@ def runs_of(recipe: Recipe) -> dict[str, Recipe]:
 
 def report_runs(recipe: Recipe, runs: Mapping[str, RunMetrics]) -> None:
     """Print what the runs of `runs_of` found, side by side; transfer's scores go to transfer.json as well."""
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 120)
-    console, output = Console(width=width), Path(recipe.training.output_dir)
+    console = Console(width=shutil.get_terminal_size((120, 24)).columns)
+    output = Path(recipe.training.output_dir)
     if recipe.training.transfer:
         scores = {language: metrics.splits.test.by_language for language, metrics in runs.items()}
         console.print(transfer_table(scores))
