@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
+from rich.text import Text
 
 from ..escaping import terminal_text
 from ..model.labels_mmner import tags_to_spans
@@ -172,9 +173,8 @@ def results_table(runs: Mapping[str, RunMetrics]) -> Table:
     sources = list(dict.fromkeys(source for block in blocks for source in block.by_source))
     has_contexts = any(test.context for test in tests.values())
     names = ("run", "picture", "context") if has_contexts else ("run", "picture")
-    figures = ("P", "R", "F1", "strict F1", *(f"F1 {source}".replace("_", " ") for source in sources))
-    about = [Column(name, overflow="fold", min_width=8) for name in names]  # eight: "shuffled"
-    table = Table(*about, *_figure_columns(figures), title="Test split, percent", **_NARROW)
+    figures = ("P", "R", "F1", "strict F1", *(f"F1 {source}" for source in sources))
+    table = Table(*names, *_figure_columns(figures), title="Test split, percent", **_NARROW)
     for name, test in tests.items():
         own_picture, own_context = next(iter(test.picture)), "true" if test.context else "none"
         shown = [(mode, own_context, block) for mode, block in test.picture.items()]
@@ -190,10 +190,9 @@ def results_table(runs: Mapping[str, RunMetrics]) -> Table:
 
 
 def _figure_columns(headings: Sequence[str]) -> list[Column]:
-    """Columns that a narrow terminal leaves wide enough for each word."""
-    widths = [max(map(len, heading.split()), default=0) for heading in headings]
-    pairs = zip(headings, widths, strict=True)
-    return [Column(terminal_text(name), justify="right", min_width=width) for name, width in pairs]
+    """Columns whose headings are two lines, so that a table fits into 80 columns."""
+    texts = (Text("\n").join(map(terminal_text, heading.split(" ", 1))) for heading in headings)
+    return [Column(text, justify="right") for text in texts]
 
 
 def transfer_table(scores: Mapping[str, Mapping[str, Score]]) -> Table:
