@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from modeling_mmner.model.labels_mmner import WordRule
 from modeling_mmner.model.parts_mmner import option
 
 from .formats.schemes import TagScheme
@@ -25,6 +26,7 @@ class ReadingOptions:
         no_verify: only warn where the files are not the official ones; otherwise that is an error.
         columns: of people's own files and data sets, what our columns are called in them, as ``{"tokens":
             "words"}``.
+        word_rule: how texts are split into words, see `split_words`; a model that is trained keeps it.
         split_ratio, split_seed: how posts that come in one file are split, see `split_by_ratio`.
     """
 
@@ -38,6 +40,7 @@ class ReadingOptions:
     split_slices: dict[str, str] = option({}, "parts to take, as train=train[:4000],validation=val[2000:]")
     no_verify: bool = option(False, "take files that are not the official ones, with a warning")
     columns: dict[str, str] = option({}, "what our columns are called in your files, as tokens=words")
+    word_rule: WordRule = option("spaces", "what ends a word; characters: each of a script without spaces")
     split_ratio: str = option("80,10,10", "shares of train, validation and test of posts in one file")
     split_seed: int = option(1, "random seed of that split")
 

@@ -110,11 +110,11 @@ def evaluate(
     from ..evaluation.scores import evaluate_rows
     from ..inference.loading import load_predictor
 
-    corpus = open_corpus(dataset, **reading)
+    predictor = load_predictor(model, reads_contexts=bool(context), **computing)
+    corpus = open_corpus(dataset, **{"word_rule": predictor.read.processor.word_rule} | reading)
     rows = split_of(corpus, split)
     if context:
         rows = with_contexts({split: rows}, context, context_file or [])[split]
-    predictor = load_predictor(model, reads_contexts=bool(context), **computing)
     if unknown := sorted(set(corpus.labels) - set(predictor.read.processor.labels)):
         expected = f"expected a model that knows the labels of {corpus.name}"
         raise ValueError(f"{model}: {expected}, found none for {unknown}")

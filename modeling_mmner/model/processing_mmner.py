@@ -16,7 +16,7 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, P
 
 from .configuration_mmner import PIXELS, MMNERConfig
 from .images_mmner import PictureError, load_picture, square, square_pixels
-from .labels_mmner import IGNORED, LABELS, Word, check_labels, check_word_rule, split_words, tags_to_spans
+from .labels_mmner import IGNORED, LABELS, Word, check_labels, saved_word_rule, split_words, tags_to_spans
 from .parts_mmner import Range, Setting
 from .posts_mmner import is_words
 from .ready_features_mmner import TowerFeatures, image_features, reads_pixels
@@ -62,7 +62,8 @@ class MMNERProcessor(ProcessorMixin):
         labels: the BIO label names in id order.
         image_size: height and width in pixels of the square the pictures leave in; None for a model of text
             alone, whose pictures are not even opened.
-        word_rule: name of the rule that splits raw text, see `split_words`.
+        word_rule: that splits raw text, ``spaces`` or ``characters``, see `split_words`; it is kept under the
+            name under which it is saved.
         word_bytes: for text towers that read characters, how many bytes of a word at most, > 0; a longer word
             is cut at its end for them, and for them alone. None makes no characters.
         context_window: for models that read contexts, how many sub-tokens of one at most, > 0. None reads no
@@ -79,7 +80,7 @@ class MMNERProcessor(ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase,
         labels: Sequence[str] = LABELS,
         image_size: int | None = 224,
-        word_rule: str = "mmner-words-1",
+        word_rule: str = "spaces",
         word_bytes: int | None = None,
         context_window: int | None = None,
     ) -> None:
@@ -88,13 +89,12 @@ class MMNERProcessor(ProcessorMixin):
             found = type(tokenizer).__name__
             raise ValueError(f"tokenizer: expected a fast one, which places words, found {found}")
         check_labels(labels)
-        check_word_rule(word_rule)
         numbers = {"word_bytes": word_bytes, "context_window": context_window, "image_size": image_size}
         for name, value in numbers.items():
             Setting(int | None, None, "", _NUMBERS[name]).check(name, value, owner="MMNERProcessor")
         self.labels = list(labels)
         self.image_size = image_size
-        self.word_rule = word_rule
+        self.word_rule = saved_word_rule(word_rule)
         self.word_bytes = word_bytes
         self.context_window = context_window
         self._layout = WindowLayout(tokenizer)
