@@ -18,7 +18,9 @@ from modeling_mmner.model.batching_mmner import ahead
 from modeling_mmner.model.images_mmner import PictureError, load_picture
 from modeling_mmner.model.labels_mmner import bio_labels
 
+from ..findings import Findings
 from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
+from ..formats.schemes import TagScheme
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
 from .official import FACTS, differences
@@ -69,6 +71,7 @@ class CorpusBuilder:
         IS_GENERATED: whether it is made by a program: there are no files to read, nobody has rights in it.
         NEEDS_LANGUAGE: whether nothing but the user says in which language the posts are.
         labels: the BIO labels in id order.
+        findings: what was found of the corpus as a whole.
         reports: what reading each split has shown; empty for one that was not read.
 
     Args:
@@ -94,6 +97,7 @@ class CorpusBuilder:
             expected = f"a config (--config, in training --dataset_config) out of {', '.join(self.CONFIGS)}"
             raise CorpusError(f"{self.name}: expected {expected}; found {config!r}")
         self.config = replace(self.CONFIGS[self.config_name], **options)
+        self.findings = Findings()
         self.reports: defaultdict[str, SplitReport] = defaultdict(SplitReport)
 
     @classmethod
@@ -251,7 +255,12 @@ class PostsBuilder(CorpusBuilder):
     def reading(self) -> Reading:
         """How this corpus's tags are read; with no notes."""
         config = self.config
-        return Reading(config.tag_scheme, config.rename_types, config.repair_orphans)
+        return Reading(self.tag_scheme, config.rename_types, config.repair_orphans, columns=config.columns)
+
+    @property
+    def tag_scheme(self) -> TagScheme:
+        """Of the files; BIO where nobody says it: that of a corpus that is known."""
+        return "bio" if self.config.tag_scheme == "auto" else self.config.tag_scheme
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
         """The columns of a post that are not in its file's lines: id, language and source."""

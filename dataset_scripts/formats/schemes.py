@@ -3,9 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from modeling_mmner.model.labels_mmner import may_follow
+
+from ..findings import Findings
 
 TagScheme = Literal["auto", "bio", "iob1", "bioes", "bilou", "bmes", "bare"]
 
@@ -25,7 +27,7 @@ _TAG = re.compile(rf"([A-Za-z])[-_]{_TYPE}|{_TYPE}[-_]([A-Za-z])", re.DOTALL)
 
 def tag_forms(scheme: TagScheme) -> str:
     """What the tags of a scheme look like, for errors."""
-    return ", ".join(["O", *(f"{prefix}-<type>" for prefix in PREFIXES[scheme] or ())])
+    return ", ".join(["O", *(f"{prefix}-<type>" for prefix in PREFIXES[scheme])] + ["<type>"] * (scheme == "bare"))
 
 
 def parts_of(tag: str) -> tuple[str, str]:
@@ -42,8 +44,8 @@ def is_tag(tag: str, scheme: TagScheme) -> bool:
     return prefix == "O" or prefix in PREFIXES[scheme] or (scheme == "bare" and tag == tag.strip() != "")
 
 
-def scheme_of(posts: Iterable[Sequence[str]]) -> tuple[TagScheme, str]:
-    """The scheme that most tags of a corpus are in, and what was counted.
+def scheme_of(posts: Iterable[Sequence[str]], findings: Findings) -> TagScheme:
+    """The scheme that most tags of a corpus are in; what was counted is added to the findings.
 
     Bare types where most tags have no prefix; else that with the most tags' prefixes, BIO before others. Of
     BIO and IOB1, which have the same ones: IOB1 where more entities begin with I- than with B-; those that
@@ -57,15 +59,20 @@ def scheme_of(posts: Iterable[Sequence[str]]) -> tuple[TagScheme, str]:
                 letters[prefix] += 1
                 firsts[prefix] += entity_type != before
             before = entity_type
-    of_all = f"of {letters.total()} tags of entities"
-    if letters[""] > letters.total() / 2:
-        return "bare", f"{of_all} {letters['']} have no prefix"
-    covered = {scheme: sum(letters[prefix] for prefix in known) for scheme, known in PREFIXES.items()}
-    scheme: TagScheme = max(covered, key=lambda name: covered[name])  # type: ignore[arg-type, assignment]
-    if scheme != "bio":
-        return scheme, ", ".join(f"{letters[prefix]} {prefix}-" for prefix in PREFIXES[scheme])
-    counted = f"{firsts['B']} entities begin with B-, {firsts['I']} with I-"
-    return ("iob1" if firsts["I"] > firsts["B"] else "bio"), counted
+    covered = {name: sum(letters[prefix] for prefix in known) for name, known in PREFIXES.items()}
+    scheme: Any = "bare" if letters[""] > letters.total() / 2 else max(covered, key=lambda name: covered[name])
+    counted = ", ".join(f"{number} {prefix}-" for prefix, number in letters.items() if prefix)
+    if scheme == "bio":
+        scheme = "iob1" if firsts["I"] > firsts["B"] else "bio"
+        counted = f"{firsts['B']} entities begin with B-, {firsts['I']} with I-"
+    others = ", ".join(name for name in PREFIXES if name != scheme)
+    findings.add(
+        f"tags read as {scheme.upper()} ({counted or 'no prefixes'})",
+        remedy=f"if they are in another scheme, say --tag_scheme ({others})",
+        lost=False,
+        number=letters.total(),
+    )
+    return scheme
 
 
 def to_bio(tags: Sequence[str], scheme: TagScheme) -> list[str]:
