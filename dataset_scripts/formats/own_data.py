@@ -15,7 +15,7 @@ import datasets
 from modeling_mmner.escaping import encodable
 from modeling_mmner.files import picture_content
 from modeling_mmner.model.images_mmner import is_url, pictures_of
-from modeling_mmner.model.labels_mmner import bio_labels
+from modeling_mmner.model.labels_mmner import bio_labels, is_unspaced
 from modeling_mmner.model.posts_mmner import file_within, is_words
 
 from ..builders.builder import corpus_features, types_by_frequency
@@ -67,7 +67,7 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
     for split, file in files.items():
         if path.is_dir() and not options.follow_links:
             check_link(file, path)
-        records = read_records(file, options.columns)
+        records = read_records(file, options.columns, read.findings)
         source = file.stem if split == "all" else base.name
         found[split] = add_posts(records, read, options, folder=base, source=source)
     read_tags(read, options)
@@ -90,7 +90,7 @@ def add_posts(
     for place, record in records:
         if isinstance(record, dict):
             record = {key: cell_list(value, key, place) for key, value in record.items()}
-        annotation = read_annotation(record, place)
+        annotation = read_annotation(record, place, word_rule=options.word_rule)
         if annotation is None:
             findings.add("posts that their annotator rejected or skipped", place, lost=False)
             continue
@@ -155,6 +155,13 @@ def read_tags(read: OwnPosts, options: ReadingOptions) -> None:
         post["ner_tags"] = reading.bio_tags(post["ner_tags"])
     for note, number in changes.items():
         read.findings.add(note, lost=False, number=number)
+    if options.word_rule == "spaces":
+        texts = [[word for word in post["tokens"] if is_unspaced(word)] for post in read.posts]
+        single = [words for words in texts if words and max(map(len, words)) == 1 < len(words)]
+        if len(single) > len([words for words in texts if words]) / 2:
+            what = "posts whose words are single characters of a script without spaces"
+            remedy = "--word_rule characters, so that the model splits texts as the corpus does"
+            read.findings.add(what, "".join(single[0]), remedy=remedy, number=len(single))
 
 
 def _picture(given: Any, options: ReadingOptions, folder: Path | None) -> dict[str, Any] | str:

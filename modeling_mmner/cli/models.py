@@ -45,6 +45,7 @@ def predict(
             raise ValueError(f"expected --text with --{name}; JSON lines have their own under {name!r}")
     from ..files import read_json_lines
     from ..inference.loading import load_predictor
+    from ..model.labels_mmner import WORD_RULES
 
     predictor = load_predictor(model, reads_contexts=bool(context), **predicting)
     with ExitStack() as files:
@@ -109,9 +110,12 @@ def evaluate(
 
     from ..evaluation.scores import evaluate_rows
     from ..inference.loading import load_predictor
+    from ..model.labels_mmner import WORD_RULES
 
     predictor = load_predictor(model, reads_contexts=bool(context), **computing)
-    corpus = open_corpus(dataset, **{"word_rule": predictor.read.processor.word_rule} | reading)
+    by_saved_name = {saved: rule for rule, saved in WORD_RULES.items()}
+    own = {"word_rule": by_saved_name[predictor.read.processor.word_rule]}
+    corpus = open_corpus(dataset, **own | reading)
     rows = split_of(corpus, split)
     if context:
         rows = with_contexts({split: rows}, context, context_file or [])[split]
