@@ -49,9 +49,9 @@ class Findings:
         return {one.what: one.number for one in self.sorted()}
 
     def lines(self, start: str = "") -> list[str]:
-        """A line for each thing found, with what to do, and one for each example of what is lost."""
+        """A line for each thing found, with what to do, and for each example of what is lost or mended."""
         lines = []
         for one in self.sorted():
             lines.append(f"{start}{one.what}: {one.number}{one.remedy and '; ' + one.remedy}")
-            lines += [f"  {example}" for example in one.examples if one.lost]
+            lines += [f"  {example}" for example in one.examples if one.lost or one.remedy]
         return lines

@@ -20,7 +20,7 @@ from .corpora import BUILDERS, FOLDER_CORPUS
 from .enclosure import check_pictures, data_set_builder
 from .findings import Findings
 from .formats.annotations import LeftOut
-from .formats.own_data import OwnPosts, Posts, add_posts, read_own, read_tags, tables_of
+from .formats.own_data import OwnPosts, Posts, add_posts, check_words, read_own, read_tags, tables_of
 from .formats.reader import SPLIT_NAMES, SPLIT_OF, SPLITS, CorpusError, holds_splits
 from .formats.records import dataset_records, record_files
 from .reading_options import ReadingOptions
@@ -123,6 +123,8 @@ def _from_builder(builder: CorpusBuilder) -> Corpus:
     splits = builder.splits()
     name = Path(builder.config.data_dir).name if builder.name == FOLDER_CORPUS else builder.name
     hashes = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
+    if builder.name == FOLDER_CORPUS and builder.config.word_rule == "spaces":
+        check_words((tokens for rows in splits.values() for tokens in rows["tokens"]), builder.findings)
     return Corpus(name, splits, builder.labels, builder.version_name(), hashes, findings=builder.findings)
 
 

@@ -131,7 +131,10 @@ class Conll(PostsBuilder):
         """Of the files; what most of their tags are in where nobody says it."""
         if self.config.tag_scheme != "auto":
             return self.config.tag_scheme
-        reading, paths = Reading("auto", columns=self.config.columns), dict.fromkeys(chain(*self.files().values()))
+        reading, paths = (
+            Reading("auto", columns=self.config.columns),
+            dict.fromkeys(chain(*self.files().values())),
+        )
         return scheme_of((post.tags for path in paths for post in read_posts(path, reading)), self.findings)
 
     @cached_property

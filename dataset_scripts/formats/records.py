@@ -59,9 +59,7 @@ def record_files(path: Path) -> dict[str, Path]:
     return found or dict(zip(["all"], files, strict=False))
 
 
-def read_records(
-    path: Path, columns: dict[str, str], findings: Findings
-) -> Iterator[tuple[str, Any]]:
+def read_records(path: Path, columns: dict[str, str], findings: Findings) -> Iterator[tuple[str, Any]]:
     """The records of a file, each with its place for errors.
 
     Args:
@@ -73,7 +71,9 @@ def read_records(
     """
     table = partial(read_table, findings=findings, columns=columns)
     readers: dict[str, Any] = {".jsonl": read_json_lines, ".json": _json_array, ".parquet": _parquet}
-    readers |= dict.fromkeys((*_IN_COLUMNS, ".txt"), partial(read_columns, findings=findings, columns=columns))
+    readers |= dict.fromkeys(
+        (*_IN_COLUMNS, ".txt"), partial(read_columns, findings=findings, columns=columns)
+    )
     missing = {theirs for theirs in columns.values() if not theirs.isdecimal()}
     try:
         records = readers.get(path.suffix, table)(path)

@@ -27,7 +27,9 @@ _TAG = re.compile(rf"([A-Za-z])[-_]{_TYPE}|{_TYPE}[-_]([A-Za-z])", re.DOTALL)
 
 def tag_forms(scheme: TagScheme) -> str:
     """What the tags of a scheme look like, for errors."""
-    return ", ".join(["O", *(f"{prefix}-<type>" for prefix in PREFIXES[scheme])] + ["<type>"] * (scheme == "bare"))
+    return ", ".join(
+        ["O", *(f"{prefix}-<type>" for prefix in PREFIXES[scheme])] + ["<type>"] * (scheme == "bare")
+    )
 
 
 def parts_of(tag: str) -> tuple[str, str]:
@@ -60,7 +62,9 @@ def scheme_of(posts: Iterable[Sequence[str]], findings: Findings) -> TagScheme:
                 firsts[prefix] += entity_type != before
             before = entity_type
     covered = {name: sum(letters[prefix] for prefix in known) for name, known in PREFIXES.items()}
-    scheme: Any = "bare" if letters[""] > letters.total() / 2 else max(covered, key=lambda name: covered[name])
+    scheme: Any = (
+        "bare" if letters[""] > letters.total() / 2 else max(covered, key=lambda name: covered[name])
+    )
     counted = ", ".join(f"{number} {prefix}-" for prefix, number in letters.items() if prefix)
     if scheme == "bio":
         scheme = "iob1" if firsts["I"] > firsts["B"] else "bio"

@@ -99,7 +99,10 @@ def _joined(
             record = {}
         if row.get(word):
             if not record:
-                first, record = number, {**{name: cell or None for name, cell in row.items()}, word: [], tag: []}
+                first, record = (
+                    number,
+                    {**{name: cell or None for name, cell in row.items()}, word: [], tag: []},
+                )
             record[word].append(row[word])
             record[tag].append(row.get(tag) or "")
     if record:
@@ -116,7 +119,7 @@ def usual_columns(record: Any, cell: Callable[[Any], Any]) -> dict[str, str]:
         return {}
     called = {str(name).strip().casefold(): name for name in record}
     values = {ours: [called[name] for name in known if name in called] for ours, known in _USUAL.items()}
-    tags = next((name for name in values["ner_tags"] if _are_tags(record[name], cell(record[name]))), None)
+    tags = next((name for name in values["ner_tags"] if _are_tags(cell(record[name]))), None)
     count = len(cell(record[tags])) if tags is not None else 0
     fitting = (name for name in values["tokens"] if tags and _length(cell(record[name])) == count)
     words = next(fitting, None)
@@ -131,8 +134,8 @@ def _length(value: Any) -> int:
     return len(value) if isinstance(value, list) else -1
 
 
-def _are_tags(given: Any, tags: Any) -> bool:
-    """Whether a cell is a list of names or numbers, or a text of which one word at least is a tag."""
-    if not isinstance(tags, list) or not all(isinstance(tag, (str, int)) for tag in tags):
+def _are_tags(values: Any) -> bool:
+    """Whether a cell is a list of names or numbers, of which one at least is O, has a prefix or is a number."""
+    if not isinstance(values, list) or not all(isinstance(value, (str, int)) for value in values):
         return False
-    return isinstance(given, list) or any(tag.isdecimal() or parts_of(tag)[0] for tag in tags)
+    return any(str(value).isdecimal() or parts_of(str(value))[0] for value in values)

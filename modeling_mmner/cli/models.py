@@ -45,7 +45,6 @@ def predict(
             raise ValueError(f"expected --text with --{name}; JSON lines have their own under {name!r}")
     from ..files import read_json_lines
     from ..inference.loading import load_predictor
-    from ..model.labels_mmner import WORD_RULES
 
     predictor = load_predictor(model, reads_contexts=bool(context), **predicting)
     with ExitStack() as files:

@@ -111,7 +111,10 @@ MALFORMED = {
     "two spaces": ("IMGID:1\na b O\n", ":2: expected token<TAB>tag, found 1 columns in 'a b O'"),
     "space in a token": ("IMGID:1\na b\n", ":2: expected a tag O, B-<type>, I-<type>, found 'b'"),
     "many columns": ("IMGID:1\na\tb\tO\n", ":2: expected token<TAB>tag, found 3 columns in 'a\\tb\\tO'"),
-    "few columns": ("0\ta\tO\n1\tb\n", ":2: expected 3 columns, as in the first line, found 2 columns in '1\\tb'"),
+    "few columns": (
+        "0\ta\tO\n1\tb\n",
+        ":2: expected 3 columns, as in the first line, found 2 columns in '1\\tb'",
+    ),
     "token after an empty line": (
         "IMGID:1\na\tO\n\nb\tO\n",
         ":4: expected a line IMGID:<id> before a post's first token, found 'b\\tO'",
