@@ -18,8 +18,8 @@ class ReadingOptions:
         image_dir: the folder with the pictures ``<id>.jpg``; None: no post has a picture.
         follow_links: take files and pictures that are links out of the corpus's folders.
         language: of every post.
-        tag_scheme: of the files; ``auto``: what most tags of the corpus are in, see `scheme_of`; BIO for a corpus
-            that has a builder of its own.
+        tag_scheme: of the files; ``auto``: what most tags of the corpus are in, see `scheme_of`; BIO for a
+            corpus that has a builder of its own.
         tag_names: of people's own files, in which tags are numbers.
         rename_types: entity types to call otherwise.
         repair_orphans: make an I- that continues nothing a B-.

@@ -151,8 +151,8 @@ def _label_studio(record: Mapping[str, Any], place: str, word_rule: str) -> Anno
     kinds = [item.get("type") for item in result if item.get("type") not in _LABEL_KEYS]
     unread = [Finding(f"results of type {kind!r:.40}, not read", lost=False, number=1) for kind in kinds]
     unread += [more] if more.number else []
-    found = tagged(texts[0], spans, {"id": record.get("id"), **data}, place, word_rule)
-    return found._replace(unread=unread)
+    own = {"id": record.get("id"), **data}
+    return tagged(texts[0], spans, own, place, word_rule)._replace(unread=unread)
 
 
 def _span(item: Any, place: str) -> CharacterSpan:
@@ -181,7 +181,8 @@ def tagged(
     place: str,
     word_rule: str = "spaces",
 ) -> Annotation:
-    """The words of a text by the rule, which the processor keeps, their BIO tags, and the spans that are no whole words.
+    """The words of a text by a rule, which a model keeps, their BIO tags, and the spans that are no whole
+    words.
 
     Offsets are of characters; where a tool counted UTF-16 units, as browsers do, and says what text a span
     has, they are put right. Nothing is moved to the next word border: a span that cuts a word is left out,

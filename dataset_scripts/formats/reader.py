@@ -10,8 +10,8 @@ Three formats, told apart by the first line that is not empty:
   `Reading.columns` says others by their numbers. Lines of -DOCSTART- and comments before posts are left out.
 
 Tokens may be U+00A0 and the like, so lines end at a line feed and fields at a tab, nowhere else; only a line
-that holds no tab may have single spaces in their place (of columns any number of them). Every change made in reading (types renamed, line
-ends) is counted in `Reading.notes`.
+that holds no tab may have single spaces in their place, or in columns any number of them. Every change made
+in reading (types renamed, line ends) is counted in `Reading.notes`.
 """
 
 import os
@@ -260,7 +260,7 @@ def _fields(
     if not token:
         raise CorpusError(f"{place}: expected a token before the tag, found nothing in {line!r}")
     if reading.scheme != "auto" and not is_tag(tag, reading.scheme):
-        known = [name for name in PREFIXES if is_tag(tag, name)] if reading.scheme in ("bio", "iob1") else []
+        known = [name for name in PREFIXES if reading.scheme in ("bio", "iob1") and is_tag(tag, name)]
         hint = f"; if the file is in {known[0].upper()}, say --tag_scheme {known[0]}" if known[:-1] else ""
         raise CorpusError(f"{place}: expected a tag {tag_forms(reading.scheme)}, found {tag!r:.80}{hint}")
     return token, tag

@@ -79,7 +79,7 @@ def read_records(path: Path, columns: dict[str, str], findings: Findings) -> Ite
         records = readers.get(path.suffix, table)(path)
         first = list(islice(records, _LOOKED_AT))
         found = Counter(tuple(usual_columns(record, _cell).items()) for _, record in first)
-        usual = dict(*(names for names, _ in found.most_common(1)))
+        usual: dict[str, str] = dict(*(names for names, _ in found.most_common(1)))
         free = {ours: name for ours, name in usual.items() if ours not in columns and name not in missing}
         if free:
             columns = free | columns

@@ -11,7 +11,7 @@ from ..findings import Findings
 
 TagScheme = Literal["auto", "bio", "iob1", "bioes", "bilou", "bmes", "bare"]
 
-PREFIXES = {
+PREFIXES: dict[TagScheme, dict[str, str]] = {
     "bio": {"B": "B", "I": "I"},
     "iob1": {"B": "B", "I": "I"},
     "bioes": {"B": "B", "I": "I", "E": "E", "S": "S"},

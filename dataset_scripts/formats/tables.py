@@ -65,11 +65,16 @@ def read_table(
             for ours, known in (("tokens", _WORDS), ("ner_tags", _USUAL["ner_tags"]), ("id", _NUMBERS))
         )
         quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL  # a quote may be a word
-        sample = [dict(zip(names, row)) for row in csv.reader(first, delimiter=delimiter, quoting=quoting)]
+        sample = [
+            dict(zip(names, row, strict=False))
+            for row in csv.reader(first, delimiter=delimiter, quoting=quoting)
+        ]
         if _has_row_for_word(sample, word, tag, post):
             findings.add("tables read with a word in each row", lost=False)
             rows = csv.reader(chain(first, lines), delimiter=delimiter, quoting=quoting)
-            yield from _joined((dict(zip(names, map(_unquoted, row))) for row in rows), word, tag, post)
+            yield from _joined(
+                (dict(zip(names, map(_unquoted, row), strict=False)) for row in rows), word, tag, post
+            )
             return
         whole = csv.DictReader(chain([heading], first, lines), delimiter=delimiter)
         for number, row in enumerate(whole, start=1):
@@ -135,7 +140,7 @@ def _length(value: Any) -> int:
 
 
 def _are_tags(values: Any) -> bool:
-    """Whether a cell is a list of names or numbers, of which one at least is O, has a prefix or is a number."""
+    """Whether a cell is a list of names or numbers, one at least O, with a prefix or a number."""
     if not isinstance(values, list) or not all(isinstance(value, (str, int)) for value in values):
         return False
     return any(str(value).isdecimal() or parts_of(str(value))[0] for value in values)

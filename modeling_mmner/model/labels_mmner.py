@@ -44,7 +44,7 @@ def _words(apart: str) -> regex.Pattern[str]:
         rf"""
           {_URL} (?: (?! {_SPACE} | {apart} ) . )*  # 2
         | (?= {apart} ) \X [{_ATTACHED}]*  # 8
-        | {_ELISION} (?= \p{{L}} ) | (?<! ['\u2019] ) {_ELISION} (?= {_SPACE} \p{{L}} )  # 5, but no quoted 'n'
+        | {_ELISION} (?= \p{{L}} ) | (?<! ['\u2019] ) {_ELISION} (?= {_SPACE} \p{{L}} )  # 5, no quoted 'n'
         | (?! {apart} ) [\p{{L}}\p{{N}}_]
           (?: (?! {apart} ) [\p{{L}}\p{{N}}_{_ATTACHED}] | (?<= {_DIGIT} ) [.,:] {_DIGIT} )*  # 3, 4
         | (?: [\U0001f1e6-\U0001f1ff]{{2}} | (?! {_SPACE} ) . )  # 6, 7

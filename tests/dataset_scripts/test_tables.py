@@ -2,7 +2,6 @@
 tags, and scripts without spaces.
 """
 
-import json
 from pathlib import Path
 
 import pytest
