@@ -129,7 +129,7 @@ FOUND = {
 
 @pytest.mark.parametrize(("text", "expected"), FOUND.values(), ids=FOUND)
 def test_scheme_is_found_by_counting_and_said(text, expected):
-    """If it failed, a corpus would be read in a scheme that it is not in, with no entities or with orphans."""
+    """If it failed, a corpus would be read in another scheme, without entities or with orphans."""
     posts, findings = [post.split() for post in text.split(" | ")], Findings()
     scheme = scheme_of(posts, findings)
     number = sum(tag not in "Oo" for post in posts for tag in post)

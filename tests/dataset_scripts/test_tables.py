@@ -1,5 +1,5 @@
-"""Tests of files as people have them: delimiters, names of columns, rows of words, CoNLL's columns, numbers as
-tags, and scripts without spaces.
+"""Tests of files as people have them: delimiters, names of columns, rows of words, CoNLL's columns, numbers
+as tags, and scripts without spaces.
 """
 
 from pathlib import Path
@@ -79,7 +79,7 @@ TABLES = {
 
 @pytest.mark.parametrize(("name", "before", "post", "between", "said"), TABLES.values(), ids=TABLES)
 def test_files_are_read_as_they_are_and_it_is_said(tmp_path, name, before, post, between, said):
-    """If it failed, somebody would have to convert a file by hand, or words of a quote's row be lost unsaid."""
+    """If it failed, somebody would have to convert a file, or the words behind a quote be lost unsaid."""
     path = written(
         tmp_path, name, [post.format(number) for number in NUMBERS], between=between, before=before
     )
@@ -121,7 +121,7 @@ def test_columns_that_are_called_as_ours_stay(tmp_path, record):
 
 
 def test_columns_of_files_are_chosen_by_their_numbers(tmp_path):
-    """If it failed, nested tags, as GermEval's, in the last column would be the only ones that can be read."""
+    """If it failed, nested tags, as GermEval's, in the last column would be the only ones to be read."""
     posts = [f"1\tLima\tB-LOC\tO\n2\t{number}\tO\tB-X\n" for number in range(10)]
     path = written(tmp_path, "a.conll", posts, between="\n")
     corpus = open_corpus(path, columns={"ner_tags": "3"}, **SPREAD)
@@ -180,9 +180,7 @@ def test_spans_in_a_script_without_spaces(tmp_path):
     corpus = open_corpus(path, word_rule="characters", **SPREAD)
     assert not corpus.findings.numbers() and not corpus.left_out
     assert corpus.splits["train"][0]["tokens"][:6] == ["我", "在", "北", "京", "看", "雨"]
-    assert [corpus.labels[tag] for tag in corpus.splits["train"][0]["ner_tags"]][
-        :5
-    ] == "O O B-LOC I-LOC O".split()
+    assert posts_of(corpus)[0][1][:5] == ["O", "O", "B-LOC", "I-LOC", "O"]
 
 
 @pytest.mark.parametrize("is_raw", [True, False])
