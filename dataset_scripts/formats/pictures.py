@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from modeling_mmner.model.images_mmner import is_url, pictures_of
 from modeling_mmner.model.posts_mmner import file_within
 
-from ..findings import Finding, Findings
+from ..findings import NO_FILE, PICTURES_LEFT_OUT, Finding, Findings
 from ..reading_options import ReadingOptions
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}((-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24})?[-_](?=.)", re.IGNORECASE)
@@ -92,8 +92,7 @@ class PictureFiles:
             )
             return _left_out(what, f"{path:.200}", f"{advice} what lies elsewhere")
         where = " and ".join(map(str, self.folders)) or "no folder, for data sets hold their pictures' bytes"
-        advice = "--image_dir FOLDER, where the files are"
-        return _left_out("no such file", f"{path:.200}, looked in {where}", advice)
+        return Finding(*NO_FILE, examples=[f"{path:.200}, looked in {where}"])
 
     def _found(self, path: str) -> list[Path]:
         """The file that is meant; several: it cannot be told which."""
@@ -126,7 +125,7 @@ class PictureFiles:
 
 
 def _left_out(why: str, example: str, remedy: str) -> Finding:
-    return Finding(f"pictures left out: {why}", remedy, examples=[example])
+    return Finding(PICTURES_LEFT_OUT + why, remedy, examples=[example])
 
 
 def _folded(name: str) -> str:

@@ -42,7 +42,6 @@ def inspect(
     from dataset_scripts.opening import open_corpus
 
     from ..escaping import one_line
-    from ..files import json_line
 
     corpus = open_corpus(dataset, **reading)
     rows, statistics = split_of(corpus, split), inspect_corpus(corpus)
@@ -57,9 +56,7 @@ def inspect(
         text = json.dumps(statistics, indent=2, ensure_ascii=False)
         (folder / "statistics.json").write_text(text, encoding="utf-8")
         plot_statistics(statistics, folder / "statistics.png")
-        if corpus.left_out:
-            lines = [json_line(span._asdict()) + "\n" for span in corpus.left_out]
-            (folder / "spans_left_out.jsonl").write_text("".join(lines), encoding="utf-8")
+        corpus.write_left_out(folder)
         page, title = folder / "contact_sheet.html", f"{corpus.name}, {split}"
         contact_sheet(rows, corpus.labels, page, count=count, seed=seed, title=title)
         print(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")

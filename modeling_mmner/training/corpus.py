@@ -9,10 +9,18 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS, CorpusBuilder
+from dataset_scripts.builders.builder import (
+    READ_AHEAD,
+    READING_THREADS,
+    SPLITS,
+    CorpusBuilder,
+    picture_problem,
+)
 from dataset_scripts.contexts import CONTEXT, with_contexts
 from dataset_scripts.corpora import BUILDERS
+from dataset_scripts.findings import PICTURES_LEFT_OUT
 from dataset_scripts.formats.reader import CorpusError
+from dataset_scripts.inspection import picture_numbers
 from dataset_scripts.opening import Corpus, open_corpus, row_hash
 from dataset_scripts.overlap import overlapping
 from dataset_scripts.sample.texts import LANGUAGES, generate_posts
@@ -20,7 +28,7 @@ from dataset_scripts.sample.texts import LANGUAGES, generate_posts
 from ..escaping import one_line
 from ..evaluation.metrics import ContextCounts, CorpusSummary, PictureCounts
 from ..model.batching_mmner import ahead
-from ..model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
+from ..model.images_mmner import PICTURE_COLUMNS, pictures_of
 from ..model.processing_mmner import MMNERProcessor
 from .recipes import PEOPLE, CorpusSettings
 
@@ -100,6 +108,14 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     corpus = TrainingCorpus(**vars(opened), facts=facts_of(settings))
     for line in corpus.reading_report():
         print(one_line(line))
+    lost = any(found.startswith(PICTURES_LEFT_OUT) for found in corpus.findings.numbers())
+    if (
+        lost
+        and settings.use_images
+        and not any(picture_numbers(rows).any() for rows in corpus.splits.values())
+    ):
+        expected = "expected pictures of those that posts name, found none, see above"
+        raise CorpusError(f"{corpus.name}: {expected}; --no_use_images trains on the texts alone")
     if settings.test_dataset is not None:
         _take_test_split(corpus, settings.test_dataset)
     if missing := ", ".join(split for split in SPLITS if split not in corpus.splits):
@@ -266,13 +282,5 @@ def _problems(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[lis
     """For each of a post's pictures, in words why `reader` cannot read it, which names the kept answers."""
     rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
     posts = [pictures_of(row) for row in rows]
-    found = ahead(_problem, chain(*posts), threads=READING_THREADS, most=READ_AHEAD)
+    found = ahead(picture_problem, chain(*posts), threads=READING_THREADS, most=READ_AHEAD)
     return {"problems": [[*islice(found, len(pictures))] for pictures in posts]}
-
-
-def _problem(picture: Any) -> str:
-    try:
-        load_picture(picture)
-    except PictureError as error:
-        return str(error)
-    return ""
