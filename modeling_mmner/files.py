@@ -1,18 +1,23 @@
 """Files: JSON lines and plain YAML read; files and folders written so that they appear only when complete."""
 
+import errno
 import glob
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
+import sys
+import threading
+import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
 import yaml
 
 from .model.posts_mmner import PostError
@@ -20,10 +25,12 @@ from .model.posts_mmner import PostError
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Write a file under another name, see that it is on the disk, and rename it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
+        partial.touch()  # with the mode that new files get here
+        mode = partial.stat().st_mode
         write(partial)
-        _sync(partial)
+        _settle(partial, mode)
         partial.replace(path)
         _sync(path.parent)
     finally:
@@ -33,6 +40,88 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """As `write_whole`, a text in UTF-8."""
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+_HELD: dict[Path, tuple[int, int]] = {}
+"""The process and the thread that hold each claim. A forked child has them, too, and holds none."""
+
+
+@contextmanager
+def claimed(place: Path, *, beside: bool = False, patience: float = 1.0) -> Iterator[None]:
+    """Hold a place against all other processes: a folder, or by a file `beside` it what is to be made there.
+
+    It is held by a record lock, which children do not inherit and which ends with its process. The locked
+    file says whose it is, and goes when the place is given back; that of a dead process keeps nobody out.
+    A thread may claim again what it holds.
+
+    Args:
+        patience: seconds to wait for whoever holds it.
+
+    Raises:
+        BlockingIOError: another one holds it.
+        OSError: no file can be written there.
+    """
+    place, ours = place.resolve(), (os.getpid(), threading.get_ident())
+    path = place.with_name(f".{place.name}.claim") if beside else place / ".claim"
+    if _HELD.get(path) == ours:
+        yield
+        return
+    deadline = time.monotonic() + patience
+    while (file := _locked(path)) is None:
+        if time.monotonic() > deadline:
+            raise BlockingIOError(f"{place}: {_holder(path)} is at work there; wait for it, or end it")
+        time.sleep(0.05)
+    with file:
+        _HELD[path] = ours
+        try:
+            file.write(f"process {ours[0]} on {platform.node()}, which began {time.ctime()},\n")
+            file.flush()
+            yield
+        finally:
+            if os.getpid() == ours[0]:  # and no child that was forked within
+                del _HELD[path]
+                with suppress(OSError):  # Windows removes no open file
+                    path.unlink()
+
+
+def _holder(path: Path) -> str:
+    if _HELD.get(path, (0,))[0] == os.getpid():
+        return "another thread of this process"
+    with suppress(OSError):
+        return path.read_text("utf-8", "replace").strip() or "another process"
+    return "another process"
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """The file, locked and empty; None where another one holds it. To close it is to give the lock back."""
+    if _HELD.get(path, (0,))[0] == os.getpid():  # whose lock would end if the file were opened and closed
+        return None
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+", encoding="utf-8")
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(file.fileno(), 1 << 30, os.SEEK_SET)  # what is locked there cannot be read
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            os.lseek(file.fileno(), 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            file.truncate()
+            return file
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            warnings.warn(
+                f"{path}: this disk has no locks; see that one command uses the folder", stacklevel=4
+            )
+            return file
+        if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK, errno.ENOENT):
+            file.close()
+            raise
+    file.close()  # another one has it, or has just removed it
+    return None
 
 
 @contextmanager
@@ -49,63 +138,99 @@ def staged_folder(
 
     Raises:
         FileExistsError: `target` is there and may not be replaced.
+        BlockingIOError: another process is making it.
     """
     target = Path(target).absolute()
-    recover(target)
-    if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
-        is_known = marker is not None and (target / marker).is_file()
-        if not is_known or not overwrite:
-            found = "a built data set; --overwrite replaces it" if is_known else "something else there"
-            raise FileExistsError(f"{target}: expected a new or an empty folder, found {found}")
-    with _staged(target) as staged:
-        yield staged
+    with _recovered(target):
+        if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
+            is_known = marker is not None and (target / marker).is_file()
+            if not is_known or not overwrite:
+                found = "a built data set; --overwrite replaces it" if is_known else "something else there"
+                raise FileExistsError(f"{target}: expected a new or an empty folder, found {found}")
+        with _staged(target) as staged:
+            yield staged
 
 
 @contextmanager
 def renewed_folder(target: str | Path, *, is_ours: Callable[[str], bool]) -> Iterator[Path]:
     """As `staged_folder`, for a folder that may hold files of others, which the new folder takes over.
 
+    They are neither opened nor changed. Where one can be neither linked nor copied, the old folder is left
+    beside the new one, and a warning names it.
+
     Args:
         is_ours: whether a file, named with slashes from the folder on, goes with the old folder.
 
     Raises:
         FileExistsError: `target` is a file.
+        BlockingIOError: another process is making it.
     """
     target = Path(target).resolve()  # where it is a link, what it leads to is renewed
-    recover(target)
-    if target.exists() and not target.is_dir():
-        raise FileExistsError(f"{target}: expected a folder, found a file; remove it, or name another folder")
-    with _staged(target) as staged:
-        yield staged
-        for path in sorted(target.rglob("*")):
-            own = staged / path.relative_to(target)
-            if path.is_dir() and not path.is_symlink():
-                own.mkdir(exist_ok=True)
-            elif not is_ours(path.relative_to(target).as_posix()) and not own.exists():
-                try:
-                    os.link(path, own, follow_symlinks=False)
-                except (OSError, NotImplementedError):  # the disk knows no second names
-                    shutil.copy2(path, own, follow_symlinks=False)
+    with _recovered(target):
+        if target.exists() and not target.is_dir():
+            expected = "expected a folder, found a file; remove it, or name another folder"
+            raise FileExistsError(f"{target}: {expected}")
+        with _staged(target, is_ours) as staged:
+            yield staged
 
 
 @contextmanager
-def _staged(target: Path) -> Iterator[Path]:
+def _staged(target: Path, is_ours: Callable[[str], bool] | None = None) -> Iterator[Path]:
     """The temporary folder; the old one is deleted only when the new one is in its place and on the disk."""
-    staged, old = (
-        target.parent / f".{target.name}.{state}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        for state in ("incomplete", "replaced")
+    staged, old, kept = (
+        target.with_name(f".{target.name}.{state}-{uuid.uuid4().hex[:8]}")
+        for state in ("incomplete", "replaced", "kept")
     )
     staged.mkdir(parents=True)
     try:
         yield staged
-        for path in (*(path for path in staged.rglob("*") if not path.is_symlink()), staged):
-            _sync(path)
+        for path in (path for path in staged.rglob("*") if not path.is_symlink()):
+            _settle(path, staged.stat().st_mode)
+        if is_ours is not None and target.exists() and (left := _take_along(target, staged, is_ours)):
+            old, found = kept, f"found {left[0]}, which can be neither linked nor copied"
+            warnings.warn(f"{target}: {found}; the folder as it was is {kept} now", stacklevel=4)
+        _sync(staged)
         if target.exists():
             target.rename(old)
         staged.rename(target)
         _sync(target.parent)
     finally:
         recover(target)
+
+
+def _take_along(old: Path, new: Path, is_ours: Callable[[str], bool]) -> list[str]:
+    """Give a new folder the files of others in the old one; returns those for which that cannot be done."""
+    left: list[str] = []
+    for folder, folders, files in os.walk(old, onerror=lambda error: left.append(error.filename)):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            own = new / path.relative_to(old)
+            try:
+                if path.name in folders and not os.path.islink(path):
+                    own.mkdir(exist_ok=True)
+                elif not is_ours(path.relative_to(old).as_posix()) and not os.path.lexists(own):
+                    _link(path, own)
+            except OSError:
+                left.append(str(path))
+    return left
+
+
+def _link(path: Path, own: Path) -> None:
+    try:
+        os.link(path, own, follow_symlinks=False)
+    except (OSError, NotImplementedError):  # the disk knows no second names
+        if not path.is_file() and not path.is_symlink():  # what is no file may have no end
+            raise
+        shutil.copy2(path, own, follow_symlinks=False)
+
+
+def _settle(path: Path, mode: int) -> None:
+    """Give what was written here the mode that new files get, for some writers have ideas of their own, and
+    see that it is on the disk.
+    """
+    if path.is_file():
+        with suppress(OSError):  # not every disk has modes
+            path.chmod(mode & 0o666)
+    _sync(path)
 
 
 def _sync(path: Path) -> None:
@@ -122,21 +247,28 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def _recovered(target: Path) -> Iterator[None]:
+    """Hold the making of `target`, after what killed runs have left of it is cleared up."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with claimed(target, beside=True):
+        for state in ("replaced", "kept", "incomplete"):
+            for path in target.parent.glob(f".{glob.escape(target.name)}.{state}-*"):
+                if state != "incomplete" and not target.exists():
+                    path.rename(target)
+                elif state != "kept":
+                    shutil.rmtree(path, ignore_errors=True)
+        yield
+
+
 def recover(target: Path) -> None:
     """Clear up after killed runs that made `target`, and put back a folder that they had moved aside.
 
-    A name with this process's own number may be of one, too: in containers, numbers come again.
+    Raises:
+        BlockingIOError: another process is making it.
     """
-    for state in ("replaced", "incomplete"):
-        for path in target.parent.glob(f".{glob.escape(target.name)}.{state}-*"):
-            process = path.name.split("-")[-2]
-            is_number = process.isdecimal() and len(process) < 10
-            if process != str(os.getpid()) and is_number and psutil.pid_exists(int(process)):
-                continue
-            if state == "replaced" and not target.exists():
-                path.rename(target)
-            else:
-                shutil.rmtree(path, ignore_errors=True)
+    with _recovered(target):
+        pass
 
 
 def sha256(path: Path) -> str:
