@@ -21,6 +21,7 @@ import pytest
 
 from modeling_mmner.files import claimed, recover, renewed_folder, staged_folder, write_whole
 from tests.built_corpora import files_of
+from tests.interrupted import at_work, hold
 
 OLD, NEW = {"mark": b"old", "part/old": b"1"}, {"mark": b"new", "part/new": b"2"}
 
@@ -133,16 +134,6 @@ def test_remains_are_put_back_whoever_has_their_processs_number_now(tmp_path, nu
     assert files_of(tmp_path) == under_target(OLD)
 
 
-def at_work(action: Callable[[Any], None]) -> tuple[multiprocessing.Process, Callable[[], None]]:
-    """A process that has begun an action and waits within it; and what lets it end."""
-    context = multiprocessing.get_context("fork")
-    begun, may_end = context.Event(), context.Event()
-    process = context.Process(target=action, args=(lambda: (begun.set(), may_end.wait(60)),))
-    process.start()
-    assert begun.wait(60)
-    return process, may_end.set
-
-
 def test_second_maker_is_refused_and_the_first_one_undisturbed(tmp_path):
     """If it failed, two builds at a time would delete each other's files."""
     target = tmp_path / "target"
@@ -163,14 +154,6 @@ def test_second_maker_is_refused_and_the_first_one_undisturbed(tmp_path):
     assert files_of(tmp_path) == under_target(OLD)
     replace(target)
     assert files_of(tmp_path) == under_target(NEW)
-
-
-def hold(folder: Path) -> Callable[[Callable[[], None]], None]:
-    def action(wait: Callable[[], None]) -> None:
-        with claimed(folder):
-            wait()
-
-    return action
 
 
 def test_claim_ends_with_its_process_though_a_forked_child_lives_on(tmp_path):
