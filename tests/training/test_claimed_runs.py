@@ -57,7 +57,7 @@ def holding(tmp_path) -> Iterator[Callable[[str], str]]:
     [
         ("output", {}),
         ("output/without_pictures", {"compare_without_pictures": True}),
-        ("output/fr", {"transfer": True, "languages": ["en", "fr"]}),
+        ("output/en", {"transfer": True, "languages": ["en", "fr"]}),
         ("output", {"transfer": True, "languages": ["en", "fr"]}),
     ],
     ids=["its own", "without pictures", "a language's", "all languages'"],
