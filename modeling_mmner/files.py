@@ -61,8 +61,8 @@ def claimed(place: Path, *, beside: bool = False, patience: float = 1.0) -> Iter
         BlockingIOError: another one holds it.
         OSError: no file can be written there.
     """
-    place, ours = place.resolve(), (os.getpid(), threading.get_ident())
-    path = place.with_name(f".{place.name}.claim") if beside else place / ".claim"
+    path = place.parent.resolve() / f".{place.name}.claim" if beside else place.resolve() / ".claim"
+    ours = os.getpid(), threading.get_ident()
     if _HELD.get(path) == ours:
         yield
         return
@@ -85,11 +85,10 @@ def claimed(place: Path, *, beside: bool = False, patience: float = 1.0) -> Iter
 
 
 def _holder(path: Path) -> str:
-    if _HELD.get(path, (0,))[0] == os.getpid():
-        return "another thread of this process"
     with suppress(OSError):
-        return path.read_text("utf-8", "replace").strip() or "another process"
-    return "another process"
+        if _HELD.get(path, (0,))[0] != os.getpid():
+            return path.read_text("utf-8", "replace").strip() or "another process"
+    return "another thread, or a process that has just ended,"
 
 
 def _locked(path: Path) -> IO[str] | None:
@@ -113,13 +112,8 @@ def _locked(path: Path) -> IO[str] | None:
             return file
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            warnings.warn(
-                f"{path}: this disk has no locks; see that one command uses the folder", stacklevel=4
-            )
+            warnings.warn(f"{path}: this disk has no locks; use it by one command at a time", stacklevel=4)
             return file
-        if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK, errno.ENOENT):
-            file.close()
-            raise
     file.close()  # another one has it, or has just removed it
     return None
 
@@ -141,7 +135,7 @@ def staged_folder(
         BlockingIOError: another process is making it.
     """
     target = Path(target).absolute()
-    with _recovered(target):
+    with recovered(target):
         if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
             is_known = marker is not None and (target / marker).is_file()
             if not is_known or not overwrite:
@@ -166,10 +160,9 @@ def renewed_folder(target: str | Path, *, is_ours: Callable[[str], bool]) -> Ite
         BlockingIOError: another process is making it.
     """
     target = Path(target).resolve()  # where it is a link, what it leads to is renewed
-    with _recovered(target):
+    with recovered(target):
         if target.exists() and not target.is_dir():
-            expected = "expected a folder, found a file; remove it, or name another folder"
-            raise FileExistsError(f"{target}: {expected}")
+            raise FileExistsError(f"{target}: expected a folder, found a file; remove it, or name another")
         with _staged(target, is_ours) as staged:
             yield staged
 
@@ -195,7 +188,8 @@ def _staged(target: Path, is_ours: Callable[[str], bool] | None = None) -> Itera
         staged.rename(target)
         _sync(target.parent)
     finally:
-        recover(target)
+        with recovered(target):
+            pass
 
 
 def _take_along(old: Path, new: Path, is_ours: Callable[[str], bool]) -> list[str]:
@@ -248,8 +242,14 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _recovered(target: Path) -> Iterator[None]:
-    """Hold the making of `target`, after what killed runs have left of it is cleared up."""
+def recovered(target: Path) -> Iterator[None]:
+    """Hold the making of `target`, after clearing up what killed runs have left of it.
+
+    A folder that they had moved aside is put back where there is none.
+
+    Raises:
+        BlockingIOError: another process is making it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with claimed(target, beside=True):
         for state in ("replaced", "kept", "incomplete"):
@@ -261,14 +261,14 @@ def _recovered(target: Path) -> Iterator[None]:
         yield
 
 
-def recover(target: Path) -> None:
-    """Clear up after killed runs that made `target`, and put back a folder that they had moved aside.
-
-    Raises:
-        BlockingIOError: another process is making it.
+def reason(error: Exception, place: str | Path) -> str:
+    """What an error of reading a file or a folder says. Some readers say of what may not be read that it is
+    not there.
     """
-    with _recovered(target):
-        pass
+    for path in (Path(place), *Path(place).glob("*")) if isinstance(error, OSError) else ():
+        if os.path.lexists(path) and not os.access(path, os.R_OK):
+            error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return f"{type(error).__name__}: {error!s:.500}"
 
 
 def sha256(path: Path) -> str:

@@ -124,11 +124,11 @@ def at_work(action: Callable[[Any], None]) -> tuple[multiprocessing.Process, Cal
     return process, may_end.set
 
 
-def hold(folder: Path) -> Callable[[Callable[[], None]], None]:
+def hold(folder: Path, **options: Any) -> Callable[[Callable[[], None]], None]:
     """An action that holds a folder."""
 
     def action(wait: Callable[[], None]) -> None:
-        with claimed(folder):
+        with claimed(folder, **options):
             wait()
 
     return action

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import multiprocessing
 import os
 import platform
@@ -17,9 +18,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from modeling_mmner.files import claimed, recover, renewed_folder, staged_folder, write_whole
+from modeling_mmner.files import claimed, recovered, renewed_folder, staged_folder, write_whole
+from modeling_mmner.inference.loading import _reading
+from modeling_mmner.training.assembly import check_checkpoint
+from modeling_mmner.training.checkpoints import _problem
 from tests.built_corpora import files_of
 from tests.interrupted import at_work, hold
 
@@ -130,7 +136,8 @@ def test_remains_are_put_back_whoever_has_their_processs_number_now(tmp_path, nu
     target = tmp_path / "target"
     fill(tmp_path / f".target.replaced-{number}-01234567", OLD)
     fill(tmp_path / f".target.incomplete-{number}-01234567", {"part/new": b"2"})
-    recover(target)
+    with recovered(target):
+        assert (target / "mark").is_file()
     assert files_of(tmp_path) == under_target(OLD)
 
 
@@ -197,7 +204,9 @@ def test_claim_is_of_one_thread_which_may_claim_again(tmp_path):
     with claimed(tmp_path), ThreadPoolExecutor(1) as pool:
         with claimed(tmp_path):
             pass
-        with pytest.raises(BlockingIOError, match="another thread of this process is at work there"):
+        with pytest.raises(
+            BlockingIOError, match="another thread, or a process that has just ended, is at work there"
+        ):
             pool.submit(claimed(tmp_path, patience=0).__enter__).result()
         process = multiprocessing.get_context("fork").Process(target=hold(tmp_path), args=(lambda: None,))
         process.start()
@@ -231,7 +240,7 @@ def test_disk_without_locks_is_told_and_used(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "lockf", unknown)
-    with pytest.warns(UserWarning, match="this disk has no locks; see that one command uses the folder"):
+    with pytest.warns(UserWarning, match="this disk has no locks; use it by one command"):
         replace(tmp_path / "target")
     assert files_of(tmp_path) == under_target(NEW)
 
@@ -366,6 +375,29 @@ def test_file_of_others_that_may_not_be_opened_costs_no_new_file():
         assert files_of(Path(folder)) == under_target(NEW | {"notes.txt": b"mine"})
 
 
+def test_file_that_may_not_be_read_is_said_to_be_that():
+    """If it failed, another user of the machine would be told that the weights are not there."""
+    with TemporaryDirectory() as folder:
+        weights = Path(folder, "model.safetensors")
+        save_file({"weight": np.zeros(3)}, weights)
+        weights.chmod(0)
+
+        def read() -> None:
+            denied = rf"found PermissionError: \[Errno 13\] Permission denied: '{weights}'$"
+            with pytest.raises(OSError, match=f"model {folder}: expected .*, {denied}"), _reading(folder):
+                load_file(weights)
+            with pytest.raises(ValueError, match=f"expected safetensors, {denied}"):
+                check_checkpoint(str(weights))
+            kept = {"settings": {}, "best": {}, "files": {weights.name: ""}}
+            (checkpoint := Path(folder, "open")).mkdir()
+            (checkpoint / "checkpoint.json").write_text(json.dumps(kept))
+            (checkpoint / weights.name).touch(0)
+            assert _problem(checkpoint) == f"expected to read {weights.name}, found that permission is denied"
+
+        os.chmod(folder, 0o777)
+        as_nobody(read)
+
+
 def test_what_cannot_go_along_stays_in_the_old_folder(tmp_path, monkeypatch):
     """If it failed, a file that can be neither linked nor copied would be lost, or keep the new ones away."""
 
@@ -384,8 +416,8 @@ def test_what_cannot_go_along_stays_in_the_old_folder(tmp_path, monkeypatch):
         f"{target}: found {place}, which can be neither linked nor copied; the folder as it was is {kept} now"
         for place in places
     ]
-    recover(target)
-    assert files_of(target) == NEW
+    with recovered(target):
+        assert files_of(target) == NEW
     assert files_of(kept) == OLD | {"notes.txt": b"mine", "part/new/own": b"mine, too"}
 
 

@@ -84,8 +84,8 @@ def own_folders(*recipes: Recipe) -> Iterator[None]:
                 held.enter_context(claimed(output, patience=30.0 if is_restart else 1.0))
             except OSError as error:
                 expected = "expected a folder to write in that no other command uses"
-                advice = "or name another folder"
-                refusal = RunError(f"--output_dir {output!s:.300}: {expected}, found {error}; {advice}")
+                told = f"--output_dir {output!s:.300}: {expected}, found {error}; or name another folder"
+                refusal = RunError(told)
                 break
         (refusal,) = broadcast_object_list([refusal])
         if refusal is not None:
