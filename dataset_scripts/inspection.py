@@ -250,6 +250,9 @@ def _cell(value: str | float | None) -> str:
     return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.1%}"
 
 
+_MOST_TYPES = 30  # that are drawn; the tables and statistics.json have all
+
+
 def plot_statistics(statistics: Statistics, path: str | Path) -> None:
     """Save a PNG: from the left, entities by type and split, lengths of posts, entities seen in train.
 
@@ -262,11 +265,15 @@ def plot_statistics(statistics: Statistics, path: str | Path) -> None:
     types, splits = statistics["types"], statistics["splits"]
     if not splits:
         raise ValueError("statistics: expected at least one split, found none; there is nothing to plot")
+    totals = {name: sum(found["entities"][name] for found in splits.values()) for name in types}
+    frequent = set(sorted(types, key=totals.__getitem__, reverse=True)[:_MOST_TYPES])
+    types = [name for name in types if name in frequent]
+    which = f"the {len(types)} most frequent types" if len(types) < len(totals) else "type"
     figure = Figure(figsize=(16, max(4.4, 1.4 + 0.24 * len(types) * len(splits))), layout="constrained")
     by_type, lengths, seen = figure.subplots(1, 3)
 
     numbers = pd.DataFrame({split: found["entities"] for split, found in splits.items()}, index=types)
-    _draw(by_type, numbers, _SPLIT_COLOURS, "Entities by type", "entities (B- tags)")
+    _draw(by_type, numbers, _SPLIT_COLOURS, f"Entities by {which}", "entities (B- tags)")
     for bars in by_type.containers:
         by_type.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
     by_type.margins(x=0.12)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -251,15 +251,15 @@ def _with_columns(rows: datasets.Dataset, dataset: str, split: str) -> datasets.
     return rows
 
 
-def row_hash(rows: datasets.Dataset) -> str:
-    """The first 12 hex digits of the SHA-256 of the rows, pictures' content included."""
+def row_hash(rows: datasets.Dataset, content: Callable[[Mapping[str, Any]], bytes] = picture_content) -> str:
+    """The first 12 hex digits of the SHA-256 of the rows, what stands for pictures' content included."""
     digest = hashlib.sha256()
     for row in rows:
         pictures = [row.pop("image", None), *(row.pop("images", None) or [])]
         digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass"))
         for picture in pictures:
             try:
-                digest.update(b"-" if picture is None else picture_content(picture))
+                digest.update(b"-" if picture is None else content(picture))
             except OSError:  # it is not there
                 digest.update(str(picture["path"]).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:12]

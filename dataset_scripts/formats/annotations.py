@@ -154,8 +154,8 @@ def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
     kinds = [item.get("type") for item in result if item.get("type") not in _LABEL_KEYS]
     unread = [Finding(f"results of type {kind!r:.40}, not read", lost=False, number=1) for kind in kinds]
     unread += [more] if more.number else []
-    found = tagged(texts[0], spans, {"id": record.get("id"), **data}, place)
-    return found._replace(unread=[*found.unread, *unread])
+    annotation = tagged(texts[0], spans, {"id": record.get("id"), **data}, place)
+    return annotation._replace(unread=[*annotation.unread, *unread])
 
 
 def _span(item: Any, place: str) -> CharacterSpan:

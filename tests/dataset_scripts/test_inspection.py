@@ -252,6 +252,24 @@ def test_tables_fit_a_terminal_and_hold_the_figures():
     assert rest.split("│")[3].strip() == "480"
 
 
+def test_of_many_types_the_most_frequent_are_drawn(saved_figures, tmp_path):
+    """If it failed, the plot would grow by an inch for each type, until nothing is drawn."""
+    tags = [[f"a/B-T{number:03}" for number in range(200) if number % 3 == 0 or whole] for whole in (0, 1)]
+    columns = {"tokens": [["a"] * len(words) for words in tags]} | dict.fromkeys(
+        ("id", "language", "source"), ["x"] * 2
+    )
+    labels = bio_labels([f"T{number:03}" for number in range(200)])
+    columns |= {"ner_tags": [[labels.index(tag[2:]) for tag in words] for words in tags], "image": [None] * 2}
+    rows = datasets.Dataset.from_dict(columns)
+    found = inspect_corpus(Corpus("many", {"train": rows, "test": rows}, labels, "x", {}))
+    plot_statistics(found, tmp_path / "plot.png")
+    by_type = saved_figures[0].axes[0]
+    frequent = [f"T{number:03}" for number in range(0, 90, 3)]
+    assert [label.get_text() for label in by_type.get_yticklabels()] == frequent
+    assert by_type.get_title(loc="left") == "Entities by the 30 most frequent types"
+    assert max(saved_figures[0].get_size_inches()) < 20
+
+
 def test_plot_shows_the_counts(saved_figures, tmp_path):
     """If it failed, a bar would be of another type, split or length than its label says."""
     posts = {"train": random_posts(90, 1), "validation": random_posts(30, 2), "test": random_posts(60, 3)}
