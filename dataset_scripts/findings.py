@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 
+PICTURES_LEFT_OUT = "pictures left out: "
+"""Begins what is said of pictures that posts name and that are lost."""
+NO_FILE = f"{PICTURES_LEFT_OUT}no such file", "--image_dir FOLDER, where the files are"
+"""What is said of a picture that is not there, and what to do about it."""
 MOST_EXAMPLES = 3
 _LONGEST = 300  # characters of an example: what files say has no bound of its own
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import datasets
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from modeling_mmner.files import picture_content
+from modeling_mmner.files import json_line, picture_content, write_text
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.model.labels_mmner import check_labels
 
@@ -28,6 +28,7 @@ from .slices import parse_slice
 
 _OF_OWN_FILES = ("tag_names", "split_ratio", "split_seed")
 _OF_TAGS = ("tag_scheme", "tag_names", "rename_types", "repair_orphans", "language")
+SPANS_LEFT_OUT = "spans_left_out.jsonl"
 RECORD = "corpus.json"
 """The file of a built data set that says what it was built from; its card is rendered from it."""
 
@@ -62,6 +63,13 @@ class Corpus:
     def reading_report(self) -> list[str]:
         """What was found in reading it, a line each, with the examples of what is lost."""
         return self.findings.lines(f"{self.name}: ")
+
+    def write_left_out(self, folder: Path) -> None:
+        """Write the spans that were left out, if there are any, into a folder, a line each."""
+        lines = [json_line(span._asdict()) + "\n" for span in self.left_out]
+        write_text(folder / SPANS_LEFT_OUT, "".join(lines))
+        if not lines:
+            (folder / SPANS_LEFT_OUT).unlink()
 
 
 def open_corpus(dataset: str, *, config: str | None = None, **options: Any) -> Corpus:
@@ -249,15 +257,15 @@ def _with_columns(rows: datasets.Dataset, dataset: str, split: str) -> datasets.
     return rows
 
 
-def row_hash(rows: datasets.Dataset) -> str:
-    """The first 12 hex digits of the SHA-256 of the rows, pictures' content included."""
+def row_hash(rows: datasets.Dataset, content: Callable[[Mapping[str, Any]], bytes] = picture_content) -> str:
+    """The first 12 hex digits of the SHA-256 of the rows, what stands for pictures' content included."""
     digest = hashlib.sha256()
     for row in rows:
         pictures = [row.pop("image", None), *(row.pop("images", None) or [])]
         digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass"))
         for picture in pictures:
             try:
-                digest.update(b"-" if picture is None else picture_content(picture))
+                digest.update(b"-" if picture is None else content(picture))
             except OSError:  # it is not there
                 digest.update(str(picture["path"]).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:12]

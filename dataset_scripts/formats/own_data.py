@@ -21,7 +21,7 @@ from ..findings import Findings
 from ..reading_options import ReadingOptions
 from .annotations import REASONS, LeftOut, read_annotation
 from .pictures import PictureFiles
-from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_link
+from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_image_dir, check_link
 from .records import cell_list, read_records, record_files
 from .schemes import TagScheme, is_tag, scheme_of, tag_forms
 
@@ -60,6 +60,7 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
     Raises:
         CorpusError: a file or record cannot be read; there is no post; a split would be empty.
     """
+    check_image_dir(options.image_dir)
     files = record_files(path)
     base = path if path.is_dir() else path.parent
     read, found = OwnPosts(), {}
@@ -208,9 +209,10 @@ def _kept_apart(read: OwnPosts, ratio: tuple[int, int, int], *, seed: int) -> di
     named = {key: picture["path"] or "bytes" for own in pictures for key, picture in own.items()}
     least, advice = min(filter(None, ratio)), "a column 'split' says where each post belongs"
     for key in (key for key in shared if key in dropped or numbers[key] * sum(ratio) > len(posts) * least):
-        doing = "are in several splits, since they join" if key in dropped else "keep in one split"
+        joins = "in several splits, for they join many posts"
+        what = f"pictures {joins if key in dropped else 'that keep many posts in one split'}"
         example = f"{named[key]} joins {numbers[key]} of {len(posts)} posts"
-        read.findings.add(f"pictures that {doing} many posts", example, remedy=advice, lost=False)
+        read.findings.add(what, example, remedy=advice, lost=False)
     return splits
 
 

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData, SpaceCardData
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, StrictUndefined
+from yaml import YAMLError
 
 from ..escaping import markdown_text, one_line
 from ..files import check_own_files, staged_folder
@@ -78,7 +79,8 @@ def card_data(model: str) -> ModelCardData:
     """The front matter of a model's card, empty where there is no card or it cannot be fetched.
 
     Raises:
-        ValueError: `model` is no folder, and the Hub has none of that name that we may see.
+        ValueError: `model` is no folder, and the Hub has none of that name that we may see; its card
+            is broken.
     """
     card = Path(model) / "README.md"
     if Path(model).is_dir() and not card.is_file():
@@ -90,6 +92,11 @@ def card_data(model: str) -> ModelCardData:
         raise ValueError(f"{model}: {expected}; log in if it is private") from error
     except OSError:
         return ModelCardData()
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, YAMLError) as error:
+        found = f"found none that can be read ({error!s:.300})"
+        raise ValueError(
+            f"{model}, README.md: expected a card with YAML at its beginning, {found}"
+        ) from error
 
 
 def space_requirements() -> list[str]:

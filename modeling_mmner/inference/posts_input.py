@@ -17,7 +17,7 @@ from dataset_scripts.formats.records import renamed
 from ..escaping import encodable
 from ..files import parsed, read_json_lines
 from ..model.posts_mmner import PostError
-from .annotator import POST_COLUMNS, hash_of_files
+from .annotator import POST_COLUMNS, hash_of_files, post_columns, rows_of
 
 _JSON_LINES = (".jsonl", ".ndjson")
 _LINE = datasets.Features({name: datasets.Value("large_string") for name in ("post", "error")})
@@ -44,10 +44,8 @@ class PostsInput:
         """The posts of some rows, their pictures not decoded; a line that is no JSON is a `PostError`."""
         rows = self.rows.with_format("arrow")
         for start in numbers[::_ROWS]:
-            for row in rows[start : min(start + _ROWS, numbers.stop)].to_pylist():
-                if rows.features == _LINE:
-                    row = PostError(row["error"]) if row["post"] is None else parsed(row["post"])
-                yield renamed(row, dict(self.columns))
+            for row in rows_of(rows[start : min(start + _ROWS, numbers.stop)], first=start):
+                yield renamed(_post_of(row) if rows.features == _LINE else row, dict(self.columns))
 
 
 def open_posts(
@@ -115,6 +113,14 @@ def _lines(files: list[Path], sha256: str) -> Iterator[dict[str, str | None]]:
                 yield {"post": None if is_error else line, "error": line if is_error else None}
 
 
+def _post_of(line: Mapping[str, str | None]) -> Any:
+    """What stands on a line; how deep it may be nested, Python decides by all that it is doing."""
+    try:
+        return PostError(line["error"]) if line["post"] is None else parsed(line["post"])
+    except ValueError as error:
+        return PostError(f"{line['post']:.80}: expected a JSON object, found {error}")
+
+
 def _of_posts(rows: datasets.Dataset, columns: Mapping[str, str], source: str) -> datasets.Dataset:
     """The columns of a post alone; CorpusError where none holds texts, or --columns names another."""
     found = rows.column_names
@@ -123,4 +129,5 @@ def _of_posts(rows: datasets.Dataset, columns: Mapping[str, str], source: str) -
         expected = "columns of the input, and one for text or tokens (--columns text=THEIRS)"
         given = f"--input {source} --columns {dict(columns)}"
         raise CorpusError(f"{given}: expected {expected}, found {', '.join(found)}")
-    return rows.select_columns([name for name in theirs.values() if name in found])
+    chosen = {*theirs.values(), *post_columns(found)}
+    return rows.select_columns([name for name in found if name in chosen])
