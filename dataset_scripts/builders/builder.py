@@ -29,7 +29,7 @@ from ..formats.reader import (
     find_split,
     read_posts,
 )
-from ..formats.schemes import TagScheme
+from ..formats.schemes import TagScheme, scheme_of
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
 from .official import FACTS, differences
@@ -263,10 +263,14 @@ class PostsBuilder(CorpusBuilder):
         config = self.config
         return Reading(self.tag_scheme, config.rename_types, config.repair_orphans, columns=config.columns)
 
-    @property
+    @cached_property
     def tag_scheme(self) -> TagScheme:
-        """Of the files; BIO where nobody says it: that of a corpus that is known."""
-        return "bio" if self.config.tag_scheme == "auto" else self.config.tag_scheme
+        """Of the files; where nobody says it, what most tags are in, but BIO if the types are known."""
+        if self.config.tag_scheme != "auto" or self.TYPES:
+            return "bio" if self.config.tag_scheme == "auto" else self.config.tag_scheme
+        reading = Reading("auto", columns=self.config.columns)
+        posts = chain(*(read_posts(path, reading) for path in dict.fromkeys(chain(*self.files().values()))))
+        return scheme_of((post.tags for post in posts), self.findings)
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
         """The columns of a post that are not in its file's lines: id, language and source."""
