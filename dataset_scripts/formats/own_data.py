@@ -23,7 +23,7 @@ from .annotations import REASONS, LeftOut, read_annotation
 from .pictures import PictureFiles
 from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_image_dir, check_link
 from .records import cell_list, read_records, record_files
-from .schemes import TagScheme, is_tag, scheme_of, tag_forms
+from .schemes import PREFIXES, TagScheme, is_tag, scheme_of, tag_forms
 
 Posts = list[dict[str, Any]]
 """Rows with tags by name, ``images``, a list, and ``split``, what the record says of it."""
@@ -147,7 +147,8 @@ def read_tags(read: OwnPosts, options: ReadingOptions) -> None:
     for post, place in zip(read.posts, read.places, strict=True):
         own: TagScheme = "bio" if place is None else scheme
         if wrong := [tag for tag in post["ner_tags"] if not is_tag(tag, own)]:
-            hint = "--tag_scheme says in which other scheme tags are"
+            known = next(name for name in PREFIXES if is_tag(wrong[0], name) or name == "bare")
+            hint = f"if the other tags are wrong, and this is right, say --tag_scheme {known}"
             raise CorpusError(f"{place}: expected tags {tag_forms(own)}, found {wrong[0]!r:.80}; {hint}")
         reading = Reading(own, options.rename_types, options.repair_orphans, changes)
         post["ner_tags"] = reading.bio_tags(post["ner_tags"])

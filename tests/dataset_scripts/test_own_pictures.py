@@ -107,7 +107,7 @@ def test_missing_pictures_are_said_with_names_and_places(tmp_path):
     (tmp_path / "pictures").mkdir()
     picture_file(tmp_path / "p0.jpg")
     corpus = corpus_of(tmp_path, [f"p{n}.jpg" for n in range(30)], image_dir=str(tmp_path / "pictures"))
-    (found,) = corpus.findings.sorted()
+    found, _ = corpus.findings.sorted()  # and the scheme of the tags
     assert (found.what, found.number, found.lost) == ("pictures left out: no such file", 29, True)
     place = f"posts.jsonl:2: p1.jpg, looked in {tmp_path / 'pictures'} and {tmp_path}"
     assert found.examples[0] == place
@@ -139,7 +139,7 @@ def test_broken_pictures_are_counted(tmp_path):
     corpus = corpus_of(tmp_path, [f"p{n}.png" for n in range(30)])
     statistics = inspect_corpus(corpus)
     assert sum(found["pictures"]["broken"] for found in statistics["splits"].values()) == 1
-    (found,) = corpus.findings.sorted()
+    found, _ = corpus.findings.sorted()  # and the scheme of the tags
     assert (found.what, found.number, found.lost) == ("pictures that cannot be read", 1, True)
     assert "post 'posts-4': " in found.examples[0] and "p3.png" in found.examples[0]
 
@@ -161,7 +161,7 @@ def test_a_picture_of_all_posts_leaves_the_splits(tmp_path):
     }
     owners = [{Path(row["images"][1]["path"]).name for row in rows} for rows in corpus.splits.values()]
     assert sum(map(len, owners)) == 20  # the other pictures keep their posts together
-    (found,) = corpus.findings.sorted()
+    found, _ = corpus.findings.sorted()  # and the scheme of the tags
     assert found.what == "pictures in several splits, for they join many posts" and not found.lost
     assert found.examples == [f"{tmp_path / 'logo.png'} joins 40 of 40 posts"]
     assert found.remedy == "a column 'split' says where each post belongs"
@@ -172,7 +172,7 @@ def test_a_picture_of_many_posts_is_said(tmp_path):
     picture_file(tmp_path / "lima.png")
     corpus = corpus_of(tmp_path, ["lima.png" if n % 2 else None for n in range(40)])
     assert not any(row["image"] for split in ("validation", "test") for row in corpus.splits[split])
-    (found,) = corpus.findings.sorted()
+    found, _ = corpus.findings.sorted()  # and the scheme of the tags
     assert found.what == "pictures that keep many posts in one split"
     assert found.examples == [f"{tmp_path / 'lima.png'} joins 20 of 40 posts"]
 
