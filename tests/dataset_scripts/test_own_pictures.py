@@ -112,7 +112,7 @@ def test_missing_pictures_are_said_with_names_and_places(tmp_path):
     place = f"posts.jsonl:2: p1.jpg, looked in {tmp_path / 'pictures'} and {tmp_path}"
     assert found.examples[0] == place
     report = ["posts: pictures left out: no such file: 29; --image_dir FOLDER, where the files are"]
-    assert corpus.reading_report()[:2] == [*report, f"  {place}"]
+    assert corpus.reading_report()[:2] == [*report, f"- {place}"]
 
 
 def test_training_without_any_picture_is_refused(tmp_path):
@@ -221,6 +221,6 @@ def test_spans_that_all_fail_are_said_with_the_reason(tmp_path):
     path = json_lines(tmp_path / "posts.jsonl", posts)
     why = "spans left out: is one character behind whole words: 10; where all are so, count from 0"
     with pytest.raises(
-        CorpusError, match=f"found none in 10 posts\n{why}.*\n  posts.jsonl:1: PER 1-7 'ordan '"
+        CorpusError, match=f"found none in 10 posts\n{why}.*\n- posts.jsonl:1: PER 1-7 'ordan '"
     ):
         open_corpus(str(path))
