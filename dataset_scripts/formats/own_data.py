@@ -21,7 +21,7 @@ from ..findings import Findings
 from ..reading_options import ReadingOptions
 from .annotations import REASONS, LeftOut, read_annotation
 from .pictures import PictureFiles
-from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_image_dir, check_link
+from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_link
 from .records import cell_list, read_records, record_files
 from .schemes import TagScheme, is_tag, tag_forms
 
@@ -58,7 +58,7 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
     Raises:
         CorpusError: a file or record cannot be read; there is no post; a split would be empty.
     """
-    check_image_dir(options.image_dir)
+    options.check_image_dir()
     files = record_files(path)
     base = path if path.is_dir() else path.parent
     read, found = OwnPosts(), {}

@@ -212,6 +212,9 @@ def test_pictures_of_imgid_files_that_are_missing_are_said(tmp_path):
     assert (first.what, first.number, first.lost) == ("pictures left out: no such file", 2, True)
     place = f"{tmp_path / 'valid.txt'}:1: valid.jpg, looked in {tmp_path / 'images'}"
     assert first.examples[0] == place and corpus.splits["train"][0]["image"]
+    (tmp_path / "images").rename(tmp_path / "photos")  # not named: nobody may want pictures
+    first, *_ = open_corpus(str(tmp_path)).findings.sorted()
+    assert (first.number, first.lost) == (3, False) and "train.jpg, looked in no folder" in first.examples[0]
 
 
 def test_spans_that_all_fail_are_said_with_the_reason(tmp_path):
