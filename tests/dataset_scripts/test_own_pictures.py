@@ -167,6 +167,16 @@ def test_a_picture_of_all_posts_leaves_the_splits(tmp_path):
     assert found.remedy == "a column 'split' says where each post belongs"
 
 
+def test_pictures_stay_together_where_texts_are_to_blame(tmp_path):
+    """If it failed, a picture would be trained and tested on, and no split be the better for it."""
+    picture_file(tmp_path / "a.png")
+    posts = [{"tokens": ["Jordan", f"w{max(n - 17, 0)}"], "ner_tags": ["B-PER", "O"]} for n in range(20)]
+    posts[0]["image"] = posts[1]["image"] = "a.png"
+    path = json_lines(tmp_path / "posts.jsonl", posts)
+    corpus = open_corpus(str(path), split_ratio="50,40,10")
+    assert [len(rows) for rows in corpus.splits.values()] == [18, 1, 1] and not corpus.findings.sorted()
+
+
 def test_a_picture_of_many_posts_is_said(tmp_path):
     """If it failed, nobody would see why all posts with a picture are training posts."""
     picture_file(tmp_path / "lima.png")
