@@ -19,16 +19,7 @@ from modeling_mmner.model.images_mmner import PictureError, load_picture
 from modeling_mmner.model.labels_mmner import bio_labels
 
 from ..findings import NO_FILE, Findings
-from ..formats.reader import (
-    SPLITS,
-    CorpusError,
-    Reading,
-    TaggedPost,
-    check_image_dir,
-    find_picture,
-    find_split,
-    read_posts,
-)
+from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
 from ..formats.schemes import TagScheme, scheme_of
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
@@ -191,7 +182,7 @@ class PostsBuilder(CorpusBuilder):
                 expected = f"one of {', '.join(choices)}"
                 raise CorpusError(f"{self.name} {name}: expected {expected}; found {value!r}")
         self.files()  # says what is missing
-        check_image_dir(self.config.image_dir)
+        self.config.check_image_dir()
 
     @cached_property
     def labels(self) -> list[str]:
@@ -296,9 +287,12 @@ class PostsBuilder(CorpusBuilder):
                     hint = "without --require_images such posts are kept without a picture"
                     found = f"expected the picture {post.id}.jpg in {folder}, found none; {hint}"
                     raise CorpusError(f"{place}: {found}")
-                if picture is None and folder:
-                    what, remedy = NO_FILE
-                    self.findings.add(what, f"{place}: {post.id}.jpg, looked in {folder}", remedy=remedy)
+                if picture is None and not post.is_numbered:
+                    (what, remedy), looked = (
+                        NO_FILE,
+                        f"{place}: {post.id}.jpg, looked in {folder or 'no folder'}",
+                    )
+                    self.findings.add(what, looked, remedy=remedy, lost=folder is not None)
                 yield self.about(post, path) | {
                     "tokens": post.tokens,
                     "ner_tags": [labels[tag] for tag in post.tags],
@@ -337,15 +331,6 @@ def types_by_frequency(tags: Iterable[Iterable[str]]) -> list[str]:
     """The entity types of posts' tags, the one with the most tags first."""
     types = Counter(tag[2:] for post in tags for tag in post if tag != "O")
     return sorted(types, key=lambda name: (-types[name], name))
-
-
-def picture_problem(picture: Any) -> str:
-    """Why a picture cannot be read; empty: it can."""
-    try:
-        load_picture(picture)
-    except PictureError as error:
-        return str(error)
-    return ""
 
 
 def _with_picture(row: dict[str, Any]) -> tuple[dict[str, Any], str | None]:

@@ -179,7 +179,7 @@ def test_left_out_spans_are_listed(tmp_path):
     corpus = open_corpus(str(json_lines(tmp_path / "posts.jsonl", records)))
     report, why = corpus.reading_report(), "spans left out: does not begin and end where words do"
     assert report[0] == f"posts: {why}: 10; move its ends to those of whole words, in the tool"
-    assert report[1] == "  posts.jsonl:2: PER 0-4 'Jord'"
+    assert report[1] == "- posts.jsonl:2: PER 0-4 'Jord'"
     assert len(report) == 4 and len(corpus.left_out) == 10
 
 

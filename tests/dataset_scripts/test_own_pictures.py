@@ -112,7 +112,7 @@ def test_missing_pictures_are_said_with_names_and_places(tmp_path):
     place = f"posts.jsonl:2: p1.jpg, looked in {tmp_path / 'pictures'} and {tmp_path}"
     assert found.examples[0] == place
     report = ["posts: pictures left out: no such file: 29; --image_dir FOLDER, where the files are"]
-    assert corpus.reading_report()[:2] == [*report, f"  {place}"]
+    assert corpus.reading_report()[:2] == [*report, f"- {place}"]
 
 
 def test_training_without_any_picture_is_refused(tmp_path):
@@ -161,10 +161,20 @@ def test_a_picture_of_all_posts_leaves_the_splits(tmp_path):
     }
     owners = [{Path(row["images"][1]["path"]).name for row in rows} for rows in corpus.splits.values()]
     assert sum(map(len, owners)) == 20  # the other pictures keep their posts together
-    found, _ = corpus.findings.sorted()  # and the scheme of the tags
+    found = next(one for one in corpus.findings.sorted() if one.what.startswith("pictures"))
     assert found.what == "pictures in several splits, for they join many posts" and not found.lost
     assert found.examples == [f"{tmp_path / 'logo.png'} joins 40 of 40 posts"]
     assert found.remedy == "a column 'split' says where each post belongs"
+
+
+def test_pictures_stay_together_where_texts_are_to_blame(tmp_path):
+    """If it failed, a picture would be trained and tested on, and no split be the better for it."""
+    picture_file(tmp_path / "a.png")
+    posts = [{"tokens": ["Jordan", f"w{max(n - 17, 0)}"], "ner_tags": ["B-PER", "O"]} for n in range(20)]
+    posts[0]["image"] = posts[1]["image"] = "a.png"
+    path = json_lines(tmp_path / "posts.jsonl", posts)
+    corpus = open_corpus(str(path), split_ratio="50,40,10")
+    assert [len(rows) for rows in corpus.splits.values()] == [18, 1, 1] and not corpus.findings.sorted()
 
 
 def test_a_picture_of_many_posts_is_said(tmp_path):
@@ -172,7 +182,7 @@ def test_a_picture_of_many_posts_is_said(tmp_path):
     picture_file(tmp_path / "lima.png")
     corpus = corpus_of(tmp_path, ["lima.png" if n % 2 else None for n in range(40)])
     assert not any(row["image"] for split in ("validation", "test") for row in corpus.splits[split])
-    found, _ = corpus.findings.sorted()  # and the scheme of the tags
+    found = next(one for one in corpus.findings.sorted() if one.what.startswith("pictures"))
     assert found.what == "pictures that keep many posts in one split"
     assert found.examples == [f"{tmp_path / 'lima.png'} joins 20 of 40 posts"]
 
@@ -212,6 +222,9 @@ def test_pictures_of_imgid_files_that_are_missing_are_said(tmp_path):
     assert (first.what, first.number, first.lost) == ("pictures left out: no such file", 2, True)
     place = f"{tmp_path / 'valid.txt'}:1: valid.jpg, looked in {tmp_path / 'images'}"
     assert first.examples[0] == place and corpus.splits["train"][0]["image"]
+    (tmp_path / "images").rename(tmp_path / "photos")  # not named: nobody may want pictures
+    first, *_ = open_corpus(str(tmp_path)).findings.sorted()
+    assert (first.number, first.lost) == (3, False) and "train.jpg, looked in no folder" in first.examples[0]
 
 
 def test_spans_that_all_fail_are_said_with_the_reason(tmp_path):
@@ -221,6 +234,6 @@ def test_spans_that_all_fail_are_said_with_the_reason(tmp_path):
     path = json_lines(tmp_path / "posts.jsonl", posts)
     why = "spans left out: is one character behind whole words: 10; where all are so, count from 0"
     with pytest.raises(
-        CorpusError, match=f"found none in 10 posts\n{why}.*\n  posts.jsonl:1: PER 1-7 'ordan '"
+        CorpusError, match=f"found none in 10 posts\n{why}.*\n- posts.jsonl:1: PER 1-7 'ordan '"
     ):
         open_corpus(str(path))
