@@ -20,6 +20,7 @@ from modeling_mmner.model.labels_mmner import bio_labels
 
 from ..findings import NO_FILE, Findings
 from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
+from ..formats.schemes import TagScheme, scheme_of
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
 from .official import FACTS, differences
@@ -251,7 +252,16 @@ class PostsBuilder(CorpusBuilder):
     def reading(self) -> Reading:
         """How this corpus's tags are read; with no notes."""
         config = self.config
-        return Reading(config.tag_scheme, config.rename_types, config.repair_orphans)
+        return Reading(self.tag_scheme, config.rename_types, config.repair_orphans, columns=config.columns)
+
+    @cached_property
+    def tag_scheme(self) -> TagScheme:
+        """Of the files; where nobody says it, what most tags are in, but BIO if the types are known."""
+        if self.config.tag_scheme != "auto" or self.TYPES:
+            return "bio" if self.config.tag_scheme == "auto" else self.config.tag_scheme
+        reading = Reading("auto", columns=self.config.columns)
+        posts = chain(*(read_posts(path, reading) for path in dict.fromkeys(chain(*self.files().values()))))
+        return scheme_of((post.tags for post in posts), self.findings)
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
         """The columns of a post that are not in its file's lines: id, language and source."""
