@@ -4,12 +4,16 @@ Notation: B batch, W words, D text width, R regions of a post (those of all its 
 the other), C vision channels, F features, L labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+MOST_SCORES = 2**20
+"""Scores of a head of attention that a layer holds at a time in training: 4 windows of 512, or 64 of 128."""
 
 
 class ModelPart(nn.Module):
@@ -148,3 +152,21 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """(B, K, D) -> (B, D): mean over those of the K states where `mask` (B, K) is True; 0 where none is."""
     weights = mask[..., None].to(states.dtype)
     return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def in_groups(read: Callable[..., Any], *inputs: Tensor, most: int, of: nn.Module) -> list[Any]:
+    """What `read` makes of groups of at most `most` rows (one at least) of the inputs, group after group.
+
+    Where gradients are recorded and there are several groups, nothing is kept of them but what goes in and
+    what comes out: each is computed again in the backward pass, with the same random numbers. So memory is
+    that of one group.
+
+    Args:
+        of: what `read` runs; where its layers are computed again by themselves (gradient checkpointing), that
+            will do.
+    """
+    parts = list(zip(*(tensor.split(max(1, most)) for tensor in inputs), strict=True))
+    layers = any(getattr(layer, "gradient_checkpointing", False) for layer in of.modules())
+    if len(parts) == 1 or layers or not torch.is_grad_enabled():
+        return [read(*part) for part in parts]
+    return [checkpoint(read, *part, use_reentrant=False) for part in parts]
