@@ -38,7 +38,7 @@ def inspect(
     from rich.console import Console
 
     from dataset_scripts.contact_sheet import contact_sheet
-    from dataset_scripts.inspection import inspect_corpus, plot_statistics, tables
+    from dataset_scripts.inspection import describe_longest, inspect_corpus, plot_statistics, tables
     from dataset_scripts.opening import open_corpus
 
     from ..escaping import one_line
@@ -49,6 +49,7 @@ def inspect(
     console = Console(width=None if sys.stdout.isatty() else 120)
     for table in tables(statistics):
         console.print(table)
+    print(describe_longest(statistics))
     for line in corpus.reading_report():
         print(one_line(line))
     if output_dir:

@@ -12,9 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-MOST_SCORES = 2**20
-"""Scores of a head of attention that a layer holds at a time in training: 4 windows of 512, or 64 of 128."""
-
 
 class ModelPart(nn.Module):
     """A part with a row in `parts_mmner`, whose name its class gives: ``class Mine(Fusion, part="mine")``.

@@ -13,8 +13,8 @@ from transformers import initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mmner import MMNERConfig
-from .context_mmner import MOST_SCORES, FusionOutput, ModelPart, Regions, TextStates, Widths, in_groups
-from .windows_mmner import best_windows, window_starts
+from .context_mmner import FusionOutput, ModelPart, Regions, TextStates, Widths, in_groups
+from .windows_mmner import MOST_SCORES, best_windows, window_starts
 
 MOST_WORDS = 2048
 """Words of a text that attend over one another; a longer one is read in windows that overlap by half."""
@@ -102,10 +102,9 @@ class TransformerLayer(GradientCheckpointingLayer):
     def over_words(self, words: Tensor, *, mask: Tensor) -> Tensor:
         """The words (B, W, D) of texts after attending over one another, where `mask` (B, W) is True.
 
-        All of a text's words, up to `MOST_WORDS`, in training of as many texts at a time as memory has room
-        for; those of a longer one in windows of so many, each word read
-        where the nearer border is farthest, so that a text costs no more than in proportion to its length. An
-        exported graph has no windows.
+        All of a text's words, up to `MOST_WORDS`; those of a longer one in windows of so many, each word read
+        where the nearer border is farthest, so that a text costs no more than in proportion to its length. In
+        training as many texts are read at a time as memory has room for. An exported graph has no windows.
         """
         if torch.compiler.is_exporting():
             return self._attend(words, mask)

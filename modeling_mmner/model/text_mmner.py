@@ -13,8 +13,9 @@ from transformers import AutoModel, PreTrainedConfig, initialization
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .configuration_mmner import MMNERConfig
-from .context_mmner import MOST_SCORES, ModelPart, TextStates, in_groups, masked_mean
+from .context_mmner import ModelPart, TextStates, in_groups, masked_mean
 from .parts_mmner import needs_of
+from .windows_mmner import MOST_SCORES
 
 CHARACTER_IDS = 257  # the bytes, and 0 for padding
 MOST_TOKENS = 65536
