@@ -189,7 +189,8 @@ def tables(statistics: Statistics) -> list[Table]:
 
 def describe_longest(statistics: Statistics) -> str:
     """How long the longest post is, and what posts like it would take in training: a plain estimate."""
-    words = max(found["tokens_per_post"]["max"] or 0 for found in statistics["splits"].values())
+    lengths = [found["tokens_per_post"]["max"] for found in statistics["splits"].values()]
+    words = max(filter(None, lengths), default=0)
     pieces, room = 3 * words // 2, 510  # a window of 512 has two special tokens
     windows, length = 16 * len(window_starts(pieces, room)), min(pieces, room) + 2
     held = step_bytes(windows, length, layers=12, heads=12, width=768) / 1e9
