@@ -166,4 +166,9 @@ def in_groups(read: Callable[..., Any], *inputs: Tensor, most: int, of: nn.Modul
     layers = any(getattr(layer, "gradient_checkpointing", False) for layer in of.modules())
     if len(parts) == 1 or layers or not torch.is_grad_enabled():
         return [read(*part) for part in parts]
+    return _recomputed(read, parts)
+
+
+@torch.compiler.disable  # which cannot trace it; so layers that are compiled run uncompiled in groups
+def _recomputed(read: Callable[..., Any], parts: list[tuple[Tensor, ...]]) -> list[Any]:
     return [checkpoint(read, *part, use_reentrant=False) for part in parts]
