@@ -154,19 +154,19 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
 def in_groups(read: Callable[..., Any], *inputs: Tensor, most: int, of: nn.Module) -> list[Any]:
     """What `read` makes of groups of at most `most` rows (one at least) of the inputs, group after group.
 
-    Where gradients are recorded and there are several groups, nothing is kept of them but what goes in and
-    what comes out: each is computed again in the backward pass, with the same random numbers. So memory is
-    that of one group.
+    Where gradients are recorded and there are more rows, nothing is kept of a group but what goes in and what
+    comes out: each is computed again in the backward pass, with the same random numbers. So memory is that of
+    one group, then of half as many rows, for beside it stands what other parts keep.
 
     Args:
         of: what `read` runs; where its layers are computed again by themselves (gradient checkpointing), that
             will do.
     """
-    parts = list(zip(*(tensor.split(max(1, most)) for tensor in inputs), strict=True))
     layers = any(getattr(layer, "gradient_checkpointing", False) for layer in of.modules())
-    if len(parts) == 1 or layers or not torch.is_grad_enabled():
-        return [read(*part) for part in parts]
-    return _recomputed(read, parts)
+    recomputed = len(inputs[0]) > most and not layers and torch.is_grad_enabled()
+    size = max(1, most // 2 if recomputed else most)
+    parts = list(zip(*(tensor.split(size) for tensor in inputs), strict=True))
+    return _recomputed(read, parts) if recomputed and len(parts) > 1 else [read(*part) for part in parts]
 
 
 @torch.compiler.disable  # which cannot trace it; so layers that are compiled run uncompiled in groups

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MOST_SCORES = 2**20
-"""Scores of a head of attention that a layer holds at a time in training: 4 windows of 512, or 64 of 128."""
+"""Scores of a head of attention that a layer may keep in training: 4 windows of 512, or 64 of 128."""
 LAID_OUT = "laid_out"
 """The key of a row for its `TextWindows`, where they were made before."""
 _NO_LIMIT = 10**9  # transformers says "no limit" by a huge `model_max_length`
@@ -127,7 +127,8 @@ def step_bytes(windows: int, length: int, *, layers: int, heads: int, width: int
     Three tensors of scores and 24 of the width were what a layer was measured to keep; and the states that
     go in and out of all groups.
     """
-    at_once = min(windows, max(1, MOST_SCORES // length**2))
+    most = MOST_SCORES // length**2
+    at_once = windows if windows <= most else max(1, most // 2)
     layer = 3 * heads * length**2 + 24 * width * length
     return 4 * (layers * at_once * layer + 2 * windows * length * width)
 

@@ -243,7 +243,7 @@ def test_longest_post_and_its_cost_are_told():
     """If it failed, the first step of a training would be the first to tell of a post of 555 words."""
     few, many = [post("Paris/B-LOC")], [tagged_row(" ".join(["word"] * 555), labels=LABELS)]
     told = describe_longest(inspect_corpus(corpus_of(train=few, validation=many, test=[])))
-    assert told.startswith("longest post: 555 words; a training step of 16 such posts takes about 3.8 GB")
+    assert told.startswith("longest post: 555 words; a training step of 16 such posts takes about 2.0 GB")
     assert "besides the weights (a plain estimate: BERT-base" in told
     assert describe_longest(inspect_corpus(corpus_of())).startswith("longest post: 0 words")
 

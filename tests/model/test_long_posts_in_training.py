@@ -37,7 +37,7 @@ def tight(monkeypatch) -> None:
 
 def tighten(patch: pytest.MonkeyPatch) -> None:
     for module in (text_mmner, fusion_mmner):
-        patch.setattr(module, "MOST_SCORES", 2 * BATCH["input_ids"].shape[1] ** 2)
+        patch.setattr(module, "MOST_SCORES", 4 * BATCH["input_ids"].shape[1] ** 2)
     patch.setattr(fusion_mmner, "MOST_SCORES", 24**2)
     patch.setattr(vision_mmner, "LEAST_PICTURES", 1)
     patch.setattr(objectives_mmner, "MOST_OFFSETS", 600)
@@ -112,7 +112,7 @@ def test_nothing_is_computed_again_where_layers_are_or_without_gradients(tight, 
 
 def test_pictures_beside_a_batch_norm_that_is_trained_are_read_at_once(tight, recomputed):
     """If it failed, its statistics would be those of a few pictures, and each counted twice."""
-    for frozen, most in ((True, 7), (False, 8)):
+    for frozen, most in ((True, 3), (False, 8)):
         model = ready_model(**SYSTEMS["mlmner"], tower={"frozen": frozen}).train()
         sizes: list[int] = []
         model.vision_towers[0].backbone.register_forward_hook(
@@ -224,5 +224,5 @@ def test_the_estimate_is_near_what_was_measured():
     sizes = {"layers": 12, "heads": 12, "width": 384}
     four = step_bytes(4, 512, **sizes)
     assert four == pytest.approx(10.2 * 2**30 / 4, rel=0.1)
-    assert step_bytes(64, 512, **sizes) < four + 0.2e9  # what goes on from group to group
+    assert step_bytes(64, 512, **sizes) < four / 2 + 0.2e9  # what goes on from group to group
     assert step_bytes(16, 2000, **sizes) == pytest.approx(step_bytes(1, 2000, **sizes), rel=0.2)
