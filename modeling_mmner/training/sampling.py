@@ -13,8 +13,9 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ..escaping import one_line
 from ..model.batching_mmner import CORES
-from ..model.windows_mmner import step_bytes
+from ..model.windows_mmner import MOST_SCORES, step_bytes
 from .collator import LaidOutRows, MMNERCollator
+from .processes import give_memory_back
 from .recipes import Recipe
 
 
@@ -43,8 +44,10 @@ def training_loader(
     )
 
 
-def describe_longest(posts: LaidOutRows, model: Any, *, batch_size: int) -> str:
-    """How long the longest posts are, and what a step of a batch of them takes: a plain estimate."""
+def make_room(posts: LaidOutRows, model: Any, *, batch_size: int) -> str:
+    """Prepare for a batch of the longest posts; says how long they are, and what a step takes: a plain
+    estimate.
+    """
     longest = sorted(posts.windows, key=lambda one: one.size)[-batch_size:]
     rows = [len(row) for one in longest for row in one.rows]
     words = max(len(one.word_windows) for one in posts.windows)
@@ -52,6 +55,8 @@ def describe_longest(posts: LaidOutRows, model: Any, *, batch_size: int) -> str:
     if (text := model.config.text_config) is None:
         return told
     sizes = {"heads": text.num_attention_heads, "width": text.hidden_size}
+    if len(rows) > MOST_SCORES // max(rows) ** 2:
+        give_memory_back()
     held = step_bytes(len(rows), max(rows), layers=text.num_hidden_layers, **sizes)
     # Weights; and a gradient and AdamW's two moments of those that are trained.
     held += 4 * model.num_parameters() + 12 * model.num_parameters(only_trainable=True)

@@ -72,6 +72,7 @@ print(peak)
 LONG_POSTS = """
 import torch
 from modeling_mmner import MMNERConfig, MMNERForTokenClassification
+from modeling_mmner.training.processes import give_memory_back
 
 posts, words, windows, length, types = 16, 500, 4, 512, range(13)
 torch.manual_seed(0)
@@ -93,6 +94,7 @@ batch = {
 }
 if pictured:
     batch["pixel_values"] = torch.randint(0, 256, (posts, 1, 3, 224, 224)).to(torch.uint8)
+give_memory_back()
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 model(**batch).loss.backward()
 optimizer.step()

@@ -14,9 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from modeling_mmner.model import context_mmner, fusion_mmner, objectives_mmner, text_mmner, vision_mmner
 from modeling_mmner.model.fusion_mmner import TransformerLayer
 from modeling_mmner.model.windows_mmner import MOST_SCORES, step_bytes
+from modeling_mmner.training import sampling
 from modeling_mmner.training.collator import LaidOutRows
 from modeling_mmner.training.optimisation import compile_layers
-from modeling_mmner.training.sampling import describe_longest
+from modeling_mmner.training.sampling import make_room
 from tests.small_posts import WORDS, small_parts
 from tests.tiny import SYSTEMS, close, ready_model, stir, tiny_batch
 from tests.together import together
@@ -206,7 +207,7 @@ def test_start_of_training_tells_of_the_longest_posts(tower):
     model, processor = small_parts(**SYSTEMS["mlmner"] | {"text_tower": tower})
     processor.tokenizer.model_max_length = 64
     rows = datasets.Dataset.from_dict({"tokens": [WORDS[:3], WORDS * 20, WORDS * 19, WORDS]})
-    told = describe_longest(LaidOutRows.of(processor, rows), model, batch_size=2)
+    told = make_room(LaidOutRows.of(processor, rows), model, batch_size=2)
     assert told.startswith("longest posts: up to 140 words")
     if tower == "transformer":
         windows = sum(map(len, (one.rows for one in processor.lay_out(processor.read(rows["tokens"][1:3])))))
@@ -214,6 +215,19 @@ def test_start_of_training_tells_of_the_longest_posts(tower):
         assert told.endswith("(a plain estimate, in float32)")
     else:
         assert told == "longest posts: up to 140 words"
+
+
+def test_memory_is_given_back_only_where_posts_are_long(monkeypatch):
+    """If it failed, freed tensors would stay in memory until it is full, or short posts would take longer."""
+    calls: list[int] = []
+    monkeypatch.setattr(sampling, "give_memory_back", lambda: calls.append(1))
+    model, processor = small_parts(fusion="text-only")
+    rows = LaidOutRows.of(processor, datasets.Dataset.from_dict({"tokens": [WORDS] * 4}))
+    make_room(rows, model, batch_size=4)
+    assert not calls
+    monkeypatch.setattr(sampling, "MOST_SCORES", 3 * len(rows.windows[0].rows[0]) ** 2)
+    make_room(rows, model, batch_size=4)
+    assert calls == [1]
 
 
 def test_the_estimate_is_near_what_was_measured():
