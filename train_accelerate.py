@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from dataset_scripts.formats.reader import CorpusError
+from modeling_mmner.escaping import print_in_any_encoding, printable, say
 from modeling_mmner.evaluation.metrics import RunMetrics
 from modeling_mmner.evaluation.scores import Predictor, evaluate_rows, gold_tags, score_test_split
 from modeling_mmner.evaluation.span_f1.span_f1 import tag_score
@@ -30,7 +31,7 @@ from modeling_mmner.training.corpus import TrainingCorpus, load_corpus
 from modeling_mmner.training.features import feature_folder, run_features
 from modeling_mmner.training.optimisation import centres_due, refresh_centres, train_batches
 from modeling_mmner.training.run_folder import Progress, RunError
-from modeling_mmner.training.runner import report_runs, run_each, runs_of
+from modeling_mmner.training.runner import own_folders, report_runs, run_each, runs_of
 from modeling_mmner.training.sampling import ids_of_batch, make_room, training_loader
 
 
@@ -39,7 +40,9 @@ def main(recipe: Recipe) -> None:
     group = processes.started_processes()
     if not group.is_main_process:
         processes.keep_quiet()
-    report_runs(recipe, run_each(runs_of(recipe), train=train))
+    runs = runs_of(recipe)
+    with own_folders(recipe, *runs.values()):
+        report_runs(recipe, run_each(runs, train=train))
     group.wait_for_everyone()
     group.destroy_process_group()
 
@@ -61,7 +64,9 @@ def train(recipe: Recipe) -> RunMetrics:
     check_space(output, model, kept=settings.checkpoints_kept)
     if accelerator.is_main_process:
         run_folder.begin_run(output)
-    accelerator.print(f"{recipe.name}: {parameters:,} parameters; {corpus.summary().describe()}")
+        corpus.write_left_out(output)
+    about = f"{recipe.name}: {parameters:,} parameters; {corpus.summary().describe()}"
+    accelerator.print(printable(about))
     kept = run_features(recipe, processor, model, accelerator)
     with accelerator.local_main_process_first():
         if told := kept.add_to(corpus):
@@ -89,6 +94,7 @@ def train(recipe: Recipe) -> RunMetrics:
         splits=found,
     )
     if accelerator.is_main_process:
+        run_folder.check_still_there(output)
         kept.put_encoders_back()
         folder, gold = output / run_folder.MODEL, gold_tags(test, corpus.labels)
         try:
@@ -176,6 +182,8 @@ def validate(rows: LaidOutRows, predictor: Predictor, checkpoints: Checkpoints) 
     gold, predicted = gold_tags(rows, predictor.processor.labels), predictor.tags(rows)
     lenient, strict = (tag_score(gold, predicted, strict=strict)["f1"] for strict in (False, True))
     results = progress.mean_losses() | {"validation_f1": lenient, "validation_strict_f1": strict}
+    if accelerator.is_main_process:
+        run_folder.check_still_there(checkpoints.folder.parent)
     accelerator.log(results, step=epoch)
     accelerator.print(f"epoch {epoch}: loss {results['loss']:.3f}, validation F1 {100 * lenient:.1f}")
     progress.end_epoch(results)
@@ -194,15 +202,16 @@ def save(checkpoints: Checkpoints, signals: processes.StopSignals, *, due: bool 
 
 def run(recipe: Recipe) -> int:
     """`main` as a command, which tells a mistake or a signal in a line; returns the exit code."""
+    print_in_any_encoding()
     processes.stop_at_once()
     try:
         record(main)(recipe)
     except (CorpusError, RunError) as error:
-        print(f"train_accelerate.py: {error}", file=sys.stderr)
+        say(f"train_accelerate.py: {error}", file=sys.stderr)
         return 1
     except processes.Stopped as stopped:
         command = processes.command_to_go_on(recipe.training.resume)
-        print(f"train_accelerate.py: {stopped}. Go on with: {command}", file=sys.stderr)
+        say(f"train_accelerate.py: {stopped}. Go on with: {command}", file=sys.stderr)
         return stopped.code
     return 0
 

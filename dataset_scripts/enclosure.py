@@ -11,7 +11,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from modeling_mmner.model.posts_mmner import file_within
 
@@ -20,24 +21,49 @@ from .formats.reader import CorpusError
 _CARDS = ("README.md", ".huggingface.yaml")
 
 
-def check_card(folder: Path) -> None:
-    """Check that the card of a data set in a folder names no files outside of it.
+def data_set_builder(
+    dataset: str, config: str | None = None, *, revision: str | None = None
+) -> datasets.DatasetBuilder:
+    """`datasets.load_dataset_builder` of a folder or an id on the Hub, whose files are all its own.
 
     Raises:
-        CorpusError: it names an address, an absolute path or one with `..`, or its front matter is no YAML.
+        CorpusError: the card names an address, an absolute path or one with `..`, or its front matter is no
+            YAML; or a file leads elsewhere.
     """
-    for path in (folder / name for name in _CARDS if (folder / name).is_file()):
-        for named in _texts(_front_matter(path).get("configs")):
-            if "://" in named or PurePath(named).is_absolute() or ".." in PurePath(named).parts:
-                expected = "files of the data set's own folder under 'configs'"
-                raise CorpusError(f"{path}: expected {expected}, found {named!r:.200}")
+    folder = Path(dataset)
+    for name in _CARDS:
+        if (card := _card(dataset, name, revision)) is not None:
+            _check_card(card)
+    builder = datasets.load_dataset_builder(dataset, config, revision=revision)
+    for file in (file for files in (builder.config.data_files or {}).values() for file in map(str, files)):
+        if not (file_within(file, folder) if folder.is_dir() else file.startswith("hf://")):
+            found = f"{file!r:.200}, which leads out of it"
+            raise CorpusError(
+                f"dataset {dataset!r}: expected files of the data set's own folder, found {found}"
+            )
+    return builder
+
+
+def _card(dataset: str, name: str, revision: str | None) -> Path | None:
+    if Path(dataset).is_dir():
+        return path if (path := Path(dataset) / name).is_file() else None
+    try:
+        return Path(hf_hub_download(dataset, name, repo_type="dataset", revision=revision))
+    except (OSError, ValueError):  # `datasets` says what is wrong
+        return None
+
+
+def _check_card(path: Path) -> None:
+    for named in _texts(_front_matter(path).get("configs")):
+        if "://" in named or PurePath(named).is_absolute() or ".." in PurePath(named).parts:
+            expected = "files of the data set's own folder under 'configs'"
+            raise CorpusError(f"{path}: expected {expected}, found {named!r:.200}")
 
 
 def _front_matter(path: Path) -> dict[str, Any]:
-    text = path.read_text(encoding="utf-8", errors="replace")
-    if path.suffix == ".md":
-        opening, _, rest = text.partition("---\n")
-        text = "" if opening.strip() else rest.partition("\n---")[0]
+    text = path.read_bytes().decode("utf-8", "replace")
+    if path.suffix == ".md":  # where it ends is the library's to say, for another rule could be led astray
+        text = block[2] if (block := REGEX_YAML_BLOCK.search(text)) else ""
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, TypeError, LookupError) as error:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ import datasets
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from modeling_mmner.files import picture_content
+from modeling_mmner.files import json_line, picture_content, write_text
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.model.labels_mmner import check_labels
 
 from .builders.builder import CorpusBuilder, short_hash
 from .corpora import BUILDERS, FOLDER_CORPUS
-from .enclosure import check_card, check_pictures
+from .enclosure import check_pictures, data_set_builder
+from .findings import Findings
 from .formats.annotations import LeftOut
 from .formats.own_data import OwnPosts, Posts, add_posts, read_own, tables_of
 from .formats.reader import SPLIT_NAMES, SPLIT_OF, SPLITS, CorpusError, holds_splits
@@ -27,6 +28,7 @@ from .slices import parse_slice
 
 _OF_OWN_FILES = ("columns", "split_ratio", "split_seed")
 _OF_TAGS = ("tag_scheme", "rename_types", "repair_orphans", "language")
+SPANS_LEFT_OUT = "spans_left_out.jsonl"
 RECORD = "corpus.json"
 """The file of a built data set that says what it was built from; its card is rendered from it."""
 
@@ -43,7 +45,7 @@ class Corpus:
         version_name: ``official``, or what else tells this copy from others.
         version: for each split 12 hex digits of the SHA-256 of the file that it comes from, or of its rows.
         left_out: spans of people's own files that are no entities, since they are no whole words.
-        notes: what else was found in reading such files, counted.
+        findings: all that was found in reading it.
     """
 
     name: str
@@ -52,21 +54,22 @@ class Corpus:
     version_name: str
     version: dict[str, str]
     left_out: list[LeftOut] = field(default_factory=list)
-    notes: dict[str, int] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
 
     def identity(self) -> dict[str, Any]:
         """Which copy of which corpus it is, for reports."""
         return {"name": self.name, "version_name": self.version_name, "version": dict(self.version)}
 
-    def reading_report(self, *, most: int = 5) -> list[str]:
-        """What was found in reading people's own files, a line each; of spans left out the first `most`."""
-        lines = [f"{self.name}: {note}: {number}" for note, number in self.notes.items()]
-        if self.left_out:
-            what = "spans left out, since they are no whole words or overlap"
-            lines.append(f"{self.name}: {what}: {len(self.left_out)}")
-        for one in self.left_out[:most]:
-            lines.append(f"  {one.place}: {one.label} {one.start}-{one.end} {one.text!r} {one.reason}")
-        return lines + (["  ..."] if len(self.left_out) > most else [])
+    def reading_report(self) -> list[str]:
+        """What was found in reading it, a line each, with the examples of what is lost."""
+        return self.findings.lines(f"{self.name}: ")
+
+    def write_left_out(self, folder: Path) -> None:
+        """Write the spans that were left out, if there are any, into a folder, a line each."""
+        lines = [json_line(span._asdict()) + "\n" for span in self.left_out]
+        write_text(folder / SPANS_LEFT_OUT, "".join(lines))
+        if not lines:
+            (folder / SPANS_LEFT_OUT).unlink()
 
 
 def open_corpus(dataset: str, *, config: str | None = None, **options: Any) -> Corpus:
@@ -125,7 +128,7 @@ def _from_builder(builder: CorpusBuilder) -> Corpus:
     splits = builder.splits()
     name = Path(builder.config.data_dir).name if builder.name == FOLDER_CORPUS else builder.name
     hashes = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
-    return Corpus(name, splits, builder.labels, builder.version_name(), hashes)
+    return Corpus(name, splits, builder.labels, builder.version_name(), hashes, findings=builder.findings)
 
 
 def _own(path: Path, given: dict[str, Any]) -> Corpus:
@@ -137,21 +140,24 @@ def _own(path: Path, given: dict[str, Any]) -> Corpus:
 
 
 def _converted(name: str, posts: dict[str, Posts], read: OwnPosts) -> Corpus:
-    splits, labels = tables_of(posts)
+    splits, labels = tables_of(posts, read)
     version = {split: row_hash(rows) for split, rows in splits.items()}
     version_name = f"copy-{short_hash(version)}{read.division}"
-    return Corpus(name, splits, labels, version_name, version, read.left_out, dict(read.notes))
+    return Corpus(name, splits, labels, version_name, version, read.left_out, read.findings)
 
 
 def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
     """A data set that `datasets` loads, from a folder or from the Hub."""
     slices, columns = given.pop("split_slices", {}), given.pop("columns", {})
     _refuse(dataset, given, given.keys() - set(_OF_TAGS))
-    check_card(Path(dataset))
     place, name = f"dataset {dataset!r}", Path(dataset).name
     try:
-        found = datasets.load_dataset(dataset, config)
-    except (ValueError, OSError, RuntimeError) as error:
+        builder = data_set_builder(dataset, config)
+        builder.download_and_prepare()
+        found = builder.as_dataset()
+    except CorpusError:
+        raise
+    except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         expected = f"one of {', '.join(BUILDERS)}, a folder with a corpus, or the id of a data set on the Hub"
         why = f"expected {expected}; could not load it: {error}"
         raise CorpusError(f"{place}, config {config!r}: {why}") from error
@@ -208,6 +214,8 @@ def _record(dataset: str, config: str | None) -> dict[str, Any]:
     try:
         if not Path(dataset).is_dir():
             path = Path(hf_hub_download(dataset, RECORD, repo_type="dataset"))
+        elif not path.is_file():
+            return {}
         record = json.loads(path.read_text(encoding="utf-8"))
         part = record["configs"].get(config or next(iter(record["configs"])), {})
         return {"name": str(record["name"])} | {key: part[key] for key in ("version", "splits") & part.keys()}
@@ -243,15 +251,15 @@ def _with_columns(rows: datasets.Dataset, dataset: str, split: str) -> datasets.
     return rows
 
 
-def row_hash(rows: datasets.Dataset) -> str:
-    """The first 12 hex digits of the SHA-256 of the rows, pictures' content included."""
+def row_hash(rows: datasets.Dataset, content: Callable[[Mapping[str, Any]], bytes] = picture_content) -> str:
+    """The first 12 hex digits of the SHA-256 of the rows, what stands for pictures' content included."""
     digest = hashlib.sha256()
     for row in rows:
         pictures = [row.pop("image", None), *(row.pop("images", None) or [])]
         digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass"))
         for picture in pictures:
             try:
-                digest.update(b"-" if picture is None else picture_content(picture))
+                digest.update(b"-" if picture is None else content(picture))
             except OSError:  # it is not there
                 digest.update(str(picture["path"]).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:12]

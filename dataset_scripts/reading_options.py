@@ -1,10 +1,12 @@
 """How a corpus in files is read: the one list of options for builders, commands and recipes."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from modeling_mmner.model.parts_mmner import option
 
+from .formats.reader import CorpusError
 from .formats.schemes import TagScheme
 
 
@@ -15,7 +17,7 @@ class ReadingOptions:
     Attributes:
         data_dir: the folder with its train, valid and test files.
         image_dir: the folder with the pictures ``<id>.jpg``; None: no post has a picture.
-        follow_links: take pictures that are links to files outside of the corpus's folders.
+        follow_links: take files and pictures that are links out of the corpus's folders.
         language: of every post.
         tag_scheme: of the files.
         rename_types: entity types to call otherwise.
@@ -30,7 +32,7 @@ class ReadingOptions:
 
     data_dir: str | None = option(None, "folder with train, valid and test files")
     image_dir: str | None = option(None, "folder with the pictures <id>.jpg of --data_dir")
-    follow_links: bool = option(False, "take pictures that are links out of the corpus's folders")
+    follow_links: bool = option(False, "take files and pictures that are links out of the corpus's folders")
     language: str = option("unknown", "language of all posts, where the corpus does not say it")
     tag_scheme: TagScheme = option("bio", "tag scheme of the files")
     rename_types: dict[str, str] = option({}, "entity types of the files to call otherwise, as OLD=NEW")
@@ -40,6 +42,12 @@ class ReadingOptions:
     columns: dict[str, str] = option({}, "what our columns are called in your files, as tokens=words")
     split_ratio: str = option("80,10,10", "shares of train, validation and test of posts in one file")
     split_seed: int = option(1, "random seed of that split")
+
+    def check_image_dir(self) -> None:
+        """Check that the folder of pictures is there, if one is named; CorpusError: it is not."""
+        if self.image_dir is not None and not Path(self.image_dir).is_dir():
+            expected = "a folder with the posts' pictures, found none; unpack an archive first"
+            raise CorpusError(f"--image_dir {self.image_dir}: expected {expected}")
 
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults; the builder may have its own for the others."""

@@ -3,8 +3,12 @@
 Importing the package loads nothing heavy: its names are loaded when one of them is first used. Its classes
 enter transformers' Auto classes and `pipeline` then, too; until then ``AutoModel.from_pretrained(folder)``
 needs ``trust_remote_code=True``.
+
+Threads of PyTorch that wait for others give their core away (`OMP_WAIT_POLICY`, unless it is set): on a busy
+machine they would cost ten times the work's own time.
 """
 
+import os
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from .model.pipeline_mmner import MultimodalNERPipeline
     from .model.processing_mmner import MMNERProcessor
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded
 __version__ = "0.2.0"
 
 __all__ = [

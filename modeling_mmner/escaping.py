@@ -1,8 +1,12 @@
 """What others say, written into Markdown or a terminal so that it stays text: no tag, block or command."""
 
+import codecs
 import html
+import json
+import logging
 import re
-from typing import TYPE_CHECKING
+import sys
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -13,6 +17,20 @@ _MARKDOWN = re.compile(r"([`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))")
 _MATHEMATICS = str.maketrans({"\\": "&#92;", "$": "&#36;"})
 
 
+def print_in_any_encoding() -> None:
+    """What the terminal's encoding lacks, as cp1252 emoji, is printed from now on as JSON escapes it: no text
+    ends a command, and lines of JSON stay such.
+    """
+    codecs.register_error("escaped", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="escaped")
+
+
+def _escaped(error: Any) -> tuple[str, int]:
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
 def encodable(text: object) -> str:
     """The text with U+FFFD for what UTF-8 cannot encode, as half an emoji or a byte of a file name."""
     return str(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -21,6 +39,24 @@ def encodable(text: object) -> str:
 def one_line(text: object) -> str:
     """The text on one line: every run of white space and control characters is a space."""
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", encodable(text)).strip()
+
+
+def printable(text: object) -> str:
+    """The text for a terminal, which obeys control characters: all but line ends and tabs as ``\\x1b``."""
+    control = r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    return re.sub(control, lambda found: f"\\x{ord(found[0]):02x}", encodable(text))
+
+
+def say(text: object, *, file: IO[str] | None = None) -> None:
+    """Print what others may have had a hand in."""
+    print(printable(text), file=file, flush=True)
+
+
+class PrintableLines(logging.Formatter):
+    """What is logged, for a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def terminal_text(text: object) -> "Text":

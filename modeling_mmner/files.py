@@ -1,31 +1,40 @@
 """Files: JSON lines and plain YAML read; files and folders written so that they appear only when complete."""
 
+import errno
 import glob
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
+import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
 import yaml
 
-from .model.posts_mmner import PostError
+from .claims import claimed
+from .model.posts_mmner import PostError, file_within
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under another name, see that it is on the disk, and rename it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+def write_whole(path: Path, write: Callable[[Path], Any]) -> Any:
+    """Write a file under another name, see that it is on the disk, and rename it. Gives what `write` does."""
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        write(partial)
-        _sync(partial)
+        partial.touch()  # with the mode that new files get here
+        mode = partial.stat().st_mode
+        written = write(partial)
+        _settle(partial, mode)
         partial.replace(path)
         _sync(path.parent)
+        return written
     finally:
         partial.unlink(missing_ok=True)
 
@@ -33,6 +42,46 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """As `write_whole`, a text in UTF-8."""
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_named(path: Path, write: Callable[[Path], Any]) -> Any:
+    """As `write_whole`, a file that a user has named: a link stays one, a pipe or a device is written to.
+
+    Raises:
+        OSError: its folder is not there, or `path` is a folder.
+    """
+    if not path.parent.is_dir() or path.is_dir():
+        raise OSError(f"{path}: expected a file in a folder that exists; make the folder")
+    return write(path) if path.exists() and not path.is_file() else write_whole(path.resolve(), write)
+
+
+def check_apart(outputs: Iterable[str | Path], inputs: Iterable[str | Path | None]) -> None:
+    """See that what is to be written is nothing that is read, under whatever name, before it is written.
+
+    Args:
+        outputs, inputs: files and folders, of inputs with the files in them; what is neither, as an id on the
+            Hub, is passed over.
+
+    Raises:
+        ValueError: an output is an input.
+    """
+    written = {identity: output for output in outputs if (identity := _identity(output))}
+    for given in (Path(one) for one in inputs if one and written):
+        inside = (one for one in given.iterdir() if one.is_file()) if os.path.isdir(given) else ()
+        for one in (given, *inside):
+            if (identity := _identity(one)) and (output := written.get(identity)):
+                expected = "expected another place to write to than what is read"
+                raise ValueError(f"{output}: {expected}, found that it is {one}; name another")
+
+
+def _identity(place: str | Path) -> tuple[int, int] | None:
+    """What a file or a folder is known by under each of its names; None where it is neither."""
+    try:
+        found = os.stat(place)
+    except (OSError, ValueError):
+        return None
+    is_kept = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    return (found.st_dev, found.st_ino) if is_kept else None
 
 
 @contextmanager
@@ -49,63 +98,99 @@ def staged_folder(
 
     Raises:
         FileExistsError: `target` is there and may not be replaced.
+        BlockingIOError: another process is making it.
     """
     target = Path(target).absolute()
-    recover(target)
-    if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
-        is_known = marker is not None and (target / marker).is_file()
-        if not is_known or not overwrite:
-            found = "a built data set; --overwrite replaces it" if is_known else "something else there"
-            raise FileExistsError(f"{target}: expected a new or an empty folder, found {found}")
-    with _staged(target) as staged:
-        yield staged
+    with recovered(target):
+        if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
+            is_known = marker is not None and (target / marker).is_file()
+            if not is_known or not overwrite:
+                found = "a built data set; --overwrite replaces it" if is_known else "something else there"
+                raise FileExistsError(f"{target}: expected a new or an empty folder, found {found}")
+        with _staged(target) as staged:
+            yield staged
 
 
 @contextmanager
 def renewed_folder(target: str | Path, *, is_ours: Callable[[str], bool]) -> Iterator[Path]:
     """As `staged_folder`, for a folder that may hold files of others, which the new folder takes over.
 
+    They are neither opened nor changed. Where one can be neither linked nor copied, the old folder is left
+    beside the new one, and a warning names it.
+
     Args:
         is_ours: whether a file, named with slashes from the folder on, goes with the old folder.
 
     Raises:
         FileExistsError: `target` is a file.
+        BlockingIOError: another process is making it.
     """
     target = Path(target).resolve()  # where it is a link, what it leads to is renewed
-    recover(target)
-    if target.exists() and not target.is_dir():
-        raise FileExistsError(f"{target}: expected a folder, found a file; remove it, or name another folder")
-    with _staged(target) as staged:
-        yield staged
-        for path in sorted(target.rglob("*")):
-            own = staged / path.relative_to(target)
-            if path.is_dir() and not path.is_symlink():
-                own.mkdir(exist_ok=True)
-            elif not is_ours(path.relative_to(target).as_posix()) and not own.exists():
-                try:
-                    os.link(path, own, follow_symlinks=False)
-                except (OSError, NotImplementedError):  # the disk knows no second names
-                    shutil.copy2(path, own, follow_symlinks=False)
+    with recovered(target):
+        if target.exists() and not target.is_dir():
+            raise FileExistsError(f"{target}: expected a folder, found a file; remove it, or name another")
+        with _staged(target, is_ours) as staged:
+            yield staged
 
 
 @contextmanager
-def _staged(target: Path) -> Iterator[Path]:
+def _staged(target: Path, is_ours: Callable[[str], bool] | None = None) -> Iterator[Path]:
     """The temporary folder; the old one is deleted only when the new one is in its place and on the disk."""
-    staged, old = (
-        target.parent / f".{target.name}.{state}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        for state in ("incomplete", "replaced")
+    staged, old, kept = (
+        target.with_name(f".{target.name}.{state}-{uuid.uuid4().hex[:8]}")
+        for state in ("incomplete", "replaced", "kept")
     )
     staged.mkdir(parents=True)
     try:
         yield staged
-        for path in (*(path for path in staged.rglob("*") if not path.is_symlink()), staged):
-            _sync(path)
+        for path in (path for path in staged.rglob("*") if not path.is_symlink()):
+            _settle(path, staged.stat().st_mode)
+        if is_ours is not None and target.exists() and (left := _take_along(target, staged, is_ours)):
+            old, found = kept, f"found {left[0]}, which can be neither linked nor copied"
+            warnings.warn(f"{target}: {found}; the folder as it was is {kept} now", stacklevel=4)
+        _sync(staged)
         if target.exists():
             target.rename(old)
         staged.rename(target)
         _sync(target.parent)
     finally:
-        recover(target)
+        with recovered(target):
+            pass
+
+
+def _take_along(old: Path, new: Path, is_ours: Callable[[str], bool]) -> list[str]:
+    """Give a new folder the files of others in the old one; returns those for which that cannot be done."""
+    left: list[str] = []
+    for folder, folders, files in os.walk(old, onerror=lambda error: left.append(error.filename)):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            own = new / path.relative_to(old)
+            try:
+                if path.name in folders and not os.path.islink(path):
+                    own.mkdir(exist_ok=True)
+                elif not is_ours(path.relative_to(old).as_posix()) and not os.path.lexists(own):
+                    _link(path, own)
+            except OSError:
+                left.append(str(path))
+    return left
+
+
+def _link(path: Path, own: Path) -> None:
+    try:
+        os.link(path, own, follow_symlinks=False)
+    except (OSError, NotImplementedError):  # the disk knows no second names
+        if not path.is_file() and not path.is_symlink():  # what is no file may have no end
+            raise
+        shutil.copy2(path, own, follow_symlinks=False)
+
+
+def _settle(path: Path, mode: int) -> None:
+    """Give what was written here the mode that new files get, for some writers have ideas of their own, and
+    see that it is on the disk.
+    """
+    if path.is_file():
+        with suppress(OSError):  # not every disk has modes
+            path.chmod(mode & 0o666)
+    _sync(path)
 
 
 def _sync(path: Path) -> None:
@@ -122,27 +207,117 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def recover(target: Path) -> None:
-    """Clear up after killed runs that made `target`, and put back a folder that they had moved aside.
+@contextmanager
+def recovered(target: Path) -> Iterator[None]:
+    """Hold the making of `target`, after clearing up what killed runs have left of it.
 
-    A name with this process's own number may be of one, too: in containers, numbers come again.
+    A folder that they had moved aside is put back where there is none.
+
+    Raises:
+        BlockingIOError: another process is making it.
     """
-    for state in ("replaced", "incomplete"):
-        for path in target.parent.glob(f".{glob.escape(target.name)}.{state}-*"):
-            process = path.name.split("-")[-2]
-            is_number = process.isdecimal() and len(process) < 10
-            if process != str(os.getpid()) and is_number and psutil.pid_exists(int(process)):
-                continue
-            if state == "replaced" and not target.exists():
-                path.rename(target)
-            else:
-                shutil.rmtree(path, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with claimed(target, beside=True):
+        for state in ("replaced", "kept", "incomplete"):
+            for path in target.parent.glob(f".{glob.escape(target.name)}.{state}-*"):
+                if state != "incomplete" and not target.exists():
+                    path.rename(target)
+                elif state != "kept":
+                    shutil.rmtree(path, ignore_errors=True)
+        yield
+
+
+def reason(error: Exception, place: str | Path) -> str:
+    """What an error of reading a file or a folder says. Some readers say of what may not be read that it is
+    not there.
+    """
+    for path in (Path(place), *Path(place).glob("*")) if isinstance(error, OSError) else ():
+        if os.path.lexists(path) and not os.access(path, os.R_OK):
+            error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return f"{type(error).__name__}: {error!s:.500}"
+
+
+def check_own_files(folder: str | Path, is_used: Callable[[str], bool] = lambda _: True) -> None:
+    """Check that the files of a model's folder that will be copied, or those of some names, are its own.
+
+    Raises:
+        ValueError: one is a link that leads out of the folder, or no regular file.
+    """
+    for path in sorted(Path(folder).absolute().rglob("*")):
+        is_own = (path.is_dir() and not path.is_symlink()) or file_within(path, Path(folder)) is not None
+        if not is_own and is_used(path.name):
+            expected = f"a file of the folder {folder}, since it would be copied"
+            raise ValueError(f"{path}: expected {expected}, found none or a link to another place")
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class FileNotes:
+    """What was found out of files, so that those that have not changed are not read again, by any process.
+
+    A file is taken for unchanged where path, size, times of change and inode are as they were.
+
+    Args:
+        path: of the file that keeps the notes, of the `MOST` files that were last asked for.
+    """
+
+    MOST = 100_000
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._is_new = path, False
+        self._there, self._asked = self._read(), dict[str, list[Any]]()
+
+    def _read(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError, TypeError):
+            return dict(parsed(self.path.read_text(encoding="utf-8")))
+        return {}
+
+    def of(self, file: Path, about: str, find: Callable[[Path], str]) -> str:
+        """What `find` says of a file; `about` names what it asks. Raises OSError: there is no such file."""
+        key, status = f"{about} {file.absolute()}", file.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        noted = self._there.get(key)
+        if not isinstance(noted, list) or noted[:-1] != stamp:
+            noted = [*stamp, find(file)]
+            # One that was written just now may be written again before the clock of its disk moves on.
+            if time.time_ns() - max(stamp[1:3]) < 2_000_000_000:
+                return noted[-1]
+            self._is_new = True
+        self._there[key] = self._asked[key] = noted
+        return noted[-1]
+
+    def keep(self) -> None:
+        """Write what is new, beside what other processes have written; where nobody may write, it is lost."""
+        if self._is_new:
+            others = {key: value for key, value in self._read().items() if key not in self._asked}
+            with suppress(OSError):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                last = [*others.items(), *self._asked.items()][-self.MOST :]
+                write_text(self.path, json.dumps(dict(last)))
+        self._is_new = False
+
+
+@cache
+def file_notes() -> FileNotes:
+    """The notes of this user, in the cache folder."""
+    from huggingface_hub import constants
+
+    return FileNotes(Path(constants.HF_HOME) / "mmner" / "files.json")
+
+
+def noted_sha256(path: Path) -> str:
+    """As `sha256`, of a file that has not changed from the notes."""
+    return file_notes().of(path, "sha256", sha256)
+
+
+def picture_hash(picture: Mapping[str, Any]) -> str:
+    """The SHA-256 of `picture_content`, of a file as `noted_sha256`."""
+    content = picture["bytes"]
+    return noted_sha256(Path(picture["path"])) if content is None else hashlib.sha256(content).hexdigest()
 
 
 def picture_content(picture: Mapping[str, Any]) -> bytes:
@@ -185,11 +360,19 @@ def numbered_json_lines(source: IO[bytes], name: str) -> Iterator[tuple[int, Any
 
 
 def parsed(text: str) -> Any:
-    """The value that JSON stands for. Raises ValueError: it is no JSON, or nested too deeply."""
+    """The value that JSON stands for; a number greater than any float, as 1e999, stays a text.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply.
+    """
     try:
-        return json.loads(text, parse_constant=_refused)
+        return json.loads(text, parse_constant=_refused, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _finite(number: str) -> float | str:
+    return value if isfinite(value := float(number)) else number
 
 
 def _refused(name: str) -> Any:
@@ -197,8 +380,18 @@ def _refused(name: str) -> Any:
 
 
 def json_line(record: dict[str, Any]) -> str:
-    """The record as one line of JSON, in which only half an emoji, which UTF-8 cannot hold, is escaped."""
-    return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    """The record as one line of JSON, in which half an emoji, which UTF-8 cannot hold, is escaped, and so are
+    control characters, which a terminal obeys.
+
+    What is no number in JSON, as infinity, is null.
+    """
+    try:
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        finite = json.loads(json.dumps(record), parse_constant=lambda name: None)
+        line = json.dumps(finite, ensure_ascii=False)
+    line = line.encode(errors="backslashreplace").decode()
+    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -47,6 +47,7 @@ def load(options):
             outputs = model(**inputs)
         entities = processor.post_process_entities(outputs, text=texts)
         found[auto] = {"inputs": dict(inputs), "outputs": dict(outputs), "entities": entities}
+    transformers.pipeline("multimodal-ner", model=model, processor=processor)  # the task is known by its code
     if repository:
         model.push_to_hub(repository)
         processor.push_to_hub(repository)

@@ -4,51 +4,55 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Endless(NamedTuple):
+    """An answer that never ends: its start, then the same piece again and again."""
+
+    start: bytes
+    piece: bytes
+    pause: float = 0
 
 
 class PictureServer:
     """Answers by path; a path that it does not know is a 404.
 
     Attributes:
-        bodies: path -> what is sent: bytes, or the address that it redirects to.
+        bodies: path -> what is sent: bytes, the address that it redirects to, or an answer without end.
         requests: (path, User-Agent) of each request.
+        sent: bytes of answers without end.
         hurry: set when a server that keeps its clients waiting shall give up.
     """
 
     def __init__(self, port: int) -> None:
         self.address = f"http://127.0.0.1:{port}"
-        self.bodies: dict[str, bytes | str] = {}
+        self.bodies: dict[str, bytes | str | Endless] = {}
         self.requests: list[tuple[str, str | None]] = []
+        self.sent = 0
         self.hurry = threading.Event()
 
-    def serve(self, path: str, body: bytes | str) -> str:
+    def serve(self, path: str, body: bytes | str | Endless) -> str:
         """Serve a body from now on; returns its URL."""
         self.bodies[path] = body
         return self.address + path
 
     def answer(self, handler: Any) -> None:
-        """Answer one request. ``/silent`` answers nothing, ``/endless`` never ends, nor does ``/dripping``,
-        slowly.
-        """
+        """Answer one request."""
         self.requests.append((handler.path, handler.headers["User-Agent"]))
-        if handler.path == "/silent":
-            self.hurry.wait(10)
-            return
-        if handler.path == "/garbage":
-            handler.wfile.write(b"nothing of the kind\r\n\r\n")
-            return
         body = self.bodies.get(handler.path)
+        if isinstance(body, Endless):
+            handler.wfile.write(body.start)
+            while not self.hurry.wait(body.pause) if body.pause else not self.hurry.is_set():
+                handler.wfile.write(body.piece)
+                self.sent += len(body.piece)
+            return
         handler.send_response(404 if body is None else 302 if isinstance(body, str) else 200)
         if isinstance(body, str):
             handler.send_header("Location", body)
         handler.end_headers()
         if isinstance(body, bytes):
             handler.wfile.write(body)
-        while handler.path == "/endless" and not self.hurry.is_set():
-            handler.wfile.write(bytes(1000))
-        while handler.path == "/dripping" and not self.hurry.wait(0.05):
-            handler.wfile.write(bytes(1))
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 elsewhere.
 """
 
+import ast
 import json
 import os
 import pickle
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import huggingface_hub.constants
 import pytest
 import torch
@@ -17,16 +20,19 @@ from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
 import train_accelerate
+from dataset_scripts.builders.built_corpus import build_dataset
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import open_corpus
 from modeling_mmner.cli import main
 from modeling_mmner.files import read_yaml
+from modeling_mmner.inference.posts_input import open_posts
 from modeling_mmner.model.images_mmner import PictureError
 from modeling_mmner.model.pipeline_mmner import MultimodalNERPipeline
 from modeling_mmner.model.vision_mmner import VisionTower
 from modeling_mmner.training.assembly import build_model, build_processor, check_model
 from modeling_mmner.training.recipes import load_recipe
 from tests.inference.test_captioning import blip
+from tests.picture_server import picture_server
 from tests.small_corpora import write_pictures, write_posts
 from tests.small_posts import small_parts
 from tests.tiny import TOWER, see, tiny_config
@@ -121,7 +127,7 @@ def test_addresses_in_data_are_not_fetched(network, tmp_path, command):
         assert main(["predict", *given]) == 0
     elif command == "own data":
         corpus = open_corpus(str(lines))
-        assert corpus.notes["pictures left out: addresses on the web; download them into --image_dir"] == 30
+        assert corpus.findings.numbers()["pictures left out: addresses on the web"] == 30
     else:
         (tmp_path / "set").mkdir()
         card = f"---\nconfigs:\n- config_name: default\n  data_files: {ADDRESS}\n---\n"
@@ -154,6 +160,150 @@ def test_pictures_of_posts_lie_in_their_folder(tmp_path):
     pipe({"text": "a", "image": str(outside)})  # of a program's own posts any file is opened
 
 
+DIARY = {"id": "1", "text": "Lima rain", "tokens": ["Lima", "rain"], "ner_tags": ["B-LOC", "O"]}
+
+
+def a_data_set(folder: Path, front_matter: str = "", *, name: str = "train-00000-of-00001.parquet") -> str:
+    """A data set in a new folder, beside a diary that is none of its files."""
+    folder.mkdir(parents=True)
+    for path in (folder / name, folder.parent / "diary.parquet"):
+        datasets.Dataset.from_list([DIARY]).to_parquet(path)
+    (folder / "README.md").write_text(f"---\n{front_matter}\n---\n", encoding="utf-8")
+    return str(folder)
+
+
+DOORS: dict[str, Callable[[str], Any]] = {
+    "inspect": lambda dataset: open_corpus(dataset),
+    "annotate": lambda dataset: open_posts(dataset, split="train"),
+}
+LEADING_OUT = {
+    "a path above": "../diary.parquet",
+    "an absolute path": "{tmp}/diary.parquet",
+    "a file's address": "file:{tmp}/diary.parquet",
+    "a local address": "local:{tmp}/diary.parquet",
+    "an address": "{address}/diary.parquet",
+    "an address in another": "zip::{address}/diary.parquet",
+}
+
+
+@pytest.mark.parametrize("opening", ["", "a: 1\n---x: 1\n"], ids=["plain", "odd front matter"])
+@pytest.mark.parametrize("named", LEADING_OUT.values(), ids=LEADING_OUT)
+@pytest.mark.parametrize("door", DOORS)
+def test_no_door_obeys_a_card_that_leads_out(tmp_path, door, named, opening):
+    """Regression: `annotate` and `inspect` read what a stranger's card named, a diary or an address,
+    where the card was written so that our reader saw another front matter than the library's.
+    """
+    with picture_server() as server:
+        files = json.dumps(named.format(tmp=tmp_path, address=server.address))
+        card = f"{opening}configs:\n- config_name: default\n  data_files: {files}"
+        with pytest.raises(CorpusError, match="expected files of the data set's own folder"):
+            DOORS[door](a_data_set(tmp_path / "set", card))
+    assert server.requests == [], "an address was asked for"
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_no_door_obeys_a_card_of_the_hub_that_leads_out(tmp_path, monkeypatch, door):
+    """Regression: the card of a data set on the Hub could name files of this computer, and they were read."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    commit = "0123456789" * 4
+    repository = tmp_path / "datasets--org--name"
+    a_data_set(repository / "snapshots" / commit, f"configs:\n- data_files: {tmp_path}/diary.parquet")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    with pytest.raises(CorpusError, match=r"README\.md: expected files of the data set's own folder under"):
+        DOORS[door]("org/name")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_no_door_follows_links_out_of_a_data_set(tmp_path, door):
+    """Regression: a file of a data set that is a link to a diary was read as if it lay there."""
+    folder = Path(a_data_set(tmp_path / "set"))
+    DOORS[door](str(folder))
+    (folder / "train-00000-of-00001.parquet").unlink()
+    (folder / "train-00000-of-00001.parquet").symlink_to(tmp_path / "diary.parquet")
+    with pytest.raises(CorpusError, match=r"train-00000-of-00001\.parquet', which leads out of it"):
+        DOORS[door](str(folder))
+
+
+def test_no_raw_corpus_is_read_through_links(tmp_path):
+    """Regression: a corpus's train file that is a link to a diary was read, and its posts could be shown,
+    built and pushed.
+    """
+    diary = write_posts(tmp_path / "elsewhere") / "train.txt"
+    folder = write_posts(tmp_path / "corpus")
+    (folder / "train.txt").unlink()
+    (folder / "train.txt").symlink_to(diary)
+    own = tmp_path / "own"
+    own.mkdir()
+    (tmp_path / "diary.jsonl").write_text(f"{json.dumps(DIARY)}\n")
+    for split in ("train", "test"):
+        (own / f"{split}.jsonl").symlink_to(tmp_path / "diary.jsonl")
+    for corpus in (folder, own):
+        with pytest.raises(
+            CorpusError, match=r"train\.\w+: expected a file that lies in .*--follow_links takes it"
+        ):
+            open_corpus(str(corpus))
+        assert open_corpus(str(corpus), follow_links=True).splits["train"]
+    with pytest.raises(CorpusError, match="--follow_links takes it"):
+        build_dataset("conll", tmp_path / "built", data_dir=str(folder))
+
+
+def test_a_snapshot_of_the_hub_is_its_repository_s_own(tmp_path):
+    """If it failed, what the Hub's client has downloaded, all links to blobs, could not be opened by its
+    folder.
+    """
+    repository = tmp_path / "datasets--org--name"
+    folder = Path(a_data_set(repository / "snapshots" / "0123"))
+    (repository / "blobs").mkdir()
+    [path] = folder.glob("*.parquet")
+    path.rename(repository / "blobs" / "4567")
+    path.symlink_to("../../blobs/4567")
+    for door in DOORS.values():
+        door(str(folder))
+
+
+def test_data_sets_are_opened_by_one_door():
+    """If it failed, a new command could open a stranger's data set without looking at its card first."""
+    found = {
+        path.name
+        for room in ("modeling_mmner", "dataset_scripts", "train_accelerate.py")
+        for path in ([Path(room)] if room.endswith(".py") else Path(room).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr.startswith("load_dataset")
+    }
+    assert found == {"enclosure.py", "posts_input.py"}, (
+        "posts_input opens a single Parquet file, without a card"
+    )
+
+
+CIRCLES = ("raw", "own", "built")
+
+
+@pytest.mark.parametrize("kind", CIRCLES)
+def test_links_in_circles_stop_no_corpus(tmp_path, kind):
+    """If it failed, an unpacked archive with a link to itself, which no post names, could not be opened."""
+    folder = tmp_path / "corpus"
+    if kind == "built":
+        a_data_set(folder)
+    else:
+        write_posts(folder)
+    if kind == "own":
+        lines = [json.dumps(DIARY | {"id": str(n), "image": f"{n}.jpg"}) for n in range(3)]
+        for path in folder.glob("*.txt"):
+            path.with_suffix(".jsonl").write_text("\n".join(lines))
+            path.unlink()
+    pictures = write_pictures(folder / "images")
+    expected = len(open_corpus(str(folder)).splits["train"])
+    (pictures / "a.jpg").symlink_to("b.jpg")
+    (pictures / "b.jpg").symlink_to("a.jpg")
+    for name in ("again", "more"):
+        (pictures / name).symlink_to("../images")
+    (pictures / "1.jpg").unlink()
+    (pictures / "1.jpg").symlink_to("1.jpg")  # which a post names
+    assert len(open_corpus(str(folder)).splits["train"]) == expected
+
+
 def test_links_of_a_corpus_are_followed_when_it_is_said(tmp_path):
     """If it failed, an unpacked corpus could have a picture that is any file, or nobody could keep pictures
     elsewhere.
@@ -173,9 +323,9 @@ def test_links_of_a_corpus_are_followed_when_it_is_said(tmp_path):
     ]
     lines = tmp_path / "posts.jsonl"
     lines.write_text("\n".join(map(json.dumps, rows_of_posts)), encoding="utf-8")
-    left_out = "pictures left out: no such file in the folder or --image_dir"
-    assert open_corpus(str(lines), image_dir=pictures).notes[left_out] == 1
-    assert left_out not in open_corpus(str(lines), image_dir=pictures, follow_links=True).notes
+    left_out = "pictures left out: links or paths out of the folder"
+    assert open_corpus(str(lines), image_dir=pictures).findings.numbers()[left_out] == 1
+    assert left_out not in open_corpus(str(lines), image_dir=pictures, follow_links=True).findings.numbers()
 
 
 # Nothing is run

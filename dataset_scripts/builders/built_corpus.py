@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
+from modeling_mmner.escaping import say
 from modeling_mmner.files import staged_folder
 
 from ..corpora import BUILDERS
@@ -53,6 +54,11 @@ def build_dataset(
     data_dir = options.get("data_dir")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise CorpusError(f"{data_dir}: expected a folder as data_dir, found none; unpack an archive first")
+    target = Path(output_dir).resolve()
+    for place in filter(None, (data_dir, options.get("image_dir")) if overwrite else ()):
+        if Path(place).resolve().is_relative_to(target):
+            expected = "expected a folder beside what is read, for all in it is replaced"
+            raise CorpusError(f"{output_dir}: {expected}, found {place} in it; name another")
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
         found = [] if data_dir is None else BUILDERS[name].configs_in(Path(data_dir))
         wanted: list[Any] = list(configs) or found or [None]
@@ -98,7 +104,7 @@ def _described(builder: CorpusBuilder) -> dict[str, Any]:
 
 def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
     """Write the Parquet files of a config; returns its part of the record."""
-    print(f"{builder.name} {builder.config_name}: version {builder.version_name()}", file=sys.stderr)
+    say(f"{builder.name} {builder.config_name}: version {builder.version_name()}", file=sys.stderr)
     builder.check_files()
     scratch, target = staged / "scratch", staged / builder.config_name
     target.mkdir()

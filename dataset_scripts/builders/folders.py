@@ -5,7 +5,7 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
-from ..formats.reader import SPLITS, CorpusError, TaggedPost, find_split, holds_splits, read_posts
+from ..formats.reader import SPLITS, CorpusError, TaggedPost, holds_splits, read_posts
 from .builder import PostsBuilder, PostsConfig
 from .official import FACTS
 
@@ -86,7 +86,7 @@ class MMNER(PostsBuilder):
         for language in PAIRS.get(self.config_name, LANGUAGES):
             folder = Path(self.config.data_dir) / f"{_FOLDER}{language}"
             for split in SPLITS if folder.is_dir() else ():
-                posts = read_posts(find_split(folder, split), self.reading())
+                posts = read_posts(self.file(folder, split), self.reading())
                 found |= {_key(post): language for post in posts}
         return found
 

@@ -85,11 +85,14 @@ class Reading:
         return after
 
 
-def find_split(folder: str | Path, name: str) -> Path:
+def find_split(folder: str | Path, name: str, *, root: Path | None = None) -> Path:
     """The file of a split in a corpus folder, by any of the names that the split goes by.
 
+    Args:
+        root: the folder that it lies in, whatever links there are; None: links are followed.
+
     Raises:
-        CorpusError: the folder or the file is missing, or the split has several.
+        CorpusError: the folder or the file is missing or lies elsewhere, or the split has several.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -101,6 +104,8 @@ def find_split(folder: str | Path, name: str) -> Path:
     if len(found) != 1:
         what = ", ".join(found) or "none"
         raise CorpusError(f"{folder}: expected one {split} file out of {', '.join(candidates)}; found {what}")
+    if root is not None:
+        check_link(folder / found[0], root)
     return folder / found[0]
 
 
@@ -220,6 +225,13 @@ def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, s
         hint = "; if the file is in BIOES, say --tag_scheme bioes" if is_bioes else ""
         raise CorpusError(f"{place}: expected a tag {tag_forms(reading.scheme)}, found {tag!r:.80}{hint}")
     return token, tag
+
+
+def check_link(path: Path, folder: Path) -> None:
+    """Check that a file that was found in a corpus's folder lies in it; CorpusError: a link leads out."""
+    if file_within(path.absolute(), folder) is None:
+        found = f"found a link to {path.resolve()}; --follow_links takes it"
+        raise CorpusError(f"{path}: expected a file that lies in {folder}, {found}")
 
 
 def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = False) -> Path | None:

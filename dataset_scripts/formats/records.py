@@ -2,7 +2,9 @@
 
 import ast
 import csv
+import io
 import json
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from .reader import SPLIT_NAMES, CorpusError
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _LISTS = ("tokens", "ner_tags", "spans", "entities", "ents", "label", "labels", "images")
+_CALLED = (".", "array", "np", "str_", "int64", "float64", "bool_")
+"""By which NumPy writes values in a list, as ``np.str_('a')`` and ``array(['a', 'b'], dtype=object)``."""
 _ROWS = 16  # of a Parquet file, so many are read at a time
 _CELL_LIMIT = 10**7  # characters; Python's own limit is below the length of a long article with its spans
 
@@ -122,17 +126,41 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, {str(key): None if value == "" else value for key, value in row.items()}
 
 
-def cell_list(value: Any, key: str) -> Any:
-    """The list that a table's cell stands for: JSON, Python's, or words and tags between spaces."""
+def cell_list(value: Any, key: str, place: str) -> Any:
+    """The list that a table's cell stands for: JSON, Python's, NumPy's, or words and tags between spaces.
+
+    Raises:
+        CorpusError: it is damaged, or NumPy has left out its middle.
+    """
     if not isinstance(value, str) or key not in _LISTS:
         return value
-    if value.lstrip().startswith("["):
-        for parse in (json.loads, ast.literal_eval):
+    if (text := value.strip()).startswith("["):
+        for parse in (json.loads, _literal):
             try:
-                return parse(value)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                if isinstance(found := parse(text), list) and ... not in found:
+                    return found
+            except (ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError):
                 continue
+        if text[1:].lstrip()[:1] in ("'", '"') or " ... " in text:
+            expected = f"a whole list in the column {key}, best as JSON"
+            raise CorpusError(f"{place}: expected {expected}, found {text!r:.80}")
     return value.split() if key in ("tokens", "ner_tags") else value
+
+
+def _literal(text: str) -> Any:
+    """The value of Python's or NumPy's notation; the latter has no commas between items, and calls."""
+    parts: list[str] = []
+    was_value = False
+    for kind, part, *_ in (tokens := tokenize.generate_tokens(io.StringIO(text).readline)):
+        if part == "dtype":  # , dtype=object
+            parts.pop()
+            next(tokens, None), next(tokens, None)
+        elif part.strip() and part not in _CALLED:
+            is_value = kind in (tokenize.NAME, tokenize.NUMBER, tokenize.STRING)
+            parts += [","] if was_value and (is_value or part in "[{(-") else []
+            parts.append("None" if part == "nan" else part)
+            was_value = is_value or part in "]})"
+    return ast.literal_eval("".join(parts))
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

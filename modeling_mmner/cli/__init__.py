@@ -8,6 +8,7 @@ from typer import Typer
 from typer.exceptions import TyperException
 from typer.main import get_command
 
+from ..escaping import PrintableLines, print_in_any_encoding, say
 from ..training.recipe_options import SettingsCommand
 from .corpora import build, caption, export_imgid, inspect, overlap
 from .models import annotate, demo, evaluate, explain, export_onnx, predict, push
@@ -36,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 where a part of the input could not be used, 2 where none could.
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    print_in_any_encoding()
+    (handler := logging.StreamHandler()).setFormatter(PrintableLines("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     place = " ".join(arguments[:1])
     try:
@@ -50,5 +53,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"needs the package {error.name}, which is not installed; {extra}"
     except (OSError, ValueError) as error:
         message = str(error)
-    print(f"{place}: {message}" if place else message, file=sys.stderr)
+    say(f"{place}: {message}" if place else message, file=sys.stderr)
     return 2

@@ -2,17 +2,22 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dataset_scripts.corpora import BUILDERS
 
+from ..escaping import one_line, say
 from .options import BUILDING, CAPTIONING, READING, Positive, command
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from dataset_scripts.opening import Corpus
+
+
+_INSPECTED = ("statistics.json", "statistics.png", "contact_sheet.html", "spans_left_out.jsonl")
 
 
 @command(reading=READING)
@@ -41,9 +46,11 @@ def inspect(
     from dataset_scripts.inspection import describe_longest, inspect_corpus, plot_statistics, tables
     from dataset_scripts.opening import open_corpus
 
-    from ..escaping import one_line
-    from ..files import json_line
+    from ..files import check_apart, write_text, write_whole
 
+    if output_dir:
+        written = [Path(output_dir), *(Path(output_dir) / name for name in _INSPECTED)]
+        check_apart(written, [dataset, reading.get("data_dir"), reading.get("image_dir")])
     corpus = open_corpus(dataset, **reading)
     rows, statistics = split_of(corpus, split), inspect_corpus(corpus)
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -51,19 +58,18 @@ def inspect(
         console.print(table)
     print(describe_longest(statistics))
     for line in corpus.reading_report():
-        print(one_line(line))
+        say(one_line(line))
     if output_dir:
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(statistics, indent=2, ensure_ascii=False)
-        (folder / "statistics.json").write_text(text, encoding="utf-8")
-        plot_statistics(statistics, folder / "statistics.png")
-        if corpus.left_out:
-            lines = [json_line(span._asdict()) + "\n" for span in corpus.left_out]
-            (folder / "spans_left_out.jsonl").write_text("".join(lines), encoding="utf-8")
-        page, title = folder / "contact_sheet.html", f"{corpus.name}, {split}"
-        contact_sheet(rows, corpus.labels, page, count=count, seed=seed, title=title)
-        print(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
+        write_text(folder / "statistics.json", text)
+        corpus.write_left_out(folder)
+        chosen: Any = {"count": count, "seed": seed, "title": f"{corpus.name}, {split}"}
+        sheet = partial(contact_sheet, rows, corpus.labels, **chosen)
+        write_whole(folder / "contact_sheet.html", sheet)
+        write_whole(folder / "statistics.png", partial(plot_statistics, statistics))
+        say(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
 
 
 @command(into="reading", reading=READING, building=BUILDING)
@@ -103,12 +109,12 @@ def build(
             found = counts["pictures"]
             states = ", ".join(f"{found[state]} {state}" for state in ("present", "missing", "broken"))
             size = f"{counts['posts']} posts, {counts['tokens']} tokens, {counts['entities']}"
-            print(f"{name} {split}: {size}, pictures: {states}")
+            say(f"{name} {split}: {size}, pictures: {states}")
             for note, number in counts["notes"].items():
-                print(f"{name} {split}: {note}: {number}")
-    print(f"built {output_dir}; load_dataset({output_dir!r}) loads it, README.md is its card")
+                say(f"{name} {split}: {note}: {number}")
+    say(f"built {output_dir}; load_dataset({output_dir!r}) loads it, README.md is its card")
     if push:
-        print(f"pushed to {publish(output_dir, push, public=public)}")
+        say(f"pushed to {publish(output_dir, push, public=public)}")
 
 
 @command()
@@ -123,7 +129,7 @@ def overlap(of: str, found_in: str | None = None) -> None:
     from dataset_scripts.overlap import overlap_matrix
 
     other = open_corpus(found_in) if found_in else None
-    print(json.dumps(overlap_matrix(open_corpus(of), other), indent=2, ensure_ascii=False))
+    print(json.dumps(overlap_matrix(open_corpus(of), other), indent=2))
 
 
 @command(reading=READING)
@@ -138,7 +144,7 @@ def export_imgid(dataset: str, *, output_dir: str, reading: dict[str, Any]) -> N
     from dataset_scripts.opening import open_corpus
 
     export_imgid(open_corpus(dataset, **reading), output_dir)
-    print(f"wrote train.txt, valid.txt, test.txt and images/ to {output_dir}")
+    say(f"wrote train.txt, valid.txt, test.txt and images/ to {output_dir}")
 
 
 @command(reading=READING, captioning=CAPTIONING)
@@ -164,13 +170,15 @@ def caption(
     """
     from dataset_scripts.opening import open_corpus
 
+    from ..files import check_apart
     from ..inference.captioning import Captioner, caption
 
+    check_apart([output_file], [dataset, model, reading.get("data_dir"), reading.get("image_dir")])
     corpus = open_corpus(dataset, **reading)
     names = splits.split(",") if splits else list(corpus.splits)
     chosen = {name: split_of(corpus, name, option="--splits") for name in names}
     size = captioning.pop("batch_size", 8)
-    print(caption(chosen, Captioner(model, **captioning), output_file=output_file, batch_size=size))
+    say(caption(chosen, Captioner(model, **captioning), output_file=output_file, batch_size=size))
 
 
 def split_of(corpus: "Corpus", split: str, *, option: str = "--split") -> "Dataset":

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
+from ..escaping import say
 from .corpora import split_of
 from .options import COMPUTING, INPUT, PREDICTING, READING, TASKS, Numbers, Port, command
 
@@ -43,9 +45,11 @@ def predict(
     for name, values in (("image", image), ("context", context)):
         if text is None and values:
             raise ValueError(f"expected --text with --{name}; JSON lines have their own under {name!r}")
-    from ..files import read_json_lines
+    from ..files import check_apart, read_json_lines, write_named
     from ..inference.loading import load_predictor
 
+    posts_file = (input or "/dev/stdin") if text is None else None
+    check_apart([output or "/dev/stdout"], [model, *(image or []), posts_file])
     predictor = load_predictor(model, reads_contexts=bool(context), **predicting)
     with ExitStack() as files:
         posts: Iterable[Any] = [{"text": text, "images": image or [], "context": context or []}]
@@ -54,28 +58,29 @@ def predict(
             # Others than who runs the command may have written the lines: what they name must lie here.
             predictor.read.image_dir = image_dir or (Path(input).parent if input else Path())
             posts = read_json_lines(source, input or "standard input")
-        target = files.enter_context(open(output, "w", encoding="utf-8")) if output else sys.stdout
-        return _write_found(predictor.predict(posts), target)
+        found = predictor.predict(posts)
+        return write_named(Path(output), partial(_write_found, found)) if output else _write_found(found)
 
 
-def _write_found(found_in_posts: Iterator[Any], target: Any) -> int:
+def _write_found(found_in_posts: Iterator[Any], path: Path | None = None) -> int:
     """Write a line for each post; the status is 1 where one of them could not be read."""
     from ..files import json_line
 
     failed = broken = 0
-    for found in found_in_posts:
-        broken += len(found.broken_pictures)
-        if found.post is None:
-            failed += 1
-            record = {"id": found.id, "error": str(found.error)}
-            print(f"predict: {found.error}", file=sys.stderr)
-        else:
-            record = {"id": found.id, "text": found.post.text, "entities": found.entities}
-        print(json_line(record), file=target)
+    with path.open("w", encoding="utf-8") if path else nullcontext(sys.stdout) as target:
+        for found in found_in_posts:
+            broken += len(found.broken_pictures)
+            if found.post is None:
+                failed += 1
+                record = {"id": found.id, "error": str(found.error)}
+                say(f"predict: {found.error}", file=sys.stderr)
+            else:
+                record = {"id": found.id, "text": found.post.text, "entities": found.entities}
+            print(json_line(record), file=target)
     if broken:
-        print(f"predict: {broken} pictures could not be read and were left out", file=sys.stderr)
+        say(f"predict: {broken} pictures could not be read and were left out", file=sys.stderr)
     if failed:
-        print(f"predict: {failed} posts could not be read; their lines have an 'error'", file=sys.stderr)
+        say(f"predict: {failed} posts could not be read; their lines have an 'error'", file=sys.stderr)
     return int(failed > 0)
 
 
@@ -126,9 +131,9 @@ def evaluate(
     precision, recall, f1 = (100 * overall[name] for name in ("precision", "recall", "f1"))
     low, high = (100 * bound for bound in overall["confidence_interval"])
     size = f"{len(rows)} posts, {overall['number']} entities"
-    print(f"{corpus.name}, {split}: {size}; {pace:.1f} posts a second")
-    print(f"precision {precision:.2f}, recall {recall:.2f}, strict F1 {strict_f1:.2f}")
-    print(f"F1 {f1:.2f}, 95% interval {low:.2f} to {high:.2f}")
+    say(f"{corpus.name}, {split}: {size}; {pace:.1f} posts a second")
+    say(f"precision {precision:.2f}, recall {recall:.2f}, strict F1 {strict_f1:.2f}")
+    say(f"F1 {f1:.2f}, 95% interval {low:.2f} to {high:.2f}")
 
 
 @command(reading=INPUT, sharing=TASKS, predicting=PREDICTING)
@@ -165,7 +170,7 @@ def annotate(
         annotator, posts = annotation.Annotator(model, **predicting), annotation.open_posts(input, **reading)
         step = annotation.AnnotateStep(annotator, posts, output_dir, form=form)
         outcome = annotation.annotate(step, **sharing)
-    print(outcome)
+    say(outcome)
     return int(bool(outcome.flaws))
 
 
@@ -192,9 +197,11 @@ def explain(
         output_dir: folder for explanation.json and <number>_<word>.png.
         words: numbers of the words to draw, from 1; default: all.
     """
+    from ..files import check_apart
     from ..inference.explain import explain, save_explanation
     from ..inference.loading import load_model
 
+    check_apart([output_dir, *Path(output_dir).glob("[0-9]*_*.png")], [model, *image])
     parts = load_model(model, reads_contexts=bool(context))
     explanation = explain(*parts, text, image, context=context)
     drawn = words or range(1, len(explanation.words) + 1)
@@ -204,7 +211,7 @@ def explain(
         gate = "-" if explanation.gate is None else f"{explanation.gate[number - 1]:.2f}"
         entity_type = explanation.entity_type(number - 1) or "-"
         about = f"{number:>3}  {word:<20}  {entity_type:<8}  gate {gate:<4}"
-        print(f"{about}  {greatest:.2f} of its attention on one region")
+        say(f"{about}  {greatest:.2f} of its attention on one region")
 
 
 @command()
@@ -232,7 +239,7 @@ def demo(
 
     if space:
         folder = write_space(model, space)
-        print(f"wrote {folder}; `hf upload ORG/NAME {folder} --repo-type space` puts it on the Hub")
+        say(f"wrote {folder}; `hf upload ORG/NAME {folder} --repo-type space` puts it on the Hub")
         return
     from dataset_scripts.sample.examples import examples
 
@@ -262,8 +269,8 @@ def export_onnx(*, model: str, output_dir: str, int8: bool = False) -> None:
 
     report = export_onnx(model, output_dir, int8=int8)
     files = f"model.onnx (opset {report.opset}), decoding.json, onnx_decoding.py and the processor"
-    print(f"wrote {output_dir}: {files}")
-    print(f"greatest difference of the emissions from torch's: {report.difference:.1e}, over made-up posts")
+    say(f"wrote {output_dir}: {files}")
+    say(f"greatest difference of the emissions from torch's: {report.difference:.1e}, over made-up posts")
 
 
 @command()
@@ -282,5 +289,5 @@ def push(
     from ..hub import push as hub
 
     upload = hub.plan_upload(model, repo_id=repo_id, revision=revision)
-    print(upload.describe(public=public))
-    print("dry run: nothing was sent" if dry_run else f"pushed to {hub.push(upload, public=public)}")
+    say(upload.describe(public=public))
+    say("dry run: nothing was sent" if dry_run else f"pushed to {hub.push(upload, public=public)}")

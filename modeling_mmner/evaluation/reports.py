@@ -19,6 +19,8 @@ from .span_f1.spans import Posts, check_posts
 
 History = Sequence[dict[str, Any]]
 
+MOST_TYPES = 30
+"""Entity types that a plot of them shows, at most: what it takes grows with their square."""
 _INK, _MUTED = "#1f2933", "#8a94a0"
 
 
@@ -100,15 +102,17 @@ def span_confusion(gold: Posts, predicted: Posts) -> tuple[list[str], np.ndarray
             for kind, first, end in tags_to_spans(tags):
                 kinds.setdefault((post, first, end), [None, None])[side] = kind
     types = sorted({kind for pair in kinds.values() for kind in pair if kind is not None})
+    numbers: dict[str | None, int] = {kind: number for number, kind in enumerate([*types, None])}
     matrix = np.zeros((len(types) + 1, len(types) + 1), dtype=np.int64)
-    for pair in kinds.values():
-        row, column = (len(types) if kind is None else types.index(kind) for kind in pair)
-        matrix[row, column] += 1
+    for gold_kind, predicted_kind in kinds.values():
+        matrix[numbers[gold_kind], numbers[predicted_kind]] += 1
     return types, matrix
 
 
 def plot_confusion(gold: Posts, predicted: Posts, path: str | Path) -> None:
     """Save a PNG of `span_confusion`: counts, shaded by their share of the gold type's entities.
+
+    Of more than `MOST_TYPES` types it shows those most confused, as shades alone.
 
     Raises:
         ValueError: as `span_confusion`, or there is no entity in either.
@@ -116,21 +120,28 @@ def plot_confusion(gold: Posts, predicted: Posts, path: str | Path) -> None:
     types, matrix = span_confusion(gold, predicted)
     if not types:
         raise ValueError("tags: expected an entity in gold or predicted, found none to plot")
-    count = len(types)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    shares[count] = 0  # a spurious entity is a share of no gold type
-    figure = Figure(figsize=(2.6 + 0.8 * count, 1.8 + 0.7 * count), layout="constrained")
+    shares[-1] = 0  # a spurious entity is a share of no gold type
+    errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+    shown = np.sort(np.argsort(-errors[:-1], kind="stable")[:MOST_TYPES])
+    count, is_whole = len(shown), len(shown) == len(types)
+    matrix, shares = (values[np.ix_([*shown, -1], [*shown, -1])] for values in (matrix, shares))
+    size = min(2.6 + 0.8 * count, 20), min(1.8 + 0.7 * count, 17)
+    figure = Figure(figsize=size if is_whole else (14, 12), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares[:count], cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_ylim(count + 0.5, -0.5)
     for row, column in np.ndindex(matrix.shape):
-        if (row, column) != (count, count):
+        if is_whole and (row, column) != (count, count):
             colour = "white" if shares[row, column] > 0.5 else _INK
-            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour)
+            text = axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour)
+            text.set_in_layout(False)  # it lies within the axes, and to measure each of them takes long
     axes.axhline(count - 0.5, color=_MUTED, linewidth=1)
     axes.axvline(count - 0.5, color=_MUTED, linewidth=1)
-    names = [f"{name:.20}" for name in types]
-    axes.set_xticks(range(count + 1), [*names, "missed"], parse_math=False)
+    names = [f"{types[number]:.20}" for number in shown]
+    if not is_whole:
+        axes.set_title(f"The {count} types of {len(types)} that are confused most often", loc="left")
+    axes.set_xticks(range(count + 1), [*names, "missed"], parse_math=False, rotation=0 if is_whole else 90)
     axes.set_yticks(range(count + 1), [*names, "spurious"], parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_color(_MUTED)

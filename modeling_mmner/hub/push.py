@@ -18,14 +18,14 @@ from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_imports
 
 from ..evaluation.metrics import RunMetrics
-from ..files import renewed_folder
+from ..files import check_own_files, reason, renewed_folder
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from .model_card import default_revision, render_model_card, without_folders
 
 CARD, METRICS, CONFIG, WEIGHTS = "README.md", "metrics.json", "config.json", "model.safetensors"
 _PROCESSOR = ("processor_config.json", "tokenizer*.json")
-_OF_A_MODEL = (CARD, METRICS, CONFIG, *_PROCESSOR, "*.safetensors", "*_mmner.py")
+_OF_A_MODEL = (CARD, METRICS, CONFIG, *_PROCESSOR, "*.safetensors", "*.safetensors.index.json", "*_mmner.py")
 
 
 def save_hub_folder(
@@ -46,7 +46,7 @@ def save_hub_folder(
             same.
     """
     metrics, mistake = without_folders(metrics), None
-    with renewed_folder(folder, is_ours=_is_of_a_model) as staged:
+    with renewed_folder(folder, is_ours=is_of_a_model) as staged:
         model.save_pretrained(staged)
         processor.save_pretrained(staged)
         try:
@@ -58,7 +58,7 @@ def save_hub_folder(
         raise mistake
 
 
-def _is_of_a_model(name: str) -> bool:
+def is_of_a_model(name: str) -> bool:
     """Whether a file of a folder, named with slashes, belongs to a model that was saved there."""
     return "/" not in name and any(fnmatch(name, pattern) for pattern in _OF_A_MODEL)
 
@@ -110,6 +110,7 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: expected the folder of a trained model, found none")
+    check_own_files(folder, is_of_a_model)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     found = {path.relative_to(folder).as_posix(): path for path in paths}
     _check_whole(folder, found)
@@ -123,7 +124,7 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
     if not is_tag or revision.endswith((".", ".lock")):
         raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
     card = render_model_card(metrics, repo_id=repo_id, revision=revision).encode()
-    files = {name: path for name, path in found.items() if _is_of_a_model(name)} | {CARD: card}
+    files = {name: path for name, path in found.items() if is_of_a_model(name)} | {CARD: card}
     left_out = [name for name in found if name not in files]
     added = [CommitOperationAdd(name, part) for name, part in sorted(files.items())]
     return Upload(repo_id, revision, added, left_out, metrics)
@@ -142,8 +143,8 @@ def _check_whole(folder: Path, found: dict[str, Path]) -> None:
         if WEIGHTS in found:
             with safe_open(found[WEIGHTS], framework="numpy"):  # fails where the file was cut off
                 pass
-    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
-        there = f"found some that cannot be read ({type(error).__name__}: {error})"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        there = f"found some that cannot be read ({reason(error, folder)})"
         expected = "expected the settings, code and weights of a trained model"
         raise ValueError(f"{folder}: {expected}, {there}. {advice}") from error
     if missing := ", ".join(sorted(needed - found.keys())):

@@ -24,6 +24,8 @@ from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
 from .. import __version__
+from ..claims import claimed
+from ..escaping import say
 from ..files import json_line, parsed, read_json_lines, write_text, write_whole
 from .annotator import FOUND, Annotator, table_of
 from .loading import computing_dtype, device_named
@@ -96,8 +98,8 @@ class AnnotateStep(PipelineStep):
         numbers = _range_of(rank, world_size, len(self.posts.rows))
         found = self.annotator.find(self.posts.read(numbers), first=numbers.start)
         records = ({"row": number} | record for number, record in zip(numbers, found, strict=True))
-        with self.track_time():
-            target = self.folder / _file_name(rank, world_size, self.form)
+        target = self.folder / _file_name(rank, world_size, self.form)
+        with claimed(target, beside=True), self.track_time():
             for unfinished in self.folder.glob(f"{target.name}.*"):
                 unfinished.unlink(missing_ok=True)
             write_whole(target, lambda path: _write(path, self.form, records))
@@ -221,9 +223,9 @@ def _work(executor: LocalPipelineExecutor, ranks: list[int], workers: int = 1) -
         try:
             executor._run_for_rank(rank, local_rank=1)  # the first alone would log to the terminal
         except Exception as error:
-            print(f"task {rank} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            say(f"task {rank} failed: {type(error).__name__}: {error}", file=sys.stderr)
         else:
-            print(f"task {rank} of {executor.tasks} is done", flush=True)
+            say(f"task {rank} of {executor.tasks} is done")
 
 
 def verify(output_dir: str | Path, *, ranks: Iterable[int] | None = None) -> Outcome:

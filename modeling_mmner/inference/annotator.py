@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 from huggingface_hub import snapshot_download
 
+from ..escaping import encodable
 from ..files import sha256
 from ..model.images_mmner import PICTURE_COLUMNS
+from ..model.posts_mmner import PostError, meant_by
 from ..model.prediction_mmner import BatchPredictor, Prediction
-from .loading import Dtype, load_predictor
+from .loading import Dtype, check_files, load_predictor
 
 _ENTITY = {"entity_group": pa.string(), "score": pa.float64(), "word": pa.string()}
 _ENTITY |= dict.fromkeys(("start", "end", "first_word", "last_word"), pa.int64())
@@ -33,8 +37,16 @@ were left out. `start` and `end` of an entity count characters of the text, as i
 """
 POST_COLUMNS = ("id", "text", "tokens", "context", *PICTURE_COLUMNS)
 """What a post is made of; other columns are not read."""
+
+
+def post_columns(columns: Iterable[str]) -> list[str]:
+    """Those of a post, and those under wrong names, of which the reader of posts will tell."""
+    return [name for name in columns if name in POST_COLUMNS or meant_by(name) is not None]
+
+
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx*")
 _OF_ITS_RUN = ("metrics.json", "manifest.json")
+_PROCESS = os.getpid()  # another one in a process that was forked since
 _OPTIONS = ("device", "dtype", "batch_size", "num_workers", "threshold")
 
 
@@ -63,6 +75,7 @@ class Annotator:
         folder = Path(self.model)
         if not folder.is_dir():
             folder = Path(snapshot_download(self.model, allow_patterns=list(_MODEL_FILES)))
+        check_files(folder)
         files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
         object.__setattr__(self, "model", str(folder))
         own = sorted(path for path in files if path.name not in _OF_ITS_RUN)
@@ -70,7 +83,7 @@ class Annotator:
 
     def find(self, posts: Iterable[Any], *, first: int = 0) -> Iterator[dict[str, Any]]:
         """A record of `FOUND` and the post's id for each post, in their order; errors count from `first`."""
-        return map(_record_of, _predictor_of(self).predict(posts, first=first))
+        return map(_record_of, _predictor_of(self, os.getpid()).predict(posts, first=first))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Rows with tokens, tags, entities and error added, and text where there is none.
@@ -83,7 +96,7 @@ class Annotator:
         """
         if taken := [name for name in ("tags", "entities", "error") if name in table.column_names]:
             raise ValueError(f"rows: expected no columns {', '.join(taken)}, which are added; rename them")
-        posts = table.select([name for name in POST_COLUMNS if name in table.column_names]).to_pylist()
+        posts = rows_of(table.select(post_columns(table.column_names)))
         found = table_of(self.find(posts), FOUND)
         for name in FOUND.names:
             if name not in table.column_names:
@@ -92,8 +105,14 @@ class Annotator:
 
 
 @lru_cache(maxsize=1)
-def _predictor_of(annotator: Annotator) -> BatchPredictor:
-    """The model, loaded once in a process, however often its annotator is sent there."""
+def _predictor_of(annotator: Annotator, process: int) -> BatchPredictor:
+    """The model, loaded once in a process, however often its annotator is sent there.
+
+    A process that was forked, as those of `Dataset.map`, has none of the threads that torch and onnxruntime
+    had before, and would wait for them without end: it computes in one, with a model of its own.
+    """
+    if process != _PROCESS:
+        torch.set_num_threads(1)
     options = {name: getattr(annotator, name) for name in _OPTIONS}
     predictor = load_predictor(annotator.model, **options)
     predictor.read.image_dir = annotator.image_dir
@@ -115,13 +134,33 @@ def _record_of(found: Prediction) -> dict[str, Any]:
     }
 
 
+def rows_of(table: pa.Table, *, first: int = 0) -> list[Any]:
+    """The rows of a table; one that Python cannot hold, as of a text that is no UTF-8 or a date in the year
+    10000, is a `PostError`, which counts from `first`.
+    """
+    try:
+        return table.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        if len(table) == 1:
+            expected = "expected values that Python can hold, texts in UTF-8"
+            return [PostError(f"post {first}: {expected}, found {error}")]
+    return [row for at in range(len(table)) for row in rows_of(table.slice(at, 1), first=first + at)]
+
+
 def table_of(records: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """The records as a table. An id that is no string is JSON in it, for a column has one type."""
+    """The records as a table. An id that is no string is JSON in it, for a column has one type; U+FFFD stands
+    for what UTF-8 cannot encode, as a byte of a file's name in an error.
+    """
     rows = list(records)
     for row in rows:
         if not isinstance(row["id"], str | None):
             row["id"] = json.dumps(row["id"], ensure_ascii=False, default=str)
-    return pa.Table.from_pylist(rows, schema=schema)
+    try:
+        return pa.Table.from_pylist(rows, schema=schema)
+    except UnicodeEncodeError:
+        return pa.Table.from_pylist(
+            json.loads(encodable(json.dumps(rows, ensure_ascii=False))), schema=schema
+        )
 
 
 def hash_of_files(paths: Iterable[Path]) -> str:

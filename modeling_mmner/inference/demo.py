@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 import numpy as np
 from PIL import ImageOps
+from starlette.middleware import Middleware
 
 from ..escaping import encodable, markdown_text
 from ..files import read_yaml
@@ -21,11 +22,10 @@ from ..model.images_mmner import PictureError
 from ..model.labels_mmner import entity_types
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
+from .demo_limits import MOST_PICTURE_BYTES, RequestLimits
 from .explain import Explanation, draw_map, explain
 
 SAID = read_yaml(resources.files(__package__).joinpath("demo.yaml").read_text("utf-8"))
-MAX_FILE_SIZE = "20mb"
-"""Of an uploaded picture; larger ones are refused before they are sent."""
 MOST_CHARACTERS = 20_000
 """Of a text with its context: some 4,000 words, which take seconds. Others wait for as long."""
 MOST_WAITING = 50
@@ -218,7 +218,8 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
             button_primary_background_fill="*primary_700", button_primary_background_fill_dark="*primary_700"
         ),
         css=_STYLE,
-        max_file_size=MAX_FILE_SIZE,
+        max_file_size=MOST_PICTURE_BYTES,
+        app_kwargs={"middleware": [Middleware(RequestLimits, kept_seconds=_KEPT_SECONDS)]},
         state_session_capacity=MOST_SESSIONS,
         footer_links=[],
         run_history=False,

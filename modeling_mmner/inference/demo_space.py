@@ -10,9 +10,11 @@ from huggingface_hub import ModelCard, ModelCardData, SpaceCardData
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, StrictUndefined
+from yaml import YAMLError
 
 from ..escaping import markdown_text, one_line
-from ..files import staged_folder
+from ..files import check_own_files, staged_folder
+from ..hub.push import is_of_a_model
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,12 +23,13 @@ def write_space(model: str, folder: str | Path) -> Path:
     """Write app.py, requirements.txt, README.md, the code that they need, and a model that is a folder.
 
     Args:
-        model: folder of a trained model, which is copied, or its Hub id, which the Space loads.
+        model: folder of a trained model, whose own files are copied, or its Hub id, which the Space loads.
         folder: made if it is not there.
 
     Raises:
         FileExistsError: `folder` has something in it.
-        ValueError: `model` is neither, or `folder` lies inside it; the package is not installed.
+        ValueError: `model` is neither, or `folder` lies inside it; a file of the model is a link that leads
+            out; the package is not installed.
     """
     is_local = Path(model).is_dir()
     if is_local and not (Path(model) / "config.json").is_file():
@@ -53,7 +56,9 @@ def write_space(model: str, folder: str | Path) -> Path:
         for package in ("modeling_mmner", "dataset_scripts"):
             shutil.copytree(_ROOT / package, staged / package, ignore=ignored)
         if is_local:
-            shutil.copytree(model, staged / "model", ignore=ignored)
+            check_own_files(model, is_of_a_model)
+            others = {path.name for path in Path(model).rglob("*") if not is_of_a_model(path.name)}
+            shutil.copytree(model, staged / "model", ignore=lambda _, names: others.intersection(names))
         for target, template in (("app.py", "space_app.py"), ("README.md", "space_card.md")):
             text = resources.files(__package__).joinpath(f"{template}.jinja").read_text("utf-8")
             page = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)
@@ -74,7 +79,8 @@ def card_data(model: str) -> ModelCardData:
     """The front matter of a model's card, empty where there is no card or it cannot be fetched.
 
     Raises:
-        ValueError: `model` is no folder, and the Hub has none of that name that we may see.
+        ValueError: `model` is no folder, and the Hub has none of that name that we may see; its card
+            is broken.
     """
     card = Path(model) / "README.md"
     if Path(model).is_dir() and not card.is_file():
@@ -86,6 +92,11 @@ def card_data(model: str) -> ModelCardData:
         raise ValueError(f"{model}: {expected}; log in if it is private") from error
     except OSError:
         return ModelCardData()
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, YAMLError) as error:
+        found = f"found none that can be read ({error!s:.300})"
+        raise ValueError(
+            f"{model}, README.md: expected a card with YAML at its beginning, {found}"
+        ) from error
 
 
 def space_requirements() -> list[str]:

@@ -9,6 +9,7 @@ dimensions.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor, inference_mode
 
-from ..files import json_line
+from ..files import json_line, write_text, write_whole
 from ..model.labels_mmner import Word
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
@@ -177,7 +178,8 @@ def save_explanation(explanation: Explanation, folder: str | Path, *, words: Seq
     gate = None if explanation.gate is None else explanation.gate.tolist()
     record: dict[str, Any] = {"text": explanation.text, "words": [one._asdict() for one in explanation.words]}
     record |= {"entities": explanation.entities, "gate": gate, "maps": maps.tolist()}
-    (folder / "explanation.json").write_text(json_line(record) + "\n", encoding="utf-8")
+    write_text(folder / "explanation.json", json_line(record) + "\n")
     for number in words:
         safe = re.sub(r"\W", "_", explanation.words[number - 1].text)[:40]
-        draw_maps(explanation.pictures, maps[number - 1]).save(folder / f"{number}_{safe}.png")
+        drawn = draw_maps(explanation.pictures, maps[number - 1])
+        write_whole(folder / f"{number}_{safe}.png", partial(drawn.save, format="png"))

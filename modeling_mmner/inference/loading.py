@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
+from ..files import parsed, reason
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.prediction_mmner import BatchPredictor, PostReader, computes_in_bfloat16
 from ..model.processing_mmner import MMNERProcessor
@@ -37,6 +39,7 @@ def load_model(
     place = device_named(device)
     chosen = {} if dtype is None else {"dtype": computing_dtype(dtype, place)}
     with _reading(model_id):
+        _check_index(model_id)
         model, found = MMNERForTokenClassification.from_pretrained(
             model_id, trust_remote_code=False, output_loading_info=True, **chosen
         )
@@ -83,7 +86,28 @@ def load_predictor(
     return BatchPredictor(model, reader, read_ahead=True, batch_size=batch_size, **options)
 
 
+def check_files(folder: str | Path) -> None:
+    """Check that what is in a model's folder can be read as files: a pipe or a device may never end.
+
+    Raises:
+        ValueError: one of them is none; the text names it.
+    """
+    for path in (*Path(folder).glob("*"), *Path(folder).glob("*/*")):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            expected = "expected ordinary files in a model's folder, found a pipe or a device"
+            raise ValueError(f"{path}: {expected}; remove it")
+
+
+def _check_index(model_id: str) -> None:
+    """Check that the index of a model's weights, where it has one, names files of the model's own."""
+    if path := cached_file(model_id, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False):
+        for name in parsed(Path(path).read_text(encoding="utf-8"))["weight_map"].values():
+            if Path(name).name != name:
+                raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} that names {name!r:.200}, outside of the model")
+
+
 def _load_processor(model_id: str, *, reads_contexts: bool) -> MMNERProcessor:
+    check_files(model_id)
     with _reading(model_id):
         processor = MMNERProcessor.from_pretrained(model_id, trust_remote_code=False)
     if reads_contexts and processor.context_window is None:
@@ -101,7 +125,7 @@ def _reading(model_id: str) -> Iterator[None]:
     except Exception as error:
         kind = OSError if isinstance(error, OSError) else ValueError
         expected = "expected the folder or Hub id of a trained model, its weights in safetensors"
-        raise kind(f"model {model_id}: {expected}, found {type(error).__name__}: {error!s:.500}") from error
+        raise kind(f"model {model_id}: {expected}, found {reason(error, model_id)}") from error
 
 
 def check_pair(model: MMNERForTokenClassification, processor: MMNERProcessor, model_id: str) -> None:

@@ -20,7 +20,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ..files import staged_folder
+from ..files import check_own_files, staged_folder
 from ..model.context_mmner import Context, Regions, TextStates, masked_mean
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.parts_mmner import MAIN_HEAD
@@ -150,10 +150,12 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
             the same to the last digit. Inputs are rounded by batch, so scores depend a little on the others.
 
     Raises:
-        ValueError: the model cannot be traced, or the graph's emissions are not torch's.
+        ValueError: the model cannot be traced, its folder has links that lead out, or the graph's emissions
+            are not torch's.
         FileExistsError: the folder is there already.
         OSError: there is no such model.
     """
+    check_own_files(model_id)  # the processor's files are written again, whatever was in them
     with staged_folder(output_dir) as folder:
         model, processor = load_model(model_id, device="cpu", dtype="float32")
         program = _graph(model, processor)

@@ -1,5 +1,6 @@
 """Posts of any number, for `annotate`, as rows of `datasets`, which keeps them in files and not in memory."""
 
+import glob
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,14 +10,14 @@ from typing import Any
 import datasets
 from huggingface_hub import constants
 
-from dataset_scripts.enclosure import check_card
+from dataset_scripts.enclosure import data_set_builder
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.formats.records import renamed
 
 from ..escaping import encodable
 from ..files import parsed, read_json_lines
 from ..model.posts_mmner import PostError
-from .annotator import POST_COLUMNS, hash_of_files
+from .annotator import POST_COLUMNS, hash_of_files, post_columns, rows_of
 
 _JSON_LINES = (".jsonl", ".ndjson")
 _LINE = datasets.Features({name: datasets.Value("large_string") for name in ("post", "error")})
@@ -43,10 +44,8 @@ class PostsInput:
         """The posts of some rows, their pictures not decoded; a line that is no JSON is a `PostError`."""
         rows = self.rows.with_format("arrow")
         for start in numbers[::_ROWS]:
-            for row in rows[start : min(start + _ROWS, numbers.stop)].to_pylist():
-                if rows.features == _LINE:
-                    row = PostError(row["error"]) if row["post"] is None else parsed(row["post"])
-                yield renamed(row, dict(self.columns))
+            for row in rows_of(rows[start : min(start + _ROWS, numbers.stop)], first=start):
+                yield renamed(_post_of(row) if rows.features == _LINE else row, dict(self.columns))
 
 
 def open_posts(
@@ -76,12 +75,11 @@ def open_posts(
     expected = "a file *.jsonl, *.ndjson or *.parquet, a folder of such, or the id of a data set on the Hub"
     if path.is_file() and (config or revision or path.suffix not in (*_JSON_LINES, ".parquet")):
         raise CorpusError(f"{about}: expected {expected}; only data sets have configs and revisions")
-    check_card(path)
-    data: dict[str, Any] = {"path": source, "name": config, "revision": revision}
-    if path.is_file():
-        data = {"path": "parquet", "data_files": {"train": source}}
     try:
-        builder = datasets.load_dataset_builder(**data)
+        if path.is_file():
+            builder = datasets.load_dataset_builder("parquet", data_files={"train": glob.escape(source)})
+        else:
+            builder = data_set_builder(source, config, revision=revision)
         splits = [str(name) for name in builder.config.data_files or {}]
         split = splits[0] if split is None and len(splits) == 1 else split
         if split not in splits:
@@ -115,6 +113,14 @@ def _lines(files: list[Path], sha256: str) -> Iterator[dict[str, str | None]]:
                 yield {"post": None if is_error else line, "error": line if is_error else None}
 
 
+def _post_of(line: Mapping[str, str | None]) -> Any:
+    """What stands on a line; how deep it may be nested, Python decides by all that it is doing."""
+    try:
+        return PostError(line["error"]) if line["post"] is None else parsed(line["post"])
+    except ValueError as error:
+        return PostError(f"{line['post']:.80}: expected a JSON object, found {error}")
+
+
 def _of_posts(rows: datasets.Dataset, columns: Mapping[str, str], source: str) -> datasets.Dataset:
     """The columns of a post alone; CorpusError where none holds texts, or --columns names another."""
     found = rows.column_names
@@ -123,4 +129,5 @@ def _of_posts(rows: datasets.Dataset, columns: Mapping[str, str], source: str) -
         expected = "columns of the input, and one for text or tokens (--columns text=THEIRS)"
         given = f"--input {source} --columns {dict(columns)}"
         raise CorpusError(f"{given}: expected {expected}, found {', '.join(found)}")
-    return rows.select_columns([name for name in theirs.values() if name in found])
+    chosen = {*theirs.values(), *post_columns(found)}
+    return rows.select_columns([name for name in found if name in chosen])

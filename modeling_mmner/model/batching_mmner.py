@@ -1,5 +1,6 @@
 """A stream of posts -> batches of like length and bounded size; work done ahead, in order, bounded memory."""
 
+import gc
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +11,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CORES = os.cpu_count() or 1
+
+
+def begin_worker(number: int) -> None:
+    """Begin a process that prepares batches, in a group of its own: signals to the whole group are its
+    parent's, which ends it. What its parent has thrown away is not cleared up here, too."""
+    gc.freeze()
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
 def ahead(

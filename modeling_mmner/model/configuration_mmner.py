@@ -27,6 +27,9 @@ from .parts_mmner import (
 MOST_PIXELS_A_SIDE = 4096
 """Of the square that a model sees; a config of strangers could ask for more memory than there is."""
 PIXELS = Range(f"pixels > 0 and <= {MOST_PIXELS_A_SIDE}", lambda pixels: 0 < pixels <= MOST_PIXELS_A_SIDE)
+MOST_LAYERS = 1000
+"""Of an encoder. Millions take hours to make, before they are found not to be those of the weights."""
+_COUNTS_LAYERS = re.compile(r"(?:layers?|depths?|blocks?|block_sizes|groups)$")
 # What would make timm read weights or configs that a model's folder does not hold.
 _LOADING_ARGUMENTS = re.compile(r"checkpoint_path|pretrained\w*|cache_dir|features_only")
 _NAME = Range("the name of a timm model", lambda name: re.fullmatch(r"[\w.-]+", name))
@@ -34,6 +37,20 @@ _READS_NO_FILE = Range(
     "none that makes timm read files",
     lambda given: not any(_LOADING_ARGUMENTS.fullmatch(str(name)) for name in given),
 )
+
+
+def _check_depth(settings: dict[str, Any], place: str) -> None:
+    """Check that the settings of an encoder ask for no more than `MOST_LAYERS` layers."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            _check_depth(value, f"{place} {name}")
+        stages = value if isinstance(value, (list, tuple)) else [value]
+        layers = sum(number for number in stages if isinstance(number, int))
+        if layers > MOST_LAYERS and _COUNTS_LAYERS.search(str(name)):
+            expected = f"expected at most {MOST_LAYERS:,} layers"
+            raise ValueError(f"{place} {name}: {expected}, found {value!r:.200}")
+
+
 _MEAN = Range("3 values, one per RGB channel, all finite", lambda mean: _are_channels(mean, least=-1e6))
 _STD = Range("3 values, one per RGB channel, all finite and > 0", lambda std: _are_channels(std, least=1e-6))
 
@@ -64,6 +81,10 @@ class VisionTowerConfig(Settings):
     std: list[float] = option([0.229, 0.224, 0.225], "of pixels", range=_STD)
     frozen: bool = option(True, "whether it stays as it is")
     pooled: bool = option(False, "whether it makes one vector")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_depth(self.backbone_args or {}, "vision tower backbone_args")
 
 
 _TOWER_KEYS = {field.name for field in fields(VisionTowerConfig)}
@@ -134,6 +155,7 @@ class MMNERConfig(PreTrainedConfig):
             # The model's dtype counts, not that of the weights that the encoder came from.
             self.text_config.dtype = None
             self.text_config._name_or_path = ""  # may be a path on the author's disk
+            _check_depth(self.text_config.to_dict(), "text_config")
         if (found := sorted(self.id2label)) != list(range(len(found))):
             raise ValueError(f"id2label: expected the ids 0..{len(found) - 1}, found {found}")
         check_labels(self.labels)

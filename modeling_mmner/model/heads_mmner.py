@@ -113,9 +113,8 @@ def boundary_conversion(labels: Sequence[str]) -> Tensor:
     O's goes to O, B's and I's evenly to the typed B- and I- labels.
     """
     untyped = [boundary_label(label) for label in labels]
-    return torch.tensor(
-        [[(name == other) / max(untyped.count(name), 1) for other in untyped] for name in BOUNDARY_LABELS]
-    )
+    shares = {name: 1 / max(untyped.count(name), 1) for name in BOUNDARY_LABELS}
+    return torch.tensor([[(name == other) * shares[name] for other in untyped] for name in BOUNDARY_LABELS])
 
 
 class BoundaryDetection(Head, part="boundary"):

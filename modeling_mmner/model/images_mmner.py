@@ -1,16 +1,20 @@
 """Any picture -> a square of RGB bytes. This file loads no torch: tensors are known by what they can do."""
 
+import asyncio
+import functools
 import io
 import os
 import threading
-import time
-import urllib.request
+import warnings
 from collections.abc import Mapping
-from http.client import HTTPException
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, UnidentifiedImageError, features
+
+from .picture_files_mmner import bare_file, bare_png, check_head, check_size
 
 PICTURE_COLUMNS = ("image", "images")
 """The columns of a row that may hold pictures: one, or a list of them."""
@@ -26,9 +30,21 @@ FORMATS += ("AVIF",) if features.check("avif") else ()
 _GIVEN = threading.Lock()
 """Held while a PIL image is read, which decodes itself in place: posts of several threads may share it."""
 _MOST_BYTES = 50_000_000
-_SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_MOST_FILE_BYTES = 1_000_000_000
+"""Of a file that is named by its path: a TIFF of the most pixels is larger than what is fetched."""
+_MOST_REDIRECTS = 5
+_MOST_EXIF = 2**17
+"""Bytes, two segments of a JPEG; Pillow makes of it as much as its square."""
+_DEEP_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
+_TURNS = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270"]
+_TURNS += ["TRANSVERSE", "ROTATE_90"]
+"""What stands a picture upright, by the orientation of Exif from 2."""
 _SHAPES = "(H, W), (H, W, 1/3/4) or (3, H, W)"
 _EXPECTED = f"a PIL image, a path, bytes, an open file, an array {_SHAPES}, or a row with 'bytes' or 'path'"
+
+
+# Pillow tells of each broken tag with its numbers, so that a corpus of photos gives thousands of lines.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class PictureError(ValueError):
@@ -40,8 +56,11 @@ def load_picture(picture: Any) -> Image.Image:
 
     Args:
         picture: PIL image, path, bytes, a file open for reading bytes, array or tensor (uint8, uint16, or
-            floats in 0..1), or ``{"bytes": ..., "path": ...}``. Files are read in one of `FORMATS`. A
-            `PictureError` in its place is raised.
+            floats in 0..1), or ``{"bytes": ..., "path": ...}``. Files are read in one of `FORMATS`, at most
+            1 GB. A `PictureError` in its place is raised. Of a file or a PIL image of greys in more than 8
+            bits, 16 bits are divided by 257 and floats in 0..1 are times 255, as in arrays; 32-bit ints up to
+            255 are taken as they are, up to 65535 as 16 bits; any other range is spread from its least value
+            (black) to its greatest (white).
 
     Raises:
         PictureError: naming the picture, and why it cannot be read.
@@ -56,11 +75,11 @@ def load_picture(picture: Any) -> Image.Image:
             return _decoded(picture, "the PIL image")
     if isinstance(picture, (bytes, bytearray, memoryview)):
         name = f"{len(picture)} bytes" if row is None else f"row with path {row.get('path')!r}"
-        return _opened(io.BytesIO(bytes(picture)), name)
+        return _opened(bytes(picture), name)
     if isinstance(picture, (str, os.PathLike)):
         return _opened_path(os.fspath(picture))
     if callable(getattr(picture, "read", None)):
-        return _opened(io.BytesIO(_bytes_of(picture)), f"open file {getattr(picture, 'name', '')}".rstrip())
+        return _opened(_bytes_of(picture, _MOST_BYTES), f"open file {getattr(picture, 'name', '')}".rstrip())
     if hasattr(picture, "__array__"):
         return _from_array(_as_array(picture))
     raise PictureError(f"picture: expected {_EXPECTED}, found {type(picture).__name__}")
@@ -71,32 +90,66 @@ def is_url(picture: Any) -> bool:
     return isinstance(picture, str) and picture[:8].lower().startswith(("http://", "https://"))
 
 
-class _WebRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to the web only; urllib's own also follows those to ftp."""
-
-    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
-        if not is_url(newurl):
-            raise OSError(f"a redirect to {newurl}")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
 def fetch_picture(url: str, *, timeout: float = 20.0) -> bytes:
-    """The bytes at an address on the web, at most 50 MB in `timeout` seconds, or PictureError is raised."""
-    deadline = time.monotonic() + timeout
-    content = bytearray()
+    """The bytes at an address on the web, at most 50 MB in `timeout` seconds, or PictureError is raised.
+
+    At most 5 redirects are followed, to http and https only. Where an address leads is not checked: this
+    machine and those beside it are reached, too, by a redirect or by a name as well as by a number. Whoever
+    fetches what strangers post does so where nothing private can be reached, or through a proxy
+    (``HTTPS_PROXY``) that refuses it.
+    """
+    fetched: Future[bytes] = Future()
+
+    async def fetch() -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                fetched.set_result(await _fetched(url))
+        except Exception as error:  # broken addresses and servers lead the client to many
+            fetched.set_exception(error)
+
+    # A thread of its own: the caller's may run a loop, and what a system's call for a name holds up is left.
+    threading.Thread(target=lambda: asyncio.run(fetch()), daemon=True).start()
     try:
-        # Some servers refuse urllib's own name.
-        request = urllib.request.Request(url, headers={"User-Agent": "mmner"})
-        with urllib.request.build_opener(_WebRedirects).open(request, timeout=timeout) as response:
-            while chunk := response.read1(2**16):
-                content += chunk
-                if len(content) > _MOST_BYTES:
-                    raise OSError(f"more than {_MOST_BYTES:,} bytes")
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"no end of it after {timeout} seconds")
-    except (OSError, ValueError, HTTPException) as error:
-        raise PictureError(f"picture {url}: expected to fetch it, found {error}") from error
-    return bytes(content)
+        return fetched.result(timeout + 0.5)
+    except Exception as error:
+        # An error without a text is that of the deadline.
+        found = str(error) or f"no end of it after {timeout} seconds"
+        raise PictureError(f"picture {url:.300}: expected to fetch it, found {found:.300}") from error
+
+
+async def _fetched(url: str) -> bytes:
+    """The body at an address. A head of over 100 KB is refused by the client, and bodies are counted."""
+    try:
+        import httpx2
+    except ImportError as error:
+        raise ImportError("no httpx2; pip install httpx2, or download the picture first") from error
+    # Some servers refuse a client's own name; what is packed would be counted before it is unpacked.
+    headers = {"User-Agent": "mmner", "Accept-Encoding": "identity"}
+    content = bytearray()
+    async with httpx2.AsyncClient(verify=_certificates(), headers=headers, timeout=None) as client:
+        for _ in range(_MOST_REDIRECTS + 1):
+            async with client.stream("GET", url) as response:
+                if response.has_redirect_location:  # whose body nobody reads
+                    url = str(response.url.join(response.headers["location"]))
+                    if not is_url(url):
+                        raise OSError(f"a redirect to {url}")
+                    continue
+                if not response.is_success:
+                    raise OSError(f"HTTP Error {response.status_code}: {response.reason_phrase}")
+                async for chunk in response.aiter_raw():
+                    content += chunk
+                    if len(content) > _MOST_BYTES:
+                        raise OSError(f"more than {_MOST_BYTES:,} bytes")
+                return bytes(content)
+    raise OSError(f"more than {_MOST_REDIRECTS} redirects, the last to {url}")
+
+
+@functools.cache
+def _certificates() -> Any:
+    """Whom https trusts; reading it takes longer than fetching a picture."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 def is_picture_column(name: str) -> bool:
@@ -106,10 +159,24 @@ def is_picture_column(name: str) -> bool:
 
 def pictures_of(row: Mapping[str, Any]) -> list[Any]:
     """The pictures of a row: those of its list `images` where it has one, else its `image`; no nulls."""
-    several = row.get("images")
-    entry = several if several is not None else row.get("image")
+    several = listed(row.get("images"))
+    entry = row.get("image") if is_missing(several) else several
     pictures = entry if isinstance(entry, (list, tuple)) else [entry]
-    return [picture for picture in pictures if picture is not None]
+    return [picture for picture in pictures if not is_missing(picture)]
+
+
+def is_missing(value: Any) -> bool:
+    """Whether it stands for no value: None, or what pandas has in its place."""
+    is_nan = isinstance(value, float) and value != value
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
+
+
+def listed(given: Any) -> Any:
+    """A list, where lists are arrays of texts or objects, or columns, as in NumPy and pandas; others as they
+    are."""
+    kind = getattr(getattr(given, "dtype", None), "kind", "")
+    is_list = hasattr(given, "iloc") or kind in ("O", "U", "T")
+    return given.tolist() if is_list and given.ndim == 1 else given
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:
@@ -139,20 +206,25 @@ def _opened_path(path: str | bytes) -> Image.Image:
         raise PictureError(f"picture {name}: expected {_EXPECTED}; URLs are not fetched, download it first")
     if not os.path.isfile(path):
         raise PictureError(f"picture {name:.300}: expected a file, found none")
-    return _opened(path, name)
+    try:
+        with open(path, "rb") as file:
+            return _opened(_bytes_of(file, _MOST_FILE_BYTES), name)
+    except OSError as error:
+        raise PictureError(f"picture {name}: could not be opened; {error}") from error
 
 
-def _bytes_of(file: Any) -> bytes:
+def _bytes_of(file: Any, most: int) -> bytes:
     """The rest of an open file."""
     try:
-        content = file.read(_MOST_BYTES + 1)
+        content = file.read(most + 1)
     except Exception as error:  # closed, or not open for reading; files of others raise what they like
         raise PictureError(f"picture: expected a file open for reading, found {error}") from error
     if not isinstance(content, bytes):
         found = f"one that reads {type(content).__name__}"
         raise PictureError(f"picture: expected a file opened as bytes ('rb'), found {found}")
-    if len(content) > _MOST_BYTES:
-        raise PictureError(f"picture: expected at most {_MOST_BYTES:,} bytes, found more in the open file")
+    if len(content) > most:
+        name = f"picture {getattr(file, 'name', '')}".rstrip()
+        raise PictureError(f"{name}: expected at most {most:,} bytes, found more in the open file")
     return content
 
 
@@ -169,13 +241,22 @@ def _as_array(picture: Any) -> np.ndarray:
         raise PictureError(f"picture: expected an array, found {found}") from error
 
 
-def _opened(source: Any, name: str) -> Image.Image:
+def _opened(content: bytes, name: str) -> Image.Image:
+    """The picture of a file, whatever its metadata."""
     try:
-        with Image.open(source, formats=FORMATS) as picture:
-            limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns between this and its double
-            if limit is not None and picture.width * picture.height > limit:
-                found = f"{picture.width} x {picture.height} pixels, more than {limit}"
-                raise Image.DecompressionBombError(f"found {found}")
+        return _read(bare_file(content), name)
+    except PictureError:
+        with suppress(PictureError):  # the words that were left may be what is broken
+            if content.startswith(b"\x89PNG"):
+                return _read(bare_png(content, with_words=False), name)
+        raise
+
+
+def _read(content: bytes, name: str) -> Image.Image:
+    try:
+        check_head(content)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            check_size(picture)
             return _decoded(picture, name)
     except PictureError:
         raise
@@ -194,21 +275,63 @@ def _decoded(picture: Image.Image, name: str) -> Image.Image:
         if picture.tell():
             picture.seek(0)
         picture.load()
-        # Without Exif there is nothing to turn, and exif_transpose would copy the pixels for it.
-        upright = ImageOps.exif_transpose(picture) if picture.getexif() else picture
+        if 0 in picture.size:
+            found = "{} x {}".format(*picture.size)
+            raise PictureError(f"picture {name}: expected at least one pixel, found {found}")
+        turn = _orientation(picture)
+        picture = _opaque(_shallow(picture) if picture.mode in _DEEP_MODES else picture)
+        return picture.transpose(Image.Transpose[_TURNS[turn - 2]]) if turn in range(2, 9) else picture
+    except PictureError:
+        raise
     except Exception as error:  # as above
         raise PictureError(f"picture {name}: could not be decoded, the file is broken; {error}") from error
-    if 0 in upright.size:
-        found = "{} x {}".format(*upright.size)
-        raise PictureError(f"picture {name}: expected at least one pixel, found {found}")
-    if upright.mode in _SIXTEEN_BIT_MODES:
-        # Pillow's own conversion clips at 255 instead of scaling.
-        scaled = np.asarray(upright).astype(np.int64).clip(0, 65535) // 257
-        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
-    if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
-        layer = (upright.convert("LA") if upright.mode == "La" else upright).convert("RGBA")
+
+
+def _orientation(picture: Image.Image) -> Any:
+    """What Exif or XMP say of it; 1, upright, where they cannot be read."""
+    exif = picture.info.get("exif", b""), picture.info.get("Raw profile type exif", "")
+    with suppress(Exception):  # as above
+        if max(map(len, exif)) <= _MOST_EXIF:
+            return picture.getexif().get(0x0112, 1)
+    return 1
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """As RGB, over white."""
+    clear = picture.info.get("transparency")
+    if isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, where Pillow keeps 8 of each colour
+        picture = picture.copy()
+        picture.info["transparency"] = tuple(colour >> 8 for colour in clear)
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or clear is not None:
+        layer = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return upright if upright.mode == "RGB" else upright.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _shallow(picture: Image.Image) -> Image.Image:
+    """Greys of more than 8 bits in 8, see `load_picture`; Pillow's own conversion clips at 255."""
+    values, tags = np.asarray(picture), getattr(picture, "tag_v2", {})
+    if picture.mode != "F" and tags.get(258) == (12,):
+        values = values.astype(np.int32) * 16 + values // 256
+    if picture.mode not in ("F", "I") and tags.get(262) == 0:  # 0 is white
+        values = 65535 - values
+    finite = values[np.isfinite(values)]
+    least, most = (finite.min(), finite.max()) if finite.size else (0, 0)
+    if picture.mode == "F" and least >= 0 and most <= 1:
+        values = np.nan_to_num(values * 255, nan=0, posinf=255, neginf=0).round()
+    elif picture.mode != "F" and least >= 0 and most <= 65535:
+        # A PGM of 16 bits, which Pillow opens in mode I, may be dark.
+        values = values if picture.mode == "I" and picture.format != "PPM" and most <= 255 else values // 257
+    else:
+        values = np.nan_to_num(values.astype(np.float64), copy=False, nan=least, posinf=most, neginf=least)
+        values -= least
+        values *= 255 / (float(most) - float(least) or 1)
+        values = values.round(out=values)
+    grey = Image.fromarray(values.astype(np.uint8))
+    if isinstance(clear := picture.info.get("transparency"), int):
+        shown = Image.fromarray(np.where(np.asarray(picture) == clear, 0, 255).astype(np.uint8))
+        return Image.merge("LA", (grey, shown))
+    return grey
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -54,6 +54,10 @@ class Word(NamedTuple):
     end: int
 
 
+MOST_LABELS = 10_000
+"""A CRF's tables grow with their square: of ten times as many, one alone would fill the memory."""
+
+
 def check_labels(labels: Sequence[str]) -> None:
     """Check that `labels` is a BIO tag set.
 
@@ -65,7 +69,10 @@ def check_labels(labels: Sequence[str]) -> None:
     is_list = isinstance(labels, Sequence) and not isinstance(labels, str)
     if not is_list or not all(isinstance(label, str) for label in labels):
         raise TypeError(f"labels: expected a list of strings, found {labels!r:.200}")
-    if len(set(labels)) != len(labels):
+    if len(labels) > MOST_LABELS:
+        raise ValueError(f"labels: expected at most {MOST_LABELS:,}, found {len(labels):,}")
+    known = set(labels)
+    if len(known) != len(labels):
         twice = sorted({label for label in labels if list(labels).count(label) > 1})
         raise ValueError(f"labels: expected each label once, found {twice} more than once")
     if OUTSIDE not in labels:
@@ -78,7 +85,7 @@ def check_labels(labels: Sequence[str]) -> None:
         if entity_type != entity_type.strip() or any(char.isspace() and char != " " for char in entity_type):
             expected = "types without tabs, line breaks or spaces at their ends"
             raise ValueError(f"labels: expected {expected}, found {label!r}")
-        if prefix == "I" and f"B-{entity_type}" not in labels:
+        if prefix == "I" and f"B-{entity_type}" not in known:
             reason = "a BIO entity begins with B-, so add that label"
             raise ValueError(f"labels: {label!r} has no 'B-{entity_type}'; {reason}")
     if len(labels) == 1:

@@ -21,6 +21,7 @@ from .fusion_mmner import Fusion
 from .heads_mmner import Head, check_reading
 from .objectives_mmner import Objective
 from .parts_mmner import HEADS, MAIN_HEAD, TEXT_TOWERS
+from .pipeline_mmner import MultimodalNERPipeline
 from .text_mmner import TextTower
 from .vision_mmner import VisionTower
 
@@ -129,9 +130,6 @@ class MMNERPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         """As transformers', with entries for AutoModel and for the pipeline in the config."""
-        # Transformers copies the files that this one imports, wherever in it: so the pipeline's travels, too.
-        from .pipeline_mmner import MultimodalNERPipeline
-
         entry = "modeling_mmner.MMNERForTokenClassification"
         self.config.auto_map = {"AutoModel": entry} | (getattr(self.config, "auto_map", None) or {})
         impl = f"pipeline_mmner.{MultimodalNERPipeline.__name__}"
@@ -196,6 +194,8 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_gate: bool = False,
+        inputs_embeds: None = None,
+        output_hidden_states: bool | None = None,
     ) -> MMNEROutput:
         """Emissions, tags and span scores; with labels also the losses.
 
@@ -214,11 +214,14 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             labels: (B, W) label ids, padded with -100.
             output_attentions, output_gate: whether to return the words' attention over the regions and their
                 gate.
+            inputs_embeds, output_hidden_states: None; there for PEFT, which gives them by its task type.
 
         Raises:
             ValueError: inputs that are missing, of the wrong type or out of range; pixels beside features; no
                 labels in training.
         """
+        if inputs_embeds is not None or output_hidden_states:
+            raise ValueError("forward: expected no inputs_embeds or output_hidden_states, found one of them")
         if labels is None and self.training and torch.is_grad_enabled():
             raise ValueError(
                 "forward: expected labels (B, W) in training, found none. The Trainer keeps them back with"

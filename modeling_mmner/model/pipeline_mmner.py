@@ -31,10 +31,12 @@ class MultimodalNERPipeline(Pipeline):
       "image", "image": ...}, {"type": "text", "text": ...}]}]``. Its user's texts, joined by line ends, are
       the text.
 
-    A picture is whatever `load_picture` takes, or a ``data:image/...;base64,...`` address. One post gives a
-    list of ``{"entity_group", "score", "word", "start", "end"}``, see `MMNERProcessor.post_process_entities`;
-    a list of posts gives a list of such lists; anything else that can be iterated over (a generator, a data
-    set) gives an iterator that reads on as it is read from.
+    Rows may come as a pandas data frame, where NaN is no value. A post whose picture stands under another key
+    (``photo``) is an error; columns of other things are not read. A picture is whatever `load_picture` takes,
+    or a ``data:image/...;base64,...`` address. One post gives a list of ``{"entity_group", "score", "word",
+    "start", "end"}``, see `MMNERProcessor.post_process_entities`; a list of posts gives a list of such lists;
+    anything else that can be iterated over (a generator, a data set) gives an iterator that reads on as it is
+    read from.
     """
 
     _load_processor: Any = True
@@ -110,7 +112,8 @@ class MultimodalNERPipeline(Pipeline):
         predictor.read_ahead = is_indexed(posts)
         entities = found(predictor.predict(posts))
         # What holds its posts in memory gives a list: lists, and the arrays and columns of NumPy and pandas.
-        return list(entities) if isinstance(text, (list, tuple)) or hasattr(text, "tolist") else entities
+        holds = isinstance(text, (list, tuple)) or hasattr(text, "tolist") or hasattr(text, "iloc")
+        return list(entities) if holds else entities
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write the model, its code and its processor, which transformers' own leaves out."""
@@ -179,8 +182,9 @@ def _length(given: Any) -> int | str:
     return len(given) if is_indexed(given) else f"a {type(given).__name__}"
 
 
-# As remote code it is found by the custom_pipelines of a saved config.
-if __package__ == "modeling_mmner.model":
+# A model's own code leaves it to the package, whichever of the two is imported first.
+if __package__ == "modeling_mmner.model" or "multimodal-ner" not in PIPELINE_REGISTRY.supported_tasks:
+    PIPELINE_REGISTRY.supported_tasks.pop("multimodal-ner", None)  # or transformers warns of another
     PIPELINE_REGISTRY.register_pipeline(
         "multimodal-ner", pipeline_class=MultimodalNERPipeline, pt_model=AutoModelForTokenClassification
     )

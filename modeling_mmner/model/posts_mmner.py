@@ -2,11 +2,19 @@
 
 import base64
 import os
+import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .images_mmner import PictureError, fetch_picture, is_url, pictures_of
+from .images_mmner import PictureError, fetch_picture, is_missing, is_url, listed, pictures_of
+
+_KEYS = {"image": ("image", "images"), "context": ("context",)}
+_LIKE_A_PICTURE = re.compile(
+    r"(im(a?ge?|g)s?|pic(ture)?s?|photo(graph)?s?|fotos?|bild(er)?)(_?(path|file|url|uri|bytes|base64|data)s?)*"
+)
 
 
 class PostError(ValueError):
@@ -29,8 +37,33 @@ def checked_post(post: Any, number: int) -> dict[str, Any]:
     return post
 
 
+@lru_cache(maxsize=1024)
+def meant_by(key: Any) -> str | None:
+    """The key, image or context, that is meant by one like it; None: neither."""
+    name = str(key).lower()
+    known = [] if name.endswith("id") else [name for names in _KEYS.values() for name in names]
+    close = get_close_matches(name, known, n=1, cutoff=0.8)
+    return "image" if _LIKE_A_PICTURE.fullmatch(name) else close[0].removesuffix("s") if close else None
+
+
+def check_key(post: Mapping[str, Any], wanted: str, number: int) -> None:
+    """Check that a post has its picture, or its context, under a key that is read, where it has one.
+
+    Beside the right key another is no matter: the rows of a data set have columns of their own.
+
+    Raises:
+        PostError: it has it under another key alone; the text names both.
+    """
+    if not any(key in post for key in _KEYS[wanted]):
+        for key in (key for key in post if meant_by(key) == wanted and not is_missing(post[key])):
+            keys = " or ".join(map(repr, _KEYS[wanted]))
+            hint = f"which nobody reads; rename it, as --columns {wanted}={key} does for annotate"
+            raise PostError(f"post {number}: expected the key {keys}, found {key!r}, {hint}")
+
+
 def as_row(post: Any, number: int) -> Any:
     """A post in any of its forms as ``{"text" or "tokens", "images"}``."""
+    post = dict(post.items()) if _is_series(post) else listed(post)
     if isinstance(post, str):
         return {"text": post}
     if is_chat(post):
@@ -38,7 +71,15 @@ def as_row(post: Any, number: int) -> Any:
     if is_words(post):
         return {"tokens": list(post)}
     # The rows that `datasets.Dataset.map` passes are no dicts.
-    return dict(post) if isinstance(post, Mapping) else post
+    if not isinstance(post, Mapping):
+        return post
+    return {key: None if is_missing(value) else listed(value) for key, value in post.items()}
+
+
+def _is_series(given: Any) -> bool:
+    """Whether it is a row of a pandas data frame, which is no Mapping."""
+    keys = given.keys() if hasattr(given, "iloc") and given.ndim == 1 else ()
+    return "text" in keys or "tokens" in keys
 
 
 def _chat_row(messages: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
@@ -100,13 +141,16 @@ def fetched(picture: Any, *, allow_urls: bool, timeout: float) -> Any:
 def file_within(path: str | os.PathLike[str], folder: Path, *, follow_links: bool = False) -> Path | None:
     """A file by its path, which may begin in the folder.
 
-    None where there is none, or where the path, or a link on it, leads out of the folder.
+    None where there is none, or where the path, or a link on it, leads out of the folder. The files of a
+    snapshot in the Hub's cache are links to the blobs of their repository, and so belong to it.
 
     Args:
         follow_links: take a link that itself lies in the folder, wherever it leads.
     """
-    root = folder.resolve()
     try:
+        root = folder.resolve()
+        if root.parent.name == "snapshots" and "--" in root.parents[1].name:
+            root = root.parents[1]
         for found in (folder / path, Path(path).absolute()):
             places = [found, found.parent] if follow_links else [found]
             if found.is_file() and any(place.resolve().is_relative_to(root) for place in places):
@@ -144,6 +188,7 @@ def is_words(post: Any) -> bool:
 
 def with_beside(post: Any, *, number: int, images: Any = None, context: Any = None) -> Any:
     """A post with the pictures and the context given beside it."""
+    images, context = (None if is_missing(given) else listed(given) for given in (images, context))
     if images is None and context is None:
         return post
     row = as_row(post, number)
@@ -162,6 +207,7 @@ def with_beside(post: Any, *, number: int, images: Any = None, context: Any = No
 
 def context_of(post: Mapping[str, Any], number: int) -> Any:
     """The context of a post: a string, a list of strings, or None; of anything else PostError is raised."""
+    check_key(post, "context", number)
     context = post.get("context")
     if context is None or isinstance(context, str) or is_words(context):
         return context
@@ -172,4 +218,4 @@ def context_of(post: Mapping[str, Any], number: int) -> Any:
 def is_one_post(given: Any) -> bool:
     """Whether it is one post, or nothing that could be many."""
     many = hasattr(given, "__iter__") or hasattr(given, "__getitem__")
-    return isinstance(given, (str, bytes, Mapping)) or is_chat(given) or not many
+    return isinstance(given, (str, bytes, Mapping)) or is_chat(given) or _is_series(given) or not many

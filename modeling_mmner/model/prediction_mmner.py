@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .batching_mmner import CORES, ahead, of_like_size
+from .batching_mmner import CORES, ahead, begin_worker, of_like_size
 from .images_mmner import PictureError, load_picture, pictures_of, square
 from .labels_mmner import IGNORED
-from .posts_mmner import PostError, as_row, checked_post, context_of, fetched, within
+from .posts_mmner import PostError, as_row, check_key, checked_post, context_of, fetched, within
 from .processing_mmner import MMNERProcessor, Post
 from .ready_features_mmner import features_of, reads_pixels
 from .windows_mmner import LAID_OUT, TextWindows
@@ -75,13 +75,13 @@ class PostReader:
         """A post without its entities yet; `number`, from 1, names it in errors. An error stays one."""
         if isinstance(given, PostError):
             return Prediction(error=given)
-        read = Prediction(id=given.get("id") if isinstance(given, Mapping) else None)
+        read = Prediction(id=given.get("id") if hasattr(given, "get") else None)
         try:
             row = checked_post(as_row(given, number), number)
             features = features_of(row)
             pictures = self._pictures(row, number, read.broken_pictures) if reads_pixels(features) else []
             text = row["text"] if row.get("text") is not None else row["tokens"]
-            context = context_of(row, number) if self.processor.context_window is not None else None
+            context = context_of(row, number) if self.processor.context_window else row.get("context")
             (post,) = self.processor.read([text], context=[context])
             read.post = post._replace(pictures=pictures, features=features)
             read.windows = windows if isinstance(windows := row.get(LAID_OUT), TextWindows) else None
@@ -94,6 +94,7 @@ class PostReader:
         pictures: list[Image.Image] = []
         if (size := self.processor.image_size) is None:
             return pictures
+        check_key(row, "image", number)
         for picture in pictures_of(row):
             try:
                 given = fetched(picture, allow_urls=self.allow_urls, timeout=self.timeout)
@@ -114,7 +115,7 @@ class BatchPredictor:
     """Finds the entities of posts in batches of like length.
 
     Attributes:
-        model: in evaluation mode, on its device.
+        model: on its device.
         read: reads each post.
         batch_size: posts a batch, at most.
         max_tokens: sub-tokens a batch with padding, at most; a post that has more is a batch by itself.
@@ -169,6 +170,7 @@ class BatchPredictor:
                 batch_size=self.batch_size,
                 num_workers=self.num_workers,
                 collate_fn=list,
+                worker_init_fn=begin_worker,
                 generator=torch.Generator(),  # or it draws a number that training, which is evaluated, misses
             )
             yield from chain.from_iterable(loader)
@@ -196,8 +198,16 @@ class BatchPredictor:
         processor = self.read.processor
         posts, windows = zip(*((prediction.post, prediction.windows) for prediction in batch), strict=True)
         inputs = processor.encode(posts, windows=windows).to(self.model.device)
-        with torch.inference_mode(), self.autocast():
-            outputs = self.model(**inputs)
+        # A model that is being trained goes on as it was.
+        training = [module for module in getattr(self.model, "modules", list)() if module.training]
+        if training:
+            self.model.eval()
+        try:
+            with torch.inference_mode(), self.autocast():
+                outputs = self.model(**inputs)
+        finally:
+            for module in training:
+                module.training = True
         for prediction, tags in zip(batch, outputs["tags"].tolist(), strict=True):
             prediction.tags = [processor.labels[tag] for tag in tags if tag != IGNORED]
         if self.with_entities:

@@ -13,15 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.utils import logging
 
 from .configuration_mmner import PIXELS, MMNERConfig
-from .images_mmner import PictureError, load_picture, square, square_pixels
+from .images_mmner import PictureError, is_missing, listed, load_picture, square, square_pixels
 from .labels_mmner import IGNORED, LABELS, Word, check_labels, check_word_rule, split_words, tags_to_spans
 from .parts_mmner import Range, Setting
 from .posts_mmner import is_words
 from .ready_features_mmner import TowerFeatures, image_features, reads_pixels
 from .windows_mmner import TextWindows, WindowLayout
 
+_logger = logging.get_logger(__name__)
 _NUMBERS = {
     "word_bytes": Range("a number > 0, or None for no characters", lambda value: value > 0),
     "context_window": Range("a number > 0, or None for no contexts", lambda value: value > 0),
@@ -87,6 +89,10 @@ class MMNERProcessor(ProcessorMixin):
         if not tokenizer.is_fast:
             found = type(tokenizer).__name__
             raise ValueError(f"tokenizer: expected a fast one, which places words, found {found}")
+        special = {*tokenizer.all_special_tokens, "\u2581"}  # the last begins a word of SentencePiece
+        if len(tokenizer) < 1000 and special.issuperset(tokenizer.get_vocab()):
+            found = f"none but {len(tokenizer)} special ones; is the model's tokenizer.json missing?"
+            raise ValueError(f"tokenizer: expected sub-tokens, found {found}")
         check_labels(labels)
         check_word_rule(word_rule)
         numbers = {"word_bytes": word_bytes, "context_window": context_window, "image_size": image_size}
@@ -177,11 +183,16 @@ class MMNERProcessor(ProcessorMixin):
         is_words_of_one = is_split_into_words and all(isinstance(word, str) for word in text)
         if is_single := isinstance(text, str) or is_words_of_one:
             text, images, context = [text], [images], [context]
-        posts = [self._read_text(one, number) for number, one in enumerate(text)]
+        images, context = listed(images), listed(context)
+        posts = [self._read_text(listed(one), number) for number, one in enumerate(text)]
         if not posts:
             raise ValueError("text: expected at least one text, found none")
         places = ["" if is_single else f"text {number}: " for number in range(len(posts))]
-        if self.context_window is not None and context is not None:
+        if self.context_window is None:
+            if any(isinstance(listed(one), (str, list, tuple)) and len(one) for one in context or ()):
+                found = "expected none, for this model reads none, found some, which changes nothing"
+                _logger.warning_once(f"context: {found}. Use a model trained with --context, or leave it out")
+        elif context is not None:
             _check_entries("context", context, len(posts))
             texts = map(_read_context, context, places)
             posts = [post._replace(context=one) for post, one in zip(posts, texts, strict=True)]
@@ -267,6 +278,8 @@ class MMNERProcessor(ProcessorMixin):
         """
         is_read = isinstance(text, list) and all(isinstance(post, Post) for post in text)
         posts = text if is_read else self.read(text, is_split_into_words=is_split_into_words)
+        if outputs.get("tags") is None:
+            raise ValueError("outputs: expected tags and span_scores, found none; call model.eval() first")
         tags, scores = outputs["tags"].tolist(), outputs["span_scores"].tolist()
         if len(tags) != len(posts):
             raise ValueError(f"outputs: expected those of {len(posts)} texts, found {len(tags)}")
@@ -389,7 +402,7 @@ def _check_entries(name: str, given: Any, count: int) -> None:
 
 def _read_context(entry: Any, place: str) -> str:
     """The context of a post, given as None, a string or a list of strings."""
-    texts = [] if entry is None else [entry] if isinstance(entry, str) else entry
+    texts = [] if is_missing(entry) else [entry] if isinstance(entry, str) else listed(entry)
     if not is_words(texts):
         expected = "a string, a list of strings or None"
         raise TypeError(f"{place}context: expected {expected}, found {entry!r:.80}")
@@ -398,9 +411,9 @@ def _read_context(entry: Any, place: str) -> str:
 
 def _read_pictures(entry: Any, place: str, *, size: int | None) -> list[Image.Image]:
     """The pictures of a post, given as None, one picture or a list; as squares where there is a size."""
-    given = entry if isinstance(entry, (list, tuple)) else [entry]
+    given = entry if isinstance(entry := listed(entry), (list, tuple)) else [entry]
     try:
-        opened = [load_picture(picture) for picture in given if picture is not None]
+        opened = [load_picture(picture) for picture in given if not is_missing(picture)]
     except PictureError as error:
         raise PictureError(f"{place}{error}") from error
     return opened if size is None else [square(picture, size) for picture in opened]

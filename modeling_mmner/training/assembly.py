@@ -6,9 +6,14 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 
+from dataset_scripts.builders.builder import short_hash
+
+from ..files import file_notes, noted_sha256, reason
 from ..model.configuration_mmner import MMNERConfig
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.parts_mmner import SETTINGS, needs_of
@@ -17,6 +22,8 @@ from ..model.text_mmner import window_of, without_pooler
 from ..model.vision_mmner import VisionTower
 from .recipes import Recipe, TowerSettings
 from .vocabulary import check_vectors, load_vectors, make_word_tokenizer, train_tokenizer, word_vocabulary
+
+_ENCODER_FILES = ("config.json", "model*.safetensors*", "*token*", "*vocab*", "merges.txt", "*.model")
 
 
 def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[str]]) -> MMNERProcessor:
@@ -148,6 +155,29 @@ def load_tower(tower: VisionTower, settings: TowerSettings) -> None:
         _copy_weights(pretrained, tower.backbone.timm_model)
 
 
+def weights_file(settings: TowerSettings) -> Path | None:
+    """The file that a picture encoder's weights come from, one of the Hub's in its cache, if there is one."""
+    path: Any = settings.checkpoint
+    if path is None and settings.pretrained and (cfg := timm.get_pretrained_cfg(settings.model_name)):
+        path = cfg.hf_hub_id and try_to_load_from_cache(cfg.hf_hub_id, "model.safetensors")
+    return Path(path) if isinstance(path, str) and Path(path).is_file() else None
+
+
+def content_of_names(recipe: Recipe) -> dict[str, str]:
+    """A hash of the files behind each name of weights or vectors: names stay, contents change."""
+    model, files = recipe.model, dict[str, list[Path]]()
+    if model.text_encoder is not None:
+        folder = Path(str(cached_file(model.text_encoder, "config.json", local_files_only=True))).parent
+        files["text_encoder"] = sorted({path for kind in _ENCODER_FILES for path in folder.glob(kind)})
+    if model.word_vectors is not None:
+        files["word_vectors"] = [Path(model.word_vectors)]
+    for number, tower in enumerate(model.towers):
+        files[f"vision_towers[{number}]"] = [*filter(None, [weights_file(tower)])]
+    found = {name: [(path.name, noted_sha256(path)) for path in paths] for name, paths in files.items()}
+    file_notes().keep()
+    return {f"content of {name}": short_hash(hashes) for name, hashes in found.items()}
+
+
 def check_checkpoint(path: str) -> None:
     """Raises ValueError for a file that can do more than hold weights: for all but safetensors."""
     if not path.endswith(".safetensors") or not Path(path).is_file():
@@ -159,8 +189,9 @@ def check_checkpoint(path: str) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             file.keys()
-    except SafetensorError as error:
-        raise ValueError(f"vision_checkpoint {path}: expected safetensors, found {error}") from error
+    except (SafetensorError, OSError) as error:
+        found = f"found {reason(error, path)}"
+        raise ValueError(f"vision_checkpoint {path}: expected safetensors, {found}") from error
 
 
 def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Module, bool]:
@@ -178,7 +209,7 @@ def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Modul
     except Exception as error:  # a damaged file leads to anything
         raise ValueError(
             f"text_encoder {name}: expected the folder or Hub id of an encoder of transformers with weights"
-            f" in safetensors, found {type(error).__name__}: {error!s:.500}"
+            f" in safetensors, found {reason(error, name)}"
         ) from error
     is_missing = any("pooler" in key for key in loading["missing_keys"])
     return encoder, with_pooler and getattr(encoder, "pooler", None) is not None and not is_missing

@@ -9,6 +9,7 @@ What is read is tensors and plain values: Accelerate would unpickle objects that
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,9 +25,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..escaping import one_line
+from ..escaping import one_line, say
 from ..files import sha256, staged_folder, write_whole
 from ..model.modeling_mmner import MMNERForTokenClassification
+from .assembly import content_of_names
 from .corpus import TrainingCorpus
 from .features import OFF
 from .recipes import PACE, PLACES, Recipe, differences, flat_settings
@@ -42,6 +44,7 @@ def run_settings(recipe: Recipe, corpus: TrainingCorpus, accelerator: Accelerato
     """What must be equal for a run to go on from a checkpoint: all that its result depends on."""
     without = (*PLACES, *PACE, "compare_without_pictures", "transfer")
     return flat_settings(recipe.to_dict(), without=without) | {
+        **content_of_names(recipe),
         "corpus": f"{corpus.name} {corpus.version_name} {corpus.digest()}",
         "labels": corpus.labels,
         "mixed_precision": accelerator.mixed_precision,
@@ -97,7 +100,8 @@ class Checkpoints:
         self.folder = Path(recipe.training.output_dir) / CHECKPOINTS
         self.kept = recipe.training.checkpoints_kept
         self.accelerator, self.model, self.progress = accelerator, model, progress
-        self.settings = run_settings(recipe, corpus, accelerator)
+        is_main = accelerator.is_main_process
+        self.settings = run_settings(recipe, corpus, accelerator) if is_main else {}  # the others never ask
         self._best: dict[str, str] = {}  # the file of the best epoch's weights and its hash
         # Accelerate would write and read wrapped weights, those of frozen encoders among them.
         accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
@@ -224,7 +228,7 @@ class Checkpoints:
                 return path
             problems.append(f"{path}: {problem}")
             if how == AUTO:
-                print(f"{problems[-1]}; passed over for the one before")
+                say(f"{problems[-1]}; passed over for the one before")
         if not problems:
             return None
         raise RunError(
@@ -274,6 +278,8 @@ def _problem(path: Path) -> str | None:
     expected = {path / name: digest for name, digest in manifest["files"].items()}
     expected |= {path.parent / name: digest for name, digest in manifest["best"].items()}
     for file, digest in expected.items():
+        if file.is_file() and not os.access(file, os.R_OK):
+            return f"expected to read {file.name}, found that permission is denied"
         found = sha256(file) if file.is_file() else "no file"
         if found != digest:
             return f"expected {file.name} with SHA-256 {digest:.12}, found {found:.12}"

@@ -9,6 +9,7 @@ from datasets import Dataset
 from dataset_scripts.contexts import CONTEXT
 
 from ..model.images_mmner import PICTURE_COLUMNS, pictures_of
+from ..model.posts_mmner import check_key
 from ..model.processing_mmner import MMNERProcessor
 from ..model.ready_features_mmner import features_of, reads_pixels
 from ..model.windows_mmner import LAID_OUT, TextWindows
@@ -69,9 +70,13 @@ class MMNERCollator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """See `MMNERProcessor.encode` for the tensors and their shapes."""
-        texts, context = [row["tokens"] for row in rows], [row.get(CONTEXT) for row in rows]
+        texts = [row["tokens"] for row in rows]
+        context = [row.get(CONTEXT) for row in rows] if self.processor.context_window else None
         features = [features_of(row) for row in rows]
         read = zip(rows, features, strict=True)
+        if self.processor.image_size is not None:
+            for number, row in enumerate(rows, start=1):
+                check_key(row, "image", number)
         images = [pictures_of(row) if reads_pixels(towers) else [] for row, towers in read]
         posts = self.processor.read(texts, images, context=context, whole_pictures=False)
         posts = [post._replace(features=towers) for post, towers in zip(posts, features, strict=True)]

@@ -3,8 +3,10 @@
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
@@ -12,15 +14,18 @@ from datasets import Dataset, Features, List, Value
 from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS, CorpusBuilder
 from dataset_scripts.contexts import CONTEXT, with_contexts
 from dataset_scripts.corpora import BUILDERS
+from dataset_scripts.findings import PICTURES_LEFT_OUT
 from dataset_scripts.formats.reader import CorpusError
+from dataset_scripts.inspection import picture_numbers, picture_problem
 from dataset_scripts.opening import Corpus, open_corpus, row_hash
 from dataset_scripts.overlap import overlapping
 from dataset_scripts.sample.texts import LANGUAGES, generate_posts
 
-from ..escaping import one_line
+from ..escaping import one_line, printable, say
 from ..evaluation.metrics import ContextCounts, CorpusSummary, PictureCounts
+from ..files import file_notes, picture_hash
 from ..model.batching_mmner import ahead
-from ..model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
+from ..model.images_mmner import PICTURE_COLUMNS, pictures_of
 from ..model.processing_mmner import MMNERProcessor
 from .recipes import PEOPLE, CorpusSettings
 
@@ -61,7 +66,10 @@ class TrainingCorpus(Corpus):
         """Tells corpora apart: a hash of each split's posts, their pictures and contexts included."""
         names = {"id", "tokens", "ner_tags", "language", CONTEXT, *PICTURE_COLUMNS}
         known = {split: [*(names & rows.features.keys())] for split, rows in self.splits.items()}
-        return " ".join(row_hash(self.splits[split].select_columns(known[split])) for split in SPLITS)
+        rows = {split: self.splits[split].select_columns(known[split]) for split in SPLITS}
+        found = [row_hash(rows[split], lambda picture: picture_hash(picture).encode()) for split in SPLITS]
+        file_notes().keep()
+        return " ".join(found)
 
     def count_contexts(self, processor: MMNERProcessor) -> None:
         """Count the contexts of each split, and those of which a processor cuts the end off."""
@@ -99,7 +107,12 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     opened = open_corpus(settings.dataset, config=settings.dataset_config, **_reading_options(settings))
     corpus = TrainingCorpus(**vars(opened), facts=facts_of(settings))
     for line in corpus.reading_report():
-        print(one_line(line))
+        say(one_line(line))
+    lost = any(one.lost and one.what.startswith(PICTURES_LEFT_OUT) for one in corpus.findings.sorted())
+    named = settings.use_images and lost
+    if named and not any(picture_numbers(rows).any() for rows in corpus.splits.values()):
+        expected = "expected pictures of those that posts name, found none, see above"
+        raise CorpusError(f"{corpus.name}: {expected}; --no_use_images trains on the texts alone")
     if settings.test_dataset is not None:
         _take_test_split(corpus, settings.test_dataset)
     if missing := ", ".join(split for split in SPLITS if split not in corpus.splits):
@@ -203,7 +216,7 @@ def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     elif settings.test_dataset is not None and found["test"]:
         raise CorpusError(f"{corpus.name}: {advice}")
     else:
-        warnings.warn(f"{corpus.name}: {advice}", stacklevel=3)
+        warnings.warn(printable(f"{corpus.name}: {advice}"), stacklevel=3)
 
 
 def _leave_out(corpus: TrainingCorpus, left_out: Collection[int], told: str) -> None:
@@ -211,7 +224,7 @@ def _leave_out(corpus: TrainingCorpus, left_out: Collection[int], told: str) -> 
     if len(left_out) == len(train):
         raise CorpusError(f"training split: all of its {len(train)} posts are held-out posts; none is left")
     corpus.splits["train"] = train.select(sorted({*range(len(train))} - {*left_out}))
-    print(f"{corpus.name}: of {len(train)} training posts, {told}")
+    say(f"{corpus.name}: of {len(train)} training posts, {told}")
 
 
 def _picture_columns(rows: Dataset) -> list[str]:
@@ -238,6 +251,7 @@ def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings
         fn_kwargs={"reader": f"{version('mmner')}, Pillow {version('pillow')}"},
         desc=f"checking the pictures of {split}",
     )["problems"][:]
+    file_notes().keep()
     missing = {index: "no picture" for index, found in enumerate(problems) if not found}
     broken = {index: found for index, found in enumerate(problems) if any(found)}
     told = missing | {index: next(filter(None, found)) for index, found in broken.items()}
@@ -251,7 +265,7 @@ def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings
 
     def stripped(row: dict[str, Any], index: int) -> dict[str, Any]:
         if index in broken:
-            print(f"kept without its broken picture: post {row['id']!r}: {told[index]}")
+            say(f"kept without its broken picture: post {row['id']!r}: {told[index]}")
             checked = zip(pictures_of(row), broken[index], strict=True)
             good = [picture for picture, problem in checked if not problem]
             row = {"image": good[0] if good else None, "images": good}
@@ -266,13 +280,12 @@ def _problems(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[lis
     """For each of a post's pictures, in words why `reader` cannot read it, which names the kept answers."""
     rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
     posts = [pictures_of(row) for row in rows]
-    found = ahead(_problem, chain(*posts), threads=READING_THREADS, most=READ_AHEAD)
+    found = ahead(partial(_problem, reader=reader), chain(*posts), threads=READING_THREADS, most=READ_AHEAD)
     return {"problems": [[*islice(found, len(pictures))] for pictures in posts]}
 
 
-def _problem(picture: Any) -> str:
-    try:
-        load_picture(picture)
-    except PictureError as error:
-        return str(error)
-    return ""
+def _problem(picture: dict[str, Any], *, reader: str) -> str:
+    path = Path(picture["path"] or "")
+    if picture["bytes"] is None and path.is_file():
+        return file_notes().of(path, reader, lambda _: picture_problem(picture))
+    return picture_problem(picture)

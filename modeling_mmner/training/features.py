@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
 import timm
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, Features, List, Value, concatenate_datasets
 from filelock import FileLock
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants
 
-from ..files import picture_content, sha256, write_text
+from ..escaping import say
+from ..files import file_notes, noted_sha256, picture_hash, sha256, write_text
 from ..model import images_mmner as images
 from ..model.batching_mmner import CORES, ahead
 from ..model.images_mmner import FEATURE_COLUMN, PictureError, pictures_of
@@ -34,10 +34,9 @@ from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from ..model.ready_features_mmner import packed
 from ..model.vision_mmner import VisionTower
-from .assembly import load_tower
+from .assembly import load_tower, weights_file
 from .corpus import TrainingCorpus
 from .recipes import Recipe, TowerSettings
-from .run_folder import RunError
 
 OFF = "off"
 _FILE_POSTS, _WRITTEN_POSTS = 500, 64
@@ -77,7 +76,6 @@ def with_features(
 
     Raises:
         ValueError: the model has no frozen tower, the rows no such column.
-        RunError: a file of features cannot be read.
     """
     if not any(tower.frozen for tower in model.vision_towers) or processor.image_size is None:
         raise ValueError("with_features: expected a model with a frozen picture encoder, found none")
@@ -132,7 +130,7 @@ class FrozenEncoder:
         """Tells the weights from others; noted in a folder, so that the next run need not read them."""
         noted = folder / f"{self._file_hash}.weights"
         if noted.is_file():
-            return noted.read_text(encoding="utf-8")
+            return noted.read_text(encoding="utf-8", errors="replace")
         self.load()
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in sorted(self.tower.state_dict().items()):
@@ -145,17 +143,12 @@ class FrozenEncoder:
     @cached_property
     def _file_hash(self) -> str | None:
         """Of the file that the weights come from and of how it is read; None where there is no file."""
-        if self.settings is None:
-            return None
-        path: Any = self.settings.checkpoint
-        if path is None and (cfg := timm.get_pretrained_cfg(self.settings.model_name)) is not None:
-            path = cfg.hf_hub_id and try_to_load_from_cache(cfg.hf_hub_id, "model.safetensors")
-        if not isinstance(path, str) or not Path(path).is_file():
+        if self.settings is None or (path := weights_file(self.settings)) is None:
             return None
         # The same file is read later, whatever the Hub has by then.
-        self.settings = replace(self.settings, checkpoint=path)
+        self.settings = replace(self.settings, checkpoint=str(path))
         given = asdict(replace(self.settings, checkpoint=None))
-        return _hash(sha256(Path(path)), given, asdict(self.tower.config), timm.__version__)
+        return _hash(noted_sha256(path), given, asdict(self.tower.config), timm.__version__)
 
 
 @dataclass
@@ -212,31 +205,37 @@ class KeptFeatures:
             paths = [self.folder / f"{_hash(*about, own)}.arrow" for own in keys]
             files = [self._file(path, encoder, chunk) for path, chunk in zip(paths, chunks, strict=True)]
             columns.append(concatenate_datasets(files).rename_column(FEATURE_COLUMN, name))
+        file_notes().keep()
         return concatenate_datasets(columns, axis=1)
 
     def _file(self, path: Path, encoder: FrozenEncoder, posts: Dataset) -> Dataset:
-        """What is in a file, computed where it is not there; a killed process leaves it whole, or none."""
-        if not path.exists():
+        """What is in a file, computed where none is whole; a killed process leaves it whole, or none."""
+        if not _is_whole(path):
             with FileLock(self.folder / ".lock"):
                 for left in self.folder.glob("tmp*"):  # of killed processes
                     left.unlink()
-                if not path.exists():
-                    encoder.load()
-                    posts.map(
-                        partial(self._compute, encoder.tower),
-                        batched=True,
-                        batch_size=_WRITTEN_POSTS,
-                        writer_batch_size=_WRITTEN_POSTS,
-                        remove_columns=posts.column_names,
-                        features=Features({FEATURE_COLUMN: List(Value("binary"))}),
-                        cache_file_name=str(path),
-                        new_fingerprint=path.stem,
-                        desc=f"features of {encoder.tower.config.backbone}",
-                    )
-        try:
-            return Dataset.from_file(str(path))
-        except (pyarrow.ArrowException, OSError) as error:
-            raise RunError(f"{path}: expected features, found {error!s:.300}; remove it") from error
+                if not _is_whole(path):
+                    if path.exists():
+                        say(f"{path}: expected the SHA-256 noted beside it, found another; made again")
+                    self._fill(path, encoder, posts)
+        return Dataset.from_file(str(path))
+
+    def _fill(self, path: Path, encoder: FrozenEncoder, posts: Dataset) -> None:
+        encoder.load()
+        made = path.with_name(f"tmp-{path.name}")
+        posts.map(
+            partial(self._compute, encoder.tower),
+            batched=True,
+            batch_size=_WRITTEN_POSTS,
+            writer_batch_size=_WRITTEN_POSTS,
+            remove_columns=posts.column_names,
+            features=Features({FEATURE_COLUMN: List(Value("binary"))}),
+            cache_file_name=str(made),
+            new_fingerprint=path.stem,
+            desc=f"features of {encoder.tower.config.backbone}",
+        )
+        write_text(path.with_suffix(".sha256"), sha256(made))
+        made.replace(path)
 
     def _compute(self, tower: VisionTower, batch: dict[str, list[Any]]) -> dict[str, list[list[bytes]]]:
         """The column of some posts. A picture that several of them have is run once."""
@@ -269,6 +268,12 @@ class KeptFeatures:
         return dict(zip(squares, map(packed, features.bfloat16().cpu()), strict=False))
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether a file of features is as it was written: a flipped bit would change what is trained."""
+    noted = path.with_suffix(".sha256")
+    return path.is_file() and noted.is_file() and noted.read_text("utf-8", "replace") == sha256(path)
+
+
 def _beside(rows: Dataset, columns: Dataset) -> Dataset:
     """The rows with more columns, of as many rows, which are not copied."""
     # A data set with a mapping of its indices would have those columns copied, too.
@@ -285,10 +290,9 @@ def picture_key(picture: Any) -> str:
     """The hash of a picture's file, or else of its pixels; empty for one that cannot be read."""
     try:
         if isinstance(picture, Mapping):
-            content = picture_content(picture)
-        else:
-            pixels = np.asarray(images.load_picture(picture))
-            content = str(pixels.shape).encode() + pixels.tobytes()
+            return picture_hash(picture)[:32]
+        pixels = np.asarray(images.load_picture(picture))
+        content = str(pixels.shape).encode() + pixels.tobytes()
     except (PictureError, OSError):
         return ""
     return hashlib.blake2b(content, digest_size=16).hexdigest()

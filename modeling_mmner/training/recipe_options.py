@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
+from ..escaping import say
 from ..files import read_yaml
 from ..model.parts_mmner import Setting
 from .recipes import SECTIONS, TOWER_FLAGS, Recipe, all_settings, flat_settings, load_recipe, recipe_names
@@ -42,7 +43,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
         found = app(None if arguments is None else list(arguments), standalone_mode=False)
     except (typer.TyperException, TypeError, ValueError) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else error
-        print(f"train_accelerate.py: error: {message}", file=sys.stderr)
+        say(f"train_accelerate.py: error: {message}", file=sys.stderr)
         sys.exit(2)
     return found if isinstance(found, Recipe) else sys.exit(0)
 

@@ -1,22 +1,25 @@
 """A training run: how far it has come, what it writes into its output folder, and whether it is finished."""
 
 import json
+import os
 import platform
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from dataset_scripts.opening import SPANS_LEFT_OUT
+
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import plot_confusion, plot_learning_curves
-from ..files import json_line, recover, write_text, write_whole
+from ..files import check_apart, json_line, recovered, write_text, write_whole
 from ..model.images_mmner import is_picture_column
 from .assembly import check_model
 from .corpus import TrainingCorpus
@@ -25,8 +28,9 @@ from .terms import derived_licence, terms_of
 
 MODEL, METRICS, PREDICTIONS = "model", "metrics.json", "predictions.jsonl"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
-CHECKPOINTS, STATUS = "checkpoints", "status.json"
-FOLDERS, FILES = (MODEL, CHECKPOINTS, "tensorboard"), (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS)
+CHECKPOINTS, STATUS, TENSORBOARD = "checkpoints", "status.json", "tensorboard"
+FOLDERS = (MODEL, CHECKPOINTS, TENSORBOARD)
+FILES = (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS, SPANS_LEFT_OUT)
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
 
@@ -119,32 +123,38 @@ def check_run(recipe: Recipe) -> None:
     """Check, before anything is read, that a recipe's parts fit and that its results can be written.
 
     Raises:
-        RunError: something does not fit, cannot be written, or has the name of a result.
+        RunError: something does not fit, or has the name of a result.
     """
+    output = Path(recipe.training.output_dir)
+    sources = (recipe.corpus.dataset, *recipe.corpus.context_file)
     try:
         check_model(recipe)
+        check_apart((output / name for name in FILES), [one for one in sources if os.path.isfile(one)])
     except (TypeError, ValueError) as error:
         raise RunError(f"recipe {recipe.name:.80}: {error}") from error
-    output = Path(recipe.training.output_dir)
     place = f"--output_dir {output!s:.300}"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        TemporaryDirectory(dir=output).cleanup()
-    except OSError as error:
-        raise RunError(f"{place}: expected a folder to write in, found {error}; name another one") from error
     for name in (*FOLDERS, *FILES):
-        path, kind, other = output / name, *(("folder", "file") if name in FOLDERS else ("file", "folder"))
-        if path.exists() and path.is_dir() != (name in FOLDERS):
-            expected = f"expected {name} to be a {kind}, found a {other}"
+        path, kind = output / name, "folder" if name in FOLDERS else "file"
+        found = "folder" if path.is_dir() else "file" if path.is_file() else "pipe or device"
+        if path.exists() and found != kind:
+            expected = f"expected {name} to be a {kind}, found a {found}"
             raise RunError(f"{place}: {expected}; move it away, or name another folder")
 
 
 def begin_run(output: Path) -> None:
     """Say that the run in an output folder is not finished, and clear up after killed ones."""
-    recover(output / MODEL)
-    for path in (path for name in FILES for path in output.glob(f"{name}.*.partial")):
-        path.unlink()
+    with recovered(output / MODEL):
+        for path in (path for name in FILES for path in output.glob(f"{name}.*.partial")):
+            path.unlink()
     write_text(output / STATUS, json.dumps({"finished": False}) + "\n")
+
+
+def check_still_there(output: Path) -> None:
+    """Raise `RunError` where a run's output folder was removed, which TensorBoard does not survive."""
+    for name in (STATUS, TENSORBOARD):
+        if not (output / name).exists():
+            expected = f"expected the run's {name} to stay there while it trains, found it removed"
+            raise RunError(f"--output_dir {output!s:.300}: {expected}; start the run again")
 
 
 def end_run(output: Path) -> None:
@@ -181,12 +191,19 @@ def run_metrics(recipe: Recipe, corpus: TrainingCorpus, progress: Progress, **fo
 def write_results(
     output: Path, metrics: RunMetrics, rows: Dataset, *, gold: list[list[str]], predicted: list[list[str]]
 ) -> None:
-    """Write metrics.json, predictions.jsonl (a line for each post of the test split) and the plots."""
+    """Write metrics.json, predictions.jsonl (a line for each post of the test split) and the plots.
+
+    A plot that cannot be drawn is warned of, whatever it is: the model is worth more.
+    """
     write_text(output / METRICS, metrics.to_json())
     left_out = [name for name in rows.features if name == "ner_tags" or is_picture_column(name)]
     tagged = zip(rows.remove_columns(left_out), gold, predicted, strict=True)
     lines = [json_line(row | {"gold": right, "predicted": found}) for row, right, found in tagged]
     write_text(output / PREDICTIONS, "".join(f"{line}\n" for line in lines))
     curves = partial(plot_learning_curves, metrics.history, selected_epoch=metrics.selected_epoch)
-    write_whole(output / CURVES, curves)
-    write_whole(output / CONFUSION, partial(plot_confusion, gold, predicted))
+    for name, draw in ((CURVES, curves), (CONFUSION, partial(plot_confusion, gold, predicted))):
+        try:
+            write_whole(output / name, draw)
+        except Exception as error:
+            (output / name).unlink(missing_ok=True)  # of another run
+            warnings.warn(f"{name} could not be drawn: {type(error).__name__}: {error!s:.300}", stacklevel=2)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ..escaping import one_line
-from ..model.batching_mmner import CORES
+from ..model.batching_mmner import CORES, begin_worker
 from ..model.windows_mmner import MOST_SCORES, step_bytes
 from .collator import LaidOutRows, MMNERCollator
 from .processes import give_memory_back
@@ -38,6 +38,7 @@ def training_loader(
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
+        worker_init_fn=begin_worker,
         persistent_workers=workers > 0,
         # Its own, since how many numbers it draws depends on workers and restarts, and dropout must not.
         generator=torch.Generator(),

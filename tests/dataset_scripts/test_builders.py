@@ -3,6 +3,7 @@ every picture.
 """
 
 import re
+import zlib
 
 import pytest
 
@@ -213,3 +214,14 @@ def test_post_of_a_broken_picture_is_kept_and_listed_or_stops(corpus, images, co
     message = rf"post '2': picture .*2\.jpg.*: {problem}.*; with --broken_pictures keep such posts are"
     with pytest.raises(CorpusError, match=message):
         list(strict.checked_rows("train"))
+
+
+def test_a_picture_with_broken_metadata_is_no_broken_picture(corpus, images):
+    """Regression: pictures that every viewer shows were left out of corpora, for a profile of colours."""
+    plain = encoded(1, "PNG")
+    profile = b"iCCPx\0\7"  # packed as nobody packs it
+    broken = len(profile[4:]).to_bytes(4, "big") + profile + zlib.crc32(profile).to_bytes(4, "big")
+    (images / "2.jpg").write_bytes(content := plain[:33] + broken + plain[33:])
+    builder = make(Conll, data_dir=corpus, image_dir=str(images))
+    assert list(builder.checked_rows("train"))[1]["image"] == {"bytes": content, "path": "2.jpg"}
+    assert builder.reports["train"].broken == []

@@ -92,7 +92,8 @@ def test_counts_are_those_of_naive_counting():
         missing = sum(row["image"] is None for row in rows)
         by_number = {"0": missing, "1": len(rows) - missing}
         share = missing / len(rows)
-        assert found["pictures"] == {"posts_by_number": by_number, "missing": missing, "missing_share": share}
+        pictures = {"posts_by_number": by_number, "missing": missing, "missing_share": share}
+        assert found["pictures"] == pictures | {"broken": len(rows) - missing}  # bytes that are no picture
         languages = Counter(row["language"] or "unknown" for row in rows)
         assert list(found["languages"].items()) == languages.most_common()
         assert found["sources"] == Counter(row["source"] for row in rows)
@@ -220,7 +221,7 @@ def test_statistics_are_json_also_of_empty_splits(tmp_path):
     found = inspect_corpus(corpus_of(train=[post("Paris/B-LOC")], test=[]))
     assert json.loads(json.dumps(found)) == found
     empty = found["splits"]["test"]
-    assert empty["pictures"] == {"posts_by_number": {}, "missing": 0, "missing_share": None}
+    assert empty["pictures"] == {"posts_by_number": {}, "missing": 0, "missing_share": None, "broken": 0}
     assert {number for key, number in empty["tokens_per_post"].items() if key != "histogram"} == {None}
     assert empty["seen"]["overall"]["seen_share"] is None and "nan" not in printed(found)
     plot_statistics(found, tmp_path / "empty.png")
@@ -266,6 +267,24 @@ def test_tables_fit_a_terminal_and_hold_the_figures():
     assert sum("product-software " in line for line in lines) == 3
     [rest] = [line for line in lines if " 10 more " in line]
     assert rest.split("│")[3].strip() == "480"
+
+
+def test_of_many_types_the_most_frequent_are_drawn(saved_figures, tmp_path):
+    """If it failed, the plot would grow by an inch for each type, until nothing is drawn."""
+    tags = [[f"a/B-T{number:03}" for number in range(200) if number % 3 == 0 or whole] for whole in (0, 1)]
+    columns = {"tokens": [["a"] * len(words) for words in tags]} | dict.fromkeys(
+        ("id", "language", "source"), ["x"] * 2
+    )
+    labels = bio_labels([f"T{number:03}" for number in range(200)])
+    columns |= {"ner_tags": [[labels.index(tag[2:]) for tag in words] for words in tags], "image": [None] * 2}
+    rows = datasets.Dataset.from_dict(columns)
+    found = inspect_corpus(Corpus("many", {"train": rows, "test": rows}, labels, "x", {}))
+    plot_statistics(found, tmp_path / "plot.png")
+    by_type = saved_figures[0].axes[0]
+    frequent = [f"T{number:03}" for number in range(0, 90, 3)]
+    assert [label.get_text() for label in by_type.get_yticklabels()] == frequent
+    assert by_type.get_title(loc="left") == "Entities by the 30 most frequent types"
+    assert max(saved_figures[0].get_size_inches()) < 20
 
 
 def test_plot_shows_the_counts(saved_figures, tmp_path):

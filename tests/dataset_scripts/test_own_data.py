@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ import train_accelerate
 from dataset_scripts.formats.annotations import CharacterSpan, read_annotation
 from dataset_scripts.formats.annotations import tagged as tagged_text
 from dataset_scripts.formats.reader import CorpusError
+from dataset_scripts.formats.records import cell_list
 from dataset_scripts.opening import Corpus, open_corpus
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.model.labels_mmner import split_words, tags_to_spans
@@ -53,7 +55,7 @@ def test_spans_of_each_tool_come_back_exactly(tool, tmp_path):
     assert corpus.left_out == [] and set(corpus.splits) == {"train", "validation", "test"}
     assert sorted(len(rows) for rows in corpus.splits.values()) == [4, 4, 32]
     assert set(corpus.labels) == {"O", *(f"{prefix}-{label}" for prefix in "BI" for label in NAMES)}
-    rejected = corpus.notes.get("posts that their annotator rejected or skipped", 0)
+    rejected = corpus.findings.numbers().get("posts that their annotator rejected or skipped", 0)
     assert rejected == (tool in ("prodigy", "label_studio"))
 
 
@@ -80,26 +82,56 @@ def test_file_to_a_trained_model_and_back_to_offsets(tool, tmp_path):
     assert all(text[one["start"] : one["end"]] == one["word"] for text, _ in TEXTS for one in pipe(text))
 
 
+@pytest.mark.slow
+def test_a_run_lists_the_spans_that_it_left_out(tmp_path, capsys):
+    """If it failed, nobody could find what a model was not trained on, or an old list would stay."""
+    span = {"start": 0, "end": 6, "label": "PER"}
+    posts = [{"text": f"Jordan x{n}", "spans": [span, span | {"end": 5}]} for n in range(20)]
+    parts = {"fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0}, "text_config": TEXT}
+    path, run = tmp_path / "posts.jsonl", tmp_path / "run"
+    budget = {"vocabulary_size": 300, "epochs": 1, "compare_without_pictures": False, "languages": []}
+    recipe = load_recipe("quickstart", parts | budget | {"dataset": str(path), "output_dir": str(run)})
+    for numbers in ([0, 1], [0]):
+        for post in posts:
+            post["spans"] = [post["spans"][number] for number in numbers]
+        json_lines(path, posts)
+        train_accelerate.train(recipe)
+        list_ = run / "spans_left_out.jsonl"
+        assert list_.is_file() == (len(numbers) == 2)
+        lines = list_.read_text(encoding="utf-8").splitlines() if list_.is_file() else []
+        assert [json.loads(line)["place"] for line in lines] == [
+            f"posts.jsonl:{n}" for n in range(1, 21) if lines
+        ]
+    assert (
+        capsys.readouterr().out.count("posts: spans left out: ends one character before a word does: 20") == 1
+    )
+
+
 # Spans that are no words
 
 
-WITHIN = "is empty or not within the text's 21 characters"
+WITHIN = "is empty or not within the text"
 
 
 @pytest.mark.parametrize(
     ("spans", "kept", "reasons"),
     [
         ([(0, 6, "PER")], "B-PER O O O O", []),
-        ([(0, 5, "PER"), (0, 7, "PER")], "O O O O O", ["does not begin and end where words do"] * 2),
+        ([(0, 4, "PER"), (2, 6, "PER")], "O O O O O", ["does not begin and end where words do"] * 2),
+        ([(0, 5, "PER")], "O O O O O", ["ends one character before a word does"]),
+        ([(1, 7, "PER"), (11, 21, "LOC")], "O O O O O", ["is one character behind whole words"] * 2),
+        ([(1, 6, "PER")], "O O O O O", ["begins one character behind a word's first"]),
+        ([(0, 7, "PER"), (9, 20, "LOC", " San Marino")], "B-PER O B-LOC I-LOC O", []),
+        ([(6, 7, "PER"), (9, 20, "LOC", "San Marino")], "O O B-LOC I-LOC O", [WITHIN]),
         ([(10, 20, "LOC"), (14, 20, "ORG")], "O O B-LOC I-LOC O", ["overlaps another span"]),
         ([(3, 3, "PER"), (-6, 6, "PER"), (10, 99, "LOC")], "O O O O O", [WITHIN] * 3),
-        ([(0, 6, "PER", "Jordon")], "O O O O O", ["has another text than the tool says, 'Jordon'"]),
+        ([(0, 6, "PER", "Jordon")], "O O O O O", ["has another text than the tool says"]),
     ],
 )
 def test_what_is_no_word_is_left_out_and_told(spans, kept, reasons):
     """If it failed, a span would be moved to the next word without a word, or lost."""
     given = [CharacterSpan(*span) for span in spans]
-    words, tags, _, left_out = tagged_text("Jordan in San Marino.", given, {}, "file:3")
+    words, tags, _, left_out = tagged_text("Jordan in San Marino.", given, {}, "file:3")[:4]
     assert words == ["Jordan", "in", "San", "Marino", "."] and tags == kept.split()
     assert [one.reason for one in left_out] == reasons and all(one.place == "file:3" for one in left_out)
 
@@ -112,7 +144,7 @@ def test_every_span_is_a_tag_or_left_out(text, data):
     spans = [
         CharacterSpan(*data.draw(st.tuples(place, place)), "X") for _ in range(data.draw(st.integers(0, 4)))
     ]
-    _, tags, _, left_out = tagged_text(text, spans, {}, "x")
+    _, tags, _, left_out = tagged_text(text, spans, {}, "x")[:4]
     assert tags.count("B-X") + len(left_out) == len(spans)
 
 
@@ -141,14 +173,14 @@ def test_any_record_is_a_post_or_an_error_in_words(record):
 def test_left_out_spans_are_listed(tmp_path):
     """If it failed, somebody would train on fewer entities than annotated and never know."""
     records = [
-        {"text": f"Jordan {number}", "spans": [{"start": 0, "end": 6 - number % 2, "label": "PER"}]}
+        {"text": f"Jordan {number}", "spans": [{"start": 0, "end": 6 - 2 * (number % 2), "label": "PER"}]}
         for number in range(20)
     ]
     corpus = open_corpus(str(json_lines(tmp_path / "posts.jsonl", records)))
-    report = corpus.reading_report(most=3)
-    assert report[0] == "posts: spans left out, since they are no whole words or overlap: 10"
-    assert report[1] == "  posts.jsonl:2: PER 0-5 'Jorda' does not begin and end where words do"
-    assert len(report) == 5 and len(corpus.left_out) == 10
+    report, why = corpus.reading_report(), "spans left out: does not begin and end where words do"
+    assert report[0] == f"posts: {why}: 10; move its ends to those of whole words, in the tool"
+    assert report[1] == "- posts.jsonl:2: PER 0-4 'Jord'"
+    assert len(report) == 4 and len(corpus.left_out) == 10
 
 
 # Words with tags, columns, pictures
@@ -180,6 +212,86 @@ def test_cells_of_a_table_are_lists(tmp_path):
     corpus = open_corpus(str(path))
     tokens = {row["tokens"][0] for rows in corpus.splits.values() for row in rows}
     assert tokens == {"Jordan", "San Marino"}
+
+
+ODD_WORDS = (
+    "Lima",
+    "it's",
+    '"so"',
+    'it\'s "so"',
+    "7",
+    "-1",
+    ".",
+    "...",
+    "[",
+    "]",
+    "array",
+    "a\\b",
+    "",
+    " ",
+    "😍",
+)
+
+
+@property_test
+@given(st.lists(st.sampled_from(ODD_WORDS), min_size=1, max_size=40), st.sampled_from([str, repr]))
+def test_cells_in_numpy_s_notation_are_lists(words, written):
+    """Regression: of a list as `datasets.to_csv` writes it, without commas, all words were read as one."""
+    array = np.array(words, dtype=object)
+    for cell in (written(array), str(words), json.dumps(words), str(list(np.array(words)))):
+        assert cell_list(cell if cell[0] == "[" else f"[{cell}]", "tokens", "a:1") in (words, [words])
+
+
+def test_csv_of_datasets_is_read_as_it_was(tmp_path):
+    """Regression: from `datasets.to_csv` came posts of one word, ``Limarain0``, with the tag ``B-LOCO``."""
+    rows = [
+        {"tokens": ["Lima", f"rain{n}", *["it's"] * 40], "ner_tags": ["B-LOC", *["O"] * 41]}
+        for n in range(10)
+    ]
+    spans = [
+        {"text": f"Lima {n}", "spans": [{"start": 0, "end": 4, "label": "LOC"}] * (1 + n % 2)}
+        for n in range(10)
+    ]
+    for name, posts in {"words.csv": rows, "spans.csv": spans}.items():
+        datasets.Dataset.from_list(posts).to_csv(tmp_path / name)
+    splits = open_corpus(str(tmp_path / "words.csv")).splits.values()
+    assert sorted(row["tokens"] for part in splits for row in part) == [row["tokens"] for row in rows]
+    corpus = open_corpus(str(tmp_path / "spans.csv"))
+    assert corpus.labels == ["O", "B-LOC", "I-LOC"] and len(corpus.left_out) == 5
+    assert all(row["ner_tags"] == [1, 0] for part in corpus.splits.values() for row in part)
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("[0 1\n -1]", [0, 1, -1]),
+        ("[[0 4 'LOC']\n [5 9 'PER']]", [[0, 4, "LOC"], [5, 9, "PER"]]),
+        (
+            "[array([0, 4, 'LOC'], dtype=object)\n array([5, 9, 'PER'], dtype=object)]",
+            [[0, 4, "LOC"], [5, 9, "PER"]],
+        ),
+        ("[np.str_('Lima'), np.str_('rain')]", ["Lima", "rain"]),
+        ("['Lima' nan None]", ["Lima", None, None]),
+        ("[Photo] Lima", ["[Photo]", "Lima"]),
+        ("[1] [2]", ["[1]", "[2]"]),
+        ("[]", []),
+    ],
+)
+def test_cell_is_the_list_that_was_written(cell, expected):
+    """If it failed, a table's lists would be read as others, or words in brackets as lists."""
+    assert cell_list(cell, "tokens", "a:1") == expected
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [str(np.array([f"w{n}" for n in range(2000)], dtype=object)), str(np.arange(2000)), "['Lima', 'ra"],
+)
+def test_list_that_is_not_whole_is_refused(cell):
+    """Regression: NumPy leaves out the middle of a list of more than 1000, which became words in quotes."""
+    with pytest.raises(
+        CorpusError, match=r"a:1: expected a whole list in the column tokens, best as JSON, found"
+    ):
+        cell_list(cell, "tokens", "a:1")
 
 
 @pytest.mark.parametrize(("scheme", "tags"), [("bioes", "B-LOC E-LOC S-PER"), ("iob1", "I-LOC I-LOC I-PER")])
@@ -229,7 +341,7 @@ def test_pictures_are_found_and_none_outside(tmp_path):
     rows = [row for rows in corpus.splits.values() for row in rows]
     found = {(int(row["tokens"][0][1]), row["image"] and Path(row["image"]["path"]).name) for row in rows}
     assert found == set(enumerate(["a.png", "b.png", None, None, "b.png", None]))
-    assert sum(number for note, number in corpus.notes.items() if note.startswith("pictures left out")) == 20
+    assert sum(one.number for one in corpus.findings.sorted() if one.lost) == 20
     inside.rename(tmp_path / "moved")
     again = open_corpus(str(tmp_path / "moved" / "posts.jsonl"), image_dir=str(elsewhere))
     assert (again.version_name, again.version) == (corpus.version_name, corpus.version)
@@ -319,6 +431,88 @@ def test_json_min_leaves_out_what_nobody_marked(tmp_path):
         record["label"] = [{"start": 0, "end": 6, "text": "Jordan", "labels": ["PER"]}]
     corpus = open_corpus(str(json_lines(tmp_path / "min.jsonl", records)))
     assert sum(any(row["ner_tags"]) for rows in corpus.splits.values() for row in rows) == 9
+
+
+LIMA = {"start": 0, "end": 4, "text": "Lima", "labels": ["LOC"]}
+JORDAN = {"start": 5, "end": 11, "text": "Jordan", "labels": ["PER"]}
+BOTH = ["B-LOC", "B-PER"]
+HYPER = {"start": "/text()[1]", "end": "/text()[1]", "startOffset": 5, "endOffset": 11, "text": "Jordan"}
+HYPER |= {"globalOffsets": {"start": 5, "end": 11}, "hypertextlabels": ["PER"]}
+
+
+def a_task(*results: dict[str, Any], more: int = 0) -> dict[str, Any]:
+    """A task of Label Studio; `more`: so many further annotations."""
+    return {
+        "data": {"text": "Lima Jordan"},
+        "annotations": [{"result": list(results)}, *[{"result": []}] * more],
+    }
+
+
+def a_result(value: dict[str, Any], kind: str = "labels") -> dict[str, Any]:
+    return {"type": kind, "value": value}
+
+
+@pytest.mark.parametrize(
+    ("record", "tags", "unread"),
+    [
+        ({"label": [LIMA], "persons": [JORDAN], "annotation_id": 1}, BOTH, []),
+        ({"persons": [JORDAN], "annotation_id": 1}, ["O", "B-PER"], []),
+        ({"label": [LIMA], "hyper": [HYPER], "annotation_id": 1}, BOTH, []),
+        ({"spans": [], "entities": [LIMA, JORDAN]}, BOTH, []),
+        (
+            {"spans": [LIMA], "entities": [LIMA, JORDAN]},
+            ["B-LOC", "O"],
+            [("spans under 'entities', not read", 2)],
+        ),
+        ({"label": "news", "entities": [[0, 4, "LOC"]]}, ["B-LOC", "O"], []),
+        (
+            {"spans": [LIMA], "places": [[0, 4, "LOC"]]},
+            ["B-LOC", "O"],
+            [("spans under 'places', not read", 1)],
+        ),
+        ({"ents": [LIMA], "spans": {"a": [LIMA]}}, ["B-LOC", "O"], [("spans under 'spans', not read", 1)]),
+        (
+            {"tokens": ["a"], "ner_tags": ["O"], "spans": [LIMA]},
+            ["O"],
+            [("spans under 'spans', not read", 1)],
+        ),
+        (a_task(a_result(LIMA), a_result(HYPER, "hypertextlabels")), BOTH, []),
+        (
+            a_task(a_result(LIMA), a_result({}, "choices")),
+            ["B-LOC", "O"],
+            [("results of type 'choices', not read", 1)],
+        ),
+        (a_task(a_result(LIMA), more=2), ["B-LOC", "O"], [("further annotations of a task, not read", 2)]),
+    ],
+)
+def test_no_entity_is_dropped_without_a_word(record, tags, unread):
+    """Regression: entities of a second control, of Label Studio's HyperText, or under a key after an empty
+    one were lost, and nothing said so.
+    """
+    found = read_annotation({"text": "Lima Jordan"} | record, "a:1")
+    assert found.tags == tags and not found.left_out
+    assert [(one.what, one.number) for one in found.unread] == unread
+
+
+def test_html_that_a_tool_counted_otherwise_is_left_out():
+    """If it failed, offsets in the text that a browser shows would be taken for offsets in its source."""
+    task = a_task(a_result(HYPER, "hypertextlabels")) | {"data": {"text": "<b>Lima</b> Jordan"}}
+    found = read_annotation(task, "a:1")
+    assert set(found.tags) == {"O"}
+    assert [span.reason for span in found.left_out] == ["has another text than the tool says"]
+    assert str(found.left_out[0]) == "a:1: PER 5-11 'ma</b>', for the tool 'Jordan'"
+
+
+def test_what_is_not_read_is_counted(tmp_path):
+    """If it failed, a corpus could lose its entities, and its report would not show it."""
+    records = [{"text": f"Lima Jordan {n}", "places": [LIMA, JORDAN], "entities": []} for n in range(10)]
+    path = json_lines(tmp_path / "posts.jsonl", records)
+    with pytest.raises(
+        CorpusError, match="found none in 10 posts\nspans under 'places', not read: 20; --columns "
+    ):
+        open_corpus(str(path))
+    corpus = open_corpus(str(path), columns={"entities": "places"})
+    assert not corpus.findings.sorted() and corpus.labels[1:] == ["B-LOC", "I-LOC", "B-PER", "I-PER"]
 
 
 def test_seed_0_and_share_0_are_taken(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import random
+import time
 
 import numpy as np
 import pytest
@@ -217,3 +218,23 @@ def test_picture_worth_needs_pictures_and_ambiguous_names_alone():
     assert picture_worth(none, none) == picture_worth(metrics(true=block(0.9)), none) == ""
     text = picture_worth(metrics(true=block(0.9, en=0.9)), none)
     assert "(95% interval 35.0-45.0);" in text and "chance" not in text
+
+
+def test_of_many_types_those_most_confused_are_shown(saved_figures, tmp_path):
+    """If it failed, time and memory would grow with the square of the types, until nothing is drawn."""
+    names = [f"T{number:03d}" for number in range(500)]
+    gold = [[f"B-{name}" for name in names]]
+    predicted = [["B-T499" if number % 20 == 7 else tag for number, tag in enumerate(gold[0])]]
+    start = time.perf_counter()
+    plot_confusion(gold, predicted, tmp_path / "confusion.png")
+    assert time.perf_counter() - start < 8, "a heat map of 30 types takes about a second"
+    axes = saved_figures[0].axes[0]
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert (
+        shown[-2:] == ["T499", "spurious"] and len(shown) == 31 and shown == sorted(shown[:-1]) + shown[-1:]
+    )
+    assert {name for name in names if int(name[1:]) % 20 == 7} < set(shown)
+    assert axes.get_title(loc="left") == "The 30 types of 500 that are confused most often" and not axes.texts
+    row = list(axes.images[0].get_array()[shown.index("T007")])
+    assert row == [float(name == "T499") for name in [*shown[:-1], "missed"]]
+    assert max(saved_figures[0].get_size_inches()) <= 20

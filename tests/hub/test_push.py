@@ -170,6 +170,15 @@ def test_terms_are_shown_before_a_push(tmp_path, online, capsys):
 # What is refused.
 
 
+def test_link_out_of_the_folder_is_not_pushed(folder, online, tmp_path, capsys):
+    """Regression: the file that a link in the folder led to was uploaded under the link's name."""
+    (tmp_path / "key").write_text("SECRET")
+    (folder / "tokenizer_extra.json").symlink_to(tmp_path / "key")
+    assert pushed(folder) == 2
+    assert "tokenizer_extra.json: expected a file of the folder" in capsys.readouterr().err
+    assert not asked(online)
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -3,18 +3,22 @@ counts.
 """
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from modeling_mmner.escaping import encodable
-from modeling_mmner.files import read_json_lines
+from modeling_mmner.files import json_line, read_json_lines
 from modeling_mmner.inference.annotate import ABOUT, AnnotateStep, Annotator, annotate, open_posts, verify
 from modeling_mmner.inference.loading import load_model
 from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
 from tests.annotation_parts import annotated, rows_in, write_posts
+from tests.interrupted import at_work, hold
 from tests.small_posts import PICTURES, SPECKLED, TEXTS, WORDS, assert_same, by_hand, encoded, small_parts
 from tests.tiny import SYSTEMS
 
@@ -194,6 +198,21 @@ def test_a_task_that_fails_does_not_stop_the_others(source, tmp_path, whole, cap
     assert rows_in(out, tmp_path) == whole
 
 
+def test_a_task_that_another_command_is_at_is_left_to_it(source, tmp_path, capsys) -> None:
+    """If it failed, two commands in one folder would remove each other's unfinished files."""
+    out, name = tmp_path / "out", "annotated-00001-of-00004.parquet"
+    annotated(source, out, local_tasks=1)
+    process, let_end = at_work(hold(out / name, beside=True))
+    (out / f"{name}.01234567.partial").touch()
+    outcome = annotated(source, out)
+    found = f"task 1 failed: BlockingIOError: {out / name}: process {process.pid} on "
+    assert found in capsys.readouterr().err
+    assert (out / f"{name}.01234567.partial").is_file() and len(outcome.flaws) == 1
+    let_end()
+    process.join()
+    assert annotated(source, out).flaws == [] and list(out.glob("*.partial")) == []
+
+
 def test_verify_tells_what_is_wrong(source, tmp_path, whole) -> None:
     """If it failed, a script would take what is missing, damaged or doubled for done."""
     out = tmp_path / "whole"
@@ -252,3 +271,51 @@ def test_tasks_that_are_none_are_refused(folder, tmp_path) -> None:
     """If it failed, a machine would do nothing, and say that all is well."""
     with pytest.raises(ValueError, match=r"Local tasks go beyond the total tasks .* = 4 > 3 = tasks"):
         run(folder, tmp_path / "out", local_tasks=3, local_rank_offset=1)
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_what_is_written_loads_again(folder, tmp_path, form) -> None:
+    """If it failed, an annotation would be lost by an error far behind, half an emoji, or a number that JSON
+    has not; or one odd line cost all of its task.
+    """
+    deep = "[" * 980 + "]" * 980  # which Python reads or not, by what it is doing
+    odd = ['{"text": "half \\ud83d", "id": "\\ud83d"}', '{"text": "Paris", "id": 1e999}']
+    odd += [f'{{"text": "Paris", "id": {deep}}}', '{"text": "Paris today", "image": "\\udce9.png"}', "{"]
+    lines = [json.dumps({"id": f"post-{number}", "text": "Jordan in Paris"}) for number in range(150)]
+    (tmp_path / "posts.jsonl").write_text("\n".join([*lines, *odd]))
+    annotator = Annotator(str(folder / "model"), device="cpu", dtype="float32")
+    out = tmp_path / "out"
+    step = AnnotateStep(annotator, open_posts(str(tmp_path / "posts.jsonl")), out, form=form)
+    assert annotate(step).done == 155
+    options = {"chunksize": 1000} if form == "jsonl" else {"batch_size": 10}  # as of a large file
+    loaded = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"), **options)
+    assert loaded["row"][:] == list(range(155)) and loaded["error"][:150] == [None] * 150
+    assert loaded["text"][150:152] == ["half \ufffd", "Paris"] and loaded["id"][150:152] == [
+        "\ufffd",
+        "1e999",
+    ]
+    assert "expected a file in" in loaded["error"][153] and "expected a JSON object" in loaded["error"][154]
+    if form == "jsonl":
+        written = (out / "annotated-00000-of-00001.jsonl").read_text(encoding="utf-8")
+        assert not any(name in written for name in ("NaN", "Infinity"))
+
+
+def test_json_lines_have_no_infinity() -> None:
+    """If it failed, programs that read JSON by its definition would refuse the file."""
+    record = {"score": float("nan"), "of": [float("-inf"), 1e300, "NaN \ud83d"], "big": 10**400}
+    line = json_line(record)
+    assert line == '{"score": null, "of": [null, 1e+300, "NaN \\ud83d"], "big": 1' + "0" * 400 + "}"
+
+
+def test_rows_that_are_not_utf8_are_rows_in_parquet(folder, tmp_path) -> None:
+    """If it failed, one such text would cost a task for good."""
+    values = pa.array([b"Jordan in Paris", b"caf\xe9", b"Paris"])
+    texts = pa.Array.from_buffers(pa.string(), 3, values.buffers())
+    ids = pa.array([None, Decimal("1.50"), Decimal("2")], pa.decimal128(9, 2))
+    pq.write_table(pa.table({"text": texts, "id": ids}), tmp_path / "posts.parquet")
+    annotator = Annotator(str(folder / "model"), device="cpu", dtype="float32")
+    step = AnnotateStep(annotator, open_posts(str(tmp_path / "posts.parquet")), tmp_path / "out")
+    assert str(annotate(step, tasks=2)) == "3 of 3 rows are there exactly once, 1 with an error"
+    rows = rows_in(tmp_path / "out", tmp_path)
+    assert [row["id"] for row in rows] == [None, None, '"2.00"']
+    assert rows[1]["error"].startswith("post 1: expected values that Python can hold, texts in UTF-8, found")

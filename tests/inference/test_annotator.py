@@ -1,11 +1,19 @@
 """A trained model as a function of tables, for `datasets` and Ray."""
 
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+
 import datasets
 import pyarrow as pa
 import pytest
 from datasets.fingerprint import Hasher
 
-from modeling_mmner.inference.annotator import Annotator
+from modeling_mmner.cli import main
+from modeling_mmner.inference import annotator as annotator_module
+from modeling_mmner.inference.annotator import FOUND, Annotator, table_of
 from tests.small_posts import WORDS, small_parts
 from tests.tiny import SYSTEMS
 
@@ -48,3 +56,109 @@ def test_another_model_in_the_same_folder_is_another_function(tmp_path) -> None:
             part.save_pretrained(tmp_path)
         hashes.append(Hasher.hash(Annotator(str(tmp_path))))
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def in_latin_1(*values: str) -> pa.Array:
+    """Strings as Arrow takes them from a file, in another encoding than UTF-8."""
+    return pa.Array.from_buffers(
+        pa.string(), len(values), pa.array([one.encode("latin-1") for one in values]).buffers()
+    )
+
+
+def test_a_row_that_python_cannot_hold_costs_itself_alone(tmp_path) -> None:
+    """If it failed, one text that is no UTF-8 would end the annotation of all others, or give no reason."""
+    for part in small_parts(**SYSTEMS["bilstm"]):
+        part.save_pretrained(tmp_path)
+    texts = in_latin_1("Jordan in Paris", "caf\xe9", "Jordan in Paris")
+    ids = pa.array([0, 0, 2**62], pa.timestamp("us"))
+    found = Annotator(str(tmp_path), device="cpu", dtype="float32")(pa.table({"text": texts, "id": ids}))
+    assert found["tokens"].to_pylist() == [["Jordan", "in", "Paris"], [], []]
+    utf8 = "'utf-8' codec can't decode byte 0xe9 in position 3: unexpected end of data"
+    assert found["error"].to_pylist() == [
+        None,
+        f"post 1: expected values that Python can hold, texts in UTF-8, found {utf8}",
+        "post 2: expected values that Python can hold, texts in UTF-8, found date value out of range",
+    ]
+
+
+def test_a_record_that_utf8_cannot_hold_is_kept() -> None:
+    """If it failed, half an emoji in one text would cost the records beside it."""
+    records = [
+        {
+            "id": "a",
+            "text": "half \ud83d",
+            "tokens": ["half", "\ud83d"],
+            "tags": ["O", "O"],
+            "entities": [],
+            "error": None,
+        },
+        {
+            "id": {"of": "\udce9"},
+            "text": "Zoë 😍",
+            "tokens": [],
+            "tags": [],
+            "entities": [],
+            "error": "\udce9.png",
+        },
+    ]
+    table = table_of(records, pa.schema([pa.field("id", pa.string()), *FOUND]))
+    assert (
+        table["text"].to_pylist() == ["half \ufffd", "Zoë 😍"] and table["tokens"][0].as_py()[1] == "\ufffd"
+    )
+    assert table["id"].to_pylist() == ["a", '{"of": "\ufffd"}'] and table["error"].to_pylist() == [
+        None,
+        "\ufffd.png",
+    ]
+
+
+_IN_A_NOTEBOOK = """
+import datasets, sys, torch
+from modeling_mmner.inference.annotator import Annotator
+torch.set_num_threads(2)
+rows = datasets.Dataset.from_dict({"text": ["Jordan in Paris"] * 8}).with_format("arrow")
+annotator = Annotator(sys.argv[1], device="cpu", dtype="float32")
+expected = annotator(rows[:])["tags"].to_pylist()
+torch.ones(3_000_000).sum()
+found = rows.map(annotator, batched=True, batch_size=4, num_proc=2).with_format(None)
+assert found["tags"][:] == expected
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["saved", "exported"])
+def test_map_ends_after_torch_was_used(tmp_path, form) -> None:
+    """If it failed, a notebook that has looked at one post would wait without end for processes that wait for
+    threads which only their parent has.
+    """
+    for part in small_parts(**SYSTEMS["bilstm"]):
+        part.save_pretrained(tmp_path / "saved")
+    if form == "exported":
+        assert main(["export-onnx", f"--model={tmp_path}/saved", f"--output_dir={tmp_path}/exported"]) == 0
+    command = [sys.executable, "-c", _IN_A_NOTEBOOK, str(tmp_path / form)]
+    environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    environment.pop("OMP_NUM_THREADS", None)
+    with subprocess.Popen(
+        command, env=environment, start_new_session=True, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            said = process.communicate(timeout=120)[1].decode()
+        finally:  # the processes that wait, too
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, said[-2000:]
+
+
+def test_a_forked_process_computes_in_one_thread(tmp_path, monkeypatch) -> None:
+    """If it failed, see the test above; and it would run a graph whose threads are its parent's."""
+    for part in small_parts(**SYSTEMS["bilstm"]):
+        part.save_pretrained(tmp_path)
+    annotator, threads, loaded = Annotator(str(tmp_path), device="cpu"), [], []
+    load = annotator_module.load_predictor
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    monkeypatch.setattr(
+        annotator_module, "load_predictor", lambda *a, **kw: loaded.append(a) or load(*a, **kw)
+    )
+    for process, said in ((os.getpid(), []), (os.getpid() + 1, [1])):
+        monkeypatch.setattr("os.getpid", lambda process=process: process)
+        list(annotator.find(["Paris"]))
+        assert (threads, len(loaded)) == (said, 1 + len(said))

@@ -292,4 +292,4 @@ def test_no_more_visitors_wait_or_are_kept_than_there_is_room_for(monkeypatch):
     settings: dict = {}
     monkeypatch.setattr(blocks, "launch", lambda **given: settings.update(given))
     demo.launch(blocks)
-    assert (settings["state_session_capacity"], settings["max_file_size"]) == (500, "20mb")
+    assert (settings["state_session_capacity"], settings["max_file_size"]) == (500, 20 * 2**20)

@@ -108,6 +108,42 @@ def test_a_model_s_name_is_never_code(saved, tmp_path):
     assert "<script>" not in pages[0] and len(pages[0].splitlines()) == len(pages[1].splitlines())
 
 
+def test_space_has_the_model_s_own_files_alone(saved, tmp_path):
+    """Regression: what links in a model's folder led to, files and folders of whoever ran the command, was
+    copied into the folder that they are told to upload.
+    """
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "key").write_text("SECRET")
+    model = shutil.copytree(saved, tmp_path / "model")
+    (model / "notes.txt").write_text("SECRET")
+    (model / "vocab.txt").symlink_to(private / "key")
+    (model / "data").symlink_to(private)
+    folder = write_space(str(model), tmp_path / "space")
+    expected = {path.name: path.read_bytes() for path in saved.iterdir()}
+    assert {path.name: path.read_bytes() for path in (folder / "model").iterdir()} == expected
+    (model / "tokenizer_config.json").unlink()
+    (model / "tokenizer_config.json").symlink_to(private / "key")
+    with pytest.raises(
+        ValueError, match=r"tokenizer_config\.json: expected a file of the folder .*, found none or"
+    ):
+        write_space(str(model), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_space_is_made_of_a_snapshot_of_the_hub(saved, tmp_path):
+    """If it failed, a model that was downloaded, whose files are links to blobs, would make no Space."""
+    repository = tmp_path / "models--org--name"
+    model = shutil.copytree(saved, repository / "snapshots" / "0123")
+    (repository / "blobs").mkdir()
+    for path in model.iterdir():
+        path.rename(repository / "blobs" / path.name)
+        path.symlink_to(f"../../blobs/{path.name}")
+    folder = write_space(str(model), tmp_path / "space")
+    assert {path.name for path in (folder / "model").iterdir()} == {path.name for path in saved.iterdir()}
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+
 def test_space_of_a_hub_model_holds_its_name_alone(tmp_path, monkeypatch):
     """If it failed, the Space would look for a folder that it does not have, or not be listed with its
     model.

@@ -22,6 +22,7 @@ from modeling_mmner.inference.onnx_export import ExportReport, export_onnx
 from modeling_mmner.model.crf_mmner import CRF
 from tests.elsewhere import run_elsewhere
 from tests.shared_data import SENTENCES, bpe_tokenizer, property_test
+from tests.small_posts import small_parts
 from tests.tiny import LABELS, SYSTEMS, parts_of, ready_model, stir
 
 # MLMNER reads short windows; 2M-NER is saved in half precision, and its ViT sees pictures of another size
@@ -382,6 +383,22 @@ def refusal(model: Path, folder: Path) -> str:
         export_onnx(str(model), folder)
     assert sorted(folder.parent.iterdir()) == before
     return str(error.value)
+
+
+def test_links_out_of_a_model_s_folder_are_not_exported(tmp_path):
+    """Regression: a chat template of the processor that was a link to a file elsewhere was read, and written
+    into the exported folder.
+    """
+    model, processor = small_parts()
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "model")
+    (tmp_path / "key").write_text("SECRET")
+    (tmp_path / "model" / "chat_template.jinja").symlink_to(tmp_path / "key")
+    with pytest.raises(
+        ValueError, match=r"chat_template\.jinja: expected a file of the folder .*, found none or"
+    ):
+        export_onnx(str(tmp_path / "model"), tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
 
 
 def test_models_that_cannot_be_traced_are_named(systems, tmp_path, monkeypatch):

@@ -117,6 +117,14 @@ def test_columns_are_renamed(tmp_path, name) -> None:
     assert (post["id"], post["text"]) == (1, "a")
 
 
+def test_name_of_a_file_is_no_pattern(tmp_path) -> None:
+    """Regression: in the place of ``a[1].parquet`` the file ``a1.parquet`` beside it was read."""
+    for name in ("a[1].parquet", "a1.parquet", "b*.parquet"):
+        pq.write_table(pa.Table.from_pylist([{"text": name}]), tmp_path / name)
+    for name in ("a[1].parquet", "b*.parquet"):
+        assert posts_in(tmp_path / name) == [{"text": name}]
+
+
 def test_pictures_in_parquet_come_as_they_are(tmp_path) -> None:
     """If it failed, data sets of the Hub would be read without their pictures, or a broken one end a task."""
     pictures = [{"bytes": b"no picture", "path": "x.png"}, None]

@@ -1,13 +1,17 @@
 """Batches of like size, and work that is done ahead."""
 
+import gc
+import os
+import sys
 import threading
 from itertools import islice, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
-from modeling_mmner.model.batching_mmner import ahead, of_like_size
+from modeling_mmner.model.batching_mmner import ahead, begin_worker, of_like_size
 from tests.shared_data import property_test
 
 SIZES = st.lists(st.integers(1, 20), max_size=30)
@@ -102,3 +106,41 @@ def test_items_are_asked_for_by_one_thread():
     items = (askers.add(threading.get_ident()) for _ in range(20))
     workers = set(ahead(lambda item: threading.get_ident(), items, threads=3, most=4))
     assert askers == {threading.get_ident()} and not askers & workers
+
+
+class Asked:
+    """Says of the process that asks for an item what group it is in; there it clears up what nobody needs."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        gc.collect()
+        return os.getpid(), os.getpgrp()
+
+
+def asked_by_a_worker() -> DataLoader:
+    options = {"worker_init_fn": begin_worker, "persistent_workers": True, "collate_fn": list}
+    return DataLoader(Asked(), num_workers=1, **options)
+
+
+def test_worker_is_in_no_group_that_signals_are_sent_to():
+    """Regression: SIGTERM to a run's group ended its workers first, and the run without a checkpoint."""
+    ((process, group),) = next(iter(asked_by_a_worker()))
+    assert process == group != os.getpgrp()
+
+
+def test_worker_does_not_clear_up_what_its_parent_has_thrown_away(capfd, monkeypatch):
+    """Regression: between two trainings a worker said "can only test a child process" of the first one's."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)  # pytest's says nothing in a worker
+    gc.disable()
+    try:
+        first = asked_by_a_worker()
+        next(iter(first))
+        first.own = first  # only the next clearing up finds it
+        del first
+        next(iter(asked_by_a_worker()))
+    finally:
+        gc.enable()
+        gc.collect()
+    assert capfd.readouterr().err == ""

@@ -47,6 +47,8 @@ LABEL_LAYERS = (
 TOWERS = ("text_tower.", "vision_towers.")
 # What an adapter saves beside LoRA's matrices; a name stands for every module whose path ends in it.
 HEADS = ["fusion", "heads.crf", "heads.boundary", "clustering", "alignment"]
+# With TOKEN_CLS PEFT adds the classifiers, and no module may stand inside another of the list.
+LEAVES = ["fusion", "heads.crf.crf", "heads.boundary.crf", "heads.boundary.text_layer", "clustering"]
 
 each_model = pytest.mark.parametrize("name", MODELS)
 each_encoder = pytest.mark.parametrize("name", [name for name in MODELS if "text_tower" not in MODELS[name]])
@@ -306,12 +308,11 @@ def test_bfloat16_learns_other_labels(saved, name):
 # Adapters
 
 
-def with_lora(model: nn.Module) -> PeftModel:
+def with_lora(model: nn.Module, modules_to_save: list[str] = HEADS, **options: Any) -> PeftModel:
     """LoRA on the text tower's attention; the heads are trained and saved whole."""
     target = r"text_tower\..*\.(query|value)"
-    return get_peft_model(
-        model, LoraConfig(r=4, lora_alpha=8, lora_dropout=0.1, target_modules=target, modules_to_save=HEADS)
-    )
+    options |= {"target_modules": target, "modules_to_save": list(modules_to_save)}
+    return get_peft_model(model, LoraConfig(r=4, lora_alpha=8, lora_dropout=0.1, **options))
 
 
 def tuned_with_lora(folder: Path) -> PeftModel:
@@ -371,6 +372,31 @@ def test_adapter_gives_the_tuned_model_back(saved, name, tmp_path):
     plain = AutoModel.from_pretrained(tmp_path / "merged")
     assert plain.config.labels == NEW and differing(plain.state_dict(), merged.state_dict()) == set()
     assert plain.state_dict().keys() == load_file(saved[name] / "model.safetensors").keys()
+
+
+@pytest.mark.parametrize("name", ["mlmner", "text-only"])
+@pytest.mark.parametrize("task", ["TOKEN_CLS", "FEATURE_EXTRACTION"])
+def test_task_types_of_peft_train_and_come_back(saved, name, task, tmp_path):
+    """Regression: with a task type PEFT passes inputs_embeds, which stopped the first step."""
+    torch.manual_seed(0)
+    batch, base = tiny_batch(), with_labels(saved[name], NEW)
+    heads = {path for path, _ in base.named_parameters() if not path.startswith(TOWERS)}
+    tuned = with_lora(base, LEAVES if task == "TOKEN_CLS" else HEADS, task_type=task)
+    whole = {path for path, one in tuned.named_parameters() if one.requires_grad and ".lora_" not in path}
+    prefix, wrapper = "base_model.model.", "modules_to_save.default."
+    assert {path.removeprefix(prefix).replace(wrapper, "") for path in whole} == heads
+    losses = train(tuned, batch, steps=4, rate=1e-2)
+    assert losses[-1] < losses[0]
+    tuned.eval().save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(with_labels(saved[name], NEW), tmp_path).eval()
+    assert_same_output(again(**batch), tuned(**batch))
+
+
+@pytest.mark.parametrize("given", [{"inputs_embeds": torch.zeros(1, 2, 3)}, {"output_hidden_states": True}])
+def test_what_no_task_type_may_ask_is_refused(given):
+    """If it failed, vectors in the place of sub-tokens, or hidden states, would be ignored without a word."""
+    with pytest.raises(ValueError, match="expected no inputs_embeds or output_hidden_states, found"):
+        tiny_model()(**tiny_batch(), **given)
 
 
 def test_picture_encoder_stands_still_under_an_adapter():

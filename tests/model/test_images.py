@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from modeling_mmner.model import images_mmner
 from modeling_mmner.model.images_mmner import PictureError, load_picture, square_pixels
 from tests.shared_data import DATA, PICTURED_FILES, needs_data, property_test
 
@@ -297,6 +298,18 @@ def test_the_file_says_what_it_is_not_its_name(tmp_path):
     path = tmp_path / "1.jpg"
     path.write_bytes(encoded(file_format="PNG"))
     assert np.array_equal(loaded(path), PIXELS)
+
+
+def test_files_are_read_up_to_a_bound(tmp_path, monkeypatch):
+    """If it failed, a file of any size would be read into memory."""
+    path = tmp_path / "large.png"
+    path.write_bytes(encoded())
+    for name, source in (("_MOST_FILE_BYTES", path), ("_MOST_BYTES", path.open("rb"))):
+        monkeypatch.setattr(images_mmner, name, 999)
+        with pytest.raises(
+            PictureError, match=r"picture .*large\.png: expected at most 999 bytes, found more"
+        ):
+            load_picture(source)
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import pipeline
@@ -17,6 +18,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_mmner.model import prediction_mmner
 from modeling_mmner.model.posts_mmner import PostError
+from modeling_mmner.model.prediction_mmner import PostReader
 from tests.small_posts import (
     PICTURES,
     POSTS,
@@ -210,6 +212,22 @@ MANY = {
     "array": lambda: (np.array(ROWS, dtype=object),),
     "array of texts, pictures": lambda: (np.array(TEXTS), PICTURES),
     "Series": lambda: (pd.Series(ROWS, index=range(100, 100 - len(ROWS), -1)),),
+    "data frame": lambda: (pd.DataFrame(ROWS, index=range(100, 100 - len(ROWS), -1)),),
+    "rows of a data frame": lambda: ([row for _, row in pd.DataFrame(ROWS).iterrows()],),
+    "data frame as of Parquet": lambda: (
+        pd.DataFrame(
+            {
+                "text": TEXTS,
+                "images": [
+                    np.array([{"bytes": encoded(one)} for one in each], dtype=object) for each in PICTURES
+                ],
+            }
+        ),
+    ),
+    "data frame without pictures, pictures": lambda: (
+        pd.DataFrame({"text": TEXTS, "image": float("nan")}),
+        PICTURES,
+    ),
     "Series, pictures": lambda: (
         pd.Series(TEXTS, index=[6, 5, 4, 3, 2, 1, 0]),
         pd.Series(PICTURES, index=[1, 2, 3, 4, 5, 6, 0]),
@@ -226,8 +244,33 @@ def test_every_form_of_many_posts(pipe, expected, many, batch_size) -> None:
     """
     given = many()
     found = pipe(*given, batch_size=batch_size)
-    assert isinstance(found, list) == isinstance(given[0], (list, tuple, np.ndarray, pd.Series))
+    assert isinstance(found, list) == isinstance(given[0], (list, tuple, np.ndarray, pd.Series, pd.DataFrame))
     assert_same(list(found), expected)
+
+
+@pytest.mark.parametrize("nothing", [float("nan"), np.float64("nan"), pd.NA, pd.NaT, None], ids=repr)
+@pytest.mark.parametrize("key", ["image", "images", "tokens", "context"])
+def test_what_pandas_has_for_no_value_is_none(pipe, parts, key, nothing) -> None:
+    """Regression: a missing picture of a data frame, NaN, was an error."""
+    expected = by_hand(parts, "from Paris", [])
+    assert pipe({"text": "from Paris", key: nothing}) == expected
+    assert pipe("from Paris", images=[nothing, nothing], context=nothing) == expected
+    processor = parts[1]
+    inputs = processor(pd.Series(["from Paris"]), images=pd.Series([nothing], dtype=object))
+    assert inputs["image_mask"].shape == (1, 0)
+
+
+def test_columns_of_words_are_lists(pipe, parts) -> None:
+    """Regression: lists of a Parquet file, which pandas gives as arrays, were no words."""
+    words = np.array(["Jordan", "from", "Paris"], dtype=object)
+    expected = by_hand(parts, list(words), [RED])
+    pictures = np.array([{"bytes": encoded(RED), "path": None}], dtype=object)
+    assert pipe({"tokens": words, "images": pictures}) == pipe({"tokens": words}, images=pictures) == expected
+    row = pd.Series({"tokens": words.astype(str), "image": RED, "id": 7})
+    assert pipe(row) == pipe(pd.DataFrame([row, row]))[1] == expected
+    assert PostReader(parts[1])(row).id == 7
+    inputs, others = (parts[1]([given], images=[[RED]]) for given in (words, list(words)))
+    assert all(torch.equal(inputs[name], others[name]) for name in others)
 
 
 WORD_LISTS = [["Jordan", "posts-from", "Paris!"], [], ["#today", "and", "tomorrow Paris"]]

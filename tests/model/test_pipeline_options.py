@@ -215,6 +215,22 @@ def test_a_model_that_is_being_trained_is_used_without_dropout() -> None:
     assert pipe("Jordan posts from Paris", images=RED) == expected
 
 
+def test_a_model_that_is_trained_on_answers_as_it_will_and_trains_on(parts, expected) -> None:
+    """Regression: between two epochs, ner(...) ended in KeyError: 'tags'."""
+    model, processor = parts
+    pipe = pipeline("multimodal-ner", model=model, processor=processor)
+    model.train()
+    model.text_tower.eval()  # as who keeps a part still
+    before = {name for name, module in model.named_modules() if module.training}
+    try:
+        assert_same(pipe(ROWS), expected)
+        assert before == {name for name, module in model.named_modules() if module.training} != set()
+        with torch.no_grad(), pytest.raises(ValueError, match=r"expected tags .* model.eval\(\)"):
+            processor.post_process_entities(model(**processor(["Paris"])), text=["Paris"])
+    finally:
+        model.eval()
+
+
 def test_a_saved_pipeline_is_whole(pipe, expected, tmp_path: Path) -> None:
     """If it failed, a pipeline saved or pushed would lack its processor, as those of transformers do."""
     pipe.save_pretrained(tmp_path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import re
 import shutil
@@ -10,14 +11,21 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModel, pipeline
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, BertConfig, BertModel, pipeline
 
 import train_accelerate
-from modeling_mmner import MMNERForTokenClassification
+from modeling_mmner import MMNERForTokenClassification, files
+from modeling_mmner.model import images_mmner
+from modeling_mmner.training import assembly
+from modeling_mmner.training.assembly import content_of_names
 from modeling_mmner.training.checkpoints import Checkpoints
-from modeling_mmner.training.recipes import Recipe
+from modeling_mmner.training.corpus import load_corpus
+from modeling_mmner.training.recipes import Recipe, load_recipe
 from modeling_mmner.training.run_folder import RunError, is_finished
+from modeling_mmner.training.vocabulary import train_tokenizer
+from tests import tiny
 from tests.interrupted import (
     TRAINED_TOWER,
     TWO_M_NER,
@@ -30,6 +38,7 @@ from tests.interrupted import (
     train_killed,
     whole_and_killed,
 )
+from tests.training.test_training import TOWER
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +200,121 @@ def test_checkpoint_of_another_corpus_is_refused(recipe, corpus, tmp_path, monke
     message = r"differs in corpus \(expected '.*', found '.*'\), labels .*\. Give its settings"
     with pytest.raises(RunError, match=message):
         train_accelerate.train(recipe.with_settings(**moved))
+
+
+def long_ago(path: Path, content: bytes, *, seconds: int = 1_700_000_000) -> None:
+    """Write a file as if it were old, so that its hash is noted."""
+    path.write_bytes(content)
+    os.utime(path, (seconds, seconds))
+
+
+def test_checkpoint_of_other_pictures_is_refused(corpus, tmp_path, monkeypatch):
+    """If it failed, a run would go on with other pictures of the same names and sizes, and find nonsense."""
+    folder = tmp_path / "corpus"
+    shutil.copytree(corpus, folder)
+    pictures = sorted((folder / "images").glob("*.jpg"))
+    for path in pictures:
+        long_ago(path, path.read_bytes())
+    recipe = recipe_in(folder, output_dir=str(tmp_path / "output"))
+    train_killed(recipe, saves=1)
+    no_training(monkeypatch)
+    content = {path: path.read_bytes() for path in pictures}
+    for path, other in zip(pictures, [*pictures[1:], pictures[0]], strict=True):
+        size = len(content[path])
+        long_ago(path, content[other][:size].ljust(size, b"\0"), seconds=1_700_000_001)
+    with pytest.raises(RunError, match=r"one that differs in corpus \(expected '.*', found '.*'\)\. Give"):
+        train_accelerate.train(recipe)
+
+
+def test_start_on_a_corpus_that_has_not_changed_reads_no_picture(corpus, tmp_path, monkeypatch):
+    """If it failed, each start would read, or even decode, all pictures again."""
+    shutil.copytree(corpus, tmp_path / "corpus")
+    settings = recipe_in(tmp_path / "corpus").corpus
+    monkeypatch.setattr(files.time, "time_ns", lambda: 2**62)  # long after the copy
+    first = load_corpus(settings)
+    digest = first.digest()
+    read_bytes, opened = Path.read_bytes, []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: [opened.append(path), read_bytes(path)][1])
+    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(images_mmner, "_decoded", lambda *_: pytest.fail("a picture was decoded"))
+    again = load_corpus(settings)
+    assert again.pictures == first.pictures and again.pictures["train"].broken == 1
+    assert again.digest() == digest and not [path for path in opened if path.suffix == ".jpg"]
+
+
+def other_weights(path: Path) -> None:
+    state = {name: tensor + 1 for name, tensor in load_file(path).items()}
+    save_file(state, path)
+    os.utime(path, (1_700_000_001, 1_700_000_001))
+
+
+def test_checkpoint_of_other_weights_of_one_name_is_refused(corpus, tmp_path, monkeypatch):
+    """Regression: other weights under the same --vision_checkpoint gave the result of neither run."""
+    recipe = recipe_in(corpus, output_dir=str(tmp_path / "output"), vision_towers=[frozen_tower(tmp_path)])
+    os.utime(tmp_path / "tower.safetensors", (1_700_000_000, 1_700_000_000))
+    train_killed(recipe, saves=1)
+    no_training(monkeypatch)
+    other_weights(tmp_path / "tower.safetensors")
+    what = r"differs in content of vision_towers\[0\] \(expected '\w{12}', found '\w{12}'\)\. Give"
+    with pytest.raises(RunError, match=what):
+        train_accelerate.train(recipe)
+
+
+@pytest.fixture
+def encoder(tmp_path) -> Path:
+    """A folder with a text encoder."""
+    folder = tmp_path / "encoder"
+    BertModel(BertConfig(**tiny.TEXT)).save_pretrained(folder)
+    train_tokenizer([["Jordan", "posts"]], 100).save_pretrained(folder)
+    return folder
+
+
+def in_the_cache(folder: Path, home: Path, name: str) -> Path:
+    """Put a folder's files where the Hub's cache has those of a model of this name."""
+    place = home / f"models--{name.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("a" * 40)
+    return Path(shutil.copytree(folder, place / "snapshots" / ("a" * 40)))
+
+
+@pytest.mark.parametrize("is_on_hub", [False, True], ids=["folder", "Hub"])
+def test_text_encoder_is_known_by_its_content(encoder, tmp_path, monkeypatch, is_on_hub):
+    """If it failed, a run would go on with another encoder or tokenizer, or not with the same one."""
+    name = str(encoder)
+    if is_on_hub:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        name, encoder = "org/small", in_the_cache(encoder, tmp_path / "hub", "org/small")
+    recipe = load_recipe("bert-crf", {"text_encoder": name})
+
+    def content() -> str:
+        return content_of_names(recipe)["content of text_encoder"]
+
+    seen = [content()]
+    (encoder / "README.md").write_text("another card")
+    (encoder / "onnx").mkdir()
+    assert content() == seen[0], "what no run reads is counted"
+    other_weights(encoder / "model.safetensors")
+    seen.append(content())
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (encoder / file).write_text((encoder / file).read_text() + " ")
+        seen.append(content())
+    assert len({*seen}) == len(seen) == 5
+
+
+def test_weights_of_timm_and_word_vectors_are_known_by_their_content(tmp_path, monkeypatch):
+    """If it failed, a run would go on with weights that the Hub has changed, or with other vectors."""
+    towers = [TOWER | {"pretrained": True}, TOWER | {"pretrained": False}]
+    vectors, weights = tmp_path / "vectors.txt", tmp_path / "model.safetensors"
+    vectors.write_text("a 1 2")
+    weights.write_bytes(b"timm's")
+    monkeypatch.setattr(assembly, "try_to_load_from_cache", lambda *_: str(weights))
+    recipe = load_recipe("gvatt-hbilstm-crf", {"word_vectors": str(vectors), "vision_towers": towers})
+    first = content_of_names(recipe)
+    names = ("word_vectors", "vision_towers[0]", "vision_towers[1]")
+    assert [*first] == [f"content of {name}" for name in names]
+    vectors.write_text("a 1 3")
+    weights.write_bytes(b"others")
+    assert [key for key, value in content_of_names(recipe).items() if value != first[key]] == [*first][:2]
 
 
 @pytest.mark.parametrize(

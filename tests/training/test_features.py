@@ -23,12 +23,12 @@ from modeling_mmner.model import images_mmner
 from modeling_mmner.model.images_mmner import PictureError, load_picture, pictures_of, square_pixels
 from modeling_mmner.model.ready_features_mmner import unpacked
 from modeling_mmner.model.vision_mmner import VisionTower
+from modeling_mmner.training import assembly
 from modeling_mmner.training import features as module
 from modeling_mmner.training.assembly import build_model, build_processor
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.features import run_features, with_features
-from modeling_mmner.training.run_folder import RunError
 from tests.interrupted import frozen_tower
 from tests.small_posts import GRADIENT, RED, SPECKLED, encoded
 from tests.tiny import parts_of
@@ -89,6 +89,15 @@ def test_kept_features_are_computed_ones_rounded(settings, tmp_path):
                 assert torch.equal(bits(content), expected.bfloat16())
 
 
+def test_kept_files_have_the_mode_of_new_files(tmp_path):
+    """If it failed, others who share the folder could not read the features."""
+    model, processor = frozen_parts()
+    with_features(ROWS, model, processor, folder=tmp_path)
+    modes = {path.suffix: path.stat().st_mode for path in tmp_path.iterdir()}
+    (tmp_path / "mine").touch()
+    assert ".arrow" in modes and set(modes.values()) == {(tmp_path / "mine").stat().st_mode}
+
+
 def rounded_features(tower: VisionTower, pictures: torch.Tensor) -> torch.Tensor:
     """What is kept of pictures, in place of all that a tower computes."""
     computed = VisionTower.features(tower, pictures)
@@ -134,16 +143,40 @@ def test_nothing_stale_is_served(tmp_path):
     assert new_files() == 1
 
 
-def test_broken_picture_and_broken_file_are_named(tmp_path):
+def test_broken_picture_is_named(tmp_path):
     """If it failed, a post whose picture cannot be read would get another's features."""
     model, processor = frozen_parts()
     rows = with_features(rows_of([[b"no picture", PICTURES[0]]]), model, processor, folder=tmp_path)
     with pytest.raises(PictureError, match="expected those of 2 pictures in the row, found 1"):
         MMNERCollator(processor)([*rows])
+
+
+def a_bit_flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [a_bit_flipped, lambda content: content[:-7], lambda content: b""], ids=["bit", "end", "all"]
+)
+def test_damaged_file_is_said_and_made_again(tmp_path, capsys, damage):
+    """Regression: features with a flipped bit were taken, and another model trained than before."""
+    model, processor = frozen_parts()
+
+    def features() -> list[list[bytes]]:
+        return with_features(ROWS, model, processor, folder=tmp_path)["image_features_0"][:]
+
+    expected = features()
     (path,) = tmp_path.glob("*.arrow")
-    path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(RunError, match=rf"{path.name}: expected features, found .*; remove it"):
-        with_features(rows_of([[b"no picture", PICTURES[0]]]), model, processor, folder=tmp_path)
+    whole = path.read_bytes()
+    said = f"{path}: expected the SHA-256 noted beside it, found another; made again\n"
+    assert features() == expected and capsys.readouterr().out == ""
+    path.write_bytes(damage(whole))
+    assert features() == expected and capsys.readouterr().out == said
+    assert path.read_bytes() == whole
+    path.with_suffix(".sha256").unlink()  # as files are of which nobody knows who has made them
+    assert features() == expected and capsys.readouterr().out == said
+    assert features() == expected and capsys.readouterr().out == ""
 
 
 def test_model_without_frozen_tower_is_refused():
@@ -308,7 +341,7 @@ def test_saved_model_computes_from_pixels(trained):
 def test_recipe_does_not_learn_where_a_file_of_the_hub_is(trained, monkeypatch):
     """Regression: a file in the Hub's cache became the recipe's checkpoint, and went into metrics."""
     folder = trained["folder"]
-    monkeypatch.setattr(module, "try_to_load_from_cache", lambda *given: str(folder / "tower.safetensors"))
+    monkeypatch.setattr(assembly, "try_to_load_from_cache", lambda *given: str(folder / "tower.safetensors"))
     settings = {"vision_towers": [TOWER | {"pretrained": True}], "feature_cache": str(folder / "features")}
     recipe = small_recipe(folder, **settings)
     processor = build_processor(recipe, labels=["O", "B-PER"], posts=[WORDS])

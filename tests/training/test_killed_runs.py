@@ -10,12 +10,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import train_accelerate
 from modeling_mmner.training.recipes import Recipe, load_recipe
 from modeling_mmner.training.run_folder import is_finished
+from modeling_mmner.training.runner import own_folders
 from tests.interrupted import TWO_M_NER, assert_same_run, checkpoints_in, whole_and_killed
 from tests.training.test_training import write_corpus
 
@@ -24,7 +26,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
 
 
 def started(
-    recipe: Recipe, *, launcher: Sequence[str] = (), stderr: int = subprocess.DEVNULL
+    recipe: Recipe, *, launcher: Sequence[str] = (), stderr: int = subprocess.DEVNULL, **options: Any
 ) -> subprocess.Popen[str]:
     """The script at work on a recipe, started by Python alone or by a launcher's module."""
     path = Path(f"{recipe.training.output_dir}-recipe", "tiny.yaml")
@@ -35,7 +37,7 @@ def started(
     command = [sys.executable, "-u", *launcher, "train_accelerate.py", "--recipe", str(path)]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as in the tests' process, for equal bits
     return subprocess.Popen(
-        command, cwd=ROOT, env=one_thread, stdout=subprocess.PIPE, stderr=stderr, text=True
+        command, cwd=ROOT, env=one_thread, stdout=subprocess.PIPE, stderr=stderr, text=True, **options
     )
 
 
@@ -50,7 +52,10 @@ def test_killed_script_goes_on(tmp_path):
         process.kill()
     assert is_finished(tmp_path / "killed") is False
     settings = {"output_dir": str(tmp_path / "killed")}
-    train_accelerate.train(load_recipe(f"{tmp_path}/killed-recipe/tiny.yaml", settings))
+    assert (tmp_path / "killed" / ".claim").is_file()  # which keeps nobody out
+    again = load_recipe(f"{tmp_path}/killed-recipe/tiny.yaml", settings)
+    with own_folders(again):
+        train_accelerate.train(again)
     train_accelerate.train(whole.with_settings(name="tiny"))
     assert_same_run(whole, killed)
 

@@ -106,6 +106,22 @@ def test_script_says_how_to_go_on(corpus, tmp_path, number, code):
     assert is_finished(tmp_path / "out put") is False
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_the_whole_group_is_the_run_s_alone(corpus, tmp_path, number):
+    """Regression: a scheduler's SIGTERM ended the loader's workers, and so the run without a checkpoint;
+    Ctrl-C had each worker print its traceback."""
+    recipe = recipe_in(corpus, output_dir=str(tmp_path / "out"), epochs=1000, num_workers=2)
+    with started(recipe, stderr=subprocess.PIPE, start_new_session=True) as process:
+        while not checkpoints_in(recipe):
+            assert process.poll() is None
+        os.killpg(process.pid, number)
+        _, said = process.communicate()
+    assert process.returncode == 128 + number
+    assert f"stopped by {number.name}; saved {checkpoints_in(recipe)[-1]}" in said.splitlines()[-1]
+    assert "Traceback" not in said and "DataLoader" not in said
+
+
 @pytest.mark.parametrize(
     ("program", "start"),
     [
@@ -239,9 +255,9 @@ def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(reci
     monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
     output = Path(recipe.training.output_dir)
     output.write_text("a file")
-    message = rf"--output_dir {output}: expected a folder to write in, found .*exists"
+    message = rf"--output_dir {output}: expected a folder to write in that no other .*, found .*exists"
     with pytest.raises(RunError, match=message):
-        train_accelerate.train(recipe)
+        train_accelerate.main(recipe)
     output.unlink()
     for name in (*FOLDERS, *FILES):
         output.mkdir(parents=True)
@@ -252,8 +268,25 @@ def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(reci
             " another folder"
         )
         with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
-            train_accelerate.train(recipe)
+            train_accelerate.main(recipe)
         shutil.rmtree(output)
+    output.mkdir()
+    os.mkfifo(output / FILES[0])
+    with pytest.raises(RunError, match=f"expected {FILES[0]} to be a file, found a pipe or device; move it"):
+        train_accelerate.main(recipe)
+
+
+def test_output_folder_that_is_removed_is_named(corpus, tmp_path, monkeypatch, capfd):
+    """Regression: a run whose folder somebody removed ended in TensorBoard's own error, and its traceback."""
+    recipe = recipe_in(corpus, output_dir=str(tmp_path / "output"))
+    after_batches(monkeypatch, 9, lambda: shutil.rmtree(tmp_path / "output"))
+    message = (
+        f"--output_dir {tmp_path}/output: expected the run's status.json to stay there while it trains, found"
+        " it removed; start the run again"
+    )
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        train_accelerate.train(recipe)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_disk_without_room_is_found_before_the_first_step(recipe, uninterrupted, monkeypatch):
