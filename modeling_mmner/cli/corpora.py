@@ -43,7 +43,7 @@ def inspect(
     from rich.console import Console
 
     from dataset_scripts.contact_sheet import contact_sheet
-    from dataset_scripts.inspection import inspect_corpus, plot_statistics, tables
+    from dataset_scripts.inspection import describe_longest, inspect_corpus, plot_statistics, tables
     from dataset_scripts.opening import open_corpus
 
     from ..files import check_apart, write_text, write_whole
@@ -56,6 +56,7 @@ def inspect(
     console = Console(width=None if sys.stdout.isatty() else 120)
     for table in tables(statistics):
         console.print(table)
+    print(describe_longest(statistics))
     for line in corpus.reading_report():
         say(one_line(line))
     if output_dir:
