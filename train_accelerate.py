@@ -31,8 +31,8 @@ from modeling_mmner.training.corpus import TrainingCorpus, load_corpus
 from modeling_mmner.training.features import feature_folder, run_features
 from modeling_mmner.training.optimisation import centres_due, refresh_centres, train_batches
 from modeling_mmner.training.run_folder import Progress, RunError
-from modeling_mmner.training.runner import report_runs, run_each, runs_of
-from modeling_mmner.training.sampling import ids_of_batch, training_loader
+from modeling_mmner.training.runner import own_folders, report_runs, run_each, runs_of
+from modeling_mmner.training.sampling import ids_of_batch, make_room, training_loader
 
 
 def main(recipe: Recipe) -> None:
@@ -41,7 +41,9 @@ def main(recipe: Recipe) -> None:
     if not group.is_main_process:
         processes.keep_quiet()
     processes.quiet_libraries()
-    report_runs(recipe, run_each(runs_of(recipe), train=train))
+    runs = runs_of(recipe)
+    with own_folders(recipe, *runs.values()):
+        report_runs(recipe, run_each(runs, train=train))
     group.wait_for_everyone()
     group.destroy_process_group()
 
@@ -63,6 +65,7 @@ def train(recipe: Recipe) -> RunMetrics:
     check_space(output, model, kept=settings.checkpoints_kept)
     if accelerator.is_main_process:
         run_folder.begin_run(output)
+        corpus.write_left_out(output)
     about = f"{recipe.name}: {parameters:,} parameters; {corpus.summary().describe()}"
     accelerator.print(printable(about))
     kept = run_features(recipe, processor, model, accelerator)
@@ -135,6 +138,7 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
     settings, model, accelerator = recipe.training, predictor.model, predictor.accelerator
     collate = MMNERCollator(predictor.processor)
     posts = LaidOutRows.of(predictor.processor, corpus.splits["train"])
+    accelerator.print(make_room(posts, model, batch_size=settings.batch_size))
     validation = LaidOutRows.of(predictor.processor, corpus.splits["validation"])
     loader: Any = training_loader(recipe, posts, collate, processes=accelerator.num_processes)
     sampler = loader.batch_sampler

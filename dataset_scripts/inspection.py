@@ -13,9 +13,12 @@ import pyarrow as pa
 from rich.table import Table
 
 from modeling_mmner.escaping import terminal_text
-from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
+from modeling_mmner.model.batching_mmner import ahead
+from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from modeling_mmner.model.labels_mmner import entity_types, tags_to_spans
+from modeling_mmner.model.windows_mmner import step_bytes, window_starts
 
+from .builders.builder import READ_AHEAD, READING_THREADS
 from .builders.official import Counts
 from .opening import Corpus
 
@@ -58,7 +61,7 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
         - ``tokens_per_post``: `_LENGTHS`, and ``histogram``, posts by `BINS`;
         - ``posts_without_entity``, by spans as below;
         - ``pictures``: ``posts_by_number``, ``missing`` (posts with none) and ``missing_share``. A picture
-          counts where the row names one; whether it can be decoded is not tried;
+          counts where the row names one, and among the ``broken`` too where it cannot be decoded;
         - ``languages``, ``sources``: posts by each, the most frequent first;
         - ``seen`` for all but train, ``overall`` and ``by_type``: how many ``entities`` there are; how many
           are ``seen``, that is occur in train with the same casefolded words and type, and of these there
@@ -70,6 +73,7 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
     splits, surfaces = {}, {}
     for split, rows in corpus.splits.items():
         splits[split], surfaces[split] = split_statistics(rows, corpus.labels)
+        splits[split]["pictures"]["broken"] = _count_broken(corpus, split)
     known: dict[str, set[str]] = defaultdict(set)
     for surface, entity_type in surfaces.get("train", ()):
         known[surface].add(entity_type)
@@ -101,6 +105,29 @@ def split_statistics(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Sta
             "missing_share": _share(pictures[0], counts.posts),
         },
     }, surfaces
+
+
+def _count_broken(corpus: Corpus, split: str) -> int:
+    """How many pictures of a split cannot be read; the corpus's findings say which."""
+    rows, number = corpus.splits[split], 0
+    rows = rows.select_columns(["id", *(name for name in PICTURE_COLUMNS if name in rows.column_names)])
+    given = ((row["id"], picture) for row in rows for picture in pictures_of(row))
+    read = partial(ahead, threads=READING_THREADS, most=READ_AHEAD)
+    for name, why in read(lambda one: (one[0], picture_problem(one[1])), given):
+        if why:
+            number += 1
+            example, remedy = f"{split}, post {name!r:.80}: {why}", "repair or take out the files"
+            corpus.findings.add("pictures that cannot be read", example, remedy=remedy)
+    return number
+
+
+def picture_problem(picture: Any) -> str:
+    """Why a picture cannot be read; empty: it can."""
+    try:
+        load_picture(picture)
+    except PictureError as error:
+        return str(error)
+    return ""
 
 
 def picture_numbers(rows: datasets.Dataset) -> np.ndarray:
@@ -184,6 +211,17 @@ def tables(statistics: Statistics) -> list[Table]:
         *([_table(title, _SEEN_HEADINGS, seen, text_columns=2)] if seen else []),
         _table("Posts by", ["", "", *splits], [_value_rows(*own) for own in values.items()], text_columns=2),
     ]
+
+
+def describe_longest(statistics: Statistics) -> str:
+    """How long the longest post is, and what posts like it would take in training: a plain estimate."""
+    lengths = [found["tokens_per_post"]["max"] for found in statistics["splits"].values()]
+    words = max(filter(None, lengths), default=0)
+    pieces, room = 3 * words // 2, 510  # a window of 512 has two special tokens
+    windows, length = 16 * len(window_starts(pieces, room)), min(pieces, room) + 2
+    held = step_bytes(windows, length, layers=12, heads=12, width=768) / 1e9
+    estimate = f"about {held:.1f} GB besides the weights (a plain estimate: BERT-base, 1.5 sub-tokens a word)"
+    return f"longest post: {words:,} words; a training step of 16 such posts takes {estimate}"
 
 
 def _title(statistics: Statistics) -> str:
