@@ -40,6 +40,7 @@ def main(recipe: Recipe) -> None:
     group = processes.started_processes()
     if not group.is_main_process:
         processes.keep_quiet()
+    processes.quiet_libraries()
     runs = runs_of(recipe)
     with own_folders(recipe, *runs.values()):
         report_runs(recipe, run_each(runs, train=train))
@@ -77,6 +78,7 @@ def train(recipe: Recipe) -> RunMetrics:
     checkpoints = fit(recipe, corpus, predictor, progress)
     checkpoints.load_best()
     training_seconds = progress.elapsed
+    accelerator.print(f"epoch {progress.best['epoch']} is kept, the best on validation; testing it")
 
     validation, test = corpus.splits["validation"], corpus.splits["test"]
     predicted = predictor.tags(test)
@@ -149,7 +151,8 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
     centres_when = settings.centre_warmup_epochs, settings.centre_refresh_epochs
     checkpoints = Checkpoints(recipe, corpus, accelerator=accelerator, model=model, progress=progress)
     checkpoints.resume(settings.resume)
-    with processes.StopSignals(accelerator) as signals:
+    bar = progress.bar(len(loader), epochs=settings.epochs)
+    with processes.StopSignals(accelerator) as signals, bar:
         while not progress.is_over(epochs=settings.epochs, patience=settings.patience):
             epoch, size = progress.epoch, settings.batch_size
             if progress.batches == 0 and centres_due(epoch, *centres_when):
@@ -159,8 +162,7 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
             rest = accelerator.skip_first_batches(loader, progress.batches) if progress.batches else loader
             try:
                 losses = train_batches(prepared, rest, accelerator=accelerator, **steps)
-                visible = accelerator.is_local_main_process
-                for _ in progress.shown(losses, len(loader), epochs=settings.epochs, visible=visible):
+                for _ in progress.shown(losses, bar, epochs=settings.epochs):
                     if accelerator.sync_gradients:
                         progress.steps += 1
                         every = settings.checkpoint_steps
@@ -172,6 +174,8 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
                     f" with a lower learning rate; {checkpoints.describe_last()}"
                 ) from error
             validate(validation, predictor, checkpoints)
+            bar.hide()
+            accelerator.print(progress.describe_last(bar))
             save(checkpoints, signals)
     return checkpoints
 
@@ -185,7 +189,6 @@ def validate(rows: LaidOutRows, predictor: Predictor, checkpoints: Checkpoints) 
     if accelerator.is_main_process:
         run_folder.check_still_there(checkpoints.folder.parent)
     accelerator.log(results, step=epoch)
-    accelerator.print(f"epoch {epoch}: loss {results['loss']:.3f}, validation F1 {100 * lenient:.1f}")
     progress.end_epoch(results)
     if progress.best is progress.history[-1]:
         checkpoints.keep_best()

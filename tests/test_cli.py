@@ -8,7 +8,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from dataset_scripts.reading_options import ReadingOptions
-from modeling_mmner.cli import COMMANDS, app, main
+from modeling_mmner import __version__
+from modeling_mmner.cli import GROUPS, app, main
+from modeling_mmner.training.recipes import recipe_names
 
 COMMAND_LINE = get_command(app)
 
@@ -28,14 +30,44 @@ def called(monkeypatch):
 def test_every_command_has_help_for_every_option(capsys):
     """If it failed, nobody could find out what a command or one of its options does."""
     assert main(["--help"]) == 0
-    printed = capsys.readouterr().out.partition("Commands:")[2]
+    printed = capsys.readouterr().out.partition(next(iter(GROUPS)))[2]
     listed = re.findall(r"^  ([a-z-]+)  ", printed, flags=re.MULTILINE)
-    assert listed == [command.__name__.replace("_", "-") for command in COMMANDS]
+    assert listed == [command.__name__.replace("_", "-") for group in GROUPS.values() for command in group]
     for name, command in COMMAND_LINE.commands.items():
         assert main([name, "--help"]) == 0
         assert f"Usage: mmner {name}" in capsys.readouterr().out
         assert command.help and "Args:" not in command.help
         assert [option.name for option in command.params if not option.help] == [], name
+
+
+def test_commands_stand_in_groups_and_the_version_is_told(capsys):
+    """If it failed, commands would stand in no order, or nobody could say which version they have."""
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    headings = re.findall(r"^(\w.*):$", printed, flags=re.MULTILINE)
+    assert headings == ["Options", "Use a trained model", "Train", "Data", "Publish"]
+    assert re.search(r"^  train +Train a recipe; without one quickstart", printed, flags=re.MULTILINE)
+    assert max(map(len, printed.splitlines())) <= 80
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"mmner {__version__}\n"
+
+
+def test_help_lists_the_recipes_and_says_what_an_option_takes(capsys, monkeypatch):
+    """If it failed, the default recipe, or what the others are, would be known to readers of source alone, or
+    an option show another's word for text.
+    """
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["train", "--help"]) == 0
+    printed = capsys.readouterr().out
+    listed = re.findall(r"^  ([\w-]+) {2,}\S", printed.partition("Options:")[0], flags=re.MULTILINE)
+    assert listed == recipe_names()
+    assert "[default: quickstart]" in " ".join(printed.split())
+    assert "--follow_links / --no_follow_links" in printed and "[default: no_follow_links]" in " ".join(
+        printed.split()
+    )
+    for name, command in COMMAND_LINE.commands.items():
+        assert main([name, "--help"]) == 0
+        kinds = set(re.findall(r"^  --\w+ (\S+)", capsys.readouterr().out, flags=re.MULTILINE))
+        assert {kind for kind in kinds if re.fullmatch(r"<[^|]*>", kind)} == set(), (name, command)
 
 
 def test_options_are_spelt_in_one_way():
@@ -63,7 +95,12 @@ def test_commands_about_corpora_have_the_options_of_reading(name):
     ("arguments", "message"),
     [
         (["inspct"], "inspct: No such command 'inspct'. Did you mean 'inspect'?"),
-        (["predict", "--modle", "x"], "predict: No such option: --modle (Possible options: --model)"),
+        (["predict", "--modle", "x"], "predict: No such option: --modle; did you mean --model?"),
+        (
+            ["train", "--lerning_rate=1"],
+            "train: No such option: --lerning_rate; did you mean --learning_rate?",
+        ),
+        (["--vershun"], "--vershun: No such option: --vershun; did you mean --version?"),
         (["predict"], "predict: Missing option '--model'."),
         (["demo", "--model=x", "--port=x"], "demo: Invalid value for '--port': Input should be a valid"),
         (["annotate", "--output_dir=x", "--tasks=0"], "annotate: Invalid value for '--tasks':"),

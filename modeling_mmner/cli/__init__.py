@@ -3,32 +3,71 @@
 import logging
 import sys
 from collections.abc import Sequence
+from itertools import chain
+from typing import Annotated, Any
 
-from typer import Typer
+from typer import Exit, Option, Typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 from typer.main import get_command
 
+from .. import __version__
 from ..escaping import PrintableLines, print_in_any_encoding, say
-from ..training.recipe_options import SettingsCommand
+from ..training.recipe_options import WIDE, SettingsCommand, mistake
 from .corpora import build, caption, export_imgid, inspect, overlap
 from .models import annotate, demo, evaluate, explain, export_onnx, predict, push
 from .runs import reproduce, train
 
-_OF_MODELS = (predict, evaluate, annotate, caption, explain, demo)
-_OF_CORPORA = (inspect, build, overlap, export_imgid)
-COMMANDS = (train, *_OF_MODELS, *_OF_CORPORA, export_onnx, push, reproduce)
+GROUPS = {
+    "Use a trained model": (predict, demo, explain, evaluate, annotate),
+    "Train": (train, reproduce),
+    "Data": (inspect, caption, overlap, build, export_imgid),
+    "Publish": (push, export_onnx),
+}
 EXTRAS = {"datatrove": "datatrove", "gradio": "demo"}
 EXTRAS |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx")
 """Packages that not everybody needs, and the extra that brings each."""
 
+
+class CommandGroups(TyperGroup):
+    """The commands, listed under the headings of `GROUPS`."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
+        for heading, functions in GROUPS.items():
+            names = [function.__name__.replace("_", "-") for function in functions]
+            helps = [self.commands[name].get_short_help_str(formatter.width - width - 4) for name in names]
+            with formatter.section(heading):
+                formatter.write_dl([*zip([name.ljust(width) for name in names], helps, strict=True)])
+
+
 app = Typer(
-    help="Multimodal named entity recognition: a sentence and its picture in, entities out.",
+    cls=CommandGroups,
     no_args_is_help=True,
+    context_settings=WIDE,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for function in COMMANDS:
+for function in chain(*GROUPS.values()):
     app.command(cls=SettingsCommand)(function)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        say(f"mmner {__version__}")
+        raise Exit
+
+
+_VERSION = Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+
+
+@app.callback()
+def about(version: Annotated[bool, _VERSION] = False) -> None:
+    """Multimodal named entity recognition: a sentence and its picture in, entities out.
+
+    `mmner train` alone trains the recipe quickstart, on a corpus that it makes, in minutes; `mmner inspect
+    FILE` says how your own posts are read; `mmner COMMAND --help` lists a command's options.
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return get_command(app).main(arguments, prog_name="mmner", standalone_mode=False) or 0
     except TyperException as error:  # a mistake in the command line
-        message = error.format_message()
+        message = mistake(error)
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise

@@ -11,7 +11,7 @@ from typer import Argument, BadParameter, Option
 from dataset_scripts.reading_options import ReadingOptions
 
 from ..model.parts_mmner import POSITIVE, SHARE, Range, Setting, settings_in
-from ..training.recipe_options import takes_options
+from ..training.recipe_options import METAVARS, takes_options
 
 _NOT_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
 
@@ -96,6 +96,7 @@ def _described(parameter: Parameter, text: str | None) -> Parameter:
         info = copy(info)
     info.help = " ".join(text.split()).removesuffix(".")
     if is_option:
+        info.metavar = info.metavar or METAVARS.get(kind)
         info.param_decls = (f"--{name}/--no_{name}" if kind is bool else f"--{name}",)
     return parameter.replace(annotation=Annotated[kind, info])
 

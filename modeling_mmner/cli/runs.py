@@ -12,7 +12,7 @@ from .options import Jobs, Numbers, command
 
 @takes_settings
 def train(recipe: RecipeName = "quickstart", *, settings: dict[str, Any]) -> int:
-    """Train a system from a recipe."""
+    """Train a recipe; without one quickstart, which takes minutes."""
     try:
         chosen = load_recipe(recipe, settings)
     except TypeError as error:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
+from rich.text import Text
 
 from ..escaping import terminal_text
 from ..model.labels_mmner import tags_to_spans
@@ -21,6 +23,7 @@ History = Sequence[dict[str, Any]]
 
 MOST_TYPES = 30
 """Entity types that a plot of them shows, at most: what it takes grows with their square."""
+_NARROW: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": 0, "show_edge": False}
 _INK, _MUTED = "#1f2933", "#8a94a0"
 
 
@@ -35,50 +38,57 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def plot_learning_curves(history: History, path: str | Path, *, selected_epoch: int) -> None:
+def plot_learning_curves(
+    history: History, path: str | Path, *, selected_epoch: int, weights: Mapping[str, float]
+) -> None:
     """Save a PNG with the losses (left) and the validation F1 (right) of each epoch, one of them marked.
 
     Args:
         history: see `RunMetrics`. A loss may be absent from some epochs.
+        weights: of the losses in the total, by their names without ``loss_``.
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     losses, scores = figure.subplots(1, 2)
-    _draw_losses(losses, history)
+    _draw_losses(losses, history, weights)
     _draw_scores(scores, history, selected_epoch)
-    for axes, title, label in ((losses, "Training losses", "loss"), (scores, "Validation", "F1 (%)")):
+    titles = "Training loss, and its weighted parts", "F1 on the validation split"
+    for axes, title, label in zip((losses, scores), titles, ("loss", "F1 (%)"), strict=True):
         axes.set_title(title, loc="left")
         axes.set(xlabel="epoch", ylabel=label, xlim=(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5))
-        for text in axes.legend(frameon=False).get_texts():
+        for text in axes.legend(framealpha=0.85, edgecolor="none").get_texts():
             text.set_parse_math(False)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
+        axes.set_axisbelow(True)
     figure.savefig(path, format="png", dpi=150)
 
 
-def _draw_losses(axes: Axes, history: History) -> None:
-    for name in dict.fromkeys(key for entry in history for key in entry if key.startswith("loss")):
-        points = [(entry["epoch"], entry[name]) for entry in history if name in entry]
-        total: dict[str, Any] = {"label": "total (weighted)", "color": _INK, "linewidth": 2.4}
-        style = total if name == "loss" else {"label": name.removeprefix("loss_").replace("_", " ")}
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, **style)
-    # Losses of different scale share the axes, so a log scale keeps the small ones apart; clustering may fall
-    # below zero.
-    if all(value > 0 for entry in history for name, value in entry.items() if name.startswith("loss")):
-        axes.set_yscale("log", subs=[2, 5])
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+def _draw_losses(axes: Axes, history: History, weights: Mapping[str, float]) -> None:
+    """Bars that stand on each other and, as the weighted losses are the total, reach its line."""
+    epochs, (above, below) = [entry["epoch"] for entry in history], np.zeros((2, len(history)))
+    for name, weight in weights.items():
+        values = np.array([weight * entry.get(f"loss_{name}", 0.0) for entry in history])
+        label = f"{name} × {weight:g}".replace("_", " ")
+        # Clustering may be below zero.
+        axes.bar(epochs, values, bottom=np.where(values < 0, below, above), label=label)
+        above, below = above + values.clip(min=0), below + values.clip(max=0)
+    total = [entry["loss"] for entry in history]
+    axes.set_ylim(top=1.05 * max(total))
+    axes.plot(epochs, total, color=_INK, linewidth=1.6, marker="o", markersize=3, label="total")
 
 
 def _draw_scores(axes: Axes, history: History, selected_epoch: int) -> None:
     epochs = [entry["epoch"] for entry in history]
     lenient = [100 * entry["validation_f1"] for entry in history]
     strict = [100 * entry["validation_strict_f1"] for entry in history]
-    axes.plot(epochs, lenient, "-", label="lenient", color="#1769aa", marker="o", markersize=3)
-    axes.plot(epochs, strict, "--", label="strict", color="#d9730d", marker="o", markersize=3)
+    shown: dict[str, Any] = {"marker": "o", "markersize": 3, "clip_on": False}
+    axes.plot(epochs, lenient, "-", label="lenient", color="#1769aa", **shown)
+    axes.plot(epochs, strict, "--", label="strict", color="#d9730d", **shown)
+    axes.set_ylim(max(0, min(*lenient, *strict) - 5), min(100, max(*lenient, *strict) + 5))
     best = lenient[epochs.index(selected_epoch)]
     label = f"selected: epoch {selected_epoch}, F1 {best:.1f}"
-    axes.plot(selected_epoch, best, "o", markersize=9, mfc="none", mec=_INK, label=label)
+    axes.plot(selected_epoch, best, "o", markersize=9, mfc="none", mec=_INK, label=label, clip_on=False)
 
 
 def span_confusion(gold: Posts, predicted: Posts) -> tuple[list[str], np.ndarray]:
@@ -139,8 +149,8 @@ def plot_confusion(gold: Posts, predicted: Posts, path: str | Path) -> None:
     axes.axhline(count - 0.5, color=_MUTED, linewidth=1)
     axes.axvline(count - 0.5, color=_MUTED, linewidth=1)
     names = [f"{types[number]:.20}" for number in shown]
-    if not is_whole:
-        axes.set_title(f"The {count} types of {len(types)} that are confused most often", loc="left")
+    most = f"The {count} types of {len(types)} that are confused most often"
+    axes.set_title("Entities of the test split, by type" if is_whole else most, loc="left")
     axes.set_xticks(range(count + 1), [*names, "missed"], parse_math=False, rotation=0 if is_whole else 90)
     axes.set_yticks(range(count + 1), [*names, "spurious"], parse_math=False)
     axes.tick_params(length=0)
@@ -164,7 +174,7 @@ def results_table(runs: Mapping[str, RunMetrics]) -> Table:
     has_contexts = any(test.context for test in tests.values())
     names = ("run", "picture", "context") if has_contexts else ("run", "picture")
     figures = ("P", "R", "F1", "strict F1", *(f"F1 {source}" for source in sources))
-    table = Table(*names, *_figure_columns(figures), title="Test split, percent")
+    table = Table(*names, *_figure_columns(figures), title="Test split, percent", **_NARROW)
     for name, test in tests.items():
         own_picture, own_context = next(iter(test.picture)), "true" if test.context else "none"
         shown = [(mode, own_context, block) for mode, block in test.picture.items()]
@@ -180,7 +190,9 @@ def results_table(runs: Mapping[str, RunMetrics]) -> Table:
 
 
 def _figure_columns(headings: Sequence[str]) -> list[Column]:
-    return [Column(terminal_text(heading), justify="right") for heading in headings]
+    """Columns whose headings are two lines, so that a table fits into 80 columns."""
+    texts = (Text("\n").join(map(terminal_text, heading.split(" ", 1))) for heading in headings)
+    return [Column(text, justify="right") for text in texts]
 
 
 def transfer_table(scores: Mapping[str, Mapping[str, Score]]) -> Table:

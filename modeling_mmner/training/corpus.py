@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
+from datasets.fingerprint import Hasher
 
 from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS, CorpusBuilder
 from dataset_scripts.contexts import CONTEXT, with_contexts
@@ -27,6 +28,7 @@ from ..files import file_notes, picture_hash
 from ..model.batching_mmner import ahead
 from ..model.images_mmner import PICTURE_COLUMNS, pictures_of
 from ..model.processing_mmner import MMNERProcessor
+from .progress import ProgressBar
 from .recipes import PEOPLE, CorpusSettings
 
 _ROW = "row"
@@ -132,9 +134,10 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
             )
     _leave_out_test_posts(corpus, settings)
     _keep_apart(corpus, settings)
-    for split, rows in corpus.splits.items():
-        corpus.places[split], corpus.splits[split] = rows[_ROW][:], rows.remove_columns(_ROW)
-        _check_pictures(corpus, split, settings)
+    with ProgressBar("checking the pictures", sum(map(len, corpus.splits.values()))) as bar:
+        for split, rows in corpus.splits.items():
+            corpus.places[split], corpus.splits[split] = rows[_ROW][:], rows.remove_columns(_ROW)
+            _check_pictures(corpus, split, settings, bar)
     if settings.test_dataset is None:
         languages = sorted(set(corpus.splits["test"]["language"]))
         corpus.chance = BUILDERS.get(settings.dataset, CorpusBuilder).chance(languages)
@@ -235,21 +238,22 @@ def _without_pictures(rows: Dataset) -> Dataset:
     return rows.remove_columns(_picture_columns(rows)).add_column("image", [None] * len(rows))
 
 
-def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings) -> None:
+def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings, bar: ProgressBar) -> None:
     """Count a split's pictures, and leave those out that are broken; each is reported.
 
     All are decoded, so that training cannot stumble; only once where `datasets` keeps the corpus in its
     cache, and with it the answers.
     """
     rows = corpus.splits[split]
-    columns = _picture_columns(rows)
-    problems = rows.select_columns(columns).map(
-        _problems,
+    columns, reader = _picture_columns(rows), f"{version('mmner')}, Pillow {version('pillow')}"
+    shown = rows.select_columns(columns)
+    problems = shown.map(
+        partial(_problems, reader=reader, bar=bar),
         batched=True,
         remove_columns=columns,
         features=Features({"problems": List(Value("string"))}),
-        fn_kwargs={"reader": f"{version('mmner')}, Pillow {version('pillow')}"},
-        desc=f"checking the pictures of {split}",
+        # Which names the kept answers; of itself `datasets` would hash the bar.
+        new_fingerprint=Hasher.hash([shown._fingerprint, "problems", reader]),
     )["problems"][:]
     file_notes().keep()
     missing = {index: "no picture" for index, found in enumerate(problems) if not found}
@@ -272,16 +276,20 @@ def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings
         return {column: row[column] for column in columns}
 
     if broken:
-        doing = "leaving out broken pictures"
-        corpus.splits[split] = rows.map(stripped, with_indices=True, features=rows.features, desc=doing)
+        bar.hide()
+        corpus.splits[split] = rows.map(stripped, with_indices=True, features=rows.features)
 
 
-def _problems(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[list[str]]]:
-    """For each of a post's pictures, in words why `reader` cannot read it, which names the kept answers."""
+def _problems(batch: dict[str, list[Any]], *, reader: str, bar: ProgressBar) -> dict[str, list[list[str]]]:
+    """For each of a post's pictures, in words why `reader` cannot read it."""
     rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
     posts = [pictures_of(row) for row in rows]
     found = ahead(partial(_problem, reader=reader), chain(*posts), threads=READING_THREADS, most=READ_AHEAD)
-    return {"problems": [[*islice(found, len(pictures))] for pictures in posts]}
+    problems = []
+    for pictures in posts:
+        problems.append([*islice(found, len(pictures))])
+        bar.update()
+    return {"problems": problems}
 
 
 def _problem(picture: dict[str, Any], *, reader: str) -> str:

@@ -36,6 +36,7 @@ from ..model.ready_features_mmner import packed
 from ..model.vision_mmner import VisionTower
 from .assembly import load_tower, weights_file
 from .corpus import TrainingCorpus
+from .progress import ProgressBar
 from .recipes import Recipe, TowerSettings
 
 OFF = "off"
@@ -84,7 +85,8 @@ def with_features(
     folder = default_folder() if folder is None else Path(folder)
     encoders = [FrozenEncoder(tower) if tower.frozen else None for tower in model.vision_towers]
     kept = KeptFeatures(folder, encoders, processor.image_size, "bf16" if bf16 else "no")
-    return _beside(rows, kept.columns(rows))
+    with kept.bar(rows) as bar:
+        return _beside(rows, kept.columns(rows, bar))
 
 
 def run_features(
@@ -175,9 +177,10 @@ class KeptFeatures:
         """
         if not self.encoders:
             return ""
-        for split, rows in corpus.splits.items():
-            columns = _picked(self.columns(corpus.whole[split]), np.array(corpus.places[split]))
-            corpus.splits[split] = _beside(rows, columns)
+        with self.bar(*corpus.whole.values()) as bar:
+            for split, rows in corpus.splits.items():
+                columns = _picked(self.columns(corpus.whole[split], bar), np.array(corpus.places[split]))
+                corpus.splits[split] = _beside(rows, columns)
         for encoder in filter(None, self.encoders):
             encoder.release()
         return f"picture features: {self.computed} computed, kept in {self.folder}"
@@ -187,7 +190,11 @@ class KeptFeatures:
         for encoder in filter(None, self.encoders):
             encoder.load()
 
-    def columns(self, rows: Dataset) -> Dataset:
+    def bar(self, *splits: Dataset) -> ProgressBar:
+        """Of the splits' posts, once for each encoder."""
+        return ProgressBar("picture features", sum(map(len, splits)) * sum(map(bool, self.encoders)))
+
+    def columns(self, rows: Dataset, bar: ProgressBar) -> Dataset:
         """A column for each tower, as long as the rows; a picture that cannot be read has no features."""
         self.folder.mkdir(parents=True, exist_ok=True)
         pictures = rows.select_columns([name for name in images.PICTURE_COLUMNS if name in rows.features])
@@ -203,28 +210,30 @@ class KeptFeatures:
             weights, settings = encoder.weights_hash(self.folder), asdict(encoder.tower.config)
             about = (weights, settings, self.image_size, self.precision, timm.__version__)
             paths = [self.folder / f"{_hash(*about, own)}.arrow" for own in keys]
-            files = [self._file(path, encoder, chunk) for path, chunk in zip(paths, chunks, strict=True)]
+            files = [self._file(*pair, encoder, bar) for pair in zip(paths, chunks, strict=True)]
             columns.append(concatenate_datasets(files).rename_column(FEATURE_COLUMN, name))
         file_notes().keep()
         return concatenate_datasets(columns, axis=1)
 
-    def _file(self, path: Path, encoder: FrozenEncoder, posts: Dataset) -> Dataset:
+    def _file(self, path: Path, posts: Dataset, encoder: FrozenEncoder, bar: ProgressBar) -> Dataset:
         """What is in a file, computed where none is whole; a killed process leaves it whole, or none."""
-        if not _is_whole(path):
+        if _is_whole(path):
+            bar.update(len(posts))
+        else:
             with FileLock(self.folder / ".lock"):
                 for left in self.folder.glob("tmp*"):  # of killed processes
                     left.unlink()
                 if not _is_whole(path):
                     if path.exists():
                         say(f"{path}: expected the SHA-256 noted beside it, found another; made again")
-                    self._fill(path, encoder, posts)
+                    self._fill(path, posts, encoder, bar)
         return Dataset.from_file(str(path))
 
-    def _fill(self, path: Path, encoder: FrozenEncoder, posts: Dataset) -> None:
+    def _fill(self, path: Path, posts: Dataset, encoder: FrozenEncoder, bar: ProgressBar) -> None:
         encoder.load()
         made = path.with_name(f"tmp-{path.name}")
         posts.map(
-            partial(self._compute, encoder.tower),
+            partial(self._compute, encoder.tower, bar),
             batched=True,
             batch_size=_WRITTEN_POSTS,
             writer_batch_size=_WRITTEN_POSTS,
@@ -232,12 +241,13 @@ class KeptFeatures:
             features=Features({FEATURE_COLUMN: List(Value("binary"))}),
             cache_file_name=str(made),
             new_fingerprint=path.stem,
-            desc=f"features of {encoder.tower.config.backbone}",
         )
         write_text(path.with_suffix(".sha256"), sha256(made))
         made.replace(path)
 
-    def _compute(self, tower: VisionTower, batch: dict[str, list[Any]]) -> dict[str, list[list[bytes]]]:
+    def _compute(
+        self, tower: VisionTower, bar: ProgressBar, batch: dict[str, list[Any]]
+    ) -> dict[str, list[list[bytes]]]:
         """The column of some posts. A picture that several of them have is run once."""
         rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
         posts = [[(picture_key(picture), picture) for picture in pictures_of(row)] for row in rows]
@@ -248,6 +258,7 @@ class KeptFeatures:
         found: dict[str, bytes] = {}
         while group := dict(islice(readable, _BATCH)):
             found |= self._features(tower, group)
+        bar.update(len(posts))
         return {FEATURE_COLUMN: [[found[key] for key, _ in post if key in found] for post in posts]}
 
     def _square(self, picture: Any) -> np.ndarray | None:

@@ -21,6 +21,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, DistributedType
 from torch import distributed
 
+from ..escaping import printable
 from .checkpoints import AUTO
 from .optimisation import resolve_precision
 from .recipes import TrainingSettings
@@ -29,6 +30,7 @@ from .run_folder import RunError
 PATIENCE = timedelta(hours=2)
 """How long processes wait for another one: it may have a large corpus to build."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LIBRARIES = ("accelerate", "datasets", "huggingface_hub", "timm", "torch", "torchvision", "transformers")
 _M_MMAP_THRESHOLD, _LEAST_MAPPED = -3, 4 * 2**20  # of glibc's malloc.h; bytes
 _REFUSED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
 """Ways to share out one model, as Accelerate's launcher calls them; this one would not be trained rightly."""
@@ -82,6 +84,18 @@ def run_accelerator(settings: TrainingSettings) -> Accelerator:
     return accelerator
 
 
+def quiet_libraries() -> None:
+    """Keep bars and warnings off that libraries mean for their callers, unless Python's -W asks for them;
+    bars of downloads stay. This program's warnings are a line each.
+    """
+    datasets.disable_progress_bars()
+    transformers.logging.disable_progress_bar()
+    warnings.formatwarning = lambda message, *_: f"warning: {printable(message)}\n"
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", module=rf"({'|'.join(_LIBRARIES)})(\.|$)")
+
+
 def give_memory_back() -> None:
     """Let Linux's C library return the memory of large tensors when they are freed.
 
@@ -96,7 +110,6 @@ def keep_quiet() -> None:
     """Leave it to the main process to print, to warn and to show how far it is."""
     sys.stdout = StringIO()
     warnings.simplefilter("ignore")
-    datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
 
 

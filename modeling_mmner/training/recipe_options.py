@@ -8,8 +8,10 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial, wraps
 from inspect import Parameter
+from textwrap import shorten
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -21,8 +23,12 @@ from ..files import read_yaml
 from ..model.parts_mmner import Setting
 from .recipes import SECTIONS, TOWER_FLAGS, Recipe, all_settings, flat_settings, load_recipe, recipe_names
 
-_RECIPES = f"one of {', '.join(recipe_names())}, or a YAML file"
-RecipeName = Annotated[str, typer.Option("--recipe", help=_RECIPES, autocompletion=recipe_names)]
+_RECIPES = "one of the recipes above, or a YAML file"
+WIDE = {"max_content_width": 110}
+"""Help takes as many columns, at most."""
+RecipeName = Annotated[
+    str, typer.Option("--recipe", metavar="NAME", help=_RECIPES, autocompletion=recipe_names)
+]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
@@ -31,21 +37,28 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
     Raises:
         SystemExit: help was asked for (0), or the command line is wrong, and why has been said (2).
     """
-    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    app = typer.Typer(rich_markup_mode=None, add_completion=False, context_settings=WIDE)
 
     @app.command(cls=SettingsCommand)
     @takes_settings
     def chosen(recipe: RecipeName = "quickstart", *, settings: dict[str, Any]) -> Recipe:
-        """Train a multimodal NER system from a recipe."""
+        """Train a recipe; without one quickstart, which takes minutes."""
         return load_recipe(recipe, settings)
 
     try:
         found = app(None if arguments is None else list(arguments), standalone_mode=False)
     except (typer.TyperException, TypeError, ValueError) as error:
-        message = error.format_message() if isinstance(error, typer.TyperException) else error
-        say(f"train_accelerate.py: error: {message}", file=sys.stderr)
+        say(f"train_accelerate.py: error: {mistake(error)}", file=sys.stderr)
         sys.exit(2)
     return found if isinstance(found, Recipe) else sys.exit(0)
+
+
+def mistake(error: Exception) -> str:
+    """What is wrong with a command line, in one line."""
+    if near := getattr(error, "possibilities", None):
+        name = getattr(error, "option_name", "")
+        return f"No such option: {name}; did you mean {get_close_matches(name, near, n=1, cutoff=0)[0]}?"
+    return error.format_message() if isinstance(error, typer.TyperException) else str(error)
 
 
 def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,7 +126,9 @@ def _option(name: str, setting: Setting, group: str, *, show_default: bool) -> P
     more: dict[str, Any] = {"help": setting.help, "rich_help_panel": group, "show_default": show_default}
     if kind is bool:
         names += f"/--{name.removeprefix('no_') if name.startswith('no_') else f'no_{name}'}"
-    elif kind not in (int, float, str) and get_origin(kind) is not Literal:
+    elif kind in (int, float, str):
+        more["metavar"] = METAVARS[kind]
+    elif get_origin(kind) is not Literal:
         form, read = _READERS.get(kind, ("YAML", read_yaml))
         more |= {"parser": partial(_read, form=form, read=read, hint=kind), "metavar": form}
         kind = str
@@ -147,6 +162,9 @@ _READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
     dict[str, float] | None: ("NAME=WEIGHT,...", partial(_pairs, float)),
 }
 """How help calls the text of an option, and what reads it; other types are read as YAML."""
+_TEXTS = (str, str | None, list[str], list[str] | None)
+METAVARS: dict[Any, str] = {int: "NUMBER", float: "NUMBER"} | dict.fromkeys(_TEXTS, "TEXT")
+"""How it calls that of an option which typer reads."""
 
 
 class SettingsCommand(TyperCommand):
@@ -164,6 +182,12 @@ class SettingsCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        if "recipe" in (option.name for option in self.params):
+            names = recipe_names()
+            room = formatter.width - 4 - max(map(len, names))
+            about = [shorten(load_recipe(name).description, room, placeholder="...") for name in names]
+            with formatter.section("Recipes"):
+                formatter.write_dl(list(zip(names, about, strict=True)))
         groups: dict[str, list[tuple[str, str]]] = {}
         for option in self.get_params(ctx):
             if record := option.get_help_record(ctx):
@@ -176,7 +200,7 @@ class SettingsCommand(TyperCommand):
 def _as_text(value: Any, hint: Any) -> Any:
     """A value as the command line spells it; a flag's as it is, None for nothing."""
     if isinstance(value, (bool, str)) or value in (None, [], {}):
-        return value or None
+        return value if value is False else value or None
     if hint in _READERS and isinstance(value, (list, dict)):
         pairs = value.items() if isinstance(value, dict) else [(item,) for item in value]
         return ",".join("=".join(map(str, pair)) for pair in pairs)

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from tqdm.auto import tqdm
 
 from dataset_scripts.opening import SPANS_LEFT_OUT
 
+from ..escaping import say
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import plot_confusion, plot_learning_curves
 from ..files import check_apart, json_line, recovered, write_text, write_whole
 from ..model.images_mmner import is_picture_column
 from .assembly import check_model
 from .corpus import TrainingCorpus
+from .progress import ProgressBar
 from .recipes import Recipe
 from .terms import derived_licence, terms_of
 
@@ -64,6 +65,7 @@ class Progress:
 
     def __post_init__(self) -> None:
         self._since = time.perf_counter()
+        self._has_told = False
 
     @property
     def elapsed(self) -> float:
@@ -80,17 +82,30 @@ class Progress:
         stale = bool(self.history) and self.epoch - 1 - self.best["epoch"] >= patience > 0
         return self.epoch > epochs or stale
 
+    def bar(self, batches: int, *, epochs: int) -> ProgressBar:
+        """The bar of all epochs, each of so many batches."""
+        return ProgressBar("training", batches * epochs, done=batches * (self.epoch - 1) + self.batches)
+
     def shown(
-        self, steps: Iterable[dict[str, float]], batches: int, *, epochs: int, visible: bool
+        self, steps: Iterable[dict[str, float]], bar: ProgressBar, *, epochs: int
     ) -> Iterator[dict[str, float]]:
-        """Count the losses of the batches that are left of an epoch's `batches`, and show them in a bar."""
-        name = f"epoch {self.epoch}/{epochs}"
-        with tqdm(steps, name, batches, initial=self.batches, disable=not visible) as bar:
-            for losses in bar:
-                self.add(losses)
-                shown = {name.removeprefix("loss_"): f"{loss:.2f}" for name, loss in losses.items()}
-                bar.set_postfix(shown, refresh=False)
-                yield losses
+        """Count the losses of the batches that are left of an epoch, and show how far the training is."""
+        bar.set_description_str(f"epoch {self.epoch}/{epochs}", refresh=False)
+        for losses in steps:
+            self.add(losses)
+            bar.set_postfix_str(f"loss {losses['loss']:.2f}", refresh=False)
+            bar.update()
+            yield losses
+            if not self._has_told and (left := bar.left()):
+                self._has_told = True
+                bar.hide()
+                say(f"this training takes {left} more, by its first steps")
+
+    def describe_last(self, bar: ProgressBar) -> str:
+        """What the last epoch has come to, and how long those that are left may take, in words."""
+        last, left = self.history[-1], bar.left()
+        found = f"loss {last['loss']:.3f}, validation F1 {100 * last['validation_f1']:.1f}"
+        return f"epoch {last['epoch']}: {found}{left and f'; {left} left'}"
 
     def add(self, losses: dict[str, float]) -> None:
         """Count a batch and its losses."""
@@ -200,7 +215,9 @@ def write_results(
     tagged = zip(rows.remove_columns(left_out), gold, predicted, strict=True)
     lines = [json_line(row | {"gold": right, "predicted": found}) for row, right, found in tagged]
     write_text(output / PREDICTIONS, "".join(f"{line}\n" for line in lines))
-    curves = partial(plot_learning_curves, metrics.history, selected_epoch=metrics.selected_epoch)
+    weights = {name: weight for name, weight in metrics.recipe["model"]["objectives"].items() if weight > 0}
+    about: dict[str, Any] = {"selected_epoch": metrics.selected_epoch, "weights": weights}
+    curves = partial(plot_learning_curves, metrics.history, **about)
     for name, draw in ((CURVES, curves), (CONFUSION, partial(plot_confusion, gold, predicted))):
         try:
             write_whole(output / name, draw)

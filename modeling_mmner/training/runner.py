@@ -97,7 +97,8 @@ def own_folders(*recipes: Recipe) -> Iterator[None]:
 
 def report_runs(recipe: Recipe, runs: Mapping[str, RunMetrics]) -> None:
     """Print what the runs of `runs_of` found, side by side; transfer's scores go to transfer.json as well."""
-    console, output = Console(width=None if sys.stdout.isatty() else 120), Path(recipe.training.output_dir)
+    console = Console(width=shutil.get_terminal_size((120, 24)).columns)
+    output = Path(recipe.training.output_dir)
     if recipe.training.transfer:
         scores = {language: metrics.splits.test.by_language for language, metrics in runs.items()}
         console.print(transfer_table(scores))
@@ -148,7 +149,16 @@ def run_each(recipes: Mapping[str, Recipe], *, train: Train) -> dict[str, RunMet
     if not goes_on and started_processes().is_main_process:
         for output in outputs:
             begin_run(output)
-    return {name: finished[name] or train(recipe) for name, recipe in recipes.items()}
+    left = [name for name in recipes if finished[name] is None]
+    compares = any(recipe.training.compare_without_pictures for recipe in recipes.values()) and len(left) > 1
+    skip = "; --no_compare_without_pictures leaves the second out" if compares else ""
+    say(f"{len(left)} training{'s follow' if len(left) > 1 else ' follows'}{skip}")
+    found = {}
+    for number, (name, recipe) in enumerate(recipes.items(), start=1):
+        if finished[name] is None:
+            say(f"training {number} of {len(recipes)}: {name}; reading {recipe.corpus.dataset:.300}")
+        found[name] = finished[name] or train(recipe)
+    return found
 
 
 def run_apart(

@@ -30,6 +30,7 @@ HISTORY = [
         (3, 2.0, 0.7, {"loss_crf": 1.0, "loss_clustering": 1.0}),
     )
 ]
+WEIGHTS = {"crf": 1.0, "clustering": 0.5}
 GOLD = [["B-PER", "I-PER", "O", "B-LOC"], ["B-ORG", "O"]]
 PREDICTED = [["B-PER", "I-PER", "O", "B-ORG"], ["O", "B-LOC"]]
 
@@ -77,23 +78,39 @@ def legend_of(axes) -> list[str]:
 
 def test_learning_curves_show_every_loss_and_mark_the_selected_epoch(saved_figures, tmp_path):
     """If it failed, a loss would be missing from the plot, or another epoch than the one kept be marked."""
-    plot_learning_curves(HISTORY, tmp_path / "curves.png", selected_epoch=3)
+    plot_learning_curves(HISTORY, tmp_path / "curves.png", selected_epoch=3, weights=WEIGHTS)
     losses, scores = saved_figures[0].axes
-    assert legend_of(losses) == ["total (weighted)", "crf", "clustering"]
-    assert [list(line.get_xdata()) for line in losses.lines] == [[1, 2, 3], [1, 2, 3], [2, 3]]
+    assert legend_of(losses) == ["total", "crf × 1", "clustering × 0.5"]
     lenient, strict = ([round(y) for y in line.get_ydata()] for line in scores.lines[:2])
     assert (lenient, strict) == ([50, 90, 70], [40, 80, 60])
     assert legend_of(scores) == ["lenient", "strict", "selected: epoch 3, F1 70.0"]
-    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in (losses, scores))
+    assert all(
+        axes.get_xlabel() and axes.get_ylabel() and axes.get_title("left") for axes in (losses, scores)
+    )
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.format == "PNG" and min(picture.size) > 500
 
 
-def test_losses_below_zero_are_drawn(saved_figures, tmp_path):
-    """If it failed, a clustering loss, whose cosine term may be negative, would vanish from a log scale."""
-    for history in ([HISTORY[1] | {"loss_clustering": -0.5}], HISTORY):
-        plot_learning_curves(history, tmp_path / "curves.png", selected_epoch=2)
-    assert [figure.axes[0].get_yscale() for figure in saved_figures] == ["linear", "log"]
+def test_drawn_losses_add_up_to_the_total(saved_figures, tmp_path):
+    """Regression: losses were drawn before they are weighted, and clustering towered over the total."""
+    history = [dict(epoch) for epoch in HISTORY]
+    history[1] |= {"loss": 1.75, "loss_clustering": -0.5}  # its cosine term may be negative
+    history[0]["loss"], history[2]["loss"] = 8.0, 1.5
+    plot_learning_curves(history, tmp_path / "curves.png", selected_epoch=2, weights=WEIGHTS)
+    losses = saved_figures[0].axes[0]
+    heights = [[bar.get_height() for bar in bars] for bars in losses.containers]
+    assert heights == [[8.0, 2.0, 1.0], [0.0, -0.25, 0.5]]
+    assert [sum(parts) for parts in zip(*heights, strict=True)] == [entry["loss"] for entry in history]
+    assert [bar.get_y() for bar in losses.containers[1]] == [8.0, 0.0, 1.0]  # on those above, or below 0
+    assert losses.get_yscale() == "linear"
+
+
+@pytest.mark.parametrize(("f1", "limits"), [(0.0, (0, 5)), (1.0, (95, 100)), (0.5, (45, 55))])
+def test_axis_of_scores_is_percents(saved_figures, tmp_path, f1, limits):
+    """Regression: where every F1 is 0 the axis went from -0.04 to 0.04 percent."""
+    history = [epoch | {"validation_f1": f1, "validation_strict_f1": f1} for epoch in HISTORY]
+    plot_learning_curves(history, tmp_path / "curves.png", selected_epoch=1, weights=WEIGHTS)
+    assert saved_figures[0].axes[1].get_ylim() == limits
 
 
 def test_span_confusion_counts_types_missed_and_spurious():
@@ -163,7 +180,7 @@ def test_results_table_has_a_row_for_each_run_and_kind_of_picture():
     table = results_table(runs)
     columns = [[str(cell) for cell in (column.header, *column.cells)] for column in table.columns]
     assert list(zip(*columns, strict=True)) == [
-        ("run", "picture", "P", "R", "F1", "strict F1", "F1 plain", "F1 ambiguous"),
+        ("run", "picture", "P", "R", "F1", "strict\nF1", "F1\nplain", "F1\nambiguous"),
         ("with", "true", "90.0", "90.0", "90.0", "89.0", "99.0", "95.0"),
         ("with", "shuffled", "60.0", "60.0", "60.0", "59.0", "99.0", "42.0"),
         ("with", "none", "50.0", "50.0", "50.0", "49.0", "99.0", "41.0"),

@@ -346,6 +346,7 @@ def test_recipe_does_not_learn_where_a_file_of_the_hub_is(trained, monkeypatch):
     recipe = small_recipe(folder, **settings)
     processor = build_processor(recipe, labels=["O", "B-PER"], posts=[WORDS])
     kept = run_features(recipe, processor, build_model(recipe, processor, with_frozen=False), Accelerator())
-    kept.columns(load_corpus(recipe.corpus).splits["test"])
+    rows = load_corpus(recipe.corpus).splits["test"]
+    kept.columns(rows, kept.bar(rows))
     kept.put_encoders_back()
     assert recipe == small_recipe(folder, **settings)

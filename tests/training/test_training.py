@@ -140,8 +140,16 @@ def test_command_line_trains_and_compares(finished, tmp_path: Path, capsys) -> N
     path.write_text(json.dumps(settings), encoding="utf-8")
     options = f"--recipe {path} --epochs 1 --output_dir {output} --compare_without_pictures"
     train_accelerate.main(parse_arguments(options.split()))
-    printed = capsys.readouterr().out
+    printed, noise = capsys.readouterr()
     assert "Test split" in printed and "epoch 1: loss" in printed
+    first, *others = printed.splitlines()
+    assert first == "2 trainings follow; --no_compare_without_pictures leaves the second out"
+    begun = [line for line in others if line.startswith("training ")]
+    assert begun == [
+        f"training 1 of 2: small; reading {recipe.corpus.dataset}",
+        f"training 2 of 2: small, no pictures; reading {recipe.corpus.dataset}",
+    ]
+    assert noise == ""  # no library's bars and warnings
     alone = json.loads((output / "without_pictures" / "metrics.json").read_text(encoding="utf-8"))
     assert alone["recipe"]["corpus"]["use_images"] is False
     assert set(alone["splits"]["test"]["picture"]) == {"none"}

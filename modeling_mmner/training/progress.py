@@ -1,0 +1,48 @@
+"""How far the work is: one bar a phase, on one line."""
+
+import os
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left{postfix}"
+
+
+class ProgressBar(tqdm):
+    """The bar of a phase, with the time that is left: on a terminal from the first second on, in a log once a
+    minute. It vanishes with the phase. Of a machine's processes the first shows it.
+    """
+
+    def __init__(self, doing: str, total: int, *, done: int = 0) -> None:
+        delay, pause = (1.0, 0.1) if sys.stderr.isatty() else (60.0, 60.0)
+        look: Any = {"bar_format": _FORMAT, "dynamic_ncols": True, "leave": False, "smoothing": 0}
+        look |= {"delay": delay, "mininterval": pause, "disable": os.environ.get("LOCAL_RANK", "0") != "0"}
+        self._has_begun = False
+        super().__init__(desc=doing, total=total, initial=done, **look)
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """As tqdm's; the first step has more to do, so time is measured from its end on."""
+        if not self._has_begun and not self.disable:
+            self._has_begun, self.initial = True, self.n + (n or 0)
+            self.start_t = self.last_print_t = time.time()
+        return super().update(n)
+
+    def hide(self) -> None:
+        """Make room for a line that is printed; the next step shows the bar again."""
+        if not self.disable and self.last_print_t > self.start_t:
+            self.clear()
+
+    def left(self) -> str:
+        """In words, the time that is left; empty where it is not known yet, or none."""
+        elapsed = 0.0 if self.disable else time.time() - self.start_t
+        if elapsed < 3 or not self.initial < self.n < (self.total or 0):
+            return ""
+        return in_words(elapsed * ((self.total or 0) - self.n) / (self.n - self.initial))
+
+
+def in_words(seconds: float) -> str:
+    """``about 40 s``, ``about 3 min`` or ``about 5 h``."""
+    size, unit = next((pair for pair in ((3600, "h"), (60, "min")) if seconds >= 2 * pair[0]), (1, "s"))
+    return f"about {seconds / size:.0f} {unit}"
