@@ -18,6 +18,7 @@ from modeling_mmner.model.labels_mmner import check_labels
 from .builders.builder import CorpusBuilder, short_hash
 from .corpora import BUILDERS, FOLDER_CORPUS
 from .enclosure import check_pictures, data_set_builder
+from .findings import Findings
 from .formats.annotations import LeftOut
 from .formats.own_data import OwnPosts, Posts, add_posts, read_own, tables_of
 from .formats.reader import SPLIT_NAMES, SPLIT_OF, SPLITS, CorpusError, holds_splits
@@ -43,7 +44,7 @@ class Corpus:
         version_name: ``official``, or what else tells this copy from others.
         version: for each split 12 hex digits of the SHA-256 of the file that it comes from, or of its rows.
         left_out: spans of people's own files that are no entities, since they are no whole words.
-        notes: what else was found in reading such files, counted.
+        findings: all that was found in reading it.
     """
 
     name: str
@@ -52,21 +53,15 @@ class Corpus:
     version_name: str
     version: dict[str, str]
     left_out: list[LeftOut] = field(default_factory=list)
-    notes: dict[str, int] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
 
     def identity(self) -> dict[str, Any]:
         """Which copy of which corpus it is, for reports."""
         return {"name": self.name, "version_name": self.version_name, "version": dict(self.version)}
 
-    def reading_report(self, *, most: int = 5) -> list[str]:
-        """What was found in reading people's own files, a line each; of spans left out the first `most`."""
-        lines = [f"{self.name}: {note}: {number}" for note, number in self.notes.items()]
-        if self.left_out:
-            what = "spans left out, since they are no whole words or overlap"
-            lines.append(f"{self.name}: {what}: {len(self.left_out)}")
-        for one in self.left_out[:most]:
-            lines.append(f"  {one.place}: {one.label} {one.start}-{one.end} {one.text!r} {one.reason}")
-        return lines + (["  ..."] if len(self.left_out) > most else [])
+    def reading_report(self) -> list[str]:
+        """What was found in reading it, a line each, with the examples of what is lost."""
+        return self.findings.lines(f"{self.name}: ")
 
 
 def open_corpus(dataset: str, *, config: str | None = None, **options: Any) -> Corpus:
@@ -140,7 +135,7 @@ def _converted(name: str, posts: dict[str, Posts], read: OwnPosts) -> Corpus:
     splits, labels = tables_of(posts, read)
     version = {split: row_hash(rows) for split, rows in splits.items()}
     version_name = f"copy-{short_hash(version)}{read.division}"
-    return Corpus(name, splits, labels, version_name, version, read.left_out, dict(read.notes))
+    return Corpus(name, splits, labels, version_name, version, read.left_out, read.findings)
 
 
 def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:

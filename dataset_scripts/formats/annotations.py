@@ -10,10 +10,19 @@ from typing import Any, NamedTuple
 from modeling_mmner.model.labels_mmner import Span, spans_to_tags, split_words
 from modeling_mmner.model.posts_mmner import is_words
 
+from ..findings import Finding
 from .reader import CorpusError
 
 _SPAN_KEYS = ("spans", "entities", "ents", "label", "labels")
 _LABEL_KEYS = ("labels", "label", "hypertextlabels")  # also types of results
+REASONS = {
+    "is empty or not within the text": "count characters of the very text, from 0, the end one past the last",
+    "has another text than the tool says": "count characters of the text as exported, not bytes or HTML",
+    "does not begin and end where words do": "move its ends to those of whole words, in the tool",
+    "overlaps another span": "keep one span for each word, in the tool",
+}
+"""Why spans are left out, and what to do about it."""
+_OUTSIDE, _OTHER_TEXT, _CUTS_WORD, _OVERLAPS = REASONS
 _FORMS = "'tokens' and 'ner_tags', or 'text' and 'spans' (or 'entities', 'ents', 'label')"
 
 
@@ -27,8 +36,8 @@ class CharacterSpan(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """A span that is no entity of the corpus, and why: its file and row, and what stands there, cut at 80
-    characters.
+    """A span that is no entity of the corpus, and why, by `REASONS`: its file and row, and what stands there,
+    cut at 80 characters.
     """
 
     place: str
@@ -37,6 +46,10 @@ class LeftOut(NamedTuple):
     label: str
     text: str
     reason: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.label} {self.start}-{self.end} {self.text!r}{self.detail}"
 
 
 class Annotation(NamedTuple):
@@ -46,14 +59,14 @@ class Annotation(NamedTuple):
         words, tags: its words with a tag for each, names or ids.
         record: all that the tool has of it, by its own keys.
         left_out: of a text with spans, whose tags are BIO; None: the record itself has words and tags.
-        unread: what else is annotated in the record, a note for each.
+        unread: what else is annotated in the record.
     """
 
     words: list[str]
     tags: list[Any]
     record: Mapping[str, Any]
     left_out: list[LeftOut] | None = None
-    unread: Sequence[str] = ()
+    unread: Sequence[Finding] = ()
 
 
 def read_annotation(record: Any, place: str) -> Annotation | None:
@@ -107,9 +120,13 @@ def _is_like_span(item: Any) -> bool:
     return isinstance(item, (list, tuple)) and len(item) == 3 and all(map(_is_place, item[:2]))
 
 
-def _unread(record: Mapping[str, Any], used: list[str]) -> list[str]:
+def _unread(record: Mapping[str, Any], used: list[str]) -> list[Finding]:
     numbers = {key: _number_of_spans(value) for key, value in record.items() if key not in used}
-    return [f"spans under {key!r:.40}, not read" for key, number in numbers.items() for _ in range(number)]
+    return [
+        Finding(f"spans under {key!r:.40}, not read", f"--columns spans={key:.40} reads them", number=number)
+        for key, number in numbers.items()
+        if number
+    ]
 
 
 def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
@@ -127,9 +144,11 @@ def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
         expected = "a list of objects as the annotation's 'result'"
         raise CorpusError(f"{place}: expected {expected}, found {result!r:.80}")
     spans = [_span(item.get("value"), place) for item in result if item.get("type") in _LABEL_KEYS]
-    unread = ["further annotations of a task, not read"] * len(done[1:])
+    advice = "the first that was not cancelled is read; take others out before the export"
+    more = Finding("further annotations of a task, not read", advice, False, len(done[1:]))
     kinds = [item.get("type") for item in result if item.get("type") not in _LABEL_KEYS]
-    unread += [f"results of type {kind!r:.40}, not read" for kind in kinds]
+    unread = [Finding(f"results of type {kind!r:.40}, not read", lost=False, number=1) for kind in kinds]
+    unread += [more] if more.number else []
     return tagged(texts[0], spans, {"id": record.get("id"), **data}, place)._replace(unread=unread)
 
 
@@ -168,18 +187,18 @@ def tagged(text: str, spans: Sequence[CharacterSpan], record: Mapping[str, Any],
         span = _in_characters(text, given)
         first, last = starts.get(span.start), ends.get(span.end)
         if not 0 <= span.start < span.end <= len(text):
-            reason = f"is empty or not within the text's {len(text)} characters"
+            reason, detail = _OUTSIDE, f", of {len(text)} characters"
         elif span.text is not None and text[span.start : span.end] != span.text:
-            reason = f"has another text than the tool says, {span.text[:80]!r}"
+            reason, detail = _OTHER_TEXT, f", for the tool {span.text[:80]!r}"
         elif first is None or last is None:
-            reason = "does not begin and end where words do"
+            reason, detail = _CUTS_WORD, ""
         elif any(first < other.end and other.start < last for other in taken):
-            reason = "overlaps another span"
+            reason, detail = _OVERLAPS, ""
         else:
             taken.append(Span(span.label, first, last))
             continue
         said = text[max(0, span.start) : max(0, span.end)][:80]
-        left_out.append(LeftOut(place, given.start, given.end, given.label, said, reason))
+        left_out.append(LeftOut(place, given.start, given.end, given.label, said, reason, detail))
     tags = spans_to_tags(taken, len(words))
     return Annotation([word.text for word in words], tags, record, left_out)
 

@@ -19,8 +19,9 @@ from modeling_mmner.model.labels_mmner import bio_labels
 from modeling_mmner.model.posts_mmner import file_within, is_words
 
 from ..builders.builder import corpus_features, types_by_frequency
+from ..findings import Findings
 from ..reading_options import ReadingOptions
-from .annotations import LeftOut, read_annotation
+from .annotations import REASONS, LeftOut, read_annotation
 from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_link
 from .records import cell_list, read_records, record_files
 from .schemes import TagScheme, is_tag, tag_forms
@@ -36,14 +37,14 @@ _OWN = ("id", "tokens", "ner_tags", "image", "images", "language", "source", "te
 
 @dataclass
 class OwnPosts:
-    """Posts read from records, in order; spans left out; and what else was found in reading, counted.
+    """Posts read from records, in order; spans left out; and all that was found in reading.
 
     `division` is, for the version's name, how the posts were split; empty: they had their splits.
     """
 
     posts: Posts = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
-    notes: Counter[str] = field(default_factory=Counter)
+    findings: Findings = field(default_factory=Findings)
     division: str = ""
 
 
@@ -82,22 +83,25 @@ def add_posts(
         folder: where relative paths of pictures begin; None: there are no files.
         source: of posts that do not say theirs.
     """
-    first = len(read.posts)
+    first, findings, changes = len(read.posts), read.findings, Counter[str]()
     for place, record in records:
         if isinstance(record, dict):
             record = {key: cell_list(value, key, place) for key, value in record.items()}
         annotation = read_annotation(record, place)
         if annotation is None:
-            read.notes["posts that their annotator rejected or skipped"] += 1
+            findings.add("posts that their annotator rejected or skipped", place, lost=False)
             continue
         words, tags, own, left_out, unread = annotation
-        read.notes.update(unread)
+        for one in unread:
+            findings.add(one.what, place, remedy=one.remedy, lost=one.lost, number=one.number)
+        for span in left_out or []:
+            findings.add(f"spans left out: {span.reason}", str(span), remedy=REASONS[span.reason])
         scheme: TagScheme = options.tag_scheme if left_out is None else "bio"
         read.left_out += left_out or []
         if wrong := [tag for tag in tags if not (isinstance(tag, str) and is_tag(tag, scheme))]:
             hint = "names in place of ids, or --tag_scheme for a file in IOB1 or BIOES"
             raise CorpusError(f"{place}: expected tags {tag_forms(scheme)}, found {wrong[0]!r:.80}; {hint}")
-        reading = Reading(scheme, options.rename_types, options.repair_orphans, read.notes)
+        reading = Reading(scheme, options.rename_types, options.repair_orphans, changes)
         texts = {
             str(key): encodable(value) if isinstance(value, str) else [encodable(text) for text in value]
             for key, value in own.items()
@@ -115,10 +119,12 @@ def add_posts(
         for given in pictures_of(dict(own)):
             picture = _picture(given, options, folder)
             if isinstance(picture, str):
-                read.notes[f"pictures left out: {picture}"] += 1
+                findings.add(f"pictures left out: {picture}", place)
             else:
                 post["images"].append(picture)
         read.posts.append(texts | post)
+    for note, number in changes.items():
+        findings.add(note, lost=False, number=number)
     return read.posts[first:]
 
 
@@ -175,13 +181,13 @@ def tables_of(splits: dict[str, Posts], read: OwnPosts) -> tuple[dict[str, datas
     """The data set of each split, and the BIO labels, the most frequent type first.
 
     Raises:
-        CorpusError: no post has an entity; it says the notes on reading.
+        CorpusError: no post has an entity; it says what was found in reading.
     """
     posts = [post for rows in splits.values() for post in rows]
     labels = bio_labels(types_by_frequency(post["ner_tags"] for post in posts))
     if len(labels) == 1:
-        noted = "".join(f"; {note}: {number}" for note, number in read.notes.items())
-        raise CorpusError(f"corpus: expected posts with entities, found none in {len(posts)} posts{noted}")
+        found = "\n".join([f"found none in {len(posts)} posts", *read.findings.lines()])
+        raise CorpusError(f"corpus: expected posts with entities, {found}")
     features, text = corpus_features(labels, decode=False), datasets.Value("string")
     if any(len(post["images"]) > 1 for post in posts):
         features["images"] = datasets.List(features.pop("image"))
