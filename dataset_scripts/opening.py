@@ -11,7 +11,7 @@ import datasets
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from modeling_mmner.files import picture_content
+from modeling_mmner.files import path_or_hub, picture_content
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.model.labels_mmner import check_labels
 
@@ -144,9 +144,10 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
     _refuse(dataset, given, given.keys() - set(_OF_TAGS))
     place, name = f"dataset {dataset!r}", Path(dataset).name
     try:
-        builder = data_set_builder(dataset, config)
-        builder.download_and_prepare()
-        found = builder.as_dataset()
+        with path_or_hub(dataset, kind="dataset", known=BUILDERS, error=CorpusError):
+            builder = data_set_builder(dataset, config)
+            builder.download_and_prepare()
+            found = builder.as_dataset()
     except CorpusError:
         raise
     except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:

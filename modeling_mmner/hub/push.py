@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_imports
 
 from ..evaluation.metrics import RunMetrics
-from ..files import check_own_files, renewed_folder
+from ..files import check_own_files, names_like, renewed_folder
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from .model_card import default_revision, render_model_card, without_folders
@@ -109,7 +109,8 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: expected the folder of a trained model, found none")
+        found = f"found none{names_like(str(folder), map(str, Path().glob('outputs/*/model')))}"
+        raise ValueError(f"{folder}: expected the folder of a trained model, {found}")
     check_own_files(folder, is_of_a_model)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     found = {path.relative_to(folder).as_posix(): path for path in paths}

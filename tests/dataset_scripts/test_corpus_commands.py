@@ -159,7 +159,7 @@ def test_corpus_that_is_not_there_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     for command in (["inspect"], ["overlap"], ["export-imgid", "--output_dir", tmp_path / "exported"]):
         assert run(*command, tmp_path / "nothere") == 2
-        message = f"{command[0]}: dataset '{tmp_path / 'nothere'}', config None: expected one of sample"
+        message = f"{command[0]}: dataset '{tmp_path / 'nothere'}': expected a file or folder that is there"
         assert message in capsys.readouterr().err
 
 
