@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 
+PICTURES_LEFT_OUT = "pictures left out: "
+"""Begins what is said of pictures that posts name and that are lost."""
+NO_FILE = f"{PICTURES_LEFT_OUT}no such file", "--image_dir FOLDER, where the files are"
+"""What is said of a picture that is not there, and what to do about it."""
 MOST_EXAMPLES = 3
 _LONGEST = 300  # characters of an example: what files say has no bound of its own
 
@@ -49,9 +53,9 @@ class Findings:
         return {one.what: one.number for one in self.sorted()}
 
     def lines(self, start: str = "") -> list[str]:
-        """A line for each thing found, with what to do, and one for each example of what is lost."""
+        """A line for each thing found, with what to do, and for each example of what is lost or mended."""
         lines = []
         for one in self.sorted():
             lines.append(f"{start}{one.what}: {one.number}{one.remedy and '; ' + one.remedy}")
-            lines += [f"  {example}" for example in one.examples if one.lost]
+            lines += [f"  {example}" for example in one.examples if one.lost or one.remedy]
         return lines

@@ -11,7 +11,11 @@ import datasets
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+<<<<<<< HEAD
 from modeling_mmner.files import path_or_hub, picture_content
+=======
+from modeling_mmner.files import json_line, picture_content, write_text
+>>>>>>> h_owndata
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.model.labels_mmner import check_labels
 
@@ -28,6 +32,7 @@ from .slices import parse_slice
 
 _OF_OWN_FILES = ("columns", "split_ratio", "split_seed")
 _OF_TAGS = ("tag_scheme", "rename_types", "repair_orphans", "language")
+SPANS_LEFT_OUT = "spans_left_out.jsonl"
 RECORD = "corpus.json"
 """The file of a built data set that says what it was built from; its card is rendered from it."""
 
@@ -62,6 +67,13 @@ class Corpus:
     def reading_report(self) -> list[str]:
         """What was found in reading it, a line each, with the examples of what is lost."""
         return self.findings.lines(f"{self.name}: ")
+
+    def write_left_out(self, folder: Path) -> None:
+        """Write the spans that were left out, if there are any, into a folder, a line each."""
+        lines = [json_line(span._asdict()) + "\n" for span in self.left_out]
+        write_text(folder / SPANS_LEFT_OUT, "".join(lines))
+        if not lines:
+            (folder / SPANS_LEFT_OUT).unlink()
 
 
 def open_corpus(dataset: str, *, config: str | None = None, **options: Any) -> Corpus:
@@ -120,7 +132,7 @@ def _from_builder(builder: CorpusBuilder) -> Corpus:
     splits = builder.splits()
     name = Path(builder.config.data_dir).name if builder.name == FOLDER_CORPUS else builder.name
     hashes = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
-    return Corpus(name, splits, builder.labels, builder.version_name(), hashes)
+    return Corpus(name, splits, builder.labels, builder.version_name(), hashes, findings=builder.findings)
 
 
 def _own(path: Path, given: dict[str, Any]) -> Corpus:

@@ -19,10 +19,14 @@ REASONS = {
     "is empty or not within the text": "count characters of the very text, from 0, the end one past the last",
     "has another text than the tool says": "count characters of the text as exported, not bytes or HTML",
     "does not begin and end where words do": "move its ends to those of whole words, in the tool",
+    "ends one character before a word does": "where all do so, add 1 to each end, which is one past the last",
+    "is one character behind whole words": "where all are so, count from 0: take 1 off each start and end",
+    "begins one character behind a word's first": "where all do so, count from 0: take 1 off each start",
     "overlaps another span": "keep one span for each word, in the tool",
 }
 """Why spans are left out, and what to do about it."""
-_OUTSIDE, _OTHER_TEXT, _CUTS_WORD, _OVERLAPS = REASONS
+_OUTSIDE, _OTHER_TEXT, _CUTS_WORD, *_SHIFTED, _OVERLAPS = REASONS
+_SHIFTS = dict(zip(_SHIFTED, ((0, 1), (-1, -1), (-1, 0)), strict=True))
 _FORMS = "'tokens' and 'ner_tags', or 'text' and 'spans' (or 'entities', 'ents', 'label')"
 
 
@@ -59,7 +63,7 @@ class Annotation(NamedTuple):
         words, tags: its words with a tag for each, names or ids.
         record: all that the tool has of it, by its own keys.
         left_out: of a text with spans, whose tags are BIO; None: the record itself has words and tags.
-        unread: what else is annotated in the record.
+        unread: what else is annotated in the record, and what was read otherwise.
     """
 
     words: list[str]
@@ -104,7 +108,8 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
         hint = "--columns OURS=THEIRS says what is called otherwise"
         raise CorpusError(f"{place}: expected {_FORMS}, found {keys}; {hint}")
     spans = [_span(item, place) for key in used for item in record[key]]
-    return tagged(record["text"], spans, record, place)._replace(unread=_unread(record, used))
+    found = tagged(record["text"], spans, record, place)
+    return found._replace(unread=[*found.unread, *_unread(record, used)])
 
 
 def _number_of_spans(value: Any) -> int:
@@ -149,7 +154,8 @@ def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
     kinds = [item.get("type") for item in result if item.get("type") not in _LABEL_KEYS]
     unread = [Finding(f"results of type {kind!r:.40}, not read", lost=False, number=1) for kind in kinds]
     unread += [more] if more.number else []
-    return tagged(texts[0], spans, {"id": record.get("id"), **data}, place)._replace(unread=unread)
+    annotation = tagged(texts[0], spans, {"id": record.get("id"), **data}, place)
+    return annotation._replace(unread=[*annotation.unread, *unread])
 
 
 def _span(item: Any, place: str) -> CharacterSpan:
@@ -175,23 +181,27 @@ def tagged(text: str, spans: Sequence[CharacterSpan], record: Mapping[str, Any],
     """The words of a text by the processor's rule, their BIO tags, and the spans that are no whole words.
 
     Offsets are of characters; where a tool counted UTF-16 units, as browsers do, and says what text a span
-    has, they are put right. Nothing is moved to the next word border: a span that cuts a word is left out,
-    and so is one that overlaps a span before it in the list.
+    has, they are put right, and blanks at a span's ends are left off. Nothing is moved to the next word
+    border: a span that cuts a word is left out, and so is one that overlaps a span before it in the list.
     """
     words = split_words(text)
     starts = {word.start: number for number, word in enumerate(words)}
     ends = {word.end: number + 1 for number, word in enumerate(words)}
     taken: list[Span] = []
-    left_out = []
+    left_out, trimmed = [], 0
     for given in spans:
-        span = _in_characters(text, given)
+        counted = _in_characters(text, given)
+        span = _trimmed(text, counted)
+        trimmed += span != counted
         first, last = starts.get(span.start), ends.get(span.end)
         if not 0 <= span.start < span.end <= len(text):
             reason, detail = _OUTSIDE, f", of {len(text)} characters"
-        elif span.text is not None and text[span.start : span.end] != span.text:
+        elif span.text is not None and text[span.start : span.end] != span.text.strip():
             reason, detail = _OTHER_TEXT, f", for the tool {span.text[:80]!r}"
         elif first is None or last is None:
-            reason, detail = _CUTS_WORD, ""
+            start, end = counted.start, counted.end
+            shifts = (why for why, (a, b) in _SHIFTS.items() if start + a in starts and end + b in ends)
+            reason, detail = next(shifts, _CUTS_WORD), ""
         elif any(first < other.end and other.start < last for other in taken):
             reason, detail = _OVERLAPS, ""
         else:
@@ -200,7 +210,16 @@ def tagged(text: str, spans: Sequence[CharacterSpan], record: Mapping[str, Any],
         said = text[max(0, span.start) : max(0, span.end)][:80]
         left_out.append(LeftOut(place, given.start, given.end, given.label, said, reason, detail))
     tags = spans_to_tags(taken, len(words))
-    return Annotation([word.text for word in words], tags, record, left_out)
+    blanks = Finding("spans with blanks at their ends, which are left off", lost=False, number=trimmed)
+    return Annotation([word.text for word in words], tags, record, left_out, [blanks] * bool(trimmed))
+
+
+def _trimmed(text: str, span: CharacterSpan) -> CharacterSpan:
+    if not 0 <= span.start < span.end <= len(text):
+        return span
+    said = text[span.start : span.end]
+    start = span.start + len(said) - len(said.lstrip())
+    return span._replace(start=start, end=start + len(said.strip()))
 
 
 def _in_characters(text: str, span: CharacterSpan) -> CharacterSpan:

@@ -92,7 +92,12 @@ WITHIN = "is empty or not within the text"
     ("spans", "kept", "reasons"),
     [
         ([(0, 6, "PER")], "B-PER O O O O", []),
-        ([(0, 5, "PER"), (0, 7, "PER")], "O O O O O", ["does not begin and end where words do"] * 2),
+        ([(0, 4, "PER"), (2, 6, "PER")], "O O O O O", ["does not begin and end where words do"] * 2),
+        ([(0, 5, "PER")], "O O O O O", ["ends one character before a word does"]),
+        ([(1, 7, "PER"), (11, 21, "LOC")], "O O O O O", ["is one character behind whole words"] * 2),
+        ([(1, 6, "PER")], "O O O O O", ["begins one character behind a word's first"]),
+        ([(0, 7, "PER"), (9, 20, "LOC", " San Marino")], "B-PER O B-LOC I-LOC O", []),
+        ([(6, 7, "PER"), (9, 20, "LOC", "San Marino")], "O O B-LOC I-LOC O", [WITHIN]),
         ([(10, 20, "LOC"), (14, 20, "ORG")], "O O B-LOC I-LOC O", ["overlaps another span"]),
         ([(3, 3, "PER"), (-6, 6, "PER"), (10, 99, "LOC")], "O O O O O", [WITHIN] * 3),
         ([(0, 6, "PER", "Jordon")], "O O O O O", ["has another text than the tool says"]),
@@ -143,13 +148,13 @@ def test_any_record_is_a_post_or_an_error_in_words(record):
 def test_left_out_spans_are_listed(tmp_path):
     """If it failed, somebody would train on fewer entities than annotated and never know."""
     records = [
-        {"text": f"Jordan {number}", "spans": [{"start": 0, "end": 6 - number % 2, "label": "PER"}]}
+        {"text": f"Jordan {number}", "spans": [{"start": 0, "end": 6 - 2 * (number % 2), "label": "PER"}]}
         for number in range(20)
     ]
     corpus = open_corpus(str(json_lines(tmp_path / "posts.jsonl", records)))
     report, why = corpus.reading_report(), "spans left out: does not begin and end where words do"
     assert report[0] == f"posts: {why}: 10; move its ends to those of whole words, in the tool"
-    assert report[1] == "  posts.jsonl:2: PER 0-5 'Jorda'"
+    assert report[1] == "  posts.jsonl:2: PER 0-4 'Jord'"
     assert len(report) == 4 and len(corpus.left_out) == 10
 
 
