@@ -12,7 +12,8 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 <<<<<<< HEAD
-from modeling_mmner.files import path_or_hub, picture_content
+from modeling_mmner.files import picture_content
+from modeling_mmner.names import path_or_hub
 =======
 from modeling_mmner.files import json_line, picture_content, write_text
 >>>>>>> h_owndata

@@ -19,7 +19,8 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from ..evaluation.metrics import RunMetrics
 <<<<<<< HEAD
-from ..files import check_own_files, names_like, renewed_folder
+from ..files import check_own_files, renewed_folder
+from ..names import names_like
 =======
 from ..files import check_own_files, reason, renewed_folder
 >>>>>>> h_owndata

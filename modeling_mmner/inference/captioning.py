@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 from transformers import pipeline
 
 from ..escaping import one_line
-from ..files import json_line, parsed, path_or_hub, picture_content
+from ..files import json_line, parsed, picture_content
 from ..model.images_mmner import load_picture, pictures_of
+from ..names import path_or_hub
 from .loading import device_named
 
 PROMPT = "Describe this picture in one sentence."

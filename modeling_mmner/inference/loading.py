@@ -9,10 +9,11 @@ from typing import Any, Literal
 import torch
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
-from ..files import parsed, path_or_hub, reason
+from ..files import parsed, reason
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.prediction_mmner import BatchPredictor, PostReader, computes_in_bfloat16
 from ..model.processing_mmner import MMNERProcessor
+from ..names import path_or_hub
 from ..training.recipes import recipe_names
 from . import onnx_decoding
 

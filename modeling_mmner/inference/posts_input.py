@@ -15,8 +15,9 @@ from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.formats.records import renamed
 
 from ..escaping import encodable
-from ..files import parsed, path_or_hub, read_json_lines
+from ..files import parsed, read_json_lines
 from ..model.posts_mmner import PostError
+from ..names import path_or_hub
 from .annotator import POST_COLUMNS, hash_of_files, post_columns, rows_of
 
 _JSON_LINES = (".jsonl", ".ndjson")

@@ -17,9 +17,10 @@ from typing import Any, ClassVar, Literal
 from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
 from dataset_scripts.reading_options import ReadingOptions
 
-from ..files import names_like, read_yaml
+from ..files import read_yaml
 from ..model import parts_mmner as parts
 from ..model.parts_mmner import POSITIVE, SHARE, Range, Setting, Settings, option, settings_in
+from ..names import names_like
 
 PEOPLE = "people"
 """The writer of contexts that no model wrote."""
