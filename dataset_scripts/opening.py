@@ -11,14 +11,10 @@ import datasets
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-<<<<<<< HEAD
-from modeling_mmner.files import picture_content
-from modeling_mmner.names import path_or_hub
-=======
 from modeling_mmner.files import json_line, picture_content, write_text
->>>>>>> h_owndata
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.model.labels_mmner import check_labels
+from modeling_mmner.names import path_or_hub
 
 from .builders.builder import CorpusBuilder, short_hash
 from .corpora import BUILDERS, FOLDER_CORPUS

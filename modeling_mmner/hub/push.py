@@ -18,14 +18,10 @@ from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_imports
 
 from ..evaluation.metrics import RunMetrics
-<<<<<<< HEAD
-from ..files import check_own_files, renewed_folder
-from ..names import names_like
-=======
 from ..files import check_own_files, reason, renewed_folder
->>>>>>> h_owndata
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
+from ..names import names_like
 from .model_card import default_revision, render_model_card, without_folders
 
 CARD, METRICS, CONFIG, WEIGHTS = "README.md", "metrics.json", "config.json", "model.safetensors"
