@@ -4,7 +4,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dataset_scripts.corpora import BUILDERS
 
@@ -73,7 +73,7 @@ def inspect(
 
 @command(into="reading", reading=READING, building=BUILDING)
 def build(
-    dataset: Literal[*BUILDERS],  # type: ignore[valid-type]
+    dataset: str,
     *,
     output_dir: str,
     overwrite: bool = False,
@@ -86,7 +86,7 @@ def build(
     """Build a corpus into a folder that the Hub serves.
 
     Args:
-        dataset: the corpus.
+        dataset: the corpus, named as for inspect.
         output_dir: folder to make.
         overwrite: replace a data set that was built there before.
         config: configs to build, separated by commas (mmner: en, all, en_plus_de, ...).
@@ -99,7 +99,7 @@ def build(
     if (public or i_have_the_rights) and not push:
         raise ValueError("--public and --i_have_the_rights: expected them with --push ORG/NAME, found none")
     if push:
-        is_generated = BUILDERS[dataset].IS_GENERATED
+        is_generated = dataset in BUILDERS and BUILDERS[dataset].IS_GENERATED
         check_may_publish(push, generated=is_generated, has_rights=i_have_the_rights, public=public)
     names = config.split(",") if config else []
     record = build_dataset(dataset, output_dir, configs=names, overwrite=overwrite, **reading)

@@ -110,8 +110,8 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
     """
     folder = Path(folder)
     if not folder.is_dir():
-        found = f"found none{names_like(str(folder), map(str, Path().glob('outputs/*/model')))}"
-        raise ValueError(f"{folder}: expected the folder of a trained model, {found}")
+        hint = f"found none{names_like(str(folder), map(str, Path().glob('outputs/*/model')))}"
+        raise ValueError(f"{folder}: expected the folder of a trained model, {hint}")
     check_own_files(folder, is_of_a_model)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     found = {path.relative_to(folder).as_posix(): path for path in paths}
