@@ -57,5 +57,5 @@ class Findings:
         lines = []
         for one in self.sorted():
             lines.append(f"{start}{one.what}: {one.number}{one.remedy and '; ' + one.remedy}")
-            lines += [f"  {example}" for example in one.examples if one.lost or one.remedy]
+            lines += [f"- {example}" for example in one.examples if one.lost or one.remedy]
         return lines

@@ -108,20 +108,16 @@ def split_statistics(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Sta
 
 def _count_broken(corpus: Corpus, split: str) -> int:
     """How many pictures of a split cannot be read; the corpus's findings say which."""
-    rows = corpus.splits[split]
-    columns = [name for name in PICTURE_COLUMNS if name in rows.column_names]
-    given = (
-        (row["id"], picture) for row in rows.select_columns(["id", *columns]) for picture in pictures_of(row)
-    )
-
-    def problem(one: tuple[str, Any]) -> tuple[str, str]:
-        return one[0], picture_problem(one[1])
-
-    found = ahead(problem, given, threads=READING_THREADS, most=READ_AHEAD)
-    broken = [f"{split}, post {name!r:.80}: {why}" for name, why in found if why]
-    for example in broken:
-        corpus.findings.add("pictures that cannot be read", example, remedy="repair or take out the files")
-    return len(broken)
+    rows, number = corpus.splits[split], 0
+    rows = rows.select_columns(["id", *(name for name in PICTURE_COLUMNS if name in rows.column_names)])
+    given = ((row["id"], picture) for row in rows for picture in pictures_of(row))
+    read = partial(ahead, threads=READING_THREADS, most=READ_AHEAD)
+    for name, why in read(lambda one: (one[0], picture_problem(one[1])), given):
+        if why:
+            number += 1
+            example, remedy = f"{split}, post {name!r:.80}: {why}", "repair or take out the files"
+            corpus.findings.add("pictures that cannot be read", example, remedy=remedy)
+    return number
 
 
 def picture_numbers(rows: datasets.Dataset) -> np.ndarray:

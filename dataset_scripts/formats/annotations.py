@@ -26,7 +26,7 @@ REASONS = {
 }
 """Why spans are left out, and what to do about it."""
 _OUTSIDE, _OTHER_TEXT, _CUTS_WORD, *_SHIFTED, _OVERLAPS = REASONS
-_SHIFTS = dict(zip(_SHIFTED, ((0, 1), (-1, -1), (-1, 0)), strict=True))
+_SHIFTS = tuple(zip(_SHIFTED, (0, -1, -1), (1, -1, 0), strict=True))
 _FORMS = "'tokens' and 'ner_tags', or 'text' and 'spans' (or 'entities', 'ents', 'label')"
 
 
@@ -190,36 +190,28 @@ def tagged(text: str, spans: Sequence[CharacterSpan], record: Mapping[str, Any],
     taken: list[Span] = []
     left_out, trimmed = [], 0
     for given in spans:
-        counted = _in_characters(text, given)
-        span = _trimmed(text, counted)
-        trimmed += span != counted
+        span = counted = _in_characters(text, given)
+        if (said := text[max(0, span.start) : max(0, span.end)]) != said.strip():
+            start = span.start + len(said) - len(said.lstrip())
+            span = span._replace(start=start, end=span.end - len(said) + len(said.rstrip()))
         first, last = starts.get(span.start), ends.get(span.end)
-        if not 0 <= span.start < span.end <= len(text):
+        if not 0 <= counted.start < counted.end <= len(text) or not said.strip():
             reason, detail = _OUTSIDE, f", of {len(text)} characters"
         elif span.text is not None and text[span.start : span.end] != span.text.strip():
             reason, detail = _OTHER_TEXT, f", for the tool {span.text[:80]!r}"
         elif first is None or last is None:
-            start, end = counted.start, counted.end
-            shifts = (why for why, (a, b) in _SHIFTS.items() if start + a in starts and end + b in ends)
-            reason, detail = next(shifts, _CUTS_WORD), ""
+            moved = {why: (counted.start + a in starts, counted.end + b in ends) for why, a, b in _SHIFTS}
+            reason, detail = next((why for why, both in moved.items() if all(both)), _CUTS_WORD), ""
         elif any(first < other.end and other.start < last for other in taken):
             reason, detail = _OVERLAPS, ""
         else:
             taken.append(Span(span.label, first, last))
+            trimmed += span != counted
             continue
-        said = text[max(0, span.start) : max(0, span.end)][:80]
-        left_out.append(LeftOut(place, given.start, given.end, given.label, said, reason, detail))
+        left_out.append(LeftOut(place, given.start, given.end, given.label, said[:80], reason, detail))
     tags = spans_to_tags(taken, len(words))
     blanks = Finding("spans with blanks at their ends, which are left off", lost=False, number=trimmed)
     return Annotation([word.text for word in words], tags, record, left_out, [blanks] * bool(trimmed))
-
-
-def _trimmed(text: str, span: CharacterSpan) -> CharacterSpan:
-    if not 0 <= span.start < span.end <= len(text):
-        return span
-    said = text[span.start : span.end]
-    start = span.start + len(said) - len(said.lstrip())
-    return span._replace(start=start, end=start + len(said.strip()))
 
 
 def _in_characters(text: str, span: CharacterSpan) -> CharacterSpan:

@@ -166,9 +166,10 @@ def _kept_apart(read: OwnPosts, ratio: tuple[int, int, int], *, seed: int) -> di
     named = {key: picture["path"] or "bytes" for own in pictures for key, picture in own.items()}
     least, advice = min(filter(None, ratio)), "a column 'split' says where each post belongs"
     for key in (key for key in shared if key in dropped or numbers[key] * sum(ratio) > len(posts) * least):
-        doing = "are in several splits, since they join" if key in dropped else "keep in one split"
+        joins = "in several splits, for they join many posts"
+        what = f"pictures {joins if key in dropped else 'that keep many posts in one split'}"
         example = f"{named[key]} joins {numbers[key]} of {len(posts)} posts"
-        read.findings.add(f"pictures that {doing} many posts", example, remedy=advice, lost=False)
+        read.findings.add(what, example, remedy=advice, lost=False)
     return splits
 
 

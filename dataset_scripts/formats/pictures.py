@@ -36,29 +36,27 @@ class PictureFiles:
 
     def __init__(self, folder: Path | None, options: ReadingOptions) -> None:
         self._given = [Path(options.image_dir)] if options.image_dir is not None else []
-        beside = [] if folder is None else [folder, folder / "images"]
-        self.folders = self._given + [one for one in beside if one.is_dir()]
+        self.folders = self._given + ([] if folder is None else [folder])
+        self.folders += [] if folder is None or not (folder / "images").is_dir() else [folder / "images"]
         self._follow_links = options.follow_links
         self._listed: dict[Path, dict[str, list[str]]] = {}
-        self._first: dict[str, str] = {}
+        self._first: dict[str, Any] = {}
 
     def pictures(self, record: Mapping[str, Any], place: str, findings: Findings) -> list[dict[str, Any]]:
         """The pictures of a post that are found; what is said of others, and of doubtful ones, is added."""
-        pictures = []
-        given = [one for one in pictures_of(dict(record)) if one != ""]
+        given, pictures = [one for one in pictures_of(dict(record)) if one != ""], []
         for one in given:
             picture = self.picture(one)
             if isinstance(picture, Finding):
                 findings.add(picture.what, f"{place}: {picture.examples[0]}", remedy=picture.remedy)
                 continue
             pictures.append(picture)
-            name = str(one) if picture["path"] else ""
-            if (other := self._first.setdefault(picture["path"] or "", name)) != name:
-                what, advice = (
-                    "paths that lead to one file",
-                    "if they are several pictures, keep their folders",
+            if picture["path"] and (first := self._first.setdefault(picture["path"], one)) != one:
+                example, hint = (
+                    f"{place}: {one!s:.100} and {first!s:.100}",
+                    "keep their folders if they differ",
                 )
-                findings.add(what, f"{place}: {name:.100} and {other:.100}", remedy=advice, lost=False)
+                findings.add("paths that lead to one file", example, remedy=hint, lost=False)
         for key, value in record.items() if not given else ():
             if key != "text" and isinstance(value, str) and _PICTURE_NAME.search(value):
                 what = f"names of pictures in the column {key!r:.40}, not read"
@@ -77,21 +75,20 @@ class PictureFiles:
                 return {"bytes": base64.b64decode(path.partition(",")[2], validate=True), "path": None}
             except ValueError:
                 return _left_out("broken base64", f"{path:.40}", "export them again, or write paths of files")
-        found = self._found(path)
-        if len(found) == 1:
+        if len(found := self._found(path)) == 1:
             return {"bytes": None, "path": str(found[0])}
         if found:
-            names, advice = ", ".join(map(str, found)), "rename the files, or write the paths as they are"
-            return _left_out("several files could be meant", f"{path:.80}: {names}", advice)
+            example = f"{path:.80}: {', '.join(map(str, found))}"
+            return _left_out("several files could be meant", example, "rename all but one of the files")
         if is_url(path) and not self._given:
             return _left_out("addresses on the web", f"{path:.200}", "download them into --image_dir FOLDER")
         if any(os.path.isfile(folder / path) for folder in self.folders):
-            what, advice = (
-                "links or paths out of the folder",
-                "--follow_links takes links, --image_dir FOLDER",
-            )
-            return _left_out(what, f"{path:.200}", f"{advice} what lies elsewhere")
-        where = " and ".join(map(str, self.folders)) or "no folder, for data sets hold their pictures' bytes"
+            advice = "--follow_links takes links, --image_dir FOLDER what lies elsewhere"
+            return _left_out("links or paths out of the folder", f"{path:.200}", advice)
+        where = (
+            " and ".join(str(one.absolute()) for one in self.folders)
+            or "no folder, for data sets hold their pictures' bytes"
+        )
         return Finding(*NO_FILE, examples=[f"{path:.200}, looked in {where}"])
 
     def _found(self, path: str) -> list[Path]:
@@ -114,12 +111,9 @@ class PictureFiles:
     def _alike(self, folder: Path, name: str) -> list[str]:
         """The names in a folder that are this one: the very same, or all that differ in spelling alone."""
         if folder not in self._listed:
-            listed = self._listed[folder] = defaultdict(list)
-            try:
-                for other in sorted(os.listdir(folder)):
-                    listed[_folded(other)].append(other)
-            except OSError:  # no folder, or not ours to read
-                pass
+            self._listed[folder] = defaultdict(list)
+            for other in sorted(os.listdir(folder)) if os.access(folder, os.R_OK) and folder.is_dir() else ():
+                self._listed[folder][_folded(other)].append(other)
         alike = self._listed[folder].get(_folded(name), [])
         return [name] if name in alike else alike
 
@@ -135,12 +129,9 @@ def _folded(name: str) -> str:
 def _endings(path: str) -> Iterator[list[str]]:
     """The parts of a path's endings in each spelling that it may be in, the longest first."""
     texts = [path.strip()]
-    if "?" in path or "://" in path:
-        try:
-            address = urlsplit(texts[0])
-            texts += [*parse_qs(address.query).get("d", []), address.path]  # d: Label Studio's local files
-        except ValueError:  # it only looks like an address
-            pass
+    if ("?" in path or "://" in path) and "[" not in path:  # which hosts are in
+        address = urlsplit(texts[0])
+        texts += [*parse_qs(address.query).get("d", []), address.path]  # d: Label Studio's local files
     for text in dict.fromkeys([*texts, *map(unquote, texts)]):
         parts = [part for part in re.split(r"[/\\]+", text) if part][-_MOST_PARTS:]
         for first in range(len(parts)):

@@ -13,7 +13,7 @@ def test_the_most_harmful_comes_first_with_three_examples():
     assert [(one.what, one.number, one.lost) for one in findings.sorted()] == [
         *[("spans left out", 5, True), ("pictures not found", 1, True), ("line ends read as LF", 900, False)]
     ]
-    lines = ["a: spans left out: 5; move them", "  line 0", "  line 1", "  line 2"]
+    lines = ["a: spans left out: 5; move them", "- line 0", "- line 1", "- line 2"]
     assert findings.lines("a: ")[:4] == lines
     assert [len(line) for line in findings.lines()] == [28, 8, 8, 8, 21, 305, 25]
     assert findings.numbers()["line ends read as LF"] == 900

@@ -82,6 +82,31 @@ def test_file_to_a_trained_model_and_back_to_offsets(tool, tmp_path):
     assert all(text[one["start"] : one["end"]] == one["word"] for text, _ in TEXTS for one in pipe(text))
 
 
+@pytest.mark.slow
+def test_a_run_lists_the_spans_that_it_left_out(tmp_path, capsys):
+    """If it failed, nobody could find what a model was not trained on, or an old list would stay."""
+    span = {"start": 0, "end": 6, "label": "PER"}
+    posts = [{"text": f"Jordan x{n}", "spans": [span, span | {"end": 5}]} for n in range(20)]
+    parts = {"fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0}, "text_config": TEXT}
+    path, run = tmp_path / "posts.jsonl", tmp_path / "run"
+    budget = {"vocabulary_size": 300, "epochs": 1, "compare_without_pictures": False, "languages": []}
+    recipe = load_recipe("quickstart", parts | budget | {"dataset": str(path), "output_dir": str(run)})
+    for numbers in ([0, 1], [0]):
+        for post in posts:
+            post["spans"] = [post["spans"][number] for number in numbers]
+        json_lines(path, posts)
+        train_accelerate.train(recipe)
+        list_ = run / "spans_left_out.jsonl"
+        assert list_.is_file() == (len(numbers) == 2)
+        lines = list_.read_text(encoding="utf-8").splitlines() if list_.is_file() else []
+        assert [json.loads(line)["place"] for line in lines] == [
+            f"posts.jsonl:{n}" for n in range(1, 21) if lines
+        ]
+    assert (
+        capsys.readouterr().out.count("posts: spans left out: ends one character before a word does: 20") == 1
+    )
+
+
 # Spans that are no words
 
 
@@ -154,7 +179,7 @@ def test_left_out_spans_are_listed(tmp_path):
     corpus = open_corpus(str(json_lines(tmp_path / "posts.jsonl", records)))
     report, why = corpus.reading_report(), "spans left out: does not begin and end where words do"
     assert report[0] == f"posts: {why}: 10; move its ends to those of whole words, in the tool"
-    assert report[1] == "  posts.jsonl:2: PER 0-4 'Jord'"
+    assert report[1] == "- posts.jsonl:2: PER 0-4 'Jord'"
     assert len(report) == 4 and len(corpus.left_out) == 10
 
 
