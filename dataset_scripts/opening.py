@@ -21,14 +21,14 @@ from .corpora import BUILDERS, FOLDER_CORPUS
 from .enclosure import check_pictures, data_set_builder
 from .findings import Findings
 from .formats.annotations import LeftOut
-from .formats.own_data import OwnPosts, Posts, add_posts, read_own, tables_of
+from .formats.own_data import OwnPosts, Posts, add_posts, check_words, read_own, read_tags, tables_of
 from .formats.reader import SPLIT_NAMES, SPLIT_OF, SPLITS, CorpusError, holds_splits
 from .formats.records import dataset_records, record_files
 from .reading_options import ReadingOptions
 from .slices import parse_slice
 
-_OF_OWN_FILES = ("columns", "split_ratio", "split_seed")
-_OF_TAGS = ("tag_scheme", "rename_types", "repair_orphans", "language")
+_OF_OWN_FILES = ("tag_names", "split_ratio", "split_seed")
+_OF_TAGS = ("tag_scheme", "tag_names", "rename_types", "repair_orphans", "language")
 SPANS_LEFT_OUT = "spans_left_out.jsonl"
 RECORD = "corpus.json"
 """The file of a built data set that says what it was built from; its card is rendered from it."""
@@ -112,7 +112,10 @@ def make_builder(name: str, *, config: str | None = None, **options: Any) -> Cor
         CorpusError: folders or files are missing or malformed, or the corpus has no such config.
     """
     builder = BUILDERS[name]
-    _refuse(name, options, options if builder.IS_GENERATED else _OF_OWN_FILES)
+    if builder.IS_GENERATED:
+        options.pop("word_rule", None)  # the model's alone
+    useless = _OF_OWN_FILES if name == FOLDER_CORPUS else ("columns", *_OF_OWN_FILES)
+    _refuse(name, options, options if builder.IS_GENERATED else useless)
     return builder(config, **options)
 
 
@@ -129,6 +132,8 @@ def _from_builder(builder: CorpusBuilder) -> Corpus:
     splits = builder.splits()
     name = Path(builder.config.data_dir).name if builder.name == FOLDER_CORPUS else builder.name
     hashes = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
+    if builder.name == FOLDER_CORPUS and builder.config.word_rule == "spaces":
+        check_words((tokens for rows in splits.values() for tokens in rows["tokens"]), builder.findings)
     return Corpus(name, splits, builder.labels, builder.version_name(), hashes, findings=builder.findings)
 
 
@@ -150,7 +155,7 @@ def _converted(name: str, posts: dict[str, Posts], read: OwnPosts) -> Corpus:
 def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
     """A data set that `datasets` loads, from a folder or from the Hub."""
     slices, columns = given.pop("split_slices", {}), given.pop("columns", {})
-    _refuse(dataset, given, given.keys() - set(_OF_TAGS))
+    _refuse(dataset, given, given.keys() - {*_OF_TAGS, "word_rule"})
     place, name = f"dataset {dataset!r}", Path(dataset).name
     try:
         with path_or_hub(dataset, kind="dataset", known=BUILDERS, error=CorpusError):
@@ -179,6 +184,7 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
             places = (f"{dataset}, {split}, row {number}" for number in numbers[split])
             records = zip(places, dataset_records(rows), strict=True)
             posts[split] = add_posts(records, read, options, folder=None, source=name)
+        read_tags(read, options)
         return _converted(name, posts, read)
     _refuse(dataset, given, _OF_TAGS)
     splits = {split: _with_columns(rows, dataset, split) for split, rows in splits.items()}

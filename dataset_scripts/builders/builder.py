@@ -29,6 +29,7 @@ from ..formats.reader import (
     find_split,
     read_posts,
 )
+from ..formats.schemes import TagScheme
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
 from .official import FACTS, differences
@@ -284,7 +285,12 @@ class PostsBuilder(CorpusBuilder):
     def reading(self) -> Reading:
         """How this corpus's tags are read; with no notes."""
         config = self.config
-        return Reading(config.tag_scheme, config.rename_types, config.repair_orphans)
+        return Reading(self.tag_scheme, config.rename_types, config.repair_orphans, columns=config.columns)
+
+    @property
+    def tag_scheme(self) -> TagScheme:
+        """Of the files; BIO where nobody says it: that of a corpus that is known."""
+        return "bio" if self.config.tag_scheme == "auto" else self.config.tag_scheme
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
         """The columns of a post that are not in its file's lines: id, language and source."""

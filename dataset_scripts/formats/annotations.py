@@ -7,7 +7,7 @@ doccano, Prodigy and spaCy write them, or as plain ``{"text", "spans": [{"start"
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from modeling_mmner.model.labels_mmner import Span, spans_to_tags, split_words
+from modeling_mmner.model.labels_mmner import Span, is_unspaced, spans_to_tags, split_words
 from modeling_mmner.model.posts_mmner import is_words
 
 from ..findings import Finding
@@ -22,10 +22,11 @@ REASONS = {
     "ends one character before a word does": "where all do so, add 1 to each end, which is one past the last",
     "is one character behind whole words": "where all are so, count from 0: take 1 off each start and end",
     "begins one character behind a word's first": "where all do so, count from 0: take 1 off each start",
+    "cuts words of a script without spaces": "--word_rule characters makes each of its characters a word",
     "overlaps another span": "keep one span for each word, in the tool",
 }
 """Why spans are left out, and what to do about it."""
-_OUTSIDE, _OTHER_TEXT, _CUTS_WORD, *_SHIFTED, _OVERLAPS = REASONS
+_OUTSIDE, _OTHER_TEXT, _CUTS_WORD, *_SHIFTED, _UNSPACED, _OVERLAPS = REASONS
 _SHIFTS = tuple(zip(_SHIFTED, (0, -1, -1), (1, -1, 0), strict=True))
 _FORMS = "'tokens' and 'ner_tags', or 'text' and 'spans' (or 'entities', 'ents', 'label')"
 
@@ -73,11 +74,12 @@ class Annotation(NamedTuple):
     unread: Sequence[Finding] = ()
 
 
-def read_annotation(record: Any, place: str) -> Annotation | None:
+def read_annotation(record: Any, place: str, *, word_rule: str = "spaces") -> Annotation | None:
     """The annotation of a record, whatever tool it is from; None where the annotator rejected or skipped it.
 
     Args:
         place: file and row, for errors.
+        word_rule: by which texts are split.
 
     Raises:
         CorpusError: the record is of no form that is known.
@@ -89,7 +91,7 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
     if record.get("answer") in ("reject", "ignore"):  # Prodigy
         return None
     if isinstance(record.get("data"), Mapping) and isinstance(record.get("annotations"), list):
-        return _label_studio(record, place)
+        return _label_studio(record, place, word_rule)
     words: Any = record.get("tokens")
     tags: Any = record.get("ner_tags")
     if is_words(words) and tags is not None:
@@ -108,7 +110,7 @@ def read_annotation(record: Any, place: str) -> Annotation | None:
         hint = "--columns OURS=THEIRS says what is called otherwise"
         raise CorpusError(f"{place}: expected {_FORMS}, found {keys}; {hint}")
     spans = [_span(item, place) for key in used for item in record[key]]
-    found = tagged(record["text"], spans, record, place)
+    found = tagged(record["text"], spans, record, place, word_rule)
     return found._replace(unread=[*found.unread, *_unread(record, used)])
 
 
@@ -134,7 +136,7 @@ def _unread(record: Mapping[str, Any], used: list[str]) -> list[Finding]:
     ]
 
 
-def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
+def _label_studio(record: Mapping[str, Any], place: str, word_rule: str) -> Annotation | None:
     """The first annotation that was not cancelled of a task of Label Studio."""
     data = record["data"]
     texts = [data["text"]] if "text" in data else [value for value in data.values() if isinstance(value, str)]
@@ -154,7 +156,7 @@ def _label_studio(record: Mapping[str, Any], place: str) -> Annotation | None:
     kinds = [item.get("type") for item in result if item.get("type") not in _LABEL_KEYS]
     unread = [Finding(f"results of type {kind!r:.40}, not read", lost=False, number=1) for kind in kinds]
     unread += [more] if more.number else []
-    annotation = tagged(texts[0], spans, {"id": record.get("id"), **data}, place)
+    annotation = tagged(texts[0], spans, {"id": record.get("id"), **data}, place, word_rule)
     return annotation._replace(unread=[*annotation.unread, *unread])
 
 
@@ -177,14 +179,21 @@ def _is_place(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
 
 
-def tagged(text: str, spans: Sequence[CharacterSpan], record: Mapping[str, Any], place: str) -> Annotation:
-    """The words of a text by the processor's rule, their BIO tags, and the spans that are no whole words.
+def tagged(
+    text: str,
+    spans: Sequence[CharacterSpan],
+    record: Mapping[str, Any],
+    place: str,
+    word_rule: str = "spaces",
+) -> Annotation:
+    """The words of a text by a rule, which a model keeps, their BIO tags, and the spans that are no whole
+    words.
 
     Offsets are of characters; where a tool counted UTF-16 units, as browsers do, and says what text a span
     has, they are put right, and blanks at a span's ends are left off. Nothing is moved to the next word
     border: a span that cuts a word is left out, and so is one that overlaps a span before it in the list.
     """
-    words = split_words(text)
+    words = split_words(text, word_rule)
     starts = {word.start: number for number, word in enumerate(words)}
     ends = {word.end: number + 1 for number, word in enumerate(words)}
     taken: list[Span] = []
@@ -202,6 +211,8 @@ def tagged(text: str, spans: Sequence[CharacterSpan], record: Mapping[str, Any],
         elif first is None or last is None:
             moved = {why: (counted.start + a in starts, counted.end + b in ends) for why, a, b in _SHIFTS}
             reason, detail = next((why for why, both in moved.items() if all(both)), _CUTS_WORD), ""
+            if word_rule == "spaces" and is_unspaced(text[max(0, span.start - 1) : span.end + 1]):
+                reason = _UNSPACED
         elif any(first < other.end and other.start < last for other in taken):
             reason, detail = _OVERLAPS, ""
         else:

@@ -13,7 +13,7 @@ import datasets
 
 from modeling_mmner.escaping import encodable
 from modeling_mmner.files import picture_content
-from modeling_mmner.model.labels_mmner import bio_labels
+from modeling_mmner.model.labels_mmner import bio_labels, is_unspaced
 from modeling_mmner.model.posts_mmner import is_words
 
 from ..builders.builder import corpus_features, types_by_frequency
@@ -23,7 +23,7 @@ from .annotations import REASONS, LeftOut, read_annotation
 from .pictures import PictureFiles
 from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_image_dir, check_link
 from .records import cell_list, read_records, record_files
-from .schemes import TagScheme, is_tag, tag_forms
+from .schemes import TagScheme, is_tag, scheme_of, tag_forms
 
 Posts = list[dict[str, Any]]
 """Rows with tags by name, ``images``, a list, and ``split``, what the record says of it."""
@@ -38,12 +38,14 @@ _OWN = ("id", "tokens", "ner_tags", "image", "images", "language", "source", "te
 class OwnPosts:
     """Posts read from records, in order; spans left out; and all that was found in reading.
 
+    `places` are those of posts whose tags are as they stand until `read_tags`; None: they come from spans.
     `division` is, for the version's name, how the posts were split; empty: they had their splits.
     """
 
     posts: Posts = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
+    places: list[str | None] = field(default_factory=list)
     division: str = ""
 
 
@@ -65,9 +67,10 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
     for split, file in files.items():
         if path.is_dir() and not options.follow_links:
             check_link(file, path)
-        records = read_records(file, options.columns)
+        records = read_records(file, options.columns, read.findings)
         source = file.stem if split == "all" else base.name
         found[split] = add_posts(records, read, options, folder=base, source=source)
+    read_tags(read, options)
     if not read.posts:
         names = ", ".join(file.name for file in files.values())
         raise CorpusError(f"{path}: expected annotated posts, found none in {names}")
@@ -83,12 +86,12 @@ def add_posts(
         folder: where relative paths of pictures begin; None: there are no files.
         source: of posts that do not say theirs.
     """
-    first, findings, changes = len(read.posts), read.findings, Counter[str]()
+    first, findings = len(read.posts), read.findings
     files, ids = PictureFiles(folder, options), dict[str, str]()
     for place, record in records:
         if isinstance(record, dict):
             record = {key: cell_list(value, key, place) for key, value in record.items()}
-        annotation = read_annotation(record, place)
+        annotation = read_annotation(record, place, word_rule=options.word_rule)
         if annotation is None:
             findings.add("posts that their annotator rejected or skipped", place, lost=False)
             continue
@@ -97,12 +100,8 @@ def add_posts(
             findings.add(one.what, place, remedy=one.remedy, lost=one.lost, number=one.number)
         for span in left_out or []:
             findings.add(f"spans left out: {span.reason}", str(span), remedy=REASONS[span.reason])
-        scheme: TagScheme = options.tag_scheme if left_out is None else "bio"
         read.left_out += left_out or []
-        if wrong := [tag for tag in tags if not (isinstance(tag, str) and is_tag(tag, scheme))]:
-            hint = "names in place of ids, or --tag_scheme for a file in IOB1 or BIOES"
-            raise CorpusError(f"{place}: expected tags {tag_forms(scheme)}, found {wrong[0]!r:.80}; {hint}")
-        reading = Reading(scheme, options.rename_types, options.repair_orphans, changes)
+        read.places.append(None if left_out is not None else place)
         texts = {
             str(key): encodable(value) if isinstance(value, str) else [encodable(text) for text in value]
             for key, value in own.items()
@@ -111,7 +110,7 @@ def add_posts(
         post: dict[str, Any] = {
             "id": str(own["id"]) if own.get("id") is not None else f"{source}-{len(read.posts) + 1}",
             "tokens": [encodable(word) for word in words],
-            "ner_tags": reading.bio_tags(tags),
+            "ner_tags": tags if left_out is not None else _named(tags, options.tag_names, place),
             "images": files.pictures(own, place, findings),
             "language": str(own.get("language") or options.language),
             "source": str(own.get("source") or source),
@@ -121,9 +120,53 @@ def add_posts(
             what, advice = "ids that an earlier post has", "--columns id=COLUMN names a column of others"
             findings.add(what, f"{place}: {post['id']!r:.80}, also {other}", remedy=advice, lost=False)
         read.posts.append(texts | post)
-    for note, number in changes.items():
-        findings.add(note, lost=False, number=number)
     return read.posts[first:]
+
+
+def _named(tags: list[Any], names: list[str], place: str) -> list[str]:
+    """The tags by their names."""
+    numbers = {str(number): name for number, name in enumerate(names)}
+    named = [numbers.get(str(tag), tag) for tag in tags]
+    if wrong := [tag for tag in named if not isinstance(tag, str) or tag.isdecimal()]:
+        found = f"{wrong[0]!r:.80}; --tag_names O,B-PER,I-PER,... says what 0, 1, 2, ... mean"
+        raise CorpusError(f"{place}: expected tags by their names, found {found}")
+    return named
+
+
+def read_tags(read: OwnPosts, options: ReadingOptions) -> None:
+    """Make the tags of all posts BIO; only all of them together tell their scheme.
+
+    Raises:
+        CorpusError: a tag is of another scheme.
+    """
+    changes = Counter[str]()
+    scheme = options.tag_scheme
+    given = [post["ner_tags"] for post, place in zip(read.posts, read.places, strict=True) if place]
+    if given and scheme == "auto":
+        scheme = scheme_of(given, read.findings)
+    for post, place in zip(read.posts, read.places, strict=True):
+        own: TagScheme = "bio" if place is None else scheme
+        if wrong := [tag for tag in post["ner_tags"] if not is_tag(tag, own)]:
+            hint = "--tag_scheme says in which other scheme tags are"
+            raise CorpusError(f"{place}: expected tags {tag_forms(own)}, found {wrong[0]!r:.80}; {hint}")
+        reading = Reading(own, options.rename_types, options.repair_orphans, changes)
+        post["ner_tags"] = reading.bio_tags(post["ner_tags"])
+    for note, number in changes.items():
+        read.findings.add(note, lost=False, number=number)
+    if options.word_rule == "spaces":
+        check_words((post["tokens"] for post in read.posts), read.findings)
+
+
+def check_words(posts: Iterable[list[str]], findings: Findings) -> None:
+    """Add it to the findings if a corpus splits texts by characters: a model that does not would not see its
+    words.
+    """
+    texts = [words for post in posts if (words := [word for word in post if is_unspaced(word)])]
+    single = [words for words in texts if max(map(len, words)) == 1 < len(words)]
+    if len(single) > len(texts) / 2:
+        what = "posts whose words are single characters of a script without spaces"
+        remedy = "--word_rule characters, so that the model splits texts as the corpus does"
+        findings.add(what, "".join(single[0]), remedy=remedy, number=len(single))
 
 
 def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, Posts]:

@@ -48,6 +48,7 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
         tokenizer,
         labels=labels,
         image_size=max(sizes, default=None),
+        word_rule=recipe.corpus.word_rule,
         word_bytes=settings.word_bytes if settings.text_tower.reads_characters else None,
         context_window=settings.context_window if recipe.corpus.context is not None else None,
     )

@@ -379,8 +379,11 @@ def test_options_that_a_corpus_does_not_read_are_refused(tmp_path):
 TAGS_AND_SPANS = [
     ([{"words": ["a"]}], "posts.jsonl:1: expected 'tokens' and 'ner_tags', or 'text' and 'spans'"),
     ([{"tokens": ["a"], "ner_tags": ["O", "O"]}], "a tag for each of 1 words in 'ner_tags', found 2"),
-    ([{"tokens": ["a"], "ner_tags": [3]}], "tags O, B-<type>, I-<type>, found 3; names in place of ids"),
-    ([{"tokens": ["a"], "ner_tags": ["S-X"]}], "'S-X'; names in place of ids, or --tag_scheme for"),
+    (
+        [{"tokens": ["a"], "ner_tags": [3]}],
+        "tags by their names, found 3; --tag_names O,B-PER,I-PER,... says",
+    ),
+    ([{"tokens": ["a", "b"], "ner_tags": ["B-X", "X"]}], "found 'X'; --tag_scheme says in which"),
     (
         [{"text": "a", "spans": [{"start": 0, "label": "X"}]}],
         "expected spans with 'start', 'end' and one 'label'",
