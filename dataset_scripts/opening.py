@@ -47,6 +47,7 @@ class Corpus:
         version: for each split 12 hex digits of the SHA-256 of the file that it comes from, or of its rows.
         left_out: spans of people's own files that are no entities, since they are no whole words.
         findings: all that was found in reading it.
+        form: what it was taken for, in words.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Corpus:
     version: dict[str, str]
     left_out: list[LeftOut] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
+    form: str = "a data set"
 
     def identity(self) -> dict[str, Any]:
         """Which copy of which corpus it is, for reports."""
@@ -134,7 +136,10 @@ def _from_builder(builder: CorpusBuilder) -> Corpus:
     hashes = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
     if builder.name == FOLDER_CORPUS and builder.config.word_rule == "spaces":
         check_words((tokens for rows in splits.values() for tokens in rows["tokens"]), builder.findings)
-    return Corpus(name, splits, builder.labels, builder.version_name(), hashes, findings=builder.findings)
+    form = "generated" if builder.IS_GENERATED else "files of tagged posts"
+    return Corpus(
+        name, splits, builder.labels, builder.version_name(), hashes, findings=builder.findings, form=form
+    )
 
 
 def _own(path: Path, given: dict[str, Any]) -> Corpus:
@@ -142,14 +147,16 @@ def _own(path: Path, given: dict[str, Any]) -> Corpus:
     posts, read = read_own(path, ReadingOptions(**given))
     if not read.division:
         _refuse(f"{path}, which has its own splits", given, ("split_ratio", "split_seed"))
-    return _converted(path.stem if path.is_file() else path.name, posts, read)
+    name = path.stem if path.is_file() else path.name
+    return _converted(name, posts, read, ", ".join(file.name for file in record_files(path).values()))
 
 
-def _converted(name: str, posts: dict[str, Posts], read: OwnPosts) -> Corpus:
+def _converted(name: str, posts: dict[str, Posts], read: OwnPosts, files: str) -> Corpus:
     splits, labels = tables_of(posts, read)
     version = {split: row_hash(rows) for split, rows in splits.items()}
     version_name = f"copy-{short_hash(version)}{read.division}"
-    return Corpus(name, splits, labels, version_name, version, read.left_out, read.findings)
+    form = f"{files}: {' and '.join(read.forms)}{read.division and ', split by ' + read.division[1:]}"
+    return Corpus(name, splits, labels, version_name, version, read.left_out, read.findings, form)
 
 
 def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
@@ -185,7 +192,7 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
             records = zip(places, dataset_records(rows), strict=True)
             posts[split] = add_posts(records, read, options, folder=None, source=name)
         read_tags(read, options)
-        return _converted(name, posts, read)
+        return _converted(name, posts, read, "a data set")
     _refuse(dataset, given, _OF_TAGS)
     splits = {split: _with_columns(rows, dataset, split) for split, rows in splits.items()}
     labels = next(iter(splits.values())).features["ner_tags"].feature.names

@@ -115,7 +115,7 @@ def test_what_cannot_be_built_is_named_in_a_line(corpus, tmp_path, capsys, argum
 def test_corpus_is_inspected(corpus, images, tmp_path, capsys):
     """If it failed, nobody could look at a corpus before using it."""
     options = ["--data_dir", corpus, "--image_dir", images, "--output_dir", tmp_path / "report", "--count", 2]
-    assert run("inspect", "conll", *options) == 0
+    assert run("inspect", "conll", *options) == 1  # a picture is missing
     assert set(files_of(tmp_path / "report")) == {"statistics.json", "statistics.png", "contact_sheet.html"}
     json.loads((tmp_path / "report" / "statistics.json").read_text(encoding="utf-8"))
     printed = capsys.readouterr().out
@@ -127,7 +127,7 @@ def test_spans_left_out_are_written(tmp_path):
     span = {"start": 0, "end": 6, "label": "PER"}
     posts = [{"text": f"Jordan {n}", "spans": [span, span | {"end": 5}]} for n in range(20)]
     path = json_lines(tmp_path / "posts.jsonl", posts)
-    assert run("inspect", path, "--output_dir", tmp_path / "report") == 0
+    assert run("inspect", path, "--output_dir", tmp_path / "report") == 1
     lines = (tmp_path / "report" / "spans_left_out.jsonl").read_text(encoding="utf-8").splitlines()
     place = {"place": "posts.jsonl:1", "start": 0, "end": 5, "label": "PER", "text": "Jorda"}
     assert len(lines) == 20
