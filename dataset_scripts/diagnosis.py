@@ -17,6 +17,9 @@ _BEGINNING = 200  # characters of a line
 def add_hints(corpus: Corpus, statistics: Mapping[str, Any]) -> None:
     """Add to a corpus's findings what only its statistics show."""
     splits, add = statistics["splits"], corpus.findings.add
+    if all(found["pictures"]["missing"] == found["posts"] for found in splits.values()):
+        for one in corpus.findings.sorted():
+            one.lost |= one.what.startswith(PICTURES_LEFT_OUT)
     if missing := [split for split in SPLITS if split not in splits]:
         advice = "name files or splits so; or put all posts into one file, which training splits"
         add(f"splits that training needs: no {', '.join(missing)}", remedy=advice, lost=False)
@@ -78,5 +81,5 @@ def beginning(dataset: str) -> list[str]:
     if not path.is_file():
         return []
     with path.open("rb") as file:
-        lines = [file.readline(4 * _BEGINNING).decode("utf-8", "replace").rstrip()[:_BEGINNING] for _ in "12"]
-    return [f"{dataset} begins", *(f"  {line}" for line in lines if line)]
+        lines = file.read(8 * _BEGINNING).decode("utf-8", "replace").splitlines()[:2]
+    return [f"{dataset} begins", *(f"  {line[:_BEGINNING]}" for line in lines)]

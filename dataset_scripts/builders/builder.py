@@ -318,7 +318,8 @@ class PostsBuilder(CorpusBuilder):
                     raise CorpusError(f"{place}: {found}")
                 if picture is None and folder:
                     what, remedy = NO_FILE
-                    self.findings.add(what, f"{place}: {post.id}.jpg, looked in {folder}", remedy=remedy)
+                    example = f"{place}: {post.id}.jpg, looked in {folder}"
+                    self.findings.add(what, example, remedy=remedy, lost=False)  # it may have none
                 yield self.about(post, path) | {
                     "tokens": post.tokens,
                     "ner_tags": [labels[tag] for tag in post.tags],
