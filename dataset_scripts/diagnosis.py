@@ -7,9 +7,9 @@ from typing import Any
 
 from modeling_mmner.escaping import one_line
 
-from .findings import PICTURES_LEFT_OUT
+from .findings import NO_FILE, PICTURES_LEFT_OUT
 from .formats.reader import SPLITS
-from .opening import Corpus
+from .opening import TAGGED_POSTS, Corpus
 
 _BEGINNING = 200  # characters of a line
 
@@ -17,9 +17,9 @@ _BEGINNING = 200  # characters of a line
 def add_hints(corpus: Corpus, statistics: Mapping[str, Any]) -> None:
     """Add to a corpus's findings what only its statistics show."""
     splits, add = statistics["splits"], corpus.findings.add
-    if all(found["pictures"]["missing"] == found["posts"] for found in splits.values()):
-        for one in corpus.findings.sorted():
-            one.lost |= one.what.startswith(PICTURES_LEFT_OUT)
+    if corpus.form == TAGGED_POSTS and any(f["pictures"]["missing"] < f["posts"] for f in splits.values()):
+        for one in corpus.findings.sorted():  # an id is no promise of a picture
+            one.lost &= one.what != NO_FILE[0]
     if missing := [split for split in SPLITS if split not in splits]:
         advice = "name files or splits so; or put all posts into one file, which training splits"
         add(f"splits that training needs: no {', '.join(missing)}", remedy=advice, lost=False)

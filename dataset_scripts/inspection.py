@@ -14,10 +14,10 @@ from rich.table import Table
 
 from modeling_mmner.escaping import terminal_text
 from modeling_mmner.model.batching_mmner import ahead
-from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, pictures_of
+from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from modeling_mmner.model.labels_mmner import entity_types, tags_to_spans
 
-from .builders.builder import READ_AHEAD, READING_THREADS, picture_problem
+from .builders.builder import READ_AHEAD, READING_THREADS
 from .builders.official import Counts
 from .opening import Corpus
 
@@ -118,6 +118,15 @@ def _count_broken(corpus: Corpus, split: str) -> int:
             example, remedy = f"{split}, post {name!r:.80}: {why}", "repair or take out the files"
             corpus.findings.add("pictures that cannot be read", example, remedy=remedy)
     return number
+
+
+def picture_problem(picture: Any) -> str:
+    """Why a picture cannot be read; empty: it can."""
+    try:
+        load_picture(picture)
+    except PictureError as error:
+        return str(error)
+    return ""
 
 
 def picture_numbers(rows: datasets.Dataset) -> np.ndarray:

@@ -32,6 +32,7 @@ _OF_TAGS = ("tag_scheme", "tag_names", "rename_types", "repair_orphans", "langua
 SPANS_LEFT_OUT = "spans_left_out.jsonl"
 RECORD = "corpus.json"
 """The file of a built data set that says what it was built from; its card is rendered from it."""
+TAGGED_POSTS = "files of tagged posts"
 
 
 @dataclass
@@ -136,7 +137,7 @@ def _from_builder(builder: CorpusBuilder) -> Corpus:
     hashes = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
     if builder.name == FOLDER_CORPUS and builder.config.word_rule == "spaces":
         check_words((tokens for rows in splits.values() for tokens in rows["tokens"]), builder.findings)
-    form = "generated" if builder.IS_GENERATED else "files of tagged posts"
+    form = "generated" if builder.IS_GENERATED else TAGGED_POSTS
     return Corpus(
         name, splits, builder.labels, builder.version_name(), hashes, findings=builder.findings, form=form
     )

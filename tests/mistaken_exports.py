@@ -1,4 +1,4 @@
-"""Shared by the tests of `inspect`: files as tools export them, each with a mistake, and how that is mended."""
+"""Shared by the tests of `inspect`: files of tools, each with a mistake, and how that is mended."""
 
 import json
 from collections.abc import Callable

@@ -19,17 +19,8 @@ from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError, loa
 from modeling_mmner.model.labels_mmner import bio_labels
 
 from ..findings import NO_FILE, Findings
-from ..formats.reader import (
-    SPLITS,
-    CorpusError,
-    Reading,
-    TaggedPost,
-    check_image_dir,
-    find_picture,
-    find_split,
-    read_posts,
-)
-from ..formats.schemes import TagScheme
+from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
+from ..formats.schemes import TagScheme, scheme_of
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
 from .official import FACTS, differences
@@ -215,7 +206,7 @@ class PostsBuilder(CorpusBuilder):
                 expected = f"one of {', '.join(choices)}"
                 raise CorpusError(f"{self.name} {name}: expected {expected}; found {value!r}")
         self.files()  # says what is missing
-        check_image_dir(self.config.image_dir)
+        self.config.check_image_dir()
 
     @cached_property
     def labels(self) -> list[str]:
@@ -287,10 +278,14 @@ class PostsBuilder(CorpusBuilder):
         config = self.config
         return Reading(self.tag_scheme, config.rename_types, config.repair_orphans, columns=config.columns)
 
-    @property
+    @cached_property
     def tag_scheme(self) -> TagScheme:
-        """Of the files; BIO where nobody says it: that of a corpus that is known."""
-        return "bio" if self.config.tag_scheme == "auto" else self.config.tag_scheme
+        """Of the files; where nobody says it, what most tags are in, but BIO if the types are known."""
+        if self.config.tag_scheme != "auto" or self.TYPES:
+            return "bio" if self.config.tag_scheme == "auto" else self.config.tag_scheme
+        reading = Reading("auto", columns=self.config.columns)
+        posts = chain(*(read_posts(path, reading) for path in dict.fromkeys(chain(*self.files().values()))))
+        return scheme_of((post.tags for post in posts), self.findings)
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
         """The columns of a post that are not in its file's lines: id, language and source."""
@@ -316,10 +311,12 @@ class PostsBuilder(CorpusBuilder):
                     hint = "without --require_images such posts are kept without a picture"
                     found = f"expected the picture {post.id}.jpg in {folder}, found none; {hint}"
                     raise CorpusError(f"{place}: {found}")
-                if picture is None and folder:
-                    what, remedy = NO_FILE
-                    example = f"{place}: {post.id}.jpg, looked in {folder}"
-                    self.findings.add(what, example, remedy=remedy, lost=False)  # it may have none
+                if picture is None and not post.is_numbered:
+                    (what, remedy), looked = (
+                        NO_FILE,
+                        f"{place}: {post.id}.jpg, looked in {folder or 'no folder'}",
+                    )
+                    self.findings.add(what, looked, remedy=remedy, lost=folder is not None)
                 yield self.about(post, path) | {
                     "tokens": post.tokens,
                     "ner_tags": [labels[tag] for tag in post.tags],
@@ -358,15 +355,6 @@ def types_by_frequency(tags: Iterable[Iterable[str]]) -> list[str]:
     """The entity types of posts' tags, the one with the most tags first."""
     types = Counter(tag[2:] for post in tags for tag in post if tag != "O")
     return sorted(types, key=lambda name: (-types[name], name))
-
-
-def picture_problem(picture: Any) -> str:
-    """Why a picture cannot be read; empty: it can."""
-    try:
-        load_picture(picture)
-    except PictureError as error:
-        return str(error)
-    return ""
 
 
 def _with_picture(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str] | None]:

@@ -2,11 +2,10 @@
 
 from collections.abc import Hashable
 from functools import cached_property
-from itertools import chain, combinations
+from itertools import combinations
 from pathlib import Path
 
-from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, holds_splits, read_posts
-from ..formats.schemes import TagScheme, scheme_of
+from ..formats.reader import SPLITS, CorpusError, TaggedPost, holds_splits, read_posts
 from .builder import PostsBuilder, PostsConfig
 from .official import FACTS
 
@@ -125,17 +124,6 @@ class Conll(PostsBuilder):
             found["language"] = path.parent.name
             found["id"] = f"{path.parent.name}-{post.id}" if post.is_numbered else post.id
         return found
-
-    @cached_property
-    def tag_scheme(self) -> TagScheme:
-        """Of the files; what most of their tags are in where nobody says it."""
-        if self.config.tag_scheme != "auto":
-            return self.config.tag_scheme
-        reading, paths = (
-            Reading("auto", columns=self.config.columns),
-            dict.fromkeys(chain(*self.files().values())),
-        )
-        return scheme_of((post.tags for path in paths for post in read_posts(path, reading)), self.findings)
 
     @cached_property
     def _language_folders(self) -> list[Path]:

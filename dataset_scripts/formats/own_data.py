@@ -21,9 +21,9 @@ from ..findings import Findings
 from ..reading_options import ReadingOptions
 from .annotations import REASONS, LeftOut, form_of, read_annotation
 from .pictures import PictureFiles
-from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_image_dir, check_link
+from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_link
 from .records import cell_list, read_records, record_files
-from .schemes import TagScheme, is_tag, scheme_of, tag_forms
+from .schemes import PREFIXES, TagScheme, is_tag, scheme_of, tag_forms
 
 Posts = list[dict[str, Any]]
 """Rows with tags by name, ``images``, a list, and ``split``, what the record says of it."""
@@ -62,7 +62,7 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
     Raises:
         CorpusError: a file or record cannot be read; there is no post; a split would be empty.
     """
-    check_image_dir(options.image_dir)
+    options.check_image_dir()
     files = record_files(path)
     base = path if path.is_dir() else path.parent
     read, found = OwnPosts(), {}
@@ -150,7 +150,8 @@ def read_tags(read: OwnPosts, options: ReadingOptions) -> None:
     for post, place in zip(read.posts, read.places, strict=True):
         own: TagScheme = "bio" if place is None else scheme
         if wrong := [tag for tag in post["ner_tags"] if not is_tag(tag, own)]:
-            hint = "--tag_scheme says in which other scheme tags are"
+            known = next(name for name in PREFIXES if is_tag(wrong[0], name) or name == "bare")
+            hint = f"if the other tags are wrong, and this is right, say --tag_scheme {known}"
             raise CorpusError(f"{place}: expected tags {tag_forms(own)}, found {wrong[0]!r:.80}; {hint}")
         reading = Reading(own, options.rename_types, options.repair_orphans, changes)
         post["ner_tags"] = reading.bio_tags(post["ner_tags"])
@@ -197,6 +198,7 @@ def _kept_apart(read: OwnPosts, ratio: tuple[int, int, int], *, seed: int) -> di
     pictures = [{_digest(picture): picture for picture in post["images"]} for post in posts]
     numbers = Counter(key for own in pictures for key in own)
     shared = [key for key, number in numbers.most_common() if number > 1]
+    kept: tuple[dict[str, list[int]], set[bytes]] | None = None  # the first where texts alone do no better
     for tried in (*(2**n // 2 for n in range(len(shared).bit_length() + 1)), len(shared)):
         dropped = set(shared[:tried])
         keys = [[("text", text), *(own.keys() - dropped)] for text, own in zip(texts, pictures, strict=True)]
@@ -206,9 +208,12 @@ def _kept_apart(read: OwnPosts, ratio: tuple[int, int, int], *, seed: int) -> di
             if len(dropped) == len(shared):
                 raise
             continue
+        kept = kept or (splits, dropped)
         parts = zip(splits.values(), ratio, strict=True)
         if all(2 * len(part) * sum(ratio) >= len(posts) * share for part, share in parts):
+            kept = splits, dropped
             break
+    splits, dropped = kept or (splits, dropped)
     named = {key: picture["path"] or "bytes" for own in pictures for key, picture in own.items()}
     least, advice = min(filter(None, ratio)), "a column 'split' says where each post belongs"
     for key in (key for key in shared if key in dropped or numbers[key] * sum(ratio) > len(posts) * least):
@@ -284,14 +289,19 @@ def split_by_ratio(
     groups = _groups(keys)
     random.Random(seed).shuffle(groups)
     total, names = sum(ratio), ("test", "validation", "train")
-    splits: dict[str, list[int]] = {name: [] for name in names}
+    splits: dict[str, list[int]] = {}
     wanted = dict(zip(names, (len(keys) * share / total for share in reversed(ratio)), strict=True))
-    for left, group in zip(range(len(groups), 0, -1), groups, strict=True):
-        # The split that is farthest from its share, so that a large group goes where there is room for it;
-        # of the last groups, each split that has none gets one.
-        empty = [name for name in names if wanted[name] and not splits[name]]
-        name = max(empty if left <= len(empty) else names, key=lambda name: wanted[name] - len(splits[name]))
-        splits[name] += group
+    for ordered in (groups, sorted(groups, key=len, reverse=True)):
+        empty, splits = [name for name in names if wanted[name]], {name: [] for name in names}
+        for left, group in zip(range(len(groups), 0, -1), ordered, strict=True):
+            # The split that is farthest from its share, so that a large group goes where there is room for
+            # it. Where that leaves one empty, the large ones go first, and the last ones where there is none.
+            open_ = empty if ordered is not groups and left <= len(empty) else names
+            name = max(open_, key=lambda name: wanted[name] - len(splits[name]))
+            splits[name] += group
+            empty = [name for name in empty if not splits[name]]
+        if not empty:
+            break
     for name, share in zip(names, reversed(ratio), strict=True):
         if share and not splits[name]:
             found = f"none for {name}: there are {len(keys)} posts"

@@ -85,11 +85,9 @@ class PictureFiles:
         if any(os.path.isfile(folder / path) for folder in self.folders):
             advice = "--follow_links takes links, --image_dir FOLDER what lies elsewhere"
             return _left_out("links or paths out of the folder", f"{path:.200}", advice)
-        where = (
-            " and ".join(str(one.absolute()) for one in self.folders)
-            or "no folder, for data sets hold their pictures' bytes"
-        )
-        return Finding(*NO_FILE, examples=[f"{path:.200}, looked in {where}"])
+        where = " and ".join(str(one.absolute()) for one in self.folders) or "no folder"
+        advice = NO_FILE[1] if self.folders else "data sets hold the bytes of their pictures"
+        return Finding(NO_FILE[0], advice, examples=[f"{path:.200}, looked in {where}"])
 
     def _found(self, path: str) -> list[Path]:
         """The file that is meant; several: it cannot be told which."""

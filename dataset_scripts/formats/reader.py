@@ -273,13 +273,6 @@ def check_link(path: Path, folder: Path) -> None:
         raise CorpusError(f"{path}: expected a file that lies in {folder}, {found}")
 
 
-def check_image_dir(image_dir: str | Path | None) -> None:
-    """Check that a folder of pictures that is named is there; CorpusError: it is not."""
-    if image_dir is not None and not Path(image_dir).is_dir():
-        expected = "a folder with the posts' pictures, found none; unpack an archive first"
-        raise CorpusError(f"--image_dir {image_dir}: expected {expected}")
-
-
 def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = False) -> Path | None:
     """The picture ``<image_dir>/<id>.jpg`` of a post, or None where there is no such file.
 

@@ -99,11 +99,12 @@ def read_records(path: Path, columns: dict[str, str], findings: Findings) -> Ite
         raise CorpusError(f"{path}: --columns: {expected}, found them in no post")
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any) -> list[Any]:
     try:
-        return cell_list(value, "tokens", "")
+        found = cell_list(value, "tokens", "")
+        return found if isinstance(found, list) else []
     except CorpusError:
-        return None
+        return []
 
 
 def _keys(record: Any) -> set[str]:

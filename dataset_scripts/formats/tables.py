@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..findings import Findings
-from .reader import Reading, read_posts
+from .reader import CorpusError, Reading, read_posts
 from .schemes import parts_of
+
+Numbered = Iterator[tuple[int, dict[str, Any]]]
+"""Records with the numbers of their lines or rows."""
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _WORDS, _TEXTS = ("tokens", "words", "token", "word"), ("text", "sentence", "sentences")
@@ -27,9 +30,7 @@ _CELL_LIMIT = 10**7  # characters; Python's own limit is below the length of a l
 _LOOKED_AT = 200  # rows
 
 
-def read_columns(
-    path: Path, findings: Findings, columns: Mapping[str, str]
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_columns(path: Path, findings: Findings, columns: Mapping[str, str]) -> Numbered:
     """The posts of a file in CoNLL's columns, see `reader`, each with its line and its tags as they stand."""
     reading = Reading("auto", columns={key: number for key, number in columns.items() if number.isdecimal()})
     for post in read_posts(path, reading):
@@ -39,9 +40,7 @@ def read_columns(
         findings.add(note, lost=False, number=number)
 
 
-def read_table(
-    path: Path, findings: Findings, columns: Mapping[str, str]
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_table(path: Path, findings: Findings, columns: Mapping[str, str]) -> Numbered:
     """The posts of a table with a line of headings, each with the number of its (first) row from 1.
 
     The delimiter is that which makes the most headings. A table has a row for each word where its first rows
@@ -64,17 +63,9 @@ def read_table(
             columns.get(ours) or next((called[name] for name in known if name in called), "")
             for ours, known in (("tokens", _WORDS), ("ner_tags", _USUAL["ner_tags"]), ("id", _NUMBERS))
         )
-        quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL  # a quote may be a word
-        sample = [
-            dict(zip(names, row, strict=False))
-            for row in csv.reader(first, delimiter=delimiter, quoting=quoting)
-        ]
-        if _has_row_for_word(sample, word, tag, post):
+        if _has_row_for_word([*_rows(first, names, delimiter)], word, tag, post):
             findings.add("tables read with a word in each row", lost=False)
-            rows = csv.reader(chain(first, lines), delimiter=delimiter, quoting=quoting)
-            yield from _joined(
-                (dict(zip(names, map(_unquoted, row), strict=False)) for row in rows), word, tag, post
-            )
+            yield from _joined(_rows(chain(first, lines), names, delimiter), word, tag, post)
             return
         whole = csv.DictReader(chain([heading], first, lines), delimiter=delimiter)
         for number, row in enumerate(whole, start=1):
@@ -85,62 +76,58 @@ def _has_row_for_word(rows: list[dict[str, str]], word: str, tag: str, post: str
     filled = [row for row in rows if row.get(word) and row.get(tag)]
     single = all(" " not in row[word] + row[tag] and row[tag][0] != "[" for row in filled)
     numbers = [row[post] for row in filled if row.get(post)]
-    has_borders = not all(row.get(word) for row in rows[:-1]) or (post and len({*numbers}) < len(filled))
+    has_borders = not all(map(any, map(dict.values, rows[:-1]))) or (post and len({*numbers}) < len(filled))
     return bool(filled and single and has_borders)
 
 
-def _unquoted(cell: str) -> str:
-    return cell[1:-1].replace('""', '"') if re.fullmatch('"(?:[^"]|"")+"', cell) else cell
+def _rows(lines: Iterable[str], names: list[str], delimiter: str) -> Iterator[dict[str, str]]:
+    """Rows by their headings; between tabs a quote may be a word, or stand around one."""
+    quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    for row in csv.reader(lines, delimiter=delimiter, quoting=quoting):
+        cells = (c[1:-1].replace('""', '"') if re.fullmatch('"(?:[^"]|"")+"', c) else c for c in row)
+        yield dict(zip(names, cells if quoting else row, strict=False))
 
 
-def _joined(
-    rows: Iterable[dict[str, str]], word: str, tag: str, post: str
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Posts of rows of words: one ends before a row without a word, or where the number changes."""
+def _joined(rows: Iterable[dict[str, str]], word: str, tag: str, post: str) -> Numbered:
+    """Posts of rows of words: one ends before a row without any cell, or where the number changes."""
     first, record = 0, dict[str, Any]()
     for number, row in enumerate(rows, start=1):
-        if record and (not row.get(word) or row.get(post) not in ("", None, record.get(post))):
+        if record and (not any(row.values()) or row.get(post) not in ("", None, record.get(post))):
             yield first, record
             record = {}
-        if row.get(word):
-            if not record:
-                first, record = (
-                    number,
-                    {**{name: cell or None for name, cell in row.items()}, word: [], tag: []},
-                )
+        if any(row.values()):
+            if not row.get(word) or not row.get(tag):
+                raise CorpusError(f"row {number}: expected a word and its tag, found {row!s:.200}")
+            first = number if not record else first
+            record = record or {name: cell or None for name, cell in row.items()} | {word: [], tag: []}
             record[word].append(row[word])
-            record[tag].append(row.get(tag) or "")
+            record[tag].append(row[tag])
     if record:
         yield first, record
 
 
-def usual_columns(record: Any, cell: Callable[[Any], Any]) -> dict[str, str]:
+def usual_columns(record: Any, cell: Callable[[Any], list[Any]]) -> dict[str, str]:
     """What our columns seem to be called in a record, where that is not their own names.
 
     Args:
-        cell: the list that a cell stands for.
+        cell: the list that a cell stands for, empty for what is none.
     """
     if not isinstance(record, dict) or "data" in record:  # a task of Label Studio
         return {}
     called = {str(name).strip().casefold(): name for name in record}
     values = {ours: [called[name] for name in known if name in called] for ours, known in _USUAL.items()}
     tags = next((name for name in values["ner_tags"] if _are_tags(cell(record[name]))), None)
-    count = len(cell(record[tags])) if tags is not None else 0
-    fitting = (name for name in values["tokens"] if tags and _length(cell(record[name])) == count)
-    words = next(fitting, None)
+    words = next(
+        (name for name in values["tokens"] if tags and len(cell(record[name])) == len(cell(record[tags]))),
+        None,
+    )
     text = next((name for name in values["text"] if isinstance(record[name], str)), None)
     found = {"tokens": words, "ner_tags": tags} if words is not None else {"text": text}
-    pictured = (name for name in values["image"] if _PICTURE.search(str(record[name])))
-    found["image"] = next(pictured, None)
+    found["image"] = next((name for name in values["image"] if _PICTURE.search(str(record[name]))), None)
     return {ours: name for ours, name in found.items() if name not in (None, ours, f"{ours}s")}
 
 
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, list) else -1
-
-
-def _are_tags(values: Any) -> bool:
+def _are_tags(values: list[Any]) -> bool:
     """Whether a cell is a list of names or numbers, one at least O, with a prefix or a number."""
-    if not isinstance(values, list) or not all(isinstance(value, (str, int)) for value in values):
-        return False
-    return any(str(value).isdecimal() or parts_of(str(value))[0] for value in values)
+    is_plain = all(isinstance(value, (str, int)) for value in values)
+    return is_plain and any(str(value).isdecimal() or parts_of(str(value))[0] for value in values)

@@ -11,18 +11,12 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from dataset_scripts.builders.builder import (
-    READ_AHEAD,
-    READING_THREADS,
-    SPLITS,
-    CorpusBuilder,
-    picture_problem,
-)
+from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS, CorpusBuilder
 from dataset_scripts.contexts import CONTEXT, with_contexts
 from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.findings import PICTURES_LEFT_OUT
 from dataset_scripts.formats.reader import CorpusError
-from dataset_scripts.inspection import picture_numbers
+from dataset_scripts.inspection import picture_numbers, picture_problem
 from dataset_scripts.opening import Corpus, open_corpus, row_hash
 from dataset_scripts.overlap import overlapping
 from dataset_scripts.sample.texts import LANGUAGES, generate_posts
@@ -114,9 +108,9 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     corpus = TrainingCorpus(**vars(opened), facts=facts_of(settings))
     for line in corpus.reading_report():
         say(one_line(line))
-    lost = any(found.startswith(PICTURES_LEFT_OUT) for found in corpus.findings.numbers())
-    present = any(picture_numbers(rows).any() for rows in corpus.splits.values())
-    if settings.use_images and lost and not present:
+    lost = any(one.lost and one.what.startswith(PICTURES_LEFT_OUT) for one in corpus.findings.sorted())
+    named = settings.use_images and lost
+    if named and not any(picture_numbers(rows).any() for rows in corpus.splits.values()):
         expected = "expected pictures of those that posts name, found none, see above"
         raise CorpusError(f"{corpus.name}: {expected}; --no_use_images trains on the texts alone")
     if settings.test_dataset is not None:

@@ -383,7 +383,10 @@ TAGS_AND_SPANS = [
         [{"tokens": ["a"], "ner_tags": [3]}],
         "tags by their names, found 3; --tag_names O,B-PER,I-PER,... says",
     ),
-    ([{"tokens": ["a", "b"], "ner_tags": ["B-X", "X"]}], "found 'X'; --tag_scheme says in which"),
+    (
+        [{"tokens": ["a", "b"], "ner_tags": ["B-X", "X"]}],
+        "found 'X'; if the other tags are wrong, and this is right, say --tag_scheme bare",
+    ),
     (
         [{"text": "a", "spans": [{"start": 0, "label": "X"}]}],
         "expected spans with 'start', 'end' and one 'label'",

@@ -107,7 +107,7 @@ def test_missing_pictures_are_said_with_names_and_places(tmp_path):
     (tmp_path / "pictures").mkdir()
     picture_file(tmp_path / "p0.jpg")
     corpus = corpus_of(tmp_path, [f"p{n}.jpg" for n in range(30)], image_dir=str(tmp_path / "pictures"))
-    (found,) = corpus.findings.sorted()
+    found, _ = corpus.findings.sorted()  # and the scheme of the tags
     assert (found.what, found.number, found.lost) == ("pictures left out: no such file", 29, True)
     place = f"posts.jsonl:2: p1.jpg, looked in {tmp_path / 'pictures'} and {tmp_path}"
     assert found.examples[0] == place
@@ -139,7 +139,7 @@ def test_broken_pictures_are_counted(tmp_path):
     corpus = corpus_of(tmp_path, [f"p{n}.png" for n in range(30)])
     statistics = inspect_corpus(corpus)
     assert sum(found["pictures"]["broken"] for found in statistics["splits"].values()) == 1
-    (found,) = corpus.findings.sorted()
+    found, _ = corpus.findings.sorted()  # and the scheme of the tags
     assert (found.what, found.number, found.lost) == ("pictures that cannot be read", 1, True)
     assert "post 'posts-4': " in found.examples[0] and "p3.png" in found.examples[0]
 
@@ -161,10 +161,21 @@ def test_a_picture_of_all_posts_leaves_the_splits(tmp_path):
     }
     owners = [{Path(row["images"][1]["path"]).name for row in rows} for rows in corpus.splits.values()]
     assert sum(map(len, owners)) == 20  # the other pictures keep their posts together
-    (found,) = corpus.findings.sorted()
+    found = next(one for one in corpus.findings.sorted() if one.what.startswith("pictures"))
     assert found.what == "pictures in several splits, for they join many posts" and not found.lost
     assert found.examples == [f"{tmp_path / 'logo.png'} joins 40 of 40 posts"]
     assert found.remedy == "a column 'split' says where each post belongs"
+
+
+def test_pictures_stay_together_where_texts_are_to_blame(tmp_path):
+    """If it failed, a picture would be trained and tested on, and no split be the better for it."""
+    picture_file(tmp_path / "a.png")
+    posts = [{"tokens": ["Jordan", f"w{max(n - 17, 0)}"], "ner_tags": ["B-PER", "O"]} for n in range(20)]
+    posts[0]["image"] = posts[1]["image"] = "a.png"
+    path = json_lines(tmp_path / "posts.jsonl", posts)
+    corpus = open_corpus(str(path), split_ratio="50,40,10")
+    assert [len(rows) for rows in corpus.splits.values()] == [18, 1, 1]
+    assert not [what for what in corpus.findings.numbers() if "pictures" in what]
 
 
 def test_a_picture_of_many_posts_is_said(tmp_path):
@@ -172,7 +183,7 @@ def test_a_picture_of_many_posts_is_said(tmp_path):
     picture_file(tmp_path / "lima.png")
     corpus = corpus_of(tmp_path, ["lima.png" if n % 2 else None for n in range(40)])
     assert not any(row["image"] for split in ("validation", "test") for row in corpus.splits[split])
-    (found,) = corpus.findings.sorted()
+    found = next(one for one in corpus.findings.sorted() if one.what.startswith("pictures"))
     assert found.what == "pictures that keep many posts in one split"
     assert found.examples == [f"{tmp_path / 'lima.png'} joins 20 of 40 posts"]
 
@@ -212,6 +223,9 @@ def test_pictures_of_imgid_files_that_are_missing_are_said(tmp_path):
     assert (first.what, first.number, first.lost) == ("pictures left out: no such file", 2, True)
     place = f"{tmp_path / 'valid.txt'}:1: valid.jpg, looked in {tmp_path / 'images'}"
     assert first.examples[0] == place and corpus.splits["train"][0]["image"]
+    (tmp_path / "images").rename(tmp_path / "photos")  # not named: nobody may want pictures
+    first = next(one for one in open_corpus(str(tmp_path)).findings.sorted() if "pictures" in one.what)
+    assert (first.number, first.lost) == (3, False) and "train.jpg, looked in no folder" in first.examples[0]
 
 
 def test_spans_that_all_fail_are_said_with_the_reason(tmp_path):

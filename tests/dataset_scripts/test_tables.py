@@ -120,6 +120,13 @@ def test_columns_that_are_called_as_ours_stay(tmp_path, record):
     assert corpus.labels == ["O", "B-LOC", "I-LOC"]
 
 
+def test_row_without_its_word_is_said(tmp_path):
+    """If it failed, a table whose writer made an empty cell of a word would lose it, or be cut there."""
+    path = written(tmp_path, "a.csv", ["Lima,B-LOC\n", "Lima,B-LOC\n,O\n"], before="word,tag\n", between="\n")
+    with pytest.raises(CorpusError, match=r"row 4: expected a word and its tag, found .*'tag': 'O'"):
+        open_corpus(path)
+
+
 def test_columns_of_files_are_chosen_by_their_numbers(tmp_path):
     """If it failed, nested tags, as GermEval's, in the last column would be the only ones to be read."""
     posts = [f"1\tLima\tB-LOC\tO\n2\t{number}\tO\tB-X\n" for number in range(10)]
