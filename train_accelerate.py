@@ -32,7 +32,7 @@ from modeling_mmner.training.features import feature_folder, run_features
 from modeling_mmner.training.optimisation import centres_due, refresh_centres, train_batches
 from modeling_mmner.training.run_folder import Progress, RunError
 from modeling_mmner.training.runner import own_folders, report_runs, run_each, runs_of
-from modeling_mmner.training.sampling import ids_of_batch, training_loader
+from modeling_mmner.training.sampling import ids_of_batch, make_room, training_loader
 
 
 def main(recipe: Recipe) -> None:
@@ -136,6 +136,7 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
     settings, model, accelerator = recipe.training, predictor.model, predictor.accelerator
     collate = MMNERCollator(predictor.processor)
     posts = LaidOutRows.of(predictor.processor, corpus.splits["train"])
+    accelerator.print(make_room(posts, model, batch_size=settings.batch_size))
     validation = LaidOutRows.of(predictor.processor, corpus.splits["validation"])
     loader: Any = training_loader(recipe, posts, collate, processes=accelerator.num_processes)
     sampler = loader.batch_sampler

@@ -9,6 +9,7 @@ from modeling_mmner.escaping import one_line
 
 from .findings import NO_FILE, PICTURES_LEFT_OUT
 from .formats.reader import SPLITS
+from .inspection import describe_longest
 from .opening import TAGGED_POSTS, Corpus
 
 _BEGINNING = 200  # characters of a line
@@ -58,7 +59,6 @@ def _understood(corpus: Corpus, statistics: Mapping[str, Any]) -> dict[str, str]
     pictures = sum(int(size) * n for one in with_pictures for size, n in one["posts_by_number"].items())
     broken = sum(one["broken"] for one in with_pictures)
     missing = sum(n for what, n in corpus.findings.numbers().items() if what.startswith(PICTURES_LEFT_OUT))
-    longest = max(found["tokens_per_post"]["max"] or 0 for found in splits.values())
     without = sum(one["missing"] for one in with_pictures)
     counts = f"{pictures - broken} found, {missing} missing, {broken} broken; posts without one: {without}"
     return {
@@ -68,7 +68,7 @@ def _understood(corpus: Corpus, statistics: Mapping[str, Any]) -> dict[str, str]
         "splits": ", ".join(f"{split} {found['posts']:,}" for split, found in splits.items()),
         "languages": ", ".join(languages),
         "pictures": counts,
-        "longest": f"{longest:,} words",
+        "longest": describe_longest(statistics).removeprefix("longest post: "),
     }
 
 

@@ -16,6 +16,7 @@ from modeling_mmner.escaping import terminal_text
 from modeling_mmner.model.batching_mmner import ahead
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from modeling_mmner.model.labels_mmner import entity_types, tags_to_spans
+from modeling_mmner.model.windows_mmner import step_bytes, window_starts
 
 from .builders.builder import READ_AHEAD, READING_THREADS
 from .builders.official import Counts
@@ -210,6 +211,17 @@ def tables(statistics: Statistics) -> list[Table]:
         *([_table(title, _SEEN_HEADINGS, seen, text_columns=2)] if seen else []),
         _table("Posts by", ["", "", *splits], [_value_rows(*own) for own in values.items()], text_columns=2),
     ]
+
+
+def describe_longest(statistics: Statistics) -> str:
+    """How long the longest post is, and what posts like it would take in training: a plain estimate."""
+    lengths = [found["tokens_per_post"]["max"] for found in statistics["splits"].values()]
+    words = max(filter(None, lengths), default=0)
+    pieces, room = 3 * words // 2, 510  # a window of 512 has two special tokens
+    windows, length = 16 * len(window_starts(pieces, room)), min(pieces, room) + 2
+    held = step_bytes(windows, length, layers=12, heads=12, width=768) / 1e9
+    estimate = f"about {held:.1f} GB besides the weights (a plain estimate: BERT-base, 1.5 sub-tokens a word)"
+    return f"longest post: {words:,} words; a training step of 16 such posts takes {estimate}"
 
 
 def _title(statistics: Statistics) -> str:

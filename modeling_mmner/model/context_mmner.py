@@ -4,12 +4,13 @@ Notation: B batch, W words, D text width, R regions of a post (those of all its 
 the other), C vision channels, F features, L labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class ModelPart(nn.Module):
@@ -148,3 +149,26 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     """(B, K, D) -> (B, D): mean over those of the K states where `mask` (B, K) is True; 0 where none is."""
     weights = mask[..., None].to(states.dtype)
     return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def in_groups(read: Callable[..., Any], *inputs: Tensor, most: int, of: nn.Module) -> list[Any]:
+    """What `read` makes of groups of at most `most` rows (one at least) of the inputs, group after group.
+
+    Where gradients are recorded and there are more rows, nothing is kept of a group but what goes in and what
+    comes out: each is computed again in the backward pass, with the same random numbers. So memory is that of
+    one group, then of half as many rows, for beside it stands what other parts keep.
+
+    Args:
+        of: what `read` runs; where its layers are computed again by themselves (gradient checkpointing), that
+            will do.
+    """
+    layers = any(getattr(layer, "gradient_checkpointing", False) for layer in of.modules())
+    recomputed = len(inputs[0]) > most and not layers and torch.is_grad_enabled()
+    size = max(1, most // 2 if recomputed else most)
+    parts = list(zip(*(tensor.split(size) for tensor in inputs), strict=True))
+    return _recomputed(read, parts) if recomputed and len(parts) > 1 else [read(*part) for part in parts]
+
+
+@torch.compiler.disable  # which cannot trace it; so layers that are compiled run uncompiled in groups
+def _recomputed(read: Callable[..., Any], parts: list[tuple[Tensor, ...]]) -> list[Any]:
+    return [checkpoint(read, *part, use_reentrant=False) for part in parts]

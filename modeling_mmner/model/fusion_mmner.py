@@ -13,8 +13,8 @@ from transformers import initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mmner import MMNERConfig
-from .context_mmner import FusionOutput, ModelPart, Regions, TextStates, Widths
-from .windows_mmner import best_windows, window_starts
+from .context_mmner import FusionOutput, ModelPart, Regions, TextStates, Widths, in_groups
+from .windows_mmner import MOST_SCORES, best_windows, window_starts
 
 MOST_WORDS = 2048
 """Words of a text that attend over one another; a longer one is read in windows that overlap by half."""
@@ -103,28 +103,35 @@ class TransformerLayer(GradientCheckpointingLayer):
         """The words (B, W, D) of texts after attending over one another, where `mask` (B, W) is True.
 
         All of a text's words, up to `MOST_WORDS`; those of a longer one in windows of so many, each word read
-        where the nearer border is farthest, so that a text costs no more than in proportion to its length. An
-        exported graph has no windows.
+        where the nearer border is farthest, so that a text costs no more than in proportion to its length. In
+        training as many texts are read at a time as memory has room for. An exported graph has no windows.
         """
-        if torch.compiler.is_exporting() or words.shape[1] <= MOST_WORDS:
-            return self(words, words, mask=mask)[0]
-        texts = [self._in_windows(text[present][None])[0] for text, present in zip(words, mask, strict=True)]
-        return torch.stack([nn.functional.pad(text, (0, 0, 0, words.shape[1] - len(text))) for text in texts])
+        if torch.compiler.is_exporting():
+            return self._attend(words, mask)
+        if words.shape[1] > MOST_WORDS:
+            return torch.cat(in_groups(self._in_windows, words, mask, most=1, of=self))
+        most = MOST_SCORES // words.shape[1] ** 2 if self.training else len(words)
+        read = in_groups(self._attend, words, mask, most=most, of=self)
+        return torch.cat(read) if len(read) > 1 else read[0]
 
-    def _in_windows(self, words: Tensor) -> Tensor:
-        """(1, W, D) `over_words` of one text."""
-        length, capacity = words.shape[1], min(words.shape[1], MOST_WORDS)
+    def _attend(self, words: Tensor, mask: Tensor) -> Tensor:
+        return self(words, words, mask=mask)[0]
+
+    def _in_windows(self, words: Tensor, mask: Tensor) -> Tensor:
+        """(1, W, D) `over_words` of one text that may be very long."""
+        text = words[mask][None]
+        length, capacity = text.shape[1], min(text.shape[1], MOST_WORDS)
         if length == 0:
-            return words
+            return torch.zeros_like(words)
         firsts = window_starts(length, capacity)
-        everywhere = torch.ones(1, capacity, dtype=torch.bool, device=words.device)
-        parts = (words[:, first : first + capacity] for first in firsts.tolist())
+        parts = torch.cat([text[:, first : first + capacity] for first in firsts.tolist()])
+        everywhere = torch.ones_like(parts[..., 0], dtype=torch.bool)
         # shape: (K, N, D)
-        windows = torch.cat([self(part, part, mask=everywhere[:, : part.shape[1]])[0] for part in parts])
+        windows = torch.cat(in_groups(self._attend, parts, everywhere, most=1, of=self))
         best = best_windows(np.arange(length), firsts, length=length, capacity=capacity)
         places = np.arange(length) - firsts[best]
         rows, columns = (torch.from_numpy(index).to(words.device) for index in (best, places))
-        return windows[rows, columns][None]
+        return nn.functional.pad(windows[rows, columns][None], (0, 0, 0, words.shape[1] - length))
 
 
 class Fusion(ModelPart):

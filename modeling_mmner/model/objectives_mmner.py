@@ -9,9 +9,12 @@ from torch import Tensor, nn
 from transformers import initialization
 
 from .configuration_mmner import MMNERConfig
-from .context_mmner import Context, ModelPart, Widths, masked_mean
+from .context_mmner import Context, ModelPart, Widths, in_groups, masked_mean
 from .gathering_mmner import gathered, mean_over_processes, whole_batch
 from .labels_mmner import entity_types
+
+MOST_OFFSETS = 2**24
+"""Numbers of the offsets of entity words from the centres that are held at a time: 64 MB."""
 
 
 class Objective(ModelPart):
@@ -84,13 +87,18 @@ class EntityClustering(Objective, part="clustering"):
         """Mean over the gold entity words whose type has a centre; exactly 0 where there are none."""
         types = self._word_types(context)
         counted = (types >= 0) & self.has_centre[types.clamp(min=0)]
-        types = types[counted]  # shape: (E,)
-        offsets = context.fused.features[counted].float()[:, None] - self.centres  # shape: (E, K, F)
+        features, most = context.fused.features[counted].float(), MOST_OFFSETS // self.centres.numel()
+        losses = in_groups(self._losses, features, types[counted], most=most, of=self)
+        return mean_over_processes(torch.cat(losses))
+
+    def _losses(self, features: Tensor, types: Tensor) -> Tensor:
+        """The losses (E,) of entity words' features (E, F) and types (E,)."""
+        offsets = features[:, None] - self.centres  # shape: (E, K, F)
         own = offsets[torch.arange(len(types), device=types.device), types]  # shape: (E, F)
         cosines = nn.functional.cosine_similarity(own[:, None], offsets, dim=-1, eps=self.smallest_distance)
         others = self.has_centre & (torch.arange(len(self.centres), device=types.device) != types[:, None])
         repulsion = (cosines * others).sum(1) / others.sum(1).clamp(min=1)
-        return mean_over_processes(torch.linalg.vector_norm(own, dim=1) + repulsion)
+        return torch.linalg.vector_norm(own, dim=1) + repulsion
 
     @torch.no_grad()
     def entity_sums(self, context: Context) -> tuple[Tensor, Tensor]:

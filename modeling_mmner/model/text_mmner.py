@@ -13,8 +13,9 @@ from transformers import AutoModel, PreTrainedConfig, initialization
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .configuration_mmner import MMNERConfig
-from .context_mmner import ModelPart, TextStates, masked_mean
+from .context_mmner import ModelPart, TextStates, in_groups, masked_mean
 from .parts_mmner import needs_of
+from .windows_mmner import MOST_SCORES
 
 CHARACTER_IDS = 257  # the bytes, and 0 for padding
 MOST_TOKENS = 65536
@@ -103,13 +104,19 @@ class TransformerTower(TextTower, part="transformer"):
     def _encoded(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """The states (V, S, D) of V windows, and their pooled vectors (V, D) where there is a pooler.
 
-        The windows of a very long text are read in groups: in one batch they would not fit into memory.
+        The windows are read in groups where all at once would not fit into memory: those of a very long text,
+        and in training, when the scores of attention are kept for the backward pass, those of long posts.
         """
-        group = max(1, MOST_TOKENS // inputs["input_ids"].shape[1])
-        parts = zip(*(tensor.split(group) for tensor in inputs.values()), strict=True)
-        read = [self.encoder(**dict(zip(inputs, part, strict=True))) for part in parts]
-        states = torch.cat([one.last_hidden_state for one in read])
-        return states, torch.cat([one.pooler_output for one in read]) if self.has_pooler else None
+        length = inputs["input_ids"].shape[1]
+        most = min(MOST_TOKENS // length, MOST_SCORES // length**2 if self.training else MOST_TOKENS)
+
+        def states(*part: Tensor) -> tuple[Tensor, Tensor | None]:
+            read = self.encoder(**dict(zip(inputs, part, strict=True)))
+            return read.last_hidden_state, read.pooler_output if self.has_pooler else None
+
+        groups = in_groups(states, *inputs.values(), most=most, of=self.encoder)
+        encoded, pooled = zip(*groups, strict=True)
+        return torch.cat(encoded), torch.cat(pooled) if self.has_pooler else None
 
 
 class Embeddings(nn.Embedding):

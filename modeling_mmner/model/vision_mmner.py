@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from transformers import TimmWrapperConfig, TimmWrapperModel, initialization
 
 from .configuration_mmner import VisionTowerConfig
-from .context_mmner import Regions
+from .context_mmner import Regions, in_groups
+
+LEAST_PICTURES = 16
+"""Pictures that an encoder may read at a time; in a larger batch as many as there are posts."""
 
 
 class VisionTower(nn.Module):
@@ -86,7 +89,9 @@ class VisionTower(nn.Module):
             dtype = self.mean.dtype if self.backbone is None else self.backbone.dtype
             states = torch.zeros(*image_mask.shape, 0, self.channels, dtype=dtype, device=image_mask.device)
         else:
-            features = self.features(pictures)  # shape: (P, M, C)
+            most = len(pictures) if self._mixes_pictures else max(LEAST_PICTURES, len(image_mask))
+            # shape: (P, M, C)
+            features = torch.cat(in_groups(self.features, pictures, most=most, of=self))
             states = features.new_zeros(*image_mask.shape, *features.shape[1:])
             states[image_mask] = features
         return self.regions_of_posts(states, image_mask)
@@ -110,6 +115,12 @@ class VisionTower(nn.Module):
         vectors = states.sum(2) / max(states.shape[2], 1)
         total = torch.where(present, vectors, 0).sum(1, keepdim=True)
         return Regions(total / present.sum(1, keepdim=True).clamp(min=1), image_mask.any(1, keepdim=True))
+
+    @property
+    def _mixes_pictures(self) -> bool:
+        """Whether a picture's features depend on those beside it, by a batch-norm that is trained."""
+        batch_norm = nn.modules.batchnorm._BatchNorm
+        return any(isinstance(layer, batch_norm) and layer.training for layer in self.modules())
 
     def kept_features(self, pictures: Tensor) -> Tensor:
         """(P, M, C) the ready-made features of P pictures (P, 3, H, W); M is 1 of a pooled tower."""

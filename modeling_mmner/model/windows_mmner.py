@@ -6,10 +6,15 @@ Notation: K windows of a text, S sub-tokens of a window, W words.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MOST_SCORES = 2**20
+"""Scores of a head of attention that a layer may keep in training: 4 windows of 512, or 64 of 128."""
 LAID_OUT = "laid_out"
 """The key of a row for its `TextWindows`, where they were made before."""
 _NO_LIMIT = 10**9  # transformers says "no limit" by a huge `model_max_length`
@@ -52,7 +57,7 @@ class WindowLayout:
         ValueError: the window has no room for two sub-tokens.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.tokenizer = tokenizer
         self.before, self.after = special_tokens(tokenizer)
         special = len(self.before) + len(self.after)
@@ -114,6 +119,20 @@ class WindowLayout:
         return TextWindows(rows, context_starts, windows, places, len(context) - most)
 
 
+def step_bytes(windows: int, length: int, *, layers: int, heads: int, width: int) -> int:
+    """What a text encoder keeps of so many windows of `length` sub-tokens in a training step, besides its
+    weights: a plain estimate, of float32, a feed-forward four times the width, and attention with dropout
+    as the CPU computes it.
+
+    Three tensors of scores and 24 of the width were what a layer was measured to keep; and the states that
+    go in and out of all groups.
+    """
+    most = MOST_SCORES // length**2
+    at_once = windows if windows <= most else max(1, most // 2)
+    layer = 3 * heads * length**2 + 24 * width * length
+    return 4 * (layers * at_once * layer + 2 * windows * length * width)
+
+
 def window_starts(length: int, capacity: int) -> np.ndarray:
     """Where the windows over `length` sub-tokens begin, at most `capacity` > 1 each: half a window apart, the
     last one flush with the text's end."""
@@ -138,7 +157,7 @@ def best_windows(places: np.ndarray, firsts: np.ndarray, *, length: int, capacit
     return candidates[np.arange(len(places)), chosen]
 
 
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
     """The special tokens that a tokenizer puts before and after a text."""
     encoded = tokenizer(["a"], is_split_into_words=True)
     ids, words = encoded["input_ids"], encoded.word_ids()

@@ -1,11 +1,13 @@
 """The processes that train together, and the signals that stop them between two steps."""
 
+import ctypes
 import os
 import shlex
 import signal
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -27,6 +29,7 @@ from .run_folder import RunError
 PATIENCE = timedelta(hours=2)
 """How long processes wait for another one: it may have a large corpus to build."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_M_MMAP_THRESHOLD, _LEAST_MAPPED = -3, 4 * 2**20  # of glibc's malloc.h; bytes
 _REFUSED = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
 """Ways to share out one model, as Accelerate's launcher calls them; this one would not be trained rightly."""
 
@@ -77,6 +80,16 @@ def run_accelerator(settings: TrainingSettings) -> Accelerator:
     )
     accelerator.init_trackers("tensorboard")
     return accelerator
+
+
+def give_memory_back() -> None:
+    """Let Linux's C library return the memory of large tensors when they are freed.
+
+    By itself it keeps what has less than 32 MB for later, in pieces that the next aligned one does not fit:
+    one step on long posts, which needs 4 GB, had 18 in the end. It costs some time, 3% where posts are short.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # another C library has no such thing
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LEAST_MAPPED)
 
 
 def keep_quiet() -> None:

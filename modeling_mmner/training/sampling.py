@@ -13,7 +13,9 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from ..escaping import one_line
 from ..model.batching_mmner import CORES, begin_worker
+from ..model.windows_mmner import MOST_SCORES, step_bytes
 from .collator import LaidOutRows, MMNERCollator
+from .processes import give_memory_back
 from .recipes import Recipe
 
 
@@ -41,6 +43,26 @@ def training_loader(
         # Its own, since how many numbers it draws depends on workers and restarts, and dropout must not.
         generator=torch.Generator(),
     )
+
+
+def make_room(posts: LaidOutRows, model: Any, *, batch_size: int) -> str:
+    """Prepare for a batch of the longest posts; says how long they are, and what a step takes: a plain
+    estimate.
+    """
+    longest = sorted(posts.windows, key=lambda one: one.size)[-batch_size:]
+    rows = [len(row) for one in longest for row in one.rows]
+    words = max(len(one.word_windows) for one in posts.windows)
+    told = f"longest posts: up to {words:,} words"
+    if (text := model.config.text_config) is None:
+        return told
+    sizes = {"heads": text.num_attention_heads, "width": text.hidden_size}
+    if len(rows) > MOST_SCORES // max(rows) ** 2:
+        give_memory_back()
+    held = step_bytes(len(rows), max(rows), layers=text.num_hidden_layers, **sizes)
+    # Weights; and a gradient and AdamW's two moments of those that are trained.
+    held += 4 * model.num_parameters() + 12 * model.num_parameters(only_trainable=True)
+    batch = f"{len(rows)} windows of {max(rows)} sub-tokens in a batch"
+    return f"{told}, {batch}; a step takes about {held / 1e9:.1f} GB of memory (a plain estimate, in float32)"
 
 
 def ids_of_batch(loader: Any, number: int) -> str:

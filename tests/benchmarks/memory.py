@@ -69,6 +69,39 @@ print(peak)
 """
 """The entities of all training posts."""
 
+LONG_POSTS = """
+import torch
+from modeling_mmner import MMNERConfig, MMNERForTokenClassification
+from modeling_mmner.training.processes import give_memory_back
+
+posts, words, windows, length, types = 16, 500, 4, 512, range(13)
+torch.manual_seed(0)
+sizes = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 1536}
+labels = ["O", *(f"{begin}-{kind}" for kind in types for begin in "BI")]
+pictured = sys.argv[1] == "mlmner"
+parts = {"vision_towers": [{"backbone": "resnet152"}]} if pictured else {
+    "fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0}
+}
+config = {"text_config": sizes | {"model_type": "bert"}, "id2label": dict(enumerate(labels))}
+model = MMNERForTokenClassification(MMNERConfig(**config, **parts)).train()
+if pictured:
+    model.objectives["clustering"].has_centre.fill_(True)
+batch = {
+    "input_ids": torch.randint(5, 30000, (posts, windows, length)),
+    "word_starts": torch.linspace(1, windows * length - 2, words).long().expand(posts, -1),
+    "word_mask": torch.ones(posts, words, dtype=torch.bool),
+    "labels": torch.randint(0, len(labels), (posts, words)),
+}
+if pictured:
+    batch["pixel_values"] = torch.randint(0, 256, (posts, 1, 3, 224, 224)).to(torch.uint8)
+give_memory_back()
+optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+model(**batch).loss.backward()
+optimizer.step()
+print(peak)
+"""
+"""One step on 16 posts of 500 words, each in four windows of 512 sub-tokens, by random weights."""
+
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options of the command line."""
@@ -76,12 +109,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add, sizes = parser.add_argument, {"type": int, "nargs": 2, "metavar": "POSTS"}
     add("--training", default=[1_000, 100_000], help="of the two corpora (default 1000 100000)", **sizes)
     add("--extraction", default=[5_000, 50_000], help="the same (default 5000 50000)", **sizes)
+    add("--long", action="store_true", help="instead, a training step on posts of 500 words")
     add("--steps", type=int, default=200, help="of training (default 200)")
     return parser.parse_args(arguments)
 
 
 def main(options: argparse.Namespace, folder: Path) -> None:
     """Print each run's peak, and by how much the large corpus's differs from the small one's."""
+    for system in ("mlmner", "text-only") if options.long else ():
+        print(
+            f"{system}, 16 posts of 500 words: {_peak(WATCH + LONG_POSTS, [system], runs=1):,.0f} MiB",
+            flush=True,
+        )
+    if options.long:
+        return
     run, steps = folder / "run", str(options.steps)
     training = {posts: [f"{run}-{posts}", steps] for posts in options.training}
     _compare("training", TRAINING, training, folder)
@@ -98,9 +139,9 @@ def _compare(what: str, program: str, runs: dict[int, list[str]], folder: Path) 
     print(f"{what}: {100 * (peaks[1] / peaks[0] - 1):+.1f}%", flush=True)
 
 
-def _peak(program: str, arguments: list[str]) -> float:
-    """What a program says in its last line; its first run, which fills caches, does not count."""
-    for _ in range(2):
+def _peak(program: str, arguments: list[str], *, runs: int = 2) -> float:
+    """What a program says in its last line; its first run of two, which fills caches, does not count."""
+    for _ in range(runs):
         done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"benchmarks: a run failed:\n{done.stderr[-4000:]}")

@@ -18,7 +18,14 @@ from PIL import Image
 from rich.console import Console
 from seqeval.metrics.sequence_labeling import get_entities
 
-from dataset_scripts.inspection import BINS, inspect_corpus, picture_numbers, plot_statistics, tables
+from dataset_scripts.inspection import (
+    BINS,
+    describe_longest,
+    inspect_corpus,
+    picture_numbers,
+    plot_statistics,
+    tables,
+)
 from dataset_scripts.opening import Corpus
 from modeling_mmner.model.images_mmner import pictures_of
 from modeling_mmner.model.labels_mmner import bio_labels
@@ -231,6 +238,15 @@ def test_without_train_nothing_is_compared(saved_figures, tmp_path):
     assert "seen" not in printed(found)
     plot_statistics(found, tmp_path / "test.png")
     assert [text.get_text() for text in saved_figures[0].axes[2].texts] == ["no two splits to compare"]
+
+
+def test_longest_post_and_its_cost_are_told():
+    """If it failed, the first step of a training would be the first to tell of a post of 555 words."""
+    few, many = [post("Paris/B-LOC")], [tagged_row(" ".join(["word"] * 555), labels=LABELS)]
+    told = describe_longest(inspect_corpus(corpus_of(train=few, validation=many, test=[])))
+    assert told.startswith("longest post: 555 words; a training step of 16 such posts takes about 2.0 GB")
+    assert "besides the weights (a plain estimate: BERT-base" in told
+    assert describe_longest(inspect_corpus(corpus_of())).startswith("longest post: 0 words")
 
 
 def test_tables_fit_a_terminal_and_hold_the_figures():
