@@ -1,21 +1,19 @@
 """What `mmner inspect` says first of a corpus: what was understood, what would be lost, and what mends it."""
 
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from modeling_mmner.escaping import one_line
 
 from .findings import NO_FILE, PICTURES_LEFT_OUT
 from .formats.reader import SPLITS
-from .inspection import describe_longest
+from .inspection import Statistics, describe_longest
 from .opening import TAGGED_POSTS, Corpus
 
 _BEGINNING = 200  # characters of a line
 
 
-def add_hints(corpus: Corpus, statistics: Mapping[str, Any]) -> None:
+def add_hints(corpus: Corpus, statistics: Statistics) -> None:
     """Add to a corpus's findings what only its statistics show."""
     splits, add = statistics["splits"], corpus.findings.add
     if corpus.form == TAGGED_POSTS and any(f["pictures"]["missing"] < f["posts"] for f in splits.values()):
@@ -33,7 +31,7 @@ def add_hints(corpus: Corpus, statistics: Mapping[str, Any]) -> None:
             add("types without an entity to learn from in train", kind, remedy=advice, lost=False)
 
 
-def diagnosis(corpus: Corpus, statistics: Mapping[str, Any]) -> list[str]:
+def diagnosis(corpus: Corpus, statistics: Statistics) -> list[str]:
     """The lines: what was understood; then what was found, the most harmful first, with examples and what to
     type.
     """
@@ -50,7 +48,7 @@ def diagnosis(corpus: Corpus, statistics: Mapping[str, Any]) -> list[str]:
     return lines if any(one.lost for one in findings) else [*lines, "", "Nothing would be lost in training."]
 
 
-def _understood(corpus: Corpus, statistics: Mapping[str, Any]) -> dict[str, str]:
+def _understood(corpus: Corpus, statistics: Statistics) -> dict[str, str]:
     splits = statistics["splits"]
     columns = next(iter(corpus.splits.values())).column_names
     types = {kind: sum(found["entities"][kind] for found in splits.values()) for kind in statistics["types"]}
