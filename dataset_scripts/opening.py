@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from modeling_mmner.files import json_line, picture_content, write_text
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.model.labels_mmner import check_labels
+from modeling_mmner.names import path_or_hub
 
 from .builders.builder import CorpusBuilder, short_hash
 from .corpora import BUILDERS, FOLDER_CORPUS
@@ -31,6 +32,7 @@ _OF_TAGS = ("tag_scheme", "tag_names", "rename_types", "repair_orphans", "langua
 SPANS_LEFT_OUT = "spans_left_out.jsonl"
 RECORD = "corpus.json"
 """The file of a built data set that says what it was built from; its card is rendered from it."""
+TAGGED_POSTS = "files of tagged posts"
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Corpus:
         version: for each split 12 hex digits of the SHA-256 of the file that it comes from, or of its rows.
         left_out: spans of people's own files that are no entities, since they are no whole words.
         findings: all that was found in reading it.
+        form: what it was taken for, in words.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Corpus:
     version: dict[str, str]
     left_out: list[LeftOut] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
+    form: str = "a data set"
 
     def identity(self) -> dict[str, Any]:
         """Which copy of which corpus it is, for reports."""
@@ -133,7 +137,10 @@ def _from_builder(builder: CorpusBuilder) -> Corpus:
     hashes = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
     if builder.name == FOLDER_CORPUS and builder.config.word_rule == "spaces":
         check_words((tokens for rows in splits.values() for tokens in rows["tokens"]), builder.findings)
-    return Corpus(name, splits, builder.labels, builder.version_name(), hashes, findings=builder.findings)
+    form = "generated" if builder.IS_GENERATED else TAGGED_POSTS
+    return Corpus(
+        name, splits, builder.labels, builder.version_name(), hashes, findings=builder.findings, form=form
+    )
 
 
 def _own(path: Path, given: dict[str, Any]) -> Corpus:
@@ -141,14 +148,16 @@ def _own(path: Path, given: dict[str, Any]) -> Corpus:
     posts, read = read_own(path, ReadingOptions(**given))
     if not read.division:
         _refuse(f"{path}, which has its own splits", given, ("split_ratio", "split_seed"))
-    return _converted(path.stem if path.is_file() else path.name, posts, read)
+    name = path.stem if path.is_file() else path.name
+    return _converted(name, posts, read, ", ".join(file.name for file in record_files(path).values()))
 
 
-def _converted(name: str, posts: dict[str, Posts], read: OwnPosts) -> Corpus:
+def _converted(name: str, posts: dict[str, Posts], read: OwnPosts, files: str) -> Corpus:
     splits, labels = tables_of(posts, read)
     version = {split: row_hash(rows) for split, rows in splits.items()}
     version_name = f"copy-{short_hash(version)}{read.division}"
-    return Corpus(name, splits, labels, version_name, version, read.left_out, read.findings)
+    form = f"{files}: {' and '.join(read.forms)}{read.division and ', split by ' + read.division[1:]}"
+    return Corpus(name, splits, labels, version_name, version, read.left_out, read.findings, form)
 
 
 def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
@@ -157,9 +166,10 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
     _refuse(dataset, given, given.keys() - {*_OF_TAGS, "word_rule"})
     place, name = f"dataset {dataset!r}", Path(dataset).name
     try:
-        builder = data_set_builder(dataset, config)
-        builder.download_and_prepare()
-        found = builder.as_dataset()
+        with path_or_hub(dataset, kind="dataset", known=BUILDERS, error=CorpusError):
+            builder = data_set_builder(dataset, config)
+            builder.download_and_prepare()
+            found = builder.as_dataset()
     except CorpusError:
         raise
     except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
@@ -183,7 +193,7 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
             records = zip(places, dataset_records(rows), strict=True)
             posts[split] = add_posts(records, read, options, folder=None, source=name)
         read_tags(read, options)
-        return _converted(name, posts, read)
+        return _converted(name, posts, read, "a data set")
     _refuse(dataset, given, _OF_TAGS)
     splits = {split: _with_columns(rows, dataset, split) for split, rows in splits.items()}
     labels = next(iter(splits.values())).features["ner_tags"].feature.names

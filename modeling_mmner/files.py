@@ -356,7 +356,8 @@ def numbered_json_lines(source: IO[bytes], name: str) -> Iterator[tuple[int, Any
             except ValueError as error:
                 found = line.strip()[:200].decode("utf-8", "replace")
                 place = f"{name}:{number}: expected a JSON object, found {found!r:.80}"
-                yield number, PostError(f"{place} ({error!s:.200})")
+                hint = "; convert the file to UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+                yield number, PostError(f"{place} ({error!s:.200}){hint}")
 
 
 def parsed(text: str) -> Any:

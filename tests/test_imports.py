@@ -18,8 +18,8 @@ ORDER = (
     "model", "files", "escaping", "dataset_scripts", "evaluation", "training", "hub", "inference",
     "train_accelerate", "cli",
 )  # fmt: skip
-"""Each room imports only itself and those before it; `files`, `claims` and `escaping` share a place."""
-RANK = {room: ORDER.index(room) for room in ORDER} | dict.fromkeys(("claims", "escaping"), 1)
+"""Each room imports only itself and those before it; `files` shares its place with `RANK`'s others."""
+RANK = {room: ORDER.index(room) for room in ORDER} | dict.fromkeys(("claims", "escaping", "names"), 1)
 ABOVE_ALL = {"modeling_mmner", "modeling_mmner.__main__"}
 """The public names, and the command line as a module."""
 

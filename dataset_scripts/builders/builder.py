@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 import datasets
 from datasets.exceptions import DatasetGenerationError
 
-from modeling_mmner.files import sha256
+from modeling_mmner.files import picture_content, sha256
 from modeling_mmner.model.batching_mmner import ahead
-from modeling_mmner.model.images_mmner import PictureError, load_picture
+from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from modeling_mmner.model.labels_mmner import bio_labels
 
 from ..findings import NO_FILE, Findings
@@ -54,10 +54,11 @@ class PostsConfig(ReadingOptions):
 
 @dataclass
 class SplitReport:
-    """What reading a split has shown: notes on reading, and pictures that are broken."""
+    """What reading a split has shown: notes on reading, pictures that are broken, posts that lack one now."""
 
     notes: Counter[str] = field(default_factory=Counter)
     broken: list[dict[str, str]] = field(default_factory=list)
+    without: int = 0
 
 
 class CorpusBuilder:
@@ -110,6 +111,16 @@ class CorpusBuilder:
         """Best F1 of text alone on the ambiguous test posts, by language and over ``all``, if it is known."""
         return None
 
+    @property
+    def description(self) -> str:
+        """What it is, for its card."""
+        return " ".join((type(self).__doc__ or "").split())
+
+    @property
+    def known_problems(self) -> Iterable[str]:
+        """A sentence each, for its card."""
+        return self.KNOWN_PROBLEMS
+
     def version_name(self) -> str:
         """A name for this copy of the corpus, which no other copy has."""
         raise NotImplementedError
@@ -124,6 +135,19 @@ class CorpusBuilder:
         Raises:
             CorpusError: a split differs, unless the config says `no_verify`; then it is a warning.
         """
+
+    def split_names(self) -> list[str]:
+        """The splits that it has."""
+        return list(SPLITS)
+
+    def features(self) -> datasets.Features:
+        """The columns of each split."""
+        return corpus_features(self.labels)
+
+    def more_columns(self) -> dict[str, Any]:
+        """``features``, where they are not those of every corpus."""
+        own = self.features()
+        return {} if own == corpus_features(self.labels) else {"features": own.to_dict()}
 
     def splits(self) -> dict[str, datasets.Dataset]:
         """All splits, pictures not decoded."""
@@ -146,7 +170,7 @@ class CorpusBuilder:
         try:
             return datasets.Dataset.from_generator(
                 self.checked_rows,
-                features=corpus_features(self.labels),
+                features=self.features(),
                 cache_dir=None if cache_dir is None else str(cache_dir),
                 gen_kwargs={"split": split},
                 split=datasets.NamedSplit(split),
@@ -308,9 +332,9 @@ class PostsBuilder(CorpusBuilder):
             if problem is not None:
                 if self.config.broken_pictures == "stop":
                     hint = "with --broken_pictures keep such posts are kept without their picture"
-                    raise CorpusError(f"post {row['id']!r}: {problem}; {hint}")
-                broken = {"split": split, "id": row["id"], "file": f"{row['id']}.jpg", "problem": problem}
-                self.reports[split].broken.append(broken)
+                    raise CorpusError(f"post {row['id']!r}: {problem['problem']}; {hint}")
+                self.reports[split].broken.append({"split": split, "id": row["id"]} | problem)
+                self.reports[split].without += not pictures_of(row)
             yield row
 
     def splits(self) -> dict[str, datasets.Dataset]:
@@ -333,14 +357,15 @@ def types_by_frequency(tags: Iterable[Iterable[str]]) -> list[str]:
     return sorted(types, key=lambda name: (-types[name], name))
 
 
-def _with_picture(row: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """The row with its picture's bytes, after decoding it once; or without it, and what is wrong with it."""
-    if row["image"] is None:
-        return row, None
-    path = Path(row["image"]["path"])
-    try:
-        picture = {"bytes": path.read_bytes(), "path": path.name}
-        load_picture(picture)
-    except (PictureError, OSError) as error:
-        return row | {"image": None}, str(error)
-    return row | {"image": picture}, None
+def _with_picture(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str] | None]:
+    """The row with its pictures' bytes, each decoded once, and what is wrong with one that is left out."""
+    good, problem = [], None  # of several the last one
+    for given in pictures_of(row):
+        name = given["path"] and Path(given["path"]).name
+        try:
+            load_picture(picture := {"bytes": picture_content(given), "path": name})
+            good.append(picture)
+        except (PictureError, OSError) as error:
+            problem = {"file": name or "", "problem": str(error)}
+    own = {"image": good[0] if good else None, "images": good}
+    return row | {column: own[column] for column in PICTURE_COLUMNS if column in row}, problem

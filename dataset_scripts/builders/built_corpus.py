@@ -15,11 +15,12 @@ from modeling_mmner.escaping import say
 from modeling_mmner.files import staged_folder
 
 from ..corpora import BUILDERS
-from ..formats.reader import SPLITS, CorpusError
+from ..formats.reader import CorpusError
 from ..inspection import split_statistics
-from ..opening import RECORD, make_builder
+from ..opening import RECORD, make_builder, open_corpus
 from .builder import CorpusBuilder
 from .data_card import render_data_card
+from .opened import OpenedCorpus
 
 BROKEN_REPORT = "broken_pictures.jsonl"
 """Lists the pictures that could not be decoded; stays local."""
@@ -30,6 +31,7 @@ PUBLISHED = ("README.md", RECORD, "*/*.parquet")
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
 """How JSON is written: half a surrogate pair as JSON escapes it."""
 
+_OF_BUILDING = {"license", "broken_pictures", "require_images"}
 _SHARD_BYTES = 500_000_000  # of a Parquet file at most, as `datasets` writes them
 
 
@@ -39,7 +41,7 @@ def build_dataset(
     """Build a corpus; `output_dir` is there when all of it is done, and not before.
 
     Args:
-        name: of a builder.
+        name: of a builder; or whatever `open_corpus` opens, as a file of posts.
         configs: those to build; by default the only one, or of MMNERD all that `data_dir` holds.
         overwrite: replace a data set that was built there before.
         options: of `PostsConfig`, among them the folders of the raw files and the pictures.
@@ -55,14 +57,13 @@ def build_dataset(
     if data_dir is not None and not Path(data_dir).is_dir():
         raise CorpusError(f"{data_dir}: expected a folder as data_dir, found none; unpack an archive first")
     target = Path(output_dir).resolve()
-    for place in filter(None, (data_dir, options.get("image_dir")) if overwrite else ()):
+    read = (data_dir, options.get("image_dir"), None if name in BUILDERS else name)
+    for place in filter(None, read if overwrite else ()):
         if Path(place).resolve().is_relative_to(target):
             expected = "expected a folder beside what is read, for all in it is replaced"
             raise CorpusError(f"{output_dir}: {expected}, found {place} in it; name another")
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
-        found = [] if data_dir is None else BUILDERS[name].configs_in(Path(data_dir))
-        wanted: list[Any] = list(configs) or found or [None]
-        builders = [make_builder(name, config=config, **options) for config in wanted]
+        builders = _builders(name, configs, options)
         record = _described(builders[0])
         record["configs"] = {builder.config_name: _build_config(builder, staged) for builder in builders}
         (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
@@ -75,6 +76,20 @@ def build_dataset(
         ]
         (staged / BROKEN_REPORT).write_text("".join(f"{line}\n" for line in broken), **_TEXT)
     return record
+
+
+def _builders(name: str, configs: Sequence[str], options: dict[str, Any]) -> list[CorpusBuilder]:
+    if name in BUILDERS:
+        data_dir = options.get("data_dir")
+        found = [] if data_dir is None else BUILDERS[name].configs_in(Path(data_dir))
+        wanted: list[Any] = list(configs) or found or [None]
+        return [make_builder(name, config=config, **options) for config in wanted]
+    if len(configs) > 1:
+        raise CorpusError(f"dataset {name!r}: expected one --config at most, found {', '.join(configs)}")
+    building = {key: options[key] for key in _OF_BUILDING & options.keys()}
+    reading = {key: options[key] for key in options.keys() - _OF_BUILDING}
+    corpus = open_corpus(name, config=configs[0] if configs else None, **reading)
+    return [OpenedCorpus(corpus, **building)]
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
@@ -92,14 +107,14 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 def _described(builder: CorpusBuilder) -> dict[str, Any]:
     return {
         "name": builder.name,
-        "description": " ".join((builder.__doc__ or "").split()),
+        "description": builder.description,
         "citation": builder.CITATION,
         "license": builder.config.license,
         "terms": builder.TERMS,
-        "known_problems": list(builder.KNOWN_PROBLEMS),
+        "known_problems": list(builder.known_problems),
         "versions": {package: version(package) for package in ("mmner", "datasets")},
         "labels": builder.labels,
-    }
+    } | builder.more_columns()
 
 
 def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
@@ -109,7 +124,7 @@ def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
     scratch, target = staged / "scratch", staged / builder.config_name
     target.mkdir()
     splits, hashes = {}, builder.file_hashes()
-    for split in SPLITS:
+    for split in builder.split_names():
         rows = builder.checked(split, cache_dir=scratch)
         size = rows.info.splits[split].num_bytes
         files = 1 + size // _SHARD_BYTES
@@ -120,7 +135,7 @@ def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
         for unused in ("tokens_per_post", "posts_without_entity"):
             del found[unused]
         without, broken = found["pictures"]["missing"], builder.reports[split].broken
-        present, missing = found["posts"] - without, without - len(broken)
+        present, missing = found["posts"] - without, without - builder.reports[split].without
         counts = {"present": present, "missing": missing, "broken": len(broken)}
         found["pictures"] = counts | {"broken_ids": [problem["id"] for problem in broken]}
         found |= {"sha256": hashes[split]} if split in hashes else {}

@@ -3,7 +3,7 @@
 from itertools import chain
 from typing import Any
 
-from datasets import DatasetInfo
+from datasets import DatasetInfo, Features
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
@@ -41,8 +41,15 @@ def render_data_card(record: dict[str, Any]) -> str:
         front_matter=_front_matter(record).to_yaml().strip(),
         record=record,
         types=entity_types(record["labels"]),
+        more=[name for name in _features(record) if name not in corpus_features(record["labels"])],
         example=next(generate_posts("en", "test", 1)),  # no post of the corpus, which is its author's
     )
+
+
+def _features(record: dict[str, Any]) -> Features:
+    """The columns; those of most corpora are all the same."""
+    own = record.get("features")
+    return corpus_features(record["labels"]) if own is None else Features.from_dict(own)
 
 
 def _front_matter(record: dict[str, Any]) -> DatasetCardData:
@@ -59,7 +66,7 @@ def _front_matter(record: dict[str, Any]) -> DatasetCardData:
         tags=["multimodal", "ner", "mmner", "mner"],
         pretty_name=one_line(record["name"]),
     )
-    features, infos, places = corpus_features(record["labels"]), DatasetInfosDict(), MetadataConfigs()
+    features, infos, places = _features(record), DatasetInfosDict(), MetadataConfigs()
     for name, splits in configs.items():
         infos[name] = DatasetInfo(
             features=features,

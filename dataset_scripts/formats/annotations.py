@@ -114,6 +114,20 @@ def read_annotation(record: Any, place: str, *, word_rule: str = "spaces") -> An
     return found._replace(unread=[*found.unread, *_unread(record, used)])
 
 
+def form_of(record: Any) -> str:
+    """What a record of a known form looks like, in words."""
+    if not isinstance(record, Mapping):
+        return "spaCy's training data"
+    if isinstance(record.get("data"), Mapping):
+        return "tasks of Label Studio"
+    if "annotation_id" in record:
+        return "Label Studio's JSON_MIN"
+    if not isinstance(record.get("text"), str) or (is_words(record.get("tokens")) and "ner_tags" in record):
+        return "words with tags"
+    tool = ", as Prodigy writes them" if "answer" in record or "_input_hash" in record else ""
+    return "texts with spans" + tool
+
+
 def _number_of_spans(value: Any) -> int:
     """How many items of a list look like spans; of groups of spans in all."""
     lists = value.values() if isinstance(value, Mapping) else [value]

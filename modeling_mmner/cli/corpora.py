@@ -1,14 +1,15 @@
 """The commands about corpora."""
 
 import json
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dataset_scripts.corpora import BUILDERS
 
-from ..escaping import one_line, say
+from ..escaping import say
 from .options import BUILDING, CAPTIONING, READING, Positive, command
 
 if TYPE_CHECKING:
@@ -29,8 +30,11 @@ def inspect(
     count: Positive = 12,
     seed: int = 1,
     reading: dict[str, Any],
-) -> None:
-    """Print what a corpus holds, and draw it.
+) -> int:
+    """Say what is understood of a corpus, what would be lost and what mends it; count and draw it.
+
+    The status is 1 where something would be lost in training, and 2 where the corpus cannot be opened. The
+    last line is the command that trains on it.
 
     Args:
         dataset: sample, twitter2015, twitter2017, mmner or conll; a file or folder of posts; a folder with a
@@ -43,7 +47,8 @@ def inspect(
     from rich.console import Console
 
     from dataset_scripts.contact_sheet import contact_sheet
-    from dataset_scripts.inspection import describe_longest, inspect_corpus, plot_statistics, tables
+    from dataset_scripts.diagnosis import add_hints, beginning, diagnosis
+    from dataset_scripts.inspection import inspect_corpus, plot_statistics, tables
     from dataset_scripts.opening import open_corpus
 
     from ..files import check_apart, write_text, write_whole
@@ -51,14 +56,19 @@ def inspect(
     if output_dir:
         written = [Path(output_dir), *(Path(output_dir) / name for name in _INSPECTED)]
         check_apart(written, [dataset, reading.get("data_dir"), reading.get("image_dir")])
-    corpus = open_corpus(dataset, **reading)
+    try:
+        corpus = open_corpus(dataset, **reading)
+    except ValueError:
+        for line in beginning(dataset):
+            say(line)
+        raise
     rows, statistics = split_of(corpus, split), inspect_corpus(corpus)
+    add_hints(corpus, statistics)
+    for line in diagnosis(corpus, statistics):
+        say(line)
     console = Console(width=None if sys.stdout.isatty() else 120)
     for table in tables(statistics):
         console.print(table)
-    print(describe_longest(statistics))
-    for line in corpus.reading_report():
-        say(one_line(line))
     if output_dir:
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,11 +80,35 @@ def inspect(
         write_whole(folder / "contact_sheet.html", sheet)
         write_whole(folder / "statistics.png", partial(plot_statistics, statistics))
         say(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
+    lost = sum(one.lost for one in corpus.findings.sorted())
+    if lost:
+        say(f"of {lost} kinds something would be lost, see above; as it is, it is trained on by")
+    say(training_command(corpus, dataset, reading))
+    return int(lost > 0)
+
+
+def training_command(corpus: "Corpus", dataset: str, reading: dict[str, Any]) -> str:
+    """The command that trains on a corpus as it was read, for a shell."""
+    from dataset_scripts.inspection import picture_numbers
+
+    known = sorted({name for rows in corpus.splits.values() for name in rows["language"]} - {"unknown"})
+    has_pictures = any(picture_numbers(rows).any() for rows in corpus.splits.values())
+    recipe = "bert-crf" if not has_pictures else "2m-ner" if {*known} - {"en"} else "mlmner"
+    given = {"recipe": recipe, "dataset": dataset, "languages": ",".join(known)}
+    given |= {"dataset_config" if name == "config" else name: value for name, value in reading.items()}
+    parts = ["mmner", "train"]
+    for name, value in (given | {"output_dir": f"outputs/{corpus.name}"}).items():
+        if isinstance(value, dict):
+            value = ",".join(f"{ours}={theirs}" for ours, theirs in value.items())
+        if isinstance(value, list):
+            value = ",".join(value)
+        parts += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value else []
+    return shlex.join(parts)
 
 
 @command(into="reading", reading=READING, building=BUILDING)
 def build(
-    dataset: Literal[*BUILDERS],  # type: ignore[valid-type]
+    dataset: str,
     *,
     output_dir: str,
     overwrite: bool = False,
@@ -87,7 +121,7 @@ def build(
     """Build a corpus into a folder that the Hub serves.
 
     Args:
-        dataset: the corpus.
+        dataset: the corpus, named as for inspect.
         output_dir: folder to make.
         overwrite: replace a data set that was built there before.
         config: configs to build, separated by commas (mmner: en, all, en_plus_de, ...).
@@ -100,7 +134,7 @@ def build(
     if (public or i_have_the_rights) and not push:
         raise ValueError("--public and --i_have_the_rights: expected them with --push ORG/NAME, found none")
     if push:
-        is_generated = BUILDERS[dataset].IS_GENERATED
+        is_generated = dataset in BUILDERS and BUILDERS[dataset].IS_GENERATED
         check_may_publish(push, generated=is_generated, has_rights=i_have_the_rights, public=public)
     names = config.split(",") if config else []
     record = build_dataset(dataset, output_dir, configs=names, overwrite=overwrite, **reading)

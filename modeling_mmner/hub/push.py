@@ -21,6 +21,7 @@ from ..evaluation.metrics import RunMetrics
 from ..files import check_own_files, reason, renewed_folder
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
+from ..names import names_like
 from .model_card import default_revision, render_model_card, without_folders
 
 CARD, METRICS, CONFIG, WEIGHTS = "README.md", "metrics.json", "config.json", "model.safetensors"
@@ -109,7 +110,8 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: expected the folder of a trained model, found none")
+        hint = f"found none{names_like(str(folder), map(str, Path().glob('outputs/*/model')))}"
+        raise ValueError(f"{folder}: expected the folder of a trained model, {hint}")
     check_own_files(folder, is_of_a_model)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     found = {path.relative_to(folder).as_posix(): path for path in paths}

@@ -18,7 +18,7 @@ from ..files import sha256
 from ..model.images_mmner import PICTURE_COLUMNS
 from ..model.posts_mmner import PostError, meant_by
 from ..model.prediction_mmner import BatchPredictor, Prediction
-from .loading import Dtype, check_files, load_predictor
+from .loading import Dtype, check_files, load_predictor, model_named
 
 _ENTITY = {"entity_group": pa.string(), "score": pa.float64(), "word": pa.string()}
 _ENTITY |= dict.fromkeys(("start", "end", "first_word", "last_word"), pa.int64())
@@ -73,8 +73,9 @@ class Annotator:
 
     def __post_init__(self) -> None:
         folder = Path(self.model)
-        if not folder.is_dir():
-            folder = Path(snapshot_download(self.model, allow_patterns=list(_MODEL_FILES)))
+        with model_named(self.model):
+            if not folder.is_dir():
+                folder = Path(snapshot_download(self.model, allow_patterns=list(_MODEL_FILES)))
         check_files(folder)
         files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
         object.__setattr__(self, "model", str(folder))

@@ -17,6 +17,7 @@ from transformers import pipeline
 from ..escaping import one_line
 from ..files import json_line, parsed, picture_content
 from ..model.images_mmner import load_picture, pictures_of
+from ..names import path_or_hub
 from .loading import device_named
 
 PROMPT = "Describe this picture in one sentence."
@@ -50,7 +51,8 @@ class Captioner:
         """The pipeline of transformers; ValueError where there is no such model, or it is of another kind."""
         safe: Any = {"trust_remote_code": False, "model_kwargs": {"use_safetensors": True}}
         try:
-            found = pipeline("image-text-to-text", self.model, device=device_named(self.device), **safe)
+            with path_or_hub(self.model, kind="model"):
+                found = pipeline("image-text-to-text", self.model, device=device_named(self.device), **safe)
             if found.model.config.model_type == "git":
                 raise ValueError("GIT, whose prompts the pipeline ends as if they were whole captions")
         except (OSError, ValueError, TypeError, ImportError, RuntimeError, AssertionError) as error:

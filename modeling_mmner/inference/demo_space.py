@@ -8,13 +8,13 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData, SpaceCardData
 from huggingface_hub.errors import RepositoryNotFoundError
-from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, StrictUndefined
 from yaml import YAMLError
 
 from ..escaping import markdown_text, one_line
 from ..files import check_own_files, staged_folder
 from ..hub.push import is_of_a_model
+from .loading import model_named
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,17 +28,15 @@ def write_space(model: str, folder: str | Path) -> Path:
 
     Raises:
         FileExistsError: `folder` has something in it.
-        ValueError: `model` is neither, or `folder` lies inside it; a file of the model is a link that leads
-            out; the package is not installed.
+        OSError: `model` is neither.
+        ValueError: `folder` lies inside it; a file of the model is a link that leads out; the package is not
+            installed.
     """
     is_local = Path(model).is_dir()
-    if is_local and not (Path(model) / "config.json").is_file():
-        raise ValueError(f"{model}: expected the folder of a trained model, found no config.json in it")
+    with model_named(model):
+        name, licence = model_name(model), card_data(model).license
     if is_local and Path(model).resolve() in Path(folder).resolve().parents:
         raise ValueError(f"{folder}: expected a folder outside of the model's, {model}, which is copied")
-    if not is_local:
-        validate_repo_id(model)
-    name = model_name(model)
     title = one_line(f"Entities of posts: {name}")
     front_matter = SpaceCardData(
         title=title,
@@ -46,7 +44,7 @@ def write_space(model: str, folder: str | Path) -> Path:
         sdk_version=version("gradio"),
         python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
         app_file="app.py",
-        license=card_data(model).license or "other",
+        license=licence or "other",
         models=None if is_local else [model],
         tags=["ner", "multimodal", "mmner"],
     ).to_yaml()

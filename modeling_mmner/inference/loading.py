@@ -13,6 +13,8 @@ from ..files import parsed, reason
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.prediction_mmner import BatchPredictor, PostReader, computes_in_bfloat16
 from ..model.processing_mmner import MMNERProcessor
+from ..names import path_or_hub
+from ..training.recipes import recipe_names
 from . import onnx_decoding
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -35,14 +37,15 @@ def load_model(
         ValueError: its files are damaged, lack weights or do not belong together; the computer has no such
             device, or the model reads no contexts and must.
     """
-    processor = _load_processor(model_id, reads_contexts=reads_contexts)
     place = device_named(device)
     chosen = {} if dtype is None else {"dtype": computing_dtype(dtype, place)}
-    with _reading(model_id):
-        _check_index(model_id)
-        model, found = MMNERForTokenClassification.from_pretrained(
-            model_id, trust_remote_code=False, output_loading_info=True, **chosen
-        )
+    with model_named(model_id):
+        processor = _load_processor(model_id, reads_contexts=reads_contexts)
+        with _reading(model_id):
+            _check_index(model_id)
+            model, found = MMNERForTokenClassification.from_pretrained(
+                model_id, trust_remote_code=False, output_loading_info=True, **chosen
+            )
     if missing := sorted(found["missing_keys"]):
         lacking = f"found none for {', '.join(missing[:5])} ({len(missing)} in all)"
         raise ValueError(f"model {model_id}: expected a trained model with all its weights, {lacking}")
@@ -84,6 +87,27 @@ def load_predictor(
         model, processor = load_model(model_id, device=device, dtype=dtype, reads_contexts=reads_contexts)
     reader = PostReader(processor, broken_pictures="skip")
     return BatchPredictor(model, reader, read_ahead=True, batch_size=batch_size, **options)
+
+
+@contextmanager
+def model_named(name: str) -> Iterator[None]:
+    """Load a model under it; what can be none fails at once, see `path_or_hub`.
+
+    Raises:
+        OSError: there is none of that name; the text says what is there.
+    """
+    folder, place = Path(name), f"model {name!r:.200}"
+    if folder.is_dir() and not any((folder / own).exists() for own in ("config.json", "decoding.json")):
+        holds = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
+        hint = f"; did you mean {folder / 'model'}?" if (folder / "model" / "config.json").is_file() else ""
+        expected = "expected the folder of a trained model, with a config.json"
+        raise OSError(f"{place}: {expected}, found {holds}{hint}")
+    if name in recipe_names() and not folder.exists():
+        advice = f"mmner train --recipe {name} --output_dir outputs/{name}"
+        expected = "expected a trained model, found the name of a recipe"
+        raise OSError(f"{place}: {expected}; {advice} trains one, which is then outputs/{name}/model")
+    with path_or_hub(name, kind="model", known=sorted(map(str, Path().glob("outputs/*/model")))):
+        yield
 
 
 def check_files(folder: str | Path) -> None:

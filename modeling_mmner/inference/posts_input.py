@@ -17,6 +17,7 @@ from dataset_scripts.formats.records import renamed
 from ..escaping import encodable
 from ..files import parsed, read_json_lines
 from ..model.posts_mmner import PostError
+from ..names import path_or_hub
 from .annotator import POST_COLUMNS, hash_of_files, post_columns, rows_of
 
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -79,7 +80,8 @@ def open_posts(
         if path.is_file():
             builder = datasets.load_dataset_builder("parquet", data_files={"train": glob.escape(source)})
         else:
-            builder = data_set_builder(source, config, revision=revision)
+            with path_or_hub(source, kind="dataset"):
+                builder = data_set_builder(source, config, revision=revision)
         splits = [str(name) for name in builder.config.data_files or {}]
         split = splits[0] if split is None and len(splits) == 1 else split
         if split not in splits:

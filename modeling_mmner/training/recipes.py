@@ -20,6 +20,7 @@ from dataset_scripts.reading_options import ReadingOptions
 from ..files import read_yaml
 from ..model import parts_mmner as parts
 from ..model.parts_mmner import POSITIVE, SHARE, Range, Setting, Settings, option, settings_in
+from ..names import names_like
 
 PEOPLE = "people"
 """The writer of contexts that no model wrote."""
@@ -278,7 +279,8 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
     try:
         settings = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"recipe {name!r}: expected a file of YAML; {error}") from error
+        hint = "" if path.is_file() else names_like(name)
+        raise ValueError(f"recipe {name!r}: expected a file of YAML; {error}{hint}") from error
     if isinstance(settings, dict):
         settings = {"name": path.name.rpartition(".")[0]} | settings
     return _overridden(recipe_from_settings(settings, source=f"recipe {name!r}"), overrides or {})

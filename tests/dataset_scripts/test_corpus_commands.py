@@ -127,7 +127,7 @@ def test_spans_left_out_are_written(tmp_path):
     span = {"start": 0, "end": 6, "label": "PER"}
     posts = [{"text": f"Jordan {n}", "spans": [span, span | {"end": 5}]} for n in range(20)]
     path = json_lines(tmp_path / "posts.jsonl", posts)
-    assert run("inspect", path, "--output_dir", tmp_path / "report") == 0
+    assert run("inspect", path, "--output_dir", tmp_path / "report") == 1
     lines = (tmp_path / "report" / "spans_left_out.jsonl").read_text(encoding="utf-8").splitlines()
     place = {"place": "posts.jsonl:1", "start": 0, "end": 5, "label": "PER", "text": "Jorda"}
     assert len(lines) == 20
@@ -159,7 +159,7 @@ def test_corpus_that_is_not_there_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     for command in (["inspect"], ["overlap"], ["export-imgid", "--output_dir", tmp_path / "exported"]):
         assert run(*command, tmp_path / "nothere") == 2
-        message = f"{command[0]}: dataset '{tmp_path / 'nothere'}', config None: expected one of sample"
+        message = f"{command[0]}: dataset '{tmp_path / 'nothere'}': expected a file or folder that is there"
         assert message in capsys.readouterr().err
 
 

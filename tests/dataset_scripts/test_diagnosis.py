@@ -1,0 +1,104 @@
+"""Tests of what `mmner inspect` says of people's own files: the mistake, what mends it, how to train."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+import train_accelerate
+from modeling_mmner.cli import main
+from modeling_mmner.inference.loading import load_model
+from modeling_mmner.training.recipes import load_recipe
+from tests.mistaken_exports import MISTAKES, Mistake, records
+from tests.tiny import TEXT, TOWER
+from tests.tool_exports import json_lines
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """`datasets` keeps what it loads in a folder of the test."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def options_of(mistake: Mistake, folder: Path) -> dict[str, Any]:
+    filled = mistake.options.items()
+    return {key: value.format(folder) if isinstance(value, str) else value for key, value in filled}
+
+
+def typed(options: dict[str, Any]) -> list[str]:
+    """The options as they stand in a command."""
+    parts = []
+    for name, value in options.items():
+        pairs = [f"{key}={one}" for key, one in value.items()] if isinstance(value, dict) else value
+        parts += [f"--{name}", value if isinstance(value, str) else ",".join(pairs)]
+    return parts
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_mistake_is_named_with_its_remedy(tmp_path, capsys, mistake):
+    """If it failed, somebody would train on less than they labelled, or not know what to type."""
+    status = main(["inspect", str(mistake.write(tmp_path))])
+    printed = capsys.readouterr()
+    said = printed.out + printed.err
+    assert (status, mistake.named in said, mistake.remedy in said) == (mistake.status, True, True), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_mended_file_loses_nothing_and_trains(tmp_path, capsys, mistake):
+    """If it failed, the remedy would be none, or what is understood could not be trained on."""
+    path, options = (mistake.mended or mistake.write)(tmp_path), options_of(mistake, tmp_path)
+    assert main(["inspect", str(path), *typed(options)]) == 0
+    assert "Nothing would be lost in training." in capsys.readouterr().out
+    small = {
+        "text_config": TEXT,
+        "vocabulary_size": 100,
+        "vision_towers": [TOWER | {"pretrained": False}],
+        "epochs": 1,
+    }
+    given = {"dataset": str(path), "output_dir": str(tmp_path / "run"), "languages": [], **options}
+    train_accelerate.train(load_recipe("quickstart", small | given | {"compare_without_pictures": False}))
+    model, _ = load_model(str(tmp_path / "run" / "model"))
+    assert {label[2:] for label in model.config.labels if label != "O"} == {"PER", "LOC"}
+
+
+def test_what_is_understood_comes_first_and_the_command_last(tmp_path, capsys):
+    """If it failed, the most needed would drown in tables, or the command train on something else."""
+    path = json_lines(tmp_path / "my posts.jsonl", records(language=lambda number, _: "de"))
+    assert main(["inspect", str(path), "--columns", "text=text", "--split_ratio", "60,20,20"]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "my posts: what was understood"
+    wanted = {
+        "form": "my posts.jsonl: texts with spans, split by 60,20,20, seed 1",
+        "types": "PER 20, LOC 20",
+        "splits": "train 24, validation 8, test 8",
+        "languages": "de",
+        "pictures": "0 found, 0 missing, 0 broken; posts without one: 40",
+    }
+    found = dict(line.split(maxsplit=1) for line in lines[:7])
+    assert found.pop("longest").startswith("7 words; a training step of 16 such posts takes about ")
+    assert found == wanted | {"columns": "id, tokens, ner_tags, image, language, source"}
+    command = ["mmner", "train", "--recipe", "bert-crf", "--dataset", str(path), "--languages", "de"]
+    command += ["--columns", "text=text", "--split_ratio", "60,20,20", "--output_dir", "outputs/my posts"]
+    assert shlex.split(lines[-1]) == command
+
+
+def test_types_and_tags_that_cannot_be_learnt_are_said(tmp_path, capsys):
+    """If it failed, a type of the test split alone or orphan I- tags would show in scores only."""
+    for split, tags in {"train": "B-PER I-LOC", "valid": "B-PER O", "test": "B-ORG B-LOC"}.items():
+        made = [{"tokens": [f"{split}{n}", "b"], "ner_tags": tags.split()} for n in range(3)]
+        json_lines(tmp_path / f"{split}.jsonl", made)
+    assert main(["inspect", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "I- tags that continue no entity: 3" in said and "-> --repair_orphans" in said
+    assert "types without an entity to learn from in train: 2" in said
+
+
+def test_examples_of_strangers_do_not_reach_the_terminal_raw(tmp_path, capsys):
+    """If it failed, a post could clear the screen of whoever inspects it."""
+    made = records(image=lambda number, _: f"\x1b[2J{number}\n.jpg")
+    assert main(["inspect", str(json_lines(tmp_path / "posts.jsonl", made))]) == 1
+    said = capsys.readouterr().out
+    assert "pictures left out: no such file: 40" in said and "\x1b" not in said
