@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -14,17 +15,19 @@ from yaml import YAMLError
 
 from ..escaping import markdown_text, one_line
 from ..files import check_own_files, staged_folder
+from ..hub.examples import Example, save_examples
 from ..hub.push import is_of_a_model
 
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def write_space(model: str, folder: str | Path) -> Path:
+def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] = ()) -> Path:
     """Write app.py, requirements.txt, README.md, the code that they need, and a model that is a folder.
 
     Args:
         model: folder of a trained model, whose own files are copied, or its Hub id, which the Space loads.
         folder: made if it is not there.
+        examples: posts that the page shows, which are written beside it.
 
     Raises:
         FileExistsError: `folder` has something in it.
@@ -51,10 +54,13 @@ def write_space(model: str, folder: str | Path) -> Path:
         tags=["ner", "multimodal", "mmner"],
     ).to_yaml()
     source = 'str(Path(__file__).parent / "model")' if is_local else repr(model)
+    listed = 'read_examples(Path(__file__).parent / "examples" / "posts.jsonl")' if examples else "[]"
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     with staged_folder(folder) as staged:
         for package in ("modeling_mmner", "dataset_scripts"):
             shutil.copytree(_ROOT / package, staged / package, ignore=ignored)
+        if examples:
+            save_examples(examples, staged / "examples")
         if is_local:
             check_own_files(model, is_of_a_model)
             others = {path.name for path in Path(model).rglob("*") if not is_of_a_model(path.name)}
@@ -63,7 +69,7 @@ def write_space(model: str, folder: str | Path) -> Path:
             text = resources.files(__package__).joinpath(f"{template}.jinja").read_text("utf-8")
             page = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)
             said = {"title": markdown_text(title), "front_matter": front_matter}
-            filled = page.render(name=repr(name), model=source, **said)
+            filled = page.render(name=repr(name), model=source, examples=listed, **said)
             (staged / target).write_text(filled, encoding="utf-8")
         (staged / "requirements.txt").write_text("\n".join([*space_requirements(), ""]), encoding="utf-8")
     return Path(folder)
