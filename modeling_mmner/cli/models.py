@@ -243,16 +243,17 @@ def demo(
     from ..inference.demo import build_demo, launch
     from ..inference.demo_space import model_name, write_space
 
-    examples = read_examples(card_examples, image_dir) if card_examples else published_examples(model)
+    examples = read_examples(card_examples, image_dir) if card_examples else None
     if space:
         folder = write_space(model, space, examples=examples)
-        shown = [f"{one.text!r} with {len(one.pictures)} pictures" for one in examples] or ["none"]
-        say("posts that it shows to everybody: " + ", ".join(shown))
+        for one in published_examples(str(folder / "model") if Path(model).is_dir() else model):
+            say(f"it shows everybody: {one.text!r} with {len(one.pictures)} pictures")
         say(f"wrote {folder}; `hf upload ORG/NAME {folder} --repo-type space` puts it on the Hub")
         return
     from ..inference.loading import load_model
 
-    page = build_demo(*load_model(model, device=device), name=model_name(model), examples=examples)
+    shown = published_examples(model) if examples is None else examples
+    page = build_demo(*load_model(model, device=device), name=model_name(model), examples=shown)
     try:
         launch(page, host=host, port=port)
     except OSError as error:

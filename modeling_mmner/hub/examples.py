@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-import numpy as np
 from huggingface_hub import hf_hub_download
 from PIL import Image
 
@@ -20,7 +19,7 @@ from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.sample.examples import examples as sample_examples
 
 from ..evaluation.metrics import CardExample, RunMetrics
-from ..files import json_line, read_json_lines
+from ..files import read_json_lines
 from ..model.images_mmner import load_picture, pictures_of
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.posts_mmner import PostError, as_row, check_key, checked_post, context_of, fetched, within
@@ -106,9 +105,13 @@ def answered(
     shown: list[CardExample] = []
     files: dict[str, bytes] = {}
     for number, example in enumerate(examples, start=1):
-        own = _files_of(example, number) if processor.image_size is not None else {}
-        shown.append(CardExample(example.text, example.title, [*own], example.context))
-        files |= own
+        card = CardExample(example.text, example.title, context=example.context)
+        for picture in example.pictures if processor.image_size is not None else ():
+            card.pictures.append(f"example_{number}_{len(card.pictures) + 1}.jpg")
+            picture.thumbnail(_LARGEST)
+            picture.save(file := io.BytesIO(), "JPEG", quality=95, comment=b"")
+            files[card.pictures[-1]] = file.getvalue()
+        shown.append(card)
     predictor = BatchPredictor(model, PostReader(processor))
     posts = [
         {"text": one.text, "images": [files[name] for name in one.pictures], "context": one.context or None}
@@ -117,17 +120,6 @@ def answered(
     for one, found in zip(shown, predictor.predict(posts), strict=True):
         one.entities = found.entities
     return shown, files
-
-
-def _files_of(example: Example, number: int) -> dict[str, bytes]:
-    """The pictures of an example as files, by their names."""
-    files = {}
-    for place, picture in enumerate(example.pictures, start=1):
-        copy, file = Image.fromarray(np.asarray(picture.convert("RGB"))), io.BytesIO()
-        copy.thumbnail(_LARGEST)
-        copy.save(file, "JPEG", quality=95, subsampling=0)
-        files[f"example_{number}_{place}.jpg"] = file.getvalue()
-    return files
 
 
 def published_examples(model: str) -> list[Example]:
@@ -146,15 +138,3 @@ def published_examples(model: str) -> list[Example]:
         return found
     except (OSError, ValueError):
         return []
-
-
-def save_examples(examples: Sequence[Example], folder: Path) -> None:
-    """Write examples as a file posts.jsonl that `read_examples` takes, with the pictures beside it."""
-    folder.mkdir()
-    lines = []
-    for number, example in enumerate(examples, start=1):
-        files = _files_of(example, number)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-        lines.append(json_line({"text": example.text, "images": [*files], "context": example.context}) + "\n")
-    (folder / "posts.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from ..escaping import code_block, code_span, markdown_text, one_line
-from ..evaluation.metrics import CardExample, RunMetrics
+from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import percent
 from ..training.recipes import PACE, PLACES
 from ..training.terms import derived_licence, public_name
@@ -43,7 +43,7 @@ def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revisi
         found = f"found {metrics.license!r}"
         raise ValueError(f"metrics: expected the license {licence!r}, which follows from the terms, {found}")
     name = repo_id or f"org/{recipe['name']}"
-    examples = [one for one in _examples(metrics) if one.entities is not None]
+    examples = [one for one in metrics.corpus.examples if one.entities is not None]
     settings = recipe["corpus"] | recipe["model"] | recipe["training"]
     blocks: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = Environment(undefined=StrictUndefined, **blocks)
@@ -73,11 +73,14 @@ def default_revision(metrics: RunMetrics) -> str:
 
 
 def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
+    corpus = metrics.corpus
     link = f"https://huggingface.co/{repo_id}#terms"
     other = {"license_name": "terms-of-its-parts", "license_link": link}
     terms: Any = other if metrics.license == "other" else {}
-    widget = {one.text: {"text": one.text, "example_title": one.example_title} for one in _examples(metrics)}
-    codes = [name for name in metrics.corpus.languages if re.fullmatch("[a-z]{2,3}", name)]
+    # Of posts of others' an older mmner's, which no model has answered, are generated sentences.
+    mine = [one for one in corpus.examples if corpus.is_generated or one.entities is not None]
+    widget = {one.text: {"text": one.text, "example_title": one.example_title} for one in mine}
+    codes = [name for name in corpus.languages if re.fullmatch("[a-z]{2,3}", name)]
     return ModelCardData(
         language=metrics.recipe["corpus"]["languages"] or codes or None,
         license=metrics.license,
@@ -91,12 +94,6 @@ def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
         eval_results=_results(metrics),
         **terms,
     )
-
-
-def _examples(metrics: RunMetrics) -> list[CardExample]:
-    """Those of other corpora that no model has answered are generated sentences, which an older mmner added."""
-    known = metrics.corpus.is_generated
-    return [one for one in metrics.corpus.examples if known or one.entities is not None]
 
 
 def _curve(metrics: RunMetrics) -> list[dict[str, Any]]:

@@ -161,15 +161,20 @@ def plan_upload(
         raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
     files: dict[str, Any] = {name: path for name, path in found.items() if is_of_a_model(name)}
     if examples is not None:
-        parts: Any = [kind.from_pretrained(folder) for kind in (MMNERForTokenClassification, MMNERProcessor)]
-        metrics.corpus.examples, pictures = answered(*parts, examples)
-        files |= pictures | {METRICS: metrics.to_json().encode()}
+        files |= with_examples(folder, metrics, examples)
     shown = {name for example in metrics.corpus.examples for name in example.pictures}
     files = {name: part for name, part in files.items() if name in shown or not fnmatch(name, PICTURES)}
     files[CARD] = render_model_card(metrics, repo_id=repo_id, revision=revision).encode()
     left_out = [name for name in found if name not in files]
     added = [CommitOperationAdd(name, part) for name, part in sorted(files.items())]
     return Upload(repo_id, revision, added, left_out, metrics)
+
+
+def with_examples(folder: Path, metrics: RunMetrics, examples: Sequence[Example]) -> dict[str, bytes]:
+    """Put posts, with what a saved model finds in them, into its metrics; the files that this changes."""
+    parts: Any = [kind.from_pretrained(folder) for kind in (MMNERForTokenClassification, MMNERProcessor)]
+    metrics.corpus.examples, pictures = answered(*parts, examples)
+    return pictures | {METRICS: metrics.to_json().encode()}
 
 
 def _check_whole(folder: Path, found: dict[str, Path]) -> None:

@@ -14,20 +14,21 @@ from jinja2 import Environment, StrictUndefined
 from yaml import YAMLError
 
 from ..escaping import markdown_text, one_line
+from ..evaluation.metrics import RunMetrics
 from ..files import check_own_files, staged_folder
-from ..hub.examples import Example, save_examples
-from ..hub.push import is_of_a_model
+from ..hub.examples import Example
+from ..hub.push import METRICS, is_of_a_model, with_examples
 
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] = ()) -> Path:
+def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] | None = None) -> Path:
     """Write app.py, requirements.txt, README.md, the code that they need, and a model that is a folder.
 
     Args:
         model: folder of a trained model, whose own files are copied, or its Hub id, which the Space loads.
         folder: made if it is not there.
-        examples: posts that the page shows, which are written beside it.
+        examples: posts that the page shows in place of those in the model's folder; None: those.
 
     Raises:
         FileExistsError: `folder` has something in it.
@@ -39,6 +40,8 @@ def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] =
         raise ValueError(f"{model}: expected the folder of a trained model, found no config.json in it")
     if is_local and Path(model).resolve() in Path(folder).resolve().parents:
         raise ValueError(f"{folder}: expected a folder outside of the model's, {model}, which is copied")
+    if examples is not None and not is_local:
+        raise ValueError(f"--card_examples: expected a model's folder, found {model}; push it with them")
     if not is_local:
         validate_repo_id(model)
     name = model_name(model)
@@ -54,22 +57,23 @@ def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] =
         tags=["ner", "multimodal", "mmner"],
     ).to_yaml()
     source = 'str(Path(__file__).parent / "model")' if is_local else repr(model)
-    listed = 'read_examples(Path(__file__).parent / "examples" / "posts.jsonl")' if examples else "[]"
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     with staged_folder(folder) as staged:
         for package in ("modeling_mmner", "dataset_scripts"):
             shutil.copytree(_ROOT / package, staged / package, ignore=ignored)
-        if examples:
-            save_examples(examples, staged / "examples")
         if is_local:
             check_own_files(model, is_of_a_model)
             others = {path.name for path in Path(model).rglob("*") if not is_of_a_model(path.name)}
             shutil.copytree(model, staged / "model", ignore=lambda _, names: others.intersection(names))
+        if examples is not None:
+            metrics = RunMetrics.from_file(staged / "model" / METRICS)
+            for name, content in with_examples(staged / "model", metrics, examples).items():
+                (staged / "model" / name).write_bytes(content)
         for target, template in (("app.py", "space_app.py"), ("README.md", "space_card.md")):
             text = resources.files(__package__).joinpath(f"{template}.jinja").read_text("utf-8")
             page = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)
             said = {"title": markdown_text(title), "front_matter": front_matter}
-            filled = page.render(name=repr(name), model=source, examples=listed, **said)
+            filled = page.render(name=repr(name), model=source, **said)
             (staged / target).write_text(filled, encoding="utf-8")
         (staged / "requirements.txt").write_text("\n".join([*space_requirements(), ""]), encoding="utf-8")
     return Path(folder)
