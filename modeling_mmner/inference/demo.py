@@ -169,7 +169,7 @@ def build_demo(
         gr.Markdown(f"{SAID['about']} The model is **{markdown_text(name)}**.")
         with gr.Row():
             with gr.Column():
-                text = gr.Textbox(label="Text", lines=1, max_lines=12, placeholder="Look at this: Jordan!")
+                text = gr.Textbox(label="Text", lines=1, max_lines=12, placeholder="The text of a post")
                 upload: Any = {"type": "filepath", "sources": ["upload"], "buttons": [], "height": 200}
                 picture = gr.Image(label="Picture (optional)", alt_text="The picture of the post", **upload)
                 inputs: list[Any] = [text, picture]

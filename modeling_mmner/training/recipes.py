@@ -227,7 +227,7 @@ class Recipe(Settings):
         for key, value in settings.items():
             whole.get(sections[key], whole)[key] = value
         changed = recipe_from_settings(whole, source=source)
-        if (place := changed.corpus.source) == self.corpus.source:
+        if self.corpus.source in (place := changed.corpus.source, FOLDER_CORPUS):  # which names none yet
             return changed
         # The name of `Corpus`.
         name = Path(place).stem if os.path.isfile(place) else Path(place).absolute().name
