@@ -27,7 +27,8 @@ from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import Recipe, load_recipe
 from modeling_mmner.training.terms import terms_of
 from modeling_mmner.training.vocabulary import train_tokenizer
-from tests.small_metrics import card_of, make_metrics
+from tests.saved import save_small
+from tests.small_metrics import card_of, make_metrics, run_metrics
 from tests.tiny import ready_model
 
 TEAMS, VENUES = ("Hafenkicker", "Moorfalken"), ("Kuppelhalle", "Deichstadion")
@@ -244,13 +245,20 @@ def test_pictures_of_a_stranger_s_model_lie_in_its_folder(own, tmp_path):
     assert [one.pictures for one in published_examples(str(folder))] == [[]]
 
 
-def test_models_of_the_sample_show_its_generated_posts():
+def test_models_of_the_sample_show_its_generated_posts(tmp_path):
     """If it failed, the first command's model would have an empty page, or posts in languages it has not."""
     found = examples_of(load_recipe("quickstart", {"languages": ["de", "fr"]}))
     expected = [one for one in sample_examples() if one.language in ("de", "fr")]
     assert [one.text for one in found] == [one.text for one in expected]
     assert [one.picture.tobytes() for one in found] == [one.picture.tobytes() for one in expected]
     assert {one.title for one in found} == {"generated post (fr)", "generated post (de)"}
+    parts = [
+        kind.from_pretrained(save_small(tmp_path)) for kind in (MMNERForTokenClassification, MMNERProcessor)
+    ]
+    save_hub_folder(*parts, folder=tmp_path, metrics=run_metrics(), examples=found)
+    shown = published_examples(str(tmp_path))
+    assert [(one.text, one.picture.size) for one in shown] == [(one.text, (64, 64)) for one in expected]
+    assert "![picture 1](example_4_1.jpg)" in (tmp_path / "README.md").read_text("utf-8")
 
 
 def test_languages_of_a_card_are_those_of_the_data_or_the_user(own):
