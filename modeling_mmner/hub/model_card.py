@@ -77,9 +77,7 @@ def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
     link = f"https://huggingface.co/{repo_id}#terms"
     other = {"license_name": "terms-of-its-parts", "license_link": link}
     terms: Any = other if metrics.license == "other" else {}
-    # Of posts of others' an older mmner's, which no model has answered, are generated sentences.
-    mine = [one for one in corpus.examples if corpus.is_generated or one.entities is not None]
-    widget = {one.text: {"text": one.text, "example_title": one.example_title} for one in mine}
+    widget = {one.text: {"text": one.text, "example_title": one.example_title} for one in corpus.examples}
     codes = [name for name in corpus.languages if re.fullmatch("[a-z]{2,3}", name)]
     return ModelCardData(
         language=metrics.recipe["corpus"]["languages"] or codes or None,

@@ -172,8 +172,10 @@ def plan_upload(
 
 def with_examples(folder: Path, metrics: RunMetrics, examples: Sequence[Example]) -> dict[str, bytes]:
     """Put posts, with what a saved model finds in them, into its metrics; the files that this changes."""
-    parts: Any = [kind.from_pretrained(folder) for kind in (MMNERForTokenClassification, MMNERProcessor)]
-    metrics.corpus.examples, pictures = answered(*parts, examples)
+    model, processor = (
+        kind.from_pretrained(folder) for kind in (MMNERForTokenClassification, MMNERProcessor)
+    )
+    metrics.corpus.examples, pictures = answered(model, processor, examples)
     return pictures | {METRICS: metrics.to_json().encode()}
 
 

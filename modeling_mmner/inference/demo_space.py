@@ -67,8 +67,8 @@ def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] |
             shutil.copytree(model, staged / "model", ignore=lambda _, names: others.intersection(names))
         if examples is not None:
             metrics = RunMetrics.from_file(staged / "model" / METRICS)
-            for name, content in with_examples(staged / "model", metrics, examples).items():
-                (staged / "model" / name).write_bytes(content)
+            for changed, content in with_examples(staged / "model", metrics, examples).items():
+                (staged / "model" / changed).write_bytes(content)
         for target, template in (("app.py", "space_app.py"), ("README.md", "space_card.md")):
             text = resources.files(__package__).joinpath(f"{template}.jinja").read_text("utf-8")
             page = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)
