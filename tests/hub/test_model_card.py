@@ -236,6 +236,9 @@ def named(text: str) -> str:
     metrics["recipe"] |= {"name": text, "description": text, "base_models": []}
     metrics["corpus"] |= {"name": text, "version_name": text, "citation": text}
     metrics["corpus"] |= {"version": {"train": text, "test": text}, "posts": {"train": 1, "test": 1}}
+    entity = {"entity_group": text, "score": 0.5, "word": text}
+    example = {"text": text, "example_title": text, "context": text, "pictures": [text], "entities": [entity]}
+    metrics["corpus"]["examples"] = [example]
     metrics["versions"][text] = text
     metrics["terms"] = [{"part": text, "name": text, "terms": "apache-2.0", "remark": text}]
     test = metrics["splits"]["test"]
