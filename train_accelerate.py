@@ -66,6 +66,7 @@ def train(recipe: Recipe) -> RunMetrics:
     check_space(output, model, kept=settings.checkpoints_kept)
     if accelerator.is_main_process:
         run_folder.begin_run(output)
+        corpus.write_left_out(output)
     about = f"{recipe.name}: {parameters:,} parameters; {corpus.summary().describe()}"
     accelerator.print(printable(about))
     kept = run_features(recipe, processor, model, accelerator)

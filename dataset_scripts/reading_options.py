@@ -1,10 +1,12 @@
 """How a corpus in files is read: the one list of options for builders, commands and recipes."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from modeling_mmner.model.parts_mmner import option
 
+from .formats.reader import CorpusError
 from .formats.schemes import TagScheme
 
 
@@ -40,6 +42,12 @@ class ReadingOptions:
     columns: dict[str, str] = option({}, "what our columns are called in your files, as tokens=words")
     split_ratio: str = option("80,10,10", "shares of train, validation and test of posts in one file")
     split_seed: int = option(1, "random seed of that split")
+
+    def check_image_dir(self) -> None:
+        """Check that the folder of pictures is there, if one is named; CorpusError: it is not."""
+        if self.image_dir is not None and not Path(self.image_dir).is_dir():
+            expected = "a folder with the posts' pictures, found none; unpack an archive first"
+            raise CorpusError(f"--image_dir {self.image_dir}: expected {expected}")
 
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults; the builder may have its own for the others."""

@@ -15,6 +15,8 @@ from typing import Any
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from dataset_scripts.opening import SPANS_LEFT_OUT
+
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import plot_confusion, plot_learning_curves
 from ..files import check_apart, json_line, recovered, write_text, write_whole
@@ -27,7 +29,8 @@ from .terms import derived_licence, terms_of
 MODEL, METRICS, PREDICTIONS = "model", "metrics.json", "predictions.jsonl"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 CHECKPOINTS, STATUS, TENSORBOARD = "checkpoints", "status.json", "tensorboard"
-FOLDERS, FILES = (MODEL, CHECKPOINTS, TENSORBOARD), (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS)
+FOLDERS = (MODEL, CHECKPOINTS, TENSORBOARD)
+FILES = (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS, SPANS_LEFT_OUT)
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
 
