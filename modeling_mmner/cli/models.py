@@ -237,7 +237,7 @@ def demo(
         space: folder to make that is ready to be a Space; nothing is served then.
         card_examples: JSON lines of posts that may be published, which the page shows; default: those of the
             model's card, if any.
-        image_dir: where the pictures of --card_examples lie; default: beside the file.
+        image_dir: where the pictures of --card_examples lie; or else beside the file.
     """
     from ..hub.examples import published_examples, read_examples
     from ..inference.demo import build_demo, launch
@@ -302,7 +302,7 @@ def push(
         dry_run: only print what would go where, and each post that would be shown; asks nothing of the Hub.
         card_examples: JSON lines of posts that may be published, which the card shows with what the model
             finds; default: those of training, if any.
-        image_dir: where the pictures of --card_examples lie; default: beside the file.
+        image_dir: where the pictures of --card_examples lie; or else beside the file.
     """
     from ..hub import push as hub
     from ..hub.examples import read_examples

@@ -15,14 +15,17 @@ from huggingface_hub import hf_hub_download
 from PIL import Image
 
 from dataset_scripts.corpora import BUILDERS
+from dataset_scripts.findings import Finding
+from dataset_scripts.formats.pictures import PictureFiles
 from dataset_scripts.formats.reader import CorpusError
+from dataset_scripts.reading_options import ReadingOptions
 from dataset_scripts.sample.examples import examples as sample_examples
 
 from ..evaluation.metrics import CardExample, RunMetrics
 from ..files import read_json_lines
 from ..model.images_mmner import load_picture, pictures_of
 from ..model.modeling_mmner import MMNERForTokenClassification
-from ..model.posts_mmner import PostError, as_row, check_key, checked_post, context_of, fetched, within
+from ..model.posts_mmner import PostError, as_row, check_key, checked_post, context_of, within
 from ..model.prediction_mmner import BatchPredictor, PostReader
 from ..model.processing_mmner import MMNERProcessor
 from ..training.recipes import Recipe
@@ -64,16 +67,16 @@ def examples_of(recipe: Recipe) -> list[Example]:
     return [Example(one.text, [one.picture], title=f"generated post ({one.language})") for one in found]
 
 
-def read_examples(file: str | Path, image_dir: str | Path | None = None) -> list[Example]:
+def read_examples(file: str | Path, image_dir: str | None = None) -> list[Example]:
     """Posts that may be published, from JSON lines as `predict` reads them.
 
     Args:
-        image_dir: where their pictures lie; None: beside the file.
+        image_dir: where their pictures lie, or else beside the file.
 
     Raises:
         CorpusError: the file, a post or a picture cannot be read, or the posts are none or too many.
     """
-    found, folder = [], Path(image_dir or Path(file).parent)
+    found, files = [], PictureFiles(Path(file).parent, ReadingOptions(image_dir=image_dir))
     place = f"--card_examples {file}"
     try:
         with Path(file).open("rb") as source:
@@ -82,12 +85,13 @@ def read_examples(file: str | Path, image_dir: str | Path | None = None) -> list
                     raise post
                 row = checked_post(as_row(post, number), number)
                 check_key(row, "image", number)
-                given = [fetched(one, allow_urls=False, timeout=0) for one in pictures_of(row)]
+                pictures = [files.picture(one) for one in pictures_of(row)]
+                for lost in (one for one in pictures if isinstance(one, Finding)):
+                    raise PostError(f"post {number}: {lost.what}: {lost.examples[0]}; {lost.remedy}")
                 text = row["text"] if row.get("text") is not None else " ".join(row["tokens"])
                 context = context_of(row, number) or ""
                 whole = context if isinstance(context, str) else " ".join(context)
-                pictures = [load_picture(within(one, folder)) for one in given]
-                found.append(Example(text, pictures, whole, f"example {number}"))
+                found.append(Example(text, [*map(load_picture, pictures)], whole, f"example {number}"))
     except (OSError, ValueError) as error:
         expected = "expected a file with a line {text or tokens, image} for each post that may be published"
         raise CorpusError(f"{place}: {expected}; {error}") from error

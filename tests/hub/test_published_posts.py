@@ -167,7 +167,7 @@ def test_training_on_own_posts_publishes_none_of_them(own, tmp_path):
 
 def test_posts_that_may_be_published_are_shown_with_what_is_found(own, tmp_path):
     """If it failed, --card_examples would show nothing, or with a photo the place where it was taken."""
-    recipe = recipe_of(own, card_examples=str(write_public(tmp_path)), image_dir=str(tmp_path))
+    recipe = recipe_of(own, card_examples=str(write_public(tmp_path)))
     folder = save_own(recipe, tmp_path / "model")
     texts = check_private(folder, own, public={"Kuppelhalle"})
     (example,) = json.loads(texts["metrics.json"])["corpus"]["examples"]
@@ -222,7 +222,10 @@ def test_space_takes_posts_of_its_own(own, tmp_path, capsys):
         ('{"text": "a"}\n' * 21, "1 to 20 posts, found 21"),
         ('{"text": "a"}\n{"txt": "b"}', "post 2: expected either 'text' or 'tokens', found neither"),
         ("{broken", "public.jsonl:1: expected a JSON object"),
-        ('{"text": "a", "image": "no.jpg"}', "no.jpg: expected a file in .*, found none; --image_dir names"),
+        (
+            '{"text": "a", "image": "no.jpg"}',
+            "post 1: pictures left out: no such file: no.jpg, looked in .*; --image_dir FOLDER",
+        ),
         ('{"text": "a", "photo": "no.jpg"}', "expected the key 'image' or 'images', found 'photo'"),
     ],
     ids=["no file", "empty", "too many", "no text", "no JSON", "no picture", "another key"],
@@ -238,7 +241,7 @@ def test_file_that_cannot_be_read_is_told_before_training(content, said, tmp_pat
 
 def test_pictures_of_a_stranger_s_model_lie_in_its_folder(own, tmp_path):
     """If it failed, a model from the Hub could put any picture of this computer on a page for all."""
-    recipe = recipe_of(own, card_examples=str(write_public(tmp_path)), image_dir=str(tmp_path))
+    recipe = recipe_of(own, card_examples=str(write_public(tmp_path)))
     folder = save_own(recipe, tmp_path / "model")
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     metrics["corpus"]["examples"][0]["pictures"] = ["../foto.jpg", str(tmp_path / "foto.jpg")]
