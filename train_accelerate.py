@@ -22,6 +22,7 @@ from modeling_mmner.escaping import print_in_any_encoding, printable, say
 from modeling_mmner.evaluation.metrics import RunMetrics
 from modeling_mmner.evaluation.scores import Predictor, evaluate_rows, gold_tags, score_test_split
 from modeling_mmner.evaluation.span_f1.span_f1 import tag_score
+from modeling_mmner.hub.examples import examples_of
 from modeling_mmner.hub.push import save_hub_folder
 from modeling_mmner.training import optimisation, processes, run_folder
 from modeling_mmner.training.assembly import build_model, build_processor
@@ -58,6 +59,7 @@ def train(recipe: Recipe) -> RunMetrics:
     """
     settings, output, progress = recipe.training, Path(recipe.training.output_dir), Progress()
     run_folder.check_run(recipe)
+    examples = examples_of(recipe)
     accelerator = processes.run_accelerator(settings)
     set_seed(settings.seed)
     corpus, processor, model = build(recipe, accelerator)
@@ -100,7 +102,7 @@ def train(recipe: Recipe) -> RunMetrics:
         kept.put_encoders_back()
         folder, gold = output / run_folder.MODEL, gold_tags(test, corpus.labels)
         try:
-            save_hub_folder(model, processor, folder=folder, metrics=metrics)
+            save_hub_folder(model, processor, folder=folder, metrics=metrics, examples=examples)
         except ValueError as error:
             raise RunError(f"{folder}: expected settings that make a card; {error}") from error
         finally:  # a card that cannot be made costs no other result

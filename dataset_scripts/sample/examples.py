@@ -28,6 +28,7 @@ class Example:
     text: str
     picture: Image.Image
     alt: str
+    context: str = ""
 
 
 def examples() -> list[Example]:

@@ -225,6 +225,8 @@ def demo(
     host: str = "127.0.0.1",
     port: Port = 7860,
     space: str | None = None,
+    card_examples: str | None = None,
+    image_dir: str | None = None,
 ) -> None:
     """Try a model on a web page, or write the page as a Space.
 
@@ -236,19 +238,25 @@ def demo(
         host: address to serve on; 127.0.0.1 is this computer alone.
         port: port to serve on.
         space: folder to make that is ready to be a Space; nothing is served then.
+        card_examples: JSON lines of posts that may be published, which the page shows; default: those of the
+            model's card, if any.
+        image_dir: where the pictures of --card_examples lie; or else beside the file.
     """
+    from ..hub.examples import published_examples, read_examples
     from ..inference.demo import build_demo, launch
     from ..inference.demo_space import model_name, write_space
 
+    examples = read_examples(card_examples, image_dir) if card_examples else None
     if space:
-        folder = write_space(model, space)
+        folder = write_space(model, space, examples=examples)
+        for one in published_examples(str(folder / "model") if Path(model).is_dir() else model):
+            say(f"it shows everybody: {one.text!r} with {len(one.pictures)} pictures")
         say(f"wrote {folder}; `hf upload ORG/NAME {folder} --repo-type space` puts it on the Hub")
         return
-    from dataset_scripts.sample.examples import examples
-
     from ..inference.loading import load_model
 
-    page = build_demo(*load_model(model, device=device), name=model_name(model), examples=examples())
+    shown = published_examples(model) if examples is None else examples
+    page = build_demo(*load_model(model, device=device), name=model_name(model), examples=shown)
     try:
         launch(page, host=host, port=port)
     except OSError as error:
@@ -278,7 +286,14 @@ def export_onnx(*, model: str, output_dir: str, int8: bool = False) -> None:
 
 @command()
 def push(
-    *, model: str, repo_id: str, revision: str | None = None, public: bool = False, dry_run: bool = False
+    *,
+    model: str,
+    repo_id: str,
+    revision: str | None = None,
+    public: bool = False,
+    dry_run: bool = False,
+    card_examples: str | None = None,
+    image_dir: str | None = None,
 ) -> None:
     """Put a trained model on the Hub.
 
@@ -287,10 +302,15 @@ def push(
         repo_id: ORG/NAME of the repository.
         revision: tag for its commit; default: v and the version of mmner that trained the model, as v0.2.0.
         public: for everybody to see; otherwise the repository is private.
-        dry_run: only print what would go where; asks nothing of the Hub.
+        dry_run: only print what would go where, and each post that would be shown; asks nothing of the Hub.
+        card_examples: JSON lines of posts that may be published, which the card shows with what the model
+            finds; default: those of training, if any.
+        image_dir: where the pictures of --card_examples lie; or else beside the file.
     """
     from ..hub import push as hub
+    from ..hub.examples import read_examples
 
-    upload = hub.plan_upload(model, repo_id=repo_id, revision=revision)
+    examples = read_examples(card_examples, image_dir) if card_examples else None
+    upload = hub.plan_upload(model, repo_id=repo_id, revision=revision, examples=examples)
     say(upload.describe(public=public))
     say("dry run: nothing was sent" if dry_run else f"pushed to {hub.push(upload, public=public)}")

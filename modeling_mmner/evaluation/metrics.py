@@ -75,6 +75,22 @@ class ContextCounts:
 
 
 @dataclass
+class CardExample:
+    """A post that card, widget and page of a model show to everybody.
+
+    Attributes:
+        pictures: names of files in the model's folder.
+        entities: what the model finds, see `MMNERProcessor.post_process_entities`; None: nobody has asked it.
+    """
+
+    text: str
+    example_title: str
+    pictures: list[str] = field(default_factory=list)
+    context: str = ""
+    entities: list[dict[str, Any]] | None = None
+
+
+@dataclass
 class CorpusSummary:
     """What the run's corpus was.
 
@@ -86,7 +102,8 @@ class CorpusSummary:
         chance: best F1 of text alone on the ambiguous posts by language and over ``all``, where that is
             known.
         citation: BibTeX.
-        examples: generated posts for the widget on the Hub, each with ``text`` and ``example_title``.
+        examples: posts that may be published: generated ones, or those of ``--card_examples``.
+        languages: those that its training posts say they are in.
         context_writer: who wrote them, people or a model; empty where nobody has said.
     """
 
@@ -99,9 +116,14 @@ class CorpusSummary:
     chance: dict[str, float] | None = None
     citation: str = ""
     is_generated: bool = False
-    examples: list[dict[str, str]] = field(default_factory=list)
+    examples: list[CardExample] = field(default_factory=list)
+    languages: list[str] = field(default_factory=list)
     contexts: dict[str, ContextCounts] = field(default_factory=dict)
     context_writer: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.is_generated:  # an older mmner gave every corpus generated sentences, without entities
+            self.examples = [one for one in self.examples if one.entities is not None]
 
     def describe(self) -> str:
         """In a line: name, version and the posts of each split, with how many of them have a picture."""

@@ -1,6 +1,7 @@
 """Model cards: the metrics of a training run -> the README.md of the trained model on the Hub."""
 
 import json
+import re
 from dataclasses import replace
 from importlib import resources
 from typing import Any
@@ -42,6 +43,7 @@ def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revisi
         found = f"found {metrics.license!r}"
         raise ValueError(f"metrics: expected the license {licence!r}, which follows from the terms, {found}")
     name = repo_id or f"org/{recipe['name']}"
+    examples = [one for one in metrics.corpus.examples if one.entities is not None]
     settings = recipe["corpus"] | recipe["model"] | recipe["training"]
     blocks: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = Environment(undefined=StrictUndefined, **blocks)
@@ -56,6 +58,9 @@ def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revisi
         repo_id=name,
         revision=revision or default_revision(metrics),
         is_placeholder=repo_id is None,
+        examples=examples,
+        shows_pictures=any(one.pictures for one in examples),
+        curve=_curve(metrics),
         settings={key: value for key, value in settings.items() if key not in _NOT_IN_TABLE},
         reads_pictures=recipe["corpus"]["use_images"] and bool(recipe["model"]["vision_towers"]),
         reads_context=recipe["corpus"].get("context") is not None,
@@ -68,22 +73,32 @@ def default_revision(metrics: RunMetrics) -> str:
 
 
 def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
+    corpus = metrics.corpus
     link = f"https://huggingface.co/{repo_id}#terms"
     other = {"license_name": "terms-of-its-parts", "license_link": link}
     terms: Any = other if metrics.license == "other" else {}
+    widget = {one.text: {"text": one.text, "example_title": one.example_title} for one in corpus.examples}
+    codes = [name for name in corpus.languages if re.fullmatch("[a-z]{2,3}", name)]
     return ModelCardData(
-        language=metrics.recipe["corpus"]["languages"] or None,
+        language=metrics.recipe["corpus"]["languages"] or codes or None,
         license=metrics.license,
         library_name="transformers",
         pipeline_tag="token-classification",
         tags=["multimodal", "ner", "mmner", "mner"],
         base_model=metrics.recipe["base_models"] or None,
         metrics=["precision", "recall", "f1"],
-        widget=[dict(example) for example in metrics.corpus.examples] or None,
+        widget=[*widget.values()] or None,
         model_name=one_line(metrics.recipe["name"]),
         eval_results=_results(metrics),
         **terms,
     )
+
+
+def _curve(metrics: RunMetrics) -> list[dict[str, Any]]:
+    """Some ten epochs of the history, the first, the chosen and the last among them."""
+    epochs, step = metrics.history, max(1, len(metrics.history) // 10)
+    kept = {0, *range(step - 1, len(epochs), step), len(epochs) - 1, metrics.selected_epoch - 1}
+    return [epoch for number, epoch in enumerate(epochs) if number in kept]
 
 
 def _results(metrics: RunMetrics) -> list[EvalResult]:

@@ -6,11 +6,12 @@ gets to the Hub that a run has not measured. Only the files of a model are pushe
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.utils import validate_repo_id
@@ -22,15 +23,30 @@ from ..files import check_own_files, reason, renewed_folder
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from ..names import names_like
+from .examples import PICTURES, Example, answered
 from .model_card import default_revision, render_model_card, without_folders
 
 CARD, METRICS, CONFIG, WEIGHTS = "README.md", "metrics.json", "config.json", "model.safetensors"
 _PROCESSOR = ("processor_config.json", "tokenizer*.json")
-_OF_A_MODEL = (CARD, METRICS, CONFIG, *_PROCESSOR, "*.safetensors", "*.safetensors.index.json", "*_mmner.py")
+_OF_A_MODEL = (
+    CARD,
+    METRICS,
+    CONFIG,
+    PICTURES,
+    *_PROCESSOR,
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*_mmner.py",
+)
 
 
 def save_hub_folder(
-    model: MMNERForTokenClassification, processor: MMNERProcessor, *, folder: str | Path, metrics: RunMetrics
+    model: MMNERForTokenClassification,
+    processor: MMNERProcessor,
+    *,
+    folder: str | Path,
+    metrics: RunMetrics,
+    examples: Sequence[Example] = (),
 ) -> None:
     """Write config, weights, code, processor, metrics and model card.
 
@@ -40,6 +56,7 @@ def save_hub_folder(
 
     Args:
         metrics: of the run; they go into the folder without the paths on the author's disk.
+        examples: posts that card and page show, with what the model finds in them.
 
     Raises:
         FileExistsError: `folder` is a file.
@@ -51,6 +68,9 @@ def save_hub_folder(
         model.save_pretrained(staged)
         processor.save_pretrained(staged)
         try:
+            metrics.corpus.examples, pictures = answered(model, processor, examples)
+            for name, content in pictures.items():
+                (staged / name).write_bytes(content)
             (staged / CARD).write_text(render_model_card(metrics), encoding="utf-8")
             (staged / METRICS).write_text(metrics.to_json(), encoding="utf-8")
         except ValueError as error:  # no mistake in a card loses the weights
@@ -92,17 +112,33 @@ class Upload:
             *(f"  {name}: {size:,} bytes" for name, size in sizes.items()),
             f"  {len(sizes)} files, {sum(sizes.values()):,} bytes",
             *(f"left out: {name}" for name in self.left_out),
+            "posts that become readable for whoever sees the repository:",
+            *(
+                f"  {' '.join([repr(one.text), *one.pictures, one.context])}".rstrip()
+                for one in self.metrics.corpus.examples
+            ),
         ]
+        if not self.metrics.corpus.examples:
+            lines[-1] += (
+                " none; --card_examples FILE shows some, with their pictures and what is found in them"
+            )
         return "\n".join(lines)
 
 
-def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None) -> Upload:
+def plan_upload(
+    folder: str | Path,
+    *,
+    repo_id: str,
+    revision: str | None = None,
+    examples: Sequence[Example] | None = None,
+) -> Upload:
     """Check that a folder holds a whole model, and render its card; asks nothing of the Hub.
 
     Args:
         folder: made by `save_hub_folder`.
         repo_id: ``org/name``.
         revision: the tag; None: `default_revision`.
+        examples: posts for the card in place of those in the folder, where they stay; None: those.
 
     Raises:
         ValueError: a file of the model is missing or cannot be read, no card can be made of the metrics, or
@@ -125,11 +161,24 @@ def plan_upload(folder: str | Path, *, repo_id: str, revision: str | None = None
     is_tag = re.fullmatch(r"\w[\w.-]*", revision, re.ASCII) and ".." not in revision
     if not is_tag or revision.endswith((".", ".lock")):
         raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
-    card = render_model_card(metrics, repo_id=repo_id, revision=revision).encode()
-    files = {name: path for name, path in found.items() if is_of_a_model(name)} | {CARD: card}
+    files: dict[str, Any] = {name: path for name, path in found.items() if is_of_a_model(name)}
+    if examples is not None:
+        files |= with_examples(folder, metrics, examples)
+    shown = {name for example in metrics.corpus.examples for name in example.pictures}
+    files = {name: part for name, part in files.items() if name in shown or not fnmatch(name, PICTURES)}
+    files[CARD] = render_model_card(metrics, repo_id=repo_id, revision=revision).encode()
     left_out = [name for name in found if name not in files]
     added = [CommitOperationAdd(name, part) for name, part in sorted(files.items())]
     return Upload(repo_id, revision, added, left_out, metrics)
+
+
+def with_examples(folder: Path, metrics: RunMetrics, examples: Sequence[Example]) -> dict[str, bytes]:
+    """Put posts, with what a saved model finds in them, into its metrics; the files that this changes."""
+    model, processor = (
+        kind.from_pretrained(folder) for kind in (MMNERForTokenClassification, MMNERProcessor)
+    )
+    metrics.corpus.examples, pictures = answered(model, processor, examples)
+    return pictures | {METRICS: metrics.to_json().encode()}
 
 
 def _check_whole(folder: Path, found: dict[str, Path]) -> None:

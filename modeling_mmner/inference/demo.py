@@ -160,7 +160,7 @@ def build_demo(
     Args:
         model, processor: in evaluation mode, on its device.
         name: of the model, as the page shall call it.
-        examples: posts to try, each with its `text` and `picture`.
+        examples: posts to try, each with its `text`, `picture` and `context`.
     """
     page = DemoPage(model, processor)
     # Without analytics Gradio asks no server for anything; uploaded pictures are deleted after an hour.
@@ -169,7 +169,7 @@ def build_demo(
         gr.Markdown(f"{SAID['about']} The model is **{markdown_text(name)}**.")
         with gr.Row():
             with gr.Column():
-                text = gr.Textbox(label="Text", lines=1, max_lines=12, placeholder="Look at this: Jordan!")
+                text = gr.Textbox(label="Text", lines=1, max_lines=12, placeholder="The text of a post")
                 upload: Any = {"type": "filepath", "sources": ["upload"], "buttons": [], "height": 200}
                 picture = gr.Image(label="Picture (optional)", alt_text="The picture of the post", **upload)
                 inputs: list[Any] = [text, picture]
@@ -194,7 +194,7 @@ def build_demo(
         choosing = hidden | {"trigger_mode": "always_last", "show_progress": "hidden"}
         marked.select(page.choose, explanation, [drawn, sentence], **choosing)
         if examples:
-            posts = [[example.text, example.picture, ""][: len(inputs)] for example in examples]
+            posts = [[example.text, example.picture, example.context][: len(inputs)] for example in examples]
             listed = gr.Examples(posts, inputs, visible_columns=[0, 1], **hidden)
             listed.load_input_event.then(page.find, inputs, outputs, **one_at_a_time)
     return demo.queue(max_size=MOST_WAITING)

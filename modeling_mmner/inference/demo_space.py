@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -12,19 +13,22 @@ from jinja2 import Environment, StrictUndefined
 from yaml import YAMLError
 
 from ..escaping import markdown_text, one_line
+from ..evaluation.metrics import RunMetrics
 from ..files import check_own_files, staged_folder
-from ..hub.push import is_of_a_model
+from ..hub.examples import Example
+from ..hub.push import METRICS, is_of_a_model, with_examples
 from .loading import model_named
 
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def write_space(model: str, folder: str | Path) -> Path:
+def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] | None = None) -> Path:
     """Write app.py, requirements.txt, README.md, the code that they need, and a model that is a folder.
 
     Args:
         model: folder of a trained model, whose own files are copied, or its Hub id, which the Space loads.
         folder: made if it is not there.
+        examples: posts that the page shows in place of those in the model's folder; None: those.
 
     Raises:
         FileExistsError: `folder` has something in it.
@@ -37,6 +41,8 @@ def write_space(model: str, folder: str | Path) -> Path:
         name, licence = model_name(model), card_data(model).license
     if is_local and Path(model).resolve() in Path(folder).resolve().parents:
         raise ValueError(f"{folder}: expected a folder outside of the model's, {model}, which is copied")
+    if examples is not None and not is_local:
+        raise ValueError(f"--card_examples: expected a model's folder, found {model}; push it with them")
     title = one_line(f"Entities of posts: {name}")
     front_matter = SpaceCardData(
         title=title,
@@ -57,6 +63,10 @@ def write_space(model: str, folder: str | Path) -> Path:
             check_own_files(model, is_of_a_model)
             others = {path.name for path in Path(model).rglob("*") if not is_of_a_model(path.name)}
             shutil.copytree(model, staged / "model", ignore=lambda _, names: others.intersection(names))
+        if examples is not None:
+            metrics = RunMetrics.from_file(staged / "model" / METRICS)
+            for changed, content in with_examples(staged / "model", metrics, examples).items():
+                (staged / "model" / changed).write_bytes(content)
         for target, template in (("app.py", "space_app.py"), ("README.md", "space_card.md")):
             text = resources.files(__package__).joinpath(f"{template}.jinja").read_text("utf-8")
             page = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)

@@ -20,7 +20,6 @@ from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.inspection import picture_numbers, picture_problem
 from dataset_scripts.opening import Corpus, open_corpus, row_hash
 from dataset_scripts.overlap import overlapping
-from dataset_scripts.sample.texts import LANGUAGES, generate_posts
 
 from ..escaping import one_line, printable, say
 from ..evaluation.metrics import ContextCounts, CorpusSummary, PictureCounts
@@ -61,6 +60,7 @@ class TrainingCorpus(Corpus):
         return CorpusSummary(
             **{name: getattr(self, name) for name in names},
             posts={split: len(rows) for split, rows in self.splits.items()},
+            languages=sorted({*self.splits["train"].unique("language")} - {"unknown"}),
             **self.facts,
         )
 
@@ -85,18 +85,10 @@ class TrainingCorpus(Corpus):
 
 
 def facts_of(settings: CorpusSettings) -> dict[str, Any]:
-    """What is known of a corpus without opening it: `citation`, `is_generated`, `context_writer`, `examples`.
-
-    The examples of a widget are generated sentences in its languages: real posts belong to their authors.
-    """
+    """What is known of a corpus without opening it: `citation`, `is_generated`, `context_writer`."""
     builder = BUILDERS.get(settings.dataset, CorpusBuilder)
-    examples = []
-    for language in filter(LANGUAGES.__contains__, settings.languages):
-        posts = (post.tokens for post in generate_posts(language, "test", 1) if len(set(post.tags)) > 3)
-        text = " ".join(next(tokens for tokens in posts if all(token.isalpha() for token in tokens)))
-        examples.append({"text": text, "example_title": f"generated post ({language})"})
     own = {"citation": builder.CITATION, "is_generated": builder.IS_GENERATED}
-    return own | {"examples": examples, "context_writer": settings.context_writer or ""}
+    return own | {"context_writer": settings.context_writer or ""}
 
 
 def load_corpus(settings: CorpusSettings) -> TrainingCorpus:

@@ -28,9 +28,11 @@ PLACES = ("data_dir", "image_dir", "context_file")
 """Settings that say where a corpus lies, but not what is in it."""
 PACE = (
     *("output_dir", "feature_cache", "mixed_precision", "num_workers"),
-    *("resume", "checkpoint_steps", "checkpoints_kept"),
+    *("resume", "checkpoint_steps", "checkpoints_kept", "card_examples"),
 )
 """Settings on which a run's result does not depend. (Of `mixed_precision` the one in force counts.)"""
+_OF_ONE_CORPUS: dict[str, Any] = {"dataset_config": None, "languages": [], "context_writer": None}
+"""Settings of a recipe that speak of its corpus alone, and their values for any other."""
 TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 
 _FOLDER = resources.files(__package__).joinpath("recipes")
@@ -177,6 +179,9 @@ class TrainingSettings(Settings):
     checkpoints_kept: int = option(2, "checkpoints that stay while training goes on", range=_AT_LEAST_ONE)
     resume: str = option("auto", "auto: the newest checkpoint in output_dir; never; or a checkpoint's folder")
     transfer: bool = option(False, "train on each language alone, test on each (zero-shot transfer)")
+    card_examples: str | None = option(
+        None, "JSON lines of posts that may be published: card and page show them"
+    )
 
 
 SECTIONS: dict[str, type] = {"corpus": CorpusSettings, "model": ModelSettings, "training": TrainingSettings}
@@ -212,6 +217,8 @@ class Recipe(Settings):
     def with_settings(self, **settings: Any) -> "Recipe":
         """The recipe with other values of some settings, whatever their section.
 
+        What it says of its own corpus, name and description among it, does not outlive another one.
+
         Raises:
             ValueError, TypeError: as `recipe_from_settings`.
         """
@@ -220,6 +227,15 @@ class Recipe(Settings):
         _check_keys(settings, sections, source)
         for key, value in settings.items():
             whole.get(sections[key], whole)[key] = value
+        changed = recipe_from_settings(whole, source=source)
+        if self.corpus.source in (place := changed.corpus.source, FOLDER_CORPUS):  # which names none yet
+            return changed
+        # The name of `Corpus`.
+        name = Path(place).stem if os.path.isfile(place) else Path(place).absolute().name
+        of_a_corpus = {"name": name, "description": "", **_OF_ONE_CORPUS}
+        for key in of_a_corpus.keys() - settings.keys():
+            whole.get(sections[key], whole)[key] = of_a_corpus[key]
+        whole["terms"].pop(self.corpus.dataset, None)
         return recipe_from_settings(whole, source=source)
 
     def to_settings(self) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def check_run(recipe: Recipe) -> None:
         check_model(recipe)
         check_apart((output / name for name in FILES), [one for one in sources if os.path.isfile(one)])
     except (TypeError, ValueError) as error:
-        raise RunError(f"recipe {recipe.name:.80}: {error}") from error
+        raise RunError(f"settings of {recipe.name:.80}: {error}") from error
     place = f"--output_dir {output!s:.300}"
     for name in (*FOLDERS, *FILES):
         path, kind = output / name, "folder" if name in FOLDERS else "file"

@@ -32,7 +32,7 @@ def test_examples_of_the_cards_run_at_the_pinned_tag(tmp_path: Path) -> None:
         (repository / "refs").mkdir()
         (repository / "refs" / "v0.1.0").write_text("0" * 40)
     Image.linear_gradient("L").save(tmp_path / "picture.jpg")
-    assert len(examples) == 4
+    assert len(examples) == 6
 
     done = run_elsewhere(
         RUN, json.dumps(examples), folder=tmp_path, HF_HUB_CACHE=tmp_path / "cache", HF_HUB_OFFLINE=1

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from dataset_scripts.sample.texts import generate_posts
 from modeling_mmner.evaluation.metrics import RunMetrics
 from modeling_mmner.hub.model_card import render_model_card, without_folders
 from modeling_mmner.training.recipes import load_recipe, recipe_from_settings
@@ -125,8 +124,8 @@ def test_examples_pin_a_tag_of_the_model(recipe):
     default = card_of(make_metrics(recipe))
     pushed = card_of(make_metrics(recipe), repo_id="someone/model", revision="v7")
     for card, name, tag in ((default, f"org/{recipe}", "v0.1.0"), (pushed, "someone/model", "v7")):
-        assert card.count(f'"{name}", trust_remote_code=True, revision="{tag}")') == 3
-        assert card.count("trust_remote_code=True") == card.count("revision=") == 3
+        assert card.count(f'"{name}", trust_remote_code=True, revision="{tag}")') == 5
+        assert card.count("trust_remote_code=True") == card.count("revision=") == 5
         assert f"`{tag}` is a tag" in card and "put the hash of the commit" in card
         assert ("picture.jpg" in card) == (recipe == "quickstart")
     assert "stands for the model's folder" in default and "stands for" not in pushed
@@ -209,7 +208,7 @@ def test_contexts_are_told_with_what_they_do():
     test["p_values"] = {"context": {"shuffled": 0.0123, "none": 0.5}}
     card = card_of(metrics)
     assert "### What the context does" in card and "0.0123" in card
-    assert '"context": "A basketball player"' in card
+    assert '"context": "What somebody wrote about it"' in card
     assert "### What the context does" not in card_of(make_metrics())
 
 
@@ -237,6 +236,9 @@ def named(text: str) -> str:
     metrics["recipe"] |= {"name": text, "description": text, "base_models": []}
     metrics["corpus"] |= {"name": text, "version_name": text, "citation": text}
     metrics["corpus"] |= {"version": {"train": text, "test": text}, "posts": {"train": 1, "test": 1}}
+    entity = {"entity_group": text, "score": 0.5, "word": text}
+    example = {"text": text, "example_title": text, "context": text, "pictures": [text], "entities": [entity]}
+    metrics["corpus"]["examples"] = [example]
     metrics["versions"][text] = text
     metrics["terms"] = [{"part": text, "name": text, "terms": "apache-2.0", "remark": text}]
     test = metrics["splits"]["test"]
@@ -258,7 +260,7 @@ def test_what_strangers_say_stays_text(text):
         for card in (plain, found)
         for program in programs(card.text)
     ]
-    assert len(kinds) == 4 and kinds[:2] == kinds[2:]
+    assert len(kinds) == 6 and kinds[:3] == kinds[3:]
 
 
 # What a card may say.
@@ -289,7 +291,7 @@ def test_every_figure_is_one_of_the_metrics(recipe):
     test["by_language"]["fr"] = test["overall"] | {"f1": 0.4321}
     test["language_macro_f1"] = 0.5432
     card = card_of(metrics)
-    evaluation = card[card.index("## Evaluation") : card.index("## Fidelity")]
+    evaluation = card[card.index("## Evaluation") : card.index("## How to use it")]
     shown = numbers_of(evaluation.replace("F1", "F"))
     results = {result.metric_name: result.metric_value for result in ModelCard(card).data.eval_results}
     assert len(shown) > 50 and len(results) == 5 and results["F1 in fr (lenient)"] == 0.4321
@@ -298,13 +300,32 @@ def test_every_figure_is_one_of_the_metrics(recipe):
     assert not set(shown) <= figures_of(make_metrics(recipe) | {"splits": {}})
 
 
-def test_widget_has_a_generated_sentence_in_each_language():
-    """If it failed, the model's page would have no example, or show somebody's real post."""
-    widget = ModelCard(card_of(make_metrics(languages=["es", "en", "nl"]))).data.to_dict()["widget"]
-    assert [example["example_title"] for example in widget] == ["generated post (es)", "generated post (en)"]
-    for example, language in zip(widget, ("es", "en"), strict=True):
-        assert example["text"] in {" ".join(post.tokens) for post in generate_posts(language, "test", 1)}
-    assert "widget" not in ModelCard(card_of(make_metrics(languages=["nl"]))).data.to_dict()
+def test_learning_curve_is_a_small_table_with_the_chosen_epoch():
+    """If it failed, a card would have a row for each of fifty epochs, or none for the one that was kept."""
+    metrics = make_metrics(epochs=50)
+    kept = {"epoch": 7, "loss": 1.2345, "validation_f1": 0.8765, "validation_strict_f1": 0.5, "seconds": 1.0}
+    metrics["history"] = [kept | {"epoch": epoch} for epoch in range(1, 51)]
+    rows = re.findall(r"^\| (\d+.*) \| 1\.234 \| 87\.6 \|$|^\| (\d+.*) \| 1\.235 \|", card_of(metrics), re.M)
+    shown = ["".join(row) for row in rows]
+    assert shown == ["1", "5", "7 (kept)", *map(str, range(10, 51, 5))]
+
+
+def test_scores_come_before_the_settings_which_are_folded():
+    """If it failed, who opens a card would scroll through fifty settings to its scores."""
+    card = card_of(make_metrics())
+    heading = "## Evaluation ## Training procedure <details> <summary>Settings | setting | </details>"
+    found = [card.index(part) for part in re.findall(r"## \w+ \w+(?= <)|## \w+|<.*?>\w*|\| \w+ \|", heading)]
+    assert found == sorted(found)
+
+
+def test_widget_shows_each_text_once():
+    """If it failed, a text with two pictures would stand twice among the examples of the Hub's page."""
+    metrics = make_metrics()
+    example = {"text": "Jordan posts", "example_title": "generated post (en)"}
+    metrics["corpus"]["examples"] = [example, example]
+    assert ModelCard(card_of(metrics)).data.to_dict()["widget"] == [example]
+    metrics["corpus"]["is_generated"] = False  # what a mmner of before has written of somebody's corpus
+    assert "widget" not in ModelCard(card_of(metrics)).data.to_dict()
 
 
 # The cards in the repository.

@@ -154,7 +154,9 @@ def test_dry_run_prints_what_goes_where_and_asks_nothing(folder, online, capsys)
     assert f"  {len(sizes)} files, {sum(sizes):,} bytes" in lines
     left_out = [".DS_Store", "checkpoint/metrics.json", "checkpoint/model.safetensors"]
     left_out += ["checkpoint/optimizer.pt", "notes.txt"]
-    assert lines[-6:] == [*(f"left out: {name}" for name in left_out), "dry run: nothing was sent"]
+    assert lines[-7:-2] == [f"left out: {name}" for name in left_out]
+    assert lines[-2].startswith("posts that become readable for whoever sees the repository: none; --card_ex")
+    assert lines[-1] == "dry run: nothing was sent"
     assert not asked(online)
 
 

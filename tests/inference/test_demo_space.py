@@ -152,8 +152,8 @@ def test_space_of_a_hub_model_holds_its_name_alone(tmp_path, monkeypatch):
     folder = write_space("org/mlmner", tmp_path)
     assert front_matter(folder)["models"] == ["org/mlmner"]
     assert front_matter(folder)["license"] == "other"
-    program = "build_demo(*load_model('org/mlmner'), name='org/mlmner', examples=examples())"
-    assert program in (folder / "app.py").read_text()
+    program = "build_demo(*load_model(model), name='org/mlmner', examples=published_examples(model))"
+    assert f"model = 'org/mlmner'\ndemo = {program}\n" in (folder / "app.py").read_text()
     assert not (folder / "model").exists()
 
 

@@ -111,6 +111,7 @@ def test_settings_of_a_recipe_are_those_of_its_file():
 _TEXTS = (
     *("dataset", "dataset_config", "data_dir", "image_dir", "language", "test_dataset", "split_ratio"),
     *("text_encoder", "word_vectors", "output_dir", "feature_cache", "resume", "context", "context_writer"),
+    "card_examples",
 )
 _LISTS = ("tag_names", "languages", "test_languages", "exclude_test_of", "context_file")
 _FIELDS = [item for section in (CorpusSettings, ModelSettings, TrainingSettings) for item in fields(section)]
@@ -374,3 +375,26 @@ def test_recipes_have_the_papers_settings():
     vit, resnet = recipe.model.towers
     assert (vit.backbone, vit.frozen) == ("timm/vit_base_patch32_clip_224.openai", False)
     assert (resnet.backbone, resnet.frozen, resnet.pooled) == ("timm/resnet152.tv_in1k", True, True)
+
+
+# What a recipe says of its own corpus
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_what_a_recipe_says_of_its_corpus_does_not_outlive_another(name, tmp_path):
+    """Regression: a model of somebody's own posts was published as the recipe's, in its languages, its
+    contexts written by another model than the user's; and a config of the old corpus stopped the run.
+    """
+    (tmp_path / "my.posts.jsonl").touch()
+    before = load_recipe(name)
+    for dataset, title in (("org/posts.v2", "posts.v2"), (str(tmp_path / "my.posts.jsonl"), "my.posts")):
+        recipe = load_recipe(name, {"dataset": dataset})
+        assert (recipe.name, recipe.description) == (title, "")
+        assert (recipe.corpus.languages, recipe.corpus.dataset_config) == ([], None)
+        assert recipe.corpus.context_writer is None and before.corpus.dataset not in recipe.terms
+        assert (recipe.model, recipe.training) == (before.model, before.training)
+    given = {"languages": ["nl"], "dataset_config": "small", "context_writer": "people"}
+    recipe = load_recipe(name, given | {"dataset": "org/posts"})
+    assert {key: getattr(recipe.corpus, key) for key in given} == given
+    same = load_recipe(name, {"dataset": before.corpus.dataset, "data_dir": "elsewhere"})
+    assert (same.name, same.corpus.languages) == (name, before.corpus.languages)

@@ -274,7 +274,7 @@ def test_card_that_cannot_be_made_costs_no_result(tmp_path, monkeypatch):
 def test_parts_that_do_not_fit_are_refused_before_training(tmp_path, monkeypatch, settings, message):
     """If it failed, a misspelt objective would be found out after the corpus was downloaded and read."""
     monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
-    with pytest.raises(RunError, match=rf"recipe quickstart: .*{message}"):
+    with pytest.raises(RunError, match=rf"^settings of {tmp_path.name}: .*{message}"):
         train_accelerate.train(small_recipe(tmp_path).with_settings(**settings))
 
 
