@@ -173,12 +173,13 @@ except ValueError as error:
     assert "trust_remote_code=True" in str(error)
 else:
     raise AssertionError("something has registered the classes already")
-loaded, processor = modeling_mmner.load(model)
+ner = modeling_mmner.load(model)
+loaded, processor = ner.model, ner.processor
 assert type(AutoConfig.from_pretrained(model)) is modeling_mmner.MMNERConfig
 assert type(AutoProcessor.from_pretrained(model)) is type(processor) is modeling_mmner.MMNERProcessor
 assert type(AutoModel.from_pretrained(model)) is type(loaded) is modeling_mmner.MMNERForTokenClassification
 pipe = pipeline("multimodal-ner", model=loaded, processor=processor)
-assert type(pipe) is modeling_mmner.MultimodalNERPipeline
+assert type(pipe) is type(ner) is modeling_mmner.MultimodalNERPipeline
 """
 
 
