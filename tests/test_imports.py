@@ -129,6 +129,13 @@ def test_travelling_files_import_what_travels():
         assert not (imported(name) - ours) & (HEAVY | {"datasets", "rich", "yaml", "jinja2"}) - allowed
 
 
+def test_travelling_files_leave_timm_until_a_picture_encoder_is_built():
+    """Regression: a model of text alone loaded timm, since a file imported its wrapper at the top."""
+    for name in (name for name in MODULES if name.endswith("_mmner") and name not in PACKAGES):
+        nodes = imports_in(ast.parse(MODULES[name].read_text(encoding="utf-8")), within_functions=False)
+        assert not [node for node in nodes if "timm" in ast.unparse(node).lower()], name
+
+
 LIGHT = """
 import json, runpy, sys, time
 found = {}

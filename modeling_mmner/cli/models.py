@@ -100,7 +100,8 @@ def _write_found(found_in_posts: Iterator[Any], path: Path | None = None, *, typ
     if broken:
         say(f"predict: {broken} pictures could not be read and were left out", file=sys.stderr)
     if failed:
-        say(f"predict: {failed} posts could not be read; their lines have an 'error'", file=sys.stderr)
+        lines = "; their lines have an 'error'" if types is None else ""
+        say(f"predict: {failed} posts could not be read{lines}", file=sys.stderr)
     return int(failed > 0)
 
 
