@@ -44,8 +44,8 @@ def load(
 ) -> "MultimodalNERPipeline":
     """A trained model, ready to be asked: ``ner = load(folder)``, ``ner("Greetings from Lima")``.
 
-    ``ner.show(post)`` marks the entities, and ``ner.model`` and ``ner.processor`` are its parts. No code of the
-    model's is run.
+    ``ner.show(post)`` marks the entities, and ``ner.model`` and ``ner.processor`` are its parts. No code of
+    the model's is run.
 
     Args:
         model: a folder, or an id on the Hub; a folder that `mmner export-onnx` has made runs by onnxruntime.
