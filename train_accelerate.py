@@ -31,7 +31,7 @@ from modeling_mmner.training.corpus import TrainingCorpus, load_corpus
 from modeling_mmner.training.features import feature_folder, run_features
 from modeling_mmner.training.optimisation import centres_due, refresh_centres, train_batches
 from modeling_mmner.training.run_folder import Progress, RunError
-from modeling_mmner.training.runner import report_runs, run_each, runs_of
+from modeling_mmner.training.runner import own_folders, report_runs, run_each, runs_of
 from modeling_mmner.training.sampling import ids_of_batch, training_loader
 
 
@@ -40,7 +40,9 @@ def main(recipe: Recipe) -> None:
     group = processes.started_processes()
     if not group.is_main_process:
         processes.keep_quiet()
-    report_runs(recipe, run_each(runs_of(recipe), train=train))
+    runs = runs_of(recipe)
+    with own_folders(recipe, *runs.values()):
+        report_runs(recipe, run_each(runs, train=train))
     group.wait_for_everyone()
     group.destroy_process_group()
 
@@ -62,6 +64,7 @@ def train(recipe: Recipe) -> RunMetrics:
     check_space(output, model, kept=settings.checkpoints_kept)
     if accelerator.is_main_process:
         run_folder.begin_run(output)
+        corpus.write_left_out(output)
     about = f"{recipe.name}: {parameters:,} parameters; {corpus.summary().describe()}"
     accelerator.print(printable(about))
     kept = run_features(recipe, processor, model, accelerator)

@@ -13,9 +13,11 @@ import pyarrow as pa
 from rich.table import Table
 
 from modeling_mmner.escaping import terminal_text
-from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
+from modeling_mmner.model.batching_mmner import ahead
+from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from modeling_mmner.model.labels_mmner import entity_types, tags_to_spans
 
+from .builders.builder import READ_AHEAD, READING_THREADS
 from .builders.official import Counts
 from .opening import Corpus
 
@@ -58,7 +60,7 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
         - ``tokens_per_post``: `_LENGTHS`, and ``histogram``, posts by `BINS`;
         - ``posts_without_entity``, by spans as below;
         - ``pictures``: ``posts_by_number``, ``missing`` (posts with none) and ``missing_share``. A picture
-          counts where the row names one; whether it can be decoded is not tried;
+          counts where the row names one, and among the ``broken`` too where it cannot be decoded;
         - ``languages``, ``sources``: posts by each, the most frequent first;
         - ``seen`` for all but train, ``overall`` and ``by_type``: how many ``entities`` there are; how many
           are ``seen``, that is occur in train with the same casefolded words and type, and of these there
@@ -70,6 +72,7 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
     splits, surfaces = {}, {}
     for split, rows in corpus.splits.items():
         splits[split], surfaces[split] = split_statistics(rows, corpus.labels)
+        splits[split]["pictures"]["broken"] = _count_broken(corpus, split)
     known: dict[str, set[str]] = defaultdict(set)
     for surface, entity_type in surfaces.get("train", ()):
         known[surface].add(entity_type)
@@ -101,6 +104,29 @@ def split_statistics(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Sta
             "missing_share": _share(pictures[0], counts.posts),
         },
     }, surfaces
+
+
+def _count_broken(corpus: Corpus, split: str) -> int:
+    """How many pictures of a split cannot be read; the corpus's findings say which."""
+    rows, number = corpus.splits[split], 0
+    rows = rows.select_columns(["id", *(name for name in PICTURE_COLUMNS if name in rows.column_names)])
+    given = ((row["id"], picture) for row in rows for picture in pictures_of(row))
+    read = partial(ahead, threads=READING_THREADS, most=READ_AHEAD)
+    for name, why in read(lambda one: (one[0], picture_problem(one[1])), given):
+        if why:
+            number += 1
+            example, remedy = f"{split}, post {name!r:.80}: {why}", "repair or take out the files"
+            corpus.findings.add("pictures that cannot be read", example, remedy=remedy)
+    return number
+
+
+def picture_problem(picture: Any) -> str:
+    """Why a picture cannot be read; empty: it can."""
+    try:
+        load_picture(picture)
+    except PictureError as error:
+        return str(error)
+    return ""
 
 
 def picture_numbers(rows: datasets.Dataset) -> np.ndarray:

@@ -11,22 +11,24 @@ import datasets
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from modeling_mmner.files import picture_content
+from modeling_mmner.files import json_line, picture_content, write_text
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.model.labels_mmner import check_labels
 
 from .builders.builder import CorpusBuilder, short_hash
 from .corpora import BUILDERS, FOLDER_CORPUS
 from .enclosure import check_pictures, data_set_builder
+from .findings import Findings
 from .formats.annotations import LeftOut
-from .formats.own_data import OwnPosts, Posts, add_posts, read_own, tables_of
+from .formats.own_data import OwnPosts, Posts, add_posts, check_words, read_own, read_tags, tables_of
 from .formats.reader import SPLIT_NAMES, SPLIT_OF, SPLITS, CorpusError, holds_splits
 from .formats.records import dataset_records, record_files
 from .reading_options import ReadingOptions
 from .slices import parse_slice
 
-_OF_OWN_FILES = ("columns", "split_ratio", "split_seed")
-_OF_TAGS = ("tag_scheme", "rename_types", "repair_orphans", "language")
+_OF_OWN_FILES = ("tag_names", "split_ratio", "split_seed")
+_OF_TAGS = ("tag_scheme", "tag_names", "rename_types", "repair_orphans", "language")
+SPANS_LEFT_OUT = "spans_left_out.jsonl"
 RECORD = "corpus.json"
 """The file of a built data set that says what it was built from; its card is rendered from it."""
 
@@ -43,7 +45,7 @@ class Corpus:
         version_name: ``official``, or what else tells this copy from others.
         version: for each split 12 hex digits of the SHA-256 of the file that it comes from, or of its rows.
         left_out: spans of people's own files that are no entities, since they are no whole words.
-        notes: what else was found in reading such files, counted.
+        findings: all that was found in reading it.
     """
 
     name: str
@@ -52,21 +54,22 @@ class Corpus:
     version_name: str
     version: dict[str, str]
     left_out: list[LeftOut] = field(default_factory=list)
-    notes: dict[str, int] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
 
     def identity(self) -> dict[str, Any]:
         """Which copy of which corpus it is, for reports."""
         return {"name": self.name, "version_name": self.version_name, "version": dict(self.version)}
 
-    def reading_report(self, *, most: int = 5) -> list[str]:
-        """What was found in reading people's own files, a line each; of spans left out the first `most`."""
-        lines = [f"{self.name}: {note}: {number}" for note, number in self.notes.items()]
-        if self.left_out:
-            what = "spans left out, since they are no whole words or overlap"
-            lines.append(f"{self.name}: {what}: {len(self.left_out)}")
-        for one in self.left_out[:most]:
-            lines.append(f"  {one.place}: {one.label} {one.start}-{one.end} {one.text!r} {one.reason}")
-        return lines + (["  ..."] if len(self.left_out) > most else [])
+    def reading_report(self) -> list[str]:
+        """What was found in reading it, a line each, with the examples of what is lost."""
+        return self.findings.lines(f"{self.name}: ")
+
+    def write_left_out(self, folder: Path) -> None:
+        """Write the spans that were left out, if there are any, into a folder, a line each."""
+        lines = [json_line(span._asdict()) + "\n" for span in self.left_out]
+        write_text(folder / SPANS_LEFT_OUT, "".join(lines))
+        if not lines:
+            (folder / SPANS_LEFT_OUT).unlink()
 
 
 def open_corpus(dataset: str, *, config: str | None = None, **options: Any) -> Corpus:
@@ -108,7 +111,10 @@ def make_builder(name: str, *, config: str | None = None, **options: Any) -> Cor
         CorpusError: folders or files are missing or malformed, or the corpus has no such config.
     """
     builder = BUILDERS[name]
-    _refuse(name, options, options if builder.IS_GENERATED else _OF_OWN_FILES)
+    if builder.IS_GENERATED:
+        options.pop("word_rule", None)  # the model's alone
+    useless = _OF_OWN_FILES if name == FOLDER_CORPUS else ("columns", *_OF_OWN_FILES)
+    _refuse(name, options, options if builder.IS_GENERATED else useless)
     return builder(config, **options)
 
 
@@ -125,7 +131,9 @@ def _from_builder(builder: CorpusBuilder) -> Corpus:
     splits = builder.splits()
     name = Path(builder.config.data_dir).name if builder.name == FOLDER_CORPUS else builder.name
     hashes = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
-    return Corpus(name, splits, builder.labels, builder.version_name(), hashes)
+    if builder.name == FOLDER_CORPUS and builder.config.word_rule == "spaces":
+        check_words((tokens for rows in splits.values() for tokens in rows["tokens"]), builder.findings)
+    return Corpus(name, splits, builder.labels, builder.version_name(), hashes, findings=builder.findings)
 
 
 def _own(path: Path, given: dict[str, Any]) -> Corpus:
@@ -140,13 +148,13 @@ def _converted(name: str, posts: dict[str, Posts], read: OwnPosts) -> Corpus:
     splits, labels = tables_of(posts, read)
     version = {split: row_hash(rows) for split, rows in splits.items()}
     version_name = f"copy-{short_hash(version)}{read.division}"
-    return Corpus(name, splits, labels, version_name, version, read.left_out, dict(read.notes))
+    return Corpus(name, splits, labels, version_name, version, read.left_out, read.findings)
 
 
 def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
     """A data set that `datasets` loads, from a folder or from the Hub."""
     slices, columns = given.pop("split_slices", {}), given.pop("columns", {})
-    _refuse(dataset, given, given.keys() - set(_OF_TAGS))
+    _refuse(dataset, given, given.keys() - {*_OF_TAGS, "word_rule"})
     place, name = f"dataset {dataset!r}", Path(dataset).name
     try:
         builder = data_set_builder(dataset, config)
@@ -174,6 +182,7 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
             places = (f"{dataset}, {split}, row {number}" for number in numbers[split])
             records = zip(places, dataset_records(rows), strict=True)
             posts[split] = add_posts(records, read, options, folder=None, source=name)
+        read_tags(read, options)
         return _converted(name, posts, read)
     _refuse(dataset, given, _OF_TAGS)
     splits = {split: _with_columns(rows, dataset, split) for split, rows in splits.items()}

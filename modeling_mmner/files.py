@@ -1,5 +1,6 @@
 """Files: JSON lines and plain YAML read; files and folders written so that they appear only when complete."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -9,6 +10,7 @@ import shutil
 import stat
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -16,18 +18,20 @@ from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
 import yaml
 
+from .claims import claimed
 from .model.posts_mmner import PostError, file_within
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> Any:
     """Write a file under another name, see that it is on the disk, and rename it. Gives what `write` does."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
+        partial.touch()  # with the mode that new files get here
+        mode = partial.stat().st_mode
         written = write(partial)
-        _sync(partial)
+        _settle(partial, mode)
         partial.replace(path)
         _sync(path.parent)
         return written
@@ -94,63 +98,99 @@ def staged_folder(
 
     Raises:
         FileExistsError: `target` is there and may not be replaced.
+        BlockingIOError: another process is making it.
     """
     target = Path(target).absolute()
-    recover(target)
-    if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
-        is_known = marker is not None and (target / marker).is_file()
-        if not is_known or not overwrite:
-            found = "a built data set; --overwrite replaces it" if is_known else "something else there"
-            raise FileExistsError(f"{target}: expected a new or an empty folder, found {found}")
-    with _staged(target) as staged:
-        yield staged
+    with recovered(target):
+        if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
+            is_known = marker is not None and (target / marker).is_file()
+            if not is_known or not overwrite:
+                found = "a built data set; --overwrite replaces it" if is_known else "something else there"
+                raise FileExistsError(f"{target}: expected a new or an empty folder, found {found}")
+        with _staged(target) as staged:
+            yield staged
 
 
 @contextmanager
 def renewed_folder(target: str | Path, *, is_ours: Callable[[str], bool]) -> Iterator[Path]:
     """As `staged_folder`, for a folder that may hold files of others, which the new folder takes over.
 
+    They are neither opened nor changed. Where one can be neither linked nor copied, the old folder is left
+    beside the new one, and a warning names it.
+
     Args:
         is_ours: whether a file, named with slashes from the folder on, goes with the old folder.
 
     Raises:
         FileExistsError: `target` is a file.
+        BlockingIOError: another process is making it.
     """
     target = Path(target).resolve()  # where it is a link, what it leads to is renewed
-    recover(target)
-    if target.exists() and not target.is_dir():
-        raise FileExistsError(f"{target}: expected a folder, found a file; remove it, or name another folder")
-    with _staged(target) as staged:
-        yield staged
-        for path in sorted(target.rglob("*")):
-            own = staged / path.relative_to(target)
-            if path.is_dir() and not path.is_symlink():
-                own.mkdir(exist_ok=True)
-            elif not is_ours(path.relative_to(target).as_posix()) and not own.exists():
-                try:
-                    os.link(path, own, follow_symlinks=False)
-                except (OSError, NotImplementedError):  # the disk knows no second names
-                    shutil.copy2(path, own, follow_symlinks=False)
+    with recovered(target):
+        if target.exists() and not target.is_dir():
+            raise FileExistsError(f"{target}: expected a folder, found a file; remove it, or name another")
+        with _staged(target, is_ours) as staged:
+            yield staged
 
 
 @contextmanager
-def _staged(target: Path) -> Iterator[Path]:
+def _staged(target: Path, is_ours: Callable[[str], bool] | None = None) -> Iterator[Path]:
     """The temporary folder; the old one is deleted only when the new one is in its place and on the disk."""
-    staged, old = (
-        target.parent / f".{target.name}.{state}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        for state in ("incomplete", "replaced")
+    staged, old, kept = (
+        target.with_name(f".{target.name}.{state}-{uuid.uuid4().hex[:8]}")
+        for state in ("incomplete", "replaced", "kept")
     )
     staged.mkdir(parents=True)
     try:
         yield staged
-        for path in (*(path for path in staged.rglob("*") if not path.is_symlink()), staged):
-            _sync(path)
+        for path in (path for path in staged.rglob("*") if not path.is_symlink()):
+            _settle(path, staged.stat().st_mode)
+        if is_ours is not None and target.exists() and (left := _take_along(target, staged, is_ours)):
+            old, found = kept, f"found {left[0]}, which can be neither linked nor copied"
+            warnings.warn(f"{target}: {found}; the folder as it was is {kept} now", stacklevel=4)
+        _sync(staged)
         if target.exists():
             target.rename(old)
         staged.rename(target)
         _sync(target.parent)
     finally:
-        recover(target)
+        with recovered(target):
+            pass
+
+
+def _take_along(old: Path, new: Path, is_ours: Callable[[str], bool]) -> list[str]:
+    """Give a new folder the files of others in the old one; returns those for which that cannot be done."""
+    left: list[str] = []
+    for folder, folders, files in os.walk(old, onerror=lambda error: left.append(error.filename)):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            own = new / path.relative_to(old)
+            try:
+                if path.name in folders and not os.path.islink(path):
+                    own.mkdir(exist_ok=True)
+                elif not is_ours(path.relative_to(old).as_posix()) and not os.path.lexists(own):
+                    _link(path, own)
+            except OSError:
+                left.append(str(path))
+    return left
+
+
+def _link(path: Path, own: Path) -> None:
+    try:
+        os.link(path, own, follow_symlinks=False)
+    except (OSError, NotImplementedError):  # the disk knows no second names
+        if not path.is_file() and not path.is_symlink():  # what is no file may have no end
+            raise
+        shutil.copy2(path, own, follow_symlinks=False)
+
+
+def _settle(path: Path, mode: int) -> None:
+    """Give what was written here the mode that new files get, for some writers have ideas of their own, and
+    see that it is on the disk.
+    """
+    if path.is_file():
+        with suppress(OSError):  # not every disk has modes
+            path.chmod(mode & 0o666)
+    _sync(path)
 
 
 def _sync(path: Path) -> None:
@@ -167,21 +207,34 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def recover(target: Path) -> None:
-    """Clear up after killed runs that made `target`, and put back a folder that they had moved aside.
+@contextmanager
+def recovered(target: Path) -> Iterator[None]:
+    """Hold the making of `target`, after clearing up what killed runs have left of it.
 
-    A name with this process's own number may be of one, too: in containers, numbers come again.
+    A folder that they had moved aside is put back where there is none.
+
+    Raises:
+        BlockingIOError: another process is making it.
     """
-    for state in ("replaced", "incomplete"):
-        for path in target.parent.glob(f".{glob.escape(target.name)}.{state}-*"):
-            process = path.name.split("-")[-2]
-            is_number = process.isdecimal() and len(process) < 10
-            if process != str(os.getpid()) and is_number and psutil.pid_exists(int(process)):
-                continue
-            if state == "replaced" and not target.exists():
-                path.rename(target)
-            else:
-                shutil.rmtree(path, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with claimed(target, beside=True):
+        for state in ("replaced", "kept", "incomplete"):
+            for path in target.parent.glob(f".{glob.escape(target.name)}.{state}-*"):
+                if state != "incomplete" and not target.exists():
+                    path.rename(target)
+                elif state != "kept":
+                    shutil.rmtree(path, ignore_errors=True)
+        yield
+
+
+def reason(error: Exception, place: str | Path) -> str:
+    """What an error of reading a file or a folder says. Some readers say of what may not be read that it is
+    not there.
+    """
+    for path in (Path(place), *Path(place).glob("*")) if isinstance(error, OSError) else ():
+        if os.path.lexists(path) and not os.access(path, os.R_OK):
+            error = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return f"{type(error).__name__}: {error!s:.500}"
 
 
 def check_own_files(folder: str | Path, is_used: Callable[[str], bool] = lambda _: True) -> None:

@@ -1,7 +1,8 @@
 """Training runs on a tiny corpus that die at every checkpoint, and what a run has found, for comparison."""
 
 import json
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import train_accelerate
+from modeling_mmner.claims import claimed
 from modeling_mmner.training.checkpoints import Checkpoints
 from modeling_mmner.training.recipes import PACE, Recipe
 from tests import tiny
@@ -110,3 +112,23 @@ def assert_same_run(first: Recipe, second: Recipe) -> None:
     assert metrics == other_metrics
     outputs = [Path(recipe.training.output_dir, "predictions.jsonl") for recipe in (first, second)]
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def at_work(action: Callable[[Any], None]) -> tuple[multiprocessing.Process, Callable[[], None]]:
+    """A process that has begun an action and waits within it; and what lets it end."""
+    context = multiprocessing.get_context("fork")
+    begun, may_end = context.Event(), context.Event()
+    process = context.Process(target=action, args=(lambda: (begun.set(), may_end.wait(60)),))
+    process.start()
+    assert begun.wait(60)
+    return process, may_end.set
+
+
+def hold(folder: Path, **options: Any) -> Callable[[Callable[[], None]], None]:
+    """An action that holds a folder."""
+
+    def action(wait: Callable[[], None]) -> None:
+        with claimed(folder, **options):
+            wait()
+
+    return action

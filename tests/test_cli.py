@@ -70,7 +70,7 @@ def test_commands_about_corpora_have_the_options_of_reading(name):
         (["annotate", "--output_dir=x", "--input=y"], "annotate: expected --model and --input, or --verify"),
         (["explain", "--words", "1,b"], "explain: Invalid value for '--words': expected numbers separated"),
         (["build", "imdb", "--output_dir=x"], "'imdb' is not one of 'sample', 'twitter2015', 'twitter2017'"),
-        (["build", "conll", "--output_dir=x", "--tag_scheme=a"], "'a' is not one of 'bio', 'iob"),
+        (["build", "conll", "--output_dir=x", "--tag_scheme=a"], "'a' is not one of 'auto', 'bio', 'iob"),
         (["build", "conll", "--output_dir=x", "--rename_types=LOC"], "build: Invalid value for '--rename_ty"),
         (["reproduce", "table9"], "Invalid value for 'table': Value error, 'table9' is not one of"),
         (["reproduce", "table3", "--seed=2"], "reproduce: --seed: expected --seeds, the seeds of all rows"),

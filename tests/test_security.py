@@ -127,7 +127,7 @@ def test_addresses_in_data_are_not_fetched(network, tmp_path, command):
         assert main(["predict", *given]) == 0
     elif command == "own data":
         corpus = open_corpus(str(lines))
-        assert corpus.notes["pictures left out: addresses on the web; download them into --image_dir"] == 30
+        assert corpus.findings.numbers()["pictures left out: addresses on the web"] == 30
     else:
         (tmp_path / "set").mkdir()
         card = f"---\nconfigs:\n- config_name: default\n  data_files: {ADDRESS}\n---\n"
@@ -323,9 +323,9 @@ def test_links_of_a_corpus_are_followed_when_it_is_said(tmp_path):
     ]
     lines = tmp_path / "posts.jsonl"
     lines.write_text("\n".join(map(json.dumps, rows_of_posts)), encoding="utf-8")
-    left_out = "pictures left out: no such file in the folder or --image_dir"
-    assert open_corpus(str(lines), image_dir=pictures).notes[left_out] == 1
-    assert left_out not in open_corpus(str(lines), image_dir=pictures, follow_links=True).notes
+    left_out = "pictures left out: links or paths out of the folder"
+    assert open_corpus(str(lines), image_dir=pictures).findings.numbers()[left_out] == 1
+    assert left_out not in open_corpus(str(lines), image_dir=pictures, follow_links=True).findings.numbers()
 
 
 # Nothing is run

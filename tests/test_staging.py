@@ -1,18 +1,34 @@
 """Tests of folders that are there whole or not at all, whenever the process that makes them is killed."""
 
+import errno
+import fcntl
+import json
 import multiprocessing
 import os
+import platform
 import shutil
 import signal
+import stat
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from modeling_mmner.files import renewed_folder, staged_folder, write_whole
+from modeling_mmner.claims import claimed
+from modeling_mmner.files import recovered, renewed_folder, staged_folder, write_whole
+from modeling_mmner.inference.loading import _reading
+from modeling_mmner.training.assembly import check_checkpoint
+from modeling_mmner.training.checkpoints import _problem
 from tests.built_corpora import files_of
+from tests.interrupted import at_work, hold
 
 OLD, NEW = {"mark": b"old", "part/old": b"1"}, {"mark": b"new", "part/new": b"2"}
 
@@ -115,21 +131,119 @@ def test_killed_replacement_loses_nothing(tmp_path, dies, left):
     assert files_of(tmp_path) == under_target(NEW)
 
 
-def test_remains_under_this_processs_number_are_cleared(tmp_path):
-    """If it failed, nothing would be recovered in containers, where numbers come again."""
-    target, number = tmp_path / "target", os.getpid()
+@pytest.mark.parametrize("number", [os.getpid(), os.getppid()], ids=["this process's", "another's"])
+def test_remains_are_put_back_whoever_has_their_processs_number_now(tmp_path, number):
+    """If it failed, a model whose saving was killed would be gone for as long as that number is taken."""
+    target = tmp_path / "target"
     fill(tmp_path / f".target.replaced-{number}-01234567", OLD)
     fill(tmp_path / f".target.incomplete-{number}-01234567", {"part/new": b"2"})
-    with pytest.raises(FileExistsError, match="found a built data set"), staged_folder(target, marker="mark"):
-        pass
+    with recovered(target):
+        assert (target / "mark").is_file()
     assert files_of(tmp_path) == under_target(OLD)
 
 
-def test_work_of_a_running_process_is_left_alone(tmp_path):
+def test_second_maker_is_refused_and_the_first_one_undisturbed(tmp_path):
     """If it failed, two builds at a time would delete each other's files."""
-    at_work = fill(tmp_path / f".target.incomplete-{os.getppid()}-01234567", {"part/new": b"2"})
-    replace(tmp_path / "target")
-    assert files_of(at_work) == {"part/new": b"2"}
+    target = tmp_path / "target"
+
+    def make(wait: Callable[[], None]) -> None:
+        with staged_folder(target) as staged:
+            fill(staged, OLD)
+            wait()
+
+    process, let_end = at_work(make)
+    found = (
+        f"{target}: process {process.pid} on {platform.node()}, which began .*, is at work there; wait for"
+    )
+    with pytest.raises(BlockingIOError, match=found):
+        replace(target)
+    let_end()
+    process.join()
+    assert files_of(tmp_path) == under_target(OLD)
+    replace(target)
+    assert files_of(tmp_path) == under_target(NEW)
+
+
+def test_claim_ends_with_its_process_though_a_forked_child_lives_on(tmp_path):
+    """If it failed, the loader workers of a killed run would keep the next one out."""
+    children = multiprocessing.get_context("fork").SimpleQueue()
+
+    def hold_and_fork(wait: Callable[[], None]) -> None:
+        with claimed(tmp_path):
+            if (child := os.fork()) == 0:
+                time.sleep(60)
+                os._exit(0)
+            children.put(child)
+            wait()
+
+    process, _ = at_work(hold_and_fork)
+    child = children.get()
+    try:
+        with pytest.raises(BlockingIOError, match=f"process {process.pid} on"), claimed(tmp_path, patience=0):
+            pass
+        process.kill()
+        process.join()
+        assert (tmp_path / ".claim").is_file()  # as a dead run leaves it
+        with claimed(tmp_path):
+            assert (tmp_path / ".claim").read_text().startswith(f"process {os.getpid()} on {platform.node()}")
+    finally:
+        os.kill(child, signal.SIGKILL)
+    assert files_of(tmp_path) == {}
+
+
+def test_claim_waits_as_long_as_it_may(tmp_path):
+    """If it failed, a run that is started again would be refused because of its predecessor's last second."""
+    process, let_end = at_work(hold(tmp_path))
+    threading.Timer(0.5, let_end).start()
+    with claimed(tmp_path, patience=30):
+        assert (tmp_path / ".claim").read_text().startswith(f"process {os.getpid()} ")
+    process.join()
+
+
+def test_claim_is_of_one_thread_which_may_claim_again(tmp_path):
+    """If it failed, what claims a folder could call nothing that does, or threads would share one."""
+    with claimed(tmp_path), ThreadPoolExecutor(1) as pool:
+        with claimed(tmp_path):
+            pass
+        with pytest.raises(
+            BlockingIOError, match="another thread, or a process that has just ended, is at work there"
+        ):
+            pool.submit(claimed(tmp_path, patience=0).__enter__).result()
+        process = multiprocessing.get_context("fork").Process(target=hold(tmp_path), args=(lambda: None,))
+        process.start()
+        process.join()
+        assert process.exitcode == 1  # neither the end of the inner claim nor a fork has given it to another
+
+
+def test_claims_taken_in_turn_never_overlap(tmp_path):
+    """If it failed, two processes could hold one folder: the file of a claim is removed when it ends."""
+
+    def count() -> None:
+        for _ in range(100):
+            with claimed(tmp_path / "place", beside=True, patience=60):
+                path = tmp_path / "count"
+                path.write_text(str(int(path.read_text()) + 1))
+
+    (tmp_path / "count").write_text("0")
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=count) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert files_of(tmp_path) == {"count": b"300"}
+
+
+def test_disk_without_locks_is_told_and_used(tmp_path, monkeypatch):
+    """If it failed, nothing could be saved on the disks of some clusters."""
+
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", unknown)
+    with pytest.warns(UserWarning, match="this disk has no locks; use it by one command"):
+        replace(tmp_path / "target")
+    assert files_of(tmp_path) == under_target(NEW)
 
 
 @pytest.mark.parametrize("name", ["[ab]", "a*", "a?", "a b", "ä"])
@@ -207,3 +321,125 @@ def test_file_is_the_old_one_until_it_is_the_new_one(tmp_path, error):
     assert files_of(tmp_path) == {"metrics.json": b"old"}
     write_whole(path, lambda partial: partial.write_text("new"))
     assert files_of(tmp_path) == {"metrics.json": b"new"}
+
+
+# Files of others that cannot be read, and modes
+
+
+def renewed_apart(target: Path) -> None:
+    """Renew a folder in a process that may take ten seconds."""
+    process = multiprocessing.get_context("fork").Process(target=renew, args=(target,))
+    process.start()
+    process.join(10)
+    process.kill()
+    assert process.exitcode == 0, "expected the renewal to end within ten seconds"
+
+
+def test_pipe_in_the_folder_is_not_opened(tmp_path):
+    """If it failed, saving into a folder with a named pipe would wait for ever for whoever writes into it."""
+    target = fill(tmp_path / "target", OLD)
+    os.mkfifo(target / "pipe")
+    renewed_apart(target)
+    assert (target / "pipe").is_fifo() and not (target / "part/old").exists()
+    assert {name: (target / name).read_bytes() for name in NEW} == NEW
+
+
+def as_nobody(action: Callable[[], None]) -> None:
+    """Run an action as a user who may not do all, if this one may."""
+
+    def run() -> None:
+        if os.getuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        action()
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def test_file_of_others_that_may_not_be_opened_costs_no_new_file():
+    """If it failed, somebody else's private file in the folder would cost a model that was just trained."""
+
+    def renew_with_a_private_file() -> None:
+        target = fill(Path(folder, "target"), OLD | {"notes.txt": b"mine"})
+        (target / "notes.txt").chmod(0)
+        renew(target)
+        assert stat.S_IMODE((target / "notes.txt").stat().st_mode) == 0
+        (target / "notes.txt").chmod(0o600)
+
+    with TemporaryDirectory() as folder:  # pytest's own are closed to other users
+        os.chmod(folder, 0o777)
+        as_nobody(renew_with_a_private_file)
+        assert files_of(Path(folder)) == under_target(NEW | {"notes.txt": b"mine"})
+
+
+def test_file_that_may_not_be_read_is_said_to_be_that():
+    """If it failed, another user of the machine would be told that the weights are not there."""
+    with TemporaryDirectory() as folder:
+        weights = Path(folder, "model.safetensors")
+        save_file({"weight": np.zeros(3)}, weights)
+        weights.chmod(0)
+
+        def read() -> None:
+            denied = rf"found PermissionError: \[Errno 13\] Permission denied: '{weights}'$"
+            with pytest.raises(OSError, match=f"model {folder}: expected .*, {denied}"), _reading(folder):
+                load_file(weights)
+            with pytest.raises(ValueError, match=f"expected safetensors, {denied}"):
+                check_checkpoint(str(weights))
+            kept = {"settings": {}, "best": {}, "files": {weights.name: ""}}
+            (checkpoint := Path(folder, "open")).mkdir()
+            (checkpoint / "checkpoint.json").write_text(json.dumps(kept))
+            (checkpoint / weights.name).touch(0)
+            assert _problem(checkpoint) == f"expected to read {weights.name}, found that permission is denied"
+
+        os.chmod(folder, 0o777)
+        as_nobody(read)
+
+
+def test_what_cannot_go_along_stays_in_the_old_folder(tmp_path, monkeypatch):
+    """If it failed, a file that can be neither linked nor copied would be lost, or keep the new ones away."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError("Operation not permitted")
+
+    target = fill(tmp_path / "target", OLD | {"notes.txt": b"mine", "part/new/own": b"mine, too"})
+    for owner, name in ((os, "link"), (shutil, "copy2")):
+        monkeypatch.setattr(owner, name, refused)
+    with pytest.warns(UserWarning) as said:
+        renew(target)
+    monkeypatch.undo()
+    (kept,) = tmp_path.glob(".target.kept-*")
+    places = (target / "notes.txt", target / "part/new", target / "part/new/own")
+    assert str(said[0].message) in [
+        f"{target}: found {place}, which can be neither linked nor copied; the folder as it was is {kept} now"
+        for place in places
+    ]
+    with recovered(target):
+        assert files_of(target) == NEW
+    assert files_of(kept) == OLD | {"notes.txt": b"mine", "part/new/own": b"mine, too"}
+
+
+def write_private(path: Path) -> None:
+    """As safetensors does it: a file of its own for this user alone, renamed."""
+    other = path.with_name("other")
+    other.touch(0o600)
+    other.replace(path)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_mode_of_the_umask(tmp_path, mask, mode):
+    """If it failed, others who share the folder could not read the weights, or strangers could."""
+    before = os.umask(mask)
+    try:
+        target = fill(tmp_path / "target", {"notes.txt": b"mine"})
+        (target / "notes.txt").chmod(0o640)
+        with renewed_folder(target, is_ours=lambda name: False) as staged:
+            write_private(staged / "weights")
+        write_whole(tmp_path / "file", write_private)
+    finally:
+        os.umask(before)
+    found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (*target.iterdir(), tmp_path / "file")}
+    assert found == {"weights": mode, "notes.txt": 0o640, "file": mode}

@@ -18,7 +18,9 @@ from modeling_mmner.model.batching_mmner import ahead
 from modeling_mmner.model.images_mmner import PictureError, load_picture
 from modeling_mmner.model.labels_mmner import bio_labels
 
+from ..findings import NO_FILE, Findings
 from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
+from ..formats.schemes import TagScheme, scheme_of
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
 from .official import FACTS, differences
@@ -70,6 +72,7 @@ class CorpusBuilder:
         NEEDS_LANGUAGE: whether nothing but the user says in which language the posts are.
         labels: the BIO labels in id order.
         reports: what reading each split has shown; empty for one that was not read.
+        findings: all of it, with places.
 
     Args:
         config: the name of one.
@@ -95,6 +98,7 @@ class CorpusBuilder:
             raise CorpusError(f"{self.name}: expected {expected}; found {config!r}")
         self.config = replace(self.CONFIGS[self.config_name], **options)
         self.reports: defaultdict[str, SplitReport] = defaultdict(SplitReport)
+        self.findings = Findings()
 
     @classmethod
     def configs_in(cls, data_dir: Path) -> list[str]:
@@ -178,10 +182,7 @@ class PostsBuilder(CorpusBuilder):
                 expected = f"one of {', '.join(choices)}"
                 raise CorpusError(f"{self.name} {name}: expected {expected}; found {value!r}")
         self.files()  # says what is missing
-        pictures = self.config.image_dir
-        if pictures is not None and not Path(pictures).is_dir():
-            expected = "a folder with the pictures <id>.jpg, found none; unpack an archive first"
-            raise CorpusError(f"{self.name} image_dir {pictures}: expected {expected}")
+        self.config.check_image_dir()
 
     @cached_property
     def labels(self) -> list[str]:
@@ -251,7 +252,16 @@ class PostsBuilder(CorpusBuilder):
     def reading(self) -> Reading:
         """How this corpus's tags are read; with no notes."""
         config = self.config
-        return Reading(config.tag_scheme, config.rename_types, config.repair_orphans)
+        return Reading(self.tag_scheme, config.rename_types, config.repair_orphans, columns=config.columns)
+
+    @cached_property
+    def tag_scheme(self) -> TagScheme:
+        """Of the files; where nobody says it, what most tags are in, but BIO if the types are known."""
+        if self.config.tag_scheme != "auto" or self.TYPES:
+            return "bio" if self.config.tag_scheme == "auto" else self.config.tag_scheme
+        reading = Reading("auto", columns=self.config.columns)
+        posts = chain(*(read_posts(path, reading) for path in dict.fromkeys(chain(*self.files().values()))))
+        return scheme_of((post.tags for post in posts), self.findings)
 
     def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
         """The columns of a post that are not in its file's lines: id, language and source."""
@@ -277,11 +287,19 @@ class PostsBuilder(CorpusBuilder):
                     hint = "without --require_images such posts are kept without a picture"
                     found = f"expected the picture {post.id}.jpg in {folder}, found none; {hint}"
                     raise CorpusError(f"{place}: {found}")
+                if picture is None and not post.is_numbered:
+                    (what, remedy), looked = (
+                        NO_FILE,
+                        f"{place}: {post.id}.jpg, looked in {folder or 'no folder'}",
+                    )
+                    self.findings.add(what, looked, remedy=remedy, lost=folder is not None)
                 yield self.about(post, path) | {
                     "tokens": post.tokens,
                     "ner_tags": [labels[tag] for tag in post.tags],
                     "image": None if picture is None else {"bytes": None, "path": str(picture)},
                 }
+        for note, number in reading.notes.items():
+            self.findings.add(note, lost=False, number=number)
 
     def checked_rows(self, split: str) -> Iterator[dict[str, Any]]:
         """`rows` with each picture read and decoded once: ``{"bytes": ..., "path": "<id>.jpg"}``, or None."""

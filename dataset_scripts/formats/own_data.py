@@ -1,11 +1,10 @@
 """Corpora as people have them: records in any of the forms of `annotations` -> posts, splits and tables."""
 
-import base64
 import hashlib
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,17 @@ import datasets
 
 from modeling_mmner.escaping import encodable
 from modeling_mmner.files import picture_content
-from modeling_mmner.model.images_mmner import is_url, pictures_of
-from modeling_mmner.model.labels_mmner import bio_labels
-from modeling_mmner.model.posts_mmner import file_within, is_words
+from modeling_mmner.model.labels_mmner import bio_labels, is_unspaced
+from modeling_mmner.model.posts_mmner import is_words
 
 from ..builders.builder import corpus_features, types_by_frequency
+from ..findings import Findings
 from ..reading_options import ReadingOptions
-from .annotations import LeftOut, read_annotation
+from .annotations import REASONS, LeftOut, read_annotation
+from .pictures import PictureFiles
 from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_link
 from .records import cell_list, read_records, record_files
-from .schemes import TagScheme, is_tag, tag_forms
+from .schemes import PREFIXES, TagScheme, is_tag, scheme_of, tag_forms
 
 Posts = list[dict[str, Any]]
 """Rows with tags by name, ``images``, a list, and ``split``, what the record says of it."""
@@ -36,14 +36,16 @@ _OWN = ("id", "tokens", "ner_tags", "image", "images", "language", "source", "te
 
 @dataclass
 class OwnPosts:
-    """Posts read from records, in order; spans left out; and what else was found in reading, counted.
+    """Posts read from records, in order; spans left out; and all that was found in reading.
 
+    `places` are those of posts whose tags are as they stand until `read_tags`; None: they come from spans.
     `division` is, for the version's name, how the posts were split; empty: they had their splits.
     """
 
     posts: Posts = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
-    notes: Counter[str] = field(default_factory=Counter)
+    findings: Findings = field(default_factory=Findings)
+    places: list[str | None] = field(default_factory=list)
     division: str = ""
 
 
@@ -58,15 +60,17 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
     Raises:
         CorpusError: a file or record cannot be read; there is no post; a split would be empty.
     """
+    options.check_image_dir()
     files = record_files(path)
     base = path if path.is_dir() else path.parent
     read, found = OwnPosts(), {}
     for split, file in files.items():
         if path.is_dir() and not options.follow_links:
             check_link(file, path)
-        records = read_records(file, options.columns)
+        records = read_records(file, options.columns, read.findings)
         source = file.stem if split == "all" else base.name
         found[split] = add_posts(records, read, options, folder=base, source=source)
+    read_tags(read, options)
     if not read.posts:
         names = ", ".join(file.name for file in files.values())
         raise CorpusError(f"{path}: expected annotated posts, found none in {names}")
@@ -82,22 +86,22 @@ def add_posts(
         folder: where relative paths of pictures begin; None: there are no files.
         source: of posts that do not say theirs.
     """
-    first = len(read.posts)
+    first, findings = len(read.posts), read.findings
+    files, ids = PictureFiles(folder, options), dict[str, str]()
     for place, record in records:
         if isinstance(record, dict):
             record = {key: cell_list(value, key, place) for key, value in record.items()}
-        annotation = read_annotation(record, place)
+        annotation = read_annotation(record, place, word_rule=options.word_rule)
         if annotation is None:
-            read.notes["posts that their annotator rejected or skipped"] += 1
+            findings.add("posts that their annotator rejected or skipped", place, lost=False)
             continue
         words, tags, own, left_out, unread = annotation
-        read.notes.update(unread)
-        scheme: TagScheme = options.tag_scheme if left_out is None else "bio"
+        for one in unread:
+            findings.add(one.what, place, remedy=one.remedy, lost=one.lost, number=one.number)
+        for span in left_out or []:
+            findings.add(f"spans left out: {span.reason}", str(span), remedy=REASONS[span.reason])
         read.left_out += left_out or []
-        if wrong := [tag for tag in tags if not (isinstance(tag, str) and is_tag(tag, scheme))]:
-            hint = "names in place of ids, or --tag_scheme for a file in IOB1 or BIOES"
-            raise CorpusError(f"{place}: expected tags {tag_forms(scheme)}, found {wrong[0]!r:.80}; {hint}")
-        reading = Reading(scheme, options.rename_types, options.repair_orphans, read.notes)
+        read.places.append(None if left_out is not None else place)
         texts = {
             str(key): encodable(value) if isinstance(value, str) else [encodable(text) for text in value]
             for key, value in own.items()
@@ -106,46 +110,64 @@ def add_posts(
         post: dict[str, Any] = {
             "id": str(own["id"]) if own.get("id") is not None else f"{source}-{len(read.posts) + 1}",
             "tokens": [encodable(word) for word in words],
-            "ner_tags": reading.bio_tags(tags),
-            "images": [],
+            "ner_tags": tags if left_out is not None else _named(tags, options.tag_names, place),
+            "images": files.pictures(own, place, findings),
             "language": str(own.get("language") or options.language),
             "source": str(own.get("source") or source),
             "split": own.get("split"),
         }
-        for given in pictures_of(dict(own)):
-            picture = _picture(given, options, folder)
-            if isinstance(picture, str):
-                read.notes[f"pictures left out: {picture}"] += 1
-            else:
-                post["images"].append(picture)
+        if own.get("id") is not None and (other := ids.setdefault(post["id"], place)) != place:
+            what, advice = "ids that an earlier post has", "--columns id=COLUMN names a column of others"
+            findings.add(what, f"{place}: {post['id']!r:.80}, also {other}", remedy=advice, lost=False)
         read.posts.append(texts | post)
     return read.posts[first:]
 
 
-def _picture(given: Any, options: ReadingOptions, folder: Path | None) -> dict[str, Any] | str:
-    """A picture by its bytes or its path, or why it is left out.
+def _named(tags: list[Any], names: list[str], place: str) -> list[str]:
+    """The tags by their names."""
+    numbers = {str(number): name for number, name in enumerate(names)}
+    named = [numbers.get(str(tag), tag) for tag in tags]
+    if wrong := [tag for tag in named if not isinstance(tag, str) or tag.isdecimal()]:
+        found = f"{wrong[0]!r:.80}; --tag_names O,B-PER,I-PER,... says what 0, 1, 2, ... mean"
+        raise CorpusError(f"{place}: expected tags by their names, found {found}")
+    return named
 
-    A path leads into the corpus's folder or --image_dir, and nowhere else; pictures that a tool has kept
-    elsewhere are found there by their names.
+
+def read_tags(read: OwnPosts, options: ReadingOptions) -> None:
+    """Make the tags of all posts BIO; only all of them together tell their scheme.
+
+    Raises:
+        CorpusError: a tag is of another scheme.
     """
-    content, path = (given.get("bytes"), given.get("path")) if isinstance(given, dict) else (given, given)
-    if isinstance(content, bytes):
-        return {"bytes": content, "path": None}
-    if not isinstance(path, str):
-        return "neither a path nor bytes"
-    if path.startswith("data:image/"):
-        try:
-            return {"bytes": base64.b64decode(path.partition(",")[2], validate=True), "path": None}
-        except ValueError:
-            return "broken base64"
-    own_folder = None if is_url(path) and options.image_dir is None else folder
-    for root in (Path(given) for given in (options.image_dir, own_folder) if given is not None):
-        for name in (path, Path(path).name):
-            if found := file_within(name, root, follow_links=options.follow_links):
-                return {"bytes": None, "path": str(found)}
-    if is_url(path):  # nothing is fetched
-        return "addresses on the web; download them into --image_dir"
-    return "no such file in the folder or --image_dir"
+    changes = Counter[str]()
+    scheme = options.tag_scheme
+    given = [post["ner_tags"] for post, place in zip(read.posts, read.places, strict=True) if place]
+    if given and scheme == "auto":
+        scheme = scheme_of(given, read.findings)
+    for post, place in zip(read.posts, read.places, strict=True):
+        own: TagScheme = "bio" if place is None else scheme
+        if wrong := [tag for tag in post["ner_tags"] if not is_tag(tag, own)]:
+            known = next(name for name in PREFIXES if is_tag(wrong[0], name) or name == "bare")
+            hint = f"if the other tags are wrong, and this is right, say --tag_scheme {known}"
+            raise CorpusError(f"{place}: expected tags {tag_forms(own)}, found {wrong[0]!r:.80}; {hint}")
+        reading = Reading(own, options.rename_types, options.repair_orphans, changes)
+        post["ner_tags"] = reading.bio_tags(post["ner_tags"])
+    for note, number in changes.items():
+        read.findings.add(note, lost=False, number=number)
+    if options.word_rule == "spaces":
+        check_words((post["tokens"] for post in read.posts), read.findings)
+
+
+def check_words(posts: Iterable[list[str]], findings: Findings) -> None:
+    """Add it to the findings if a corpus splits texts by characters: a model that does not would not see its
+    words.
+    """
+    texts = [words for post in posts if (words := [word for word in post if is_unspaced(word)])]
+    single = [words for words in texts if max(map(len, words)) == 1 < len(words)]
+    if len(single) > len(texts) / 2:
+        what = "posts whose words are single characters of a script without spaces"
+        remedy = "--word_rule characters, so that the model splits texts as the corpus does"
+        findings.add(what, "".join(single[0]), remedy=remedy, number=len(single))
 
 
 def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, Posts]:
@@ -159,29 +181,64 @@ def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, Posts]:
             found[split].append(post)
     else:
         read.division = f"+{options.split_ratio}, seed {options.split_seed}"
-        keys = [list(_keys(post)) for post in read.posts]
-        numbers = split_by_ratio(keys, parse_ratio(options.split_ratio), seed=options.split_seed)
+        numbers = _kept_apart(read, parse_ratio(options.split_ratio), seed=options.split_seed)
         found = {split: [read.posts[number] for number in chosen] for split, chosen in numbers.items()}
     return {split: posts for split, posts in found.items() if posts}
 
 
-def _keys(post: dict[str, Any]) -> Iterator[Hashable]:
-    """What two splits must not have in common."""
-    yield "text", unicodedata.normalize("NFKC", " ".join(post["tokens"])).casefold()
-    yield from (hashlib.sha256(picture_content(picture)).digest() for picture in post["images"])
+def _kept_apart(read: OwnPosts, ratio: tuple[int, int, int], *, seed: int) -> dict[str, list[int]]:
+    """The posts' numbers of each split: no two have a text in common, and a picture only where one that many
+    posts share would leave a split less than half of its part. The most frequent pictures go first.
+    """
+    posts = read.posts
+    texts = [unicodedata.normalize("NFKC", " ".join(post["tokens"])).casefold() for post in posts]
+    pictures = [{_digest(picture): picture for picture in post["images"]} for post in posts]
+    numbers = Counter(key for own in pictures for key in own)
+    shared = [key for key, number in numbers.most_common() if number > 1]
+    kept: tuple[dict[str, list[int]], set[bytes]] | None = None  # the first where texts alone do no better
+    for tried in (*(2**n // 2 for n in range(len(shared).bit_length() + 1)), len(shared)):
+        dropped = set(shared[:tried])
+        keys = [[("text", text), *(own.keys() - dropped)] for text, own in zip(texts, pictures, strict=True)]
+        try:
+            splits = split_by_ratio(keys, ratio, seed=seed)
+        except CorpusError:
+            if len(dropped) == len(shared):
+                raise
+            continue
+        kept = kept or (splits, dropped)
+        parts = zip(splits.values(), ratio, strict=True)
+        if all(2 * len(part) * sum(ratio) >= len(posts) * share for part, share in parts):
+            kept = splits, dropped
+            break
+    splits, dropped = kept or (splits, dropped)
+    named = {key: picture["path"] or "bytes" for own in pictures for key, picture in own.items()}
+    least, advice = min(filter(None, ratio)), "a column 'split' says where each post belongs"
+    for key in (key for key in shared if key in dropped or numbers[key] * sum(ratio) > len(posts) * least):
+        joins = "in several splits, for they join many posts"
+        what = f"pictures {joins if key in dropped else 'that keep many posts in one split'}"
+        example = f"{named[key]} joins {numbers[key]} of {len(posts)} posts"
+        read.findings.add(what, example, remedy=advice, lost=False)
+    return splits
+
+
+def _digest(picture: dict[str, Any]) -> bytes:
+    try:
+        return hashlib.sha256(picture_content(picture)).digest()
+    except OSError:  # not ours to read
+        return encodable(picture["path"]).encode()
 
 
 def tables_of(splits: dict[str, Posts], read: OwnPosts) -> tuple[dict[str, datasets.Dataset], list[str]]:
     """The data set of each split, and the BIO labels, the most frequent type first.
 
     Raises:
-        CorpusError: no post has an entity; it says the notes on reading.
+        CorpusError: no post has an entity; it says what was found in reading.
     """
     posts = [post for rows in splits.values() for post in rows]
     labels = bio_labels(types_by_frequency(post["ner_tags"] for post in posts))
     if len(labels) == 1:
-        noted = "".join(f"; {note}: {number}" for note, number in read.notes.items())
-        raise CorpusError(f"corpus: expected posts with entities, found none in {len(posts)} posts{noted}")
+        found = "\n".join([f"found none in {len(posts)} posts", *read.findings.lines()])
+        raise CorpusError(f"corpus: expected posts with entities, {found}")
     features, text = corpus_features(labels, decode=False), datasets.Value("string")
     if any(len(post["images"]) > 1 for post in posts):
         features["images"] = datasets.List(features.pop("image"))
@@ -229,16 +286,23 @@ def split_by_ratio(
     groups = _groups(keys)
     random.Random(seed).shuffle(groups)
     total, names = sum(ratio), ("test", "validation", "train")
-    splits: dict[str, list[int]] = {name: [] for name in names}
+    splits: dict[str, list[int]] = {}
     wanted = dict(zip(names, (len(keys) * share / total for share in reversed(ratio)), strict=True))
-    for group in groups:
-        # The split that is farthest from its share, so that a large group goes where there is room for it.
-        name = max(names, key=lambda name: wanted[name] - len(splits[name]))
-        splits[name] += group
+    for ordered in (groups, sorted(groups, key=len, reverse=True)):
+        empty, splits = [name for name in names if wanted[name]], {name: [] for name in names}
+        for left, group in zip(range(len(groups), 0, -1), ordered, strict=True):
+            # The split that is farthest from its share, so that a large group goes where there is room for
+            # it. Where that leaves one empty, the large ones go first, and the last ones where there is none.
+            open_ = empty if ordered is not groups and left <= len(empty) else names
+            name = max(open_, key=lambda name: wanted[name] - len(splits[name]))
+            splits[name] += group
+            empty = [name for name in empty if not splits[name]]
+        if not empty:
+            break
     for name, share in zip(names, reversed(ratio), strict=True):
         if share and not splits[name]:
             found = f"none for {name}: there are {len(keys)} posts"
-            why = f"which the same texts and pictures keep together in {len(groups)} groups"
+            why = f"{len(groups)} where the same text counts once; add posts, or say 'split' in a column"
             raise CorpusError(f"--split_ratio: expected posts for each split, found {found}, {why}")
     return {name: sorted(splits[name]) for name in reversed(names)}
 

@@ -1,15 +1,17 @@
 """The one reader of tagged posts in text files, for every corpus.
 
-Two formats, told apart by the first line that is not empty:
+Three formats, told apart by the first line that is not empty:
 
 - IMGID: a line ``IMGID:<id>``, then ``token<TAB>tag`` lines, an empty line after each post; GMNER is in it,
   and FMNERG, whose third column, with finer types, is not read;
 - indexed: ``index<TAB>token<TAB>tag`` lines, an empty line after each sentence; posts are numbered, they have
-  no picture.
+  no picture;
+- columns, as CoNLL's: the same, with the token in the first and the tag in the last of two or more columns;
+  `Reading.columns` says others by their numbers. Lines of -DOCSTART- and comments before posts are left out.
 
 Tokens may be U+00A0 and the like, so lines end at a line feed and fields at a tab, nowhere else; only a line
-that holds no tab may have single spaces in their place. Every change made in reading (types renamed, line
-ends) is counted in `Reading.notes`.
+that holds no tab may have single spaces in their place, or in columns any number of them. Every change made
+in reading (types renamed, line ends) is counted in `Reading.notes`.
 """
 
 import os
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from modeling_mmner.model.posts_mmner import file_within
 
-from .schemes import PREFIXES, TagScheme, is_tag, repaired, tag_forms, to_bio
+from .schemes import PREFIXES, TagScheme, is_tag, parts_of, repaired, tag_forms, to_bio
 
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 """What the splits are called in files and data sets."""
@@ -61,17 +63,22 @@ class Reading:
     """How tags are read, and what was found on the way.
 
     Attributes:
-        scheme, rename_types, repair_orphans: see `ReadingOptions`; posts always come out in BIO.
+        scheme, rename_types, repair_orphans: see `ReadingOptions`; posts come out in BIO, but for ``auto``:
+            with their tags as they stand.
         notes: how often each kind of change was made in reading.
+        columns: ``tokens`` and ``ner_tags`` by numbers from 1, of files in columns.
     """
 
     scheme: TagScheme = "bio"
     rename_types: Mapping[str, str] = field(default_factory=dict)
     repair_orphans: bool = False
     notes: Counter[str] = field(default_factory=Counter)
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def bio_tags(self, tags: list[str]) -> list[str]:
         """The tags of one post in BIO, renamed and repaired as wanted; each changed tag is counted."""
+        if self.scheme == "auto":
+            return tags
         note = f"tags rewritten from {self.scheme.upper()} to BIO"
         tags = self._noted(tags, to_bio(tags, self.scheme), note)
         names = self.rename_types
@@ -153,22 +160,27 @@ def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[Tagge
     """Posts, tags as they stand; one ends at an empty line, or where the next one's id begins."""
     post: TaggedPost | None = None
     has_ids: bool | None = None
-    count = 0
+    count, layout = 0, (2, 0, 1)  # how many columns, that of the token, that of the tag
     for number, line in _lines(file, name, reading):
         place = f"{name}:{number}"
         is_mark = line.startswith(_POST_MARK) and "\t" not in line
         if is_mark and has_ids is False:
-            raise CorpusError(f"{place}: expected index<TAB>token<TAB>tag as before, found {line!r}")
+            raise CorpusError(f"{place}: expected lines in columns as before, found {line!r}")
         if post is not None and (is_mark or not line):
             yield post
             post = None
         if not line:
             continue
+        if not has_ids and post is None and not is_mark and _is_said_aside(line):
+            reading.notes["comments and -DOCSTART- lines left out"] += 1
+            continue
+        if has_ids is None and not is_mark:
+            layout = _layout(line, place, reading)
         has_ids = is_mark if has_ids is None else has_ids
         if is_mark:
             post = TaggedPost(line.removeprefix(_POST_MARK), number)
             continue
-        token, tag = _fields(line, 2 if has_ids else 3, place, reading)
+        token, tag = _fields(line, layout, place, reading, with_ids=has_ids)
         if post is None and has_ids:
             expected = f"a line {_POST_MARK}<id> before a post's first token"
             raise CorpusError(f"{place}: expected {expected}, found {line!r:.200}")
@@ -200,29 +212,56 @@ def _lines(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[tuple
             raise CorpusError(f"{name}:{number}: expected UTF-8, found {found}") from error
 
 
-def _fields(line: str, count: int, place: str, reading: Reading) -> tuple[str, str]:
-    """Token and tag of a line of `count` columns."""
+def _values(line: str) -> list[str]:
+    return line.split("\t") if "\t" in line else re.split(" +", line.strip(" "))
+
+
+def _is_said_aside(line: str) -> bool:
+    """Whether a line before a post is a comment (no token # with its tag), or marks a document."""
+    tag = _values(line)[-1]
+    return line.startswith("-DOCSTART-") or (line.startswith("#") and parts_of(tag)[0] == "")
+
+
+def _layout(line: str, place: str, reading: Reading) -> tuple[int, int, int]:
+    """How many columns the lines of a file have by its first, and which those of token and tag are."""
+    width, columns = len(values := _values(line)), reading.columns
+    if width < 2:
+        form = f"two columns or more, token<TAB>tag (or {_POST_MARK}<id> before the first token)"
+        raise CorpusError(f"{place}: expected {form}, found {line!r:.200}")
+    token = 1 if width > 2 and values[0] in ("0", "1") else 0
+    numbers = [columns.get("tokens", str(token + 1)), columns.get("ner_tags", str(width))]
+    if not all(number.isdecimal() and 1 <= int(number) <= width for number in numbers):
+        expected = f"--columns tokens=1,ner_tags={width} or other numbers up to {width}"
+        raise CorpusError(f"{place}: expected {expected}, found {dict(columns)}")
+    token, tag = (int(number) - 1 for number in numbers)
+    if width - token > 2:
+        reading.notes[f"files of {width} columns, of which token is {token + 1} and tag {tag + 1}"] += 1
+    return width, token, tag
+
+
+def _fields(
+    line: str, layout: tuple[int, int, int], place: str, reading: Reading, *, with_ids: bool | None
+) -> tuple[str, str]:
+    """Token and tag of a line."""
+    count, token_column, tag_column = layout
     values = line.split("\t")
-    if len(values) == 1 and line.count(" ") == count - 1:
+    if len(values) == 1 and (not with_ids or line.count(" ") == count - 1):
         reading.notes["spaces read as tabs"] += count - 1
-        values = line.split(" ")
-    known = ("O", *PREFIXES[reading.scheme])
-    prefixes = [value.partition("-")[0] for value in values[1:]]
-    if count == 2 and len(values) == 3 and prefixes[0] == prefixes[1] and prefixes[0] in known:
+        values = _values(line)
+    prefixes = [parts_of(value)[0] for value in values[1:]]
+    if with_ids and len(values) == 3 and prefixes[0] == prefixes[1] != "":
         finer = values.pop()  # as FMNERG has
         if finer != "O":
             reading.notes["tags of finer types, in a third column, not read"] += 1
     if len(values) != count:
-        indexed = f"index<TAB>token<TAB>tag (or {_POST_MARK}<id> before the first token)"
-        form = "token<TAB>tag" if count == 2 else indexed
+        form = "token<TAB>tag" if with_ids else f"{count} columns, as in the first line"
         raise CorpusError(f"{place}: expected {form}, found {len(values)} columns in {line!r:.200}")
-    token, tag = values[-2:]
+    token, tag = values[token_column], values[tag_column]
     if not token:
         raise CorpusError(f"{place}: expected a token before the tag, found nothing in {line!r}")
-    prefix, _, entity_type = tag.partition("-")
-    if tag != "O" and (entity_type != entity_type.strip() or not is_tag(tag, reading.scheme)):
-        is_bioes = prefix in PREFIXES["bioes"] and prefix not in PREFIXES[reading.scheme] and entity_type
-        hint = "; if the file is in BIOES, say --tag_scheme bioes" if is_bioes else ""
+    if reading.scheme != "auto" and not is_tag(tag, reading.scheme):
+        known = [name for name in PREFIXES if reading.scheme in ("bio", "iob1") and is_tag(tag, name)]
+        hint = f"; if the file is in {known[0].upper()}, say --tag_scheme {known[0]}" if known[:-1] else ""
         raise CorpusError(f"{place}: expected a tag {tag_forms(reading.scheme)}, found {tag!r:.80}{hint}")
     return token, tag
 

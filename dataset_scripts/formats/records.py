@@ -5,7 +5,10 @@ import csv
 import io
 import json
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,17 @@ import pyarrow.parquet as pq
 from modeling_mmner.files import MOST_LINE_BYTES, numbered_json_lines, parsed
 from modeling_mmner.model.posts_mmner import PostError
 
+from ..findings import Findings
 from .reader import SPLIT_NAMES, CorpusError
+from .tables import read_columns, read_table, usual_columns
 
-ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_IN_COLUMNS = (".conll", ".conllu", ".bio", ".iob", ".iob2")
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *_IN_COLUMNS)
 _LISTS = ("tokens", "ner_tags", "spans", "entities", "ents", "label", "labels", "images")
 _CALLED = (".", "array", "np", "str_", "int64", "float64", "bool_")
 """By which NumPy writes values in a list, as ``np.str_('a')`` and ``array(['a', 'b'], dtype=object)``."""
+_LOOKED_AT = 20  # records, for the names of columns
 _ROWS = 16  # of a Parquet file, so many are read at a time
-_CELL_LIMIT = 10**7  # characters; Python's own limit is below the length of a long article with its spans
 
 
 def record_files(path: Path) -> dict[str, Path]:
@@ -35,7 +41,7 @@ def record_files(path: Path) -> dict[str, Path]:
             several for a split.
     """
     if path.is_file():
-        if path.suffix not in ENDINGS:
+        if path.suffix not in (*ENDINGS, ".txt"):
             expected = f"a file whose name ends in {', '.join(ENDINGS)}, or a folder"
             raise CorpusError(f"{path}: expected {expected}, found another; unpack an archive first")
         return {"all": path}
@@ -53,19 +59,33 @@ def record_files(path: Path) -> dict[str, Path]:
     return found or dict(zip(["all"], files, strict=False))
 
 
-def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any]]:
+def read_records(path: Path, columns: dict[str, str], findings: Findings) -> Iterator[tuple[str, Any]]:
     """The records of a file, each with its place for errors.
 
     Args:
-        columns: what our columns are called in the file.
+        columns: what our columns are called in the file; others are taken by usual names.
+        findings: to which it is added what was taken for what.
 
     Raises:
         CorpusError: the file cannot be read.
     """
-    readers = {".jsonl": read_json_lines, ".json": _json_array, ".parquet": _parquet}
-    missing = set(columns.values())
+    table = partial(read_table, findings=findings, columns=columns)
+    readers: dict[str, Any] = {".jsonl": read_json_lines, ".json": _json_array, ".parquet": _parquet}
+    readers |= dict.fromkeys(
+        (*_IN_COLUMNS, ".txt"), partial(read_columns, findings=findings, columns=columns)
+    )
+    missing = {theirs for theirs in columns.values() if not theirs.isdecimal()}
     try:
-        for number, record in readers.get(path.suffix, _table)(path):
+        records = readers.get(path.suffix, table)(path)
+        first = list(islice(records, _LOOKED_AT))
+        found = Counter(tuple(usual_columns(record, _cell).items()) for _, record in first)
+        usual: dict[str, str] = dict(*(names for names, _ in found.most_common(1)))
+        free = {ours: name for ours, name in usual.items() if ours not in columns and name not in missing}
+        if free:
+            columns = free | columns
+            named = ",".join("=".join(pair) for pair in columns.items())
+            findings.add("columns taken by their usual names", remedy=f"as by --columns {named}", lost=False)
+        for number, record in chain(first, records):
             missing -= _keys(record)
             yield f"{path.name}:{number}", renamed(record, columns)
     except CorpusError:
@@ -77,6 +97,14 @@ def read_records(path: Path, columns: dict[str, str]) -> Iterator[tuple[str, Any
     if missing:
         expected = f"expected {sorted(missing)} among the columns"
         raise CorpusError(f"{path}: --columns: {expected}, found them in no post")
+
+
+def _cell(value: Any) -> list[Any]:
+    try:
+        found = cell_list(value, "tokens", "")
+        return found if isinstance(found, list) else []
+    except CorpusError:
+        return []
 
 
 def _keys(record: Any) -> set[str]:
@@ -116,14 +144,6 @@ def _json_array(path: Path) -> Iterator[tuple[int, Any]]:
     if not isinstance(content, list):
         raise CorpusError(f"{path}: expected a JSON array of posts, found {type(content).__name__}")
     yield from enumerate(content, start=1)
-
-
-def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    csv.field_size_limit(_CELL_LIMIT)
-    with path.open(encoding="utf-8-sig", newline="") as lines:  # line ends as they are, which CSV wants
-        rows = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
-        for number, row in enumerate(rows, start=1):
-            yield number, {str(key): None if value == "" else value for key, value in row.items()}
 
 
 def cell_list(value: Any, key: str, place: str) -> Any:

@@ -1,41 +1,103 @@
 """Tag schemes of corpora: whatever a file has becomes BIO, where B- begins every entity."""
 
-from collections.abc import Sequence
-from typing import Literal
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 from modeling_mmner.model.labels_mmner import may_follow
 
-TagScheme = Literal["bio", "iob1", "bioes"]
+from ..findings import Findings
 
-PREFIXES = {"bio": ("B", "I"), "iob1": ("B", "I"), "bioes": ("B", "I", "E", "S")}
+TagScheme = Literal["auto", "bio", "iob1", "bioes", "bilou", "bmes", "bare"]
+
+PREFIXES: dict[TagScheme, dict[str, str]] = {
+    "bio": {"B": "B", "I": "I"},
+    "iob1": {"B": "B", "I": "I"},
+    "bioes": {"B": "B", "I": "I", "E": "E", "S": "S"},
+    "bilou": {"B": "B", "I": "I", "L": "E", "U": "S"},
+    "bmes": {"B": "B", "M": "I", "E": "E", "S": "S"},
+    "bare": {},
+}
+"""The prefixes of each scheme, and what BIOES calls them; bare types have none."""
+_LETTERS = frozenset().union(*PREFIXES.values())
+_TYPE = r"(\S|\S.*\S)"
+_TAG = re.compile(rf"([A-Za-z])[-_]{_TYPE}|{_TYPE}[-_]([A-Za-z])", re.DOTALL)
 
 
 def tag_forms(scheme: TagScheme) -> str:
     """What the tags of a scheme look like, for errors."""
-    return ", ".join(["O", *(f"{prefix}-<type>" for prefix in PREFIXES[scheme])])
+    return ", ".join(
+        ["O", *(f"{prefix}-<type>" for prefix in PREFIXES[scheme])] + ["<type>"] * (scheme == "bare")
+    )
+
+
+def parts_of(tag: str) -> tuple[str, str]:
+    """Prefix and type of a tag as B-PER, b-PER, B_PER or PER-B; none of a bare type, and O alone of O."""
+    found = _TAG.fullmatch(tag)
+    if found and (prefix := (found[1] or found[4]).upper()) in _LETTERS:
+        return prefix, found[2] or found[3]
+    return ("O", "") if tag in ("O", "o") else ("", tag)
 
 
 def is_tag(tag: str, scheme: TagScheme) -> bool:
-    """Whether it is O, or a prefix of the scheme with a type."""
-    prefix, _, entity_type = tag.partition("-")
-    return tag == "O" or (prefix in PREFIXES[scheme] and bool(entity_type.strip()))
+    """Whether it is O, or a type with a prefix of the scheme, if that has some."""
+    prefix = parts_of(tag)[0]
+    return prefix == "O" or prefix in PREFIXES[scheme] or (scheme == "bare" and tag == tag.strip() != "")
+
+
+def scheme_of(posts: Iterable[Sequence[str]], findings: Findings) -> TagScheme:
+    """The scheme that most tags of a corpus are in; what was counted is added to the findings.
+
+    Bare types where most tags have no prefix; else that with the most tags' prefixes, BIO before others. Of
+    BIO and IOB1, which have the same ones: IOB1 where more entities begin with I- than with B-; those that
+    begin right behind one of their type, where both say B-, do not count.
+    """
+    letters, firsts = Counter[str](), Counter[str]()
+    for tags in posts:
+        before = ""
+        for prefix, entity_type in map(parts_of, tags):
+            if entity_type:
+                letters[prefix] += 1
+                firsts[prefix] += entity_type != before
+            before = entity_type
+    covered = {name: sum(letters[prefix] for prefix in known) for name, known in PREFIXES.items()}
+    scheme: Any = (
+        "bare" if letters[""] > letters.total() / 2 else max(covered, key=lambda name: covered[name])
+    )
+    counted = ", ".join(f"{number} {prefix}-" for prefix, number in letters.items() if prefix)
+    if scheme == "bio":
+        scheme = "iob1" if firsts["I"] > firsts["B"] else "bio"
+        counted = f"{firsts['B']} entities begin with B-, {firsts['I']} with I-"
+    others = ", ".join(name for name in PREFIXES if name != scheme)
+    findings.add(
+        f"tags read as {scheme.upper()} ({counted or 'no prefixes'})",
+        remedy=f"if they are in another scheme, say --tag_scheme ({others})",
+        lost=False,
+        number=letters.total(),
+    )
+    return scheme
 
 
 def to_bio(tags: Sequence[str], scheme: TagScheme) -> list[str]:
-    """The BIO tags of one post.
+    """The BIO tags of one post, those of types whose prefix is written otherwise too, see `parts_of`.
 
     - ``bio`` (IOB2) stays as it is.
     - ``iob1``: an entity begins with I-, and with B- only where it touches another one of its type (Ramshaw
       and Marcus 1995).
-    - ``bioes``: E- ends an entity of several words, S- is one of a single word. An I- or E- that continues
-      nothing becomes an orphan I-; behind an entity of its type that has ended, where BIO would read on, it
-      becomes a B-.
+    - ``bare``: words beside each other with the same type are one entity.
+    - ``bioes``: E- ends an entity of several words, S- is one of a single word; ``bilou`` calls them L- and
+      U-, and ``bmes`` calls I- M-. An I- or E- that continues nothing becomes an orphan I-; behind an entity
+      of its type that has ended, where BIO would read on, it becomes a B-.
     """
-    if scheme == "bio":
-        return list(tags)
+    if scheme == "bare":
+        return repaired([tag.upper() if tag in ("O", "o") else f"I-{tag}" for tag in tags])
+    called = PREFIXES[scheme] | {"O": "O"}
+    parts = [(called[prefix], entity_type) for prefix, entity_type in map(parts_of, tags)]
+    plain = [prefix + (entity_type and f"-{entity_type}") for prefix, entity_type in parts]
     if scheme == "iob1":
-        return repaired(tags)
-    pairs = zip(["O", *tags], tags, strict=False)
+        return repaired(plain)
+    pairs = zip(["O", *plain], plain, strict=False)
     return [tag if tag == "O" else _bioes_prefix(before, tag) + tag[1:] for before, tag in pairs]
 
 

@@ -46,7 +46,7 @@ def inspect(
     from dataset_scripts.inspection import inspect_corpus, plot_statistics, tables
     from dataset_scripts.opening import open_corpus
 
-    from ..files import check_apart, json_line, write_text, write_whole
+    from ..files import check_apart, write_text, write_whole
 
     if output_dir:
         written = [Path(output_dir), *(Path(output_dir) / name for name in _INSPECTED)]
@@ -63,9 +63,7 @@ def inspect(
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(statistics, indent=2, ensure_ascii=False)
         write_text(folder / "statistics.json", text)
-        if corpus.left_out:
-            lines = [json_line(span._asdict()) + "\n" for span in corpus.left_out]
-            write_text(folder / "spans_left_out.jsonl", "".join(lines))
+        corpus.write_left_out(folder)
         chosen: Any = {"count": count, "seed": seed, "title": f"{corpus.name}, {split}"}
         sheet = partial(contact_sheet, rows, corpus.labels, **chosen)
         write_whole(folder / "contact_sheet.html", sheet)

@@ -135,12 +135,15 @@ def evaluate(
 
     from ..evaluation.scores import evaluate_rows
     from ..inference.loading import load_predictor
+    from ..model.labels_mmner import WORD_RULES
 
-    corpus = open_corpus(dataset, **reading)
+    predictor = load_predictor(model, reads_contexts=bool(context), **computing)
+    by_saved_name = {saved: rule for rule, saved in WORD_RULES.items()}
+    own = {"word_rule": by_saved_name[predictor.read.processor.word_rule]}
+    corpus = open_corpus(dataset, **own | reading)
     rows = split_of(corpus, split)
     if context:
         rows = with_contexts({split: rows}, context, context_file or [])[split]
-    predictor = load_predictor(model, reads_contexts=bool(context), **computing)
     if unknown := sorted(set(corpus.labels) - set(predictor.read.processor.labels)):
         expected = f"expected a model that knows the labels of {corpus.name}"
         raise ValueError(f"{model}: {expected}, found none for {unknown}")

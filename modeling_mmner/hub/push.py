@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_imports
 
 from ..evaluation.metrics import RunMetrics
-from ..files import check_own_files, renewed_folder
+from ..files import check_own_files, reason, renewed_folder
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from .model_card import default_revision, render_model_card, without_folders
@@ -143,8 +143,8 @@ def _check_whole(folder: Path, found: dict[str, Path]) -> None:
         if WEIGHTS in found:
             with safe_open(found[WEIGHTS], framework="numpy"):  # fails where the file was cut off
                 pass
-    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
-        there = f"found some that cannot be read ({type(error).__name__}: {error})"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        there = f"found some that cannot be read ({reason(error, folder)})"
         expected = "expected the settings, code and weights of a trained model"
         raise ValueError(f"{folder}: {expected}, {there}. {advice}") from error
     if missing := ", ".join(sorted(needed - found.keys())):

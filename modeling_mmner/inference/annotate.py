@@ -24,6 +24,7 @@ from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 
 from .. import __version__
+from ..claims import claimed
 from ..escaping import say
 from ..files import json_line, parsed, read_json_lines, write_text, write_whole
 from .annotator import FOUND, Annotator, table_of
@@ -97,8 +98,8 @@ class AnnotateStep(PipelineStep):
         numbers = _range_of(rank, world_size, len(self.posts.rows))
         found = self.annotator.find(self.posts.read(numbers), first=numbers.start)
         records = ({"row": number} | record for number, record in zip(numbers, found, strict=True))
-        with self.track_time():
-            target = self.folder / _file_name(rank, world_size, self.form)
+        target = self.folder / _file_name(rank, world_size, self.form)
+        with claimed(target, beside=True), self.track_time():
             for unfinished in self.folder.glob(f"{target.name}.*"):
                 unfinished.unlink(missing_ok=True)
             write_whole(target, lambda path: _write(path, self.form, records))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
-from ..files import parsed
+from ..files import parsed, reason
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.prediction_mmner import BatchPredictor, PostReader, computes_in_bfloat16
 from ..model.processing_mmner import MMNERProcessor
@@ -133,7 +133,7 @@ def _reading(model_id: str) -> Iterator[None]:
     except Exception as error:
         kind = OSError if isinstance(error, OSError) else ValueError
         expected = "expected the folder or Hub id of a trained model, its weights in safetensors"
-        raise kind(f"model {model_id}: {expected}, found {type(error).__name__}: {error!s:.500}") from error
+        raise kind(f"model {model_id}: {expected}, found {reason(error, model_id)}") from error
 
 
 def check_pair(model: MMNERForTokenClassification, processor: MMNERProcessor, model_id: str) -> None:

@@ -6,7 +6,7 @@ trained.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import regex
 
@@ -16,7 +16,10 @@ LABELS = (OUTSIDE, "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC
 """The labels where nobody names others."""
 IGNORED = -100
 """The label id where there is no word."""
-WORD_RULES = ("mmner-words-1",)
+WordRule = Literal["spaces", "characters"]
+WORD_RULES = {"spaces": "mmner-words-1", "characters": "mmner-characters-1"}
+"""How text is split, by the name for options: the name that is saved, which another way of splitting changes.
+"""
 
 _SPACE = r"[\s\x1c-\x1f]"
 _DIGIT = r"[\p{Numeric_Type=Decimal}\p{Numeric_Type=Digit}]"
@@ -25,17 +28,34 @@ _ATTACHED = r"\p{M}\p{Cf}"  # marks and format characters: joiners, soft hyphen,
 _URL = r"(?:[Hh][Tt][Tt][Pp][Ss]?://|[Ww]{3}\.)"
 _BEFORE_QU = "(?:[Jj][Uu][Ss]|[Ll][Oo][Rr][Ss]|[Pp][Uu][Ii][Ss]|[Qq][Uu][Oo][Ii])"
 _ELISION = f"(?:[cdjlmnstCDJLMNST]|{_BEFORE_QU}?[Qq][Uu])['\u2019]"
-# The numbers are those of the list in `split_words`.
-_WORD = regex.compile(
-    rf"""
-      {_URL} (?: (?! {_SPACE} ) . )*  # 2
-    | {_ELISION} (?= \p{{L}} ) | (?<! ['\u2019] ) {_ELISION} (?= {_SPACE} \p{{L}} )  # 5, but not a quoted 'n'
-    | [\p{{L}}\p{{N}}_] (?: [\p{{L}}\p{{N}}_{_ATTACHED}] | (?<= {_DIGIT} ) [.,:] {_DIGIT} )*  # 3, 4
-    | (?: [\U0001f1e6-\U0001f1ff]{{2}} | (?! {_SPACE} ) . )  # 6, 7
-      (?: [{_ATTACHED}\U0001f3fb-\U0001f3ff] | (?<= \u200d ) [\p{{So}}\p{{Sm}}] )*
-    """,
-    regex.VERBOSE | regex.DOTALL,
+# Letters of which many make a word, or that, as Hangul, are followed by a particle without a space.
+_UNSPACED = (
+    r"(?: (?= [\p{L}\p{Nl}] ) [\p{scx=Hani}\p{scx=Hira}\p{scx=Kana}\p{scx=Bopo}\p{scx=Hang}\p{LB=SA}"
+    r"\p{scx=Tibt}\p{scx=Yiii}] )"
 )
+
+
+def _words(apart: str) -> regex.Pattern[str]:
+    """The pattern of a word, where letters that match `apart` are words each.
+
+    The numbers are those of the lists in `split_words`.
+    """
+    return regex.compile(
+        rf"""
+          {_URL} (?: (?! {_SPACE} | {apart} ) . )*  # 2
+        | (?= {apart} ) \X [{_ATTACHED}]*  # 8
+        | {_ELISION} (?= \p{{L}} ) | (?<! ['\u2019] ) {_ELISION} (?= {_SPACE} \p{{L}} )  # 5, no quoted 'n'
+        | (?! {apart} ) [\p{{L}}\p{{N}}_]
+          (?: (?! {apart} ) [\p{{L}}\p{{N}}_{_ATTACHED}] | (?<= {_DIGIT} ) [.,:] {_DIGIT} )*  # 3, 4
+        | (?: [\U0001f1e6-\U0001f1ff]{{2}} | (?! {_SPACE} ) . )  # 6, 7
+          (?: [{_ATTACHED}\U0001f3fb-\U0001f3ff] | (?<= \u200d ) [\p{{So}}\p{{Sm}}] )*
+        """,
+        regex.VERBOSE | regex.DOTALL,
+    )
+
+
+_APART = regex.compile(_UNSPACED, regex.VERBOSE)
+_WORDS = {WORD_RULES["spaces"]: _words("(?!)"), WORD_RULES["characters"]: _words(_UNSPACED)}
 
 
 class Span(NamedTuple):
@@ -149,17 +169,18 @@ def spans_to_tags(spans: Iterable[Span], length: int) -> list[str]:
     return tags
 
 
-def check_word_rule(rule: str) -> None:
-    """Raises ValueError for a rule that this version does not have."""
-    if rule not in WORD_RULES:
-        expected = f"one of {list(WORD_RULES)}"
+def saved_word_rule(rule: str) -> str:
+    """The name under which a rule is saved; ValueError for one that this version does not have."""
+    if (name := WORD_RULES.get(rule, rule)) not in _WORDS:
+        expected = f"one of {[*WORD_RULES, *WORD_RULES.values()]}"
         raise ValueError(f"word rule: expected {expected}, found {rule!r}; a newer package may know it")
+    return name
 
 
-def split_words(text: str, rule: str = "mmner-words-1") -> list[Word]:
+def split_words(text: str, rule: str = "spaces") -> list[Word]:
     """Split raw text into words with exact offsets; no character but white space is lost.
 
-    Rule ``mmner-words-1``, the habit of the Twitter-2017 files, read from left to right:
+    Rule ``spaces``, saved as ``mmner-words-1``, the habit of the Twitter-2017 files, from left to right:
 
     1. white space separates;
     2. a URL (``http://``, ``https://``, ``www.``) is one word up to the next white space;
@@ -169,8 +190,18 @@ def split_words(text: str, rule: str = "mmner-words-1") -> list[Word]:
     6. an emoji is one word with its skin tone, joined parts or second flag letter;
     7. any other character (``#``, ``@``, apostrophe, hyphen, punctuation) is a word of its own.
 
+    Rule ``characters``, saved as ``mmner-characters-1``, is the same, but
+
+    8. each character of Chinese, Japanese, Thai, Lao, Khmer, Burmese and other scripts without spaces, and of
+       Korean, whose particles have none before them, is a word, with the marks on it; a URL ends before it.
+
     Raises:
         ValueError: `rule` is unknown.
     """
-    check_word_rule(rule)
-    return [Word(found.group(), *found.span()) for found in _WORD.finditer(text)]
+    found = _WORDS[saved_word_rule(rule)].finditer(text)
+    return [Word(match.group(), *match.span()) for match in found]
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether a text has a character that rule ``characters`` makes a word."""
+    return _APART.search(text) is not None

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from .configuration_mmner import PIXELS, MMNERConfig
 from .images_mmner import PictureError, is_missing, listed, load_picture, square, square_pixels
-from .labels_mmner import IGNORED, LABELS, Word, check_labels, check_word_rule, split_words, tags_to_spans
+from .labels_mmner import IGNORED, LABELS, Word, check_labels, saved_word_rule, split_words, tags_to_spans
 from .parts_mmner import Range, Setting
 from .posts_mmner import is_words
 from .ready_features_mmner import TowerFeatures, image_features, reads_pixels
@@ -64,7 +64,8 @@ class MMNERProcessor(ProcessorMixin):
         labels: the BIO label names in id order.
         image_size: height and width in pixels of the square the pictures leave in; None for a model of text
             alone, whose pictures are not even opened.
-        word_rule: name of the rule that splits raw text, see `split_words`.
+        word_rule: that splits raw text, ``spaces`` or ``characters``, see `split_words`; it is kept under the
+            name under which it is saved.
         word_bytes: for text towers that read characters, how many bytes of a word at most, > 0; a longer word
             is cut at its end for them, and for them alone. None makes no characters.
         context_window: for models that read contexts, how many sub-tokens of one at most, > 0. None reads no
@@ -81,7 +82,7 @@ class MMNERProcessor(ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase,
         labels: Sequence[str] = LABELS,
         image_size: int | None = 224,
-        word_rule: str = "mmner-words-1",
+        word_rule: str = "spaces",
         word_bytes: int | None = None,
         context_window: int | None = None,
     ) -> None:
@@ -94,13 +95,12 @@ class MMNERProcessor(ProcessorMixin):
             found = f"none but {len(tokenizer)} special ones; is the model's tokenizer.json missing?"
             raise ValueError(f"tokenizer: expected sub-tokens, found {found}")
         check_labels(labels)
-        check_word_rule(word_rule)
         numbers = {"word_bytes": word_bytes, "context_window": context_window, "image_size": image_size}
         for name, value in numbers.items():
             Setting(int | None, None, "", _NUMBERS[name]).check(name, value, owner="MMNERProcessor")
         self.labels = list(labels)
         self.image_size = image_size
-        self.word_rule = word_rule
+        self.word_rule = saved_word_rule(word_rule)
         self.word_bytes = word_bytes
         self.context_window = context_window
         self._layout = WindowLayout(tokenizer)

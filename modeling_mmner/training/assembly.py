@@ -13,7 +13,7 @@ from transformers.utils import cached_file
 
 from dataset_scripts.builders.builder import short_hash
 
-from ..files import file_notes, noted_sha256
+from ..files import file_notes, noted_sha256, reason
 from ..model.configuration_mmner import MMNERConfig
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.parts_mmner import SETTINGS, needs_of
@@ -48,6 +48,7 @@ def build_processor(recipe: Recipe, *, labels: list[str], posts: Iterable[list[s
         tokenizer,
         labels=labels,
         image_size=max(sizes, default=None),
+        word_rule=recipe.corpus.word_rule,
         word_bytes=settings.word_bytes if settings.text_tower.reads_characters else None,
         context_window=settings.context_window if recipe.corpus.context is not None else None,
     )
@@ -189,8 +190,9 @@ def check_checkpoint(path: str) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             file.keys()
-    except SafetensorError as error:
-        raise ValueError(f"vision_checkpoint {path}: expected safetensors, found {error}") from error
+    except (SafetensorError, OSError) as error:
+        found = f"found {reason(error, path)}"
+        raise ValueError(f"vision_checkpoint {path}: expected safetensors, {found}") from error
 
 
 def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Module, bool]:
@@ -208,7 +210,7 @@ def _pretrained_encoder(name: str, *, with_pooler: bool) -> tuple[torch.nn.Modul
     except Exception as error:  # a damaged file leads to anything
         raise ValueError(
             f"text_encoder {name}: expected the folder or Hub id of an encoder of transformers with weights"
-            f" in safetensors, found {type(error).__name__}: {error!s:.500}"
+            f" in safetensors, found {reason(error, name)}"
         ) from error
     is_missing = any("pooler" in key for key in loading["missing_keys"])
     return encoder, with_pooler and getattr(encoder, "pooler", None) is not None and not is_missing

@@ -9,6 +9,7 @@ What is read is tensors and plain values: Accelerate would unpickle objects that
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -277,6 +278,8 @@ def _problem(path: Path) -> str | None:
     expected = {path / name: digest for name, digest in manifest["files"].items()}
     expected |= {path.parent / name: digest for name, digest in manifest["best"].items()}
     for file, digest in expected.items():
+        if file.is_file() and not os.access(file, os.R_OK):
+            return f"expected to read {file.name}, found that permission is denied"
         found = sha256(file) if file.is_file() else "no file"
         if found != digest:
             return f"expected {file.name} with SHA-256 {digest:.12}, found {found:.12}"

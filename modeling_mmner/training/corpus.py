@@ -14,7 +14,9 @@ from datasets import Dataset, Features, List, Value
 from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS, CorpusBuilder
 from dataset_scripts.contexts import CONTEXT, with_contexts
 from dataset_scripts.corpora import BUILDERS
+from dataset_scripts.findings import PICTURES_LEFT_OUT
 from dataset_scripts.formats.reader import CorpusError
+from dataset_scripts.inspection import picture_numbers, picture_problem
 from dataset_scripts.opening import Corpus, open_corpus, row_hash
 from dataset_scripts.overlap import overlapping
 from dataset_scripts.sample.texts import LANGUAGES, generate_posts
@@ -23,7 +25,7 @@ from ..escaping import one_line, printable, say
 from ..evaluation.metrics import ContextCounts, CorpusSummary, PictureCounts
 from ..files import file_notes, picture_hash
 from ..model.batching_mmner import ahead
-from ..model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
+from ..model.images_mmner import PICTURE_COLUMNS, pictures_of
 from ..model.processing_mmner import MMNERProcessor
 from .recipes import PEOPLE, CorpusSettings
 
@@ -106,6 +108,11 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     corpus = TrainingCorpus(**vars(opened), facts=facts_of(settings))
     for line in corpus.reading_report():
         say(one_line(line))
+    lost = any(one.lost and one.what.startswith(PICTURES_LEFT_OUT) for one in corpus.findings.sorted())
+    named = settings.use_images and lost
+    if named and not any(picture_numbers(rows).any() for rows in corpus.splits.values()):
+        expected = "expected pictures of those that posts name, found none, see above"
+        raise CorpusError(f"{corpus.name}: {expected}; --no_use_images trains on the texts alone")
     if settings.test_dataset is not None:
         _take_test_split(corpus, settings.test_dataset)
     if missing := ", ".join(split for split in SPLITS if split not in corpus.splits):
@@ -278,14 +285,7 @@ def _problems(batch: dict[str, list[Any]], *, reader: str) -> dict[str, list[lis
 
 
 def _problem(picture: dict[str, Any], *, reader: str) -> str:
-
-    def find(_: Path) -> str:
-        try:
-            load_picture(picture)
-        except PictureError as error:
-            return str(error)
-        return ""
-
     path = Path(picture["path"] or "")
-    is_file = picture["bytes"] is None and path.is_file()
-    return file_notes().of(path, reader, find) if is_file else find(path)
+    if picture["bytes"] is None and path.is_file():
+        return file_notes().of(path, reader, lambda _: picture_problem(picture))
+    return picture_problem(picture)

@@ -25,6 +25,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from filelock import FileLock
 from huggingface_hub import constants
 
+from ..escaping import say
 from ..files import file_notes, noted_sha256, picture_hash, sha256, write_text
 from ..model import images_mmner as images
 from ..model.batching_mmner import CORES, ahead
@@ -215,7 +216,7 @@ class KeptFeatures:
                     left.unlink()
                 if not _is_whole(path):
                     if path.exists():
-                        print(f"{path}: expected the SHA-256 noted beside it, found another; made again")
+                        say(f"{path}: expected the SHA-256 noted beside it, found another; made again")
                     self._fill(path, encoder, posts)
         return Dataset.from_file(str(path))
 

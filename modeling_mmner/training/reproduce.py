@@ -15,6 +15,7 @@ from ..escaping import markdown_text
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.span_f1.confidence import paired_randomisation
 from ..evaluation.span_f1.spans import tag_counts
+from ..files import write_text
 from .assembly import check_model
 from .paper_tables import TABLES, PaperTable, Row, row_recipe
 from .recipes import Recipe
@@ -211,6 +212,6 @@ def write_table(results: Mapping[str, Any], folder: Path) -> str:
         failed=[(name, run) for name, run in runs if run.get("error")],
     )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (folder / "results.md").write_text(text, encoding="utf-8")
+    write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
+    write_text(folder / "results.md", text)
     return text

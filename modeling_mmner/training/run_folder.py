@@ -10,15 +10,16 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from dataset_scripts.opening import SPANS_LEFT_OUT
+
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import plot_confusion, plot_learning_curves
-from ..files import check_apart, json_line, recover, write_text, write_whole
+from ..files import check_apart, json_line, recovered, write_text, write_whole
 from ..model.images_mmner import is_picture_column
 from .assembly import check_model
 from .corpus import TrainingCorpus
@@ -28,7 +29,8 @@ from .terms import derived_licence, terms_of
 MODEL, METRICS, PREDICTIONS = "model", "metrics.json", "predictions.jsonl"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 CHECKPOINTS, STATUS, TENSORBOARD = "checkpoints", "status.json", "tensorboard"
-FOLDERS, FILES = (MODEL, CHECKPOINTS, TENSORBOARD), (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS)
+FOLDERS = (MODEL, CHECKPOINTS, TENSORBOARD)
+FILES = (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS, SPANS_LEFT_OUT)
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
 
@@ -121,7 +123,7 @@ def check_run(recipe: Recipe) -> None:
     """Check, before anything is read, that a recipe's parts fit and that its results can be written.
 
     Raises:
-        RunError: something does not fit, cannot be written, or has the name of a result.
+        RunError: something does not fit, or has the name of a result.
     """
     output = Path(recipe.training.output_dir)
     sources = (recipe.corpus.dataset, *recipe.corpus.context_file)
@@ -131,23 +133,19 @@ def check_run(recipe: Recipe) -> None:
     except (TypeError, ValueError) as error:
         raise RunError(f"recipe {recipe.name:.80}: {error}") from error
     place = f"--output_dir {output!s:.300}"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        TemporaryDirectory(dir=output).cleanup()
-    except OSError as error:
-        raise RunError(f"{place}: expected a folder to write in, found {error}; name another one") from error
     for name in (*FOLDERS, *FILES):
-        path, kind, other = output / name, *(("folder", "file") if name in FOLDERS else ("file", "folder"))
-        if path.exists() and path.is_dir() != (name in FOLDERS):
-            expected = f"expected {name} to be a {kind}, found a {other}"
+        path, kind = output / name, "folder" if name in FOLDERS else "file"
+        found = "folder" if path.is_dir() else "file" if path.is_file() else "pipe or device"
+        if path.exists() and found != kind:
+            expected = f"expected {name} to be a {kind}, found a {found}"
             raise RunError(f"{place}: {expected}; move it away, or name another folder")
 
 
 def begin_run(output: Path) -> None:
     """Say that the run in an output folder is not finished, and clear up after killed ones."""
-    recover(output / MODEL)
-    for path in (path for name in FILES for path in output.glob(f"{name}.*.partial")):
-        path.unlink()
+    with recovered(output / MODEL):
+        for path in (path for name in FILES for path in output.glob(f"{name}.*.partial")):
+            path.unlink()
     write_text(output / STATUS, json.dumps({"finished": False}) + "\n")
 
 

@@ -9,9 +9,10 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -23,6 +24,7 @@ from rich.console import Console
 
 from dataset_scripts.formats.reader import CorpusError
 
+from ..claims import claimed
 from ..escaping import print_in_any_encoding, printable, say
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import context_worth, picture_worth, results_table, transfer_table
@@ -64,6 +66,33 @@ def runs_of(recipe: Recipe) -> dict[str, Recipe]:
         without = recipe.with_settings(use_images=False, output_dir=output, resume=resume)
         runs[f"{recipe.name}, no pictures"] = without
     return runs
+
+
+@contextmanager
+def own_folders(*recipes: Recipe) -> Iterator[None]:
+    """Hold the output folders of recipes in the main process, against all other commands.
+
+    A run that torchrun has started again waits for the one before, whose processes may still be ending.
+
+    Raises:
+        RunError: another command is at work in one, or it cannot be written. All processes raise it.
+    """
+    is_restart, refusal = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0", None
+    with ExitStack() as held:
+        outputs = [Path(recipe.training.output_dir) for recipe in recipes]
+        for output in outputs if started_processes().is_main_process else ():
+            try:
+                output.mkdir(parents=True, exist_ok=True)
+                held.enter_context(claimed(output, patience=30.0 if is_restart else 1.0))
+            except OSError as error:
+                expected = "expected a folder to write in that no other command uses"
+                told = f"--output_dir {output!s:.300}: {expected}, found {error}; or name another folder"
+                refusal = RunError(told)
+                break
+        (refusal,) = broadcast_object_list([refusal])
+        if refusal is not None:
+            raise refusal
+        yield
 
 
 def report_runs(recipe: Recipe, runs: Mapping[str, RunMetrics]) -> None:
@@ -164,16 +193,17 @@ def run_apart(
 
 
 def _train_logged(recipe: Recipe, *, train: Train, keep_model: bool) -> float:
-    """The test F1 of a training whose output goes to `LOG`."""
+    """The test F1 of a training whose output goes to `LOG`, or of one that was finished in the meantime."""
     output = Path(recipe.training.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / LOG).open("a", encoding="utf-8") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        metrics = train(recipe)
-        sys.stdout.flush()
-    if not keep_model:
-        shutil.rmtree(output / MODEL)
+    with own_folders(recipe):
+        if (metrics := finished_run(recipe)) is None:
+            with (output / LOG).open("a", encoding="utf-8") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+                metrics = train(recipe)
+                sys.stdout.flush()
+            if not keep_model:
+                shutil.rmtree(output / MODEL)
     return metrics.splits.test.overall.f1
 
 

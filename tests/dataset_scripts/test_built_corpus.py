@@ -221,7 +221,7 @@ def test_broken_pictures_are_listed_and_counted(tmp_path):
         (lambda corpus, _: (corpus / "test.txt").unlink(), {}, r"expected one test file out of"),
         (
             *(lambda _, images: shutil.rmtree(images), {}),
-            r"image_dir .*images: expected a folder with the pictures <id>\.jpg, found none; unpack",
+            r"--image_dir .*images: expected a folder with the posts' pictures, found none; unpack",
         ),
         (lambda *_: None, {"require_images": True}, r"train\.txt:10: expected the picture 3\.jpg"),
     ],

@@ -131,7 +131,7 @@ def test_spans_left_out_are_written(tmp_path):
     lines = (tmp_path / "report" / "spans_left_out.jsonl").read_text(encoding="utf-8").splitlines()
     place = {"place": "posts.jsonl:1", "start": 0, "end": 5, "label": "PER", "text": "Jorda"}
     assert len(lines) == 20
-    assert json.loads(lines[0]) == place | {"reason": "does not begin and end where words do"}
+    assert json.loads(lines[0]) == place | {"reason": "ends one character before a word does", "detail": ""}
 
 
 def test_built_data_set_is_inspected_without_writing(tmp_path, capsys):

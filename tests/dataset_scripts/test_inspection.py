@@ -85,7 +85,8 @@ def test_counts_are_those_of_naive_counting():
         missing = sum(row["image"] is None for row in rows)
         by_number = {"0": missing, "1": len(rows) - missing}
         share = missing / len(rows)
-        assert found["pictures"] == {"posts_by_number": by_number, "missing": missing, "missing_share": share}
+        pictures = {"posts_by_number": by_number, "missing": missing, "missing_share": share}
+        assert found["pictures"] == pictures | {"broken": len(rows) - missing}  # bytes that are no picture
         languages = Counter(row["language"] or "unknown" for row in rows)
         assert list(found["languages"].items()) == languages.most_common()
         assert found["sources"] == Counter(row["source"] for row in rows)
@@ -213,7 +214,7 @@ def test_statistics_are_json_also_of_empty_splits(tmp_path):
     found = inspect_corpus(corpus_of(train=[post("Paris/B-LOC")], test=[]))
     assert json.loads(json.dumps(found)) == found
     empty = found["splits"]["test"]
-    assert empty["pictures"] == {"posts_by_number": {}, "missing": 0, "missing_share": None}
+    assert empty["pictures"] == {"posts_by_number": {}, "missing": 0, "missing_share": None, "broken": 0}
     assert {number for key, number in empty["tokens_per_post"].items() if key != "histogram"} == {None}
     assert empty["seen"]["overall"]["seen_share"] is None and "nan" not in printed(found)
     plot_statistics(found, tmp_path / "empty.png")

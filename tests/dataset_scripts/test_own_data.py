@@ -55,7 +55,7 @@ def test_spans_of_each_tool_come_back_exactly(tool, tmp_path):
     assert corpus.left_out == [] and set(corpus.splits) == {"train", "validation", "test"}
     assert sorted(len(rows) for rows in corpus.splits.values()) == [4, 4, 32]
     assert set(corpus.labels) == {"O", *(f"{prefix}-{label}" for prefix in "BI" for label in NAMES)}
-    rejected = corpus.notes.get("posts that their annotator rejected or skipped", 0)
+    rejected = corpus.findings.numbers().get("posts that their annotator rejected or skipped", 0)
     assert rejected == (tool in ("prodigy", "label_studio"))
 
 
@@ -82,20 +82,50 @@ def test_file_to_a_trained_model_and_back_to_offsets(tool, tmp_path):
     assert all(text[one["start"] : one["end"]] == one["word"] for text, _ in TEXTS for one in pipe(text))
 
 
+@pytest.mark.slow
+def test_a_run_lists_the_spans_that_it_left_out(tmp_path, capsys):
+    """If it failed, nobody could find what a model was not trained on, or an old list would stay."""
+    span = {"start": 0, "end": 6, "label": "PER"}
+    posts = [{"text": f"Jordan x{n}", "spans": [span, span | {"end": 5}]} for n in range(20)]
+    parts = {"fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0}, "text_config": TEXT}
+    path, run = tmp_path / "posts.jsonl", tmp_path / "run"
+    budget = {"vocabulary_size": 300, "epochs": 1, "compare_without_pictures": False, "languages": []}
+    recipe = load_recipe("quickstart", parts | budget | {"dataset": str(path), "output_dir": str(run)})
+    for numbers in ([0, 1], [0]):
+        for post in posts:
+            post["spans"] = [post["spans"][number] for number in numbers]
+        json_lines(path, posts)
+        train_accelerate.train(recipe)
+        list_ = run / "spans_left_out.jsonl"
+        assert list_.is_file() == (len(numbers) == 2)
+        lines = list_.read_text(encoding="utf-8").splitlines() if list_.is_file() else []
+        assert [json.loads(line)["place"] for line in lines] == [
+            f"posts.jsonl:{n}" for n in range(1, 21) if lines
+        ]
+    assert (
+        capsys.readouterr().out.count("posts: spans left out: ends one character before a word does: 20") == 1
+    )
+
+
 # Spans that are no words
 
 
-WITHIN = "is empty or not within the text's 21 characters"
+WITHIN = "is empty or not within the text"
 
 
 @pytest.mark.parametrize(
     ("spans", "kept", "reasons"),
     [
         ([(0, 6, "PER")], "B-PER O O O O", []),
-        ([(0, 5, "PER"), (0, 7, "PER")], "O O O O O", ["does not begin and end where words do"] * 2),
+        ([(0, 4, "PER"), (2, 6, "PER")], "O O O O O", ["does not begin and end where words do"] * 2),
+        ([(0, 5, "PER")], "O O O O O", ["ends one character before a word does"]),
+        ([(1, 7, "PER"), (11, 21, "LOC")], "O O O O O", ["is one character behind whole words"] * 2),
+        ([(1, 6, "PER")], "O O O O O", ["begins one character behind a word's first"]),
+        ([(0, 7, "PER"), (9, 20, "LOC", " San Marino")], "B-PER O B-LOC I-LOC O", []),
+        ([(6, 7, "PER"), (9, 20, "LOC", "San Marino")], "O O B-LOC I-LOC O", [WITHIN]),
         ([(10, 20, "LOC"), (14, 20, "ORG")], "O O B-LOC I-LOC O", ["overlaps another span"]),
         ([(3, 3, "PER"), (-6, 6, "PER"), (10, 99, "LOC")], "O O O O O", [WITHIN] * 3),
-        ([(0, 6, "PER", "Jordon")], "O O O O O", ["has another text than the tool says, 'Jordon'"]),
+        ([(0, 6, "PER", "Jordon")], "O O O O O", ["has another text than the tool says"]),
     ],
 )
 def test_what_is_no_word_is_left_out_and_told(spans, kept, reasons):
@@ -143,14 +173,14 @@ def test_any_record_is_a_post_or_an_error_in_words(record):
 def test_left_out_spans_are_listed(tmp_path):
     """If it failed, somebody would train on fewer entities than annotated and never know."""
     records = [
-        {"text": f"Jordan {number}", "spans": [{"start": 0, "end": 6 - number % 2, "label": "PER"}]}
+        {"text": f"Jordan {number}", "spans": [{"start": 0, "end": 6 - 2 * (number % 2), "label": "PER"}]}
         for number in range(20)
     ]
     corpus = open_corpus(str(json_lines(tmp_path / "posts.jsonl", records)))
-    report = corpus.reading_report(most=3)
-    assert report[0] == "posts: spans left out, since they are no whole words or overlap: 10"
-    assert report[1] == "  posts.jsonl:2: PER 0-5 'Jorda' does not begin and end where words do"
-    assert len(report) == 5 and len(corpus.left_out) == 10
+    report, why = corpus.reading_report(), "spans left out: does not begin and end where words do"
+    assert report[0] == f"posts: {why}: 10; move its ends to those of whole words, in the tool"
+    assert report[1] == "- posts.jsonl:2: PER 0-4 'Jord'"
+    assert len(report) == 4 and len(corpus.left_out) == 10
 
 
 # Words with tags, columns, pictures
@@ -311,7 +341,7 @@ def test_pictures_are_found_and_none_outside(tmp_path):
     rows = [row for rows in corpus.splits.values() for row in rows]
     found = {(int(row["tokens"][0][1]), row["image"] and Path(row["image"]["path"]).name) for row in rows}
     assert found == set(enumerate(["a.png", "b.png", None, None, "b.png", None]))
-    assert sum(number for note, number in corpus.notes.items() if note.startswith("pictures left out")) == 20
+    assert sum(one.number for one in corpus.findings.sorted() if one.lost) == 20
     inside.rename(tmp_path / "moved")
     again = open_corpus(str(tmp_path / "moved" / "posts.jsonl"), image_dir=str(elsewhere))
     assert (again.version_name, again.version) == (corpus.version_name, corpus.version)
@@ -349,8 +379,14 @@ def test_options_that_a_corpus_does_not_read_are_refused(tmp_path):
 TAGS_AND_SPANS = [
     ([{"words": ["a"]}], "posts.jsonl:1: expected 'tokens' and 'ner_tags', or 'text' and 'spans'"),
     ([{"tokens": ["a"], "ner_tags": ["O", "O"]}], "a tag for each of 1 words in 'ner_tags', found 2"),
-    ([{"tokens": ["a"], "ner_tags": [3]}], "tags O, B-<type>, I-<type>, found 3; names in place of ids"),
-    ([{"tokens": ["a"], "ner_tags": ["S-X"]}], "'S-X'; names in place of ids, or --tag_scheme for"),
+    (
+        [{"tokens": ["a"], "ner_tags": [3]}],
+        "tags by their names, found 3; --tag_names O,B-PER,I-PER,... says",
+    ),
+    (
+        [{"tokens": ["a", "b"], "ner_tags": ["B-X", "X"]}],
+        "found 'X'; if the other tags are wrong, and this is right, say --tag_scheme bare",
+    ),
     (
         [{"text": "a", "spans": [{"start": 0, "label": "X"}]}],
         "expected spans with 'start', 'end' and one 'label'",
@@ -432,19 +468,27 @@ def a_result(value: dict[str, Any], kind: str = "labels") -> dict[str, Any]:
         (
             {"spans": [LIMA], "entities": [LIMA, JORDAN]},
             ["B-LOC", "O"],
-            ["spans under 'entities', not read"] * 2,
+            [("spans under 'entities', not read", 2)],
         ),
         ({"label": "news", "entities": [[0, 4, "LOC"]]}, ["B-LOC", "O"], []),
-        ({"spans": [LIMA], "places": [[0, 4, "LOC"]]}, ["B-LOC", "O"], ["spans under 'places', not read"]),
-        ({"ents": [LIMA], "spans": {"a": [LIMA]}}, ["B-LOC", "O"], ["spans under 'spans', not read"]),
-        ({"tokens": ["a"], "ner_tags": ["O"], "spans": [LIMA]}, ["O"], ["spans under 'spans', not read"]),
+        (
+            {"spans": [LIMA], "places": [[0, 4, "LOC"]]},
+            ["B-LOC", "O"],
+            [("spans under 'places', not read", 1)],
+        ),
+        ({"ents": [LIMA], "spans": {"a": [LIMA]}}, ["B-LOC", "O"], [("spans under 'spans', not read", 1)]),
+        (
+            {"tokens": ["a"], "ner_tags": ["O"], "spans": [LIMA]},
+            ["O"],
+            [("spans under 'spans', not read", 1)],
+        ),
         (a_task(a_result(LIMA), a_result(HYPER, "hypertextlabels")), BOTH, []),
         (
             a_task(a_result(LIMA), a_result({}, "choices")),
             ["B-LOC", "O"],
-            ["results of type 'choices', not read"],
+            [("results of type 'choices', not read", 1)],
         ),
-        (a_task(a_result(LIMA), more=2), ["B-LOC", "O"], ["further annotations of a task, not read"] * 2),
+        (a_task(a_result(LIMA), more=2), ["B-LOC", "O"], [("further annotations of a task, not read", 2)]),
     ],
 )
 def test_no_entity_is_dropped_without_a_word(record, tags, unread):
@@ -452,7 +496,8 @@ def test_no_entity_is_dropped_without_a_word(record, tags, unread):
     one were lost, and nothing said so.
     """
     found = read_annotation({"text": "Lima Jordan"} | record, "a:1")
-    assert (found.tags, list(found.unread), found.left_out or []) == (tags, unread, [])
+    assert found.tags == tags and not found.left_out
+    assert [(one.what, one.number) for one in found.unread] == unread
 
 
 def test_html_that_a_tool_counted_otherwise_is_left_out():
@@ -460,17 +505,20 @@ def test_html_that_a_tool_counted_otherwise_is_left_out():
     task = a_task(a_result(HYPER, "hypertextlabels")) | {"data": {"text": "<b>Lima</b> Jordan"}}
     found = read_annotation(task, "a:1")
     assert set(found.tags) == {"O"}
-    assert [span.reason for span in found.left_out] == ["has another text than the tool says, 'Jordan'"]
+    assert [span.reason for span in found.left_out] == ["has another text than the tool says"]
+    assert str(found.left_out[0]) == "a:1: PER 5-11 'ma</b>', for the tool 'Jordan'"
 
 
 def test_what_is_not_read_is_counted(tmp_path):
     """If it failed, a corpus could lose its entities, and its report would not show it."""
     records = [{"text": f"Lima Jordan {n}", "places": [LIMA, JORDAN], "entities": []} for n in range(10)]
     path = json_lines(tmp_path / "posts.jsonl", records)
-    with pytest.raises(CorpusError, match="found none in 10 posts; spans under 'places', not read: 20"):
+    with pytest.raises(
+        CorpusError, match="found none in 10 posts\nspans under 'places', not read: 20; --columns "
+    ):
         open_corpus(str(path))
     corpus = open_corpus(str(path), columns={"entities": "places"})
-    assert not corpus.notes and corpus.labels[1:] == ["B-LOC", "I-LOC", "B-PER", "I-PER"]
+    assert not corpus.findings.sorted() and corpus.labels[1:] == ["B-LOC", "I-LOC", "B-PER", "I-PER"]
 
 
 def test_seed_0_and_share_0_are_taken(tmp_path):

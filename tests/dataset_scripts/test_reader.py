@@ -105,16 +105,15 @@ MALFORMED = {
     "not UTF-8": (b"IMGID:1\na\xff\tO\n", ":2: expected UTF-8, found the byte 0xff at column 2; convert the"),
     "UTF-16 without": (
         IMGID.encode("utf-16-le"),
-        ":1: expected index<TAB>token<TAB>tag (or IMGID:<id> before",
+        ":1: expected two columns or more, token<TAB>tag (or IMGID:<id> before the first token), found",
     ),
     "no tab": ("IMGID:1\naO\n", ":2: expected token<TAB>tag, found 1 columns in 'aO'"),
     "two spaces": ("IMGID:1\na b O\n", ":2: expected token<TAB>tag, found 1 columns in 'a b O'"),
     "space in a token": ("IMGID:1\na b\n", ":2: expected a tag O, B-<type>, I-<type>, found 'b'"),
     "many columns": ("IMGID:1\na\tb\tO\n", ":2: expected token<TAB>tag, found 3 columns in 'a\\tb\\tO'"),
-    "few columns": ("0\ta\tO\n1\tb\n", "before the first token), found 2 columns in '1\\tb'"),
-    "token before the mark": (
-        "a\tO\n",
-        ":1: expected index<TAB>token<TAB>tag (or IMGID:<id> before the first",
+    "few columns": (
+        "0\ta\tO\n1\tb\n",
+        ":2: expected 3 columns, as in the first line, found 2 columns in '1\\tb'",
     ),
     "token after an empty line": (
         "IMGID:1\na\tO\n\nb\tO\n",
@@ -122,7 +121,7 @@ MALFORMED = {
     ),
     "mark in an indexed file": (
         "0\ta\tO\n\nIMGID:1\n",
-        ":3: expected index<TAB>token<TAB>tag as before, found 'IMGID:1'",
+        ":3: expected lines in columns as before, found 'IMGID:1'",
     ),
     "no prefix": ("IMGID:1\na\tO\nb\tPER\n", ":3: expected a tag O, B-<type>, I-<type>, found 'PER'"),
     "BIOES": ("IMGID:1\na\tS-PER\n", "found 'S-PER'; if the file is in BIOES, say --tag_scheme bioes"),

@@ -18,6 +18,7 @@ from modeling_mmner.inference.annotate import ABOUT, AnnotateStep, Annotator, an
 from modeling_mmner.inference.loading import load_model
 from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
 from tests.annotation_parts import annotated, rows_in, write_posts
+from tests.interrupted import at_work, hold
 from tests.small_posts import PICTURES, SPECKLED, TEXTS, WORDS, assert_same, by_hand, encoded, small_parts
 from tests.tiny import SYSTEMS
 
@@ -195,6 +196,21 @@ def test_a_task_that_fails_does_not_stop_the_others(source, tmp_path, whole, cap
     assert "task 1 failed: RuntimeError: out of memory" in capsys.readouterr().err
     assert annotated(source, out).flaws == []
     assert rows_in(out, tmp_path) == whole
+
+
+def test_a_task_that_another_command_is_at_is_left_to_it(source, tmp_path, capsys) -> None:
+    """If it failed, two commands in one folder would remove each other's unfinished files."""
+    out, name = tmp_path / "out", "annotated-00001-of-00004.parquet"
+    annotated(source, out, local_tasks=1)
+    process, let_end = at_work(hold(out / name, beside=True))
+    (out / f"{name}.01234567.partial").touch()
+    outcome = annotated(source, out)
+    found = f"task 1 failed: BlockingIOError: {out / name}: process {process.pid} on "
+    assert found in capsys.readouterr().err
+    assert (out / f"{name}.01234567.partial").is_file() and len(outcome.flaws) == 1
+    let_end()
+    process.join()
+    assert annotated(source, out).flaws == [] and list(out.glob("*.partial")) == []
 
 
 def test_verify_tells_what_is_wrong(source, tmp_path, whole) -> None:

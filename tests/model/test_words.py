@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dataset_scripts.formats.reader import read_posts
 from modeling_mmner import MMNERProcessor
-from modeling_mmner.model.labels_mmner import split_words
+from modeling_mmner.model.labels_mmner import WORD_RULES, split_words
 from tests.shared_data import (
     CORPUS_FILES,
     DATA,
@@ -28,7 +28,7 @@ ODD_WORDS = [
     *["\ud83d", "a\udc00b", "👨‍👩‍👧‍👦", "👍🏽", "🇫🇷", "🇫", "❤️", "1️⃣", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "🙂‍↔️", "\ufe0f", "🏽"],
     *["[SEP]", "[PAD]", "[UNK]", "[MASK]", "[CLS]x", "</s>", "<s>", "<pad>", "<mask>", "a</s>", "##a"],
     *["▁", "▁▁", "Ġ", "Ċ", "x" * 3000, "\u200b" * 3000, "🙂" * 500, "a b", " a", "a "],
-    *["中文", "नमस्ते", "ﷺ", "ŉ", "İ", "ß"],
+    *["中文", "नमस्ते", "ﷺ", "ŉ", "İ", "ß", "コーヒー", "ｶﾞ", "กำลัง", "한국은", "\u1112\u1161\u11ab", "〇々"],
 ]
 any_word = st.one_of(
     st.sampled_from(ODD_WORDS), st.text(max_size=6), st.text(st.characters(categories=["Cf", "Mn", "Co"]))
@@ -45,27 +45,32 @@ any_text = st.lists(
 ).map("".join)
 
 
-def words_of(text: str) -> list[str]:
-    return [word.text for word in split_words(text)]
+def words_of(text: str, rule: str = "spaces") -> list[str]:
+    return [word.text for word in split_words(text, rule)]
 
 
+each_rule = pytest.mark.parametrize("rule", WORD_RULES)
+
+
+@each_rule
 @property_test
-@given(any_text)
-def test_words_are_where_they_say_and_cover_all_but_white_space(text):
+@given(text=any_text)
+def test_words_are_where_they_say_and_cover_all_but_white_space(rule, text):
     """If it failed, entities would be cut out at the wrong place, or characters be in no word or in two."""
-    words = split_words(text)
+    words = split_words(text, rule)
     covered = [position for word in words for position in range(word.start, word.end)]
     assert [text[word.start : word.end] for word in words] == [word.text for word in words]
     assert all(word.text for word in words)
     assert covered == [position for position, character in enumerate(text) if not character.isspace()]
 
 
+@each_rule
 @property_test
-@given(any_text)
-def test_words_joined_by_spaces_split_into_themselves(text):
+@given(text=any_text)
+def test_words_joined_by_spaces_split_into_themselves(rule, text):
     """If it failed, a text would be split otherwise when it comes as words, as elisions once were."""
-    words = words_of(text)
-    assert words_of(" ".join(words)) == words
+    words = words_of(text, rule)
+    assert words_of(" ".join(words), rule) == words
 
 
 RULE = {
@@ -108,6 +113,24 @@ def test_rule_splits_as_it_says(text, words):
     assert words_of(text) == words.split(" ")
 
 
+CHARACTERS = {
+    "Chinese": ("在北京看iPhone 15手机，好", "在 北 京 看 iPhone 15 手 机 ， 好"),
+    "URL": ("见https://t.co/a1看", "见 https://t.co/a1 看"),
+    "Japanese": ("東京でコーヒーを〇々", "東 京 で コ ー ヒ ー を 〇 々"),
+    "half width with its mark": ("ｶﾞﾗｽ", "ｶﾞ ﾗ ｽ"),
+    "Thai with its vowels": ("กรุงเทพนำ", "ก รุ ง เ ท พ นำ"),
+    "Korean with its particle": ("삼성은 9.30에", "삼 성 은 9.30 에"),
+    "decomposed Korean": ("\u1112\u1161\u11ab국", "\u1112\u1161\u11ab 국"),
+    "all else as by spaces": ("l'Italie don't @a_b नमस्ते 9.30 🏴‍☠️", "l' Italie don ' t @ a_b नमस्ते 9.30 🏴‍☠️"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), CHARACTERS.values(), ids=CHARACTERS)
+def test_rule_of_characters_splits_as_it_says(text, words):
+    """If it failed, entities of a text without spaces could not be found, since they would cut a word."""
+    assert words_of(text, "characters") == words.split(" ")
+
+
 EMOJI = ["🙂", "👍🏽", "👨‍👩‍👧‍👦", "🏳️‍🌈", "🏴‍☠️", "👩🏽‍⚕️", "🙂‍↔️", "❤️", "❤️‍🔥", "#️⃣", "🇫🇷", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "™️"]
 
 
@@ -127,7 +150,8 @@ def test_flags_pair_from_the_left():
 def test_unknown_rule_is_refused():
     """If it failed, a processor of a newer package would silently split by the old rule."""
     message = (
-        r"word rule: expected one of \['mmner-words-1'\], found 'mmner-words-2'; a newer package may know it"
+        r"word rule: expected one of \['spaces', 'characters', 'mmner-words-1', 'mmner-characters-1'\], found"
+        " 'mmner-words-2'; a newer package may know it"
     )
     with pytest.raises(ValueError, match=message):
         split_words("a", "mmner-words-2")

@@ -89,6 +89,15 @@ def test_kept_features_are_computed_ones_rounded(settings, tmp_path):
                 assert torch.equal(bits(content), expected.bfloat16())
 
 
+def test_kept_files_have_the_mode_of_new_files(tmp_path):
+    """If it failed, others who share the folder could not read the features."""
+    model, processor = frozen_parts()
+    with_features(ROWS, model, processor, folder=tmp_path)
+    modes = {path.suffix: path.stat().st_mode for path in tmp_path.iterdir()}
+    (tmp_path / "mine").touch()
+    assert ".arrow" in modes and set(modes.values()) == {(tmp_path / "mine").stat().st_mode}
+
+
 def rounded_features(tower: VisionTower, pictures: torch.Tensor) -> torch.Tensor:
     """What is kept of pictures, in place of all that a tower computes."""
     computed = VisionTower.features(tower, pictures)

@@ -17,6 +17,7 @@ import pytest
 import train_accelerate
 from modeling_mmner.training.recipes import Recipe, load_recipe
 from modeling_mmner.training.run_folder import is_finished
+from modeling_mmner.training.runner import own_folders
 from tests.interrupted import TWO_M_NER, assert_same_run, checkpoints_in, whole_and_killed
 from tests.training.test_training import write_corpus
 
@@ -51,7 +52,10 @@ def test_killed_script_goes_on(tmp_path):
         process.kill()
     assert is_finished(tmp_path / "killed") is False
     settings = {"output_dir": str(tmp_path / "killed")}
-    train_accelerate.train(load_recipe(f"{tmp_path}/killed-recipe/tiny.yaml", settings))
+    assert (tmp_path / "killed" / ".claim").is_file()  # which keeps nobody out
+    again = load_recipe(f"{tmp_path}/killed-recipe/tiny.yaml", settings)
+    with own_folders(again):
+        train_accelerate.train(again)
     train_accelerate.train(whole.with_settings(name="tiny"))
     assert_same_run(whole, killed)
 

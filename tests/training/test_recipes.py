@@ -112,7 +112,7 @@ _TEXTS = (
     *("dataset", "dataset_config", "data_dir", "image_dir", "language", "test_dataset", "split_ratio"),
     *("text_encoder", "word_vectors", "output_dir", "feature_cache", "resume", "context", "context_writer"),
 )
-_LISTS = ("languages", "test_languages", "exclude_test_of", "context_file")
+_LISTS = ("tag_names", "languages", "test_languages", "exclude_test_of", "context_file")
 _FIELDS = [item for section in (CorpusSettings, ModelSettings, TrainingSettings) for item in fields(section)]
 _KEYS = MODEL_KEYS
 OPTIONS: dict[str, tuple[str, object]] = {
@@ -123,6 +123,7 @@ OPTIONS: dict[str, tuple[str, object]] = {
     **dict.fromkeys(_TEXTS, ("a/b c", "a/b c")),
     **dict.fromkeys(_LISTS, ("fr,de", ["fr", "de"])),
     "tag_scheme": ("iob1", "iob1"),
+    "word_rule": ("characters", "characters"),
     "terms": ("org/mine=mit,x=none", load_recipe("bert-crf").terms | {"org/mine": "mit", "x": "none"}),
     "rename_types": ("OTHER=MISC,x=y", {"OTHER": "MISC", "x": "y"}),
     "columns": ("tokens=words,image=photo", {"tokens": "words", "image": "photo"}),
@@ -276,7 +277,7 @@ WRONG_FILES = [
         "model: {vision_towers: [{pooled: true}]}",
         "vision_towers backbone: expected a timm model's name, found",
     ),
-    ("corpus: {tag_scheme: iob2}", "recipe tag_scheme: expected one of 'bio', .*, found 'iob2'"),
+    ("corpus: {tag_scheme: iob2}", "recipe tag_scheme: expected one of 'auto', 'bio', .*, found 'iob2'"),
     ("model: {fusion: [umt]}", r"recipe fusion: expected one of .* found \['umt'\]"),
     ("model: {contrastive_temperature: 0}", "contrastive_temperature: expected > 0, found 0"),
     ("training: {learning_rate: .nan}", "recipe learning_rate: expected > 0, found nan"),

@@ -255,9 +255,9 @@ def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(reci
     monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
     output = Path(recipe.training.output_dir)
     output.write_text("a file")
-    message = rf"--output_dir {output}: expected a folder to write in, found .*exists"
+    message = rf"--output_dir {output}: expected a folder to write in that no other .*, found .*exists"
     with pytest.raises(RunError, match=message):
-        train_accelerate.train(recipe)
+        train_accelerate.main(recipe)
     output.unlink()
     for name in (*FOLDERS, *FILES):
         output.mkdir(parents=True)
@@ -268,8 +268,12 @@ def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(reci
             " another folder"
         )
         with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
-            train_accelerate.train(recipe)
+            train_accelerate.main(recipe)
         shutil.rmtree(output)
+    output.mkdir()
+    os.mkfifo(output / FILES[0])
+    with pytest.raises(RunError, match=f"expected {FILES[0]} to be a file, found a pipe or device; move it"):
+        train_accelerate.main(recipe)
 
 
 def test_output_folder_that_is_removed_is_named(corpus, tmp_path, monkeypatch, capfd):

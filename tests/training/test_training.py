@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,9 @@ def test_run_writes_all_it_promises(finished) -> None:
     for name in ("learning_curves.png", "confusion_matrix.png"):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
     assert list(output.glob("tensorboard/*"))
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in output.rglob("*") if path.is_file()}
+    (output / "mine").touch()
+    assert modes == {stat.S_IMODE((output / "mine").stat().st_mode)}
     assert json.loads((output / "metrics.json").read_text("utf-8")) == json.loads(json.dumps(metrics))
     test = metrics["splits"]["test"]
     assert set(test) >= {"overall", "strict", "by_type", "by_language", "by_source", "raw_text", "picture"}

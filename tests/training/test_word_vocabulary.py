@@ -95,6 +95,8 @@ def test_vocabulary_is_that_of_naive_counting(tmp_path_factory, posts, size, in_
     ordered, rare = naive_vocabulary(posts, size=size, in_file=words[:size])  # no more of a long file is read
     assert in_order(tokenizer) == ordered
     assert word_vocabulary(tokenizer) == {"size": len(ordered), "unknown": 1, "rare": rare}
+    if len(ordered) == 2:  # a processor refuses a vocabulary without a word
+        return
     asked = ["a", "B", "c d", "x[PAD]", "nowhere", UNKNOWN, "😀"]
     assert ids_of(tokenizer, asked) == [ordered.index(word) if word in ordered else 1 for word in asked]
 

@@ -1,0 +1,133 @@
+"""Tables as people have them: their delimiter, a row for each post or word, and usual names of columns."""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from ..findings import Findings
+from .reader import CorpusError, Reading, read_posts
+from .schemes import parts_of
+
+Numbered = Iterator[tuple[int, dict[str, Any]]]
+"""Records with the numbers of their lines or rows."""
+
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_WORDS, _TEXTS = ("tokens", "words", "token", "word"), ("text", "sentence", "sentences")
+_USUAL = {
+    "tokens": (*_WORDS, *_TEXTS),
+    "ner_tags": ("ner_tags", "tags", "labels", "tag", "label", "ner", "ner_labels", "ner_tag", "entity"),
+    "text": (*_TEXTS, "content", "body", "tweet", "post", "message"),
+    "image": ("image", "images", "picture", "photo", "img", "image_path", "image_file", "filename"),
+}
+"""What our columns are often called, whatever the case of their letters; their own names first."""
+_NUMBERS = ("sentence #", "sentence", "sentence_id", "sent_id", "post", "post_id", "id")
+"""How the column is called that says which post a row's word is of."""
+_PICTURE = re.compile(r"\.(jpe?g|png|gif|webp|bmp)\b", re.IGNORECASE)
+_CELL_LIMIT = 10**7  # characters; Python's own limit is below the length of a long article with its spans
+_LOOKED_AT = 200  # rows
+
+
+def read_columns(path: Path, findings: Findings, columns: Mapping[str, str]) -> Numbered:
+    """The posts of a file in CoNLL's columns, see `reader`, each with its line and its tags as they stand."""
+    reading = Reading("auto", columns={key: number for key, number in columns.items() if number.isdecimal()})
+    for post in read_posts(path, reading):
+        picture = {} if post.is_numbered else {"image": f"{post.id}.jpg"}
+        yield post.line, {"id": post.id, "tokens": post.tokens, "ner_tags": post.tags} | picture
+    for note, number in reading.notes.items():
+        findings.add(note, lost=False, number=number)
+
+
+def read_table(path: Path, findings: Findings, columns: Mapping[str, str]) -> Numbered:
+    """The posts of a table with a line of headings, each with the number of its (first) row from 1.
+
+    The delimiter is that which makes the most headings. A table has a row for each word where its first rows
+    have one word and one tag each, and between them rows without, or a column that numbers posts.
+    """
+    csv.field_size_limit(_CELL_LIMIT)
+    with path.open(encoding="utf-8-sig", newline="") as lines:  # line ends as they are, which CSV wants
+        heading = next(lines, "")
+        own = "\t" if path.suffix == ".tsv" else ","
+        by_delimiter = {mark: next(csv.reader([heading], delimiter=mark), []) for mark in (own, *_DELIMITERS)}
+        delimiter = max(by_delimiter, key=lambda mark: len(by_delimiter[mark]))
+        names = by_delimiter[delimiter]
+        if re.fullmatch("O|[BIESLUM]-.+", heading.split()[-1] if heading.strip() else ""):  # no headings
+            yield from read_columns(path, findings, columns)
+            return
+        if delimiter != own:
+            findings.add(f"tables read with {_DELIMITERS[delimiter]} between columns", lost=False)
+        first, called = list(islice(lines, _LOOKED_AT)), {name.strip().casefold(): name for name in names}
+        word, tag, post = (
+            columns.get(ours) or next((called[name] for name in known if name in called), "")
+            for ours, known in (("tokens", _WORDS), ("ner_tags", _USUAL["ner_tags"]), ("id", _NUMBERS))
+        )
+        if _has_row_for_word([*_rows(first, names, delimiter)], word, tag, post):
+            findings.add("tables read with a word in each row", lost=False)
+            yield from _joined(_rows(chain(first, lines), names, delimiter), word, tag, post)
+            return
+        whole = csv.DictReader(chain([heading], first, lines), delimiter=delimiter)
+        for number, row in enumerate(whole, start=1):
+            yield number, {str(key): None if value == "" else value for key, value in row.items()}
+
+
+def _has_row_for_word(rows: list[dict[str, str]], word: str, tag: str, post: str) -> bool:
+    filled = [row for row in rows if row.get(word) and row.get(tag)]
+    single = all(" " not in row[word] + row[tag] and row[tag][0] != "[" for row in filled)
+    numbers = [row[post] for row in filled if row.get(post)]
+    has_borders = not all(map(any, map(dict.values, rows[:-1]))) or (post and len({*numbers}) < len(filled))
+    return bool(filled and single and has_borders)
+
+
+def _rows(lines: Iterable[str], names: list[str], delimiter: str) -> Iterator[dict[str, str]]:
+    """Rows by their headings; between tabs a quote may be a word, or stand around one."""
+    quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    for row in csv.reader(lines, delimiter=delimiter, quoting=quoting):
+        cells = (c[1:-1].replace('""', '"') if re.fullmatch('"(?:[^"]|"")+"', c) else c for c in row)
+        yield dict(zip(names, cells if quoting else row, strict=False))
+
+
+def _joined(rows: Iterable[dict[str, str]], word: str, tag: str, post: str) -> Numbered:
+    """Posts of rows of words: one ends before a row without any cell, or where the number changes."""
+    first, record = 0, dict[str, Any]()
+    for number, row in enumerate(rows, start=1):
+        if record and (not any(row.values()) or row.get(post) not in ("", None, record.get(post))):
+            yield first, record
+            record = {}
+        if any(row.values()):
+            if not row.get(word) or not row.get(tag):
+                raise CorpusError(f"row {number}: expected a word and its tag, found {row!s:.200}")
+            first = number if not record else first
+            record = record or {name: cell or None for name, cell in row.items()} | {word: [], tag: []}
+            record[word].append(row[word])
+            record[tag].append(row[tag])
+    if record:
+        yield first, record
+
+
+def usual_columns(record: Any, cell: Callable[[Any], list[Any]]) -> dict[str, str]:
+    """What our columns seem to be called in a record, where that is not their own names.
+
+    Args:
+        cell: the list that a cell stands for, empty for what is none.
+    """
+    if not isinstance(record, dict) or "data" in record:  # a task of Label Studio
+        return {}
+    called = {str(name).strip().casefold(): name for name in record}
+    values = {ours: [called[name] for name in known if name in called] for ours, known in _USUAL.items()}
+    tags = next((name for name in values["ner_tags"] if _are_tags(cell(record[name]))), None)
+    words = next(
+        (name for name in values["tokens"] if tags and len(cell(record[name])) == len(cell(record[tags]))),
+        None,
+    )
+    text = next((name for name in values["text"] if isinstance(record[name], str)), None)
+    found = {"tokens": words, "ner_tags": tags} if words is not None else {"text": text}
+    found["image"] = next((name for name in values["image"] if _PICTURE.search(str(record[name]))), None)
+    return {ours: name for ours, name in found.items() if name not in (None, ours, f"{ours}s")}
+
+
+def _are_tags(values: list[Any]) -> bool:
+    """Whether a cell is a list of names or numbers, one at least O, with a prefix or a number."""
+    is_plain = all(isinstance(value, (str, int)) for value in values)
+    return is_plain and any(str(value).isdecimal() or parts_of(str(value))[0] for value in values)
