@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .inference.loading import Dtype
     from .model.configuration_mmner import MMNERConfig, VisionTowerConfig
     from .model.labels_mmner import Span, split_words
     from .model.modeling_mmner import MMNERForTokenClassification, MMNEROutput, MMNERPreTrainedModel
@@ -38,17 +39,25 @@ __all__ = [
 _FILES = ("modeling_mmner", "processing_mmner", "pipeline_mmner", "configuration_mmner", "labels_mmner")
 
 
-def load(model: str, **options: Any) -> "tuple[MMNERForTokenClassification, MMNERProcessor]":
-    """A trained model, in evaluation mode on its device, and its processor, without running code of its own.
+def load(
+    model: str, *, device: str | None = None, dtype: "Dtype | None" = None, **options: Any
+) -> "MultimodalNERPipeline":
+    """A trained model, ready to be asked: ``ner = load(folder)``, ``ner("Greetings from Lima")``.
+
+    ``ner.show(post)`` marks the entities, and ``ner.model`` and ``ner.processor`` are its parts. No code of
+    the model's is run.
 
     Args:
-        model: a folder, or an id on the Hub.
-        options: device, dtype and more, see `inference.loading.load_model`, which also says what is raised.
+        model: a folder, or an id on the Hub; a folder that `mmner export-onnx` has made runs by onnxruntime.
+        device, dtype: see `inference.loading.load_parts`, also for what is raised.
+        options: defaults of `MultimodalNERPipeline`'s calls: batch_size, threshold, image_dir and more.
     """
-    _files()
-    from .inference.loading import load_model
+    pipeline_class = __getattr__("MultimodalNERPipeline")
+    from .inference.loading import load_parts
 
-    return load_model(model, **options)
+    loaded, processor = load_parts(model, device=device, dtype=dtype)
+    options |= {"task": "multimodal-ner", "device": loaded.device}
+    return pipeline_class(model=loaded, processor=processor, **options)
 
 
 def _files() -> list[ModuleType]:

@@ -8,6 +8,8 @@ import re
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
+from .model.marking_mmner import encodable, printable
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -31,20 +33,9 @@ def _escaped(error: Any) -> tuple[str, int]:
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
-def encodable(text: object) -> str:
-    """The text with U+FFFD for what UTF-8 cannot encode, as half an emoji or a byte of a file name."""
-    return str(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def one_line(text: object) -> str:
     """The text on one line: every run of white space and control characters is a space."""
     return re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", encodable(text)).strip()
-
-
-def printable(text: object) -> str:
-    """The text for a terminal, which obeys control characters: all but line ends and tabs as ``\\x1b``."""
-    control = r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-    return re.sub(control, lambda found: f"\\x{ord(found[0]):02x}", encodable(text))
 
 
 def say(text: object, *, file: IO[str] | None = None) -> None:

@@ -128,6 +128,13 @@ def test_travelling_files_import_what_travels():
         assert not (imported(name) - ours) & (HEAVY | {"datasets", "rich", "yaml", "jinja2"}) - allowed
 
 
+def test_travelling_files_leave_timm_until_a_picture_encoder_is_built():
+    """Regression: a model of text alone loaded timm, since a file imported its wrapper at the top."""
+    for name in (name for name in MODULES if name.endswith("_mmner") and name not in PACKAGES):
+        nodes = imports_in(ast.parse(MODULES[name].read_text(encoding="utf-8")), within_functions=False)
+        assert not [node for node in nodes if "timm" in ast.unparse(node).lower()], name
+
+
 LIGHT = """
 import json, runpy, sys, time
 found = {}
@@ -172,12 +179,13 @@ except ValueError as error:
     assert "trust_remote_code=True" in str(error)
 else:
     raise AssertionError("something has registered the classes already")
-loaded, processor = modeling_mmner.load(model)
+ner = modeling_mmner.load(model)
+loaded, processor = ner.model, ner.processor
 assert type(AutoConfig.from_pretrained(model)) is modeling_mmner.MMNERConfig
 assert type(AutoProcessor.from_pretrained(model)) is type(processor) is modeling_mmner.MMNERProcessor
 assert type(AutoModel.from_pretrained(model)) is type(loaded) is modeling_mmner.MMNERForTokenClassification
 pipe = pipeline("multimodal-ner", model=loaded, processor=processor)
-assert type(pipe) is modeling_mmner.MultimodalNERPipeline
+assert type(pipe) is type(ner) is modeling_mmner.MultimodalNERPipeline
 """
 
 

@@ -1,5 +1,6 @@
 """The commands for a trained model."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, nullcontext
@@ -9,12 +10,15 @@ from time import perf_counter
 from typing import Any, Literal
 
 from ..escaping import say
+from ..model.labels_mmner import entity_types
+from ..model.marking_mmner import MarkedPosts
 from .corpora import split_of
 from .options import COMPUTING, INPUT, PREDICTING, READING, TASKS, Numbers, Port, command
 
 
 @command(predicting=PREDICTING)
 def predict(
+    post: str | None = None,
     *,
     model: str,
     text: str | None = None,
@@ -27,10 +31,12 @@ def predict(
 ) -> int:
     """Find the entities of a text or of JSON lines.
 
-    Reads one text (--text, --image), or JSON lines {id, text | tokens, image, context}; writes JSON lines
-    {id, text, entities}, and {id, error} for what cannot be read.
+    Reads one text (and --image), or JSON lines {id, text | tokens, image, context}; writes JSON lines {id,
+    text, entities}, and {id, error} for what cannot be read. On a terminal it shows the texts, with their
+    entities marked.
 
     Args:
+        post: one text, as --text.
         model: folder or Hub id of a trained model, or a folder that export-onnx has made.
         text: one text.
         image: a picture of --text; for several say it again.
@@ -40,8 +46,12 @@ def predict(
             or the working one.
         output: file to write; default: standard output.
     """
-    if text is not None and input is not None:
-        raise ValueError("expected --text or --input, found both")
+    if len({post, text, input} - {None}) > 1:
+        raise ValueError("expected one text or --input, found several of them")
+    if post is not None:
+        if os.path.isfile(post):
+            raise ValueError(f"expected a text, found the file {post}; --input {post} reads its posts")
+        text = post
     for name, values in (("image", image), ("context", context)):
         if text is None and values:
             raise ValueError(f"expected --text with --{name}; JSON lines have their own under {name!r}")
@@ -59,11 +69,18 @@ def predict(
             predictor.read.image_dir = image_dir or (Path(input).parent if input else Path())
             posts = read_json_lines(source, input or "standard input")
         found = predictor.predict(posts)
-        return write_named(Path(output), partial(_write_found, found)) if output else _write_found(found)
+        if output:
+            return write_named(Path(output), partial(_write_found, found))
+        types = entity_types(predictor.read.processor.labels)
+        return _write_found(found, types=types if sys.stdout.isatty() else None)
 
 
-def _write_found(found_in_posts: Iterator[Any], path: Path | None = None) -> int:
-    """Write a line for each post; the status is 1 where one of them could not be read."""
+def _write_found(found_in_posts: Iterator[Any], path: Path | None = None, *, types: Any = None) -> int:
+    """Write a line for each post or, where types are given, show it in a terminal with its entities marked;
+    the status is 1 where a post could not be read.
+    """
+    from rich.console import Console
+
     from ..files import json_line
 
     failed = broken = 0
@@ -76,11 +93,15 @@ def _write_found(found_in_posts: Iterator[Any], path: Path | None = None) -> int
                 say(f"predict: {found.error}", file=sys.stderr)
             else:
                 record = {"id": found.id, "text": found.post.text, "entities": found.entities}
-            print(json_line(record), file=target)
+            if types is None:
+                print(json_line(record), file=target)
+            elif found.post is not None:
+                Console().print(MarkedPosts([found], types))
     if broken:
         say(f"predict: {broken} pictures could not be read and were left out", file=sys.stderr)
     if failed:
-        say(f"predict: {failed} posts could not be read; their lines have an 'error'", file=sys.stderr)
+        lines = "; their lines have an 'error'" if types is None else ""
+        say(f"predict: {failed} posts could not be read{lines}", file=sys.stderr)
     return int(failed > 0)
 
 

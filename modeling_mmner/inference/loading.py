@@ -53,6 +53,27 @@ def load_model(
     return model.eval().to(place), processor
 
 
+def load_parts(
+    model_id: str, *, device: str | None = None, dtype: Dtype | None = None, reads_contexts: bool = False
+) -> tuple[Any, MMNERProcessor]:
+    """What `load_model` gives; of a folder that `export_onnx` has made its model, which runs on the CPU.
+
+    Raises:
+        OSError, ValueError: as of `load_model`; an exported model is to run elsewhere or in another dtype, or
+            onnxruntime is missing.
+    """
+    if not (Path(model_id) / "decoding.json").is_file():
+        return load_model(model_id, device=device, dtype=dtype, reads_contexts=reads_contexts)
+    if device not in (None, "cpu") or dtype not in (None, "auto", "float32"):
+        wanted = "expected --device cpu and no --dtype"
+        raise ValueError(f"model {model_id}: {wanted}, found {device or 'cpu'} and {dtype}")
+    if find_spec("onnxruntime") is None:
+        raise ValueError(f"model {model_id}: expected onnxruntime, found none; pip install 'mmner[onnx]'")
+    processor = _load_processor(model_id, reads_contexts=reads_contexts)
+    with _reading(model_id):
+        return onnx_decoding.load(model_id), processor
+
+
 def load_predictor(
     model_id: str,
     *,
@@ -65,26 +86,13 @@ def load_predictor(
     """What finds the entities of posts in batches; a picture that cannot be read is left out and told of.
 
     Args:
-        model_id: as of `load_model`, or a folder that `export_onnx` has made, which runs on the CPU.
-        device, dtype, reads_contexts: as of `load_model`.
+        model_id, device, dtype, reads_contexts: as of `load_parts`.
         batch_size, options: of `BatchPredictor`: num_workers, threshold.
 
     Raises:
-        OSError, ValueError: as of `load_model`; an exported model is to run elsewhere or in another dtype, or
-            onnxruntime is missing.
+        OSError, ValueError: as of `load_parts`.
     """
-    model: Any
-    if (Path(model_id) / "decoding.json").is_file():
-        if device not in (None, "cpu") or dtype not in ("auto", "float32"):
-            wanted = "expected --device cpu and no --dtype"
-            raise ValueError(f"model {model_id}: {wanted}, found {device or 'cpu'} and {dtype}")
-        if find_spec("onnxruntime") is None:
-            raise ValueError(f"model {model_id}: expected onnxruntime, found none; pip install 'mmner[onnx]'")
-        processor = _load_processor(model_id, reads_contexts=reads_contexts)
-        with _reading(model_id):
-            model = onnx_decoding.load(model_id)
-    else:
-        model, processor = load_model(model_id, device=device, dtype=dtype, reads_contexts=reads_contexts)
+    model, processor = load_parts(model_id, device=device, dtype=dtype, reads_contexts=reads_contexts)
     reader = PostReader(processor, broken_pictures="skip")
     return BatchPredictor(model, reader, read_ahead=True, batch_size=batch_size, **options)
 

@@ -150,6 +150,12 @@ class ExportedModel:
     crf: CRF
     device = "cpu"  # where its inputs lie, which a model in torch says, too
 
+    def to(self, device: str = device) -> "ExportedModel":
+        """Itself, which stays on the CPU, as it says in transformers' pipelines."""
+        return self
+
+    eval = to
+
     def __call__(self, **inputs: Any) -> dict[str, np.ndarray]:
         """Emissions, tags and span scores, as the model's output in torch.
 

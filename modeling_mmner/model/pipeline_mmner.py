@@ -10,12 +10,15 @@ from transformers import AutoModelForTokenClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline
 
-from .images_mmner import PictureError
-from .posts_mmner import PostError, is_one_post, is_words, with_beside
+from .labels_mmner import entity_types
+from .marking_mmner import MarkedPosts
+from .posts_mmner import is_one_post, is_words, with_beside
 from .prediction_mmner import BatchPredictor, IndexedPosts, PostReader, Prediction, is_indexed, post_at
 
 _READING = ("allow_urls", "broken_pictures", "image_dir", "timeout")
 _NAMING = ("broken_posts", "threshold")
+_OF_CALLS = ("context", "batch_size", "num_workers")
+_THUMBNAIL = 320  # pixels of the longest side
 
 
 class MultimodalNERPipeline(Pipeline):
@@ -90,30 +93,57 @@ class MultimodalNERPipeline(Pipeline):
             PictureError: a picture cannot be read.
             TypeError, ValueError: an unknown option, or one out of its range.
         """
+        options |= zip(_OF_CALLS, (context, batch_size, num_workers), strict=True)
+        given = {"tokens": list(text)} if is_split_into_words and is_words(text) else text
+        found = (
+            one.entities if one.error is None else one.error for one in self._found(given, images, **options)
+        )
+        if is_one_post(given):
+            return next(found)
+        # What holds its posts in memory gives a list: lists, and the arrays and columns of NumPy and pandas.
+        holds = isinstance(text, (list, tuple)) or hasattr(text, "tolist") or hasattr(text, "iloc")
+        return list(found) if holds else found
+
+    def show(self, text: Any, images: Any = None, **options: Any) -> MarkedPosts:
+        """A post, or several, with the entities marked: HTML in a notebook, in a terminal text in colours.
+
+        Args:
+            text, images, options: as of a call.
+
+        Returns:
+            what a notebook shows, in displaCy's look, with the pictures that the model reads beside the
+            text; ``print`` writes it into a terminal. All posts are read first.
+
+        Raises:
+            PostError, PictureError, TypeError, ValueError: as a call.
+        """
+        if options.pop("is_split_into_words", False) and is_words(text):
+            text = {"tokens": list(text)}
+        found = self._found(text, images, thumbnails=_THUMBNAIL, **options)
+        return MarkedPosts(list(found), entity_types(cast(Any, self.processor).labels))
+
+    def _found(self, text: Any, images: Any, *, thumbnails: int = 0, **options: Any) -> Iterator[Prediction]:
+        """What is found in each post; of one that cannot be read the error is raised, or is in its place."""
+        context, batch_size, num_workers = (options.pop(name, None) for name in _OF_CALLS)
         parameters = self._sanitize_parameters(**options)
         defaults = (self._preprocess_params, self._forward_params, self._postprocess_params)
         reading, _, naming = (own | given for own, given in zip(defaults, parameters, strict=True))
-        found = partial(_entities, broken_posts=naming.pop("broken_posts", "raise"))
+        checked = partial(_checked, broken_posts=naming.pop("broken_posts", "raise"))
         predictor = BatchPredictor(
             self.model,
-            PostReader(cast(Any, self.processor), **reading),
+            PostReader(cast(Any, self.processor), thumbnails=thumbnails, **reading),
             batch_size=(self._batch_size or 1) if batch_size is None else batch_size,
             num_workers=(self._num_workers or 0) if num_workers is None else num_workers,
             **naming,
         )
-        if is_split_into_words and is_words(text):
-            text = {"tokens": list(text)}
         if is_one_post(text):
             predictor.num_workers = 0
             post = with_beside(text, images=images, context=context, number=1)
-            return next(found(predictor.predict([post])))
+            return checked(predictor.predict([post]))
         has_beside = images is not None or context is not None
         posts = _paired(text, images=images, context=context) if has_beside else text
         predictor.read_ahead = is_indexed(posts)
-        entities = found(predictor.predict(posts))
-        # What holds its posts in memory gives a list: lists, and the arrays and columns of NumPy and pandas.
-        holds = isinstance(text, (list, tuple)) or hasattr(text, "tolist") or hasattr(text, "iloc")
-        return list(entities) if holds else entities
+        return checked(predictor.predict(posts))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write the model, its code and its processor, which transformers' own leaves out."""
@@ -151,14 +181,12 @@ class MultimodalNERPipeline(Pipeline):
         return model_outputs
 
 
-def _entities(
-    predictions: Iterator[Prediction], *, broken_posts: str
-) -> Iterator[list[dict[str, Any]] | PostError | PictureError]:
-    """The entities of each post; raises, or gives, the error of one that could not be read."""
+def _checked(predictions: Iterator[Prediction], *, broken_posts: str) -> Iterator[Prediction]:
+    """The predictions; raises the error of a post that could not be read, if it is to."""
     for prediction in predictions:
         if prediction.error is not None and broken_posts == "raise":
             raise prediction.error
-        yield prediction.entities if prediction.error is None else prediction.error
+        yield prediction
 
 
 def _paired(posts: Any, **beside: Any) -> IndexedPosts:

@@ -40,6 +40,7 @@ class Prediction:
         windows: its text, once it is laid out for the model.
         error: why it could not be read.
         broken_pictures: why pictures of it were left out.
+        thumbnails: its pictures to be shown, where the reader was asked for them.
         entities: see `MMNERProcessor.post_process_entities`.
         tags: the BIO tag of each word.
     """
@@ -49,6 +50,7 @@ class Prediction:
     windows: TextWindows | None = None
     error: PostError | PictureError | None = None
     broken_pictures: list[str] = field(default_factory=list)
+    thumbnails: list[Image.Image] = field(default_factory=list)
     entities: list[dict[str, Any]] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
 
@@ -63,6 +65,7 @@ class PostReader:
         timeout: seconds that fetching one may take.
         broken_pictures: ``raise`` makes an unreadable picture the post's error, ``skip`` leaves it out.
         image_dir: folder that paths of pictures may not lead out of; None: any file is opened.
+        thumbnails: longest side of the small pictures that it keeps to be shown; 0: none.
     """
 
     processor: MMNERProcessor
@@ -70,6 +73,7 @@ class PostReader:
     timeout: float = 20.0
     broken_pictures: Literal["raise", "skip"] = "raise"
     image_dir: str | Path | None = None
+    thumbnails: int = 0
 
     def __call__(self, given: Any, *, number: int = 1) -> Prediction:
         """A post without its entities yet; `number`, from 1, names it in errors. An error stays one."""
@@ -79,7 +83,7 @@ class PostReader:
         try:
             row = checked_post(as_row(given, number), number)
             features = features_of(row)
-            pictures = self._pictures(row, number, read.broken_pictures) if reads_pixels(features) else []
+            pictures = self._pictures(row, number, read) if reads_pixels(features) else []
             text = row["text"] if row.get("text") is not None else row["tokens"]
             context = context_of(row, number) if self.processor.context_window else row.get("context")
             (post,) = self.processor.read([text], context=[context])
@@ -89,7 +93,7 @@ class PostReader:
             read.error = error
         return read
 
-    def _pictures(self, row: dict[str, Any], number: int, broken: list[str]) -> list[Image.Image]:
+    def _pictures(self, row: dict[str, Any], number: int, read: Prediction) -> list[Image.Image]:
         """The pictures of a row as squares; none for a model of text alone."""
         pictures: list[Image.Image] = []
         if (size := self.processor.image_size) is None:
@@ -100,13 +104,16 @@ class PostReader:
                 given = fetched(picture, allow_urls=self.allow_urls, timeout=self.timeout)
                 if self.image_dir is not None:
                     given = within(given, Path(self.image_dir))
-                pictures.append(square(load_picture(given), size))
+                pictures.append(square(loaded := load_picture(given), size))
+                if self.thumbnails:
+                    read.thumbnails.append(small := loaded.copy())  # it may be the caller's own
+                    small.thumbnail((self.thumbnails, self.thumbnails))
             except PictureError as error:
                 if self.broken_pictures == "raise":
                     hint = "broken_pictures='skip' goes on without it"
                     raise PictureError(f"post {number}: {error}; {hint}") from error
                 _logger.warning("post %d read without its picture: %s", number, error)
-                broken.append(str(error))
+                read.broken_pictures.append(str(error))
         return pictures
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TimmWrapperConfig, TimmWrapperModel, initialization
+from transformers import initialization
 
 from .configuration_mmner import VisionTowerConfig
 from .context_mmner import Regions, in_groups
@@ -32,6 +32,9 @@ class VisionTower(nn.Module):
     backbone: Any
 
     def __init__(self, config: VisionTowerConfig) -> None:
+        # They load timm, of which a model of text alone has no need.
+        from transformers import TimmWrapperConfig, TimmWrapperModel
+
         super().__init__()
         self.config = config
         self.frozen = config.frozen

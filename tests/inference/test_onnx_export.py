@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
+from modeling_mmner import MMNERForTokenClassification, MMNERProcessor, load
 from modeling_mmner.inference import loading, onnx_decoding, onnx_export
 from modeling_mmner.inference.loading import load_predictor
 from modeling_mmner.inference.onnx_decoding import ExportedModel, existing_windows
@@ -197,7 +197,9 @@ def test_entities_equal_torch(systems, system):
     predictor = load_predictor(str(exported.folder), batch_size=2)
     predicted = [found.entities for found in predictor.predict(posts)]
     assert sum(map(len, expected)) > 5, "hardly any entities to compare"
-    for found in (by_hand, predicted):
+    ner = load(str(exported.folder), batch_size=2)
+    assert [str(ner.show(post)) for post in posts] == str(ner.show(posts)).split("\n")
+    for found in (by_hand, predicted, ner(posts)):
         for post, reference in zip(found, expected, strict=True):
             for entity, other in zip(post, reference, strict=True):
                 assert entity == other | {"score": pytest.approx(other["score"], abs=1e-5)}

@@ -289,7 +289,7 @@ def test_command_line_refuses_options_that_contradict(folder, capsys) -> None:
     assert main(["predict", "--model", str(folder), "--text", "a", "--input", "b"]) == 2
     assert main(["predict", "--model", str(folder), "--image", "a.png"]) == 2
     printed = capsys.readouterr().err
-    assert "expected --text or --input, found both" in printed
+    assert "expected one text or --input, found several of them" in printed
     assert "expected --text with --image" in printed
 
 
