@@ -22,6 +22,7 @@ PREFIXES: dict[TagScheme, dict[str, str]] = {
 """The prefixes of each scheme, and what BIOES calls them; bare types have none."""
 _LETTERS = frozenset().union(*PREFIXES.values())
 _TYPE = r"(\S|\S.*\S)"
+_BARE = re.compile(r"[^\W\d_](.*\w)?", re.DOTALL)  # a name: neither a number nor a prefix without its type
 _TAG = re.compile(rf"([A-Za-z])[-_]{_TYPE}|{_TYPE}[-_]([A-Za-z])", re.DOTALL)
 
 
@@ -43,7 +44,7 @@ def parts_of(tag: str) -> tuple[str, str]:
 def is_tag(tag: str, scheme: TagScheme) -> bool:
     """Whether it is O, or a type with a prefix of the scheme, if that has some."""
     prefix = parts_of(tag)[0]
-    return prefix == "O" or prefix in PREFIXES[scheme] or (scheme == "bare" and tag == tag.strip() != "")
+    return prefix == "O" or prefix in PREFIXES[scheme] or (scheme == "bare" and bool(_BARE.fullmatch(tag)))
 
 
 def scheme_of(posts: Iterable[Sequence[str]], findings: Findings) -> TagScheme:

@@ -84,7 +84,9 @@ def test_what_cannot_be_loaded_is_named(folder) -> None:
         load_model(folder, device="nowhere")
     with pytest.raises(ValueError, match="--context: expected a model that was trained with contexts, found"):
         load_predictor(folder, reads_contexts=True)
-    with pytest.raises(ValueError, match="model /not/there: expected the folder or Hub id of a"):
+    with pytest.raises(
+        OSError, match="model '/not/there': expected a file or folder that is there, or the ORG"
+    ):
         load_predictor("/not/there")
 
 

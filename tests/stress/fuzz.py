@@ -156,7 +156,7 @@ def file_door(data: st.DataObject) -> None:
         if ending:
             path = Path(folder) / f"posts{ending}"
             path.write_bytes(data.draw(damaged(files_of_posts()[ending], SPECIAL)))
-            records = read_records(path, {})
+            records = read_records(path, {}, read.findings)
         else:
             records = iter([("row", data.draw(changed(RECORDS)))])
         add_posts(records, read, ReadingOptions(), folder=None, source="fuzz")

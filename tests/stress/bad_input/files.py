@@ -106,7 +106,8 @@ def file_of_posts(bench: Bench, given: tuple[str, Any]) -> None:
 CONLL: dict[str, bytes | str] = {
     "no UTF-8": b"IMGID:1\nZ\xfcrich\tB-LOC\n",
     "NUL": bytes(99),
-    "a tag of BIOES": "IMGID:1\nJordan\tS-PER\n",
+    "a prefix without its type": "IMGID:1\nJordan\tB-\n",
+    "tags by numbers": "IMGID:1\nJordan\t1\n",
     "an id twice": "IMGID:1\na\tO\n\nIMGID:1\na\tO\n",
     "an id that leads out": "IMGID:../../etc/passwd\na\tO\n",
     "an id with NUL": "IMGID:a\0b\na\tO\n",

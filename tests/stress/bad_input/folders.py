@@ -178,7 +178,16 @@ def loaded(bench: Bench, damage: Damage) -> None:
 def cases() -> Iterator[Case]:
     yield from taken("model folder", SOUND, loaded)
     whole, of_it = "all its weights, found none for", "the processor that was saved with the model"
-    kinds = {"the folder or Hub id": DAMAGED, f"a trained model with {whole}": LACKING, of_it: MISMATCHED}
+    kinds = {
+        "the folder (or Hub id|of a trained)": DAMAGED,
+        f"a trained model with {whole}": LACKING,
+        of_it: MISMATCHED,
+    }
     for expected, damages in kinds.items():
-        yield from refused("model folder", f"^model .*/damaged: expected {expected}", damages, loaded)
-    yield Case("model folder", "none", lambda bench: load_model(f"{bench.tmp}/no"), "^model .*/no: ")
+        yield from refused("model folder", f"^model .*/damaged'?: expected {expected}", damages, loaded)
+    yield Case(
+        "model folder",
+        "none",
+        lambda bench: load_model(f"{bench.tmp}/no"),
+        "^model .*/no': expected a file or folder",
+    )
