@@ -68,8 +68,7 @@ def train(recipe: Recipe) -> RunMetrics:
     if accelerator.is_main_process:
         run_folder.begin_run(output)
         corpus.write_left_out(output)
-    about = f"{recipe.name}: {parameters:,} parameters; {corpus.summary().describe()}"
-    accelerator.print(printable(about))
+    accelerator.print(printable(f"{recipe.name}: {parameters:,} parameters; {corpus.summary().describe()}"))
     kept = run_features(recipe, processor, model, accelerator)
     with accelerator.local_main_process_first():
         if told := kept.add_to(corpus):
@@ -100,11 +99,9 @@ def train(recipe: Recipe) -> RunMetrics:
     if accelerator.is_main_process:
         run_folder.check_still_there(output)
         kept.put_encoders_back()
-        folder, gold = output / run_folder.MODEL, gold_tags(test, corpus.labels)
+        gold = gold_tags(test, corpus.labels)
         try:
-            save_hub_folder(model, processor, folder=folder, metrics=metrics, examples=examples)
-        except ValueError as error:
-            raise RunError(f"{folder}: expected settings that make a card; {error}") from error
+            save_model(predictor, output / run_folder.MODEL, metrics=metrics, examples=examples)
         finally:  # a card that cannot be made costs no other result
             run_folder.write_results(output, metrics, test, gold=gold, predicted=predicted)
         run_folder.end_run(output)
@@ -203,6 +200,14 @@ def save(checkpoints: Checkpoints, signals: processes.StopSignals, *, due: bool 
         saved = checkpoints.save()
     if stopping:
         raise processes.Stopped(signals.number, f"saved {saved}")
+
+
+def save_model(predictor: Predictor, folder: Path, **about: Any) -> None:
+    """Write the model's folder, with its card."""
+    try:
+        save_hub_folder(predictor.model, predictor.processor, folder=folder, **about)
+    except ValueError as error:
+        raise RunError(f"{folder}: expected settings that make a card; {error}") from error
 
 
 def run(recipe: Recipe) -> int:

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,10 @@ def inspect(
 
     from dataset_scripts.contact_sheet import contact_sheet
     from dataset_scripts.diagnosis import add_hints, beginning, diagnosis
-    from dataset_scripts.inspection import inspect_corpus, plot_statistics, tables
+    from dataset_scripts.inspection import inspect_corpus, tables
     from dataset_scripts.opening import open_corpus
 
-    from ..files import check_apart, write_text, write_whole
+    from ..files import check_apart
 
     if output_dir:
         written = [Path(output_dir), *(Path(output_dir) / name for name in _INSPECTED)]
@@ -70,21 +71,29 @@ def inspect(
     for table in tables(statistics):
         console.print(table)
     if output_dir:
-        folder = Path(output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(statistics, indent=2, ensure_ascii=False)
-        write_text(folder / "statistics.json", text)
-        corpus.write_left_out(folder)
         chosen: Any = {"count": count, "seed": seed, "title": f"{corpus.name}, {split}"}
         sheet = partial(contact_sheet, rows, corpus.labels, **chosen)
-        write_whole(folder / "contact_sheet.html", sheet)
-        write_whole(folder / "statistics.png", partial(plot_statistics, statistics))
-        say(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
+        _write_inspection(Path(output_dir), corpus, statistics, sheet)
     lost = sum(one.lost for one in corpus.findings.sorted())
     if lost:
         say(f"of {lost} kinds something would be lost, see above; as it is, it is trained on by")
     say(training_command(corpus, dataset, reading))
     return int(lost > 0)
+
+
+def _write_inspection(
+    folder: Path, corpus: "Corpus", statistics: dict[str, Any], sheet: Callable[[Path], None]
+) -> None:
+    from dataset_scripts.inspection import plot_statistics
+
+    from ..files import write_text, write_whole
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "statistics.json", json.dumps(statistics, indent=2, ensure_ascii=False))
+    corpus.write_left_out(folder)
+    write_whole(folder / "contact_sheet.html", sheet)
+    write_whole(folder / "statistics.png", partial(plot_statistics, statistics))
+    say(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
 
 
 def training_command(corpus: "Corpus", dataset: str, reading: dict[str, Any]) -> str:

@@ -13,7 +13,8 @@ from .images_mmner import PictureError, fetch_picture, is_missing, is_url, liste
 
 _KEYS = {"image": ("image", "images"), "context": ("context",)}
 _LIKE_A_PICTURE = re.compile(
-    r"(im(a?ge?|g)s?|pic(ture)?s?|photo(graph)?s?|fotos?|bild(er)?)(_?(path|file|url|uri|bytes|base64|data)s?)*"
+    r"(im(a?ge?|g)s?|pic(ture)?s?|photo(graph)?s?|fotos?|bild(er)?)"
+    r"(_?(path|file|url|uri|bytes|base64|data)s?)*"
 )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +17,6 @@ import train_accelerate
 from dataset_scripts.formats.annotations import CharacterSpan, read_annotation
 from dataset_scripts.formats.annotations import tagged as tagged_text
 from dataset_scripts.formats.reader import CorpusError
-from dataset_scripts.formats.records import cell_list
 from dataset_scripts.opening import Corpus, open_corpus
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.model.labels_mmner import split_words, tags_to_spans
@@ -201,107 +199,6 @@ def test_columns_have_other_names(tmp_path):
     message = r"posts.jsonl: --columns: expected \['foto'\] among the columns, found them in no post"
     with pytest.raises(CorpusError, match=message):
         open_corpus(str(path), columns=columns | {"image": "foto"})
-
-
-def test_cells_of_a_table_are_lists(tmp_path):
-    """If it failed, words in a table's cell would be one long word."""
-    path = tmp_path / "posts.tsv"
-    rows = ["tokens\tner_tags", *(f"Jordan {number}\tB-PER O" for number in range(10))]
-    rows += [f'"[""San Marino"", ""{number}""]"\t"[\'B-LOC\', \'O\']"' for number in range(10)]
-    path.write_text("\n".join(rows), encoding="utf-8")
-    corpus = open_corpus(str(path))
-    tokens = {row["tokens"][0] for rows in corpus.splits.values() for row in rows}
-    assert tokens == {"Jordan", "San Marino"}
-
-
-ODD_WORDS = (
-    "Lima",
-    "it's",
-    '"so"',
-    'it\'s "so"',
-    "7",
-    "-1",
-    ".",
-    "...",
-    "[",
-    "]",
-    "array",
-    "a\\b",
-    "",
-    " ",
-    "😍",
-)
-
-
-@property_test
-@given(st.lists(st.sampled_from(ODD_WORDS), min_size=1, max_size=40), st.sampled_from([str, repr]))
-def test_cells_in_numpy_s_notation_are_lists(words, written):
-    """Regression: of a list as `datasets.to_csv` writes it, without commas, all words were read as one."""
-    array = np.array(words, dtype=object)
-    for cell in (written(array), str(words), json.dumps(words), str(list(np.array(words)))):
-        assert cell_list(cell if cell[0] == "[" else f"[{cell}]", "tokens", "a:1") in (words, [words])
-
-
-def test_csv_of_datasets_is_read_as_it_was(tmp_path):
-    """Regression: from `datasets.to_csv` came posts of one word, ``Limarain0``, with the tag ``B-LOCO``."""
-    rows = [
-        {"tokens": ["Lima", f"rain{n}", *["it's"] * 40], "ner_tags": ["B-LOC", *["O"] * 41]}
-        for n in range(10)
-    ]
-    spans = [
-        {"text": f"Lima {n}", "spans": [{"start": 0, "end": 4, "label": "LOC"}] * (1 + n % 2)}
-        for n in range(10)
-    ]
-    for name, posts in {"words.csv": rows, "spans.csv": spans}.items():
-        datasets.Dataset.from_list(posts).to_csv(tmp_path / name)
-    splits = open_corpus(str(tmp_path / "words.csv")).splits.values()
-    assert sorted(row["tokens"] for part in splits for row in part) == [row["tokens"] for row in rows]
-    corpus = open_corpus(str(tmp_path / "spans.csv"))
-    assert corpus.labels == ["O", "B-LOC", "I-LOC"] and len(corpus.left_out) == 5
-    assert all(row["ner_tags"] == [1, 0] for part in corpus.splits.values() for row in part)
-
-
-@pytest.mark.parametrize(
-    ("cell", "expected"),
-    [
-        ("[0 1\n -1]", [0, 1, -1]),
-        ("[[0 4 'LOC']\n [5 9 'PER']]", [[0, 4, "LOC"], [5, 9, "PER"]]),
-        (
-            "[array([0, 4, 'LOC'], dtype=object)\n array([5, 9, 'PER'], dtype=object)]",
-            [[0, 4, "LOC"], [5, 9, "PER"]],
-        ),
-        ("[np.str_('Lima'), np.str_('rain')]", ["Lima", "rain"]),
-        ("['Lima' nan None]", ["Lima", None, None]),
-        ("[Photo] Lima", ["[Photo]", "Lima"]),
-        ("[1] [2]", ["[1]", "[2]"]),
-        ("[]", []),
-    ],
-)
-def test_cell_is_the_list_that_was_written(cell, expected):
-    """If it failed, a table's lists would be read as others, or words in brackets as lists."""
-    assert cell_list(cell, "tokens", "a:1") == expected
-
-
-@pytest.mark.parametrize(
-    "cell",
-    [str(np.array([f"w{n}" for n in range(2000)], dtype=object)), str(np.arange(2000)), "['Lima', 'ra"],
-)
-def test_list_that_is_not_whole_is_refused(cell):
-    """Regression: NumPy leaves out the middle of a list of more than 1000, which became words in quotes."""
-    with pytest.raises(
-        CorpusError, match=r"a:1: expected a whole list in the column tokens, best as JSON, found"
-    ):
-        cell_list(cell, "tokens", "a:1")
-
-
-@pytest.mark.parametrize(("scheme", "tags"), [("bioes", "B-LOC E-LOC S-PER"), ("iob1", "I-LOC I-LOC I-PER")])
-def test_tags_of_other_schemes_become_bio(tmp_path, scheme, tags):
-    """If it failed, own files would have to be in BIO, which tools do not all write."""
-    posts = [{"tokens": ["San", "Marino", f"x{n}"], "ner_tags": tags.split()} for n in range(10)]
-    path = json_lines(tmp_path / "posts.jsonl", posts)
-    corpus = open_corpus(str(path), tag_scheme=scheme, rename_types={"PER": "PERSON"})
-    found = [corpus.labels[tag] for tag in corpus.splits["train"][0]["ner_tags"]]
-    assert found == ["B-LOC", "I-LOC", "B-PERSON"]
 
 
 def test_folder_of_split_files(tmp_path):
