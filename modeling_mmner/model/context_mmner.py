@@ -162,11 +162,13 @@ def in_groups(read: Callable[..., Any], *inputs: Tensor, most: int, of: nn.Modul
         of: what `read` runs; where its layers are computed again by themselves (gradient checkpointing), that
             will do.
     """
+    if len(inputs[0]) <= max(1, most):
+        return [read(*inputs)]  # not of a part of them: gradients would be added up in another order
     layers = any(getattr(layer, "gradient_checkpointing", False) for layer in of.modules())
-    recomputed = len(inputs[0]) > most and not layers and torch.is_grad_enabled()
+    recomputed = not layers and torch.is_grad_enabled()
     size = max(1, most // 2 if recomputed else most)
     parts = list(zip(*(tensor.split(size) for tensor in inputs), strict=True))
-    return _recomputed(read, parts) if recomputed and len(parts) > 1 else [read(*part) for part in parts]
+    return _recomputed(read, parts) if recomputed else [read(*part) for part in parts]
 
 
 @torch.compiler.disable  # which cannot trace it; so layers that are compiled run uncompiled in groups
