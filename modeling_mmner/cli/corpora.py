@@ -98,12 +98,15 @@ def _write_inspection(
 
 def training_command(corpus: "Corpus", dataset: str, reading: dict[str, Any]) -> str:
     """The command that trains on a corpus as it was read, for a shell."""
+    from dataset_scripts.findings import PICTURES_LEFT_OUT
     from dataset_scripts.inspection import picture_numbers
 
     known = sorted({name for rows in corpus.splits.values() for name in rows["language"]} - {"unknown"})
     has_pictures = any(picture_numbers(rows).any() for rows in corpus.splits.values())
     recipe = "bert-crf" if not has_pictures else "2m-ner" if {*known} - {"en"} else "mlmner"
-    given = {"recipe": recipe, "dataset": dataset, "languages": ",".join(known)}
+    given: dict[str, Any] = {"recipe": recipe, "dataset": dataset, "languages": ",".join(known)}
+    lost = any(what.startswith(PICTURES_LEFT_OUT) for what in corpus.findings.numbers())
+    given["no_use_images"] = lost and not has_pictures  # training refuses to lose all that posts name
     given |= {"dataset_config" if name == "config" else name: value for name, value in reading.items()}
     parts = ["mmner", "train"]
     for name, value in (given | {"output_dir": f"outputs/{corpus.name}"}).items():

@@ -85,6 +85,13 @@ def test_what_is_understood_comes_first_and_the_command_last(tmp_path, capsys):
     assert shlex.split(lines[-1]) == command
 
 
+def test_command_trains_where_all_pictures_are_lost(tmp_path, capsys):
+    """If it failed, the command that `inspect` gives would be refused by training."""
+    path = json_lines(tmp_path / "posts.jsonl", records(image=lambda number, _: f"p{number}.jpg"))
+    assert main(["inspect", str(path)]) == 1
+    assert "--no_use_images" in shlex.split(capsys.readouterr().out.splitlines()[-1])
+
+
 def test_types_and_tags_that_cannot_be_learnt_are_said(tmp_path, capsys):
     """If it failed, a type of the test split alone or orphan I- tags would show in scores only."""
     for split, tags in {"train": "B-PER I-LOC", "valid": "B-PER O", "test": "B-ORG B-LOC"}.items():
