@@ -132,7 +132,7 @@ def test_two_commands_at_once_end_with_one_run_and_one_refusal(corpus, tmp_path)
         runs = [started(shared, stderr=subprocess.PIPE)]
         time.sleep(4 * delay**2)
         runs.append(started(shared, stderr=subprocess.PIPE))
-        said = [run.communicate()[1].splitlines()[-1] for run in runs]
+        said = [(run.communicate()[1].splitlines() or [""])[-1] for run in runs]
         codes = [run.returncode for run in runs]
         assert sorted(codes) == [0, 1], said
         owner, second = codes.index(0), codes.index(1)
