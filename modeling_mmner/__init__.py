@@ -4,8 +4,9 @@ Importing the package loads nothing heavy: its names are loaded when one of them
 enter transformers' Auto classes and `pipeline` then, too; until then ``AutoModel.from_pretrained(folder)``
 needs ``trust_remote_code=True``.
 
-Threads of PyTorch that wait for others give their core away (`OMP_WAIT_POLICY`, unless it is set): on a busy
-machine they would cost ten times the work's own time.
+Threads of PyTorch that wait for others give their core away, after the moment in which the next work comes
+on a quiet machine (`OMP_WAIT_POLICY` and GNU's `GOMP_SPINCOUNT`, unless the former is set): on a busy machine
+they would cost several times the work's own time.
 """
 
 import os
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from .model.pipeline_mmner import MultimodalNERPipeline
     from .model.processing_mmner import MMNERProcessor
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded
+if "OMP_WAIT_POLICY" not in os.environ:  # both are read when torch is loaded
+    os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "5000")}
 __version__ = "0.2.0"
 
 __all__ = [
