@@ -130,6 +130,7 @@ def test_worker_is_in_no_group_that_signals_are_sent_to():
     assert process == group != os.getpgrp()
 
 
+@pytest.mark.slow
 def test_worker_does_not_clear_up_what_its_parent_has_thrown_away(capfd, monkeypatch):
     """Regression: between two trainings a worker said "can only test a child process" of the first one's."""
     monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)  # pytest's says nothing in a worker
