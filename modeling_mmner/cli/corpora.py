@@ -82,7 +82,7 @@ def inspect(
 
 
 def _write_inspection(
-    folder: Path, corpus: "Corpus", statistics: dict[str, Any], sheet: Callable[[Path], None]
+    folder: Path, corpus: "Corpus", statistics: dict[str, Any], sheet: Callable[[Path], Any]
 ) -> None:
     from dataset_scripts.inspection import plot_statistics
 
