@@ -130,7 +130,7 @@ def test_two_commands_at_once_end_with_one_run_and_one_refusal(corpus, tmp_path)
             chance.random(),
         )
         runs = [started(shared, stderr=subprocess.PIPE)]
-        time.sleep(4 * delay**2)
+        time.sleep(2 * delay**2)  # a run takes longer than that
         runs.append(started(shared, stderr=subprocess.PIPE))
         said = [(run.communicate()[1].splitlines() or [""])[-1] for run in runs]
         codes = [run.returncode for run in runs]
@@ -141,7 +141,7 @@ def test_two_commands_at_once_end_with_one_run_and_one_refusal(corpus, tmp_path)
         assert holder in said[second], said
         assert_same_run(alone, shared)
         assert not checkpoints_in(shared) and not list((tmp_path / f"pair-{pair}").glob(".*"))
-        print(f"pair {pair + 1}: {4 * delay**2:.2f} s apart, run {owner + 1} whole, run {second + 1} refused")
+        print(f"pair {pair + 1}: {2 * delay**2:.2f} s apart, run {owner + 1} whole, run {second + 1} refused")
 
 
 @pytest.mark.slow
