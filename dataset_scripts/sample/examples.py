@@ -1,7 +1,7 @@
 """Posts to try a model on: pairs of one text with two drawings that give its name another type."""
 
 import random
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -17,18 +17,14 @@ _TYPES: dict[str, tuple[PictureKind, PictureKind]] = {
     "de": ("ORG", "MISC"),
     "es": ("PER", "MISC"),
 }
-_DRAWINGS = {"PER": "a person", "LOC": "a place", "ORG": "an organisation", "MISC": "a thing"}
 
 
-@dataclass(frozen=True)
-class Example:
-    """A text and a picture to try; `alt` says in words what is drawn."""
+class Example(NamedTuple):
+    """A text and a picture to try."""
 
     language: str
     text: str
     picture: Image.Image
-    alt: str
-    context: str = ""
 
 
 def examples() -> list[Example]:
@@ -38,6 +34,5 @@ def examples() -> list[Example]:
         group = next(group for group in ambiguous_groups(language, "test", _SEED) if group.types == types)
         text = group.sentence.replace("{NAME}", group.name)
         for kind in types:
-            picture = draw(kind, random.Random(f"{text}:{kind}"))
-            found.append(Example(language, text, picture, f"a drawing of {_DRAWINGS[kind]}"))
+            found.append(Example(language, text, draw(kind, random.Random(f"{text}:{kind}"))))
     return found

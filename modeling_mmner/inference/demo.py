@@ -18,6 +18,7 @@ from starlette.middleware import Middleware
 
 from ..escaping import encodable, markdown_text
 from ..files import read_yaml
+from ..hub.examples import Example
 from ..model.images_mmner import PictureError
 from ..model.labels_mmner import entity_types
 from ..model.modeling_mmner import MMNERForTokenClassification
@@ -153,7 +154,11 @@ def _detail(explanation: Explanation, piece: Piece) -> list[Any]:
 
 
 def build_demo(
-    model: MMNERForTokenClassification, processor: MMNERProcessor, *, name: str, examples: Sequence[Any] = ()
+    model: MMNERForTokenClassification,
+    processor: MMNERProcessor,
+    *,
+    name: str,
+    examples: Sequence[Example] = (),
 ) -> gr.Blocks:
     """The page of a model.
 

@@ -14,14 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataset_scripts.sample.examples import examples
 from modeling_mmner import split_words
+from modeling_mmner.hub.examples import examples_of
 from modeling_mmner.inference import demo
 from modeling_mmner.inference.demo import DemoPage, build_demo, pieces_of, place, sentence_about
 from modeling_mmner.inference.explain import Explanation, draw_map, explain
+from modeling_mmner.training.recipes import load_recipe
 from tests.demo_parts import HOSTILE, TEXT, encodable, free_port, marking_model, processor_of
 from tests.shared_data import bpe_tokenizer, property_test
 from tests.tiny import tiny_model
+
+EXAMPLES = examples_of(load_recipe("quickstart"))
 
 
 def explanation_of(text: str, *, entities=(), pictures=(), maps=None, gate=None) -> Explanation:
@@ -172,7 +175,7 @@ def test_page_of_a_model_that_reads_contexts_asks_for_one(page, picture):
     assert np.array_equal(kept.gate, expected.gate)
     assert not np.allclose(kept.gate, page.find(TEXT, picture)[0].gate, atol=1e-6)
     for one, labels in ((page, ["Text"]), (reading, ["Text", "Context (optional)"])):
-        parts = build_demo(page.model, one.processor, name="x", examples=examples()).config["components"]
+        parts = build_demo(page.model, one.processor, name="x", examples=EXAMPLES).config["components"]
         assert [part["props"]["label"] for part in parts if part["type"] == "textbox"] == labels
 
 
@@ -233,7 +236,7 @@ def test_model_of_text_alone_says_so(picture):
 @pytest.fixture(scope="module")
 def served():
     """The address of a page that this process serves."""
-    blocks = build_demo(marking_model(), processor_of(), name="tiny", examples=examples())
+    blocks = build_demo(marking_model(), processor_of(), name="tiny", examples=EXAMPLES)
     blocks.launch(server_name="127.0.0.1", server_port=free_port(), prevent_thread_lock=True, quiet=True)
     yield blocks.local_url
     blocks.close()
@@ -281,7 +284,7 @@ def test_posts_are_read_one_at_a_time_and_answered_apart(served, monkeypatch):
 
 def test_no_more_visitors_wait_or_are_kept_than_there_is_room_for(monkeypatch):
     """If it failed, requests or results would be kept until there is no memory left."""
-    blocks = build_demo(marking_model(), processor_of(), name="tiny", examples=examples())
+    blocks = build_demo(marking_model(), processor_of(), name="tiny", examples=EXAMPLES)
     assert blocks._queue.max_size == demo.MOST_WAITING == 50
     runs = [function for function in blocks.fns.values() if function.concurrency_id == "model"]
     assert [function.concurrency_limit for function in runs] == [1, 1]
