@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor, MultimodalNERPipeline
+from modeling_mmner.model.pipeline_mmner import TASKS
 from tests.tiny import SYSTEMS, parts_of
 
 TEXTS = ["Jordan posts from Paris", "nothing to see"]
@@ -34,7 +35,7 @@ import json, sys, traceback
 import torch, transformers
 from PIL import Image
 
-models, autos, texts, picture, target = map(json.loads, sys.argv[1:])
+models, autos, tasks, texts, picture, target = map(json.loads, sys.argv[1:])
 picture = Image.open(picture)
 
 def load(options):
@@ -52,8 +53,10 @@ def load(options):
         model.push_to_hub(repository)
         processor.push_to_hub(repository)
     options["model"] = options.pop("pretrained_model_name_or_path")
-    pipe = transformers.pipeline("multimodal-ner", **options, trust_remote_code=True)
-    return found | {"pipeline": pipe([{"text": texts[0], "image": picture}, texts[1]])}
+    pipes = [transformers.pipeline(task, **options, trust_remote_code=True) for task in tasks]
+    first, *others = [pipe([{"text": texts[0], "image": picture}, texts[1]]) for pipe in pipes]
+    assert all(other == first for other in others), others
+    return found | {"pipeline": first}
 
 results = {}
 for key, options in models.items():
@@ -172,11 +175,12 @@ def load_elsewhere(
     With ``push_to`` among them, model and processor are pushed there.
 
     Returns:
-        For each model what `said` returns, by Auto class, and its ``"pipeline"``; or ``{"error": the
+        For each model what `said` returns, by Auto class, and its ``"pipeline"``, the same by each of its
+        names; or ``{"error": the
         traceback}``.
     """
     target = folder / "loaded.pt"
-    arguments = map(json.dumps, (models, autos, TEXTS, str(picture), str(target)))
+    arguments = map(json.dumps, (models, autos, TASKS, TEXTS, str(picture), str(target)))
     run_elsewhere(LOADED, *arguments, folder=folder, **environment)
     return torch.load(target, weights_only=False)
 

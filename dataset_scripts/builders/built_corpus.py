@@ -19,13 +19,16 @@ from ..formats.reader import CorpusError
 from ..inspection import split_statistics
 from ..opening import RECORD, make_builder, open_corpus
 from .builder import CorpusBuilder
-from .data_card import render_data_card
+from .data_card import render_benchmark, render_data_card
 from .opened import OpenedCorpus
 
 BROKEN_REPORT = "broken_pictures.jsonl"
 """Lists the pictures that could not be decoded; stays local."""
 
-PUBLISHED = ("README.md", RECORD, "*/*.parquet")
+BENCHMARK = "eval.yaml"
+"""Says what is scored, for the Hub."""
+
+PUBLISHED = ("README.md", RECORD, BENCHMARK, "*/*.parquet")
 """The files of a built data set that belong on the Hub."""
 
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -68,6 +71,7 @@ def build_dataset(
         record["configs"] = {builder.config_name: _build_config(builder, staged) for builder in builders}
         (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
         (staged / "README.md").write_text(render_data_card(record), encoding="utf-8")
+        (staged / BENCHMARK).write_text(render_benchmark(record), encoding="utf-8")
         broken = [
             json.dumps({"config": builder.config_name} | problem, ensure_ascii=False)
             for builder in builders

@@ -3,6 +3,7 @@
 from itertools import chain
 from typing import Any
 
+import yaml
 from datasets import DatasetInfo, Features
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
@@ -44,6 +45,22 @@ def render_data_card(record: dict[str, Any]) -> str:
         more=[name for name in _features(record) if name not in corpus_features(record["labels"])],
         example=next(generate_posts("en", "test", 1)),  # no post of the corpus, which is its author's
     )
+
+
+def render_benchmark(record: dict[str, Any]) -> str:
+    """The eval.yaml of a built data set, by which the Hub lists models by their scores: a task for each test
+    split.
+
+    It names no ``evaluation_framework``: the Hub knows a closed list of them, none of which scores entities.
+    """
+    tasks = [
+        {"id": name, "config": name, "split": "test"}
+        for name, config in record["configs"].items()
+        if "test" in config["splits"]
+    ]
+    metric = "F1 of entities, micro average, lenient (the default of seqeval), as a fraction of 1"
+    found = {"name": one_line(record["name"]), "description": f"{metric}. {one_line(record['description'])}"}
+    return yaml.safe_dump(found | {"tasks": tasks}, sort_keys=False, allow_unicode=True)
 
 
 def _features(record: dict[str, Any]) -> Features:

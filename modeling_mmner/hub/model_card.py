@@ -14,6 +14,7 @@ from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import percent
 from ..training.recipes import PACE, PLACES
 from ..training.terms import derived_licence, public_name
+from .eval_results import hub_dataset
 
 # Not in the card's table of settings: what it says elsewhere, and folders of the author's own disk.
 _NOT_IN_TABLE = {"languages", "seed", *PLACES, *PACE} - {"mixed_precision"}
@@ -48,7 +49,10 @@ def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revisi
     blocks: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = Environment(undefined=StrictUndefined, **blocks)
     environment.filters |= _FILTERS
-    template = resources.files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8")
+    template, requirements = (
+        resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+        for name in ("card.md.jinja", "requirements.txt")
+    )
     return environment.from_string(template).render(
         front_matter=_front_matter(metrics, name).to_yaml(),
         metrics=metrics,
@@ -58,6 +62,7 @@ def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revisi
         repo_id=name,
         revision=revision or default_revision(metrics),
         is_placeholder=repo_id is None,
+        requirements=requirements.split(),
         examples=examples,
         shows_pictures=any(one.pictures for one in examples),
         curve=_curve(metrics),
@@ -77,21 +82,33 @@ def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
     link = f"https://huggingface.co/{repo_id}#terms"
     other = {"license_name": "terms-of-its-parts", "license_link": link}
     terms: Any = other if metrics.license == "other" else {}
-    widget = {one.text: {"text": one.text, "example_title": one.example_title} for one in corpus.examples}
-    codes = [name for name in corpus.languages if re.fullmatch("[a-z]{2,3}", name)]
+    # Each text once, as the widget shows no pictures; what was found is found with the example's own.
+    widget = {
+        one.text: {"text": one.text, "example_title": one.example_title}
+        | ({} if one.entities is None else {"output": [*map(_rounded, one.entities)]})
+        for one in corpus.examples
+    }
+    base_models, dataset = metrics.recipe["base_models"] or None, hub_dataset(metrics)
+    languages = metrics.recipe["corpus"]["languages"] or corpus.languages
     return ModelCardData(
-        language=metrics.recipe["corpus"]["languages"] or codes or None,
+        language=[name for name in languages if re.fullmatch("[a-z]{2,3}", name)] or None,
         license=metrics.license,
         library_name="transformers",
         pipeline_tag="token-classification",
         tags=["multimodal", "ner", "mmner", "mner"],
-        base_model=metrics.recipe["base_models"] or None,
+        base_model=base_models,
+        base_model_relation="finetune" if base_models else None,  # or the Hub takes several for a merge
+        datasets=[dataset] if dataset else None,
         metrics=["precision", "recall", "f1"],
         widget=[*widget.values()] or None,
         model_name=one_line(metrics.recipe["name"]),
         eval_results=_results(metrics),
         **terms,
     )
+
+
+def _rounded(entity: dict[str, Any]) -> dict[str, Any]:
+    return entity | {"score": round(entity["score"], 4)}
 
 
 def _curve(metrics: RunMetrics) -> list[dict[str, Any]]:
@@ -113,7 +130,7 @@ def _results(metrics: RunMetrics) -> list[EvalResult]:
         EvalResult(
             task_type="token-classification",
             task_name="Multimodal named entity recognition",
-            dataset_type=corpus.name,
+            dataset_type=hub_dataset(metrics) or corpus.name,
             dataset_name=corpus.name,
             dataset_split="test",
             dataset_revision=corpus.version.get("test"),

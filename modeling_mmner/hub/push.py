@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,23 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_imports
 
+from dataset_scripts.builders.built_corpus import BENCHMARK
+
 from ..evaluation.metrics import RunMetrics
 from ..files import check_own_files, reason, renewed_folder
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from ..names import names_like
+from .eval_results import eval_results, hub_dataset
 from .examples import PICTURES, Example, answered
 from .model_card import default_revision, render_model_card, without_folders
 
 CARD, METRICS, CONFIG, WEIGHTS = "README.md", "metrics.json", "config.json", "model.safetensors"
 _PROCESSOR = ("processor_config.json", "tokenizer*.json")
+ENDPOINT = ("handler.py", "requirements.txt")
+"""Files by which an Inference Endpoint runs the model; they lie here, and are copied."""
 _OF_A_MODEL = (
+    *ENDPOINT,
     CARD,
     METRICS,
     CONFIG,
@@ -48,7 +55,7 @@ def save_hub_folder(
     metrics: RunMetrics,
     examples: Sequence[Example] = (),
 ) -> None:
-    """Write config, weights, code, processor, metrics and model card.
+    """Write config, weights, code, processor, metrics, model card and the files of `ENDPOINT`.
 
     `from_pretrained(folder, trust_remote_code=True)` needs no more. The folder is made beside the old one and
     then takes its place: whoever is killed on the way leaves the old model or the new one. Files of others in
@@ -67,6 +74,8 @@ def save_hub_folder(
     with renewed_folder(folder, is_ours=is_of_a_model) as staged:
         model.save_pretrained(staged)
         processor.save_pretrained(staged)
+        for name, content in endpoint_files().items():
+            (staged / name).write_bytes(content)
         try:
             metrics.corpus.examples, pictures = answered(model, processor, examples)
             for name, content in pictures.items():
@@ -77,6 +86,11 @@ def save_hub_folder(
             mistake = error
     if mistake is not None:
         raise mistake
+
+
+def endpoint_files() -> dict[str, bytes]:
+    """What `ENDPOINT` names."""
+    return {name: resources.files(__package__).joinpath(name).read_bytes() for name in ENDPOINT}
 
 
 def is_of_a_model(name: str) -> bool:
@@ -103,6 +117,7 @@ class Upload:
     def describe(self, *, public: bool) -> str:
         """What goes where, under which terms, for reading."""
         sizes = {file.path_in_repo: file.upload_info.size for file in self.files}
+        dataset = hub_dataset(self.metrics)
         lines = [
             f"repository: {self.repo_id} ({'public' if public else 'private'})",
             f"revision: main, tag {self.revision}",
@@ -112,6 +127,7 @@ class Upload:
             *(f"  {name}: {size:,} bytes" for name, size in sizes.items()),
             f"  {len(sizes)} files, {sum(sizes.values()):,} bytes",
             *(f"left out: {name}" for name in self.left_out),
+            *([f".eval_results: the score, if {dataset} has an {BENCHMARK}"] if dataset else []),
             "posts that become readable for whoever sees the repository:",
             *(
                 f"  {' '.join([repr(one.text), *one.pictures, one.context])}".rstrip()
@@ -161,7 +177,9 @@ def plan_upload(
     is_tag = re.fullmatch(r"\w[\w.-]*", revision, re.ASCII) and ".." not in revision
     if not is_tag or revision.endswith((".", ".lock")):
         raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
-    files: dict[str, Any] = {name: path for name, path in found.items() if is_of_a_model(name)}
+    files: dict[str, Any] = endpoint_files() | {
+        name: path for name, path in found.items() if is_of_a_model(name)
+    }
     if examples is not None:
         files |= with_examples(folder, metrics, examples)
     shown = {name for example in metrics.corpus.examples for name in example.pictures}
@@ -220,11 +238,25 @@ def push(upload: Upload, *, public: bool = False) -> str:
             api.create_repo(target, private=not public)
     version = upload.metrics.versions["mmner"]
     message = f"{upload.metrics.recipe['name']} {upload.revision}, trained with mmner {version}"
+    results = _benchmark_results(upload, api)
     with _step(target, "uploading the files"):
-        commit = api.create_commit(target, upload.files, commit_message=message)
+        commit = api.create_commit(target, upload.files + results, commit_message=message)
     with _step(target, "setting the tag (the files are there: the same command again only sets the tag)"):
         api.create_tag(target, tag=upload.revision, revision=commit.oid)
     return str(commit.commit_url)
+
+
+def _benchmark_results(upload: Upload, api: HfApi) -> list[CommitOperationAdd]:
+    """The score for the page of the data set that the model was trained on, where that is a benchmark."""
+    if (dataset := hub_dataset(upload.metrics)) is None:
+        return []
+    with _step(upload.repo_id, f"looking for {BENCHMARK} of {dataset}"):
+        if not api.file_exists(dataset, BENCHMARK, repo_type="dataset"):
+            return []
+        file = Path(api.hf_hub_download(dataset, BENCHMARK, repo_type="dataset"))
+    benchmark = file.read_bytes()[:1_000_000].decode("utf-8", "replace")
+    files = eval_results(upload.metrics, benchmark, repo_id=upload.repo_id, revision=upload.revision)
+    return [CommitOperationAdd(name, content) for name, content in files.items()]
 
 
 def _check_repository(upload: Upload, api: HfApi, *, public: bool) -> None:

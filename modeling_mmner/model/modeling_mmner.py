@@ -21,7 +21,7 @@ from .fusion_mmner import Fusion
 from .heads_mmner import Head, check_reading
 from .objectives_mmner import Objective
 from .parts_mmner import HEADS, MAIN_HEAD, TEXT_TOWERS
-from .pipeline_mmner import MultimodalNERPipeline
+from .pipeline_mmner import TASKS, MultimodalNERPipeline
 from .text_mmner import TextTower
 from .vision_mmner import VisionTower
 
@@ -129,13 +129,12 @@ class MMNERPreTrainedModel(PreTrainedModel):
                 _logger.warning_once("gradient checkpointing: left out of a picture encoder with batch-norm")
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As transformers', with entries for AutoModel and for the pipeline in the config."""
+        """As transformers', with entries in the config for AutoModel and for the pipeline's names."""
         entry = "modeling_mmner.MMNERForTokenClassification"
         self.config.auto_map = {"AutoModel": entry} | (getattr(self.config, "auto_map", None) or {})
         impl = f"pipeline_mmner.{MultimodalNERPipeline.__name__}"
-        self.config.custom_pipelines = {
-            "multimodal-ner": {"impl": impl, "pt": ["AutoModelForTokenClassification"]}
-        }
+        pipeline = {"impl": impl, "pt": ["AutoModelForTokenClassification"]}
+        self.config.custom_pipelines = dict.fromkeys(TASKS, pipeline)
         super().save_pretrained(save_directory, *args, **kwargs)
 
 
@@ -258,7 +257,9 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             raise ValueError(
                 "forward: expected word_starts and word_mask (B, W), found none. This model tags words, not"
                 " sub-tokens: make its inputs with MMNERProcessor. The stock token-classification pipeline"
-                " cannot place words; use pipeline('multimodal-ner', ...) or processor(...), model(...),"
+                " cannot place words, and is what a model object gets by its name; use"
+                " pipeline('multimodal-ner', ...), or give the model's folder or id in place of the object,"
+                " with trust_remote_code=True; or processor(...), model(...),"
                 " processor.post_process_entities(...)"
             )
         read: dict[str, Tensor] = {"word_starts": starts, "word_mask": mask.bool()}

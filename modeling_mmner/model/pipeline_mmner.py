@@ -15,6 +15,9 @@ from .marking_mmner import MarkedPosts
 from .posts_mmner import is_one_post, is_words, with_beside
 from .prediction_mmner import BatchPredictor, IndexedPosts, PostReader, Prediction, is_indexed, post_at
 
+TASKS = ("multimodal-ner", "token-classification", "ner")
+"""The names by which a saved model's pipeline is found: its own, and those that the Hub's snippets say."""
+
 _READING = ("allow_urls", "broken_pictures", "image_dir", "timeout")
 _NAMING = ("broken_posts", "threshold")
 _OF_CALLS = ("context", "batch_size", "num_workers")
@@ -81,7 +84,9 @@ class MultimodalNERPipeline(Pipeline):
                 decode what a data set gives undecoded (``Image(decode=False)``). A stream is read no further
                 than a batch and by no thread, with workers by threads that are a batch ahead.
             batch_size: posts a batch, at most; default 1. Posts are sorted by length, except in a stream.
-            options: threshold, in 0..1, leaves out entities with a lower score (default 0). allow_urls
+            options: threshold, in 0..1, leaves out entities with a lower score (default 0).
+                aggregation_strategy, of transformers' NER pipeline, may be ``simple`` or ``first``, which is
+                what is done: an entity's words take the tags that the CRF gives them together. allow_urls
                 fetches pictures from the web (default False), timeout is the seconds that each may take
                 (default 20). image_dir is a folder that the paths of pictures may not lead out of (default:
                 any file is opened). broken_pictures: ``raise`` (default), or ``skip`` to take such a post
@@ -152,6 +157,9 @@ class MultimodalNERPipeline(Pipeline):
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """The options of reading posts, of the model (none) and of its entities."""
+        if (found := options.pop("aggregation_strategy", "simple")) not in ("simple", "first"):
+            why = "words are tagged whole, together, so that no sub-token has a tag or a score of its own"
+            raise ValueError(f"aggregation_strategy: expected 'simple' or 'first', found {found!r}; {why}")
         reading = {key: options.pop(key) for key in _READING if key in options}
         entities = {key: options.pop(key) for key in _NAMING if key in options}
         if options:

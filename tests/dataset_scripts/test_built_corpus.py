@@ -137,7 +137,7 @@ def test_folder_holds_the_data_set_and_nothing_else(mmner):
         for config in MMNER_CONFIGS
         for split in SPLIT_OF_FILE.values()
     ]
-    assert set(files_of(mmner)) == {"README.md", "corpus.json", "broken_pictures.jsonl", *parts}
+    assert set(files_of(mmner)) == {"README.md", "corpus.json", "eval.yaml", "broken_pictures.jsonl", *parts}
     assert {path.name for path in mmner.parent.iterdir()} == {"released", "built"}
 
 

@@ -168,7 +168,7 @@ def test_card_and_record_hold_no_post(tmp_path):
     tokens = {
         token.split("/")[0] for posts in SECRET.values() for _, text in posts for token in text.split(" ")
     }
-    for name in ("README.md", "corpus.json"):
+    for name in ("README.md", "corpus.json", "eval.yaml"):
         text = (built / name).read_text(encoding="utf-8")
         assert not [token for token in tokens if token in text] and "qx" not in text
     assert next(generate_posts("en", "test", 1)).id in card_of(built).text

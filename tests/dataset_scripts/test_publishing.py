@@ -110,7 +110,7 @@ def test_upload_is_one_commit_of_the_files_of_the_data_set(hub, tmp_path):
     upload = hub.upload_folder.call_args.kwargs
     data = {f"default/{split}-00000-of-00001.parquet" for split in ("train", "validation", "test")}
     sent = set(filter_repo_objects(files_of(built), allow_patterns=upload["allow_patterns"]))
-    assert sent == {"README.md", "corpus.json"} | data
+    assert sent == {"README.md", "corpus.json", "eval.yaml"} | data
     [pattern] = upload["delete_patterns"]
     assert fnmatch.fnmatch("en_plus_fr/train-00003-of-00007.parquet", pattern)
     assert not fnmatch.fnmatch("README.md", pattern) and not fnmatch.fnmatch(".gitattributes", pattern)

@@ -22,8 +22,7 @@ posts, names = map(json.loads, sys.argv[1:])
 found = {}
 for name in names:
     for saved in (f"org/{name}", f"piped/{name}"):
-        # A pipeline's folder knows its task.
-        pipe = pipeline(model=saved, trust_remote_code=True, batch_size=2)
+        pipe = pipeline("ner", model=saved, trust_remote_code=True, batch_size=2)
         pipe.save_pretrained(f"again/{saved}")
         again = pipeline("multimodal-ner", model=f"again/{saved}", trust_remote_code=True, num_workers=2)
         found[saved] = [pipe(posts), again(posts)]

@@ -1,6 +1,7 @@
 """The real Hub client over HTTP, in processes without the package: what is pushed, and what is loaded."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,19 +17,23 @@ from unittest.mock import patch
 from urllib.request import urlopen
 
 import pytest
-from huggingface_hub import HfApi
+import yaml
+from huggingface_hub import HfApi, ModelCard, hf_hub_download, parse_eval_result_entries
 from PIL import Image
 from transformers import Trainer, TrainingArguments
 
 from dataset_scripts.builders.built_corpus import PUBLISHED, check_may_publish, publish
 from dataset_scripts.formats.reader import CorpusError
 from modeling_mmner.cli import main
-from modeling_mmner.hub.push import save_hub_folder
+from modeling_mmner.evaluation.metrics import RunMetrics
+from modeling_mmner.hub.push import plan_upload, save_hub_folder
+from modeling_mmner.hub.push import push as push_planned
 from modeling_mmner.training.collator import MMNERCollator
 from tests.built_corpora import build_small, built_sample, files_of
 from tests.dataset_scripts.test_built_data_sets import LOADED as LOADED_ROWS
-from tests.elsewhere import TEXTS, assert_says_as, load_elsewhere, run_elsewhere, small_system
+from tests.elsewhere import PACKAGES, TEXTS, assert_says_as, load_elsewhere, run_elsewhere, small_system
 from tests.small_metrics import run_metrics
+from tests.small_posts import assert_same
 from tests.tiny import SYSTEMS
 
 pytestmark = pytest.mark.slow  # three processes that load transformers anew
@@ -135,6 +140,17 @@ def push_by_command(hub: Hub) -> list[tuple[int, str]]:
     return [failed, command(), command()]
 
 
+def push_with_benchmark(hub: Hub) -> list[str]:
+    """A model that was trained on a data set of the Hub with an eval.yaml; returns its score's file and card."""
+    folder = shutil.copytree(hub.model_folder("2m-ner"), hub.folder / "benchmark")
+    metrics = RunMetrics.from_file(folder / "metrics.json")
+    metrics.recipe["corpus"] |= {"dataset": "org/public", "languages": []}
+    (folder / "metrics.json").write_text(metrics.to_json(), encoding="utf-8")
+    push_planned(plan_upload(folder, repo_id="org/benchmark"))
+    names = (".eval_results/public.yaml", "README.md")
+    return [Path(hf_hub_download("org/benchmark", name)).read_text("utf-8") for name in names]
+
+
 def push_data_sets(hub: Hub) -> str:
     """A data set, another in its place, and that again; returns why it may not go to a public repository."""
     for folder in (hub.folder / "small" / "built", hub.folder / "sample", hub.folder / "sample"):
@@ -147,7 +163,7 @@ def push_data_sets(hub: Hub) -> str:
     return ""
 
 
-PUSHES = (push_model, push_trained, push_by_command, push_data_sets)
+PUSHES = (push_model, push_trained, push_by_command, push_with_benchmark, push_data_sets)
 
 
 def push(address: str, folder: str) -> None:
@@ -188,6 +204,7 @@ def loaded(hub, pushes):
         "trained": ("trained", "main"),
         "command": ("command", "v0.1.0"),
         "again": ("again", "main"),
+        "benchmark": ("benchmark", "v0.1.0"),
     }
     models = {"pushed on": {"pretrained_model_name_or_path": "org/mlmner", "push_to": "org/again"}}
     models |= {
@@ -238,6 +255,73 @@ def test_command_pushes_the_files_of_the_model_in_one_commit(hub, pushes, loaded
     assert set(commit["written"]) == files_of(hub.model_folder("mlmner")).keys()
     assert "left out: notes.txt" in printed and commit["oid"] in printed
     assert_says_as(loaded["command"], hub.model_folder("mlmner"), picture=hub.picture)
+
+
+def test_score_of_a_benchmark_is_beside_the_model_as_the_hub_reads_it(hub, pushes, loaded):
+    """If it failed, a benchmark's page would not list the model, or with another score than the card's."""
+    results, card = returned(pushes, "push_with_benchmark")
+    [entry] = parse_eval_result_entries(yaml.safe_load(results))
+    overall = run_metrics().splits.test.overall.f1
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("org/public", "default", round(overall, 4))
+    assert entry.source_url == "https://huggingface.co/org/benchmark/blob/v0.1.0/metrics.json"
+    assert (entry.verify_token, entry.notes) == (None, "own pictures")
+    assert ModelCard(card).data.datasets == ["org/public"]
+    assert not [name for name in hub.commits("models/org/command")[-1]["files"] if "eval_results" in name]
+    assert_says_as(loaded["benchmark"], hub.model_folder("2m-ner"), picture=hub.picture)
+
+
+# An endpoint, which loads handler.py by its path, with the model's folder before all other packages.
+
+ENDPOINT = """
+import base64, importlib.util, json, sys
+from huggingface_hub import snapshot_download
+if sys.argv[3:]:
+    import modeling_mmner
+    assert modeling_mmner.__version__ == sys.argv[3] and modeling_mmner.MMNERConfig
+folder = snapshot_download("org/mlmner")
+sys.path.insert(0, folder)
+spec = importlib.util.spec_from_file_location("handler", f"{folder}/handler.py")
+sys.modules["handler"] = handler = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(handler)
+request = json.loads(sys.argv[1])
+request["inputs"][0]["image"] = base64.b64encode(open(sys.argv[2], "rb").read()).decode()
+print(json.dumps(handler.EndpointHandler(folder)(request)))
+"""
+
+
+@pytest.mark.parametrize("other", [None, "9.9.9"], ids=["no package", "another version"])
+def test_endpoint_of_a_pushed_model_answers_as_its_pipeline(hub, loaded, tmp_path, other):
+    """If it failed, an Inference Endpoint would not start, or find other entities than the card says."""
+    environment: dict[str, Any] = hub.environment()
+    if other:
+        environment["PYTHONPATH"] = other_version(tmp_path / "site", other)
+    request = {"inputs": [{"text": TEXTS[0]}, TEXTS[1]], "parameters": {"aggregation_strategy": "first"}}
+    arguments = [json.dumps(request), hub.picture, *filter(None, [other])]
+    blocked = () if other else PACKAGES
+    done = run_elsewhere(ENDPOINT, *arguments, folder=tmp_path, blocked=blocked, **environment)
+    assert_same(json.loads(done.stdout.splitlines()[-1]), loaded["mlmner"]["pipeline"])
+
+
+def test_models_and_pipelines_over_http_are_the_same_beside_another_version(hub, tmp_path):
+    """If it failed, who has an older or newer package could not load what others push."""
+    environment = hub.environment() | {"PYTHONPATH": other_version(tmp_path / "site", "9.9.9")}
+    models = {"mlmner": {"pretrained_model_name_or_path": "org/mlmner"}}
+    found = load_elsewhere(models, picture=hub.picture, folder=tmp_path, blocked=(), **environment)
+    assert_says_as(found["mlmner"], hub.model_folder("mlmner"), picture=hub.picture)
+
+
+def other_version(site: Path, version: str) -> Path:
+    """The package in another version, whose own classes are other ones by name and by an option."""
+    copied = shutil.copytree(ROOT / "modeling_mmner", site / "modeling_mmner")
+    shutil.copytree(ROOT / "dataset_scripts", site / "dataset_scripts")
+    for file, old, new in (
+        ("__init__.py", re.compile("^__version__ = .*$", re.M), f'__version__ = "{version}"'),
+        ("model/pipeline_mmner.py", re.compile('"threshold"\\)'), '"least")'),
+    ):
+        text, number = old.subn(new, (copied / file).read_text("utf-8"))
+        assert number == 1
+        (copied / file).write_text(text, encoding="utf-8")
+    return site
 
 
 # Data sets.

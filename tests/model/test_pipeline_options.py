@@ -79,6 +79,14 @@ NO_SCORE = "threshold: expected a score in 0..1, found"
         ({"threshold": "0.5"}, ValueError, f"{NO_SCORE} '0.5'"),
         ({"threshold": None}, ValueError, f"{NO_SCORE} None"),
         ({"broken_pictures": "no"}, ValueError, "broken_pictures: expected 'raise' or 'skip', found 'no'"),
+        *(
+            (
+                {"aggregation_strategy": name},
+                ValueError,
+                "expected 'simple' or 'first', found .* words are tag",
+            )
+            for name in ("none", "average", "max", None)
+        ),
         ({"broken_posts": "skip"}, ValueError, "broken_posts: expected 'raise' or 'return', found 'skip'"),
     ],
 )
