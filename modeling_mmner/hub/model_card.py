@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from ..escaping import code_block, code_span, markdown_text, one_line
-from ..evaluation.metrics import RunMetrics
+from ..evaluation.metrics import CardExample, RunMetrics
 from ..evaluation.reports import percent
 from ..training.recipes import PACE, PLACES
 from ..training.terms import derived_licence, public_name
@@ -82,12 +82,7 @@ def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
     link = f"https://huggingface.co/{repo_id}#terms"
     other = {"license_name": "terms-of-its-parts", "license_link": link}
     terms: Any = other if metrics.license == "other" else {}
-    # Each text once, as the widget shows no pictures; what was found is found with the example's own.
-    widget = {
-        one.text: {"text": one.text, "example_title": one.example_title}
-        | ({} if one.entities is None else {"output": [*map(_rounded, one.entities)]})
-        for one in corpus.examples
-    }
+    widget = {one.text: _widget_example(one) for one in corpus.examples}  # which shows no pictures
     base_models, dataset = metrics.recipe["base_models"] or None, hub_dataset(metrics)
     languages = metrics.recipe["corpus"]["languages"] or corpus.languages
     return ModelCardData(
@@ -107,8 +102,13 @@ def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
     )
 
 
-def _rounded(entity: dict[str, Any]) -> dict[str, Any]:
-    return entity | {"score": round(entity["score"], 4)}
+def _widget_example(example: CardExample) -> dict[str, Any]:
+    """With its output, which the Hub shows in place of a run: no provider runs a model's own code."""
+    title = example.example_title + (", read with its picture" if example.pictures else "")
+    shown = {"text": example.text, "example_title": title}
+    if example.entities is None:
+        return shown
+    return shown | {"output": [one | {"score": round(one["score"], 4)} for one in example.entities]}
 
 
 def _curve(metrics: RunMetrics) -> list[dict[str, Any]]:

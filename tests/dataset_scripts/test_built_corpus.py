@@ -3,10 +3,15 @@ fails.
 """
 
 import json
+import random
 import shutil
 from collections import Counter
+from itertools import pairwise
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from dataset_scripts.builders import built_corpus
 from dataset_scripts.builders.built_corpus import build_dataset, read_record
@@ -261,3 +266,32 @@ def test_build_that_fails_leaves_the_old_data_set(tmp_path):
         build_dataset("twitter2017", built, data_dir=tmp_path / "corpus", overwrite=True)
     assert files_of(built) == before
     assert {path.name for path in tmp_path.iterdir()} == {"corpus", "images", "built"}
+
+
+def chunks(content: bytes) -> list[bytes]:
+    """A file in pieces of some 4 KB that end where its content says so, as the Hub's storage keeps them."""
+    values = np.random.default_rng(0).integers(0, 2**63, 256, dtype=np.uint64)
+    sums = values[np.frombuffer(content, np.uint8)].cumsum()
+    hashes = (sums[48:] - sums[:-48]) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(52)
+    ends = [0, *(np.flatnonzero(hashes == 0) + 48), len(content)]
+    return [content[start:end] for start, end in pairwise(ends)]
+
+
+def test_edit_of_one_post_changes_a_small_part_of_the_file(tmp_path):
+    """If it failed, taking one post out of a data set would upload all its pictures again."""
+    (tmp_path / "images").mkdir()
+    posts = [(str(number), "Paris/B-LOC is/O here/O") for number in range(300)]
+    for name, _ in posts:
+        pixels = random.Random(name).randbytes(64 * 64 * 3)
+        Image.frombytes("RGB", (64, 64), pixels).save(tmp_path / "images" / f"{name}.jpg")
+    built = []
+    for number, train in enumerate((posts, posts[:150] + posts[151:])):
+        corpus = write_posts(tmp_path / f"corpus{number}", POSTS | {"train": train})
+        target = tmp_path / f"built{number}"
+        build_dataset("conll", target, data_dir=corpus, image_dir=tmp_path / "images")
+        [path] = (target / "default").glob("train-*")
+        assert b"content_defined_chunking" in pq.read_metadata(path).metadata
+        built.append(chunks(path.read_bytes()))
+    there, size = set(built[0]), sum(map(len, built[1]))
+    assert len(there) > 100 and size > 600_000
+    assert sum(len(chunk) for chunk in built[1] if chunk not in there) < 0.1 * size

@@ -141,7 +141,7 @@ def push_by_command(hub: Hub) -> list[tuple[int, str]]:
 
 
 def push_with_benchmark(hub: Hub) -> list[str]:
-    """A model that was trained on a data set of the Hub with an eval.yaml; returns its score's file and card."""
+    """A model trained on a data set of the Hub that has an eval.yaml; returns its score's file and card."""
     folder = shutil.copytree(hub.model_folder("2m-ner"), hub.folder / "benchmark")
     metrics = RunMetrics.from_file(folder / "metrics.json")
     metrics.recipe["corpus"] |= {"dataset": "org/public", "languages": []}

@@ -39,6 +39,7 @@ def test_front_matter_is_what_the_hub_reads():
     data = ModelCard(card_of(metrics)).data
     assert (data.language, data.license) == (["en", "fr"], "apache-2.0")
     assert data.base_model == ["google-bert/bert-base-cased"]
+    assert data.base_model_relation == "finetune"  # of several, the Hub would take it for a merge
     assert (data.library_name, data.pipeline_tag) == ("transformers", "token-classification")
     assert data.tags == ["multimodal", "ner", "mmner", "mner"]
     overall = metrics["splits"]["test"]["overall"]
@@ -46,9 +47,11 @@ def test_front_matter_is_what_the_hub_reads():
     assert results == {key: overall[key] for key in ("precision", "recall", "f1")}
     read_on = {(result.dataset_name, result.dataset_revision) for result in data.eval_results}
     assert read_on == {("sample", "te0123456789")}
-    assert not {"license_name", "license_link"} & set(data.to_dict())
-    bare = ModelCard(card_of(make_metrics(base_models=[], languages=[]))).data
-    assert not {"base_model", "language"} & set(bare.to_dict())
+    assert not {"license_name", "license_link", "datasets"} & set(data.to_dict())
+    bare = ModelCard(card_of(make_metrics(base_models=[], languages=["english"]))).data
+    assert not {"base_model", "base_model_relation", "language"} & set(bare.to_dict())
+    of_the_hub = ModelCard(card_of(make_metrics(dataset="org/posts"))).data
+    assert of_the_hub.datasets == ["org/posts"] == [*{one.dataset_type for one in of_the_hub.eval_results}]
 
 
 def test_every_score_of_the_test_split_is_on_the_card():
@@ -324,6 +327,12 @@ def test_widget_shows_each_text_once():
     example = {"text": "Jordan posts", "example_title": "generated post (en)"}
     metrics["corpus"]["examples"] = [example, example]
     assert ModelCard(card_of(metrics)).data.to_dict()["widget"] == [example]
+    entity = {"entity_group": "PER", "score": 0.123456789, "word": "Jordan", "start": 0, "end": 6}
+    metrics["corpus"]["examples"] = [example | {"entities": [entity], "pictures": ["example_1_1.jpg"]}]
+    [answered] = ModelCard(card_of(metrics)).data.widget
+    title = {"example_title": "generated post (en), read with its picture"}
+    assert answered == example | title | {"output": [entity | {"score": 0.1235}]}
+    metrics["corpus"]["examples"] = [example]
     metrics["corpus"]["is_generated"] = False  # what a mmner of before has written of somebody's corpus
     assert "widget" not in ModelCard(card_of(metrics)).data.to_dict()
 

@@ -359,6 +359,7 @@ def test_words_without_places_are_refused():
     """If it failed, the stock pipeline's inputs would be tagged sub-token by sub-token."""
     model, batch = tiny_model(), tiny_batch()
     message = r"expected word_starts and word_mask \(B, W\), found none.* MMNERProcessor"
+    message += r".*what a model object gets by its name; use pipeline\('multimodal-ner'"
     for missing in ("word_starts", "word_mask"):
         with pytest.raises(ValueError, match=message):
             model(**without(batch, missing))
