@@ -38,7 +38,7 @@ from PIL import Image
 models, autos, tasks, texts, picture, target = map(json.loads, sys.argv[1:])
 picture = Image.open(picture)
 
-def load(options):
+def load(options, tasks):
     found, repository = {}, options.pop("push_to", None)
     processor = transformers.AutoProcessor.from_pretrained(**options, trust_remote_code=True)
     inputs = processor(text=texts, images=[picture, None], return_tensors="pt")
@@ -61,7 +61,7 @@ def load(options):
 results = {}
 for key, options in models.items():
     try:
-        results[key] = load(options)
+        results[key] = load(options, tasks[:1] if results else tasks)
     except Exception:
         results[key] = {"error": traceback.format_exc()}
 torch.save(results, target)
@@ -175,8 +175,8 @@ def load_elsewhere(
     With ``push_to`` among them, model and processor are pushed there.
 
     Returns:
-        For each model what `said` returns, by Auto class, and its ``"pipeline"``, the same by each of its
-        names; or ``{"error": the
+        For each model what `said` returns, by Auto class, and its ``"pipeline"``, of the first model the
+        same by each of its names; or ``{"error": the
         traceback}``.
     """
     target = folder / "loaded.pt"

@@ -53,11 +53,8 @@ def render_benchmark(record: dict[str, Any]) -> str:
 
     It names no ``evaluation_framework``: the Hub knows a closed list of them, none of which scores entities.
     """
-    tasks = [
-        {"id": name, "config": name, "split": "test"}
-        for name, config in record["configs"].items()
-        if "test" in config["splits"]
-    ]
+    configs = record["configs"]
+    tasks = [{"id": name, "config": name} for name in configs if "test" in configs[name]["splits"]]
     metric = "F1 of entities, micro average, lenient (the default of seqeval), as a fraction of 1"
     found = {"name": one_line(record["name"]), "description": f"{metric}. {one_line(record['description'])}"}
     return yaml.safe_dump(found | {"tasks": tasks}, sort_keys=False, allow_unicode=True)

@@ -37,17 +37,14 @@ def eval_results(metrics: RunMetrics, benchmark: str, *, repo_id: str, revision:
     Returns:
         no file where the run was tested on something else, or not exactly one task of the file fits.
     """
-    dataset, corpus, content = hub_dataset(metrics), metrics.recipe["corpus"], None
-    with suppress(ValueError):  # what others wrote keeps no model from the Hub
-        content = read_yaml(benchmark)
-    tasks = content.get("tasks") if isinstance(content, dict) else None
+    dataset, corpus, fits = hub_dataset(metrics), metrics.recipe["corpus"], list[str]()
     config = corpus.get("dataset_config")
-    fits = [
-        task["id"]
-        for task in (tasks if isinstance(tasks, list) else [])
-        if isinstance(task, dict) and isinstance(task.get("id"), str)
-        if task.get("split", "test") == "test" and config in (None, task.get("config", "default"))
-    ]
+    with suppress(ValueError, LookupError, TypeError, AttributeError):  # what others wrote stops no push
+        fits = [
+            str(task["id"])
+            for task in read_yaml(benchmark)["tasks"]
+            if task.get("split", "test") == "test" and config in (None, task.get("config", "default"))
+        ]
     if dataset is None or len(fits) != 1 or any(corpus.get(key) for key in _OTHER_POSTS):
         return {}
     entry = EvalResultEntry(

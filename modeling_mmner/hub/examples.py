@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import snapshot_download
 from PIL import Image
 
 from dataset_scripts.corpora import BUILDERS
@@ -108,6 +108,7 @@ def answered(
     """
     shown: list[CardExample] = []
     files: dict[str, bytes] = {}
+    predictor = BatchPredictor(model, PostReader(processor))
     for number, example in enumerate(examples, start=1):
         card = CardExample(example.text, example.title, context=example.context)
         for picture in example.pictures if processor.image_size is not None else ():
@@ -115,30 +116,25 @@ def answered(
             picture.thumbnail(_LARGEST)
             picture.save(file := io.BytesIO(), "JPEG", quality=95, comment=b"")
             files[card.pictures[-1]] = file.getvalue()
+        pictures = [files[name] for name in card.pictures]
+        post = {"text": card.text, "images": pictures, "context": card.context or None}
+        [card.entities] = [found.entities for found in predictor.predict([post])]
         shown.append(card)
-    predictor = BatchPredictor(model, PostReader(processor))
-    posts = [
-        {"text": one.text, "images": [files[name] for name in one.pictures], "context": one.context or None}
-        for one in shown
-    ]
-    for one, found in zip(shown, predictor.predict(posts), strict=True):
-        one.entities = found.entities
     return shown, files
 
 
 def published_examples(model: str) -> list[Example]:
     """The examples in a model's folder or on the Hub; none where it has none, or they cannot be read."""
-
-    def path_of(name: str) -> Path:
-        return Path(model) / name if Path(model).is_dir() else Path(hf_hub_download(model, name))
-
     try:
+        folder = Path(model)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(model, allow_patterns=[METRICS, PICTURES]))
         found = []
-        for one in RunMetrics.from_file(path_of(METRICS)).corpus.examples:
+        for one in RunMetrics.from_file(folder / METRICS).corpus.examples:
             # Whoever made the model has written the names.
             names = [name for name in one.pictures if fnmatch(name, PICTURES) and Path(name).name == name]
-            files = [within(path_of(name), path_of(name).parent) for name in names]
-            found.append(Example(one.text, [load_picture(file) for file in files], one.context))
+            pictures = [load_picture(within(name, folder)) for name in names]
+            found.append(Example(one.text, pictures, one.context))
         return found
     except (OSError, ValueError):
         return []

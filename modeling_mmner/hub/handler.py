@@ -25,7 +25,8 @@ class EndpointHandler:
     """
 
     def __init__(self, path: str = "") -> None:
-        self.ner = pipeline("multimodal-ner", model=path or ".", trust_remote_code=True)
+        task: Any = "multimodal-ner"  # which transformers knows by the model's config
+        self.ner = pipeline(task, model=path or ".", trust_remote_code=True)
 
     def __call__(self, data: dict[str, Any]) -> Any:
         """The entities of a post, or a list of those of each post; ``{"error": ...}`` in place of what cannot

@@ -49,11 +49,9 @@ def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revisi
     blocks: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     environment = Environment(undefined=StrictUndefined, **blocks)
     environment.filters |= _FILTERS
-    template, requirements = (
-        resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-        for name in ("card.md.jinja", "requirements.txt")
-    )
-    return environment.from_string(template).render(
+    here = resources.files(__package__)
+    template = environment.from_string(here.joinpath("card.md.jinja").read_text(encoding="utf-8"))
+    return template.render(
         front_matter=_front_matter(metrics, name).to_yaml(),
         metrics=metrics,
         recipe=recipe,
@@ -62,7 +60,7 @@ def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revisi
         repo_id=name,
         revision=revision or default_revision(metrics),
         is_placeholder=repo_id is None,
-        requirements=requirements.split(),
+        requirements=here.joinpath("requirements.txt").read_text(encoding="utf-8").split(),
         examples=examples,
         shows_pictures=any(one.pictures for one in examples),
         curve=_curve(metrics),
@@ -79,9 +77,7 @@ def default_revision(metrics: RunMetrics) -> str:
 
 def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
     corpus = metrics.corpus
-    link = f"https://huggingface.co/{repo_id}#terms"
-    other = {"license_name": "terms-of-its-parts", "license_link": link}
-    terms: Any = other if metrics.license == "other" else {}
+    is_other = metrics.license == "other"
     widget = {one.text: _widget_example(one) for one in corpus.examples}  # which shows no pictures
     base_models, dataset = metrics.recipe["base_models"] or None, hub_dataset(metrics)
     languages = metrics.recipe["corpus"]["languages"] or corpus.languages
@@ -98,7 +94,8 @@ def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
         widget=[*widget.values()] or None,
         model_name=one_line(metrics.recipe["name"]),
         eval_results=_results(metrics),
-        **terms,
+        license_name="terms-of-its-parts" if is_other else None,
+        license_link=f"https://huggingface.co/{repo_id}#terms" if is_other else None,
     )
 
 

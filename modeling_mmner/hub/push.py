@@ -31,20 +31,10 @@ from .examples import PICTURES, Example, answered
 from .model_card import default_revision, render_model_card, without_folders
 
 CARD, METRICS, CONFIG, WEIGHTS = "README.md", "metrics.json", "config.json", "model.safetensors"
-_PROCESSOR = ("processor_config.json", "tokenizer*.json")
 ENDPOINT = ("handler.py", "requirements.txt")
 """Files by which an Inference Endpoint runs the model; they lie here, and are copied."""
-_OF_A_MODEL = (
-    *ENDPOINT,
-    CARD,
-    METRICS,
-    CONFIG,
-    PICTURES,
-    *_PROCESSOR,
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*_mmner.py",
-)
+_PARTS = ("processor_config.json", "tokenizer*.json", "*.safetensors", "*.safetensors.index.json")
+_OF_A_MODEL = (CARD, METRICS, CONFIG, PICTURES, *ENDPOINT, *_PARTS, "*_mmner.py")
 
 
 def save_hub_folder(
@@ -177,11 +167,9 @@ def plan_upload(
     is_tag = re.fullmatch(r"\w[\w.-]*", revision, re.ASCII) and ".." not in revision
     if not is_tag or revision.endswith((".", ".lock")):
         raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
-    files: dict[str, Any] = endpoint_files() | {
-        name: path for name, path in found.items() if is_of_a_model(name)
-    }
-    if examples is not None:
-        files |= with_examples(folder, metrics, examples)
+    changed = {} if examples is None else with_examples(folder, metrics, examples)
+    own: dict[str, Any] = {name: path for name, path in found.items() if is_of_a_model(name)}
+    files = endpoint_files() | own | changed
     shown = {name for example in metrics.corpus.examples for name in example.pictures}
     files = {name: part for name, part in files.items() if name in shown or not fnmatch(name, PICTURES)}
     files[CARD] = render_model_card(metrics, repo_id=repo_id, revision=revision).encode()

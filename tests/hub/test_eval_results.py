@@ -81,7 +81,7 @@ def test_built_data_set_is_a_benchmark_for_its_models(tmp_path):
     assert content == render_benchmark(record_of(built))
     found = yaml.safe_load(content)
     assert found.keys() == {"name", "description", "tasks"} and "F1 of entities" in found["description"]
-    assert found["tasks"] == [{"id": "default", "config": "default", "split": "test"}]
+    assert found["tasks"] == [{"id": "default", "config": "default"}]
     for config in (None, "default"):
         [text] = eval_results(metrics_of(dataset_config=config), content, **PLACE).values()
         assert yaml.safe_load(text)[0]["dataset"] == {"id": "org/posts", "task_id": "default"}

@@ -175,7 +175,7 @@ def test_posts_that_may_be_published_are_shown_with_what_is_found(own, tmp_path)
     found = [f" {one['word']}: {one['entity_group']} {one['score']:.2f}" for one in example["entities"]]
     cells = [PUBLIC, "![picture 1](example_1_1.jpg)", ",".join(found).strip() or "none"]
     assert f"| {' | '.join(cells)} |\n" in texts["README.md"]
-    assert f"- text: {PUBLIC}\n  example_title: example 1\n" in texts["README.md"]
+    assert f"- text: {PUBLIC}\n  example_title: example 1, read with its picture\n" in texts["README.md"]
     assert PUBLIC in texts["page"] and PUBLIC in texts["space/model/README.md"]
     with Image.open(folder / "example_1_1.jpg") as picture:
         assert picture.size == (1024, 512) and not picture.getexif() and "comment" not in picture.info
