@@ -16,7 +16,7 @@ from .posts_mmner import is_one_post, is_words, with_beside
 from .prediction_mmner import BatchPredictor, IndexedPosts, PostReader, Prediction, is_indexed, post_at
 
 _READING = ("allow_urls", "broken_pictures", "image_dir", "timeout")
-_NAMING = ("broken_posts", "threshold")
+_NAMING = ("broken_posts", "precision", "threshold")
 _OF_CALLS = ("context", "batch_size", "num_workers")
 _THUMBNAIL = 320  # pixels of the longest side
 
@@ -81,12 +81,13 @@ class MultimodalNERPipeline(Pipeline):
                 decode what a data set gives undecoded (``Image(decode=False)``). A stream is read no further
                 than a batch and by no thread, with workers by threads that are a batch ahead.
             batch_size: posts a batch, at most; default 1. Posts are sorted by length, except in a stream.
-            options: threshold, in 0..1, leaves out entities with a lower score (default 0). allow_urls
-                fetches pictures from the web (default False), timeout is the seconds that each may take
-                (default 20). image_dir is a folder that the paths of pictures may not lead out of (default:
-                any file is opened). broken_pictures: ``raise`` (default), or ``skip`` to take such a post
-                without it. broken_posts: ``raise`` (default) stops at a post that cannot be read, ``return``
-                gives its error in the place of its entities and goes on.
+            options: threshold, in 0..1, leaves out entities with a lower score (default 0). precision leaves
+                out those below the thresholds that `mmner calibrate` has found for it, and types without one.
+                allow_urls fetches pictures from the web (default False), timeout is the seconds that each may
+                take (default 20). image_dir is a folder that the paths of pictures may not lead out of
+                (default: any file is opened). broken_pictures: ``raise`` (default), or ``skip`` to take such
+                a post without it. broken_posts: ``raise`` (default) stops at a post that cannot be read,
+                ``return`` gives its error in the place of its entities and goes on.
 
         Raises:
             PostError: a post is none of the above; the text names its number, from 1.
