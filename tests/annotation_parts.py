@@ -28,6 +28,7 @@ class Capitals:
     device: str = "cpu"
     dtype: str = "float32"
     threshold: float = 0.0
+    precision: float | None = None
     image_dir: str | None = None
     fails_at: str | None = None
 

@@ -76,15 +76,15 @@ def test_options_are_spelt_in_one_way():
     """
     for name, command in COMMAND_LINE.commands.items():
         for option in (option for option in command.params if option.param_type_name == "option"):
-            [spelt] = option.opts
+            *short, spelt = option.opts
             opposite = f"--{option.name.removeprefix('no_')}"
             if not option.name.startswith("no_"):
                 opposite = f"--no_{option.name}"
-            assert spelt == f"--{option.name}", name
+            assert spelt == f"--{option.name}" and short in ([], ["-n"]), name
             assert option.secondary_opts == [opposite] * bool(option.is_flag), name
 
 
-@pytest.mark.parametrize("name", ["inspect", "build", "export-imgid", "evaluate", "caption"])
+@pytest.mark.parametrize("name", ["inspect", "build", "export-imgid", "evaluate", "calibrate", "caption"])
 def test_commands_about_corpora_have_the_options_of_reading(name):
     """If it failed, a corpus could be opened in training and not be looked at, or not be built."""
     options = {option.name for option in COMMAND_LINE.commands[name].params}

@@ -1,5 +1,6 @@
 """The commands for a trained model."""
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,10 +11,10 @@ from time import perf_counter
 from typing import Any, Literal
 
 from ..escaping import say
-from ..model.labels_mmner import entity_types
+from ..model.labels_mmner import entity_types, tags_to_spans
 from ..model.marking_mmner import MarkedPosts
 from .corpora import split_of
-from .options import COMPUTING, INPUT, PREDICTING, READING, TASKS, Numbers, Port, command
+from .options import COMPUTING, INPUT, PREDICTING, READING, TASKS, Count, Numbers, Port, Precision, command
 
 
 @command(predicting=PREDICTING)
@@ -128,25 +129,10 @@ def evaluate(
         context: column of the corpus, or field of --context_file, for models that read contexts.
         context_file: JSON lines with the posts' id and that field; for several say it again.
     """
-    if context_file and context is None:
-        raise ValueError("--context_file: expected --context, the field that holds the contexts, found none")
-    from dataset_scripts.contexts import with_contexts
-    from dataset_scripts.opening import open_corpus
-
     from ..evaluation.scores import evaluate_rows
-    from ..inference.loading import load_predictor
-    from ..model.labels_mmner import WORD_RULES
 
-    predictor = load_predictor(model, reads_contexts=bool(context), **computing)
-    by_saved_name = {saved: rule for rule, saved in WORD_RULES.items()}
-    own = {"word_rule": by_saved_name[predictor.read.processor.word_rule]}
-    corpus = open_corpus(dataset, **own | reading)
-    rows = split_of(corpus, split)
-    if context:
-        rows = with_contexts({split: rows}, context, context_file or [])[split]
-    if unknown := sorted(set(corpus.labels) - set(predictor.read.processor.labels)):
-        expected = f"expected a model that knows the labels of {corpus.name}"
-        raise ValueError(f"{model}: {expected}, found none for {unknown}")
+    options: Any = {"context": context, "context_file": context_file, "reading": reading}
+    predictor, corpus, rows = _opened(model, dataset, split, computing=computing, **options)
     started = perf_counter()
     tags = [found.tags for found in predictor.predict(rows)]
     pace = len(rows) / (perf_counter() - started)
@@ -158,6 +144,121 @@ def evaluate(
     say(f"{corpus.name}, {split}: {size}; {pace:.1f} posts a second")
     say(f"precision {precision:.2f}, recall {recall:.2f}, strict F1 {strict_f1:.2f}")
     say(f"F1 {f1:.2f}, 95% interval {low:.2f} to {high:.2f}")
+
+
+def _opened(model: str, dataset: str, split: str, **options: Any) -> tuple[Any, Any, Any]:
+    """A model's predictor, and the corpus and rows that it is to be held against, with their contexts."""
+    context, context_files = options["context"], options["context_file"] or []
+    if context_files and context is None:
+        raise ValueError("--context_file: expected --context, the field that holds the contexts, found none")
+    from dataset_scripts.contexts import with_contexts
+    from dataset_scripts.opening import open_corpus
+
+    from ..inference.loading import load_predictor
+    from ..model.labels_mmner import WORD_RULES
+
+    predictor = load_predictor(model, reads_contexts=bool(context), **options["computing"])
+    by_saved_name = {saved: rule for rule, saved in WORD_RULES.items()}
+    own = {"word_rule": by_saved_name[predictor.read.processor.word_rule]}
+    corpus = open_corpus(dataset, **own | options["reading"])
+    rows = split_of(corpus, split)
+    if context:
+        rows = with_contexts({split: rows}, context, context_files)[split]
+    if unknown := sorted(set(corpus.labels) - set(predictor.read.processor.labels)):
+        expected = f"expected a model that knows the labels of {corpus.name}"
+        raise ValueError(f"{model}: {expected}, found none for {unknown}")
+    return predictor, corpus, rows
+
+
+@command(reading=READING, computing=COMPUTING)
+def calibrate(
+    *,
+    model: str,
+    dataset: str,
+    precision: Precision = 0.95,
+    split: str = "validation",
+    context: str | None = None,
+    context_file: list[str] | None = None,
+    reading: dict[str, Any],
+    computing: dict[str, Any],
+) -> None:
+    """Find the scores above which a model's entities are right as often as you want.
+
+    For each type the lowest score at which that holds with 90% confidence. They are saved in the model's
+    folder, and used where --precision is said to predict and annotate, and precision= to the pipeline.
+
+    Args:
+        model: folder of a trained model.
+        dataset: the corpus, named as for inspect; its posts must be new to the model.
+        precision: share of right ones among the entities that are kept, between 0 and 1.
+        split: split to find them on.
+        context: column of the corpus, or field of --context_file, for models that read contexts. Posts
+            without one are left out then, and the scores hold for posts with one.
+        context_file: JSON lines with the posts' id and that field; for several say it again.
+    """
+    from ..evaluation.calibration import calibrate
+    from ..evaluation.scores import gold_tags, rows_with, scored_entities
+    from ..hub.push import save_calibration
+    from ..model.thresholds_mmner import head_sha256
+
+    if not Path(model, "processor_config.json").is_file():
+        advice = f"`hf download {model} --local-dir FOLDER` makes one of a model on the Hub"
+        raise ValueError(f"model {model}: expected a folder, which gets the scores, found none; {advice}")
+    options: Any = {"context": context, "context_file": context_file, "reading": reading}
+    predictor, corpus, rows = _opened(model, dataset, split, computing=computing, **options)
+    rows = rows.select(rows_with("context", rows)) if context else rows
+    gold = [tags_to_spans(tags) for tags in gold_tags(rows, corpus.labels)]
+    types = entity_types(predictor.read.processor.labels)
+    found = calibrate(gold, scored_entities(predictor, rows), types=types, precision=precision)
+    about = {"weights": head_sha256(predictor.model), "contexts": bool(context)}
+    about |= {"corpus": corpus.name, "split": split, "posts": len(rows)}
+    save_calibration(Path(model), about | found)
+    say(f"{corpus.name}, {split}: {len(rows)} posts; precision {precision} with 90% confidence")
+    for kind, least in found["thresholds"].items():
+        wanted, right, kept = (found["numbers"][kind][name] for name in ("gold", "right", "kept_right"))
+        score = "no score does" if least is None else f"score {least:.4f}"
+        say(f"{kind}: {score}; of {wanted} entities it finds {right}, and keeps {kept}")
+    say(f"saved in {model}")
+
+
+@command(predicting=PREDICTING)
+def review(
+    *,
+    model: str,
+    input: str,
+    output: str,
+    count: Count = 100,
+    image_dir: str | None = None,
+    predicting: dict[str, Any],
+) -> int:
+    """Choose the posts most worth a human's look, as tasks of Label Studio.
+
+    First come the posts with most mistakes to be expected. What the model finds is filled in; corrected and
+    exported as JSON, the file trains as it is.
+
+    Args:
+        model: folder or Hub id of a trained model.
+        input: file of JSON lines, as predict reads them.
+        output: JSON file to write.
+        count: posts to choose.
+        image_dir: where pictures lie, and nowhere else; default: in the folder of --input.
+    """
+    from ..files import check_apart, read_json_lines, write_named
+    from ..inference.demo_space import model_name
+    from ..inference.loading import load_predictor
+    from ..inference.review import labelling_interface, review
+
+    check_apart([output], [model, input])
+    predictor = load_predictor(model, **predicting)
+    predictor.read.image_dir = image_dir or Path(input).parent
+    with open(input, "rb") as file:
+        tasks, errors = review(predictor, read_json_lines(file, input), count=count, name=model_name(model))
+    write_named(Path(output), lambda path: path.write_text(json.dumps(tasks, indent=1), encoding="utf-8"))
+    for error in errors:
+        say(f"review: {error}", file=sys.stderr)
+    say(f"wrote {len(tasks)} tasks to {output}; their labelling interface in Label Studio is")
+    say(labelling_interface(predictor.read.processor))
+    return int(bool(errors))
 
 
 @command(reading=INPUT, sharing=TASKS, predicting=PREDICTING)

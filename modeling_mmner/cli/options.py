@@ -39,6 +39,7 @@ COMPUTING = DEVICE | {
 }
 """How `load_predictor` runs a model."""
 PREDICTING = COMPUTING | {"threshold": Setting(float, 0.0, "leave out entities with a lower score", SHARE)}
+PREDICTING |= {"precision": Setting(float | None, None, "keep what calibrate found so precise", SHARE)}
 INPUT = {
     "split": Setting(_TEXT, None, "split of a data set that has several"),
     "config": READING["config"],
@@ -97,7 +98,8 @@ def _described(parameter: Parameter, text: str | None) -> Parameter:
     info.help = " ".join(text.split()).removesuffix(".")
     if is_option:
         info.metavar = info.metavar or METAVARS.get(kind)
-        info.param_decls = (f"--{name}/--no_{name}" if kind is bool else f"--{name}",)
+        spelt = f"--{name}/--no_{name}" if kind is bool else f"--{name}"
+        info.param_decls = (*(info.param_decls or ()), spelt)
     return parameter.replace(annotation=Annotated[kind, info])
 
 
@@ -109,6 +111,8 @@ def _numbers(text: str) -> list[int]:
 
 
 Numbers = Annotated[Any, Option(parser=_numbers, metavar="N,N,...")]
+Count = Annotated[int, Option("-n", min=1)]
 Positive = Annotated[int, Option(min=1)]
+Precision = Annotated[float, Option(min=0.01, max=0.999)]
 Jobs = Annotated[int, Option(min=1, max=64)]
 Port = Annotated[int, Option(min=1, max=65535)]

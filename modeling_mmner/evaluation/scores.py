@@ -15,7 +15,7 @@ from dataset_scripts.contexts import CONTEXT
 from dataset_scripts.inspection import picture_numbers
 
 from ..model.images_mmner import is_picture_column
-from ..model.labels_mmner import tags_to_spans
+from ..model.labels_mmner import Span, tags_to_spans
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.prediction_mmner import BatchPredictor, PostReader
 from ..model.processing_mmner import MMNERProcessor, Post
@@ -106,6 +106,17 @@ class Predictor:
         # Process p has predicted every n-th row from the p-th on.
         gathered = gather_object([found])
         return [gathered[index % len(gathered)][index // len(gathered)] for index in range(len(rows))]
+
+
+def scored_entities(predictor: BatchPredictor, rows: Any) -> list[dict[Span, float]]:
+    """The predicted entities of each row with their scores. Raises the error of a row that cannot be read."""
+    found = []
+    for post in predictor.predict(rows):
+        if post.error is not None:
+            raise post.error
+        spans = zip(tags_to_spans(post.tags), post.entities, strict=True)
+        found.append({span: entity["score"] for span, entity in spans})
+    return found
 
 
 def gold_tags(rows: Dataset, labels: Sequence[str]) -> list[list[str]]:

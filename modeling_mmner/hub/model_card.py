@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
 from typing import Any
@@ -28,13 +29,20 @@ _FILTERS = {
 }
 
 
-def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revision: str | None = None) -> str:
+def render_model_card(
+    metrics: RunMetrics,
+    *,
+    repo_id: str | None = None,
+    revision: str | None = None,
+    calibration: Mapping[str, Any] | None = None,
+) -> str:
     """The model card of a trained model: YAML front matter for the Hub, and Markdown.
 
     Args:
         metrics: of its run; every figure of the card comes from them.
         repo_id: the model's name on the Hub, for the examples of use; None: ``org/`` and the recipe's name.
         revision: the tag that the examples pin; None: `default_revision`.
+        calibration: that of the processor, whose figures are the card's only others.
 
     Raises:
         ValueError: a score is no fraction in 0..1, or the licence is not the one that follows from the terms.
@@ -66,6 +74,7 @@ def render_model_card(metrics: RunMetrics, *, repo_id: str | None = None, revisi
         curve=_curve(metrics),
         settings={key: value for key, value in settings.items() if key not in _NOT_IN_TABLE},
         reads_pictures=recipe["corpus"]["use_images"] and bool(recipe["model"]["vision_towers"]),
+        calibration=calibration,
         reads_context=recipe["corpus"].get("context") is not None,
     )
 

@@ -22,7 +22,7 @@ from transformers.dynamic_module_utils import get_relative_imports
 from dataset_scripts.builders.built_corpus import BENCHMARK
 
 from ..evaluation.metrics import RunMetrics
-from ..files import check_own_files, reason, renewed_folder
+from ..files import check_own_files, parsed, reason, renewed_folder, write_text
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from ..names import names_like
@@ -33,7 +33,8 @@ from .model_card import default_revision, render_model_card, without_folders
 CARD, METRICS, CONFIG, WEIGHTS = "README.md", "metrics.json", "config.json", "model.safetensors"
 ENDPOINT = ("handler.py", "requirements.txt")
 """Files by which an Inference Endpoint runs the model; they lie here, and are copied."""
-_PARTS = ("processor_config.json", "tokenizer*.json", "*.safetensors", "*.safetensors.index.json")
+PROCESSOR = "processor_config.json"
+_PARTS = (PROCESSOR, "tokenizer*.json", "*.safetensors", "*.safetensors.index.json")
 _OF_A_MODEL = (CARD, METRICS, CONFIG, PICTURES, *ENDPOINT, *_PARTS, "*_mmner.py")
 
 
@@ -172,7 +173,9 @@ def plan_upload(
     files = endpoint_files() | own | changed
     shown = {name for example in metrics.corpus.examples for name in example.pictures}
     files = {name: part for name, part in files.items() if name in shown or not fnmatch(name, PICTURES)}
-    files[CARD] = render_model_card(metrics, repo_id=repo_id, revision=revision).encode()
+    calibration = parsed(found[PROCESSOR].read_text(encoding="utf-8")).get("calibration")
+    named = {"repo_id": repo_id, "revision": revision, "calibration": calibration}
+    files[CARD] = render_model_card(metrics, **named).encode()
     left_out = [name for name in found if name not in files]
     added = [CommitOperationAdd(name, part) for name, part in sorted(files.items())]
     return Upload(repo_id, revision, added, left_out, metrics)
@@ -187,9 +190,24 @@ def with_examples(folder: Path, metrics: RunMetrics, examples: Sequence[Example]
     return pictures | {METRICS: metrics.to_json().encode()}
 
 
+def save_calibration(folder: Path, calibration: dict[str, Any]) -> None:
+    """Put a calibration into a model's processor and, where training has written one, into its card.
+
+    Each is whole at any time; a card that a kill has left behind is rendered by `push`.
+
+    Raises:
+        ValueError: the processor's settings are damaged, or no card can be made of the metrics.
+    """
+    settings = parsed((folder / PROCESSOR).read_text(encoding="utf-8")) | {"calibration": calibration}
+    write_text(folder / PROCESSOR, json.dumps(settings, indent=2) + "\n")
+    if (folder / METRICS).is_file():
+        metrics = RunMetrics.from_file(folder / METRICS)
+        write_text(folder / CARD, render_model_card(metrics, calibration=calibration))
+
+
 def _check_whole(folder: Path, found: dict[str, Path]) -> None:
     """Check that a folder has all that loading a model takes, and the card's metrics."""
-    needed = {METRICS, CONFIG, WEIGHTS, "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
+    needed = {METRICS, CONFIG, WEIGHTS, PROCESSOR, "tokenizer.json", "tokenizer_config.json"}
     advice = "Save the model with save_hub_folder, as training does"
     try:
         if CONFIG in found:

@@ -75,7 +75,8 @@ class AnnotateStep(PipelineStep):
         # Machines that compute in another dtype would give other scores.
         dtype = str(computing_dtype(annotator.dtype, device_named(annotator.device)))
         record: dict[str, Any] = {"mmner": __version__, "model": annotator.sha256, "dtype": dtype}
-        record |= {"threshold": annotator.threshold, "input": posts.sha256, "rows": len(posts.rows)}
+        record |= {"threshold": annotator.threshold, "precision": annotator.precision}
+        record |= {"input": posts.sha256, "rows": len(posts.rows)}
         record |= {"columns": dict(posts.columns), "form": self.form, "tasks": tasks}
         if _record_in(folder) is None:
             if others := {path.name for path in folder.glob("*")} - {ABOUT}:

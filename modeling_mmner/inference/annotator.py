@@ -47,7 +47,7 @@ def post_columns(columns: Iterable[str]) -> list[str]:
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx*")
 _OF_ITS_RUN = ("metrics.json", "manifest.json")
 _PROCESS = os.getpid()  # another one in a process that was forked since
-_OPTIONS = ("device", "dtype", "batch_size", "num_workers", "threshold")
+_OPTIONS = ("device", "dtype", "batch_size", "num_workers", "threshold", "precision")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Annotator:
 
     Attributes:
         model: a folder, or an id on the Hub.
-        device, dtype, batch_size, num_workers, threshold: see `load_predictor`.
+        device, dtype, batch_size, num_workers, threshold, precision: see `load_predictor`.
         image_dir: the folder that paths of pictures may not lead out of, see `PostReader`.
         sha256: of the model's files. `datasets` takes what a function has done before from its cache, by all
             that the function holds: so another model in the same folder is another function.
@@ -66,6 +66,7 @@ class Annotator:
     device: str | None = None
     dtype: Dtype = "auto"
     threshold: float = 0.0
+    precision: float | None = None
     batch_size: int = 32
     num_workers: int = 0
     image_dir: str | None = None

@@ -1,9 +1,10 @@
 """The batch predictor: posts in any form in, their entities out in order, or the error of a bad one."""
 
 import logging
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from operator import attrgetter
@@ -20,6 +21,7 @@ from .labels_mmner import IGNORED
 from .posts_mmner import PostError, as_row, check_key, checked_post, context_of, fetched, within
 from .processing_mmner import MMNERProcessor, Post
 from .ready_features_mmner import features_of, reads_pixels
+from .thresholds_mmner import saved_calibration
 from .windows_mmner import LAID_OUT, TextWindows
 
 MAX_TOKENS = 8192
@@ -66,6 +68,7 @@ class PostReader:
         broken_pictures: ``raise`` makes an unreadable picture the post's error, ``skip`` leaves it out.
         image_dir: folder that paths of pictures may not lead out of; None: any file is opened.
         thumbnails: longest side of the small pictures that it keeps to be shown; 0: none.
+        contexts: whether each post must have a context, or none may; None: as they come.
     """
 
     processor: MMNERProcessor
@@ -74,6 +77,7 @@ class PostReader:
     broken_pictures: Literal["raise", "skip"] = "raise"
     image_dir: str | Path | None = None
     thumbnails: int = 0
+    contexts: bool | None = None
 
     def __call__(self, given: Any, *, number: int = 1) -> Prediction:
         """A post without its entities yet; `number`, from 1, names it in errors. An error stays one."""
@@ -87,6 +91,15 @@ class PostReader:
             text = row["text"] if row.get("text") is not None else row["tokens"]
             context = context_of(row, number) if self.processor.context_window else row.get("context")
             (post,) = self.processor.read([text], context=[context])
+            if self.contexts not in (None, bool(post.context)):
+                found = (
+                    "none as when calibrated, found one"
+                    if post.context
+                    else "one as when calibrated, found none"
+                )
+                raise PostError(
+                    f"post {number}: context: expected {found}; run mmner calibrate on such posts"
+                )
             read.post = post._replace(pictures=pictures, features=features)
             read.windows = windows if isinstance(windows := row.get(LAID_OUT), TextWindows) else None
         except (PostError, PictureError) as error:
@@ -130,11 +143,13 @@ class BatchPredictor:
             threads read as many more; False reads a stream no further than a batch.
         num_workers: processes that read posts in place of this one; of a stream threads of this one.
         threshold: in 0..1; entities with a lower score are left out.
+        precision: leave out those below the thresholds that were calibrated for it, and of the types without;
+            None: none.
         with_entities: whether entities are named; False leaves it at the tags.
         autocast: makes the context in which the model runs.
 
     Raises:
-        ValueError: `batch_size` is not a number > 0.
+        ValueError: `batch_size` is not a number > 0, or see `saved_calibration`.
     """
 
     model: Any
@@ -144,12 +159,17 @@ class BatchPredictor:
     read_ahead: bool = False
     num_workers: int = 0
     threshold: float = 0.0
+    precision: float | None = None
     with_entities: bool = True
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size: expected a number of posts > 0, found {self.batch_size}")
+        self._least: dict[str, float] | None = None
+        if self.precision is not None:
+            saved = saved_calibration(self.read.processor, self.model, precision=self.precision)
+            self._least, self.read = saved["thresholds"], replace(self.read, contexts=saved["contexts"])
 
     def predict(self, posts: Any, *, first: int = 1) -> Iterator[Prediction]:
         """The predictions of posts in their order, each when all that are sorted with it are done.
@@ -202,7 +222,7 @@ class BatchPredictor:
 
     def _complete(self, batch: Sequence[Prediction]) -> None:
         """Put the tags and entities that the model finds into the predictions of a batch."""
-        processor = self.read.processor
+        processor, least = self.read.processor, self._least
         posts, windows = zip(*((prediction.post, prediction.windows) for prediction in batch), strict=True)
         inputs = processor.encode(posts, windows=windows).to(self.model.device)
         # A model that is being trained goes on as it was.
@@ -220,6 +240,8 @@ class BatchPredictor:
         if self.with_entities:
             entities = processor.post_process_entities(outputs, list(posts), threshold=self.threshold)
             for prediction, found in zip(batch, entities, strict=True):
+                if least is not None:
+                    found = [one for one in found if one["score"] >= least.get(one["entity_group"], math.inf)]
                 prediction.entities = found
 
 

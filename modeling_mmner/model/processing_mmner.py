@@ -29,7 +29,7 @@ _NUMBERS = {
     "context_window": Range("a number > 0, or None for no contexts", lambda value: value > 0),
     "image_size": PIXELS,
 }
-_SETTINGS = frozenset(["labels", "word_rule", *_NUMBERS])
+_SETTINGS = frozenset(["labels", "word_rule", "calibration", *_NUMBERS])
 
 
 class Post(NamedTuple):
@@ -70,6 +70,7 @@ class MMNERProcessor(ProcessorMixin):
             is cut at its end for them, and for them alone. None makes no characters.
         context_window: for models that read contexts, how many sub-tokens of one at most, > 0. None reads no
             contexts.
+        calibration: the thresholds that `mmner calibrate` has found, see `saved_calibration`; None: none.
 
     Raises:
         TypeError: a setting is of another type.
@@ -85,6 +86,7 @@ class MMNERProcessor(ProcessorMixin):
         word_rule: str = "spaces",
         word_bytes: int | None = None,
         context_window: int | None = None,
+        calibration: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(tokenizer)
         if not tokenizer.is_fast:
@@ -98,11 +100,13 @@ class MMNERProcessor(ProcessorMixin):
         numbers = {"word_bytes": word_bytes, "context_window": context_window, "image_size": image_size}
         for name, value in numbers.items():
             Setting(int | None, None, "", _NUMBERS[name]).check(name, value, owner="MMNERProcessor")
+        Setting(dict[str, Any] | None, None, "").check("calibration", calibration, owner="MMNERProcessor")
         self.labels = list(labels)
         self.image_size = image_size
         self.word_rule = saved_word_rule(word_rule)
         self.word_bytes = word_bytes
         self.context_window = context_window
+        self.calibration = calibration
         self._layout = WindowLayout(tokenizer)
         if context_window is not None:
             _ = self._layout.separators  # raises now, not at the first context, where there are none

@@ -157,6 +157,7 @@ def _pairs(kind: type, text: str) -> dict[str, Any]:
 _READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
     str | None: ("TEXT", str),
     int | None: ("NUMBER", int),
+    float | None: ("NUMBER", float),
     list[str]: ("NAME,...", lambda text: text.split(",")),
     dict[str, str]: ("NAME=VALUE,...", partial(_pairs, str)),
     dict[str, float] | None: ("NAME=WEIGHT,...", partial(_pairs, float)),
