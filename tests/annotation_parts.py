@@ -29,6 +29,7 @@ class Capitals:
     dtype: str = "float32"
     threshold: float = 0.0
     precision: float | None = None
+    effects: bool = False
     image_dir: str | None = None
     fails_at: str | None = None
 

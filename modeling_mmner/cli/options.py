@@ -40,6 +40,7 @@ COMPUTING = DEVICE | {
 """How `load_predictor` runs a model."""
 PREDICTING = COMPUTING | {"threshold": Setting(float, 0.0, "leave out entities with a lower score", SHARE)}
 PREDICTING |= {"precision": Setting(float | None, None, "keep what calibrate found so precise", SHARE)}
+PREDICTING |= {"effects": Setting(bool, False, "tell of each entity what the picture and the context did")}
 INPUT = {
     "split": Setting(_TEXT, None, "split of a data set that has several"),
     "config": READING["config"],

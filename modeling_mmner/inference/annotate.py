@@ -76,6 +76,7 @@ class AnnotateStep(PipelineStep):
         dtype = str(computing_dtype(annotator.dtype, device_named(annotator.device)))
         record: dict[str, Any] = {"mmner": __version__, "model": annotator.sha256, "dtype": dtype}
         record |= {"threshold": annotator.threshold, "precision": annotator.precision}
+        record["effects"] = annotator.effects
         record |= {"input": posts.sha256, "rows": len(posts.rows)}
         record |= {"columns": dict(posts.columns), "form": self.form, "tasks": tasks}
         if _record_in(folder) is None:

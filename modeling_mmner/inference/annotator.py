@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download
 
 from ..escaping import encodable
 from ..files import sha256
+from ..model.effects_mmner import EFFECTS
 from ..model.images_mmner import PICTURE_COLUMNS
 from ..model.posts_mmner import PostError, meant_by
 from ..model.prediction_mmner import BatchPredictor, Prediction
@@ -22,6 +23,7 @@ from .loading import Dtype, check_files, load_predictor, model_named
 
 _ENTITY = {"entity_group": pa.string(), "score": pa.float64(), "word": pa.string()}
 _ENTITY |= dict.fromkeys(("start", "end", "first_word", "last_word"), pa.int64())
+_ENTITY |= dict.fromkeys(EFFECTS, pa.float64())
 FOUND = pa.schema(
     {
         "text": pa.string(),
@@ -33,7 +35,7 @@ FOUND = pa.schema(
 )
 """What is found in a post. `error` says why it could not be read or, where it has a text, why pictures of it
 were left out. `start` and `end` of an entity count characters of the text, as in Python; it has the words
-``tokens[first_word:last_word + 1]``.
+``tokens[first_word:last_word + 1]``. Its effects are null where they were not asked for.
 """
 POST_COLUMNS = ("id", "text", "tokens", "context", *PICTURE_COLUMNS)
 """What a post is made of; other columns are not read."""
@@ -47,7 +49,7 @@ def post_columns(columns: Iterable[str]) -> list[str]:
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx*")
 _OF_ITS_RUN = ("metrics.json", "manifest.json")
 _PROCESS = os.getpid()  # another one in a process that was forked since
-_OPTIONS = ("device", "dtype", "batch_size", "num_workers", "threshold", "precision")
+_OPTIONS = ("device", "dtype", "batch_size", "num_workers", "threshold", "precision", "effects")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Annotator:
 
     Attributes:
         model: a folder, or an id on the Hub.
-        device, dtype, batch_size, num_workers, threshold, precision: see `load_predictor`.
+        device, dtype, batch_size, num_workers, threshold, precision, effects: see `load_predictor`.
         image_dir: the folder that paths of pictures may not lead out of, see `PostReader`.
         sha256: of the model's files. `datasets` takes what a function has done before from its cache, by all
             that the function holds: so another model in the same folder is another function.
@@ -67,6 +69,7 @@ class Annotator:
     dtype: Dtype = "auto"
     threshold: float = 0.0
     precision: float | None = None
+    effects: bool = False
     batch_size: int = 32
     num_workers: int = 0
     image_dir: str | None = None

@@ -87,7 +87,7 @@ def load_predictor(
 
     Args:
         model_id, device, dtype, reads_contexts: as of `load_parts`.
-        batch_size, options: of `BatchPredictor`: num_workers, threshold, precision.
+        batch_size, options: of `BatchPredictor`: num_workers, threshold, precision, effects.
 
     Raises:
         OSError, ValueError: as of `load_parts`.

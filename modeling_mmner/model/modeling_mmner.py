@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 from .configuration_mmner import MMNERConfig
 from .context_mmner import Context, Regions, TextStates, Widths
 from .crf_mmner import CRF
+from .effects_mmner import PICTURE_INPUTS
 from .fusion_mmner import Fusion
 from .heads_mmner import Head, check_reading
 from .objectives_mmner import Objective
@@ -41,6 +42,7 @@ class MMNEROutput(ModelOutput):
             elsewhere; unless training.
         gate: (B, W, D) in 0..1, how much of the picture each word lets through; on request.
         attentions: (B, W, R) in 0..1, each word's attention over the regions; on request.
+        picture_effects, context_effects: (B, W) see `with_effects`, which puts them here.
     """
 
     loss: Tensor | None = None
@@ -50,6 +52,8 @@ class MMNEROutput(ModelOutput):
     span_scores: Tensor | None = None
     gate: Tensor | None = None
     attentions: Tensor | None = None
+    picture_effects: Tensor | None = None
+    context_effects: Tensor | None = None
 
 
 class MMNERPreTrainedModel(PreTrainedModel):
@@ -227,19 +231,30 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 " label_smoothing_factor or compute_loss_func, which replace the CRF's loss: leave these out."
                 " To predict, call model.eval() first, or torch.no_grad() to keep dropout"
             )
-        text = {"input_ids": input_ids, "attention_mask": attention_mask, "character_ids": character_ids}
-        words = {"word_starts": word_starts, "word_mask": word_mask, "token_type_ids": token_type_ids}
-        pictures = {"pixel_values": pixel_values, "image_mask": image_mask, "image_features": image_features}
+        text: Any = {"input_ids": input_ids, "attention_mask": attention_mask, "character_ids": character_ids}
+        words: Any = {"word_starts": word_starts, "word_mask": word_mask, "token_type_ids": token_type_ids}
+        pictures: Any = dict(zip(PICTURE_INPUTS, (pixel_values, image_mask, image_features), strict=True))
         need_weights = self.config.output_attentions if output_attentions is None else output_attentions
         context = self.encode(labels=labels, need_weights=need_weights, **text, **words, **pictures)
-        return self._output(context, output_gate=output_gate)
+        return self.output(context, output_gate=output_gate)
 
-    def encode(self, *, labels: Tensor | None = None, need_weights: bool = False, **inputs: Any) -> Context:
-        """What the heads and objectives read, for the inputs of `forward`; no head has run yet."""
-        names = ("pixel_values", "image_mask", "image_features")
-        pictures = {name: inputs.pop(name, None) for name in names}
-        text = self._read_text(**inputs)
-        regions = self._regions(len(text.mask), **pictures)
+    def encode(
+        self,
+        *,
+        labels: Tensor | None = None,
+        need_weights: bool = False,
+        text: TextStates | None = None,
+        regions: list[Regions] | None = None,
+        **inputs: Any,
+    ) -> Context:
+        """What the heads and objectives read, for the inputs of `forward`; no head has run yet.
+
+        Args:
+            text, regions: what another pass has read, in place of the inputs that they are made of.
+        """
+        pictures = {name: inputs.pop(name, None) for name in PICTURE_INPUTS}
+        text = self._read_text(**inputs) if text is None else text
+        regions = self._regions(len(text.mask), **pictures) if regions is None else regions
         return Context(text, regions, self.fusion(text, regions, need_weights=need_weights), labels)
 
     def _read_text(
@@ -332,7 +347,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 self.run_head(needed, context)
             context.emissions[name] = self.heads[name](context)
 
-    def _output(self, context: Context, *, output_gate: bool) -> MMNEROutput:
+    def output(self, context: Context, *, output_gate: bool = False) -> MMNEROutput:
         """The output of a batch, after running the heads and objectives that are wanted (eq. 13)."""
         self.run_head(MAIN_HEAD, context)
         losses, weighted = {}, []

@@ -19,7 +19,7 @@ TASKS = ("multimodal-ner", "token-classification", "ner")
 """The names by which a saved model's pipeline is found: its own, and those that the Hub's snippets say."""
 
 _READING = ("allow_urls", "broken_pictures", "image_dir", "timeout")
-_NAMING = ("broken_posts", "precision", "threshold")
+_NAMING = ("broken_posts", "effects", "precision", "threshold")
 _OF_CALLS = ("context", "batch_size", "num_workers")
 _THUMBNAIL = 320  # pixels of the longest side
 
@@ -86,6 +86,9 @@ class MultimodalNERPipeline(Pipeline):
             batch_size: posts a batch, at most; default 1. Posts are sorted by length, except in a stream.
             options: threshold, in 0..1, leaves out entities with a lower score (default 0). precision leaves
                 out those below the thresholds that `mmner calibrate` has found for it, and types without one.
+                effects=True adds to each entity its picture_effect and context_effect, in -1..1: its score
+                less that of the same words and type without any picture, or without the context; None where
+                there is none.
                 aggregation_strategy, of transformers' NER pipeline, may be ``simple`` or ``first``, which is
                 what is done: an entity's words take the tags that the CRF gives them together. allow_urls
                 fetches pictures from the web (default False), timeout is the seconds that each may take

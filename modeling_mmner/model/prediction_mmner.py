@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from .batching_mmner import CORES, ahead, begin_worker, of_like_size
+from .effects_mmner import with_effects
 from .images_mmner import PictureError, load_picture, pictures_of, square
 from .labels_mmner import IGNORED
 from .posts_mmner import PostError, as_row, check_key, checked_post, context_of, fetched, within
@@ -146,6 +147,7 @@ class BatchPredictor:
         precision: leave out those below the thresholds that were calibrated for it, and of the types without;
             None: none.
         with_entities: whether entities are named; False leaves it at the tags.
+        effects: whether entities tell what the picture and the context did, see `with_effects`.
         autocast: makes the context in which the model runs.
 
     Raises:
@@ -161,6 +163,7 @@ class BatchPredictor:
     threshold: float = 0.0
     precision: float | None = None
     with_entities: bool = True
+    effects: bool = False
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def __post_init__(self) -> None:
@@ -231,7 +234,10 @@ class BatchPredictor:
             self.model.eval()
         try:
             with torch.inference_mode(), self.autocast():
-                outputs = self.model(**inputs)
+                if self.effects:
+                    outputs = with_effects(self.model, processor, inputs, posts)
+                else:
+                    outputs = self.model(**inputs)
         finally:
             for module in training:
                 module.training = True

@@ -7,6 +7,7 @@ post.
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate, chain
+from math import isnan
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, P
 from transformers.utils import logging
 
 from .configuration_mmner import PIXELS, MMNERConfig
+from .effects_mmner import EFFECTS
 from .images_mmner import PictureError, is_missing, listed, load_picture, square, square_pixels
 from .labels_mmner import IGNORED, LABELS, Word, check_labels, saved_word_rule, split_words, tags_to_spans
 from .parts_mmner import Range, Setting
@@ -275,7 +277,8 @@ class MMNERProcessor(ProcessorMixin):
 
         Returns:
             For each text a list of ``{"entity_group", "score", "word", "start", "end"}``; offsets are into
-            the raw text, or into ``" ".join(words)`` for word lists.
+            the raw text, or into ``" ".join(words)`` for word lists. Of outputs of `with_effects` also
+            ``"picture_effect"`` and ``"context_effect"`` in -1..1, or None where there is none.
 
         Raises:
             ValueError: the outputs are of another number of texts or words.
@@ -285,13 +288,18 @@ class MMNERProcessor(ProcessorMixin):
         if outputs.get("tags") is None:
             raise ValueError("outputs: expected tags and span_scores, found none; call model.eval() first")
         tags, scores = outputs["tags"].tolist(), outputs["span_scores"].tolist()
+        found = {name: outputs.get(f"{name}s") for name in EFFECTS}
+        effects = {name: values.tolist() for name, values in found.items() if values is not None}
+        by_text = [{name: rows[text] for name, rows in effects.items()} for text in range(len(tags))]
         if len(tags) != len(posts):
             raise ValueError(f"outputs: expected those of {len(posts)} texts, found {len(tags)}")
-        entities = [self._entities(*row) for row in zip(posts, tags, scores, strict=True)]
+        entities = [self._entities(*row) for row in zip(posts, tags, scores, by_text, strict=True)]
         return [[entity for entity in found if entity["score"] >= threshold] for found in entities]
 
-    def _entities(self, post: Post, tags: list[int], scores: list[float]) -> list[dict[str, Any]]:
-        """The entities of one post from its padded rows of tags and scores."""
+    def _entities(
+        self, post: Post, tags: list[int], scores: list[float], effects: dict[str, list[float]]
+    ) -> list[dict[str, Any]]:
+        """The entities of one post from its padded rows of tags, scores and effects."""
         tags = [tag for tag in tags if tag != IGNORED]
         if len(tags) != len(post.words):
             expected = f"tags of {len(post.words)} words"
@@ -300,7 +308,9 @@ class MMNERProcessor(ProcessorMixin):
         for span in tags_to_spans([self.labels[tag] for tag in tags]):
             start, end = post.words[span.start].start, post.words[span.end - 1].end
             entity = {"entity_group": span.type, "score": scores[span.start], "word": post.text[start:end]}
-            entities.append(entity | {"start": start, "end": end})
+            values = {name: row[span.start] for name, row in effects.items()}
+            told = {name: None if isnan(value) else value for name, value in values.items()}
+            entities.append(entity | {"start": start, "end": end} | told)
         return entities
 
     def lay_out(self, posts: Sequence[Post]) -> list[TextWindows]:

@@ -102,48 +102,6 @@ def test_maps_are_the_attention_laid_out_region_by_region(make, kind):
     assert (missing > 0.01).all() if prefix else not missing.any()
 
 
-@each_model
-def test_explanation_of_one_post_is_that_of_the_post_in_a_batch(make, kind):
-    """If it failed, maps, gate or entities would depend on the padding of a batch."""
-    settings, prefix, side = MODELS[kind]
-    model, processor = make(**settings)
-    texts = [TEXT, "Paris", "Jordan posts from Paris today and tomorrow and tomorrow"]
-    images = [[noise(64, 64)], [], [noise(64, 64, seed=1), noise(30, 64, seed=2)]]
-    with torch.inference_mode():
-        outputs = model(**processor(texts, images=images), output_attentions=True, output_gate=True)
-    entities = processor.post_process_entities(outputs, texts)
-    for row, (text, pictures) in enumerate(zip(texts, images, strict=True)):
-        alone = explain(model, processor, text, pictures)
-        assert [entity | {"score": 0} for entity in alone.entities] == [
-            entity | {"score": 0} for entity in entities[row]
-        ]
-        if not pictures:
-            assert alone.maps is None and alone.gate is None
-            continue
-        count = len(alone.words)
-        together = outputs.attentions[row, :count].view(count, 2, -1)[:, : len(pictures), prefix:]
-        together = together.unflatten(2, (side, side))
-        np.testing.assert_allclose(alone.maps, together, atol=1e-6)
-        assert (alone.gate is None) == (model.config.fusion == "collaboration")
-        if alone.gate is not None:
-            assert alone.gate.dtype == np.float32 and 0 < alone.gate.min() < alone.gate.max() < 1
-            np.testing.assert_allclose(alone.gate, outputs.gate[row, :count].mean(-1), atol=1e-6)
-
-
-@each_model
-@pytest.mark.parametrize("images", [None, [], [None]], ids=["none", "empty", "list of none"])
-def test_post_without_a_picture_has_entities_and_no_maps(make, kind, images):
-    """If it failed, attention over pictures that are not there would be drawn, or such posts not be
-    explained.
-    """
-    model, processor = make(**MODELS[kind][0])
-    explanation = explain(model, processor, TEXT, images)
-    assert (explanation.maps, explanation.gate, explanation.pictures) == (None, None, [])
-    with torch.inference_mode():
-        (expected,) = processor.post_process_entities(model(**processor(TEXT)), TEXT)
-    assert expected and explanation.entities == expected
-
-
 @pytest.mark.parametrize("kind", WITHOUT_MAPS)
 def test_model_without_regions_has_no_maps(make, kind):
     """If it failed, a pooled picture's only weight, 1 for every word, would be drawn as if it pointed."""
