@@ -14,7 +14,7 @@ from ..escaping import say
 from ..model.labels_mmner import entity_types, tags_to_spans
 from ..model.marking_mmner import MarkedPosts
 from .corpora import split_of
-from .options import COMPUTING, INPUT, PREDICTING, READING, TASKS, Count, Numbers, Port, Precision, command
+from .options import COMPUTING, INPUT, PREDICTING, READING, TASKS, Count, Port, Precision, command
 
 
 @command(predicting=PREDICTING)
@@ -304,39 +304,32 @@ def explain(
     *,
     model: str,
     text: str,
-    image: list[str],
+    image: list[str] | None = None,
     context: list[str] | None = None,
     output_dir: str,
-    words: Numbers = None,
 ) -> None:
-    """Draw what a model looks at in a picture, word by word.
+    """Say what the picture and the context of a post did for each of its entities.
 
-    Finds the entities of a post and writes, for each word, its attention drawn over the picture, and all of
-    it in numbers (explanation.json).
+    Prints each entity's score with and without them, and writes it all in numbers (explanation.json) with a
+    drawing for each entity of what each part of the picture did.
 
     Args:
         model: folder or Hub id of a trained model.
         text: the post's text.
         image: its picture; for several, which are drawn side by side, say it again.
         context: a text about the post, for models that read contexts; for several say it again.
-        output_dir: folder for explanation.json and <number>_<word>.png.
-        words: numbers of the words to draw, from 1; default: all.
+        output_dir: folder for explanation.json and <number>_<entity>.png.
     """
     from ..files import check_apart
-    from ..inference.explain import explain, save_explanation
+    from ..inference.explain import explain, save_explanation, table_lines
     from ..inference.loading import load_model
 
-    check_apart([output_dir, *Path(output_dir).glob("[0-9]*_*.png")], [model, *image])
+    check_apart([output_dir, *Path(output_dir).glob("[0-9]*_*.png")], [model, *(image or [])])
     parts = load_model(model, reads_contexts=bool(context))
     explanation = explain(*parts, text, image, context=context)
-    drawn = words or range(1, len(explanation.words) + 1)
-    save_explanation(explanation, output_dir, words=drawn)
-    for number in drawn:
-        word, greatest = explanation.words[number - 1].text, explanation.required_maps()[number - 1].max()
-        gate = "-" if explanation.gate is None else f"{explanation.gate[number - 1]:.2f}"
-        entity_type = explanation.entity_type(number - 1) or "-"
-        about = f"{number:>3}  {word:<20}  {entity_type:<8}  gate {gate:<4}"
-        say(f"{about}  {greatest:.2f} of its attention on one region")
+    save_explanation(explanation, output_dir)
+    for line in table_lines(explanation):
+        say(line)
 
 
 @command()

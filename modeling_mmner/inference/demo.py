@@ -12,7 +12,6 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 import gradio as gr
-import numpy as np
 from PIL import ImageOps
 from starlette.middleware import Middleware
 
@@ -24,7 +23,7 @@ from ..model.labels_mmner import entity_types
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
 from .demo_limits import MOST_PICTURE_BYTES, RequestLimits
-from .explain import Explanation, draw_map, explain
+from .explain import Explanation, draw_cells, explain
 
 SAID = read_yaml(resources.files(__package__).joinpath("demo.yaml").read_text("utf-8"))
 MOST_CHARACTERS = 20_000
@@ -71,32 +70,15 @@ def pieces_of(explanation: Explanation) -> list[Piece]:
 
 
 def sentence_about(explanation: Explanation, piece: Piece) -> str:
-    """In plain words: an entity or a word, where in the picture it looks, and what its gate lets through."""
+    """In plain words: an entity or a word, and what the picture did for it."""
     what = f"is an entity: {_label(piece.entity)}" if piece.entity else "belongs to no entity"
     sentences = [f"“{piece.text.strip()}” {what}."]
     if not explanation.pictures:
         sentences.append("There is no picture that was looked at.")
-    elif explanation.maps is None:
-        sentences.append("This model reads the picture as a whole, so there is no map of where a word looks.")
-    else:
-        where = place(explanation.maps[piece.words, 0].mean(0))
-        sentences.append(f"The brighter a place, the more it is looked at; here it looks {where}.")
-    if explanation.gate is not None:
-        share = explanation.gate[piece.words].mean()
-        sentences.append(f"The gate lets {share:.0%} of the picture through for it.")
+    elif piece.entity:
+        without = piece.entity["score"] - piece.entity["picture_effect"]
+        sentences.append(f"Without the picture its score is {without:.2f}.")
     return " ".join(sentences)
-
-
-def place(weights: np.ndarray) -> str:
-    """In words, where in the picture the most of `weights` (h, w), at least 0, lies."""
-    total = weights.sum()
-    if total <= 0 or weights.max() * weights.size < 1.5 * total:
-        return "at all places about equally"
-    row, column = np.unravel_index(weights.argmax(), weights.shape)
-    down = ("upper", "middle", "lower")[int(3 * (row + 0.5) / weights.shape[0])]
-    across = ("left", "middle", "right")[int(3 * (column + 0.5) / weights.shape[1])]
-    where = "the middle" if down == across else f"the {down} {across}"
-    return f"most at {where}"
 
 
 def _label(entity: dict[str, Any]) -> str:
@@ -148,8 +130,10 @@ def _detail(explanation: Explanation, piece: Piece) -> list[Any]:
     """What the page shows of a piece: its map, or None, and the sentence about it."""
     if not piece.words:
         return [None, ""]
-    maps, pictures = explanation.maps, explanation.pictures
-    drawn = None if maps is None else draw_map(pictures[0], maps[piece.words, 0].mean(0))
+    drawn = None
+    if explanation.cells is not None and piece.entity:
+        cells = explanation.cells[explanation.entities.index(piece.entity), 0]
+        drawn = draw_cells(explanation.pictures[0], cells)
     return [drawn, html.escape(encodable(sentence_about(explanation, piece)))]
 
 

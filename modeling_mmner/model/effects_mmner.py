@@ -10,8 +10,8 @@ import numpy as np
 
 from .parts_mmner import MAIN_HEAD
 
-EFFECTS = ("picture_effect", "context_effect")
-"""The keys of an entity; the outputs' fields are called so with an s."""
+EFFECTS = {"picture_effect": "picture_effects", "context_effect": "context_effects"}
+"""The keys of an entity, and the fields of the outputs that have them."""
 PICTURE_INPUTS = ("pixel_values", "image_mask", "image_features")
 
 
@@ -58,12 +58,12 @@ def with_effects(model: Any, processor: Any, inputs: Any, posts: Sequence[Any], 
     types = inputs.get("token_type_ids")  # 1 where a context is read
     has_context = mask[:, 0] & False if types is None else types.reshape(len(mask), -1).any(1)
     less = (inputs["image_mask"].any(1), without_pictures), (has_context, without_context)
-    for name, (is_there, run) in zip(EFFECTS, less, strict=True):
+    for name, (is_there, run) in zip(EFFECTS.values(), less, strict=True):
         effects = scores * float("nan")
         if is_there.any():
             effects = scores - model.crf.span_scores(run(), tags, mask=mask)
             effects[~is_there] = float("nan")
-        outputs[f"{name}s"] = effects
+        outputs[name] = effects
     return outputs
 
 

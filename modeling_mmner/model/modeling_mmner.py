@@ -238,22 +238,14 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         context = self.encode(labels=labels, need_weights=need_weights, **text, **words, **pictures)
         return self.output(context, output_gate=output_gate)
 
-    def encode(
-        self,
-        *,
-        labels: Tensor | None = None,
-        need_weights: bool = False,
-        text: TextStates | None = None,
-        regions: list[Regions] | None = None,
-        **inputs: Any,
-    ) -> Context:
+    def encode(self, *, labels: Tensor | None = None, need_weights: bool = False, **inputs: Any) -> Context:
         """What the heads and objectives read, for the inputs of `forward`; no head has run yet.
 
-        Args:
-            text, regions: what another pass has read, in place of the inputs that they are made of.
+        What another pass has read may be given in place of its inputs: its `text`, its `regions`.
         """
         pictures = {name: inputs.pop(name, None) for name in PICTURE_INPUTS}
-        text = self._read_text(**inputs) if text is None else text
+        regions = inputs.pop("regions", None)
+        text: TextStates = inputs["text"] if "text" in inputs else self._read_text(**inputs)
         regions = self._regions(len(text.mask), **pictures) if regions is None else regions
         return Context(text, regions, self.fusion(text, regions, need_weights=need_weights), labels)
 

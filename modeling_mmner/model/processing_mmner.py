@@ -287,18 +287,18 @@ class MMNERProcessor(ProcessorMixin):
         posts = text if is_read else self.read(text, is_split_into_words=is_split_into_words)
         if outputs.get("tags") is None:
             raise ValueError("outputs: expected tags and span_scores, found none; call model.eval() first")
-        tags, scores = outputs["tags"].tolist(), outputs["span_scores"].tolist()
-        found = {name: outputs.get(f"{name}s") for name in EFFECTS}
-        effects = {name: values.tolist() for name, values in found.items() if values is not None}
-        by_text = [{name: rows[text] for name, rows in effects.items()} for text in range(len(tags))]
+        tags = outputs["tags"].tolist()
         if len(tags) != len(posts):
             raise ValueError(f"outputs: expected those of {len(posts)} texts, found {len(tags)}")
-        entities = [self._entities(*row) for row in zip(posts, tags, scores, by_text, strict=True)]
+        fields = {"score": "span_scores"} | EFFECTS
+        values = {
+            name: outputs[field].tolist() for name, field in fields.items() if outputs.get(field) is not None
+        }
+        rows = [{name: of_all[number] for name, of_all in values.items()} for number in range(len(posts))]
+        entities = [self._entities(*row) for row in zip(posts, tags, rows, strict=True)]
         return [[entity for entity in found if entity["score"] >= threshold] for found in entities]
 
-    def _entities(
-        self, post: Post, tags: list[int], scores: list[float], effects: dict[str, list[float]]
-    ) -> list[dict[str, Any]]:
+    def _entities(self, post: Post, tags: list[int], values: dict[str, list[float]]) -> list[dict[str, Any]]:
         """The entities of one post from its padded rows of tags, scores and effects."""
         tags = [tag for tag in tags if tag != IGNORED]
         if len(tags) != len(post.words):
@@ -307,10 +307,10 @@ class MMNERProcessor(ProcessorMixin):
         entities = []
         for span in tags_to_spans([self.labels[tag] for tag in tags]):
             start, end = post.words[span.start].start, post.words[span.end - 1].end
-            entity = {"entity_group": span.type, "score": scores[span.start], "word": post.text[start:end]}
-            values = {name: row[span.start] for name, row in effects.items()}
-            told = {name: None if isnan(value) else value for name, value in values.items()}
-            entities.append(entity | {"start": start, "end": end} | told)
+            own = {name: row[span.start] for name, row in values.items()}
+            entity = {"entity_group": span.type, "score": own.pop("score"), "word": post.text[start:end]}
+            effects = {name: None if isnan(effect) else effect for name, effect in own.items()}
+            entities.append(entity | {"start": start, "end": end} | effects)
         return entities
 
     def lay_out(self, posts: Sequence[Post]) -> list[TextWindows]:

@@ -17,8 +17,8 @@ from PIL import Image
 from modeling_mmner import split_words
 from modeling_mmner.hub.examples import examples_of
 from modeling_mmner.inference import demo
-from modeling_mmner.inference.demo import DemoPage, build_demo, pieces_of, place, sentence_about
-from modeling_mmner.inference.explain import Explanation, draw_map, explain
+from modeling_mmner.inference.demo import DemoPage, build_demo, pieces_of, sentence_about
+from modeling_mmner.inference.explain import Explanation, draw_cells, explain
 from modeling_mmner.training.recipes import load_recipe
 from tests.demo_parts import HOSTILE, TEXT, encodable, free_port, marking_model, processor_of
 from tests.shared_data import bpe_tokenizer, property_test
@@ -27,29 +27,23 @@ from tests.tiny import tiny_model
 EXAMPLES = examples_of(load_recipe("quickstart"))
 
 
-def explanation_of(text: str, *, entities=(), pictures=(), maps=None, gate=None) -> Explanation:
+def explanation_of(text: str, *, entities=(), pictures=(), cells=None) -> Explanation:
     """An explanation with entities given as (type, score, first word, last word)."""
     words = split_words(text)
     found = []
     for entity_type, score, first, last in entities:
         start, end = words[first].start, words[last].end
-        place = {"word": text[start:end], "start": start, "end": end}
+        place = {"word": text[start:end], "start": start, "end": end, "picture_effect": 0.25}
         found.append({"entity_group": entity_type, "score": score} | place)
-    return Explanation(text=text, words=words, entities=found, pictures=list(pictures), maps=maps, gate=gate)
+    return Explanation(text, words, found, list(pictures), [], cells)
 
 
-def pictured(*, maps=True, gate=True) -> Explanation:
-    """One with a picture, in which word 0 looks at the lower right and words 1 and 2 everywhere."""
-    weights = np.full((6, 1, 3, 3), 0.1)
-    weights[0, 0, 2, 2] = 0.9
-    weights[3, 0, 0, 0] = weights[4, 0, 0, 0] = 0.9
-    return explanation_of(
-        TEXT,
-        entities=[("PER", 0.984, 0, 0), ("LOC", 0.5, 3, 4)],
-        pictures=[Image.linear_gradient("L").convert("RGB")],
-        maps=weights if maps else None,
-        gate=np.linspace(0, 1, 6) if gate else None,
-    )
+def pictured() -> Explanation:
+    """One with a picture, whose cells did something for each of two entities."""
+    cells = np.random.default_rng(0).uniform(-1, 1, (2, 1, 4, 4))
+    entities = [("PER", 0.984, 0, 0), ("LOC", 0.5, 3, 4)]
+    pictures = [Image.linear_gradient("L").convert("RGB")]
+    return explanation_of(TEXT, entities=entities, pictures=pictures, cells=cells)
 
 
 # The text and what is said of it
@@ -77,34 +71,15 @@ def test_pieces_say_what_the_text_says(data):
     assert marked == [range(first, last + 1) for _, _, first, last in entities]
 
 
-def test_sentence_tells_word_entity_place_and_gate():
-    """If it failed, the page would say something else of a word than the explanation does, or not why there
-    is no map.
-    """
+def test_sentence_tells_word_entity_and_effect():
+    """If it failed, the page would say something else of a word than the explanation does."""
     _, jordan, posts, _, marino, _ = pieces_of(pictured())
     said = [sentence_about(pictured(), piece) for piece in (jordan, posts, marino)]
-    assert said[0].startswith("“Jordan” is an entity: PER 0.98.") and "most at the lower right" in said[0]
-    assert said[0].endswith("The gate lets 0% of the picture through for it.")
-    assert said[1].startswith("“posts” belongs to no entity.") and "all places about equally" in said[1]
-    assert said[2].startswith("“San Marino” is an entity: LOC 0.50.") and "the upper left" in said[2]
-    assert said[2].endswith("The gate lets 70% of the picture through for it.")
-    for found, why in (
-        (explanation_of(TEXT), "There is no picture that was looked at."),
-        (pictured(maps=False, gate=False), "there is no map of where a word looks."),
-    ):
-        assert sentence_about(found, pieces_of(found)[1]).endswith(why)
-
-
-@pytest.mark.parametrize("row", range(4))
-@pytest.mark.parametrize("column", range(5))
-def test_place_is_where_the_most_is(row, column):
-    """If it failed, the words would say another place than the map shows."""
-    weights = np.full((4, 5), 0.01)
-    weights[row, column] = 1
-    down = ("upper", "middle", "middle", "lower")[row]
-    across = ("left", "left", "middle", "right", "right")[column]
-    assert place(weights) == f"most at {'the middle' if down == across else f'the {down} {across}'}"
-    assert place(np.full((4, 5), 0.05)) == place(np.zeros((4, 5))) == "at all places about equally"
+    assert said[0] == "“Jordan” is an entity: PER 0.98. Without the picture its score is 0.73."
+    assert said[1] == "“posts” belongs to no entity."
+    assert said[2].endswith("Without the picture its score is 0.25.")
+    alone = explanation_of(TEXT)
+    assert sentence_about(alone, pieces_of(alone)[1]).endswith("There is no picture that was looked at.")
 
 
 # The answers
@@ -132,29 +107,31 @@ def chosen(number) -> SimpleNamespace:
 
 
 def test_page_shows_what_the_model_says(page, picture):
-    """If it failed, the page would show other entities or maps than the model gives for this post."""
+    """If it failed, the page would show other entities or cells than the model gives for this post."""
     kept, status, marked, drawn, sentence = page.find(TEXT, picture)
     expected = explain(page.model, page.processor, TEXT, images=Image.open(picture))
     assert (kept.entities, kept.words, len(kept.entities)) == (expected.entities, expected.words, 6)
-    assert np.array_equal(kept.maps, expected.maps) and status == "6 entities found."
+    assert np.array_equal(kept.cells, expected.cells) and status == "6 entities found."
     labels = [f"{entity['entity_group']} {entity['score']:.2f}" for entity in expected.entities]
     assert [(text.strip(), label) for text, label in tokens(marked) if label] == [
         (entity["word"], label) for entity, label in zip(expected.entities, labels, strict=True)
     ]
     assert marked.color_map.keys() == set(labels)
-    assert np.array_equal(np.asarray(drawn), np.asarray(draw_map(kept.pictures[0], expected.maps[0, 0])))
+    assert np.array_equal(np.asarray(drawn), np.asarray(draw_cells(kept.pictures[0], expected.cells[0, 0])))
     assert "“Jordan” is an entity" in sentence
 
 
-def test_choosing_shows_the_chosen_words_map_and_runs_no_model(page, picture, monkeypatch):
-    """If it failed, the page would show the map of another word, or each click cost a run of the model."""
+def test_choosing_shows_the_chosen_cells_and_runs_no_model(page, picture, monkeypatch):
+    """If it failed, the page would show the cells of another entity, or a click cost a run of the model."""
     monkeypatch.setattr(demo, "explain", None)
     explanation = pictured()
-    whole = explanation.maps[3:5, 0].mean(0)
-    for number, weights in ((1, explanation.maps[0, 0]), (2, explanation.maps[1, 0]), (4, whole)):
+    for number, entity in ((1, 0), (4, 1), (2, None)):
         drawn, sentence = page.choose(explanation, chosen(number))
-        expected = draw_map(explanation.pictures[0], weights)
-        assert np.array_equal(np.asarray(drawn), np.asarray(expected))
+        if entity is None:
+            assert drawn is None
+        else:
+            expected = draw_cells(explanation.pictures[0], explanation.cells[entity, 0])
+            assert np.array_equal(np.asarray(drawn), np.asarray(expected))
         assert sentence.startswith(f"“{pieces_of(explanation)[number].text.strip()}”")
     assert page.choose(explanation_of(TEXT), chosen(1))[0] is None
 
@@ -172,8 +149,8 @@ def test_page_of_a_model_that_reads_contexts_asks_for_one(page, picture):
     kept, *_ = reading.find(TEXT, picture, "Paris in London")
     image = Image.open(picture)
     expected = explain(page.model, reading.processor, TEXT, images=image, context="Paris in London")
-    assert np.array_equal(kept.gate, expected.gate)
-    assert not np.allclose(kept.gate, page.find(TEXT, picture)[0].gate, atol=1e-6)
+    assert kept.entities == expected.entities
+    assert all(one["context_effect"] is not None for one in kept.entities)
     for one, labels in ((page, ["Text"]), (reading, ["Text", "Context (optional)"])):
         parts = build_demo(page.model, one.processor, name="x", examples=EXAMPLES).config["components"]
         assert [part["props"]["label"] for part in parts if part["type"] == "textbox"] == labels

@@ -205,6 +205,24 @@ def test_entities_equal_torch(systems, system):
                 assert entity == other | {"score": pytest.approx(other["score"], abs=1e-5)}
 
 
+@each_system
+def test_effects_equal_torch(systems, system):
+    """If it failed, an exported model, which makes whole passes, would tell of other effects."""
+    exported = systems(system)
+    pictures = [Image.linear_gradient("L"), None, [Image.radial_gradient("L")] * 2, None]
+    contexts = ["London" if system == "context" else None, None, None, "Italie"]
+    rows = zip(TEXTS, pictures, contexts, strict=True)
+    posts = [{"text": text, "images": images, "context": context} for text, images, context in rows]
+    found = [
+        load_predictor(str(folder), dtype="float32", device="cpu", batch_size=4, effects=True).predict(posts)
+        for folder in (exported.folder, exported.source)
+    ]
+    for own, reference in zip(*found, strict=True):
+        for entity, other in zip(own.entities, reference.entities, strict=True):
+            for name in ("picture_effect", "context_effect"):
+                assert entity[name] == (other[name] and pytest.approx(other[name], abs=1e-5))
+
+
 # 8-bit integers
 
 
