@@ -290,13 +290,11 @@ class MMNERProcessor(ProcessorMixin):
         tags = outputs["tags"].tolist()
         if len(tags) != len(posts):
             raise ValueError(f"outputs: expected those of {len(posts)} texts, found {len(tags)}")
-        fields = {"score": "span_scores"} | EFFECTS
-        values = {
-            name: outputs[field].tolist() for name, field in fields.items() if outputs.get(field) is not None
-        }
+        found = {name: outputs.get(field) for name, field in ({"score": "span_scores"} | EFFECTS).items()}
+        values = {name: of_all.tolist() for name, of_all in found.items() if of_all is not None}
         rows = [{name: of_all[number] for name, of_all in values.items()} for number in range(len(posts))]
         entities = [self._entities(*row) for row in zip(posts, tags, rows, strict=True)]
-        return [[entity for entity in found if entity["score"] >= threshold] for found in entities]
+        return [[entity for entity in of_text if entity["score"] >= threshold] for of_text in entities]
 
     def _entities(self, post: Post, tags: list[int], values: dict[str, list[float]]) -> list[dict[str, Any]]:
         """The entities of one post from its padded rows of tags, scores and effects."""
