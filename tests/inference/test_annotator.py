@@ -1,5 +1,6 @@
 """A trained model as a function of tables, for `datasets` and Ray."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import datasets
 import pyarrow as pa
 import pytest
 from datasets.fingerprint import Hasher
+from PIL import Image
 
 from modeling_mmner.cli import main
 from modeling_mmner.inference import annotator as annotator_module
@@ -32,6 +34,28 @@ def test_columns_that_are_there_stay(tmp_path) -> None:
     assert found["error"].to_pylist() == [None, said]
     with pytest.raises(ValueError, match="rows: expected no columns tags, which are added; rename them"):
         annotator(table.append_column("tags", [["a", "b"]]))
+
+
+def test_effects_reach_predict_and_annotations(tmp_path, capsys) -> None:
+    """If it failed, --effects would be taken and tell nothing, or tell it where nobody asked."""
+    for part in small_parts(**SYSTEMS["mlmner"]):
+        part.save_pretrained(tmp_path)
+    Image.linear_gradient("L").save(tmp_path / "a.png")
+    rows = [
+        {"text": "Jordan posts from Paris", "image": str(tmp_path / "a.png")},
+        {"text": "Jordan in Paris"},
+    ]
+    own = {"device": "cpu", "dtype": "float32"}
+    asked, plain = (
+        Annotator(str(tmp_path), **own, effects=effects)(pa.Table.from_pylist(rows))["entities"].to_pylist()
+        for effects in (True, False)
+    )
+    assert all(asked) and all(one["picture_effect"] is None for one in [*asked[1], *plain[0], *plain[1]])
+    given = ["--text", rows[0]["text"], "--image", rows[0]["image"], "--device", "cpu", "--dtype", "float32"]
+    assert main(["predict", "--model", str(tmp_path), *given, "--effects"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    effects = [(one["picture_effect"], one["context_effect"]) for one in json.loads(line)["entities"]]
+    assert effects == [(pytest.approx(one["picture_effect"], abs=1e-5), None) for one in asked[0]]
 
 
 @pytest.mark.slow
