@@ -2,8 +2,7 @@
 
 import hashlib
 import random
-import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from modeling_mmner.model.posts_mmner import is_words
 
 from ..builders.builder import corpus_features, types_by_frequency
 from ..findings import Findings
+from ..overlap import normalised
 from ..reading_options import ReadingOptions
 from .annotations import REASONS, LeftOut, form_of, read_annotation
 from .pictures import PictureFiles
@@ -62,7 +62,7 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
     Raises:
         CorpusError: a file or record cannot be read; there is no post; a split would be empty.
     """
-    options.check_image_dir()
+    options.check(str(path))
     files = record_files(path)
     base = path if path.is_dir() else path.parent
     read, found = OwnPosts(), {}
@@ -190,37 +190,35 @@ def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, Posts]:
 
 
 def _kept_apart(read: OwnPosts, ratio: tuple[int, int, int], *, seed: int) -> dict[str, list[int]]:
-    """The posts' numbers of each split: no two have a text in common, and a picture only where one that many
-    posts share would leave a split less than half of its part. The most frequent pictures go first.
+    """The posts' numbers of each split: no two have a text in common, and no picture, unless one that many
+    posts share would leave a split less than half of its part.
     """
     posts = read.posts
-    texts = [unicodedata.normalize("NFKC", " ".join(post["tokens"])).casefold() for post in posts]
     pictures = [{_digest(picture): picture for picture in post["images"]} for post in posts]
-    numbers = Counter(key for own in pictures for key in own)
-    shared = [key for key, number in numbers.most_common() if number > 1]
-    kept: tuple[dict[str, list[int]], set[bytes]] | None = None  # the first where texts alone do no better
-    for tried in (*(2**n // 2 for n in range(len(shared).bit_length() + 1)), len(shared)):
-        dropped = set(shared[:tried])
-        keys = [[("text", text), *(own.keys() - dropped)] for text, own in zip(texts, pictures, strict=True)]
+    joined = Counter(key for own in pictures for key in own)
+    least = len(posts) * min(filter(None, ratio)) / sum(ratio)
+    large = {key for key, number in joined.items() if number > max(least, 1)}
+    kept: list[tuple[dict[str, list[int]], set[bytes]]] = []
+    for dropped in (set[bytes](), large, {*joined}):
+        owned = zip(posts, pictures, strict=True)
+        keys = [[normalised(post["tokens"]), *own.keys() - dropped] for post, own in owned]
         try:
-            splits = split_by_ratio(keys, ratio, seed=seed)
+            kept.append((split_by_ratio(keys, ratio, seed=seed), dropped))
         except CorpusError:
-            if len(dropped) == len(shared):
+            if not kept and len(dropped) == len(joined):
                 raise
             continue
-        kept = kept or (splits, dropped)
-        parts = zip(splits.values(), ratio, strict=True)
+        parts = zip(kept[-1][0].values(), ratio, strict=True)
         if all(2 * len(part) * sum(ratio) >= len(posts) * share for part, share in parts):
-            kept = splits, dropped
+            kept = kept[-1:]
             break
-    splits, dropped = kept or (splits, dropped)
+    splits, dropped = kept[0]  # where texts alone do no better, pictures stay together
     named = {key: picture["path"] or "bytes" for own in pictures for key, picture in own.items()}
-    least, advice = min(filter(None, ratio)), "a column 'split' says where each post belongs"
-    for key in (key for key in shared if key in dropped or numbers[key] * sum(ratio) > len(posts) * least):
+    for key in (key for key, number in joined.most_common() if number > 1 and key in large | dropped):
         joins = "in several splits, for they join many posts"
         what = f"pictures {joins if key in dropped else 'that keep many posts in one split'}"
-        example = f"{named[key]} joins {numbers[key]} of {len(posts)} posts"
-        read.findings.add(what, example, remedy=advice, lost=False)
+        example = f"{named[key]} joins {joined[key]} of {len(posts)} posts"
+        read.findings.add(what, example, remedy="a column 'split' says where each post belongs", lost=False)
     return splits
 
 
@@ -312,16 +310,11 @@ def split_by_ratio(
 
 def _groups(keys: Sequence[Iterable[Hashable]]) -> list[list[int]]:
     """The posts that share keys, in the order of their first posts."""
-    groups = [[post] for post in range(len(keys))]
-    group_of = list(range(len(keys)))
-    first: dict[Hashable, int] = {}
+    from networkx.utils import UnionFind  # slow to import
+
+    joined, groups = UnionFind(range(len(keys))), defaultdict[int, list[int]](list)
     for post, own in enumerate(keys):
-        for key in own:
-            met = {group_of[post], group_of[first.setdefault(key, post)]}
-            *small, large = sorted(met, key=lambda number: len(groups[number]))
-            for number in small:
-                for moved in groups[number]:
-                    group_of[moved] = large
-                groups[large] += groups[number]
-                groups[number] = []
-    return sorted(sorted(group) for group in groups if group)
+        joined.union(post, *(("key", key) for key in own))
+    for post in range(len(keys)):
+        groups[joined[post]].append(post)
+    return [*groups.values()]

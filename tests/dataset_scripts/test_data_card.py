@@ -28,7 +28,7 @@ NOTES = "What was changed in reading the files"
 EXPECTED_TABLE = """\
 Config `default`, version `{version}`:
 
-| split | file's SHA-256 | posts | tokens | LOC | MISC | PER | ORG | orphan I- | pictures | missing | broken |
+| split | SHA-256 | posts | tokens | LOC | MISC | PER | ORG | orphan I- | pictures | missing | broken |
 |---|---|---|---|---|---|---|---|---|---|---|---|
 | train | {train} | 3 | 6 | 1 | 0 | 1 | 0 | 1 | 2 | 1 | 0 |
 | validation | {validation} | 2 | 3 | 1 | 0 | 0 | 1 | 0 | 1 | 1 | 0 |
@@ -122,7 +122,7 @@ def test_card_of_the_sample():
     card = card_of(built_sample())
     found = (card.data.license, card.data.language, card.data.size_categories)
     assert found == ("apache-2.0", ["en"], ["1K<n<10K"])
-    assert "| train | - | 1000 | 9088 | 336 | 300 | 307 | 270 | 0 | 900 | 100 | 0 |" in card.text
+    assert "| train | 5a891d72e98d | 1000 | 9088 | 336 | 300 | 307 | 270 | 0 | 900 | 100 | 0 |" in card.text
 
 
 def test_tables_have_the_counts_of_the_record(small, mmner):

@@ -168,7 +168,7 @@ def test_corpus_is_drawn_once_and_anew_for_another_seed(tmp_path, monkeypatch):
     assert (Sample().config_name, Sample().config.languages) == ("all", tuple(LANGUAGES))
     drawn = []
     monkeypatch.setattr(sample, "draw_picture", lambda post, seed: drawn.append(seed))
-    rows = [Sample("de", seed=seed).checked("test", cache_dir=tmp_path) for seed in (1, 1, 2)]
+    rows = [Sample("de", seed=seed).kept("test", cache_dir=str(tmp_path)) for seed in (1, 1, 2)]
     assert drawn == [1] * len(POSTS["de", "test"]) + [2] * len(POSTS["de", "test"])
     assert rows[0]["tokens"][:] == rows[1]["tokens"][:] != rows[2]["tokens"][:]
 
