@@ -24,7 +24,7 @@ from ..corpora import BUILDERS
 from ..formats.reader import CorpusError
 from ..inspection import picture_numbers, split_statistics
 from ..opening import RECORD, Corpus, open_corpus
-from .builder import READ_AHEAD, READING_THREADS, corpus_features, decoded
+from .builder import READ_AHEAD, READING_THREADS, decoded
 from .data_card import render_benchmark, render_data_card
 
 BROKEN_REPORT = "broken_pictures.jsonl"
@@ -128,8 +128,7 @@ def _described(name: str, corpus: Corpus, license: str | None) -> dict[str, Any]
     record |= {"license": license} if license else {}
     record["versions"] = {package: version(package) for package in ("mmner", "datasets")}
     record["labels"] = corpus.labels
-    features = decoded(next(iter(corpus.splits.values())).features)
-    record |= {} if features == corpus_features(corpus.labels) else {"features": features.to_dict()}
+    record["columns"] = next(iter(corpus.splits.values())).column_names
     return record | {"configs": {}}
 
 
@@ -158,8 +157,7 @@ def _build_split(corpus: Corpus, split: str, folder: Path, checks: dict[str, Any
         )
     except DatasetGenerationError as error:
         raise (error.__cause__ if isinstance(error.__cause__, CorpusError) else error) from None
-    size = rows.info.splits[split].num_bytes
-    files = 1 + size // _SHARD_BYTES
+    files = 1 + rows.info.splits[split].num_bytes // _SHARD_BYTES
     for number in range(files):
         path = folder / f"{split}-{number:05d}-of-{files:05d}.parquet"  # as on the Hub
         rows.shard(files, number, contiguous=True).to_parquet(path)
@@ -170,9 +168,7 @@ def _build_split(corpus: Corpus, split: str, folder: Path, checks: dict[str, Any
     missing = int((picture_numbers(opened) == 0).sum())
     counts = {"present": present, "missing": missing, "broken": len(broken)}
     found["pictures"] = counts | {"broken_ids": [problem["id"] for problem in broken]}
-    found |= {"sha256": corpus.version[split], "num_bytes": size}
-    found["notes"] = dict(corpus.notes.get(split, {}))
-    found["download_bytes"] = sum(path.stat().st_size for path in folder.glob(f"{split}-*"))
+    found |= {"sha256": corpus.version[split], "notes": dict(corpus.notes.get(split, {}))}
     del rows
     shutil.rmtree(scratch)
     return found

@@ -19,7 +19,7 @@ from ..builders.builder import corpus_features, types_by_frequency
 from ..findings import Findings
 from ..overlap import normalised
 from ..reading_options import ReadingOptions
-from .annotations import REASONS, LeftOut, form_of, read_annotation
+from .annotations import REASONS, LeftOut, read_annotation
 from .pictures import PictureFiles
 from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_link
 from .records import cell_list, read_records, record_files
@@ -39,7 +39,7 @@ class OwnPosts:
     """Posts read from records, in order; spans left out; and all that was found in reading.
 
     `places` are those of posts whose tags are as they stand until `read_tags`; None: they come from spans.
-    `forms` are those that records have, see `form_of`.
+    `forms` are those that records have, see `Annotation`.
     `division` is, for the version's name, how the posts were split; empty: they had their splits.
     """
 
@@ -97,8 +97,8 @@ def add_posts(
         if annotation is None:
             findings.add("posts that their annotator rejected or skipped", place, lost=False)
             continue
-        words, tags, own, left_out, unread = annotation
-        read.forms[form_of(record)] = None
+        words, tags, own, left_out, unread, form = annotation
+        read.forms[form] = None
         for one in unread:
             findings.add(one.what, place, remedy=one.remedy, lost=one.lost, number=one.number)
         for span in left_out or []:
