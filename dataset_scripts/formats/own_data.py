@@ -26,19 +26,20 @@ from .records import cell_list, read_records, record_files
 from .schemes import PREFIXES, TagScheme, is_tag, scheme_of, tag_forms
 
 Posts = list[dict[str, Any]]
-"""Rows with tags by name, ``images``, a list, and ``split``, what the record says of it."""
+"""Rows with tags by name; ``images``, a list; ``split``, what the record says; and ``tagged at``, the place of
+posts whose tags are as they stand until `read_tags`, or None: they come from spans.
+"""
 
 Records = Iterable[tuple[str, Any]]
 """Each with its place, for errors."""
 
-_OWN = ("id", "tokens", "ner_tags", "image", "images", "language", "source", "text", "split")
+_OWN = ("id", "tokens", "ner_tags", "image", "images", "language", "source", "text", "split", "tagged at")
 
 
 @dataclass
 class OwnPosts:
     """Posts read from records, in order; spans left out; and all that was found in reading.
 
-    `places` are those of posts whose tags are as they stand until `read_tags`; None: they come from spans.
     `forms` are those that records have, see `Annotation`.
     `division` is, for the version's name, how the posts were split; empty: they had their splits.
     """
@@ -46,7 +47,6 @@ class OwnPosts:
     posts: Posts = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
-    places: list[str | None] = field(default_factory=list)
     forms: dict[str, None] = field(default_factory=dict)
     division: str = ""
 
@@ -104,7 +104,6 @@ def add_posts(
         for span in left_out or []:
             findings.add(f"spans left out: {span.reason}", str(span), remedy=REASONS[span.reason])
         read.left_out += left_out or []
-        read.places.append(None if left_out is not None else place)
         texts = {
             str(key): encodable(value) if isinstance(value, str) else [encodable(text) for text in value]
             for key, value in own.items()
@@ -118,6 +117,7 @@ def add_posts(
             "language": str(own.get("language") or options.language),
             "source": str(own.get("source") or source),
             "split": own.get("split"),
+            "tagged at": None if left_out is not None else place,
         }
         if own.get("id") is not None and (other := ids.setdefault(post["id"], place)) != place:
             what, advice = "ids that an earlier post has", "--columns id=COLUMN names a column of others"
@@ -142,17 +142,17 @@ def read_tags(read: OwnPosts, options: ReadingOptions) -> None:
     Raises:
         CorpusError: a tag is of another scheme.
     """
-    changes = Counter[str]()
-    scheme = options.tag_scheme
-    given = [post["ner_tags"] for post, place in zip(read.posts, read.places, strict=True) if place]
+    changes, scheme = Counter[str](), options.tag_scheme
+    given = [post["ner_tags"] for post in read.posts if post["tagged at"]]
     if given and scheme == "auto":
         scheme = scheme_of(given, read.findings)
-    for post, place in zip(read.posts, read.places, strict=True):
-        own: TagScheme = "bio" if place is None else scheme
+    for post in read.posts:
+        own: TagScheme = scheme if post["tagged at"] else "bio"
         if wrong := [tag for tag in post["ner_tags"] if not is_tag(tag, own)]:
             known = next(name for name in PREFIXES if is_tag(wrong[0], name) or name == "bare")
             hint = f"if the other tags are wrong, and this is right, say --tag_scheme {known}"
-            raise CorpusError(f"{place}: expected tags {tag_forms(own)}, found {wrong[0]!r:.80}; {hint}")
+            found = f"found {wrong[0]!r:.80}; {hint}"
+            raise CorpusError(f"{post['tagged at']}: expected tags {tag_forms(own)}, {found}")
         reading = Reading(own, options.rename_types, options.repair_orphans, changes)
         post["ner_tags"] = reading.bio_tags(post["ner_tags"])
     for note, number in changes.items():
@@ -286,26 +286,24 @@ def split_by_ratio(
     """
     groups = _groups(keys)
     random.Random(seed).shuffle(groups)
-    total, names = sum(ratio), ("test", "validation", "train")
-    splits: dict[str, list[int]] = {}
-    wanted = dict(zip(names, (len(keys) * share / total for share in reversed(ratio)), strict=True))
+    names = ("test", "validation", "train")
+    wanted = {
+        name: len(keys) * share / sum(ratio) for name, share in zip(names, reversed(ratio), strict=True)
+    }
     for ordered in (groups, sorted(groups, key=len, reverse=True)):
-        empty, splits = [name for name in names if wanted[name]], {name: [] for name in names}
+        splits: dict[str, list[int]] = {name: [] for name in names}
+        empty = [name for name in names if wanted[name]]
         for left, group in zip(range(len(groups), 0, -1), ordered, strict=True):
             # The split that is farthest from its share, so that a large group goes where there is room for
             # it. Where that leaves one empty, the large ones go first, and the last ones where there is none.
             open_ = empty if ordered is not groups and left <= len(empty) else names
-            name = max(open_, key=lambda name: wanted[name] - len(splits[name]))
-            splits[name] += group
+            splits[max(open_, key=lambda name: wanted[name] - len(splits[name]))] += group
             empty = [name for name in empty if not splits[name]]
         if not empty:
-            break
-    for name, share in zip(names, reversed(ratio), strict=True):
-        if share and not splits[name]:
-            found = f"none for {name}: there are {len(keys)} posts"
-            why = f"{len(groups)} where the same text counts once; add posts, or say 'split' in a column"
-            raise CorpusError(f"--split_ratio: expected posts for each split, found {found}, {why}")
-    return {name: sorted(splits[name]) for name in reversed(names)}
+            return {name: sorted(splits[name]) for name in reversed(names)}
+    found = f"none for {empty[0]}: there are {len(keys)} posts"
+    why = f"{len(groups)} where the same text counts once; add posts, or say 'split' in a column"
+    raise CorpusError(f"--split_ratio: expected posts for each split, found {found}, {why}")
 
 
 def _groups(keys: Sequence[Iterable[Hashable]]) -> list[list[int]]:

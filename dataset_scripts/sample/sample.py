@@ -59,18 +59,17 @@ class Sample(CorpusBuilder):
         return f"generated-{self.VERSION}-seed-{self.config.seed}"
 
     def splits(self) -> dict[str, datasets.Dataset]:
-        """All splits, pictures not decoded; they are drawn once for all runs."""
-        return {split: undecoded(self.kept(split, cache_dir=None)) for split in SPLITS}
+        """All splits, pictures not decoded; `datasets` keeps them: they are drawn once for all runs."""
+        return {split: undecoded(self.split(split)) for split in SPLITS}
 
-    def kept(self, split: str, *, cache_dir: str | None) -> datasets.Dataset:
-        """A split as `datasets` keeps it, so that it is drawn once."""
+    def split(self, name: str) -> datasets.Dataset:
+        """One of them."""
         return datasets.Dataset.from_generator(
             self.rows,
             features=corpus_features(self.labels),
-            cache_dir=cache_dir,
-            gen_kwargs={"split": split},
-            split=datasets.NamedSplit(split),
-            fingerprint=short_hash((self.name, self.config_name, self.version_name(), split)),
+            gen_kwargs={"split": name},
+            split=datasets.NamedSplit(name),
+            fingerprint=short_hash((self.name, self.config_name, self.version_name(), name)),
         )
 
     def rows(self, split: Any) -> Iterator[dict[str, Any]]:

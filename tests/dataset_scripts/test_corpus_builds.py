@@ -63,8 +63,8 @@ def test_each_file_is_hashed_once(corpus, monkeypatch):
 
 
 def test_copies_are_compared_by_their_counts_before_repair(tmp_path):
-    """If it failed, repairing a corpus would make it look like another copy, its orphan tags be no difference,
-    or a copy with the same counts but other words pass for the official one.
+    """If it failed, repairing a corpus would make it look like another copy, its orphan tags be no
+    difference, or a copy with the same counts but other words pass for the official one.
     """
     posts = {"train": [("1", "a/I-OTHER b/I-OTHER c/I-PER"), ("2", "d/B-OTHER e/I-PER")]}
     path = write_posts(tmp_path / "corpus", posts) / "train.txt"

@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard, RepoCard
 from dataset_scripts.builders.built_corpus import build_dataset
 from dataset_scripts.builders.data_card import render_data_card
 from dataset_scripts.sample.texts import generate_posts
-from tests.built_corpora import build_small, built_sample, files_of, record_of, rows_of
+from tests.built_corpora import build_small, built_sample, files_of, record_of
 from tests.outlines import outline
 from tests.small_corpora import write_mmner, write_pictures, write_posts
 
