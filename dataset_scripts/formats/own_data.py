@@ -26,8 +26,8 @@ from .records import cell_list, read_records, record_files
 from .schemes import PREFIXES, TagScheme, is_tag, scheme_of, tag_forms
 
 Posts = list[dict[str, Any]]
-"""Rows with tags by name; ``images``, a list; ``split``, what the record says; and ``tagged at``, the place of
-posts whose tags are as they stand until `read_tags`, or None: they come from spans.
+"""Rows with tags by name; ``images``, a list; ``split``, what the record says; and ``tagged at``, the place
+of posts whose tags are as they stand until `read_tags`, or None: they come from spans.
 """
 
 Records = Iterable[tuple[str, Any]]

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from dataset_scripts.sample import sample
-from dataset_scripts.sample.drawing import SIDE, SUBJECTS, draw, encode_png
+from dataset_scripts.sample.drawing import SIDE, draw, encode_png
 from dataset_scripts.sample.examples import examples
 from dataset_scripts.sample.sample import Sample, draw_picture
+from dataset_scripts.sample.subjects import SUBJECTS
 from dataset_scripts.sample.texts import (
     LANGUAGES,
     ROUNDS,
