@@ -271,6 +271,7 @@ def _cell(value: str | float | None) -> str:
 
 
 _MOST_TYPES = 30  # that are drawn; the tables and statistics.json have all
+_SEEN_COLOURS = ["#1769aa", "#8fbbe0", "#d9730d", "#dde2e8"]
 _STYLE: Any = ["seaborn-v0_8-whitegrid", {"text.parse_math": False, "axes.titlelocation": "left"}]
 
 
@@ -314,7 +315,7 @@ def plot_statistics(statistics: Statistics, path: str | Path) -> None:
         for bars in left.containers:
             left.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
         _draw(middle, posts, "Length of posts in tokens", "posts (%)", kind="bar")
-        _draw(right, seen, "Entities seen in train as ...", "entities (%)", stacked=True)
+        _draw(right, seen, "Entities seen in train as ...", "entities (%)", stacked=True, color=_SEEN_COLOURS)
         figure.suptitle(_title(statistics), x=0.01, ha="left")
         figure.savefig(path, format="png", dpi=150)
 
@@ -333,4 +334,6 @@ def _draw(
     if kind == "barh":
         axes.invert_yaxis()
     axes.set_title(title, pad=24)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)  # above, where no bar can be
+    axes.margins(x=0.12)
+    legend: dict[str, Any] = {"fontsize": 9, "handlelength": 1, "columnspacing": 1.2, "ncols": 4}
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), **legend)  # above, where no bar can be

@@ -16,18 +16,16 @@ picture may be the same, so look at them where that number is not 0 and the ids 
 Only the columns id, tokens and ner_tags are read, never a picture.
 """
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import combinations, product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
 
+from .formats.own_data import normalised
 from .formats.reader import CorpusError
-
-if TYPE_CHECKING:
-    from .opening import Corpus
+from .opening import Corpus
 
 _ALIKE = 0.5
 _ROWS_AT_ONCE = 1000
@@ -35,7 +33,7 @@ _COUNTS = ("by_id", "by_text", "either", "same_id_other_tokens", "same_id_other_
 _SAME_TAG = {"B-OTHER": "B-MISC", "I-OTHER": "I-MISC"}
 
 
-def overlap_matrix(of: "Corpus", found_in: "Corpus | None" = None) -> dict[str, Any]:
+def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]:
     """For each pair of splits, how many posts of the one corpus occur in the other.
 
     Without `found_in`, how many posts of each later split of `of` occur in each earlier one. Where posts
@@ -135,11 +133,6 @@ def _posts(rows: datasets.Dataset, labels: Sequence[str] | None = None) -> Itera
                 raise CorpusError(f"ner_tags: expected {expected}, found {list(ids)}")
             known = None if post_id in (None, "") else str(post_id)
             yield _Post(known, normalised(tokens), len(tokens), [names[tag] for tag in ids])
-
-
-def normalised(tokens: Sequence[str]) -> str:
-    """The text by which posts are the same."""
-    return unicodedata.normalize("NFKC", " ".join(tokens)).casefold()
 
 
 def _are_alike(first: _Post, second: _Post) -> bool:

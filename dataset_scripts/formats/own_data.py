@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,6 @@ from modeling_mmner.model.posts_mmner import is_words
 
 from ..builders.builder import corpus_features, types_by_frequency
 from ..findings import Findings
-from ..overlap import normalised
 from ..reading_options import ReadingOptions
 from .annotations import REASONS, LeftOut, read_annotation
 from .pictures import PictureFiles
@@ -220,6 +220,11 @@ def _kept_apart(read: OwnPosts, ratio: tuple[int, int, int], *, seed: int) -> di
         example = f"{named[key]} joins {joined[key]} of {len(posts)} posts"
         read.findings.add(what, example, remedy="a column 'split' says where each post belongs", lost=False)
     return splits
+
+
+def normalised(tokens: Sequence[str]) -> str:
+    """The text by which posts are the same: with single spaces, NFKC-normalised, casefolded."""
+    return unicodedata.normalize("NFKC", " ".join(tokens)).casefold()
 
 
 def _digest(picture: dict[str, Any]) -> bytes:
