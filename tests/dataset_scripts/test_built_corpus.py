@@ -2,7 +2,6 @@
 fails.
 """
 
-import json
 import random
 import shutil
 from collections import Counter
