@@ -92,15 +92,10 @@ def _card(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
         runs += [(word, None) for word in row["tokens"][end : span.start]]
         runs.append((" ".join(row["tokens"][span.start : span.end]), span.type))
         end = span.end
+    runs += [(word, None) for word in row["tokens"][end:]]
     pictures = pictures_of(row)
-    return {
-        "id": row["id"],
-        "language": row.get("language") or "",
-        "source": row.get("source") or "",
-        "number": len(pictures),
-        "pictures": [_thumbnail(picture) for picture in pictures[:_MAX_PICTURES]],
-        "runs": [*runs, *((word, None) for word in row["tokens"][end:])],
-    }
+    shown = [_thumbnail(picture) for picture in pictures[:_MAX_PICTURES]]
+    return row | {"number": len(pictures), "pictures": shown, "runs": runs}
 
 
 def _thumbnail(picture: Any) -> dict[str, str]:

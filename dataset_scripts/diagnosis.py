@@ -1,16 +1,11 @@
 """What `mmner inspect` says first of a corpus: what was understood, what would be lost, and what mends it."""
 
-from itertools import islice
-from pathlib import Path
-
 from modeling_mmner.escaping import one_line
 
 from .findings import NO_FILE, PICTURES_LEFT_OUT
 from .formats.reader import SPLITS
 from .inspection import Statistics, describe_longest
 from .opening import TAGGED_POSTS, Corpus
-
-_BEGINNING = 200  # characters of a line
 
 
 def add_hints(corpus: Corpus, statistics: Statistics) -> None:
@@ -68,16 +63,3 @@ def _understood(corpus: Corpus, statistics: Statistics) -> dict[str, str]:
         "pictures": counts,
         "longest": describe_longest(statistics).removeprefix("longest post: "),
     }
-
-
-def beginning(dataset: str) -> list[str]:
-    """How a file begins that cannot be read as a corpus, or what a folder holds."""
-    path = Path(dataset)
-    if path.is_dir():
-        holds = ", ".join(sorted(file.name for file in islice(path.iterdir(), 1000))[:10]) or "nothing"
-        return [f"{dataset} holds {holds}"]
-    if not path.is_file():
-        return []
-    with path.open("rb") as file:
-        lines = file.read(8 * _BEGINNING).decode("utf-8", "replace").splitlines()[:2]
-    return [f"{dataset} begins", *(f"  {line[:_BEGINNING]}" for line in lines)]

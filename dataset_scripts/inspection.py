@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from rich.table import Table
 
@@ -19,12 +20,11 @@ from modeling_mmner.model.labels_mmner import entity_types, tags_to_spans
 from modeling_mmner.model.windows_mmner import step_bytes, window_starts
 
 from .builders.builder import READ_AHEAD, READING_THREADS
-from .builders.official import Counts
+from .formats.schemes import orphans
 from .opening import Corpus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from pandas import DataFrame
 
 Statistics = dict[str, Any]
 _Surface = tuple[str, str]
@@ -40,15 +40,9 @@ _SHOWN_VALUES = 12
 _OVERALL = ""
 _p95: Any = partial(np.percentile, q=95)
 _LENGTHS = {"min": np.min, "median": np.median, "mean": np.mean, "percentile_95": _p95, "max": np.max}
-_LENGTH_HEADINGS = ("split", "min", "median", "mean", "95%", "max")
 _SEEN_KINDS = ("seen", "as_several_types", "as_another_type")
 _OF_ENTITIES = ("entities", *_SEEN_KINDS)
 _OF_SURFACES = ("surfaces", *(f"surfaces_{kind}" for kind in _SEEN_KINDS))
-_SPLIT_HEADINGS = ("split", "posts", "tokens", "entities", "orphan I-", "without entity", "without picture")
-_SEEN_HEADINGS: tuple[str, ...] = ("split", "type", "entities", "seen")
-_SEEN_HEADINGS += ("as several types", "as another type only", "different ones", "of these seen")
-_SPLIT_COLOURS = {"train": "#1769aa", "validation": "#d9730d", "test": "#3b8f6b"}
-_SEEN_COLOURS = ["#1769aa", "#8fbbe0", "#d9730d", "#dde2e8"]
 
 
 def inspect_corpus(corpus: Corpus) -> Statistics:
@@ -84,25 +78,33 @@ def inspect_corpus(corpus: Corpus) -> Statistics:
 
 def split_statistics(rows: datasets.Dataset, labels: Sequence[str]) -> tuple[Statistics, Counter[_Surface]]:
     """The statistics of a split but for ``seen``, which compares two, and how often each surface occurs."""
-    counts, lengths, without_entity = Counts(), [], 0
-    surfaces: Counter[_Surface] = Counter()
-    for batch in _batches(rows, ["tokens", "ner_tags", "language", "source"]):
+    lengths, entities, surfaces = list[int](), Counter[str](), Counter[_Surface]()
+    found = {"orphans": 0, "posts_without_entity": 0}
+    kinds = {name: Counter[str]() for name in ("language", "source")}
+    for batch in _batches(rows, ["tokens", "ner_tags", *kinds]):
         for row in batch.to_pylist():
             tags = [labels[number] for number in row["ner_tags"]]
             spans = tags_to_spans(tags)
-            counts.add(tags, row["language"], row["source"])
             lengths.append(len(tags))
-            without_entity += not spans
+            entities.update(tag[2:] for tag in tags if tag.startswith("B-"))
+            found["orphans"] += sum(orphans(tags))
+            found["posts_without_entity"] += not spans
+            for name, counted in kinds.items():
+                counted[row[name] or "unknown"] += 1
             words = (" ".join(row["tokens"][span.start : span.end]).casefold() for span in spans)
             surfaces.update(zip(words, (span.type for span in spans), strict=True))
     pictures = Counter(picture_numbers(rows).tolist())
-    return counts.summary(entity_types(labels)) | {
+    return {
+        "posts": len(lengths),
+        "tokens": sum(lengths),
+        "entities": {name: entities[name] for name in entity_types(labels)},
+        **found,
+        **{f"{name}s": dict(counted.most_common()) for name, counted in kinds.items()},
         "tokens_per_post": _lengths(lengths),
-        "posts_without_entity": without_entity,
         "pictures": {
             "posts_by_number": {str(number): pictures[number] for number in sorted(pictures)},
             "missing": pictures[0],
-            "missing_share": _share(pictures[0], counts.posts),
+            "missing_share": _share(pictures[0], len(lengths)),
         },
     }, surfaces
 
@@ -177,39 +179,39 @@ def _share(part: int, whole: int) -> float | None:
 
 def tables(statistics: Statistics) -> list[Table]:
     """Tables of 120 columns: splits, lengths, entities by type, entities seen in train, kinds of posts."""
-    types, splits = statistics["types"], statistics["splits"]
-    totals = {split: sum(found["entities"].values()) for split, found in splits.items()}
-    summaries, lengths, values = [], [], defaultdict(list)
+    splits = statistics["splits"]
+    summaries, lengths = [], []
+    entities: Any = defaultdict(dict)
+    values: Any = defaultdict(dict)
     for split, found in splits.items():
-        counts = [found["posts"], found["tokens"], totals[split], found["orphans"]]
-        without = _share(found["posts_without_entity"], found["posts"])
-        summaries.append([split, *counts, without, found["pictures"]["missing_share"]])
-        measures = [found["tokens_per_post"][name] for name in _LENGTHS]
-        lengths.append([split, *(None if value is None else f"{round(value, 1):,}" for value in measures)])
-        values["tokens"].append(found["tokens_per_post"]["histogram"])
-        values["pictures"].append(found["pictures"]["posts_by_number"])
-        values["language"].append(found["languages"])
-        values["source"].append(found["sources"])
-    entities = {
-        name: [(splits[split]["entities"][name], totals[split]) for split in splits] for name in types
-    }
-    shares = [[name, *chain(*((n, _share(n, of)) for n, of in own))] for name, own in entities.items()]
+        total, pictures = sum(found["entities"].values()), found["pictures"]
+        counts = {"posts": found["posts"], "tokens": found["tokens"], "entities": total}
+        shares = {"without entity": _share(found["posts_without_entity"], found["posts"])}
+        shares["without picture"] = pictures["missing_share"]
+        summaries.append({"split": split} | counts | {"orphan I-": found["orphans"]} | shares)
+        measures = {name: found["tokens_per_post"][name] for name in _LENGTHS}
+        shown = {name: value and f"{round(value, 1):,}" for name, value in measures.items()}
+        lengths.append({"split": split} | shown)
+        for name, number in found["entities"].items():
+            entities[name] |= {"type": name, split: number, f"of {split}": _share(number, total)}
+        values["tokens"][split] = found["tokens_per_post"]["histogram"]
+        values["pictures"][split] = pictures["posts_by_number"]
+        values["language"][split] = found["languages"]
+        values["source"][split] = found["sources"]
     seen = [
-        [
-            [split if row == 0 else "", name, found["entities"]]
-            + [_share(found[kind], found["entities"]) for kind in _SEEN_KINDS]
-            + [found["surfaces"], _share(found["surfaces_seen"], found["surfaces"])]
-            for row, (name, found) in enumerate(blocks.items())
-        ]
+        {"split": split if row == 0 else "", "type": name, "entities": found["entities"]}
+        | {kind.replace("_", " "): _share(found[kind], found["entities"]) for kind in _SEEN_KINDS}
+        | {"different": found["surfaces"], "seen of these": _share(found["surfaces_seen"], found["surfaces"])}
         for split, blocks in _compared(statistics).items()
+        for row, (name, found) in enumerate(blocks.items())
     ]
-    title = "Entities seen in train (the same words, whatever their case)"
+    kinds = [row for name, columns in values.items() for row in _value_rows(name, columns)]
     return [
-        _table(_title(statistics), _SPLIT_HEADINGS, [summaries]),
-        _table("Tokens per post", _LENGTH_HEADINGS, [lengths]),
-        _table("Entities by type (B- tags)", ["type", *chain(*((s, "share") for s in splits))], [shares]),
-        *([_table(title, _SEEN_HEADINGS, seen, text_columns=2)] if seen else []),
-        _table("Posts by", ["", "", *splits], [_value_rows(*own) for own in values.items()], text_columns=2),
+        _table(_title(statistics), summaries),
+        _table("Tokens per post", lengths),
+        _table("Entities by type (B- tags)", [*entities.values()]),
+        *([_table("Entities seen in train (the same words, whatever their case)", seen)] if seen else []),
+        _table("Posts by", kinds),
     ]
 
 
@@ -228,16 +230,15 @@ def _title(statistics: Statistics) -> str:
     return f"{statistics['name']}, version {statistics['version_name']}"
 
 
-def _value_rows(name: str, columns: Sequence[Mapping[str, int]]) -> list[list[Any]]:
+def _value_rows(name: str, columns: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
     """A row for each value that occurs, its number in each split; beyond `_SHOWN_VALUES` one for the rest."""
-    values = list(dict.fromkeys(value for column in columns for value, number in column.items() if number))
-    # A line "1 more" would take the room of what it hides.
-    shown = values if len(values) <= _SHOWN_VALUES + 1 else values[:_SHOWN_VALUES]
-    lines = {value: [value] for value in shown}
-    if rest := values[len(shown) :]:
-        lines[f"{len(rest)} more"] = rest
-    rows = [["", line, *(sum(c.get(v, 0) for v in own) for c in columns)] for line, own in lines.items()]
-    return [[name, *row[1:]] for row in rows[:1]] + rows[1:]
+    found = pd.DataFrame(columns).fillna(0).astype(int)
+    found = found[found.any(axis=1)]
+    if len(found) > _SHOWN_VALUES + 1:  # a line "1 more" would take the room of what it hides
+        rest = found[_SHOWN_VALUES:]
+        found = pd.concat([found[:_SHOWN_VALUES], rest.sum().rename(f"{len(rest)} more").to_frame().T])
+    rows = found.rename_axis("value").reset_index().to_dict("records")
+    return [{"": "" if number else name} | row for number, row in enumerate(rows)]
 
 
 def _compared(statistics: Statistics) -> dict[str, dict[str, Statistics]]:
@@ -245,19 +246,21 @@ def _compared(statistics: Statistics) -> dict[str, dict[str, Statistics]]:
     return {split: seen["by_type"] | {"all types": seen["overall"]} for split, seen in found.items() if seen}
 
 
-def _table(
-    title: str, headings: Sequence[str], sections: Sequence[list[list[Any]]], *, text_columns: int = 1
-) -> Table:
-    """A table of plain text in sections of rows; numbers are counts, fractions are shares, None is a dash."""
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A table of plain text; numbers are counts, fractions are shares, None is a dash.
+
+    A new section begins where the first of several columns of text says something.
+    """
     table = Table(title=terminal_text(title), title_justify="left")
-    for position, heading in enumerate(headings):
-        is_text = position < text_columns
+    texts = [name for name in (rows[0] if rows else ()) if name in ("", "split", "type", "value")]
+    for name in rows[0] if rows else ():
+        is_text = name in texts
         justify: Any = "left" if is_text else "right"
-        table.add_column(terminal_text(heading), justify=justify, overflow="fold", no_wrap=is_text)
-    for rows in sections:
-        table.add_section()
-        for row in rows:
-            table.add_row(*(terminal_text(_cell(value)) for value in row))
+        table.add_column(terminal_text(name), justify=justify, overflow="fold", no_wrap=is_text)
+    for row in rows:
+        if len(texts) > 1 and row[texts[0]]:
+            table.add_section()
+        table.add_row(*(terminal_text(_cell(value)) for value in row.values()))
     return table
 
 
@@ -268,6 +271,8 @@ def _cell(value: str | float | None) -> str:
 
 
 _MOST_TYPES = 30  # that are drawn; the tables and statistics.json have all
+_SEEN_COLOURS = ["#1769aa", "#8fbbe0", "#d9730d", "#dde2e8"]
+_STYLE: Any = ["seaborn-v0_8-whitegrid", {"text.parse_math": False, "axes.titlelocation": "left"}]
 
 
 def plot_statistics(statistics: Statistics, path: str | Path) -> None:
@@ -276,65 +281,59 @@ def plot_statistics(statistics: Statistics, path: str | Path) -> None:
     Raises:
         ValueError: there is no split.
     """
-    import pandas as pd  # both are slow to import, and tables alone have no need of them
+    from matplotlib import style  # slow to import, and tables alone have no need of it
     from matplotlib.figure import Figure
 
-    types, splits = statistics["types"], statistics["splits"]
+    splits = statistics["splits"]
     if not splits:
         raise ValueError("statistics: expected at least one split, found none; there is nothing to plot")
-    totals = {name: sum(found["entities"][name] for found in splits.values()) for name in types}
-    frequent = set(sorted(types, key=totals.__getitem__, reverse=True)[:_MOST_TYPES])
-    types = [name for name in types if name in frequent]
-    which = f"the {len(types)} most frequent types" if len(types) < len(totals) else "type"
-    figure = Figure(figsize=(16, max(4.4, 1.4 + 0.24 * len(types) * len(splits))), layout="constrained")
-    by_type, lengths, seen = figure.subplots(1, 3)
-
-    numbers = pd.DataFrame({split: found["entities"] for split, found in splits.items()}, index=types)
-    _draw(by_type, numbers, _SPLIT_COLOURS, f"Entities by {which}", "entities (B- tags)")
-    for bars in by_type.containers:
-        by_type.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
-    by_type.margins(x=0.12)
-    by_type.xaxis.set_major_formatter("{x:,.0f}")
+    entities = pd.DataFrame(
+        {split: found["entities"] for split, found in splits.items()}, statistics["types"]
+    )
+    frequent = entities.sum(axis=1).sort_values(ascending=False, kind="stable").index[:_MOST_TYPES]
+    which = "type" if len(frequent) == len(entities) else f"the {_MOST_TYPES} most frequent types"
+    entities = entities[entities.index.isin(frequent)]
 
     posts = pd.DataFrame({split: found["tokens_per_post"]["histogram"] for split, found in splits.items()})
     # From the first bin, so that what is absent on the left shows too; on the right it would only take room.
     posts = posts.loc[: max([BINS[0], *posts.index[posts.any(axis=1)]], key=BINS.index)]
     posts *= [100 / max(1, found["posts"]) for found in splits.values()]
-    _draw(lengths, posts, _SPLIT_COLOURS, "Length of posts", "posts (%)", kind="bar")
-    lengths.set_xlabel("tokens")
 
     compared = _compared(statistics)
-    rows = {f"{name}, {split}": compared[split][name] for name in [*types, "all types"] for split in compared}
+    names = [*entities.index, "all types"]
+    rows = {f"{name}, {split}": compared[split][name] for name in names for split in compared}
     kinds = pd.DataFrame(rows, index=_OF_ENTITIES).T.astype(int)
     whole, known, several, other = (kinds[column] for column in kinds)
     parts = {"this type only": known - several, "several types": several}
     parts |= {"another type only": other, "not at all": whole - known - other}
-    shares = 100 * pd.DataFrame(parts).div(whole.clip(lower=1), axis=0)
-    _draw(seen, shares, _SEEN_COLOURS, "Entities seen in train as ...", "entities (%)", stacked=True)
+    seen = 100 * pd.DataFrame(parts).div(whole.clip(lower=1), axis=0)
 
-    figure.suptitle(_title(statistics), x=0.01, ha="left", parse_math=False)
-    figure.savefig(path, format="png", dpi=150)
+    with style.context(_STYLE):
+        figure = Figure(figsize=(16, max(4.4, 1.4 + 0.24 * entities.size)), layout="constrained")
+        left, middle, right = figure.subplots(1, 3)
+        _draw(left, entities, f"Entities by {which}", "entities (B- tags)")
+        for bars in left.containers:
+            left.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+        _draw(middle, posts, "Length of posts in tokens", "posts (%)", kind="bar")
+        _draw(right, seen, "Entities seen in train as ...", "entities (%)", stacked=True, color=_SEEN_COLOURS)
+        figure.suptitle(_title(statistics), x=0.01, ha="left")
+        figure.savefig(path, format="png", dpi=150)
 
 
-def _draw(axes: "Axes", bars: "DataFrame", colours: Any, title: str, label: str, **options: Any) -> None:
+def _draw(
+    axes: "Axes", bars: pd.DataFrame, title: str, label: str, kind: str = "barh", **options: Any
+) -> None:
     """A group of bars for each row, or a stack, from top to bottom; or upright (`kind` is bar)."""
     if bars.empty:
         axes.set_axis_off()
-        why = "no two splits to compare" if options.get("stacked") else "no entity types"
+        why = "no two splits to compare" if options else "no entity types"
         axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes)
         return
-    upright = options.setdefault("kind", "barh") == "bar"
-    bars.plot(ax=axes, width=0.8, color=colours, legend=False, **options)
-    if upright:
-        axes.set_xticks(range(len(bars)), bars.index, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_ylabel(label)
-    else:
-        axes.set_yticks(range(len(bars)), bars.index, parse_math=False)
-        axes.set_ylim(len(bars) - 0.5, -0.5)
-        axes.set_xlabel(label)
-    axes.set_title(title, loc="left", pad=24)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y" if upright else "x", color="#e4e7eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}  # above, where no bar can be
-    axes.legend(frameon=False, ncols=4, fontsize=9, handlelength=1, columnspacing=1.2, **place)
+    of_numbers = {"xlabel": label} if kind == "barh" else {"ylabel": label, "rot": 45}
+    bars.plot(ax=axes, kind=kind, width=0.8, **of_numbers, **options)
+    if kind == "barh":
+        axes.invert_yaxis()
+    axes.set_title(title, pad=24)
+    axes.margins(x=0.12)
+    legend: dict[str, Any] = {"fontsize": 9, "handlelength": 1, "columnspacing": 1.2, "ncols": 4}
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), **legend)  # above, where no bar can be

@@ -16,7 +16,7 @@ from modeling_mmner.model.images_mmner import PICTURE_COLUMNS
 from modeling_mmner.model.labels_mmner import check_labels
 from modeling_mmner.names import path_or_hub
 
-from .builders.builder import CorpusBuilder, short_hash
+from .builders.builder import short_hash
 from .corpora import BUILDERS, FOLDER_CORPUS
 from .enclosure import check_pictures, data_set_builder
 from .findings import Findings
@@ -49,6 +49,8 @@ class Corpus:
         left_out: spans of people's own files that are no entities, since they are no whole words.
         findings: all that was found in reading it.
         form: what it was taken for, in words.
+        about: see `CorpusBuilder.about`; empty where it has no builder.
+        notes: of each split, how often something in its file was read otherwise than it stands.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Corpus:
     left_out: list[LeftOut] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
     form: str = "a data set"
+    about: dict[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """Which copy of which corpus it is, for reports."""
@@ -93,7 +97,7 @@ def open_corpus(dataset: str, *, config: str | None = None, **options: Any) -> C
     """
     given = {key: value for key, value in options.items() if value is not None}
     if dataset in BUILDERS:
-        return _from_builder(make_builder(dataset, config=config, **given))
+        return _from_builder(dataset, config, given)
     path = Path(dataset)
     is_built = (path / RECORD).is_file() or any(path.glob("*-of-*.parquet"))  # as `build` or the Hub lays out
     is_raw = path.is_dir() and not is_built and holds_splits(path)
@@ -104,22 +108,31 @@ def open_corpus(dataset: str, *, config: str | None = None, **options: Any) -> C
         return _own(path, given)
     if is_raw or (path.is_dir() and not is_built and not any(path.rglob("*.parquet"))):
         beside = {"image_dir": path / "images"} if (path / "images").is_dir() else {}
-        return _from_builder(make_builder(FOLDER_CORPUS, **beside | given | {"data_dir": path}))
+        return _from_builder(FOLDER_CORPUS, None, beside | given | {"data_dir": path})
     return _built(dataset, config, given)
 
 
-def make_builder(name: str, *, config: str | None = None, **options: Any) -> CorpusBuilder:
-    """The builder of a corpus; for the `options` of corpora in files see `PostsConfig`.
-
-    Raises:
-        CorpusError: folders or files are missing or malformed, or the corpus has no such config.
-    """
-    builder = BUILDERS[name]
-    if builder.IS_GENERATED:
+def _from_builder(name: str, config: str | None, options: dict[str, Any]) -> Corpus:
+    kind, is_folder = BUILDERS[name], name == FOLDER_CORPUS
+    if kind.IS_GENERATED:
         options.pop("word_rule", None)  # the model's alone
-    useless = _OF_OWN_FILES if name == FOLDER_CORPUS else ("columns", *_OF_OWN_FILES)
-    _refuse(name, options, options if builder.IS_GENERATED else useless)
-    return builder(config, **options)
+    useless = _OF_OWN_FILES if is_folder else ("columns", *_OF_OWN_FILES)
+    _refuse(name, options, options if kind.IS_GENERATED else useless)
+    builder = kind(config, **options)
+    splits = builder.splits()
+    if is_folder and builder.config.word_rule == "spaces":
+        check_words((tokens for rows in splits.values() for tokens in rows["tokens"]), builder.findings)
+    return Corpus(
+        name=Path(builder.config.data_dir).name if is_folder else name,
+        splits=splits,
+        labels=builder.labels,
+        version_name=builder.version_name(),
+        version=builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()},
+        findings=builder.findings,
+        form="generated" if kind.IS_GENERATED else TAGGED_POSTS,
+        about=builder.about(),
+        notes=builder.notes,
+    )
 
 
 def _refuse(dataset: str, given: Iterable[str], useless: Iterable[str]) -> None:
@@ -129,18 +142,6 @@ def _refuse(dataset: str, given: Iterable[str], useless: Iterable[str]) -> None:
         names = " and no ".join(f"--{key}" for key in found)
         why = f"which say how {kind} files are read; found them"
         raise CorpusError(f"dataset {dataset!r}: expected no {names}, {why}")
-
-
-def _from_builder(builder: CorpusBuilder) -> Corpus:
-    splits = builder.splits()
-    name = Path(builder.config.data_dir).name if builder.name == FOLDER_CORPUS else builder.name
-    hashes = builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()}
-    if builder.name == FOLDER_CORPUS and builder.config.word_rule == "spaces":
-        check_words((tokens for rows in splits.values() for tokens in rows["tokens"]), builder.findings)
-    form = "generated" if builder.IS_GENERATED else TAGGED_POSTS
-    return Corpus(
-        name, splits, builder.labels, builder.version_name(), hashes, findings=builder.findings, form=form
-    )
 
 
 def _own(path: Path, given: dict[str, Any]) -> Corpus:

@@ -16,7 +16,6 @@ picture may be the same, so look at them where that number is not 0 and the ids 
 Only the columns id, tokens and ner_tags are read, never a picture.
 """
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import combinations, product
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 import datasets
 
+from .formats.own_data import normalised
 from .formats.reader import CorpusError
 from .opening import Corpus
 
@@ -131,9 +131,8 @@ def _posts(rows: datasets.Dataset, labels: Sequence[str] | None = None) -> Itera
             if not all(0 <= tag < len(names) for tag in ids):
                 expected = f"ids from 0 to {len(names) - 1}, one for each of {names}"
                 raise CorpusError(f"ner_tags: expected {expected}, found {list(ids)}")
-            text = unicodedata.normalize("NFKC", " ".join(tokens)).casefold()
             known = None if post_id in (None, "") else str(post_id)
-            yield _Post(known, text, len(tokens), [names[tag] for tag in ids])
+            yield _Post(known, normalised(tokens), len(tokens), [names[tag] for tag in ids])
 
 
 def _are_alike(first: _Post, second: _Post) -> bool:

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from modeling_mmner.model.labels_mmner import WordRule
 from modeling_mmner.model.parts_mmner import option
 
-from .formats.reader import CorpusError
+from .formats.reader import SPLITS, CorpusError
 from .formats.schemes import TagScheme
 
 
@@ -49,8 +49,14 @@ class ReadingOptions:
     split_ratio: str = option("80,10,10", "shares of train, validation and test of posts in one file")
     split_seed: int = option(1, "random seed of that split")
 
-    def check_image_dir(self) -> None:
-        """Check that the folder of pictures is there, if one is named; CorpusError: it is not."""
+    def check(self, place: str) -> None:
+        """Check what can be wrong with any corpus; CorpusError: a value is none that it may be."""
+        for name, hint in get_type_hints(ReadingOptions).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                expected = f"one of {', '.join(get_args(hint))}"
+                raise CorpusError(f"{place} {name}: expected {expected}; found {getattr(self, name)!r}")
+        if unknown := ", ".join(sorted({*self.split_slices} - {*SPLITS})):
+            raise CorpusError(f"{place} split_slices: expected some of {', '.join(SPLITS)}; found {unknown}")
         if self.image_dir is not None and not Path(self.image_dir).is_dir():
             expected = "a folder with the posts' pictures, found none; unpack an archive first"
             raise CorpusError(f"--image_dir {self.image_dir}: expected {expected}")

@@ -312,7 +312,7 @@ def test_links_of_a_corpus_are_followed_when_it_is_said(tmp_path):
     (tmp_path / "elsewhere.jpg").write_bytes((pictures / "1.jpg").read_bytes())
     (pictures / "1.jpg").unlink()
     (pictures / "1.jpg").symlink_to(tmp_path / "elsewhere.jpg")
-    message = r"1\.jpg: expected a picture that lies in .*, found a link to .*--follow_links takes it"
+    message = r"1\.jpg: expected a file that lies in .*, found a link to .*--follow_links takes it"
     with pytest.raises(CorpusError, match=message):
         open_corpus(str(folder), image_dir=pictures)
     rows = open_corpus(str(folder), image_dir=pictures, follow_links=True).splits["train"]

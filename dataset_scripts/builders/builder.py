@@ -1,21 +1,18 @@
-"""What the builders of all corpora share: the columns, the reading of posts, the check of every picture."""
+"""What the builders of all corpora share: columns, what is known of a corpus, and the reading of posts."""
 
 import hashlib
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar
 
 import datasets
-from datasets.exceptions import DatasetGenerationError
 
-from modeling_mmner.files import picture_content, sha256
-from modeling_mmner.model.batching_mmner import ahead
-from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
+from modeling_mmner.files import sha256
 from modeling_mmner.model.labels_mmner import bio_labels
 
 from ..findings import NO_FILE, Findings
@@ -37,43 +34,26 @@ def corpus_features(labels: list[str], *, decode: bool = True) -> datasets.Featu
     return datasets.Features(columns | {"image": picture, "language": text, "source": text})
 
 
-@dataclass
-class PostsConfig(ReadingOptions):
-    """How a corpus in files is read, see `ReadingOptions`, and what is asked of its pictures.
-
-    Attributes:
-        license: that the corpus gives; ``other``: none, or one without a name on the Hub.
-        broken_pictures: ``keep`` the post of a picture that cannot be decoded without it, or ``stop``.
-        require_images: stop at a post without a picture file.
-    """
-
-    license: str = "other"
-    broken_pictures: Literal["keep", "stop"] = "keep"
-    require_images: bool = False
-
-
-@dataclass
-class SplitReport:
-    """What reading a split has shown: notes on reading, pictures that are broken, posts that lack one now."""
-
-    notes: Counter[str] = field(default_factory=Counter)
-    broken: list[dict[str, str]] = field(default_factory=list)
-    without: int = 0
+def decoded(features: datasets.Features) -> datasets.Features:
+    """The columns with pictures that are decoded on access."""
+    picture = {"image": datasets.Image(), "images": datasets.List(datasets.Image())}
+    return datasets.Features({name: picture.get(name, kind) for name, kind in features.items()})
 
 
 class CorpusBuilder:
-    """Base of all builders: what a data card says of a corpus, and what reading its files has shown.
+    """Base of all builders: what is known of a corpus, and how it is read.
 
     Attributes:
         CONFIGS: the options of each config, by its name.
         DEFAULT_CONFIG: taken where none is named; empty: one must be.
         CITATION, KNOWN_PROBLEMS: BibTeX; a sentence each.
+        LICENSE: that the corpus gives; ``other``: none, or one without a name on the Hub.
         TERMS: under which the posts and pictures may be used.
         IS_GENERATED: whether it is made by a program: there are no files to read, nobody has rights in it.
         NEEDS_LANGUAGE: whether nothing but the user says in which language the posts are.
         labels: the BIO labels in id order.
-        reports: what reading each split has shown; empty for one that was not read.
-        findings: all of it, with places.
+        findings: all that reading has shown, with places.
+        notes: of each split, how often something was read otherwise than it stands.
 
     Args:
         config: the name of one.
@@ -87,6 +67,7 @@ class CorpusBuilder:
     DEFAULT_CONFIG: ClassVar[str] = "default"
     CITATION: ClassVar[str] = ""
     KNOWN_PROBLEMS: ClassVar[tuple[str, ...]] = ()
+    LICENSE: ClassVar[str] = "other"
     TERMS: ClassVar[str]
     IS_GENERATED: ClassVar[bool] = False
     NEEDS_LANGUAGE: ClassVar[bool] = False
@@ -98,8 +79,7 @@ class CorpusBuilder:
             expected = f"a config (--config, in training --dataset_config) out of {', '.join(self.CONFIGS)}"
             raise CorpusError(f"{self.name}: expected {expected}; found {config!r}")
         self.config = replace(self.CONFIGS[self.config_name], **options)
-        self.reports: defaultdict[str, SplitReport] = defaultdict(SplitReport)
-        self.findings = Findings()
+        self.findings, self.notes = Findings(), dict[str, Counter[str]]()
 
     @classmethod
     def configs_in(cls, data_dir: Path) -> list[str]:
@@ -111,15 +91,16 @@ class CorpusBuilder:
         """Best F1 of text alone on the ambiguous test posts, by language and over ``all``, if it is known."""
         return None
 
-    @property
-    def description(self) -> str:
-        """What it is, for its card."""
-        return " ".join((type(self).__doc__ or "").split())
-
-    @property
-    def known_problems(self) -> Iterable[str]:
-        """A sentence each, for its card."""
-        return self.KNOWN_PROBLEMS
+    @classmethod
+    def about(cls) -> dict[str, Any]:
+        """What a data card says of it that its posts do not show."""
+        return {
+            "description": " ".join((cls.__doc__ or "").split()),
+            "citation": cls.CITATION,
+            "license": cls.LICENSE,
+            "terms": cls.TERMS,
+            "known_problems": list(cls.KNOWN_PROBLEMS),
+        }
 
     def version_name(self) -> str:
         """A name for this copy of the corpus, which no other copy has."""
@@ -129,55 +110,13 @@ class CorpusBuilder:
         """12 hex digits of the SHA-256 of each split's file, or of its files' hashes; empty: it has none."""
         return {}
 
-    def check_files(self) -> None:
-        """Compare the files with official ones, where there are such.
-
-        Raises:
-            CorpusError: a split differs, unless the config says `no_verify`; then it is a warning.
-        """
-
-    def split_names(self) -> list[str]:
-        """The splits that it has."""
-        return list(SPLITS)
-
-    def features(self) -> datasets.Features:
-        """The columns of each split."""
-        return corpus_features(self.labels)
-
-    def more_columns(self) -> dict[str, Any]:
-        """``features``, where they are not those of every corpus."""
-        own = self.features()
-        return {} if own == corpus_features(self.labels) else {"features": own.to_dict()}
-
     def splits(self) -> dict[str, datasets.Dataset]:
-        """All splits, pictures not decoded."""
-        raise NotImplementedError
-
-    def checked_rows(self, split: str) -> Iterator[dict[str, Any]]:
-        """The rows of a split, with pictures that can be decoded.
+        """All splits, pictures not decoded.
 
         Raises:
-            CorpusError: as `rows`; or a picture is broken and `broken_pictures` says stop.
+            CorpusError: the files are malformed, or are not the official ones and must be.
         """
         raise NotImplementedError
-
-    def checked(self, split: str, *, cache_dir: Path | None) -> datasets.Dataset:
-        """A split of `checked_rows`, kept as `datasets` keeps it: what was generated before is not again.
-
-        Args:
-            cache_dir: None: where `datasets` keeps everything.
-        """
-        try:
-            return datasets.Dataset.from_generator(
-                self.checked_rows,
-                features=self.features(),
-                cache_dir=None if cache_dir is None else str(cache_dir),
-                gen_kwargs={"split": split},
-                split=datasets.NamedSplit(split),
-                fingerprint=short_hash((self.name, self.config_name, self.version_name(), split)),
-            )
-        except DatasetGenerationError as error:
-            raise (error.__cause__ if isinstance(error.__cause__, CorpusError) else error) from None
 
 
 class PostsBuilder(CorpusBuilder):
@@ -190,7 +129,7 @@ class PostsBuilder(CorpusBuilder):
         CorpusError: files or folders are missing, or an option has a value that it cannot have.
     """
 
-    CONFIGS = {"default": PostsConfig()}
+    CONFIGS = {"default": ReadingOptions()}
     TYPES: ClassVar[tuple[str, ...]] = ("PER", "LOC", "ORG", "MISC")
     TERMS = (
         "This corpus comes without a licence for its posts and pictures: tweets carry their platform's terms"
@@ -200,13 +139,8 @@ class PostsBuilder(CorpusBuilder):
 
     def __init__(self, config: str | None = None, **options: Any) -> None:
         super().__init__(config, **options)
-        for name, hint in get_type_hints(PostsConfig).items():
-            choices, value = get_args(hint), getattr(self.config, name)
-            if get_origin(hint) is Literal and value not in choices:
-                expected = f"one of {', '.join(choices)}"
-                raise CorpusError(f"{self.name} {name}: expected {expected}; found {value!r}")
+        self.config.check(self.name)
         self.files()  # says what is missing
-        self.config.check_image_dir()
 
     @cached_property
     def labels(self) -> list[str]:
@@ -227,9 +161,6 @@ class PostsBuilder(CorpusBuilder):
 
     def files(self) -> dict[str, list[Path]]:
         """The files of each split, one from each folder."""
-        if unknown := ", ".join(sorted(set(self.config.split_slices) - set(SPLITS))):
-            expected = f"expected some of {', '.join(SPLITS)}; found {unknown}"
-            raise CorpusError(f"{self.name} split_slices: {expected}")
         folders = self.folders()
         return {split: [self.file(folder, self._part(split)[0]) for folder in folders] for split in SPLITS}
 
@@ -253,6 +184,11 @@ class PostsBuilder(CorpusBuilder):
         return FACTS.get(self.name, {}).get("official", {}).get(self.config_name, {})
 
     def check_files(self) -> None:
+        """Compare the files with official ones, where there are such.
+
+        Raises:
+            CorpusError: a split differs, unless the config says `no_verify`; then it is a warning.
+        """
         files = self.files()
         compared = (
             differences(path, self._hashes[path], self.reading(), official)
@@ -287,7 +223,7 @@ class PostsBuilder(CorpusBuilder):
         posts = chain(*(read_posts(path, reading) for path in dict.fromkeys(chain(*self.files().values()))))
         return scheme_of((post.tags for post in posts), self.findings)
 
-    def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
+    def columns_of(self, post: TaggedPost, path: Path) -> dict[str, str]:
         """The columns of a post that are not in its file's lines: id, language and source."""
         return {"id": post.id, "language": self.config.language, "source": self.name}
 
@@ -295,10 +231,10 @@ class PostsBuilder(CorpusBuilder):
         """The rows of a split, pictures by their path: ``{"bytes": None, "path": ...}``.
 
         Raises:
-            CorpusError: a file is malformed, has an unknown tag, or a picture is missing and required.
+            CorpusError: a file is malformed, or has an unknown tag.
         """
         reading, labels = self.reading(), {label: i for i, label in enumerate(self.labels)}
-        self.reports[split] = SplitReport(reading.notes)
+        self.notes[split] = reading.notes
         (_, wanted), folder = self._part(split), self.config.image_dir
         for path in self.files()[split]:
             for post in islice(read_posts(path, reading), wanted.start, wanted.stop, wanted.step):
@@ -307,35 +243,17 @@ class PostsBuilder(CorpusBuilder):
                     found = f"{unknown}; if it is another name for one of them, say --rename_types OLD=NEW"
                     raise CorpusError(f"{place}: expected tags among {list(labels)}, found {found}")
                 picture = folder and find_picture(folder, post.id, follow_links=self.config.follow_links)
-                if picture is None and self.config.require_images:
-                    hint = "without --require_images such posts are kept without a picture"
-                    found = f"expected the picture {post.id}.jpg in {folder}, found none; {hint}"
-                    raise CorpusError(f"{place}: {found}")
                 if picture is None and not post.is_numbered:
-                    (what, remedy), looked = (
-                        NO_FILE,
-                        f"{place}: {post.id}.jpg, looked in {folder or 'no folder'}",
-                    )
+                    what, remedy = NO_FILE
+                    looked = f"{place}: {post.id}.jpg, looked in {folder or 'no folder'}"
                     self.findings.add(what, looked, remedy=remedy, lost=folder is not None)
-                yield self.about(post, path) | {
+                yield self.columns_of(post, path) | {
                     "tokens": post.tokens,
                     "ner_tags": [labels[tag] for tag in post.tags],
                     "image": None if picture is None else {"bytes": None, "path": str(picture)},
                 }
         for note, number in reading.notes.items():
             self.findings.add(note, lost=False, number=number)
-
-    def checked_rows(self, split: str) -> Iterator[dict[str, Any]]:
-        """`rows` with each picture read and decoded once: ``{"bytes": ..., "path": "<id>.jpg"}``, or None."""
-        rows = self.rows(split)
-        for row, problem in ahead(_with_picture, rows, threads=READING_THREADS, most=READ_AHEAD):
-            if problem is not None:
-                if self.config.broken_pictures == "stop":
-                    hint = "with --broken_pictures keep such posts are kept without their picture"
-                    raise CorpusError(f"post {row['id']!r}: {problem['problem']}; {hint}")
-                self.reports[split].broken.append({"split": split, "id": row["id"]} | problem)
-                self.reports[split].without += not pictures_of(row)
-            yield row
 
     def splits(self) -> dict[str, datasets.Dataset]:
         """All splits, pictures by their paths and not looked at; nothing is cached."""
@@ -355,17 +273,3 @@ def types_by_frequency(tags: Iterable[Iterable[str]]) -> list[str]:
     """The entity types of posts' tags, the one with the most tags first."""
     types = Counter(tag[2:] for post in tags for tag in post if tag != "O")
     return sorted(types, key=lambda name: (-types[name], name))
-
-
-def _with_picture(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str] | None]:
-    """The row with its pictures' bytes, each decoded once, and what is wrong with one that is left out."""
-    good, problem = [], None  # of several the last one
-    for given in pictures_of(row):
-        name = given["path"] and Path(given["path"]).name
-        try:
-            load_picture(picture := {"bytes": picture_content(given), "path": name})
-            good.append(picture)
-        except (PictureError, OSError) as error:
-            problem = {"file": name or "", "problem": str(error)}
-    own = {"image": good[0] if good else None, "images": good}
-    return row | {column: own[column] for column in PICTURE_COLUMNS if column in row}, problem

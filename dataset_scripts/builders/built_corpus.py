@@ -3,24 +3,29 @@
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import datasets
+from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from modeling_mmner.escaping import say
-from modeling_mmner.files import staged_folder
+from modeling_mmner.files import picture_content, staged_folder
+from modeling_mmner.model.batching_mmner import ahead
+from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
+from modeling_mmner.model.labels_mmner import entity_types
 
 from ..corpora import BUILDERS
 from ..formats.reader import CorpusError
-from ..inspection import split_statistics
-from ..opening import RECORD, make_builder, open_corpus
-from .builder import CorpusBuilder
+from ..inspection import picture_numbers, split_statistics
+from ..opening import RECORD, Corpus, open_corpus
+from .builder import READ_AHEAD, READING_THREADS, decoded
 from .data_card import render_benchmark, render_data_card
-from .opened import OpenedCorpus
 
 BROKEN_REPORT = "broken_pictures.jsonl"
 """Lists the pictures that could not be decoded; stays local."""
@@ -34,20 +39,36 @@ PUBLISHED = ("README.md", RECORD, BENCHMARK, "*/*.parquet")
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
 """How JSON is written: half a surrogate pair as JSON escapes it."""
 
-_OF_BUILDING = {"license", "broken_pictures", "require_images"}
+_TERMS = (
+    "Posts and pictures belong to their authors. Whoever publishes this data set must have the right to, and"
+    " says by the licence field what others may do; `other` gives them no right."
+)
+"""Of a corpus that says none itself."""
+
 _SHARD_BYTES = 500_000_000  # of a Parquet file at most, as `datasets` writes them
 
 
 def build_dataset(
-    name: str, output_dir: str | Path, *, configs: Sequence[str] = (), overwrite: bool = False, **options: Any
+    name: str,
+    output_dir: str | Path,
+    *,
+    configs: Sequence[str] = (),
+    overwrite: bool = False,
+    license: str | None = None,
+    broken_pictures: Literal["keep", "stop"] = "keep",
+    require_images: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """Build a corpus; `output_dir` is there when all of it is done, and not before.
 
     Args:
-        name: of a builder; or whatever `open_corpus` opens, as a file of posts.
+        name: whatever `open_corpus` opens: the name of a corpus, a file of posts, ...
         configs: those to build; by default the only one, or of MMNERD all that `data_dir` holds.
         overwrite: replace a data set that was built there before.
-        options: of `PostsConfig`, among them the folders of the raw files and the pictures.
+        license: of the corpus, where it has none of its own.
+        broken_pictures: ``keep`` the post of a picture that cannot be decoded without it, or ``stop``.
+        require_images: stop at a post without a picture.
+        options: of `ReadingOptions`, among them the folders of the raw files and the pictures.
 
     Returns:
         The record: what was built, and from what.
@@ -66,34 +87,49 @@ def build_dataset(
             expected = "expected a folder beside what is read, for all in it is replaced"
             raise CorpusError(f"{output_dir}: {expected}, found {place} in it; name another")
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
-        builders = _builders(name, configs, options)
-        record = _described(builders[0])
-        record["configs"] = {builder.config_name: _build_config(builder, staged) for builder in builders}
+        corpora = _opened(name, configs, options)
+        record = _described(name, next(iter(corpora.values())), license)
+        broken: list[dict[str, str]] = []
+        checks = {"broken": broken, "stop": broken_pictures == "stop", "required": require_images}
+        for config, corpus in corpora.items():
+            say(f"{record['name']} {config}: version {corpus.version_name}", file=sys.stderr)
+            splits = {split: _build_split(corpus, split, staged / config, checks) for split in corpus.splits}
+            record["configs"][config] = {"version": corpus.version_name, "splits": splits}
         (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
         (staged / "README.md").write_text(render_data_card(record), encoding="utf-8")
         (staged / BENCHMARK).write_text(render_benchmark(record), encoding="utf-8")
-        broken = [
-            json.dumps({"config": builder.config_name} | problem, ensure_ascii=False)
-            for builder in builders
-            for report in builder.reports.values()
-            for problem in report.broken
-        ]
-        (staged / BROKEN_REPORT).write_text("".join(f"{line}\n" for line in broken), **_TEXT)
+        lines = [json.dumps(problem, ensure_ascii=False) + "\n" for problem in broken]
+        (staged / BROKEN_REPORT).write_text("".join(lines), **_TEXT)
     return record
 
 
-def _builders(name: str, configs: Sequence[str], options: dict[str, Any]) -> list[CorpusBuilder]:
+def _opened(name: str, configs: Sequence[str], options: dict[str, Any]) -> dict[str, Corpus]:
+    """The corpora to build, each by the name of its config."""
     if name in BUILDERS:
-        data_dir = options.get("data_dir")
-        found = [] if data_dir is None else BUILDERS[name].configs_in(Path(data_dir))
-        wanted: list[Any] = list(configs) or found or [None]
-        return [make_builder(name, config=config, **options) for config in wanted]
+        builder, data_dir = BUILDERS[name], options.get("data_dir")
+        found = [] if data_dir is None else builder.configs_in(Path(data_dir))
+        wanted = list(configs) or found or [builder.DEFAULT_CONFIG]
+        return {config: open_corpus(name, config=config or None, **options) for config in wanted}
     if len(configs) > 1:
         raise CorpusError(f"dataset {name!r}: expected one --config at most, found {', '.join(configs)}")
-    building = {key: options[key] for key in _OF_BUILDING & options.keys()}
-    reading = {key: options[key] for key in options.keys() - _OF_BUILDING}
-    corpus = open_corpus(name, config=configs[0] if configs else None, **reading)
-    return [OpenedCorpus(corpus, **building)]
+    return {"default": open_corpus(name, config=configs[0] if configs else None, **options)}
+
+
+def _described(name: str, corpus: Corpus, license: str | None) -> dict[str, Any]:
+    """The record's beginning: what the card says of all configs."""
+    own = {
+        "description": f"Posts with named entities of the types {', '.join(entity_types(corpus.labels))}.",
+        "citation": "",
+        "license": "other",
+        "terms": _TERMS,
+        "known_problems": [f"{what}: {number}" for what, number in corpus.findings.numbers().items()],
+    }
+    record = {"name": name if name in BUILDERS else corpus.name} | own | corpus.about
+    record |= {"license": license} if license else {}
+    record["versions"] = {package: version(package) for package in ("mmner", "datasets")}
+    record["labels"] = corpus.labels
+    record["columns"] = next(iter(corpus.splits.values())).column_names
+    return record | {"configs": {}}
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
@@ -108,47 +144,70 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _described(builder: CorpusBuilder) -> dict[str, Any]:
-    return {
-        "name": builder.name,
-        "description": builder.description,
-        "citation": builder.CITATION,
-        "license": builder.config.license,
-        "terms": builder.TERMS,
-        "known_problems": list(builder.known_problems),
-        "versions": {package: version(package) for package in ("mmner", "datasets")},
-        "labels": builder.labels,
-    } | builder.more_columns()
+def _build_split(corpus: Corpus, split: str, folder: Path, checks: dict[str, Any]) -> dict[str, Any]:
+    """Write the Parquet files of a split of a config; returns its part of the record."""
+    opened, scratch, first = corpus.splits[split], folder / "scratch", len(checks["broken"])
+    try:
+        rows = datasets.Dataset.from_generator(
+            partial(_checked, opened, config=folder.name, split=split, **checks),
+            features=decoded(opened.features),
+            cache_dir=str(scratch),
+            split=datasets.NamedSplit(split),
+            fingerprint=split,
+        )
+    except DatasetGenerationError as error:
+        raise (error.__cause__ if isinstance(error.__cause__, CorpusError) else error) from None
+    files = 1 + rows.info.splits[split].num_bytes // _SHARD_BYTES
+    for number in range(files):
+        path = folder / f"{split}-{number:05d}-of-{files:05d}.parquet"  # as on the Hub
+        rows.shard(files, number, contiguous=True).to_parquet(path)
+    found, _ = split_statistics(rows, corpus.labels)
+    for unused in ("tokens_per_post", "posts_without_entity"):
+        del found[unused]
+    present, broken = found["posts"] - found["pictures"]["missing"], checks["broken"][first:]
+    missing = int((picture_numbers(opened) == 0).sum())
+    counts = {"present": present, "missing": missing, "broken": len(broken)}
+    found["pictures"] = counts | {"broken_ids": [problem["id"] for problem in broken]}
+    found |= {"sha256": corpus.version[split], "notes": dict(corpus.notes.get(split, {}))}
+    del rows
+    shutil.rmtree(scratch)
+    return found
 
 
-def _build_config(builder: CorpusBuilder, staged: Path) -> dict[str, Any]:
-    """Write the Parquet files of a config; returns its part of the record."""
-    say(f"{builder.name} {builder.config_name}: version {builder.version_name()}", file=sys.stderr)
-    builder.check_files()
-    scratch, target = staged / "scratch", staged / builder.config_name
-    target.mkdir()
-    splits, hashes = {}, builder.file_hashes()
-    for split in builder.split_names():
-        rows = builder.checked(split, cache_dir=scratch)
-        size = rows.info.splits[split].num_bytes
-        files = 1 + size // _SHARD_BYTES
-        for number in range(files):
-            path = target / f"{split}-{number:05d}-of-{files:05d}.parquet"  # as on the Hub
-            rows.shard(files, number, contiguous=True).to_parquet(path)
-        found, _ = split_statistics(rows, builder.labels)
-        for unused in ("tokens_per_post", "posts_without_entity"):
-            del found[unused]
-        without, broken = found["pictures"]["missing"], builder.reports[split].broken
-        present, missing = found["posts"] - without, without - builder.reports[split].without
-        counts = {"present": present, "missing": missing, "broken": len(broken)}
-        found["pictures"] = counts | {"broken_ids": [problem["id"] for problem in broken]}
-        found |= {"sha256": hashes[split]} if split in hashes else {}
-        found |= {"num_bytes": size, "notes": dict(builder.reports[split].notes)}
-        found["download_bytes"] = sum(path.stat().st_size for path in target.glob(f"{split}-*"))
-        splits[split] = found
-        del rows
-        shutil.rmtree(scratch)
-    return {"version": builder.version_name(), "splits": splits}
+def _checked(
+    rows: datasets.Dataset,
+    *,
+    config: str,
+    split: str,
+    broken: list[dict[str, str]],
+    stop: bool,
+    required: bool,
+) -> Iterator[dict[str, Any]]:
+    """The rows with the bytes of those pictures that can be decoded; each is decoded once."""
+    for row, problem in ahead(_with_pictures, rows, threads=READING_THREADS, most=READ_AHEAD):
+        if problem is not None and stop:
+            hint = "with --broken_pictures keep such posts are kept without their picture"
+            raise CorpusError(f"post {row['id']!r}: {problem['problem']}; {hint}")
+        if problem is not None:
+            broken.append({"config": config, "split": split, "id": row["id"]} | problem)
+        elif required and not pictures_of(row):
+            hint = "without --require_images such posts are kept without a picture"
+            raise CorpusError(f"post {row['id']!r}: expected a picture, found none; {hint}")
+        yield row
+
+
+def _with_pictures(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str] | None]:
+    """The row with its pictures' bytes, and what is wrong with one that is left out."""
+    good, problem = [], None  # of several the last one
+    for given in pictures_of(row):
+        name = given["path"] and Path(given["path"]).name
+        try:
+            load_picture(picture := {"bytes": picture_content(given), "path": name})
+            good.append(picture)
+        except (PictureError, OSError) as error:
+            problem = {"file": name or "", "problem": str(error)}
+    own = {"image": good[0] if good else None, "images": good}
+    return row | {column: own[column] for column in PICTURE_COLUMNS if column in row}, problem
 
 
 def check_may_publish(repo_id: str, *, generated: bool, has_rights: bool, public: bool) -> None:

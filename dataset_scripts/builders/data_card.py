@@ -4,8 +4,6 @@ from itertools import chain
 from typing import Any
 
 import yaml
-from datasets import DatasetInfo, Features
-from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -42,7 +40,7 @@ def render_data_card(record: dict[str, Any]) -> str:
         front_matter=_front_matter(record).to_yaml().strip(),
         record=record,
         types=entity_types(record["labels"]),
-        more=[name for name in _features(record) if name not in corpus_features(record["labels"])],
+        more=[name for name in record["columns"] if name not in corpus_features(record["labels"])],
         example=next(generate_posts("en", "test", 1)),  # no post of the corpus, which is its author's
     )
 
@@ -60,12 +58,6 @@ def render_benchmark(record: dict[str, Any]) -> str:
     return yaml.safe_dump(found | {"tasks": tasks}, sort_keys=False, allow_unicode=True)
 
 
-def _features(record: dict[str, Any]) -> Features:
-    """The columns; those of most corpora are all the same."""
-    own = record.get("features")
-    return corpus_features(record["labels"]) if own is None else Features.from_dict(own)
-
-
 def _front_matter(record: dict[str, Any]) -> DatasetCardData:
     configs = {name: config["splits"] for name, config in record["configs"].items()}
     counted = [counts for splits in configs.values() for counts in splits.values()]
@@ -80,20 +72,9 @@ def _front_matter(record: dict[str, Any]) -> DatasetCardData:
         tags=["multimodal", "ner", "mmner", "mner"],
         pretty_name=one_line(record["name"]),
     )
-    features, infos, places = _features(record), DatasetInfosDict(), MetadataConfigs()
+    places = MetadataConfigs()
     for name, splits in configs.items():
-        infos[name] = DatasetInfo(
-            features=features,
-            config_name=name,
-            splits=[  # made a SplitDict by DatasetInfo
-                {"name": split, "num_bytes": counts["num_bytes"], "num_examples": counts["posts"]}
-                for split, counts in splits.items()
-            ],
-            download_size=sum(counts["download_bytes"] for counts in splits.values()),
-            dataset_size=sum(counts["num_bytes"] for counts in splits.values()),
-        )
         files = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in splits]
         places[name] = {"data_files": files} | ({} if places else {"default": True})
-    infos.to_dataset_card_data(data)
     places.to_dataset_card_data(data)
     return data

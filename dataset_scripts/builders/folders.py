@@ -6,7 +6,8 @@ from itertools import combinations
 from pathlib import Path
 
 from ..formats.reader import SPLITS, CorpusError, TaggedPost, holds_splits, read_posts
-from .builder import PostsBuilder, PostsConfig
+from ..reading_options import ReadingOptions
+from .builder import PostsBuilder
 from .official import FACTS
 
 LANGUAGES = ("en", "fr", "de", "es")
@@ -20,11 +21,11 @@ class Twitter2015(PostsBuilder):
     Tagged with persons, places, organisations and other names.
     """
 
-    CONFIGS = {"default": PostsConfig(language="en", rename_types={"OTHER": "MISC"})}
+    CONFIGS = {"default": ReadingOptions(language="en", rename_types={"OTHER": "MISC"})}
     CITATION, KNOWN_PROBLEMS = FACTS["twitter2015"]["citation"], FACTS["twitter2015"]["known_problems"]
 
-    def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
-        return super().about(post, path) | {"source": "tweet"}
+    def columns_of(self, post: TaggedPost, path: Path) -> dict[str, str]:
+        return super().columns_of(post, path) | {"source": "tweet"}
 
 
 class Twitter2017(Twitter2015):
@@ -33,7 +34,7 @@ class Twitter2017(Twitter2015):
     Tagged with persons, places, organisations and other names.
     """
 
-    CONFIGS = {"default": PostsConfig(language="en")}
+    CONFIGS = {"default": ReadingOptions(language="en")}
     CITATION, KNOWN_PROBLEMS = FACTS["twitter2017"]["citation"], FACTS["twitter2017"]["known_problems"]
 
 
@@ -44,8 +45,8 @@ class MMNER(PostsBuilder):
     one for each pair.
     """
 
-    CONFIGS = {language: PostsConfig(language=language) for language in LANGUAGES} | {
-        name: PostsConfig() for name in ("all", *PAIRS)
+    CONFIGS = {language: ReadingOptions(language=language) for language in LANGUAGES} | {
+        name: ReadingOptions() for name in ("all", *PAIRS)
     }
     DEFAULT_CONFIG = ""
     CITATION, KNOWN_PROBLEMS = FACTS["mmner"]["citation"], FACTS["mmner"]["known_problems"]
@@ -68,13 +69,13 @@ class MMNER(PostsBuilder):
         expected = f"the folder {' or '.join(names)} in {root}"
         raise CorpusError(f"mmner {self.config_name}: expected {expected}, found {found}")
 
-    def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
+    def columns_of(self, post: TaggedPost, path: Path) -> dict[str, str]:
         """The source is ``caption`` (of a picture on the web) where the id holds ``---``, else ``tweet``.
 
         The language of a mixture's post is that of the language folder which holds the same post, else
         ``unknown``.
         """
-        found = super().about(post, path) | {"source": "caption" if "---" in post.id else "tweet"}
+        found = super().columns_of(post, path) | {"source": "caption" if "---" in post.id else "tweet"}
         if self.config_name not in LANGUAGES:
             found["language"] = self._languages_of_posts.get(_key(post), "unknown")
         return found
@@ -117,9 +118,9 @@ class Conll(PostsBuilder):
     def folders(self) -> list[Path]:
         return self._language_folders or super().folders()
 
-    def about(self, post: TaggedPost, path: Path) -> dict[str, str]:
+    def columns_of(self, post: TaggedPost, path: Path) -> dict[str, str]:
         """The language is the folder's name, which also goes before a number in place of an id."""
-        found = super().about(post, path)
+        found = super().columns_of(post, path)
         if self._language_folders:
             found["language"] = path.parent.name
             found["id"] = f"{path.parent.name}-{post.id}" if post.is_numbered else post.id

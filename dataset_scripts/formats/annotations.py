@@ -65,6 +65,7 @@ class Annotation(NamedTuple):
         record: all that the tool has of it, by its own keys.
         left_out: of a text with spans, whose tags are BIO; None: the record itself has words and tags.
         unread: what else is annotated in the record, and what was read otherwise.
+        form: what the record looks like, in words.
     """
 
     words: list[str]
@@ -72,6 +73,7 @@ class Annotation(NamedTuple):
     record: Mapping[str, Any]
     left_out: list[LeftOut] | None = None
     unread: Sequence[Finding] = ()
+    form: str = "words with tags"
 
 
 def read_annotation(record: Any, place: str, *, word_rule: str = "spaces") -> Annotation | None:
@@ -84,74 +86,52 @@ def read_annotation(record: Any, place: str, *, word_rule: str = "spaces") -> An
     Raises:
         CorpusError: the record is of no form that is known.
     """
+    form, unread = "texts with spans", list[Finding]()
     if isinstance(record, (list, tuple)) and len(record) == 2 and isinstance(record[1], Mapping):
-        record = {"text": record[0], **record[1]}  # spaCy's training data
+        form, record = "spaCy's training data", {"text": record[0], **record[1]}
     if not isinstance(record, Mapping):
         raise CorpusError(f"{place}: expected an object with {_FORMS}, found {record!r:.80}")
     if record.get("answer") in ("reject", "ignore"):  # Prodigy
         return None
-    if isinstance(record.get("data"), Mapping) and isinstance(record.get("annotations"), list):
-        return _label_studio(record, place, word_rule)
+    if "answer" in record or "_input_hash" in record:
+        form += ", as Prodigy writes them"
     words: Any = record.get("tokens")
     tags: Any = record.get("ner_tags")
-    if is_words(words) and tags is not None:
+    if isinstance(record.get("data"), Mapping) and isinstance(record.get("annotations"), list):
+        form, words = "tasks of Label Studio", None
+        if (record := _task(record, place, unread)) is None:
+            return None
+    used = [key for key in _SPAN_KEYS if isinstance(record.get(key), (list, tuple))]
+    filled = [key for key in record if _number_of_spans(record[key])]
+    used = [key for key in used if key in filled][:1] or used[:1]
+    if is_min := "annotation_id" in record:  # Label Studio's, which has the spans of each control by its name
+        form, used = "Label Studio's JSON_MIN", [key for key in record if key in filled or key in used]
+    has_words = is_words(words) and tags is not None
+    for key in filled if has_words else [key for key in filled if key not in used]:
+        what, remedy = f"spans under {key!r:.40}, not read", f"--columns spans={key:.40} reads them"
+        unread.append(Finding(what, remedy, number=_number_of_spans(record[key])))
+    if has_words:
         count = len(tags) if isinstance(tags, (list, tuple)) else f"{tags!r:.80}"
         if count != len(words):
             expected = f"a tag for each of {len(words)} words in 'ner_tags'"
             raise CorpusError(f"{place}: expected {expected}, found {count}")
-        return Annotation(list(words), list(tags), record, unread=_unread(record, []))
-    filled, is_min = [key for key in record if _number_of_spans(record[key])], "annotation_id" in record
-    lists = [key for key in _SPAN_KEYS if isinstance(record.get(key), (list, tuple))]
-    used = [key for key in lists if key in filled][:1] or lists[:1]
-    if is_min:  # Label Studio's, which has the spans of each control under its name
-        used = [key for key in record if key in filled or key in used]
+        return Annotation(list(words), list(tags), record, unread=unread)
     if not isinstance(record.get("text"), str) or not (used or is_min):
         keys = ", ".join(f"{key!s:.40}" for key in list(record)[:20])
         hint = "--columns OURS=THEIRS says what is called otherwise"
         raise CorpusError(f"{place}: expected {_FORMS}, found {keys}; {hint}")
-    spans = [_span(item, place) for key in used for item in record[key]]
+    spans = []
+    for item in (item for key in used for item in record[key]):
+        if (span := _span(item)) is None:
+            expected = "spans with 'start', 'end' and one 'label'"
+            raise CorpusError(f"{place}: expected {expected}, found {item!r:.120}")
+        spans.append(span)
     found = tagged(record["text"], spans, record, place, word_rule)
-    return found._replace(unread=[*found.unread, *_unread(record, used)])
+    return found._replace(unread=[*found.unread, *unread], form=form)
 
 
-def form_of(record: Any) -> str:
-    """What a record of a known form looks like, in words."""
-    if not isinstance(record, Mapping):
-        return "spaCy's training data"
-    if isinstance(record.get("data"), Mapping):
-        return "tasks of Label Studio"
-    if "annotation_id" in record:
-        return "Label Studio's JSON_MIN"
-    if not isinstance(record.get("text"), str) or (is_words(record.get("tokens")) and "ner_tags" in record):
-        return "words with tags"
-    tool = ", as Prodigy writes them" if "answer" in record or "_input_hash" in record else ""
-    return "texts with spans" + tool
-
-
-def _number_of_spans(value: Any) -> int:
-    """How many items of a list look like spans; of groups of spans in all."""
-    lists = value.values() if isinstance(value, Mapping) else [value]
-    return sum(_is_like_span(item) for one in lists if isinstance(one, (list, tuple)) for item in one)
-
-
-def _is_like_span(item: Any) -> bool:
-    if isinstance(item, Mapping):
-        is_placed = _is_place(item.get("start", item.get("start_offset"))) or "hypertextlabels" in item
-        return is_placed and not item.keys().isdisjoint(_LABEL_KEYS)
-    return isinstance(item, (list, tuple)) and len(item) == 3 and all(map(_is_place, item[:2]))
-
-
-def _unread(record: Mapping[str, Any], used: list[str]) -> list[Finding]:
-    numbers = {key: _number_of_spans(value) for key, value in record.items() if key not in used}
-    return [
-        Finding(f"spans under {key!r:.40}, not read", f"--columns spans={key:.40} reads them", number=number)
-        for key, number in numbers.items()
-        if number
-    ]
-
-
-def _label_studio(record: Mapping[str, Any], place: str, word_rule: str) -> Annotation | None:
-    """The first annotation that was not cancelled of a task of Label Studio."""
+def _task(record: Mapping[str, Any], place: str, unread: list[Finding]) -> dict[str, Any] | None:
+    """Text and spans of a task of Label Studio, by the first annotation that was not cancelled, if any."""
     data = record["data"]
     texts = [data["text"]] if "text" in data else [value for value in data.values() if isinstance(value, str)]
     if len(texts) != 1 or not isinstance(texts[0], str):
@@ -164,29 +144,36 @@ def _label_studio(record: Mapping[str, Any], place: str, word_rule: str) -> Anno
     if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
         expected = "a list of objects as the annotation's 'result'"
         raise CorpusError(f"{place}: expected {expected}, found {result!r:.80}")
-    spans = [_span(item.get("value"), place) for item in result if item.get("type") in _LABEL_KEYS]
-    advice = "the first that was not cancelled is read; take others out before the export"
-    more = Finding("further annotations of a task, not read", advice, False, len(done[1:]))
     kinds = [item.get("type") for item in result if item.get("type") not in _LABEL_KEYS]
-    unread = [Finding(f"results of type {kind!r:.40}, not read", lost=False, number=1) for kind in kinds]
-    unread += [more] if more.number else []
-    annotation = tagged(texts[0], spans, {"id": record.get("id"), **data}, place, word_rule)
-    return annotation._replace(unread=[*annotation.unread, *unread])
+    unread += [Finding(f"results of type {kind!r:.40}, not read", lost=False, number=1) for kind in kinds]
+    if done[1:]:
+        advice = "the first that was not cancelled is read; take others out before the export"
+        unread.append(Finding("further annotations of a task, not read", advice, False, len(done[1:])))
+    spans = [item.get("value") for item in result if item.get("type") in _LABEL_KEYS]
+    return {"id": record.get("id"), **data, "text": texts[0], "spans": spans}
 
 
-def _span(item: Any, place: str) -> CharacterSpan:
-    is_triple = isinstance(item, (list, tuple)) and len(item) == 3  # doccano, spaCy
-    given = dict(zip(("start", "end", "label"), item, strict=True)) if is_triple else item
-    if isinstance(given, Mapping):
-        text, offsets = given.get("text"), given.get("globalOffsets")  # of Label Studio's HyperText
-        given = {**given, **offsets} if isinstance(text, str) and isinstance(offsets, Mapping) else given
-        start, end = (given.get(key, given.get(f"{key}_offset")) for key in ("start", "end"))
-        label: Any = next((given[key] for key in _LABEL_KEYS if key in given), None)
-        if isinstance(label, list) and len(label) == 1:
-            label = label[0]
-        if _is_place(start) and _is_place(end) and isinstance(label, str) and label.strip():
-            return CharacterSpan(int(start), int(end), label.strip(), text if isinstance(text, str) else None)
-    raise CorpusError(f"{place}: expected spans with 'start', 'end' and one 'label', found {item!r:.120}")
+def _number_of_spans(value: Any) -> int:
+    """How many items of a list are spans; of groups of spans in all."""
+    lists = value.values() if isinstance(value, Mapping) else [value]
+    return sum(_span(item) is not None for one in lists if isinstance(one, (list, tuple)) for item in one)
+
+
+def _span(item: Any) -> CharacterSpan | None:
+    """An item of a list as a span, in whatever form a tool has it; None: it is none."""
+    if isinstance(item, (list, tuple)) and len(item) == 3:  # doccano, spaCy
+        item = dict(zip(("start", "end", "label"), item, strict=True))
+    if not isinstance(item, Mapping):
+        return None
+    text, offsets = item.get("text"), item.get("globalOffsets")  # of Label Studio's HyperText
+    places = offsets if isinstance(offsets, Mapping) else item
+    start, end = (places.get(key, places.get(f"{key}_offset")) for key in ("start", "end"))
+    label: Any = next((item[key] for key in _LABEL_KEYS if key in item), None)
+    if isinstance(label, list) and len(label) == 1:
+        label = label[0]
+    if not (_is_place(start) and _is_place(end) and isinstance(label, str) and label.strip()):
+        return None
+    return CharacterSpan(int(start), int(end), label.strip(), text if isinstance(text, str) else None)
 
 
 def _is_place(value: Any) -> bool:

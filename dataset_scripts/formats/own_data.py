@@ -3,7 +3,7 @@
 import hashlib
 import random
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,34 +19,34 @@ from modeling_mmner.model.posts_mmner import is_words
 from ..builders.builder import corpus_features, types_by_frequency
 from ..findings import Findings
 from ..reading_options import ReadingOptions
-from .annotations import REASONS, LeftOut, form_of, read_annotation
+from .annotations import REASONS, LeftOut, read_annotation
 from .pictures import PictureFiles
 from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_link
 from .records import cell_list, read_records, record_files
 from .schemes import PREFIXES, TagScheme, is_tag, scheme_of, tag_forms
 
 Posts = list[dict[str, Any]]
-"""Rows with tags by name, ``images``, a list, and ``split``, what the record says of it."""
+"""Rows with tags by name; ``images``, a list; ``split``, what the record says; and ``tagged at``, the place
+of posts whose tags are as they stand until `read_tags`, or None: they come from spans.
+"""
 
 Records = Iterable[tuple[str, Any]]
 """Each with its place, for errors."""
 
-_OWN = ("id", "tokens", "ner_tags", "image", "images", "language", "source", "text", "split")
+_OWN = ("id", "tokens", "ner_tags", "image", "images", "language", "source", "text", "split", "tagged at")
 
 
 @dataclass
 class OwnPosts:
     """Posts read from records, in order; spans left out; and all that was found in reading.
 
-    `places` are those of posts whose tags are as they stand until `read_tags`; None: they come from spans.
-    `forms` are those that records have, see `form_of`.
+    `forms` are those that records have, see `Annotation`.
     `division` is, for the version's name, how the posts were split; empty: they had their splits.
     """
 
     posts: Posts = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
-    places: list[str | None] = field(default_factory=list)
     forms: dict[str, None] = field(default_factory=dict)
     division: str = ""
 
@@ -62,7 +62,7 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
     Raises:
         CorpusError: a file or record cannot be read; there is no post; a split would be empty.
     """
-    options.check_image_dir()
+    options.check(str(path))
     files = record_files(path)
     base = path if path.is_dir() else path.parent
     read, found = OwnPosts(), {}
@@ -97,14 +97,13 @@ def add_posts(
         if annotation is None:
             findings.add("posts that their annotator rejected or skipped", place, lost=False)
             continue
-        words, tags, own, left_out, unread = annotation
-        read.forms[form_of(record)] = None
+        words, tags, own, left_out, unread, form = annotation
+        read.forms[form] = None
         for one in unread:
             findings.add(one.what, place, remedy=one.remedy, lost=one.lost, number=one.number)
         for span in left_out or []:
             findings.add(f"spans left out: {span.reason}", str(span), remedy=REASONS[span.reason])
         read.left_out += left_out or []
-        read.places.append(None if left_out is not None else place)
         texts = {
             str(key): encodable(value) if isinstance(value, str) else [encodable(text) for text in value]
             for key, value in own.items()
@@ -118,6 +117,7 @@ def add_posts(
             "language": str(own.get("language") or options.language),
             "source": str(own.get("source") or source),
             "split": own.get("split"),
+            "tagged at": None if left_out is not None else place,
         }
         if own.get("id") is not None and (other := ids.setdefault(post["id"], place)) != place:
             what, advice = "ids that an earlier post has", "--columns id=COLUMN names a column of others"
@@ -142,17 +142,17 @@ def read_tags(read: OwnPosts, options: ReadingOptions) -> None:
     Raises:
         CorpusError: a tag is of another scheme.
     """
-    changes = Counter[str]()
-    scheme = options.tag_scheme
-    given = [post["ner_tags"] for post, place in zip(read.posts, read.places, strict=True) if place]
+    changes, scheme = Counter[str](), options.tag_scheme
+    given = [post["ner_tags"] for post in read.posts if post["tagged at"]]
     if given and scheme == "auto":
         scheme = scheme_of(given, read.findings)
-    for post, place in zip(read.posts, read.places, strict=True):
-        own: TagScheme = "bio" if place is None else scheme
+    for post in read.posts:
+        own: TagScheme = scheme if post["tagged at"] else "bio"
         if wrong := [tag for tag in post["ner_tags"] if not is_tag(tag, own)]:
             known = next(name for name in PREFIXES if is_tag(wrong[0], name) or name == "bare")
             hint = f"if the other tags are wrong, and this is right, say --tag_scheme {known}"
-            raise CorpusError(f"{place}: expected tags {tag_forms(own)}, found {wrong[0]!r:.80}; {hint}")
+            found = f"found {wrong[0]!r:.80}; {hint}"
+            raise CorpusError(f"{post['tagged at']}: expected tags {tag_forms(own)}, {found}")
         reading = Reading(own, options.rename_types, options.repair_orphans, changes)
         post["ner_tags"] = reading.bio_tags(post["ner_tags"])
     for note, number in changes.items():
@@ -190,38 +190,41 @@ def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, Posts]:
 
 
 def _kept_apart(read: OwnPosts, ratio: tuple[int, int, int], *, seed: int) -> dict[str, list[int]]:
-    """The posts' numbers of each split: no two have a text in common, and a picture only where one that many
-    posts share would leave a split less than half of its part. The most frequent pictures go first.
+    """The posts' numbers of each split: no two have a text in common, and no picture, unless one that many
+    posts share would leave a split less than half of its part.
     """
     posts = read.posts
-    texts = [unicodedata.normalize("NFKC", " ".join(post["tokens"])).casefold() for post in posts]
     pictures = [{_digest(picture): picture for picture in post["images"]} for post in posts]
-    numbers = Counter(key for own in pictures for key in own)
-    shared = [key for key, number in numbers.most_common() if number > 1]
-    kept: tuple[dict[str, list[int]], set[bytes]] | None = None  # the first where texts alone do no better
-    for tried in (*(2**n // 2 for n in range(len(shared).bit_length() + 1)), len(shared)):
-        dropped = set(shared[:tried])
-        keys = [[("text", text), *(own.keys() - dropped)] for text, own in zip(texts, pictures, strict=True)]
+    joined = Counter(key for own in pictures for key in own)
+    least = len(posts) * min(filter(None, ratio)) / sum(ratio)
+    large = {key for key, number in joined.items() if number > max(least, 1)}
+    kept: list[tuple[dict[str, list[int]], set[bytes]]] = []
+    for dropped in (set[bytes](), large, {*joined}):
+        owned = zip(posts, pictures, strict=True)
+        keys = [[normalised(post["tokens"]), *own.keys() - dropped] for post, own in owned]
         try:
-            splits = split_by_ratio(keys, ratio, seed=seed)
+            kept.append((split_by_ratio(keys, ratio, seed=seed), dropped))
         except CorpusError:
-            if len(dropped) == len(shared):
+            if not kept and len(dropped) == len(joined):
                 raise
             continue
-        kept = kept or (splits, dropped)
-        parts = zip(splits.values(), ratio, strict=True)
+        parts = zip(kept[-1][0].values(), ratio, strict=True)
         if all(2 * len(part) * sum(ratio) >= len(posts) * share for part, share in parts):
-            kept = splits, dropped
+            kept = kept[-1:]
             break
-    splits, dropped = kept or (splits, dropped)
+    splits, dropped = kept[0]  # where texts alone do no better, pictures stay together
     named = {key: picture["path"] or "bytes" for own in pictures for key, picture in own.items()}
-    least, advice = min(filter(None, ratio)), "a column 'split' says where each post belongs"
-    for key in (key for key in shared if key in dropped or numbers[key] * sum(ratio) > len(posts) * least):
+    for key in (key for key, number in joined.most_common() if number > 1 and key in large | dropped):
         joins = "in several splits, for they join many posts"
         what = f"pictures {joins if key in dropped else 'that keep many posts in one split'}"
-        example = f"{named[key]} joins {numbers[key]} of {len(posts)} posts"
-        read.findings.add(what, example, remedy=advice, lost=False)
+        example = f"{named[key]} joins {joined[key]} of {len(posts)} posts"
+        read.findings.add(what, example, remedy="a column 'split' says where each post belongs", lost=False)
     return splits
+
+
+def normalised(tokens: Sequence[str]) -> str:
+    """The text by which posts are the same: with single spaces, NFKC-normalised, casefolded."""
+    return unicodedata.normalize("NFKC", " ".join(tokens)).casefold()
 
 
 def _digest(picture: dict[str, Any]) -> bytes:
@@ -288,40 +291,33 @@ def split_by_ratio(
     """
     groups = _groups(keys)
     random.Random(seed).shuffle(groups)
-    total, names = sum(ratio), ("test", "validation", "train")
-    splits: dict[str, list[int]] = {}
-    wanted = dict(zip(names, (len(keys) * share / total for share in reversed(ratio)), strict=True))
+    names = ("test", "validation", "train")
+    wanted = {
+        name: len(keys) * share / sum(ratio) for name, share in zip(names, reversed(ratio), strict=True)
+    }
     for ordered in (groups, sorted(groups, key=len, reverse=True)):
-        empty, splits = [name for name in names if wanted[name]], {name: [] for name in names}
+        splits: dict[str, list[int]] = {name: [] for name in names}
+        empty = [name for name in names if wanted[name]]
         for left, group in zip(range(len(groups), 0, -1), ordered, strict=True):
             # The split that is farthest from its share, so that a large group goes where there is room for
             # it. Where that leaves one empty, the large ones go first, and the last ones where there is none.
             open_ = empty if ordered is not groups and left <= len(empty) else names
-            name = max(open_, key=lambda name: wanted[name] - len(splits[name]))
-            splits[name] += group
+            splits[max(open_, key=lambda name: wanted[name] - len(splits[name]))] += group
             empty = [name for name in empty if not splits[name]]
         if not empty:
-            break
-    for name, share in zip(names, reversed(ratio), strict=True):
-        if share and not splits[name]:
-            found = f"none for {name}: there are {len(keys)} posts"
-            why = f"{len(groups)} where the same text counts once; add posts, or say 'split' in a column"
-            raise CorpusError(f"--split_ratio: expected posts for each split, found {found}, {why}")
-    return {name: sorted(splits[name]) for name in reversed(names)}
+            return {name: sorted(splits[name]) for name in reversed(names)}
+    found = f"none for {empty[0]}: there are {len(keys)} posts"
+    why = f"{len(groups)} where the same text counts once; add posts, or say 'split' in a column"
+    raise CorpusError(f"--split_ratio: expected posts for each split, found {found}, {why}")
 
 
 def _groups(keys: Sequence[Iterable[Hashable]]) -> list[list[int]]:
     """The posts that share keys, in the order of their first posts."""
-    groups = [[post] for post in range(len(keys))]
-    group_of = list(range(len(keys)))
-    first: dict[Hashable, int] = {}
+    from networkx.utils import UnionFind  # slow to import
+
+    joined, groups = UnionFind(range(len(keys))), defaultdict[int, list[int]](list)
     for post, own in enumerate(keys):
-        for key in own:
-            met = {group_of[post], group_of[first.setdefault(key, post)]}
-            *small, large = sorted(met, key=lambda number: len(groups[number]))
-            for number in small:
-                for moved in groups[number]:
-                    group_of[moved] = large
-                groups[large] += groups[number]
-                groups[number] = []
-    return sorted(sorted(group) for group in groups if group)
+        joined.union(post, *(("key", key) for key in own))
+    for post in range(len(keys)):
+        groups[joined[post]].append(post)
+    return [*groups.values()]

@@ -40,10 +40,9 @@ class PictureFiles:
         self.folders += [] if folder is None or not (folder / "images").is_dir() else [folder / "images"]
         self._follow_links = options.follow_links
         self._listed: dict[Path, dict[str, list[str]]] = {}
-        self._first: dict[str, Any] = {}
 
     def pictures(self, record: Mapping[str, Any], place: str, findings: Findings) -> list[dict[str, Any]]:
-        """The pictures of a post that are found; what is said of others, and of doubtful ones, is added."""
+        """The pictures of a post that are found; what is said of others is added."""
         given, pictures = [one for one in pictures_of(dict(record)) if one != ""], []
         for one in given:
             picture = self.picture(one)
@@ -51,12 +50,6 @@ class PictureFiles:
                 findings.add(picture.what, f"{place}: {picture.examples[0]}", remedy=picture.remedy)
                 continue
             pictures.append(picture)
-            if picture["path"] and (first := self._first.setdefault(picture["path"], one)) != one:
-                example, hint = (
-                    f"{place}: {one!s:.100} and {first!s:.100}",
-                    "keep their folders if they differ",
-                )
-                findings.add("paths that lead to one file", example, remedy=hint, lost=False)
         for key, value in record.items() if not given else ():
             if key != "text" and isinstance(value, str) and _PICTURE_NAME.search(value):
                 what = f"names of pictures in the column {key!r:.40}, not read"

@@ -14,12 +14,14 @@ that holds no tab may have single spaces in their place, or in columns any numbe
 in reading (types renamed, line ends) is counted in `Reading.notes`.
 """
 
+import codecs
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from modeling_mmner.model.posts_mmner import file_within
 
@@ -35,7 +37,6 @@ SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in name
 
 _SPLIT_ENDINGS = (".txt", "_conll_format.txt", ".conllu", ".conll")
 _POST_MARK = "IMGID:"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.{0,2}$")
 """Matches an id that is no plain file name, or whose picture would lie outside of its folder."""
 
@@ -159,49 +160,40 @@ def parse_posts(file: Iterable[bytes], name: str, reading: Reading | None = None
 def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[TaggedPost]:
     """Posts, tags as they stand; one ends at an empty line, or where the next one's id begins."""
     post: TaggedPost | None = None
-    has_ids: bool | None = None
-    count, layout = 0, (2, 0, 1)  # how many columns, that of the token, that of the tag
+    layout: _Layout | None = None
+    count = 0
     for number, line in _lines(file, name, reading):
         place = f"{name}:{number}"
         is_mark = line.startswith(_POST_MARK) and "\t" not in line
-        if is_mark and has_ids is False:
-            raise CorpusError(f"{place}: expected lines in columns as before, found {line!r}")
         if post is not None and (is_mark or not line):
             yield post
             post = None
-        if not line:
-            continue
-        if not has_ids and post is None and not is_mark and _is_said_aside(line):
-            reading.notes["comments and -DOCSTART- lines left out"] += 1
-            continue
-        if has_ids is None and not is_mark:
-            layout = _layout(line, place, reading)
-        has_ids = is_mark if has_ids is None else has_ids
         if is_mark:
+            layout = layout or _Layout(with_ids=True)
+            if not layout.with_ids:
+                raise CorpusError(f"{place}: expected lines in columns as before, found {line!r}")
             post = TaggedPost(line.removeprefix(_POST_MARK), number)
-            continue
-        token, tag = _fields(line, layout, place, reading, with_ids=has_ids)
-        if post is None and has_ids:
-            expected = f"a line {_POST_MARK}<id> before a post's first token"
-            raise CorpusError(f"{place}: expected {expected}, found {line!r:.200}")
-        if post is None:
-            count += 1
-            post = TaggedPost(f"{Path(name).stem}-{count}", number, is_numbered=True)
-        post.tokens.append(token)
-        post.tags.append(tag)
+        elif post is None and not (layout and layout.with_ids) and _is_said_aside(line):
+            reading.notes["comments and -DOCSTART- lines left out"] += 1
+        elif line:
+            layout = layout or _layout(line, place, reading)
+            token, tag = _fields(line, layout, place, reading)
+            if post is None and layout.with_ids:
+                expected = f"a line {_POST_MARK}<id> before a post's first token"
+                raise CorpusError(f"{place}: expected {expected}, found {line!r:.200}")
+            if post is None:
+                count += 1
+                post = TaggedPost(f"{Path(name).stem}-{count}", number, is_numbered=True)
+            post.tokens.append(token)
+            post.tags.append(tag)
     if post is not None:
         yield post
 
 
 def _lines(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of each line."""
+    """Number (from 1) and text of each line, without a byte order mark."""
     for number, line in enumerate(file, start=1):
-        if number == 1 and line.startswith(_BYTE_ORDER_MARK):
-            reading.notes["byte order mark left out"] += 1
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-        if not line.endswith(b"\n"):
-            reading.notes["missing last line feed"] += 1
-        line = line.removesuffix(b"\n")
+        line = line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").removesuffix(b"\n")
         if line.endswith(b"\r"):
             reading.notes["line ends of CR LF read as LF"] += 1
             line = line.removesuffix(b"\r")
@@ -218,45 +210,49 @@ def _values(line: str) -> list[str]:
 
 def _is_said_aside(line: str) -> bool:
     """Whether a line before a post is a comment (no token # with its tag), or marks a document."""
-    tag = _values(line)[-1]
-    return line.startswith("-DOCSTART-") or (line.startswith("#") and parts_of(tag)[0] == "")
+    return line.startswith("-DOCSTART-") or (line.startswith("#") and not parts_of(_values(line)[-1])[0])
 
 
-def _layout(line: str, place: str, reading: Reading) -> tuple[int, int, int]:
-    """How many columns the lines of a file have by its first, and which those of token and tag are."""
+class _Layout(NamedTuple):
+    """How many columns the lines of a file have, and which those of token and tag are."""
+
+    width: int = 2
+    token: int = 0
+    tag: int = 1
+    with_ids: bool = False
+
+
+def _layout(line: str, place: str, reading: Reading) -> _Layout:
+    """The layout of a file in columns, by its first line."""
     width, columns = len(values := _values(line)), reading.columns
     if width < 2:
         form = f"two columns or more, token<TAB>tag (or {_POST_MARK}<id> before the first token)"
         raise CorpusError(f"{place}: expected {form}, found {line!r:.200}")
-    token = 1 if width > 2 and values[0] in ("0", "1") else 0
-    numbers = [columns.get("tokens", str(token + 1)), columns.get("ner_tags", str(width))]
+    is_indexed = width > 2 and values[0] in ("0", "1")
+    numbers = [columns.get("tokens", str(1 + is_indexed)), columns.get("ner_tags", str(width))]
     if not all(number.isdecimal() and 1 <= int(number) <= width for number in numbers):
         expected = f"--columns tokens=1,ner_tags={width} or other numbers up to {width}"
         raise CorpusError(f"{place}: expected {expected}, found {dict(columns)}")
-    token, tag = (int(number) - 1 for number in numbers)
-    if width - token > 2:
-        reading.notes[f"files of {width} columns, of which token is {token + 1} and tag {tag + 1}"] += 1
-    return width, token, tag
+    token, tag = map(int, numbers)
+    if width - token > 1:
+        reading.notes[f"files of {width} columns, of which token is {token} and tag {tag}"] += 1
+    return _Layout(width, token - 1, tag - 1)
 
 
-def _fields(
-    line: str, layout: tuple[int, int, int], place: str, reading: Reading, *, with_ids: bool | None
-) -> tuple[str, str]:
+def _fields(line: str, layout: _Layout, place: str, reading: Reading) -> tuple[str, str]:
     """Token and tag of a line."""
-    count, token_column, tag_column = layout
     values = line.split("\t")
-    if len(values) == 1 and (not with_ids or line.count(" ") == count - 1):
-        reading.notes["spaces read as tabs"] += count - 1
+    if len(values) == 1 and (not layout.with_ids or line.count(" ") == 1):
+        reading.notes["spaces read as tabs"] += layout.width - 1
         values = _values(line)
-    prefixes = [parts_of(value)[0] for value in values[1:]]
-    if with_ids and len(values) == 3 and prefixes[0] == prefixes[1] != "":
+    if layout.with_ids and len(values) == 3 and parts_of(values[1])[0] == parts_of(values[2])[0] != "":
         finer = values.pop()  # as FMNERG has
         if finer != "O":
             reading.notes["tags of finer types, in a third column, not read"] += 1
-    if len(values) != count:
-        form = "token<TAB>tag" if with_ids else f"{count} columns, as in the first line"
+    if len(values) != layout.width:
+        form = "token<TAB>tag" if layout.with_ids else f"{layout.width} columns, as in the first line"
         raise CorpusError(f"{place}: expected {form}, found {len(values)} columns in {line!r:.200}")
-    token, tag = values[token_column], values[tag_column]
+    token, tag = values[layout.token], values[layout.tag]
     if not token:
         raise CorpusError(f"{place}: expected a token before the tag, found nothing in {line!r}")
     if reading.scheme != "auto" and not is_tag(tag, reading.scheme):
@@ -285,8 +281,8 @@ def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = Fa
         CorpusError: a link, or the id, leads to a file out of the folder.
     """
     path = Path(image_dir) / f"{post_id}.jpg"
-    picture = file_within(f"{post_id}.jpg", Path(image_dir), follow_links=follow_links)
-    if picture is None and os.path.isfile(path):
-        found = f"found a link to {path.resolve()}; --follow_links takes it"
-        raise CorpusError(f"{path}: expected a picture that lies in {image_dir}, {found}")
-    return picture
+    if not os.path.isfile(path):
+        return None
+    if not follow_links:
+        check_link(path, Path(image_dir))
+    return path

@@ -2,9 +2,8 @@
 
 import ast
 import csv
-import io
 import json
-import tokenize
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -25,8 +24,8 @@ from .tables import read_columns, read_table, usual_columns
 _IN_COLUMNS = (".conll", ".conllu", ".bio", ".iob", ".iob2")
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *_IN_COLUMNS)
 _LISTS = ("tokens", "ner_tags", "spans", "entities", "ents", "label", "labels", "images")
-_CALLED = (".", "array", "np", "str_", "int64", "float64", "bool_")
-"""By which NumPy writes values in a list, as ``np.str_('a')`` and ``array(['a', 'b'], dtype=object)``."""
+_VALUE = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\w.]+|[\])}])(\s+(?=['"\w\[({-]))?""")
+"""A value of a list or its end, and the blanks before another one."""
 _LOOKED_AT = 20  # records, for the names of columns
 _ROWS = 16  # of a Parquet file, so many are read at a time
 
@@ -159,7 +158,7 @@ def cell_list(value: Any, key: str, place: str) -> Any:
             try:
                 if isinstance(found := parse(text), list) and ... not in found:
                     return found
-            except (ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError):
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
         if text[1:].lstrip()[:1] in ("'", '"') or " ... " in text:
             expected = f"a whole list in the column {key}, best as JSON"
@@ -168,19 +167,8 @@ def cell_list(value: Any, key: str, place: str) -> Any:
 
 
 def _literal(text: str) -> Any:
-    """The value of Python's or NumPy's notation; the latter has no commas between items, and calls."""
-    parts: list[str] = []
-    was_value = False
-    for kind, part, *_ in (tokens := tokenize.generate_tokens(io.StringIO(text).readline)):
-        if part == "dtype":  # , dtype=object
-            parts.pop()
-            next(tokens, None), next(tokens, None)
-        elif part.strip() and part not in _CALLED:
-            is_value = kind in (tokenize.NAME, tokenize.NUMBER, tokenize.STRING)
-            parts += [","] if was_value and (is_value or part in "[{(-") else []
-            parts.append("None" if part == "nan" else part)
-            was_value = is_value or part in "]})"
-    return ast.literal_eval("".join(parts))
+    """The value of Python's notation, or of NumPy's, which has no commas between items."""
+    return ast.literal_eval(_VALUE.sub(lambda found: found[1] + ("," if found[2] else ""), text))
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

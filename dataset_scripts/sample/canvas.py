@@ -3,7 +3,7 @@
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any, cast
@@ -83,17 +83,28 @@ class Sketch:
         first = self.colour()
         return first, self.colour(first)
 
-    def figure(self, name: str, **fills: Colour) -> dict[str, Colour]:
-        """Draw a figure of ``figures.yaml`` with `fills` and the colours that it asks for; returns all."""
-        for shape, fill, *place in FIXED["figures"][name]:
-            if shape == "colour":
-                fills[fill] = self.colour(*(fills[other] for other in place))
-                continue
-            if isinstance(fill, str):
-                colour, _, factor = fill.partition(" * ")
-                fill = shade(fills[colour], float(factor or 1))
-            getattr(self, shape)(*place, fill=tuple(fill))
-        return fills
+    def figure(self, name: str, **known: Any) -> dict[str, Any]:
+        """Draw a figure of ``figures.yaml`` with known colours and numbers; returns those that it draws lots
+        for, too.
+        """
+        rng = self.rng
+        for what, *given in FIXED["figures"][name]:
+            if what == "colour":
+                known[given[0]] = self.colour(*(known[other] for other in given[1:]))
+            elif what == "number":
+                known[given[0]] = rng.uniform(*given[1:])
+            elif what == "figure":
+                known |= self.figure(*given, **known)
+            elif what == "one of":
+                known |= self.figure(rng.choice(given), **known)
+            elif what == "chance":
+                known |= self.figure(given[1] if rng.random() < given[0] else given[2], **known)
+            else:
+                fill, *place = given
+                colour, _, factor = fill.partition(" * ") if isinstance(fill, str) else ("", "", "")
+                fill = shade(known[colour], float(factor or 1)) if colour else tuple(fill)
+                getattr(self, what)(*_placed(place, known), fill=fill)
+        return known
 
     def polygon(self, points: Sequence[Point], fill: Colour) -> None:
         self.surface.polygon([self._pixel(point) for point in points], fill=fill)
@@ -151,3 +162,13 @@ class Sketch:
 def _arc(x: float, y: float, radius_x: float, radius_y: float, turn: float) -> list[Point]:
     angles = [turn * corner / _ELLIPSE_CORNERS for corner in range(_ELLIPSE_CORNERS + 1)]
     return [(x + radius_x * math.cos(angle), y + radius_y * math.sin(angle)) for angle in angles]
+
+
+def _placed(value: Any, known: Mapping[str, float]) -> Any:
+    """A place with the numbers that it names, as in ``roof + 0.05``."""
+    if isinstance(value, list):
+        return [_placed(part, known) for part in value]
+    if not isinstance(value, str):
+        return value
+    name, _, more = value.partition(" + ")
+    return known[name] + float(more or 0)

@@ -9,7 +9,7 @@ from typing import cast
 from PIL import Image, ImageDraw
 
 from .canvas import OVERSAMPLING, SIDE, Colour, Sketch, random_colour
-from .subjects import SUBJECTS, PictureKind
+from .subjects import PictureKind, draw_subject
 
 
 def draw(kind: PictureKind, rng: random.Random) -> Image.Image:
@@ -30,7 +30,7 @@ def draw(kind: PictureKind, rng: random.Random) -> Image.Image:
         mirrored=rng.random() < 0.5,
         tilt=rng.uniform(-0.12, 0.12),
     )
-    rng.choice(SUBJECTS[kind])(subject)
+    draw_subject(kind, subject)
     return image.reduce(OVERSAMPLING)
 
 

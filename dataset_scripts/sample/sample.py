@@ -8,7 +8,8 @@ from typing import Any
 
 import datasets
 
-from ..builders.builder import SPLITS, CorpusBuilder
+from ..builders.builder import CorpusBuilder, corpus_features, short_hash
+from ..formats.reader import SPLITS
 from ..formats.records import undecoded
 from .drawing import draw, encode_png
 from .texts import LANGUAGES, TAGS, GeneratedPost, chance_level, generate_posts
@@ -20,7 +21,6 @@ class SampleConfig:
 
     languages: tuple[str, ...] = tuple(LANGUAGES)
     seed: int = 1
-    license: str = "apache-2.0"
 
 
 def draw_picture(post: GeneratedPost, seed: int) -> bytes | None:
@@ -39,6 +39,7 @@ class Sample(CorpusBuilder):
     CONFIGS = {"all": SampleConfig()} | {code: SampleConfig((code,)) for code in LANGUAGES}
     DEFAULT_CONFIG = "all"
     IS_GENERATED = True
+    LICENSE = "apache-2.0"
     TERMS = "Everything in it is generated, under the Apache License 2.0."
     KNOWN_PROBLEMS = (
         "Synthetic and small: a score on it shows that a system works and uses its pictures, and is no"
@@ -58,10 +59,20 @@ class Sample(CorpusBuilder):
         return f"generated-{self.VERSION}-seed-{self.config.seed}"
 
     def splits(self) -> dict[str, datasets.Dataset]:
-        """All splits, pictures not decoded; they are drawn once for all runs."""
-        return {split: undecoded(self.checked(split, cache_dir=None)) for split in SPLITS}
+        """All splits, pictures not decoded; `datasets` keeps them: they are drawn once for all runs."""
+        return {split: undecoded(self.split(split)) for split in SPLITS}
 
-    def checked_rows(self, split: Any) -> Iterator[dict[str, Any]]:
+    def split(self, name: str) -> datasets.Dataset:
+        """One of them."""
+        return datasets.Dataset.from_generator(
+            self.rows,
+            features=corpus_features(self.labels),
+            gen_kwargs={"split": name},
+            split=datasets.NamedSplit(name),
+            fingerprint=short_hash((self.name, self.config_name, self.version_name(), name)),
+        )
+
+    def rows(self, split: Any) -> Iterator[dict[str, Any]]:
         """The generated posts of a split, language by language, each with its drawing."""
         for post in chain(*(generate_posts(code, split, self.config.seed) for code in self.config.languages)):
             picture = draw_picture(post, self.config.seed)

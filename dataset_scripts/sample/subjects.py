@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from itertools import product
 from typing import Literal, cast
 
@@ -18,24 +17,8 @@ _ARMS = (((0.2, 0.46), (0.2, 0.62)), ((0.28, 0.42), (0.34, 0.18)), ((0.25, 0.46)
 
 
 def _portrait(sketch: Sketch) -> None:
-    rng = sketch.rng
-    skin, hair = rng.choice(_SKINS), rng.choice(_HAIR)
-    clothes = sketch.colour(sketch.backdrop, skin)
-    style = rng.choice(("short", "short", "long", "bun", "bald"))
-    if style == "long":
-        sketch.dome(0.5, 0.4, 0.25, 0.3, hair)
-        sketch.rectangle(0.25, 0.4, 0.75, rng.uniform(0.6, 0.78), hair)
-    sketch.figure("bust", clothes=clothes, skin=skin)
-    if style == "bun":
-        sketch.disc(0.5, 0.13, 0.1, hair)
-    sketch.figure("bald head" if style == "bald" else "head", skin=skin, hair=hair)
-    sketch.figure("eyes and nose", skin=skin)
-    sketch.figure("open mouth" if rng.random() < 0.5 else "closed mouth")
-    if rng.random() < 0.4:
-        side = rng.choice((-1, 1))
-        hand = 0.5 + 0.36 * side
-        sketch.line([(hand, 0.95), (0.5 + 0.46 * side, 0.7), (hand, 0.5)], 0.11, clothes)
-        sketch.disc(hand, 0.45, 0.075, skin)
+    skin, hair = sketch.rng.choice(_SKINS), sketch.rng.choice(_HAIR)
+    sketch.figure("portrait", skin=skin, hair=hair, clothes=sketch.colour(sketch.backdrop, skin))
 
 
 def _standing(sketch: Sketch) -> None:
@@ -76,11 +59,6 @@ def _ground(sketch: Sketch, top: float) -> Colour:
     return colour
 
 
-def _sun(sketch: Sketch) -> None:
-    if sketch.rng.random() < 0.6:
-        sketch.disc(sketch.rng.uniform(0.05, 0.95), sketch.rng.uniform(0.05, 0.2), 0.085, sketch.colour())
-
-
 def _tree(sketch: Sketch, x: float, base: float, height: float) -> None:
     trunk, leaves = sketch.colour(), sketch.colour()
     sketch.rectangle(x - 0.06 * height, base - 0.4 * height, x + 0.06 * height, base, trunk)
@@ -95,7 +73,7 @@ def _tree(sketch: Sketch, x: float, base: float, height: float) -> None:
 
 def _mountains(sketch: Sketch) -> None:
     rng = sketch.rng
-    _sun(sketch)
+    sketch.figure("sky")
     rock = sketch.colour()
     snow = sketch.colour(rock, sketch.backdrop)
     for x in rng.sample((0.0, 0.25, 0.5, 0.75, 1.0), 3):
@@ -129,7 +107,7 @@ def _house(sketch: Sketch, x: float, base: float, width: float, height: float) -
 
 def _village(sketch: Sketch) -> None:
     rng = sketch.rng
-    _sun(sketch)
+    sketch.figure("sky")
     _ground(sketch, rng.uniform(0.7, 0.8))
     if rng.random() < 0.5:
         _house(sketch, 0.2, 0.88, 0.56, 0.4)
@@ -142,7 +120,7 @@ def _village(sketch: Sketch) -> None:
 
 def _skyline(sketch: Sketch) -> None:
     rng = sketch.rng
-    _sun(sketch)
+    sketch.figure("sky")
     tone, lit = sketch.two_colours()
     left = -0.3
     while left < 1.2:
@@ -161,7 +139,7 @@ def _skyline(sketch: Sketch) -> None:
 
 def _beach(sketch: Sketch) -> None:
     rng = sketch.rng
-    _sun(sketch)
+    sketch.figure("sky")
     sea = _ground(sketch, 0.52)
     for y, x in product((0.58, 0.66), (0.0, 0.4, 0.8)):
         start = x + rng.uniform(-0.1, 0.1)
@@ -213,12 +191,6 @@ def _office(sketch: Sketch) -> None:
     _sign(sketch, 0.06, 0.04, 0.94, 0.27)
 
 
-def _crest(sketch: Sketch) -> None:
-    second = sketch.figure("crest")["second"]
-    sketch.figure(sketch.rng.choice(("chevron", "band", "stripes")), colour=second)
-    sketch.emblem(0.5, 0.3, 0.16, second)
-
-
 def _badge(sketch: Sketch) -> None:
     rim, field = sketch.colour(), sketch.colour()
     ink = sketch.colour(rim)
@@ -234,15 +206,6 @@ def _badge(sketch: Sketch) -> None:
 # Subjects of kind MISC: things that are made, sold or won.
 
 
-def _car(sketch: Sketch) -> None:
-    body, glass = sketch.two_colours()
-    roof = sketch.rng.uniform(0.28, 0.36)
-    sketch.polygon([(0.2, 0.52), (0.32, roof), (0.66, roof), (0.8, 0.52)], body)
-    sketch.polygon([(0.26, 0.51), (0.35, roof + 0.05), (0.48, roof + 0.05), (0.48, 0.51)], glass)
-    sketch.polygon([(0.52, 0.51), (0.52, roof + 0.05), (0.64, roof + 0.05), (0.73, 0.51)], glass)
-    sketch.figure("car below its windows", body=body)
-
-
 def _phone(sketch: Sketch) -> None:
     screen = sketch.figure("phone")["screen"]
     if sketch.rng.random() < 0.65:
@@ -253,17 +216,6 @@ def _phone(sketch: Sketch) -> None:
         for row in range(6):
             right = sketch.rng.uniform(0.45, 0.64)
             sketch.line([(0.36, 0.21 + 0.1 * row), (right, 0.21 + 0.1 * row)], 0.035, sketch.colour(screen))
-
-
-def _bottle(sketch: Sketch) -> None:
-    glass, label = sketch.two_colours()
-    shoulder = sketch.rng.uniform(0.34, 0.44)
-    sketch.rectangle(0.44, 0.08, 0.56, shoulder, glass)
-    sketch.rectangle(0.42, 0.02, 0.58, 0.1, sketch.colour())
-    sketch.dome(0.5, shoulder + 0.08, 0.17, 0.18, glass)
-    sketch.rectangle(0.33, shoulder + 0.07, 0.67, 0.97, glass)
-    sketch.figure("label of a bottle", label=label, glass=glass)
-    sketch.line([(0.39, shoulder + 0.08), (0.39, 0.54)], 0.03, shade(glass, 1.6))
 
 
 def _book(sketch: Sketch) -> None:
@@ -321,14 +273,17 @@ def _flowers(sketch: Sketch) -> None:
         sketch.disc(x, y, 0.06, sketch.colour(petal))
 
 
-_pennant, _banner, _trophy, _cup, _guitar = (
-    partial(Sketch.figure, name=name) for name in ("pennant", "banner", "trophy", "cup", "guitar")
-)
-
-SUBJECTS: dict[PictureKind, tuple[Callable[[Sketch], object], ...]] = {
+SUBJECTS: dict[PictureKind, tuple[Callable[[Sketch], object] | str, ...]] = {
     "PER": (_portrait, _standing, _couple),
     "LOC": (_mountains, _village, _skyline, _beach),
-    "ORG": (_storefront, _office, _crest, _badge, _pennant, _banner),
-    "MISC": (_car, _phone, _trophy, _bottle, _cup, _guitar, _book),
+    "ORG": (_storefront, _office, "crest", _badge, "pennant", "banner"),
+    "MISC": ("car", _phone, "trophy", "bottle", "cup", "guitar", _book),
     "OTHER": (_shapes, _stripes, _plate, _flowers),
 }
+"""Those of each kind; the names are of figures."""
+
+
+def draw_subject(kind: PictureKind, sketch: Sketch) -> None:
+    """Draw one of a kind's subjects."""
+    subject = sketch.rng.choice(SUBJECTS[kind])
+    sketch.figure(subject) if isinstance(subject, str) else subject(sketch)

@@ -48,7 +48,7 @@ def inspect(
     from rich.console import Console
 
     from dataset_scripts.contact_sheet import contact_sheet
-    from dataset_scripts.diagnosis import add_hints, beginning, diagnosis
+    from dataset_scripts.diagnosis import add_hints, diagnosis
     from dataset_scripts.inspection import inspect_corpus, tables
     from dataset_scripts.opening import open_corpus
 
@@ -57,12 +57,7 @@ def inspect(
     if output_dir:
         written = [Path(output_dir), *(Path(output_dir) / name for name in _INSPECTED)]
         check_apart(written, [dataset, reading.get("data_dir"), reading.get("image_dir")])
-    try:
-        corpus = open_corpus(dataset, **reading)
-    except ValueError:
-        for line in beginning(dataset):
-            say(line)
-        raise
+    corpus = open_corpus(dataset, **reading)
     rows, statistics = split_of(corpus, split), inspect_corpus(corpus)
     add_hints(corpus, statistics)
     for line in diagnosis(corpus, statistics):

@@ -161,7 +161,7 @@ def write_corpus(folder: Path, posts: int) -> Path:
 def generated_rows(split: str, most: int | None) -> Iterator[dict[str, Any]]:
     """Posts of the sample corpus with one seed after the other; None: those of the first."""
     seeds = count(1) if most is not None else [1]
-    rows = ((seed, row) for seed in seeds for row in Sample(seed=seed).checked_rows(split))
+    rows = ((seed, row) for seed in seeds for row in Sample(seed=seed).rows(split))
     yield from (row | {"id": f"{seed}-{row['id']}"} for seed, row in islice(rows, most))
 
 

@@ -2,15 +2,18 @@
 every picture.
 """
 
+import json
 import re
 import zlib
 
 import pytest
 
 from dataset_scripts.builders.builder import PostsBuilder, corpus_features
+from dataset_scripts.builders.built_corpus import build_dataset
 from dataset_scripts.builders.folders import MMNER, PAIRS, Conll, Twitter2015, Twitter2017
 from dataset_scripts.formats.reader import CorpusError
 from modeling_mmner.model.labels_mmner import bio_labels
+from tests.built_corpora import rows_of
 from tests.small_corpora import (
     POSTS,
     encoded,
@@ -92,7 +95,7 @@ def test_config_says_how_tags_are_read(tmp_path, kind, options, text, tags, note
     )
     [row] = builder.rows("train")
     assert [builder.labels[tag] for tag in row["ner_tags"]] == tags.split()
-    assert builder.reports["train"].notes == notes
+    assert builder.notes["train"] == notes
 
 
 def test_unknown_type_is_refused_with_a_hint(tmp_path):
@@ -199,29 +202,29 @@ each_broken = pytest.mark.parametrize(("content", "problem"), BROKEN.values(), i
 
 
 @each_broken
-def test_post_of_a_broken_picture_is_kept_and_listed_or_stops(corpus, images, content, problem):
+def test_post_of_a_broken_picture_is_kept_and_listed_or_stops(corpus, images, tmp_path, content, problem):
     """If it failed, one broken picture would end the build of a corpus, lose the post, or go unnoticed; or
     --broken_pictures stop would not stop.
     """
     (images / "2.jpg").write_bytes(content)
-    builder = make(Conll, data_dir=corpus, image_dir=str(images))
-    rows = list(builder.checked_rows("train"))
+    folders = {"data_dir": corpus, "image_dir": images}
+    build_dataset("conll", tmp_path / "built", **folders)
+    rows = rows_of(tmp_path / "built", "train")
     assert [row["image"] for row in rows] == [{"bytes": encoded(1, "JPEG"), "path": "1.jpg"}, None, None]
-    [broken] = builder.reports["train"].broken
+    [broken] = map(json.loads, (tmp_path / "built" / "broken_pictures.jsonl").read_text().splitlines())
     assert (broken["split"], broken["id"], broken["file"]) == ("train", "2", "2.jpg")
     assert re.search(problem, broken["problem"])
-    strict = make(Conll, data_dir=corpus, image_dir=str(images), broken_pictures="stop")
     message = rf"post '2': picture .*2\.jpg.*: {problem}.*; with --broken_pictures keep such posts are"
     with pytest.raises(CorpusError, match=message):
-        list(strict.checked_rows("train"))
+        build_dataset("conll", tmp_path / "other", broken_pictures="stop", **folders)
 
 
-def test_a_picture_with_broken_metadata_is_no_broken_picture(corpus, images):
+def test_a_picture_with_broken_metadata_is_no_broken_picture(corpus, images, tmp_path):
     """Regression: pictures that every viewer shows were left out of corpora, for a profile of colours."""
     plain = encoded(1, "PNG")
     profile = b"iCCPx\0\7"  # packed as nobody packs it
     broken = len(profile[4:]).to_bytes(4, "big") + profile + zlib.crc32(profile).to_bytes(4, "big")
     (images / "2.jpg").write_bytes(content := plain[:33] + broken + plain[33:])
-    builder = make(Conll, data_dir=corpus, image_dir=str(images))
-    assert list(builder.checked_rows("train"))[1]["image"] == {"bytes": content, "path": "2.jpg"}
-    assert builder.reports["train"].broken == []
+    build_dataset("conll", tmp_path / "built", data_dir=corpus, image_dir=images)
+    assert rows_of(tmp_path / "built", "train")[1]["image"] == {"bytes": content, "path": "2.jpg"}
+    assert (tmp_path / "built" / "broken_pictures.jsonl").read_text() == ""

@@ -45,11 +45,10 @@ ODD_WORDS = (
 
 
 @property_test
-@given(st.lists(st.sampled_from(ODD_WORDS), min_size=1, max_size=40), st.sampled_from([str, repr]))
-def test_cells_in_numpy_s_notation_are_lists(words, written):
+@given(st.lists(st.sampled_from(ODD_WORDS), min_size=1, max_size=40))
+def test_cells_in_numpy_s_notation_are_lists(words):
     """Regression: of a list as `datasets.to_csv` writes it, without commas, all words were read as one."""
-    array = np.array(words, dtype=object)
-    for cell in (written(array), str(words), json.dumps(words), str(list(np.array(words)))):
+    for cell in (str(np.array(words, dtype=object)), str(words), json.dumps(words)):
         assert cell_list(cell if cell[0] == "[" else f"[{cell}]", "tokens", "a:1") in (words, [words])
 
 
@@ -77,12 +76,6 @@ def test_csv_of_datasets_is_read_as_it_was(tmp_path):
     [
         ("[0 1\n -1]", [0, 1, -1]),
         ("[[0 4 'LOC']\n [5 9 'PER']]", [[0, 4, "LOC"], [5, 9, "PER"]]),
-        (
-            "[array([0, 4, 'LOC'], dtype=object)\n array([5, 9, 'PER'], dtype=object)]",
-            [[0, 4, "LOC"], [5, 9, "PER"]],
-        ),
-        ("[np.str_('Lima'), np.str_('rain')]", ["Lima", "rain"]),
-        ("['Lima' nan None]", ["Lima", None, None]),
         ("[Photo] Lima", ["[Photo]", "Lima"]),
         ("[1] [2]", ["[1]", "[2]"]),
         ("[]", []),

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from dataset_scripts.builders.builder import CorpusBuilder, PostsBuilder, PostsConfig
+from dataset_scripts.builders.builder import CorpusBuilder, PostsBuilder
 from dataset_scripts.corpora import BUILDERS, FOLDER_CORPUS
 from dataset_scripts.reading_options import ReadingOptions
 
@@ -18,18 +18,11 @@ def test_each_name_has_its_builder():
         assert builder.IS_GENERATED is not issubclass(builder, PostsBuilder)
 
 
-def test_only_the_generated_corpus_knows_its_chance_level():
-    """If it failed, a report would compare real posts with a figure of the generated ones, or these with
-    none.
-    """
-    assert {name for name, builder in BUILDERS.items() if builder.chance(["en"]) is not None} == {"sample"}
-
-
 @pytest.mark.parametrize("item", fields(ReadingOptions), ids=lambda item: item.name)
 def test_each_option_of_reading_is_a_builders_too(item):
     """If it failed, an option of the command line would mean something else to builders, or lack help."""
     [default] = [
-        getattr(PostsConfig(), item.name) for other in fields(PostsConfig) if other.name == item.name
+        getattr(ReadingOptions(), item.name) for other in fields(ReadingOptions) if other.name == item.name
     ]
     assert default == item.metadata["default"] and item.metadata["help"]
 

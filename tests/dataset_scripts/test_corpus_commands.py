@@ -75,19 +75,6 @@ def test_options_reach_the_builder_and_nothing_else_does(monkeypatch, options, g
     assert calls == [(("mmner", "built"), {"configs": [], "overwrite": False, "data_dir": "raw"} | given)]
 
 
-def test_options_of_reading_change_what_is_built(tmp_path):
-    """If it failed, the options would be taken and passed over."""
-    posts = {split: [(split, "Paris/S-LOC so/E-ORG")] for split in ("train", "valid", "test")}
-    corpus, built = write_posts(tmp_path / "corpus", posts), tmp_path / "built"
-    given = "--tag_scheme bioes --rename_types LOC=PLACE --repair_orphans --language de --license mit"
-    options = given.split()
-    assert run("build", "conll", "--data_dir", corpus, "--output_dir", built, *options) == 0
-    record, [row] = record_of(built), rows_of(built, "train")
-    assert [record["labels"][tag] for tag in row["ner_tags"]] == ["B-PLACE", "B-ORG"]
-    assert (row["language"], record["license"]) == ("de", "mit")
-    assert record["configs"]["default"]["version"].endswith("+orphans-repaired")
-
-
 BAD_BUILDS = {
     "no split files": ("conll --data_dir {tmp}/empty", "expected one train file out of"),
     "no folder": ("conll --data_dir {tmp}/nothere", "nothere: expected a folder"),

@@ -58,31 +58,6 @@ def test_built_exported_and_built_again_is_the_same(tmp_path):
     assert all_rows(tmp_path / "again") == all_rows(built) and record == record_of(built)
 
 
-def test_posts_are_taken_out_on_request(tmp_path):
-    """If it failed, the recipe for an author's request would leave the post, its picture or its counts, or
-    change others.
-    """
-    built, gone, files = build_small(tmp_path), {"2", "5", "6"}, tmp_path / "exported"
-    corpus = open_corpus(str(built))
-    for split, rows in corpus.splits.items():
-        corpus.splits[split] = rows.filter(lambda row: row["id"] not in gone)
-    export_imgid(corpus, files)
-    build_dataset("conll", tmp_path / "again", data_dir=files, image_dir=files / "images")
-    names = [record_of(folder)["labels"] for folder in (built, tmp_path / "again")]
-
-    def by_name(rows: dict[str, list[dict]], labels: list[str]) -> dict[str, list[dict]]:
-        return {
-            split: [row | {"ner_tags": [labels[tag] for tag in row["ner_tags"]]} for row in found]
-            for split, found in rows.items()
-        }
-
-    expected = {s: [row for row in rows if row["id"] not in gone] for s, rows in all_rows(built).items()}
-    assert by_name(all_rows(tmp_path / "again"), names[1]) == by_name(expected, names[0])
-    splits = record_of(tmp_path / "again")["configs"]["default"]["splits"]
-    assert [details["posts"] for details in splits.values()] == [2, 1, 2]
-    assert not (gone & {path.stem for path in (files / "images").iterdir()})
-
-
 @needs_data
 def test_twitter_2017_is_exported_as_it_was_released(tmp_path):
     """If it failed, a published copy of the corpus could not be checked against the official one."""

@@ -36,9 +36,6 @@ MMNERD_TWITTER = {
 """For a split of MMNERD-en and one of Twitter-2017: shared ids, those with other tokens, those of the same
 tokens with other tags."""
 
-INSIDE = {"twitter2015": (2, 4, 3), "twitter2017": (1, 3, 0), "mmner": (0, 2, 0)}
-"""Posts that are repeated by text inside a corpus: train-validation, train-test, validation-test."""
-
 
 def split(*posts, labels=LABELS):
     """A split of (id, text) or (id, text, tags) posts; words stand between spaces, and tags by default
@@ -254,9 +251,8 @@ def test_matrix_of_two_corpora_and_of_one():
 
 @pytest.fixture(scope="module")
 def corpora():
-    """The three real corpora of posts, each opened once."""
+    """Two real corpora of posts, each opened once."""
     return {
-        "twitter2015": open_corpus("twitter2015", data_dir=DATA / "twitter2015"),
         "twitter2017": open_corpus("twitter2017", data_dir=DATA / "twitter2017"),
         "mmner": open_corpus("mmner", config="en", data_dir=DATA / "mmnerd_en"),
     }
@@ -271,33 +267,3 @@ def test_posts_of_twitter2017_in_mmnerd(corpora):
     found = {(pair["found_in"], pair["of"]): tuple(pair[count] for count in counts) for pair in pairs}
     assert found == MMNERD_TWITTER
     assert all(pair["same_id_other_post"] == 0 for pair in pairs)
-
-
-@pytest.mark.slow
-@needs_data
-@pytest.mark.parametrize("name", INSIDE)
-def test_posts_repeated_inside_a_real_corpus(corpora, name):
-    """If it failed, the repeats between the official splits would not be found, or posts be taken for repeats
-    that are none.
-    """
-    pairs = overlap_matrix(corpora[name])["pairs"]
-    inside = {"train-validation": 0, "train-test": 1, "validation-test": 2}
-    assert {f"{pair['found_in']}-{pair['of']}": pair["by_text"] for pair in pairs} == {
-        place: INSIDE[name][number] for place, number in inside.items()
-    }
-    assert all(pair["by_id"] == pair["same_id_other_post"] == 0 for pair in pairs)
-
-
-@pytest.mark.slow
-@needs_data
-def test_training_on_mmnerd_without_the_posts_of_twitter2017(corpora):
-    """If it failed, a model trained on MMNERD with --exclude_overlap would have seen posts that it is tested
-    on.
-    """
-    train, twitter = corpora["mmner"].splits["train"], corpora["twitter2017"].splits
-    out = set(overlapping(train, twitter["validation"], twitter["test"]))
-    assert len(out) == 711  # 358 + 350 shared ids, and three posts more by their text
-    kept = train.select([position for position in range(len(train)) if position not in out])
-    for held_out in ("validation", "test"):
-        labels = {"of_labels": corpora["twitter2017"].labels, "found_in_labels": corpora["mmner"].labels}
-        assert overlap(twitter[held_out], kept, **labels).either == 0

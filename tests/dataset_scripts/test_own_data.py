@@ -80,31 +80,6 @@ def test_file_to_a_trained_model_and_back_to_offsets(tool, tmp_path):
     assert all(text[one["start"] : one["end"]] == one["word"] for text, _ in TEXTS for one in pipe(text))
 
 
-@pytest.mark.slow
-def test_a_run_lists_the_spans_that_it_left_out(tmp_path, capsys):
-    """If it failed, nobody could find what a model was not trained on, or an old list would stay."""
-    span = {"start": 0, "end": 6, "label": "PER"}
-    posts = [{"text": f"Jordan x{n}", "spans": [span, span | {"end": 5}]} for n in range(20)]
-    parts = {"fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0}, "text_config": TEXT}
-    path, run = tmp_path / "posts.jsonl", tmp_path / "run"
-    budget = {"vocabulary_size": 300, "epochs": 1, "compare_without_pictures": False, "languages": []}
-    recipe = load_recipe("quickstart", parts | budget | {"dataset": str(path), "output_dir": str(run)})
-    for numbers in ([0, 1], [0]):
-        for post in posts:
-            post["spans"] = [post["spans"][number] for number in numbers]
-        json_lines(path, posts)
-        train_accelerate.train(recipe)
-        list_ = run / "spans_left_out.jsonl"
-        assert list_.is_file() == (len(numbers) == 2)
-        lines = list_.read_text(encoding="utf-8").splitlines() if list_.is_file() else []
-        assert [json.loads(line)["place"] for line in lines] == [
-            f"posts.jsonl:{n}" for n in range(1, 21) if lines
-        ]
-    assert (
-        capsys.readouterr().out.count("posts: spans left out: ends one character before a word does: 20") == 1
-    )
-
-
 # Spans that are no words
 
 
@@ -168,19 +143,6 @@ def test_any_record_is_a_post_or_an_error_in_words(record):
         assert str(error).startswith("file:1: expected")
 
 
-def test_left_out_spans_are_listed(tmp_path):
-    """If it failed, somebody would train on fewer entities than annotated and never know."""
-    records = [
-        {"text": f"Jordan {number}", "spans": [{"start": 0, "end": 6 - 2 * (number % 2), "label": "PER"}]}
-        for number in range(20)
-    ]
-    corpus = open_corpus(str(json_lines(tmp_path / "posts.jsonl", records)))
-    report, why = corpus.reading_report(), "spans left out: does not begin and end where words do"
-    assert report[0] == f"posts: {why}: 10; move its ends to those of whole words, in the tool"
-    assert report[1] == "- posts.jsonl:2: PER 0-4 'Jord'"
-    assert len(report) == 4 and len(corpus.left_out) == 10
-
-
 # Words with tags, columns, pictures
 
 
@@ -199,16 +161,6 @@ def test_columns_have_other_names(tmp_path):
     message = r"posts.jsonl: --columns: expected \['foto'\] among the columns, found them in no post"
     with pytest.raises(CorpusError, match=message):
         open_corpus(str(path), columns=columns | {"image": "foto"})
-
-
-def test_folder_of_split_files(tmp_path):
-    """If it failed, somebody's own splits would be mixed."""
-    for name, count in (("train", 6), ("dev", 3), ("test", 2)):
-        posts = [{"tokens": [name, str(n)], "ner_tags": ["B-X", "O"]} for n in range(count)]
-        json_lines(tmp_path / f"{name}.jsonl", posts)
-    splits = open_corpus(str(tmp_path)).splits
-    assert [len(splits[name]) for name in ("train", "validation", "test")] == [6, 3, 2]
-    assert {row["tokens"][0] for row in splits["validation"]} == {"dev"}
 
 
 def test_posts_say_their_split(tmp_path):
@@ -395,15 +347,6 @@ def test_no_entity_is_dropped_without_a_word(record, tags, unread):
     found = read_annotation({"text": "Lima Jordan"} | record, "a:1")
     assert found.tags == tags and not found.left_out
     assert [(one.what, one.number) for one in found.unread] == unread
-
-
-def test_html_that_a_tool_counted_otherwise_is_left_out():
-    """If it failed, offsets in the text that a browser shows would be taken for offsets in its source."""
-    task = a_task(a_result(HYPER, "hypertextlabels")) | {"data": {"text": "<b>Lima</b> Jordan"}}
-    found = read_annotation(task, "a:1")
-    assert set(found.tags) == {"O"}
-    assert [span.reason for span in found.left_out] == ["has another text than the tool says"]
-    assert str(found.left_out[0]) == "a:1: PER 5-11 'ma</b>', for the tool 'Jordan'"
 
 
 def test_what_is_not_read_is_counted(tmp_path):

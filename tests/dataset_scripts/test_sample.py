@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from dataset_scripts.sample import sample
-from dataset_scripts.sample.drawing import SIDE, SUBJECTS, draw, encode_png
+from dataset_scripts.sample.drawing import SIDE, draw, encode_png
 from dataset_scripts.sample.examples import examples
 from dataset_scripts.sample.sample import Sample, draw_picture
+from dataset_scripts.sample.subjects import SUBJECTS
 from dataset_scripts.sample.texts import (
     LANGUAGES,
     ROUNDS,
@@ -165,10 +166,11 @@ def test_builder_gives_the_generated_posts(tmp_path, monkeypatch):
 
 def test_corpus_is_drawn_once_and_anew_for_another_seed(tmp_path, monkeypatch):
     """If it failed, each run would draw it again, or one with another seed read the first one's pictures."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     assert (Sample().config_name, Sample().config.languages) == ("all", tuple(LANGUAGES))
     drawn = []
     monkeypatch.setattr(sample, "draw_picture", lambda post, seed: drawn.append(seed))
-    rows = [Sample("de", seed=seed).checked("test", cache_dir=tmp_path) for seed in (1, 1, 2)]
+    rows = [Sample("de", seed=seed).split("test") for seed in (1, 1, 2)]
     assert drawn == [1] * len(POSTS["de", "test"]) + [2] * len(POSTS["de", "test"])
     assert rows[0]["tokens"][:] == rows[1]["tokens"][:] != rows[2]["tokens"][:]
 

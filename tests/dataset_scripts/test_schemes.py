@@ -142,13 +142,3 @@ def test_tags_written_otherwise_are_the_same():
     """If it failed, tags in lower case or with an underscore would be types of their own, or refused."""
     for tags in ("b-PER i-PER o B-LOC", "B_PER I_PER O B_LOC", "PER-B PER-I O LOC-b"):
         assert to_bio(tags.split(), "bio") == ["B-PER", "I-PER", "O", "B-LOC"]
-
-
-@pytest.mark.parametrize("tags", ["S-A I-A", "S-A E-A", "B-A E-A I-A", "B-A E-A E-A"])
-def test_bioes_entities_do_not_go_on_behind_their_end(tags):
-    """If it failed, a tag behind S- or E-, which continues nothing, would lengthen the entity that is closed
-    already.
-    """
-    names = tags.split()
-    closed = next(position for position, tag in enumerate(names) if tag[0] in "ES") + 1
-    assert tags_to_spans(to_bio(names, "bioes"))[0].end == closed

@@ -203,13 +203,3 @@ def test_words_of_single_characters_are_said(tmp_path, is_raw):
         corpus = open_corpus(path, **options)
         what = "posts whose words are single characters of a script without spaces"
         assert corpus.findings.numbers().get(what) == number
-
-
-@pytest.mark.parametrize(("scheme", "tags"), [("bioes", "B-LOC E-LOC S-PER"), ("iob1", "I-LOC I-LOC I-PER")])
-def test_tags_of_other_schemes_become_bio(tmp_path, scheme, tags):
-    """If it failed, own files would have to be in BIO, which tools do not all write."""
-    posts = [{"tokens": ["San", "Marino", f"x{n}"], "ner_tags": tags.split()} for n in range(10)]
-    path = json_lines(tmp_path / "posts.jsonl", posts)
-    corpus = open_corpus(str(path), tag_scheme=scheme, rename_types={"PER": "PERSON"})
-    found = [corpus.labels[tag] for tag in corpus.splits["train"][0]["ner_tags"]]
-    assert found == ["B-LOC", "I-LOC", "B-PERSON"]
