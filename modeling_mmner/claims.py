@@ -45,7 +45,9 @@ def claimed(place: Path, *, beside: bool = False, patience: float = 1.0) -> Iter
         warnings.warn(f"{path}: this disk has no locks; use it by one command at a time", stacklevel=3)
     is_held = lock.is_locked
     if lock.lock_counter == 1:
-        path.write_text(f"process {os.getpid()} on {platform.node()}, which began {time.ctime()},\n")
+        who = f"process {os.getpid()} on {platform.node()}, which began {time.ctime()},\n"
+        with suppress(OSError):  # Windows writes into no locked file
+            path.write_text(who, encoding="utf-8")
     try:
         yield
     finally:

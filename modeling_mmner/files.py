@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import stat
 import time
 import uuid
@@ -256,62 +257,43 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class FileNotes:
-    """What was found out of files, so that those that have not changed are not read again, by any process.
-
-    A file is taken for unchanged where path, size, times of change and inode are as they were.
-
-    Args:
-        path: of the file that keeps the notes, of the `MOST` files that were last asked for.
-    """
-
-    MOST = 100_000
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._is_new = path, False
-        self._there, self._asked = self._read(), dict[str, list[Any]]()
-
-    def _read(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError, TypeError):
-            return dict(parsed(self.path.read_text(encoding="utf-8")))
-        return {}
-
-    def of(self, file: Path, about: str, find: Callable[[Path], str]) -> str:
-        """What `find` says of a file; `about` names what it asks. Raises OSError: there is no such file."""
-        key, status = f"{about} {file.absolute()}", file.stat()
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-        noted = self._there.get(key)
-        if not isinstance(noted, list) or noted[:-1] != stamp:
-            noted = [*stamp, find(file)]
-            # One that was written just now may be written again before the clock of its disk moves on.
-            if time.time_ns() - max(stamp[1:3]) < 2_000_000_000:
-                return noted[-1]
-            self._is_new = True
-        self._there[key] = self._asked[key] = noted
-        return noted[-1]
-
-    def keep(self) -> None:
-        """Write what is new, beside what other processes have written; where nobody may write, it is lost."""
-        if self._is_new:
-            others = {key: value for key, value in self._read().items() if key not in self._asked}
-            with suppress(OSError):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                last = [*others.items(), *self._asked.items()][-self.MOST :]
-                write_text(self.path, json.dumps(dict(last)))
-        self._is_new = False
+_MOST_NOTES = 200_000
 
 
 @cache
-def file_notes() -> FileNotes:
-    """The notes of this user, in the cache folder."""
+def _notes() -> sqlite3.Connection:
+    """What was found out before, by any process of this user."""
     from huggingface_hub import constants
 
-    return FileNotes(Path(constants.HF_HOME) / "mmner" / "files.json")
+    path = Path(constants.HF_HOME) / "mmner" / "notes.sqlite"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notes = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    notes.execute("PRAGMA synchronous = OFF")  # to lose them is to read files again
+    notes.execute("CREATE TABLE IF NOT EXISTS notes (at INTEGER PRIMARY KEY, key TEXT UNIQUE, answer TEXT)")
+    notes.execute("DELETE FROM notes WHERE at <= (SELECT max(at) FROM notes) - ?", [_MOST_NOTES])
+    return notes
+
+
+def noted(key: str, find: Callable[[], str]) -> str:
+    """What `find` says, which is asked once for a key, unless notes can be neither read nor written."""
+    no_notes = suppress(sqlite3.Error, OSError)
+    with no_notes:
+        if found := _notes().execute("SELECT answer FROM notes WHERE key = ?", [key]).fetchone():
+            return found[0]
+    answer = find()
+    with no_notes:
+        _notes().execute("INSERT OR REPLACE INTO notes (key, answer) VALUES (?, ?)", [key, answer])
+    return answer
 
 
 def noted_sha256(path: Path) -> str:
-    """As `sha256`, of a file that has not changed from the notes."""
-    return file_notes().of(path, "sha256", sha256)
+    """As `sha256`; a file whose path, size, times of change and inode are as they were is not read again."""
+    status = path.stat()
+    # One that was written just now may be written again before the clock of its disk moves on.
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < 2_000_000_000:
+        return sha256(path)
+    stamp = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    return noted(f"sha256 {path.absolute()} {stamp}", lambda: sha256(path))
 
 
 def picture_hash(picture: Mapping[str, Any]) -> str:

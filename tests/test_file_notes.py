@@ -1,15 +1,26 @@
 """Notes on files: one that has not changed is not read again, one that has changed always is."""
 
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from modeling_mmner import files
-from modeling_mmner.files import FileNotes, sha256
+from modeling_mmner.files import noted, noted_sha256, sha256
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch) -> Path:
+    """A cache folder of its own, a minute later than files were written."""
+    now = time.time_ns
+    monkeypatch.setattr(files.time, "time_ns", lambda: now() + 60_000_000_000)
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    files._notes.cache_clear()
+    yield tmp_path / "home" / "mmner"
+    files._notes.cache_clear()
 
 
 @pytest.fixture
@@ -18,40 +29,20 @@ def file(tmp_path) -> Path:
     return written(tmp_path / "file", b"before")
 
 
-@pytest.fixture(autouse=True)
-def later(monkeypatch):
-    """It is a minute later than files were written: what was written just now is not noted."""
-    now = time.time_ns
-    monkeypatch.setattr(files.time, "time_ns", lambda: now() + 60_000_000_000)
-
-
 def written(path: Path, content: bytes, *, seconds: int = 1_700_000_000) -> Path:
     path.write_bytes(content)
     os.utime(path, (seconds, seconds))
     return path
 
 
-def asked(tmp_path: Path, *files_: Path) -> list[str]:
-    """Ask for hashes as a new process would; returns the names of the files that were read."""
-    read: list[str] = []
-    notes = FileNotes(tmp_path / "cache" / "notes.json")
-
-    def find(path: Path) -> str:
-        read.append(path.name)
-        return sha256(path)
-
-    for path in files_:
-        assert notes.of(path, "sha256", find) == sha256(path), f"the hash of {path.name} is another file's"
-    notes.keep()
-    return read
-
-
-def test_unchanged_file_is_read_once(tmp_path, file):
-    """If it failed, each start would read all weights and pictures."""
-    other = written(tmp_path / "other", b"other")
-    assert asked(tmp_path, file) == ["file"]
-    assert asked(tmp_path, file, other) == ["other"]
-    assert asked(tmp_path, other, file) == []
+def is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Ask for its hash as a new process would; returns whether it was read."""
+    read: list[Path] = []
+    files._notes.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sha256", lambda path: [read.append(path), sha256(path)][1])
+        assert noted_sha256(file) == sha256(file), f"the hash of {file.name} is another file's"
+    return bool(read)
 
 
 def replaced(file: Path) -> None:
@@ -69,57 +60,34 @@ CHANGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_changed_file_is_read_again(tmp_path, file, change):
-    """If it failed, a run would go on with another's weights or pictures."""
-    asked(tmp_path, file)
+def test_file_is_read_once_until_it_changes(file, monkeypatch, change):
+    """If it failed, each start would read all pictures, or a run go on with another's."""
+    assert is_read(file, monkeypatch) and not is_read(file, monkeypatch)
     change(file)
-    assert asked(tmp_path, file) == ["file"]
+    assert is_read(file, monkeypatch)
 
 
-def test_file_written_just_now_is_not_noted(tmp_path, file, monkeypatch):
+def test_file_written_just_now_is_not_noted(file, monkeypatch):
     """If it failed, a second change within a tick of the disk's clock would not be seen."""
-    monkeypatch.undo()
-    assert asked(tmp_path, file) == asked(tmp_path, file) == ["file"]
+    monkeypatch.setattr(files.time, "time_ns", lambda: file.stat().st_ctime_ns)
+    assert is_read(file, monkeypatch) and is_read(file, monkeypatch)
 
 
-def test_several_questions_have_their_own_answers(tmp_path, file):
-    """If it failed, a picture's hash would pass for what is wrong with it."""
-    notes = FileNotes(tmp_path / "notes.json")
-    assert [notes.of(file, about, lambda _, said=about: said) for about in ("a", "b", "a")] == ["a", "b", "a"]
-
-
-def test_what_others_have_noted_stays(tmp_path, file):
-    """If it failed, two runs at a time would make each other read everything again."""
-    other = written(tmp_path / "other", b"other")
-    first, second = FileNotes(tmp_path / "cache" / "notes.json"), FileNotes(tmp_path / "cache" / "notes.json")
-    first.of(file, "sha256", sha256)
-    second.of(other, "sha256", sha256)
-    first.keep()
-    second.keep()
-    assert asked(tmp_path, file, other) == []
-
-
-def test_notes_are_bounded_and_the_last_ones_stay(tmp_path, monkeypatch):
+def test_notes_are_bounded_and_the_last_ones_stay(monkeypatch):
     """If it failed, the notes would grow with every corpus that was ever read."""
-    monkeypatch.setattr(FileNotes, "MOST", 3)
-    several = [written(tmp_path / str(number), b"one") for number in range(5)]
-    asked(tmp_path, *several)
-    assert len(json.loads((tmp_path / "cache" / "notes.json").read_text())) == 3
-    assert asked(tmp_path, *several) == ["0", "1"]
+    monkeypatch.setattr(files, "_MOST_NOTES", 3)
+    answers = [noted(str(number), lambda: "old") for number in range(5)]
+    files._notes.cache_clear()
+    again = [noted(str(number), lambda: "new") for number in range(5)]
+    assert answers == ["old"] * 5 and again == ["new", "new", "old", "old", "old"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"{", b"\xff", b"[1, 2]", b"3", b'{"sha256 FILE": 3}', b'{"sha256 FILE": []}']
-)
-def test_broken_notes_are_none(tmp_path, file, content):
-    """If it failed, a broken cache would stop every run."""
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "notes.json").write_bytes(content.replace(b"FILE", os.fsencode(file)))
-    assert asked(tmp_path, file) == ["file"]
-    assert asked(tmp_path, file) == []
-
-
-def test_where_nobody_may_write_nothing_is_noted(tmp_path, file):
-    """If it failed, a read-only home would stop every run."""
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    assert asked(tmp_path, file) == asked(tmp_path, file) == ["file"]
+def test_where_nobody_may_write_nothing_is_noted(file, home, monkeypatch):
+    """If it failed, a read-only home or a broken cache would stop every run."""
+    home.parent.mkdir()
+    written(home, b"a file where the folder should be")
+    assert is_read(file, monkeypatch) and is_read(file, monkeypatch)
+    home.unlink()
+    home.mkdir()
+    written(home / "notes.sqlite", b"no data base" * 100)
+    assert is_read(file, monkeypatch) and is_read(file, monkeypatch)

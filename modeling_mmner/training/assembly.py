@@ -13,7 +13,7 @@ from transformers.utils import cached_file
 
 from dataset_scripts.builders.builder import short_hash
 
-from ..files import file_notes, noted_sha256, reason
+from ..files import noted_sha256, reason
 from ..model.configuration_mmner import MMNERConfig
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.parts_mmner import SETTINGS, needs_of
@@ -175,7 +175,6 @@ def content_of_names(recipe: Recipe) -> dict[str, str]:
     for number, tower in enumerate(model.towers):
         files[f"vision_towers[{number}]"] = [*filter(None, [weights_file(tower)])]
     found = {name: [(path.name, noted_sha256(path)) for path in paths] for name, paths in files.items()}
-    file_notes().keep()
     return {f"content of {name}": short_hash(hashes) for name, hashes in found.items()}
 
 

@@ -3,14 +3,11 @@
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import version
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features, List, Value
-from datasets.fingerprint import Hasher
+from datasets import Dataset
 
 from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS, CorpusBuilder
 from dataset_scripts.contexts import CONTEXT, with_contexts
@@ -23,7 +20,7 @@ from dataset_scripts.overlap import overlapping
 
 from ..escaping import one_line, printable, say
 from ..evaluation.metrics import ContextCounts, CorpusSummary, PictureCounts
-from ..files import file_notes, picture_hash
+from ..files import noted, picture_hash
 from ..model.batching_mmner import ahead
 from ..model.images_mmner import PICTURE_COLUMNS, pictures_of
 from ..model.processing_mmner import MMNERProcessor
@@ -69,9 +66,9 @@ class TrainingCorpus(Corpus):
         names = {"id", "tokens", "ner_tags", "language", CONTEXT, *PICTURE_COLUMNS}
         known = {split: [*(names & rows.features.keys())] for split, rows in self.splits.items()}
         rows = {split: self.splits[split].select_columns(known[split]) for split in SPLITS}
-        found = [row_hash(rows[split], lambda picture: picture_hash(picture).encode()) for split in SPLITS]
-        file_notes().keep()
-        return " ".join(found)
+        return " ".join(
+            row_hash(rows[split], lambda picture: picture_hash(picture).encode()) for split in SPLITS
+        )
 
     def count_contexts(self, processor: MMNERProcessor) -> None:
         """Count the contexts of each split, and those of which a processor cuts the end off."""
@@ -233,21 +230,16 @@ def _without_pictures(rows: Dataset) -> Dataset:
 def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings, bar: ProgressBar) -> None:
     """Count a split's pictures, and leave those out that are broken; each is reported.
 
-    All are decoded, so that training cannot stumble; only once where `datasets` keeps the corpus in its
-    cache, and with it the answers.
+    All are decoded, so that training cannot stumble; each only once by a version of the reader.
     """
     rows = corpus.splits[split]
-    columns, reader = _picture_columns(rows), f"{version('mmner')}, Pillow {version('pillow')}"
-    shown = rows.select_columns(columns)
-    problems = shown.map(
-        partial(_problems, reader=reader, bar=bar),
-        batched=True,
-        remove_columns=columns,
-        features=Features({"problems": List(Value("string"))}),
-        # Which names the kept answers; of itself `datasets` would hash the bar.
-        new_fingerprint=Hasher.hash([shown._fingerprint, "problems", reader]),
-    )["problems"][:]
-    file_notes().keep()
+    columns = _picture_columns(rows)
+    pictures = chain.from_iterable(map(pictures_of, rows.select_columns(columns)))
+    found = ahead(_problem, pictures, threads=READING_THREADS, most=READ_AHEAD)
+    problems = []
+    for number in picture_numbers(rows):
+        problems.append([*islice(found, number)])
+        bar.update()
     missing = {index: "no picture" for index, found in enumerate(problems) if not found}
     broken = {index: found for index, found in enumerate(problems) if any(found)}
     told = missing | {index: next(filter(None, found)) for index, found in broken.items()}
@@ -272,20 +264,11 @@ def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings
         corpus.splits[split] = rows.map(stripped, with_indices=True, features=rows.features)
 
 
-def _problems(batch: dict[str, list[Any]], *, reader: str, bar: ProgressBar) -> dict[str, list[list[str]]]:
-    """For each of a post's pictures, in words why `reader` cannot read it."""
-    rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
-    posts = [pictures_of(row) for row in rows]
-    found = ahead(partial(_problem, reader=reader), chain(*posts), threads=READING_THREADS, most=READ_AHEAD)
-    problems = []
-    for pictures in posts:
-        problems.append([*islice(found, len(pictures))])
-        bar.update()
-    return {"problems": problems}
-
-
-def _problem(picture: dict[str, Any], *, reader: str) -> str:
-    path = Path(picture["path"] or "")
-    if picture["bytes"] is None and path.is_file():
-        return file_notes().of(path, reader, lambda _: picture_problem(picture))
-    return picture_problem(picture)
+def _problem(picture: dict[str, Any]) -> str:
+    """In words why a picture cannot be read; empty where it can."""
+    reader = f"mmner {version('mmner')}, Pillow {version('pillow')}"
+    try:
+        key = f"{reader}: {picture['path']} {picture_hash(picture)}"
+    except (OSError, TypeError):  # there is none
+        return picture_problem(picture)
+    return noted(key, lambda: picture_problem(picture))

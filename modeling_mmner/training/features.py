@@ -26,7 +26,7 @@ from filelock import FileLock
 from huggingface_hub import constants
 
 from ..escaping import say
-from ..files import file_notes, noted_sha256, picture_hash, sha256, write_text
+from ..files import noted_sha256, picture_hash, sha256, write_text
 from ..model import images_mmner as images
 from ..model.batching_mmner import CORES, ahead
 from ..model.images_mmner import FEATURE_COLUMN, PictureError, pictures_of
@@ -212,7 +212,6 @@ class KeptFeatures:
             paths = [self.folder / f"{_hash(*about, own)}.arrow" for own in keys]
             files = [self._file(*pair, encoder, bar) for pair in zip(paths, chunks, strict=True)]
             columns.append(concatenate_datasets(files).rename_column(FEATURE_COLUMN, name))
-        file_notes().keep()
         return concatenate_datasets(columns, axis=1)
 
     def _file(self, path: Path, posts: Dataset, encoder: FrozenEncoder, bar: ProgressBar) -> Dataset:
