@@ -60,7 +60,7 @@ def train(recipe: Recipe) -> RunMetrics:
     settings, output, progress = recipe.training, Path(recipe.training.output_dir), Progress()
     run_folder.check_run(recipe)
     examples = examples_of(recipe)
-    accelerator = processes.run_accelerator(settings)
+    accelerator = processes.run_accelerator(recipe)
     set_seed(settings.seed)
     corpus, processor, model = build(recipe, accelerator)
     parameters, trained = (model.num_parameters(only_trainable=only) for only in (False, True))
@@ -180,23 +180,21 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
 
 
 def validate(rows: LaidOutRows, predictor: Predictor, checkpoints: Checkpoints) -> None:
-    """Score the validation split, and keep the epoch's weights if they are the best so far."""
+    """Score the validation split, and go to the next epoch."""
     progress, epoch, accelerator = checkpoints.progress, checkpoints.progress.epoch, predictor.accelerator
     gold, predicted = gold_tags(rows, predictor.processor.labels), predictor.tags(rows)
     lenient, strict = (tag_score(gold, predicted, strict=strict)["f1"] for strict in (False, True))
     results = progress.mean_losses() | {"validation_f1": lenient, "validation_strict_f1": strict}
-    if accelerator.is_main_process:
-        run_folder.check_still_there(checkpoints.folder.parent)
     accelerator.log(results, step=epoch)
     progress.end_epoch(results)
-    if progress.best is progress.history[-1]:
-        checkpoints.keep_best()
 
 
 def save(checkpoints: Checkpoints, signals: processes.StopSignals, *, due: bool = True) -> None:
     """Write a checkpoint if one is due or the run is to stop, which it then does."""
     stopping = signals.heard()
     if due or stopping:
+        if checkpoints.accelerator.is_main_process:
+            run_folder.check_still_there(checkpoints.folder.parent)
         saved = checkpoints.save()
     if stopping:
         raise processes.Stopped(signals.number, f"saved {saved}")

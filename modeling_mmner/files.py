@@ -169,13 +169,14 @@ def _take_along(old: Path, new: Path, is_ours: Callable[[str], bool]) -> list[st
                 if path.name in folders and not os.path.islink(path):
                     own.mkdir(exist_ok=True)
                 elif not is_ours(path.relative_to(old).as_posix()) and not os.path.lexists(own):
-                    _link(path, own)
+                    link(path, own)
             except OSError:
                 left.append(str(path))
     return left
 
 
-def _link(path: Path, own: Path) -> None:
+def link(path: Path, own: Path) -> None:
+    """Give a file a second name, or else a copy."""
     try:
         os.link(path, own, follow_symlinks=False)
     except (OSError, NotImplementedError):  # the disk knows no second names
@@ -268,7 +269,9 @@ def _notes() -> sqlite3.Connection:
     path = Path(constants.HF_HOME) / "mmner" / "notes.sqlite"
     path.parent.mkdir(parents=True, exist_ok=True)
     notes = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    notes.execute("PRAGMA synchronous = OFF")  # to lose them is to read files again
+    notes.executescript(
+        "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY"
+    )  # what is lost is asked again
     notes.execute("CREATE TABLE IF NOT EXISTS notes (at INTEGER PRIMARY KEY, key TEXT UNIQUE, answer TEXT)")
     notes.execute("DELETE FROM notes WHERE at <= (SELECT max(at) FROM notes) - ?", [_MOST_NOTES])
     return notes

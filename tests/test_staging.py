@@ -387,7 +387,7 @@ def test_file_that_may_not_be_read_is_said_to_be_that():
                 load_file(weights)
             with pytest.raises(ValueError, match=f"expected safetensors, {denied}"):
                 check_checkpoint(str(weights))
-            kept = {"settings": {}, "best": {}, "files": {weights.name: ""}}
+            kept = {"settings": {}, "files": {weights.name: ""}}
             (checkpoint := Path(folder, "open")).mkdir()
             (checkpoint / "checkpoint.json").write_text(json.dumps(kept))
             (checkpoint / weights.name).touch(0)

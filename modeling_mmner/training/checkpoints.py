@@ -1,8 +1,8 @@
 """Checkpoints of a training run, from which it goes on as if it had never stopped.
 
 A checkpoint is a folder that appears when it is whole: what Accelerate writes of optimizer, schedule and
-random states, the weights that training changes, how far the run has come (`Progress`), and a manifest with
-the settings and the SHA-256 of each file. The best epoch's weights lie beside the checkpoints.
+random states, the weights that training changes, those of the best epoch so far, how far the run has come
+(`Progress`), and a manifest with the settings and the SHA-256 of each file.
 
 What is read is tensors and plain values: Accelerate would unpickle objects that are registered with it, so
 `Progress` travels as JSON.
@@ -13,7 +13,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -26,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..escaping import one_line, say
-from ..files import sha256, staged_folder, write_whole
+from ..files import link, sha256, staged_folder
 from ..model.modeling_mmner import MMNERForTokenClassification
 from .assembly import content_of_names
 from .corpus import TrainingCorpus
@@ -35,7 +34,8 @@ from .recipes import PACE, PLACES, Recipe, differences, flat_settings
 from .run_folder import CHECKPOINTS, Progress, RunError
 
 AUTO, NEVER = "auto", "never"
-MANIFEST, PROGRESS, WEIGHTS = "checkpoint.json", "progress.json", "model.safetensors"
+MANIFEST, PROGRESS = "checkpoint.json", "progress.json"
+WEIGHTS, BEST = "model.safetensors", "best.safetensors"
 _CANNOT_WRITE = (OSError, RuntimeError, SafetensorError)  # RuntimeError: PyTorch's writer, on a full disk
 _CANNOT_READ = (*_CANNOT_WRITE, UnpicklingError, ValueError, LookupError, TypeError)
 
@@ -66,15 +66,17 @@ def check_space(output: Path, model: MMNERForTokenClassification, *, kept: int) 
     trained = sum(tensor.nbytes for tensor in trained_state(model).values())
     # AdamW keeps two numbers in float32 of each.
     moments = sum(8 * parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    checkpoint = trained + moments
+    checkpoint = 2 * trained + moments  # the best weights may be others than the last
     # There is one more while the next is written.
-    needed = (kept + 1) * checkpoint + 2 * trained + 4 * model.num_parameters()
-    there = sum(path.stat().st_size for path in (output / CHECKPOINTS).rglob("*") if path.is_file())
-    free = shutil.disk_usage(output).free + there  # those of a run that goes on are replaced
+    needed = (kept + 1) * checkpoint + 4 * model.num_parameters()
+    output.mkdir(parents=True, exist_ok=True)
+    files = [path.stat() for path in (output / CHECKPOINTS).rglob("*") if path.is_file()]
+    there = {file.st_ino: file.st_size for file in files}  # those of a run that goes on are replaced
+    free = shutil.disk_usage(output).free + sum(there.values())
     if free < needed:
         raise RunError(
             f"--output_dir {output!s:.300}: expected {needed / 1e6:,.1f} MB of free disk ({kept + 1}"
-            f" checkpoints of {checkpoint / 1e6:,.1f} MB, the best weights and the model), found"
+            f" checkpoints of {checkpoint / 1e6:,.1f} MB, and the model), found"
             f" {free / 1e6:,.1f} MB; make room, keep fewer (--checkpoints_kept 1), or take another disk"
         )
 
@@ -102,13 +104,17 @@ class Checkpoints:
         self.accelerator, self.model, self.progress = accelerator, model, progress
         is_main = accelerator.is_main_process
         self.settings = run_settings(recipe, corpus, accelerator) if is_main else {}  # the others never ask
-        self._best: dict[str, str] = {}  # the file of the best epoch's weights and its hash
+        self._last: Path | None = None
         # Accelerate would write and read wrapped weights, those of frozen encoders among them.
         accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
         accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
 
     def save(self) -> Path:
-        """Write a checkpoint and remove those not kept; returns its folder. Raises as `keep_best`."""
+        """Write a checkpoint and remove those not kept; returns its folder.
+
+        Raises:
+            RunError: it cannot be written.
+        """
         target = self.folder / f"epoch-{self.progress.epoch:04d}-step-{self.progress.steps:08d}"
         is_main = self.accelerator.is_main_process
         if is_main:
@@ -116,36 +122,29 @@ class Checkpoints:
         with self._refusals(target), staged_folder(target) if is_main else nullcontext(target) as staged:
             staged = Path(broadcast_object_list([str(staged)])[0])
             if is_main:
-                save_file(self._weights(), staged / WEIGHTS)
+                state = trained_state(self.model)
+                weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+                save_file(weights, staged / WEIGHTS)
+                if self.progress.has_just_been_best:
+                    link(staged / WEIGHTS, staged / BEST)
+                elif self.progress.history and self._last is not None:
+                    link(self._last / BEST, staged / BEST)
                 (staged / PROGRESS).write_text(json.dumps(self.progress.state_dict()), encoding="utf-8")
             self.accelerator.save_state(str(staged))
             self.accelerator.wait_for_everyone()  # each writes its own random states
             if is_main:
                 files = {path.name: sha256(path) for path in sorted(staged.iterdir())}
-                manifest = {"settings": self.settings, "best": self._best, "files": files}
+                manifest = {"settings": self.settings, "files": files}
                 (staged / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         self.accelerator.wait_for_everyone()
+        self._last = target
         if is_main:
             self._prune(target)
         return target
 
-    def keep_best(self) -> None:
-        """Write the weights as the best epoch's. Raises `RunError`: they cannot be written."""
-        if not self.accelerator.is_main_process:
-            return
-        path = self._best_path()
-        with self._refusals(path):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, partial(save_file, self._weights()))
-        self._best = {path.name: sha256(path)}
-
     def remove(self) -> None:
         """Remove all checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _weights(self) -> dict[str, Tensor]:
-        state = trained_state(self.model)
-        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
 
     def _prune(self, newest: Path) -> None:
         """Remove what is not kept, and what is later than the newest: it is of a run that was given up."""
@@ -153,10 +152,6 @@ class Checkpoints:
         kept = [path for path in there if path.name <= newest.name][-self.kept :]
         for path in set(there) - set(kept):
             shutil.rmtree(path, ignore_errors=True)
-        needed = {*self._best, *(name for path in kept for name in (_manifest(path) or {}).get("best", {}))}
-        for path in self.folder.glob("best-*.safetensors"):
-            if path.name not in needed:
-                path.unlink()
 
     @contextmanager
     def _refusals(self, path: Path) -> Iterator[None]:
@@ -193,16 +188,18 @@ class Checkpoints:
             raise found
         if found is not None:
             self._load(found)
+            self._last = found
             done = f"epoch {self.progress.epoch}, {self.progress.batches} batches done"
             self.accelerator.print(f"going on from {found}: {done}")
 
     def load_best(self) -> None:
         """Give the model the weights of the best epoch."""
         self.accelerator.wait_for_everyone()
-        self._take(self._best_path())
+        if self._last is not None:
+            self._take(self._last / BEST)
 
     def _find(self, how: str) -> Path | None:
-        for path in (*self.folder.glob(".*"), *self.folder.glob("*.partial")):  # half written by a killed run
+        for path in self.folder.glob(".*"):  # half written by a killed run
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if how == NEVER:
             self.remove()
@@ -214,10 +211,6 @@ class Checkpoints:
             advice = "Give its settings, name another --output_dir, or begin anew: --resume never removes it"
             expected = "expected a checkpoint of the same recipe and corpus, found one that differs in"
             raise RunError(f"{found}: {expected} {different}. {advice}")
-        self._best = manifest["best"]
-        for name in self._best if found.parent.resolve() != self.folder.resolve() else ():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / name, partial(shutil.copyfile, found.parent / name))
         return found
 
     def _whole(self, how: str) -> Path | None:
@@ -267,22 +260,18 @@ class Checkpoints:
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("epoch-*-step-*"))
 
-    def _best_path(self) -> Path:
-        return self.folder / f"best-epoch-{self.progress.best['epoch']:04d}.safetensors"
-
 
 def _problem(path: Path) -> str | None:
     """Why a checkpoint is not whole; None where it is."""
     if (manifest := _manifest(path)) is None:
         return f"expected {MANIFEST} with the SHA-256 of its files, found none that can be read"
-    expected = {path / name: digest for name, digest in manifest["files"].items()}
-    expected |= {path.parent / name: digest for name, digest in manifest["best"].items()}
-    for file, digest in expected.items():
+    for name, digest in manifest["files"].items():
+        file = path / name
         if file.is_file() and not os.access(file, os.R_OK):
-            return f"expected to read {file.name}, found that permission is denied"
+            return f"expected to read {name}, found that permission is denied"
         found = sha256(file) if file.is_file() else "no file"
         if found != digest:
-            return f"expected {file.name} with SHA-256 {digest:.12}, found {found:.12}"
+            return f"expected {name} with SHA-256 {digest:.12}, found {found:.12}"
     return None
 
 
@@ -290,7 +279,7 @@ def _manifest(path: Path) -> dict[str, Any] | None:
     """What a checkpoint says of itself, None where that cannot be read."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        named = [*manifest["files"].items(), *manifest["best"].items()]
+        named = manifest["files"].items()
         plain = all(Path(name).name == name and isinstance(digest, str) for name, digest in named)
         return manifest if plain and isinstance(manifest["settings"], dict) else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

@@ -18,13 +18,13 @@ import datasets
 import torch
 import transformers
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, DistributedType
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs
 from torch import distributed
 
 from ..escaping import printable
 from .checkpoints import AUTO
 from .optimisation import resolve_precision
-from .recipes import TrainingSettings
+from .recipes import Recipe
 from .run_folder import RunError
 
 PATIENCE = timedelta(hours=2)
@@ -43,19 +43,14 @@ def started_processes() -> PartialState:
         RunError: they were started to share out the model itself, as by FSDP.
     """
     asked = {name: os.environ.get(f"ACCELERATE_USE_{name}", "").lower() for name in _REFUSED}
-    found = [name for name, value in asked.items() if value in ("1", "true")]
-    if not found:
-        # Without being told of the CPU, Accelerate would take each process there for one by itself.
-        is_cpu = not torch.accelerator.is_available()
-        state = PartialState(cpu=is_cpu, timeout=PATIENCE, **_meeting_place())
-        kind = state.distributed_type
-        if kind == DistributedType.NO or kind.startswith("MULTI_"):
-            return state
-        found = [kind.value]
-    raise RunError(
-        f"processes: expected each to have the whole model (DDP), found {' and '.join(found)}; start them by"
-        " torchrun, or by accelerate launch with distributed_type: MULTI_GPU or MULTI_CPU"
-    )
+    if found := [name for name, value in asked.items() if value in ("1", "true")]:
+        raise RunError(
+            f"processes: expected each to have the whole model (DDP), found {' and '.join(found)}; start them"
+            " by torchrun, or by accelerate launch with distributed_type: MULTI_GPU or MULTI_CPU"
+        )
+    # Without being told of the CPU, Accelerate would take each process there for one by itself.
+    is_cpu = not torch.accelerator.is_available()
+    return PartialState(cpu=is_cpu, timeout=PATIENCE, **_meeting_place())
 
 
 def _meeting_place() -> dict[str, Any]:
@@ -68,19 +63,26 @@ def _meeting_place() -> dict[str, Any]:
     return {"store": place, "rank": rank, "world_size": world_size}
 
 
-def run_accelerator(settings: TrainingSettings) -> Accelerator:
-    """The Accelerator of a run, which logs to TensorBoard. Raises as `started_processes`."""
+def run_accelerator(recipe: Recipe) -> Accelerator:
+    """The Accelerator of a run, with its tracker. Raises as `started_processes`."""
     started_processes()  # before Accelerate looks for them its own way
+    settings, tracker = recipe.training, recipe.training.report_to
+    output = Path(settings.output_dir)
     accelerator = Accelerator(
         mixed_precision=resolve_precision(settings.mixed_precision),
         gradient_accumulation_steps=settings.accumulation,
-        log_with="tensorboard",
-        project_dir=settings.output_dir,
+        log_with=None if tracker == "none" else tracker,
+        project_dir=output,
         dataloader_config=DataLoaderConfiguration(even_batches=False),  # no post twice
         # A batch without pictures gives a trained picture encoder no gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    accelerator.init_trackers("tensorboard")
+    if tracker == "tensorboard":  # writes into a folder of this name; of settings it takes numbers alone
+        accelerator.init_trackers(tracker)
+    else:
+        name = {"name": output.absolute().name}
+        about = {"trackio": name, "wandb": name | {"dir": settings.output_dir}}
+        accelerator.init_trackers("mmner", config=recipe.to_settings(), init_kwargs=about)
     return accelerator
 
 

@@ -28,7 +28,7 @@ PLACES = ("data_dir", "image_dir", "context_file")
 """Settings that say where a corpus lies, but not what is in it."""
 PACE = (
     *("output_dir", "feature_cache", "mixed_precision", "num_workers"),
-    *("resume", "checkpoint_steps", "checkpoints_kept", "card_examples"),
+    *("resume", "checkpoint_steps", "checkpoints_kept", "card_examples", "report_to"),
 )
 """Settings on which a run's result does not depend. (Of `mixed_precision` the one in force counts.)"""
 _OF_ONE_CORPUS: dict[str, Any] = {"dataset_config": None, "languages": [], "context_writer": None}
@@ -179,6 +179,9 @@ class TrainingSettings(Settings):
     checkpoints_kept: int = option(2, "checkpoints that stay while training goes on", range=_AT_LEAST_ONE)
     resume: str = option("auto", "auto: the newest checkpoint in output_dir; never; or a checkpoint's folder")
     transfer: bool = option(False, "train on each language alone, test on each (zero-shot transfer)")
+    report_to: Literal["none", "tensorboard", "trackio", "wandb"] = option(
+        "none", "where the curves go as well, while training goes on"
+    )
     card_examples: str | None = option(
         None, "JSON lines of posts that may be published: card and page show them"
     )

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from accelerate.tracking import get_available_trackers
 from datasets import Dataset
 
 from dataset_scripts.opening import SPANS_LEFT_OUT
@@ -29,8 +30,8 @@ from .terms import derived_licence, terms_of
 
 MODEL, METRICS, PREDICTIONS = "model", "metrics.json", "predictions.jsonl"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
-CHECKPOINTS, STATUS, TENSORBOARD = "checkpoints", "status.json", "tensorboard"
-FOLDERS = (MODEL, CHECKPOINTS, TENSORBOARD)
+CHECKPOINTS, STATUS = "checkpoints", "status.json"
+FOLDERS = (MODEL, CHECKPOINTS)
 FILES = (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS, SPANS_LEFT_OUT)
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
@@ -76,6 +77,11 @@ class Progress:
     def best(self) -> dict[str, Any]:
         """The epoch of the history with the best validation F1, the first of equal ones."""
         return max(self.history, key=lambda epoch: epoch["validation_f1"])
+
+    @property
+    def has_just_been_best(self) -> bool:
+        """Whether the best epoch has ended, and no batch has followed."""
+        return self.batches == 0 and bool(self.history) and self.best is self.history[-1]
 
     def is_over(self, *, epochs: int, patience: int) -> bool:
         """Whether all epochs are done, or the last `patience` (0: any number) no better than one before."""
@@ -138,7 +144,7 @@ def check_run(recipe: Recipe) -> None:
     """Check, before anything is read, that a recipe's parts fit and that its results can be written.
 
     Raises:
-        RunError: something does not fit, or has the name of a result.
+        RunError: something does not fit, is not installed, or has the name of a result.
     """
     output = Path(recipe.training.output_dir)
     sources = (recipe.corpus.dataset, *recipe.corpus.context_file)
@@ -147,12 +153,15 @@ def check_run(recipe: Recipe) -> None:
         check_apart((output / name for name in FILES), [one for one in sources if os.path.isfile(one)])
     except (TypeError, ValueError) as error:
         raise RunError(f"settings of {recipe.name:.80}: {error}") from error
-    place = f"--output_dir {output!s:.300}"
-    for name in (*FOLDERS, *FILES):
-        path, kind = output / name, "folder" if name in FOLDERS else "file"
-        found = "folder" if path.is_dir() else "file" if path.is_file() else "pipe or device"
-        if path.exists() and found != kind:
-            expected = f"expected {name} to be a {kind}, found a {found}"
+    if (tracker := recipe.training.report_to) not in ("none", *map(str, get_available_trackers())):
+        package = "mmner[tensorboard]" if tracker == "tensorboard" else tracker
+        expected = "expected a tracker that is installed, found none of that name"
+        raise RunError(f"--report_to {tracker}: {expected}; pip install '{package}'")
+    for path in (output / name for name in (*FOLDERS, *FILES)):
+        if path.exists() and path.is_dir() != (path.name in FOLDERS):
+            expected, found = ("file", "folder") if path.is_dir() else ("folder", "file")
+            expected = f"expected {path.name} to be a {expected}, found a {found}"
+            place = f"--output_dir {output!s:.300}"
             raise RunError(f"{place}: {expected}; move it away, or name another folder")
 
 
@@ -165,11 +174,10 @@ def begin_run(output: Path) -> None:
 
 
 def check_still_there(output: Path) -> None:
-    """Raise `RunError` where a run's output folder was removed, which TensorBoard does not survive."""
-    for name in (STATUS, TENSORBOARD):
-        if not (output / name).exists():
-            expected = f"expected the run's {name} to stay there while it trains, found it removed"
-            raise RunError(f"--output_dir {output!s:.300}: {expected}; start the run again")
+    """Raise `RunError` where a run's output folder was removed, which no tracker survives."""
+    if not (output / STATUS).exists():
+        expected = f"expected the run's {STATUS} to stay there while it trains, found it removed"
+        raise RunError(f"--output_dir {output!s:.300}: {expected}; start the run again")
 
 
 def end_run(output: Path) -> None:

@@ -163,7 +163,6 @@ def test_comparison_and_its_results_come_once(posts, tmp_path):
     assert counts == [2, 1, 1]
     for folder in (tmp_path / "out", tmp_path / "out" / "without_pictures"):
         assert (folder / "model" / "model.safetensors").is_file() and (folder / "metrics.json").is_file()
-        assert len(list(folder.glob("tensorboard/*"))) == 1
 
 
 # Processes that fail

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch._dynamo.utils import counters
 
 import train_accelerate
@@ -18,7 +19,7 @@ from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
 from modeling_mmner.evaluation.metrics import RunMetrics
 from modeling_mmner.evaluation.reports import context_worth, results_table
 from modeling_mmner.evaluation.scores import Predictor
-from modeling_mmner.training import sampling
+from modeling_mmner.training import run_folder, sampling
 from modeling_mmner.training.assembly import build_model, build_processor, pretrained_parts
 from modeling_mmner.training.collator import MMNERCollator
 from modeling_mmner.training.corpus import load_corpus
@@ -97,7 +98,6 @@ def test_run_writes_all_it_promises(finished) -> None:
         assert (output / "model" / name).stat().st_size > 0
     for name in ("learning_curves.png", "confusion_matrix.png"):
         assert (output / name).read_bytes().startswith(b"\x89PNG")
-    assert list(output.glob("tensorboard/*"))
     modes = {stat.S_IMODE(path.stat().st_mode) for path in output.rglob("*") if path.is_file()}
     (output / "mine").touch()
     assert modes == {stat.S_IMODE((output / "mine").stat().st_mode)}
@@ -128,8 +128,26 @@ def test_saved_model_gives_the_written_predictions(finished) -> None:
 def test_same_seed_same_weights(finished, tmp_path: Path) -> None:
     """If it failed, a run could not be repeated, or its results depend on how many cores prepare batches."""
     recipe, metrics = finished
-    again = train_accelerate.train(recipe.with_settings(output_dir=str(tmp_path), num_workers=1))
+    other = {"output_dir": str(tmp_path), "num_workers": 1, "report_to": "tensorboard"}
+    again = train_accelerate.train(recipe.with_settings(**other))
     assert [epoch["loss"] for epoch in again.history] == [epoch["loss"] for epoch in metrics["history"]]
+    curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for name in ("loss", "loss_crf", "validation_f1"):
+        found = [(event.step, event.value) for event in curves.Scalars(name)]
+        assert found == [(epoch["epoch"], pytest.approx(epoch[name])) for epoch in again.history]
+
+
+@pytest.mark.parametrize(
+    ("tracker", "package"),
+    [("tensorboard", "mmner[tensorboard]"), ("trackio", "trackio"), ("wandb", "wandb")],
+)
+def test_tracker_that_is_missing_is_named_before_the_corpus_is_read(tmp_path, monkeypatch, tracker, package):
+    """If it failed, a run would train without a word to the tracker that it was told of."""
+    monkeypatch.setattr(run_folder, "get_available_trackers", list)
+    monkeypatch.setattr(train_accelerate, "load_corpus", lambda settings: pytest.fail("the corpus was read"))
+    message = f"--report_to {tracker}: expected a tracker that is installed, .*; pip install '{package}'"
+    with pytest.raises(RunError, match=re.escape(message).replace(r"\.\*", ".*")):
+        train_accelerate.train(small_recipe(tmp_path).with_settings(report_to=tracker))
 
 
 def test_command_line_trains_and_compares(finished, tmp_path: Path, capsys) -> None:
