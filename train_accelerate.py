@@ -141,8 +141,6 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
     validation = LaidOutRows.of(predictor.processor, corpus.splits["validation"])
     loader: Any = training_loader(recipe, posts, collate, processes=accelerator.num_processes)
     sampler = loader.batch_sampler
-    if settings.compile:
-        optimisation.compile_layers(model)
     epoch_size = {"batches": len(loader), "processes": accelerator.num_processes}
     optimizer, scheduler = optimisation.optimizer_and_scheduler(recipe, model, **epoch_size)
     prepared, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)

@@ -160,11 +160,11 @@ def test_settings_reach_training_and_tables(called):
     assert (recipe.name, recipe.training.epochs, recipe.corpus.use_images) == ("mlmner", 3, False)
     calls.clear()
     called("modeling_mmner.training.reproduce.reproduce", 1)
-    options = ["--seeds=1,2", "--epochs=3", "--output_dir=here", "--dry_run"]
+    options = ["--seeds=1,2", "--epochs=3", "--output_dir=here"]
     assert main(["reproduce", "table3", *options]) == 1
     [((table,), options)] = calls
     assert (table, options["seeds"], options["settings"]) == ("table3", [1, 2], {"epochs": 3})
-    assert (str(options["folder"]), options["dry_run"], options["jobs"]) == ("here", True, 1)
+    assert (str(options["folder"]), options["keep_models"]) == ("here", False)
     assert options["train"] is train_accelerate.train
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from ..training.paper_tables import TABLES
 from ..training.recipe_options import RecipeName, takes_settings
 from ..training.recipes import load_recipe
-from .options import Jobs, Numbers, command
+from .options import Numbers, command
 
 
 @takes_settings
@@ -29,8 +29,6 @@ def reproduce(
     *,
     seeds: Numbers = "1",
     encoders: str | None = None,
-    jobs: Jobs = 1,
-    dry_run: bool = False,
     keep_models: bool = False,
     settings: dict[str, Any],
 ) -> int:
@@ -44,8 +42,6 @@ def reproduce(
         table: tables 3 and 4 of Li et al. 2022, on Twitter-2017, or the languages of Wang et al. 2024.
         seeds: random seeds of each row.
         encoders: take text and picture encoders from this recipe.
-        jobs: runs at a time; they share the cores.
-        dry_run: only say what would be run.
         keep_models: keep the trained models, too.
     """
     if "seed" in settings:
@@ -56,4 +52,4 @@ def reproduce(
 
     folder = Path(settings.pop("output_dir", f"outputs/{table}"))
     run_table = partial(reproduce, table, train=train, folder=folder, settings=settings)
-    return run_table(seeds=seeds, encoders=encoders, jobs=jobs, dry_run=dry_run, keep_models=keep_models)
+    return run_table(seeds=seeds, encoders=encoders, keep_models=keep_models)

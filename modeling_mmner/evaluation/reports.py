@@ -195,16 +195,6 @@ def _figure_columns(headings: Sequence[str]) -> list[Column]:
     return [Column(text, justify="right") for text in texts]
 
 
-def transfer_table(scores: Mapping[str, Mapping[str, Score]]) -> Table:
-    """Test F1 in percent by the language trained on (rows) and the language tested on (columns)."""
-    tested = list(next(iter(scores.values())))
-    title = "Test F1 of each language, by the language trained on"
-    table = Table("trained on", *_figure_columns(tested), title=title)
-    for trained, by_language in scores.items():
-        table.add_row(terminal_text(trained), *(percent(by_language[language].f1) for language in tested))
-    return table
-
-
 def picture_worth(with_pictures: RunMetrics, without_pictures: RunMetrics) -> str:
     """What the picture did on ambiguous names in the test split, a line for each language and one for all.
 

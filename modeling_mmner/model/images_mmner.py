@@ -23,7 +23,7 @@ FEATURE_COLUMN = "image_features_"
 """Begins the name of the column of a tower's ready-made features; its number follows."""
 
 # Named one by one: Pillow reads more, and for some of it (EPS) starts another program.
-FORMATS: tuple[str, ...] = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "TGA")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 FORMATS += ("AVIF",) if features.check("avif") else ()
 """The formats of picture files that are read."""
 

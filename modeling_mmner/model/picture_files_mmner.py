@@ -1,11 +1,10 @@
 """The files of pictures: what in them is no pixel, and breaks, slows down or swells their reading."""
 
-import io
 import re
 import struct
 from contextlib import suppress
 
-from PIL import BmpImagePlugin, IcoImagePlugin, Image, PngImagePlugin
+from PIL import Image
 
 _MOST_SIDE = 65_535
 """Of a JPEG. Of a packed BMP Pillow adds 255 rows at once, however long they are."""
@@ -33,18 +32,11 @@ def check_size(picture: Image.Image) -> None:
 
 
 def check_head(content: bytes) -> None:
-    """ValueError, or that of `check_size`, for what is too late to be refused when Pillow has opened it."""
+    """ValueError for what is too late to be refused when Pillow has opened it."""
     if re.match(rb"P[123]\s", content):
         raise ValueError("found plain text of the PPM family (P1, P2, P3); save it as P4, P5, P6 or PNG")
     if content.startswith(b"\xff\xd8") and len(re.findall(rb"\xff\xda\0[\x08-\x0e]", content)) > _MOST_SCANS:
         raise ValueError(f"expected a JPEG of at most {_MOST_SCANS} scans, found more")
-    if content.startswith(b"\0\0\1\0"):  # Pillow decodes an icon while it opens it
-        at = IcoImagePlugin.IcoFile(file := io.BytesIO(content)).entry[0].offset
-        file.seek(at)
-        kind = (
-            PngImagePlugin.PngImageFile if content.startswith(b"\x89PNG", at) else BmpImagePlugin.DibImageFile
-        )
-        check_size(kind(file))
 
 
 def bare_file(content: bytes) -> bytes:

@@ -42,7 +42,7 @@ _CANNOT_READ = (*_CANNOT_WRITE, UnpicklingError, ValueError, LookupError, TypeEr
 
 def run_settings(recipe: Recipe, corpus: TrainingCorpus, accelerator: Accelerator) -> dict[str, Any]:
     """What must be equal for a run to go on from a checkpoint: all that its result depends on."""
-    without = (*PLACES, *PACE, "compare_without_pictures", "transfer")
+    without = (*PLACES, *PACE, "compare_without_pictures")
     return flat_settings(recipe.to_dict(), without=without) | {
         **content_of_names(recipe),
         "corpus": f"{corpus.name} {corpus.version_name} {corpus.digest()}",

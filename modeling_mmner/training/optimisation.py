@@ -1,4 +1,4 @@
-"""Steps of training: precision, compilation, groups of parameters, entity centres, what a batch changes."""
+"""Steps of training: precision, groups of parameters, entity centres, what a batch changes."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -28,12 +28,6 @@ def resolve_precision(mixed_precision: str) -> str:
         return "no"
     device, other = ("cuda", "fp16") if torch.cuda.is_available() else ("cpu", "no")
     return "bf16" if computes_in_bfloat16(device) else other
-
-
-def compile_layers(model: MMNERForTokenClassification) -> None:
-    """Let `torch.compile` make encoders and fusion at their first run, for batches of any size."""
-    for layers in (model.text_tower, *model.vision_towers, model.fusion):
-        layers.compile(dynamic=True)
 
 
 def parameter_groups(

@@ -168,7 +168,6 @@ class TrainingSettings(Settings):
     centre_warmup_epochs: int = option(2, "epochs before the first entity centres", range=_NOT_NEGATIVE)
     centre_refresh_epochs: int = option(2, "epochs between refreshes of the centres", range=_AT_LEAST_ONE)
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = option("auto", "auto: bf16 where it is fast")
-    compile: bool = option(False, "run encoders and fusion through torch.compile, whose first steps are slow")
     seed: int = option(1, "random seed", range=_NOT_NEGATIVE)
     num_workers: int | None = option(None, "reading processes; none: by cores, up to 4", range=_NOT_NEGATIVE)
     output_dir: str = option("outputs", "folder of the run's results")
@@ -178,7 +177,6 @@ class TrainingSettings(Settings):
     checkpoint_steps: int = option(0, "steps between checkpoints; 0: each epoch alone", range=_NOT_NEGATIVE)
     checkpoints_kept: int = option(2, "checkpoints that stay while training goes on", range=_AT_LEAST_ONE)
     resume: str = option("auto", "auto: the newest checkpoint in output_dir; never; or a checkpoint's folder")
-    transfer: bool = option(False, "train on each language alone, test on each (zero-shot transfer)")
     report_to: Literal["none", "tensorboard", "trackio", "wandb"] = option(
         "none", "where the curves go as well, while training goes on"
     )
@@ -207,15 +205,12 @@ class Recipe(Settings):
             if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
                 expected = "expected a licence as the Hub spells it (mit, cc-by-nc-sa-4.0, ...) or none"
                 raise ValueError(f"recipe terms, {name}: {expected}, found {licence!r}")
-        context, training = self.corpus.context, self.training
+        context = self.corpus.context
         if context is not None and not self.model.text_tower.has_encoder:
             raise ValueError(f"recipe context: expected none with a text tower of words, found {context!r}")
         if context == "" or (self.corpus.context_file and context is None):
             expected = "expected the column, or field of context_file, that is read"
             raise ValueError(f"recipe context: {expected}, found {context!r} (--context)")
-        if training.transfer and training.compare_without_pictures:
-            found = "found compare_without_pictures; --no_compare_without_pictures leaves it out"
-            raise ValueError(f"recipe transfer: expected no comparison of other models beside it, {found}")
 
     def with_settings(self, **settings: Any) -> "Recipe":
         """The recipe with other values of some settings, whatever their section.

@@ -1,6 +1,8 @@
 """Trains every row of a paper's table with every seed, and writes what the runs found beside its figures."""
 
 import json
+import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -16,14 +18,13 @@ from ..evaluation.metrics import RunMetrics
 from ..evaluation.span_f1.confidence import paired_randomisation
 from ..evaluation.span_f1.spans import tag_counts
 from ..files import write_text
-from .assembly import check_model
 from .paper_tables import TABLES, PaperTable, Row, row_recipe
+from .processes import Stopped, quiet_libraries
 from .recipes import Recipe
-from .run_folder import PREDICTIONS
-from .runner import Train, finished_run, run_apart
+from .run_folder import MODEL, PREDICTIONS
+from .runner import Train, finished_run, own_folders
 
 FIGURES = ("precision", "recall", "f1")
-MODES = ("true", "shuffled", "none")
 AMBIGUOUS = "ambiguous"
 """The source of the sample corpus's posts whose names only the picture can tell."""
 _HEADINGS = {"picture": "pictures", AMBIGUOUS: "pictures, ambiguous names", "context": "contexts"}
@@ -69,46 +70,50 @@ def reproduce(
     settings: Mapping[str, Any],
     seeds: Sequence[int] = (1,),
     encoders: str | None = None,
-    jobs: int = 1,
     keep_models: bool = False,
-    dry_run: bool = False,
     report: Callable[[str], None] = print,
 ) -> int:
-    """Make the runs of a table that are not there, see `run_apart`, and write what all of them found.
+    """Make the runs of a table that are not there, one after another, and write what all of them found.
 
     Args:
-        name, settings, seeds, encoders, folder: see `plan`; train, jobs, keep_models: see `run_apart`.
-        dry_run: only say which runs are there and whether the others can be made.
+        name, settings, seeds, encoders, folder: see `plan`.
+        keep_models: otherwise a finished run's model folder is removed.
         report: is told each line.
 
     Returns:
-        1 where a run failed or cannot be made, else 0.
+        0; 1 where a run failed, the code of a signal that ended one.
 
     Raises:
         ValueError, TypeError: the settings are no row's, or a folder holds a run with others.
     """
-    runs = plan(name, settings, seeds=seeds, encoders=encoders, folder=folder)
-    if dry_run:
-        return int(sum(_is_hindered(run, report) for run in runs) > 0)
-    recipes = {run.name: run.recipe for run in runs}
-    errors = run_apart(recipes, train=train, report=report, jobs=jobs, keep_models=keep_models)
+    quiet_libraries()
+    runs, errors = plan(name, settings, seeds=seeds, encoders=encoders, folder=folder), dict[str, str]()
+    for run in runs:
+        finished_run(run.recipe)  # which refuses those of other settings
+    for run in runs:
+        try:
+            report(f"{run.name}: {_made(run, train, keep_model=keep_models)}")
+        except Stopped as stopped:
+            report(f"{run.name}: {stopped}; the same command goes on")
+            return stopped.code
+        except Exception as error:  # whatever a run meets, the others go on
+            errors[run.name] = f"{type(error).__name__}: {error}"
+            report(f"{run.name}: failed; {errors[run.name]}")
     report(write_table(collect(TABLES[name], runs, errors), folder))
     report(f"results.json and results.md are in {folder}/")
     return int(bool(errors))
 
 
-def _is_hindered(run: Run, report: Callable[[str], None]) -> bool:
-    """Whether a run cannot be made; says so, or that it is there, or where it will be."""
-    if finished_run(run.recipe) is not None:
-        report(f"{run.name}: there already")
-        return False
-    try:
-        check_model(run.recipe)
-    except (TypeError, ValueError) as error:
-        report(f"{run.name}: cannot run; {error}")
-        return True
-    report(f"{run.name}: to be trained in {run.recipe.training.output_dir}")
-    return False
+def _made(run: Run, train: Train, *, keep_model: bool) -> str:
+    """Make a run that is not there; in words, how it went."""
+    began = time.perf_counter()
+    with own_folders(run.recipe):
+        if finished_run(run.recipe) is not None:
+            return "there already"
+        f1 = train(run.recipe).splits.test.overall.f1
+        if not keep_model:
+            shutil.rmtree(Path(run.recipe.training.output_dir) / MODEL)
+    return f"test F1 {100 * f1:.1f}, {(time.perf_counter() - began) / 60:.1f} min"
 
 
 def collect(table: PaperTable, runs: Sequence[Run], errors: Mapping[str, str]) -> dict[str, Any]:
@@ -121,7 +126,8 @@ def collect(table: PaperTable, runs: Sequence[Run], errors: Mapping[str, str]) -
         What results.json holds: ``source``, ``versions``, ``corpus`` and ``rows``; each row has its ``runs``
         by seed, ``mean`` and ``deviation`` (over seeds, of a sample; None of one) of precision, recall and F1
         in 0..1, ``picture``, ``context`` (mean F1 by what the posts were shown) and ``ambiguous`` (as
-        ``picture``, over ambiguous names), and ``p_value`` against the row above (None without common posts).
+        ``picture``, over ambiguous names), ``by_language`` (mean F1), and ``p_value`` against the row above
+        (None without common posts).
     """
     rows: list[dict[str, Any]] = []
     above: dict[int, Run] = {}
@@ -165,14 +171,14 @@ def _over_seeds(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means and deviations over the runs that are there; of pictures and contexts, in modes that all have."""
     whole = [run for run in scores if "f1" in run]
     if not whole:
-        return {"mean": None, "deviation": None} | {group: {} for group in _HEADINGS}
+        return {"mean": None, "deviation": None} | {group: {} for group in (*_HEADINGS, "by_language")}
     figures = {figure: [run[figure] for run in whole] for figure in FIGURES}
     found: dict[str, Any] = {
         "mean": {figure: mean(values) for figure, values in figures.items()},
         "deviation": {figure: stdev(values) for figure, values in figures.items()} if whole[1:] else None,
     }
-    for group in _HEADINGS:
-        common = [mode for mode in MODES if all(mode in run[group] for run in whole)]
+    for group in (*_HEADINGS, "by_language"):
+        common = [mode for mode in whole[0][group] if all(mode in run[group] for run in whole)]
         found[group] = {mode: mean(run[group][mode] for run in whole) for mode in common}
     return found
 
@@ -209,6 +215,7 @@ def write_table(results: Mapping[str, Any], folder: Path) -> str:
         results=results,
         groups={group: _HEADINGS[group] for group in groups},
         seeds=sorted({run["seed"] for _, run in runs}),
+        languages=sorted({language for row in rows for language in row["by_language"]}),
         failed=[(name, run) for name, run in runs if run.get("error")],
     )
     folder.mkdir(parents=True, exist_ok=True)

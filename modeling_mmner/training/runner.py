@@ -1,68 +1,38 @@
-"""Several runs: one after another or each in a process of its own, and what they found side by side.
+"""Several runs, one after another, and what they found side by side.
 
 A run that is finished is not run again where the others go on; one that is not goes on from its checkpoint.
 """
 
-import json
 import os
 import shutil
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
 
-import torch
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
-from dataset_scripts.formats.reader import CorpusError
-
 from ..claims import claimed
-from ..escaping import print_in_any_encoding, printable, say
+from ..escaping import printable, say
 from ..evaluation.metrics import RunMetrics
-from ..evaluation.reports import context_worth, picture_worth, results_table, transfer_table
-from ..files import write_text
+from ..evaluation.reports import context_worth, picture_worth, results_table
 from .checkpoints import AUTO, NEVER
 from .processes import started_processes
 from .recipes import PACE, Recipe, differences, flat_settings
-from .run_folder import METRICS, MODEL, RunError, begin_run, check_run, is_finished
+from .run_folder import METRICS, RunError, begin_run, check_run, is_finished
 
 Train = Callable[[Recipe], RunMetrics]
-
-LOG = "train.log"
-"""In the folder of a run that has a process of its own: what its training printed."""
 
 
 def runs_of(recipe: Recipe) -> dict[str, Recipe]:
     """The runs that a recipe asks for, by name: itself and, with `compare_without_pictures`, one that sees
-    none; with `transfer` one for each language instead, tested on all.
-
-    Raises:
-        CorpusError: transfer between fewer than two languages.
-        RunError: transfer from one checkpoint.
+    none.
     """
-    settings, languages = recipe.training, recipe.corpus.languages
-    is_one_checkpoint = settings.resume not in (AUTO, NEVER)
-    if settings.transfer:
-        if len(languages) < 2:
-            raise CorpusError(f"--transfer: expected two --languages or more, found {languages}")
-        if is_one_checkpoint:
-            found = f"found {settings.resume:.300}"
-            raise RunError(f"--resume: expected auto or never with --transfer, several runs; {found}")
-        outputs = {language: f"{settings.output_dir}/{language}" for language in languages}
-        test = recipe.with_settings(test_languages=languages)
-        return {one: test.with_settings(languages=[one], output_dir=path) for one, path in outputs.items()}
+    settings = recipe.training
     runs = {recipe.name: recipe}
     if settings.compare_without_pictures and recipe.corpus.use_images and recipe.model.towers:
         output = f"{settings.output_dir}/without_pictures"
-        resume = AUTO if is_one_checkpoint else settings.resume  # the checkpoint is the first run's
+        resume = settings.resume if settings.resume == NEVER else AUTO  # a checkpoint is the first run's
         without = recipe.with_settings(use_images=False, output_dir=output, resume=resume)
         runs[f"{recipe.name}, no pictures"] = without
     return runs
@@ -96,20 +66,13 @@ def own_folders(*recipes: Recipe) -> Iterator[None]:
 
 
 def report_runs(recipe: Recipe, runs: Mapping[str, RunMetrics]) -> None:
-    """Print what the runs of `runs_of` found, side by side; transfer's scores go to transfer.json as well."""
+    """Print what the runs of `runs_of` found, side by side."""
     console = Console(width=shutil.get_terminal_size((120, 24)).columns)
-    output = Path(recipe.training.output_dir)
-    if recipe.training.transfer:
-        scores = {language: metrics.splits.test.by_language for language, metrics in runs.items()}
-        console.print(transfer_table(scores))
-        if started_processes().is_main_process:
-            write_text(output / "transfer.json", json.dumps(scores, default=asdict, indent=2))
-        return
     console.print(results_table(dict(runs)))
     worth = picture_worth(*runs.values()) if len(runs) == 2 else ""
     for text in filter(None, (worth, context_worth(runs[recipe.name]))):
         console.print(printable(text), markup=False, emoji=False, highlight=False)
-    say(f"Model folder, metrics, predictions and plots are in {output}/")
+    say(f"Model folder, metrics, predictions and plots are in {recipe.training.output_dir}/")
 
 
 def finished_run(recipe: Recipe) -> RunMetrics | None:
@@ -159,84 +122,3 @@ def run_each(recipes: Mapping[str, Recipe], *, train: Train) -> dict[str, RunMet
             say(f"training {number} of {len(recipes)}: {name}; reading {recipe.corpus.dataset:.300}")
         found[name] = finished[name] or train(recipe)
     return found
-
-
-def run_apart(
-    recipes: Mapping[str, Recipe],
-    *,
-    train: Train,
-    report: Callable[[str], None],
-    jobs: int = 1,
-    keep_models: bool = False,
-) -> dict[str, str]:
-    """Make the runs that are not finished, each in a new process; returns by name why some failed.
-
-    Args:
-        train: found by its import path in the new process.
-        report: is told of each run when it is done.
-        jobs: runs at a time, which share the cores; small models on a processor of many cores gain by it.
-        keep_models: otherwise a finished run's model folder is removed.
-
-    Raises:
-        RunError: as `finished_run`, before the first run begins.
-    """
-    finished = {name for name, recipe in recipes.items() if finished_run(recipe) is not None}
-    errors: dict[str, str] = {}
-
-    def make(name: str) -> None:
-        if name in finished:
-            return report(f"{name}: there already")
-        began = time.perf_counter()
-        try:
-            f1 = in_own_process(_train_logged, recipes[name], train=train, keep_model=keep_models, jobs=jobs)
-        except BrokenProcessPool:
-            errors[name] = "its process was ended, as by a lack of memory"
-        except Exception as error:  # whatever a run meets, the others go on
-            errors[name] = f"{type(error).__name__}: {error}"
-        if name in errors:
-            return report(f"{name}: failed; {errors[name]}")
-        return report(f"{name}: test F1 {100 * f1:.1f}, {(time.perf_counter() - began) / 60:.1f} min")
-
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(make, recipes))  # which raises what one of them raises
-    return errors
-
-
-def _train_logged(recipe: Recipe, *, train: Train, keep_model: bool) -> float:
-    """The test F1 of a training whose output goes to `LOG`, or of one that was finished in the meantime."""
-    output = Path(recipe.training.output_dir)
-    with own_folders(recipe):
-        if (metrics := finished_run(recipe)) is None:
-            with (output / LOG).open("a", encoding="utf-8") as log:
-                os.dup2(log.fileno(), 1)
-                os.dup2(log.fileno(), 2)
-                metrics = train(recipe)
-                sys.stdout.flush()
-            if not keep_model:
-                shutil.rmtree(output / MODEL)
-    return metrics.splits.test.overall.f1
-
-
-def in_own_process(function: Callable[..., Any], *arguments: Any, jobs: int = 1, **options: Any) -> Any:
-    """What a function returns, run in a new process, which ends with this one.
-
-    Args:
-        jobs: how many such processes share the processor; each gets its share of the threads.
-
-    Raises:
-        BrokenProcessPool: its process ended without a word.
-    """
-    with ProcessPoolExecutor(1, get_context("spawn"), _begin, (jobs,)) as pool:
-        return pool.submit(function, *arguments, **options).result()
-
-
-def _begin(jobs: int) -> None:
-    """Take this process's share of the threads, and end where the process that started it has ended."""
-    print_in_any_encoding()
-    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-
-    def watch() -> None:
-        parent_process().join()  # type: ignore[union-attr]
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

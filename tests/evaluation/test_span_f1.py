@@ -18,7 +18,7 @@ from seqeval.scheme import IOB2
 
 from modeling_mmner.evaluation.span_f1.confidence import paired_randomisation
 from modeling_mmner.evaluation.span_f1.span_f1 import SpanF1, count_score, evaluate_tags, tag_score
-from modeling_mmner.evaluation.span_f1.spans import read_spans, span_counts, training_surfaces
+from modeling_mmner.evaluation.span_f1.spans import read_spans, span_counts
 from modeling_mmner.model.labels_mmner import bio_labels, tags_to_spans
 from tests.elsewhere import run_elsewhere
 from tests.shared_data import property_test
@@ -145,7 +145,8 @@ def test_only_what_is_asked_for_is_there():
 
 def test_splits_without_entities_or_posts_score_nothing():
     """If it failed, a split without entities would end the run with a division by zero."""
-    asked = {"tokens": [["a"]], "train_surfaces": ["a"], "other_predictions": [["O"]], "scores": [[]]}
+    asked = {"tokens": [["a"]], "train_tokens": [["a"]], "train_tags": [["O"]]}
+    asked |= {"other_predictions": [["O"]], "scores": [[]]}
     nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "number": 0}
     for posts in (1, 0):
         tags, options = [["O"]][:posts], {name: value[:posts] for name, value in asked.items()}
@@ -193,10 +194,6 @@ def test_groups_by_surface_are_those_of_loops(mode, seed):
     assert found["by_seen"]["unseen"] == expected["unseen"]
     seen = [expected[name]["number"] for name in ("ambiguous", "unambiguous")]
     assert found["by_seen"]["seen"]["number"] == sum(seen)
-    listed = METRIC.compute(**given, train_surfaces=[" ".join(surface) for surface, _ in training])
-    assert listed["by_seen"] == found["by_seen"] and "by_ambiguity" not in listed
-    mapped = METRIC.compute(**given, train_surfaces=training_surfaces(train_words, train_tags))
-    assert mapped == found
 
 
 # Errors
@@ -208,9 +205,7 @@ WRONG_INPUTS = [
     ({"predictions": [["O"]]}, "predictions, post 0: expected 2, one a word, found 1; split all as the gold"),
     ({"languages": ["en"] * 2}, "languages: expected 1, one for each post, found 2; give those of the same"),
     ({"sources": []}, "sources: expected 1, one for each post, found 0"),
-    ({"tokens": [["a", "b"]], "train_tags": [["O"]]}, "scores by surface: .* found tokens, train_tags; give"),
-    ({"train_surfaces": ["a"]}, "scores by surface: .* found train_surfaces; give the missing ones, or none"),
-    ({"tokens": [["a"]], "train_surfaces": ["a"]}, "tokens, post 0: expected 2, one a word, found 1"),
+    ({"tokens": [["a", "b"]], "train_tags": [["O"]]}, "scores by surface: .* found no three; give all, or"),
     ({"tokens": [["a", "b"]], "train_tokens": [["a"]], "train_tags": [["O"] * 2]}, "training tokens, post 0"),
     ({"other_predictions": [["O"]]}, "other_predictions, post 0: expected 2, one a word, found 1"),
     ({"scores": []}, "scores: expected 1, one for each post, found 0"),

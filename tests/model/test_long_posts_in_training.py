@@ -16,7 +16,6 @@ from modeling_mmner.model.fusion_mmner import TransformerLayer
 from modeling_mmner.model.windows_mmner import MOST_SCORES, step_bytes
 from modeling_mmner.training import sampling
 from modeling_mmner.training.collator import LaidOutRows
-from modeling_mmner.training.optimisation import compile_layers
 from modeling_mmner.training.sampling import make_room
 from tests.small_posts import WORDS, small_parts
 from tests.tiny import SYSTEMS, close, ready_model, stir, tiny_batch
@@ -186,30 +185,6 @@ def test_two_processes_learn_the_same_from_long_posts(tmp_path: Path):
     for at_once, in_groups in (first, second):
         close(in_groups, at_once)
     assert differing(first[1], second[1]) == set()
-
-
-@pytest.mark.slow
-def test_compiled_layers_learn_the_same_from_long_posts(monkeypatch):
-    """If it failed, `--compile` would stop at long posts, or learn something else from them."""
-
-    def learnt(model: Any) -> dict[str, torch.Tensor]:
-        model.zero_grad()
-        torch.manual_seed(3)
-        model(**BATCH).loss.backward()
-        return {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
-
-    tighten(monkeypatch)
-    model = ready_model(**SYSTEMS["umt"], **NO_DROPOUT, **FROZEN).train()
-    compiled = copy.deepcopy(model)
-    compile_layers(compiled)
-    close(learnt(compiled), learnt(model), tolerance=1e-4)
-    for module in compiled.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.3
-    found = learnt(compiled)
-    with monkeypatch.context() as patch:
-        keep_all(patch)
-        close(found, learnt(compiled))
 
 
 @pytest.mark.parametrize("tower", ["transformer", "bilstm"])

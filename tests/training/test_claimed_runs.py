@@ -16,13 +16,12 @@ from modeling_mmner.claims import claimed
 from modeling_mmner.training import processes, runner
 from modeling_mmner.training.recipes import Recipe
 from modeling_mmner.training.run_folder import RunError
-from modeling_mmner.training.runner import _train_logged, own_folders
+from modeling_mmner.training.runner import own_folders
 from tests.built_corpora import files_of
 from tests.interrupted import assert_same_run, at_work, checkpoints_in, frozen_tower, hold, recipe_in
 from tests.test_staging import fill
 from tests.together import together
 from tests.training.test_killed_runs import started
-from tests.training.test_reproduce import fake_train
 
 PAIRS = 20
 
@@ -54,13 +53,8 @@ def holding(tmp_path) -> Iterator[Callable[[str], str]]:
 
 @pytest.mark.parametrize(
     ("folder", "settings"),
-    [
-        ("output", {}),
-        ("output/without_pictures", {"compare_without_pictures": True}),
-        ("output/en", {"transfer": True, "languages": ["en", "fr"]}),
-        ("output", {"transfer": True, "languages": ["en", "fr"]}),
-    ],
-    ids=["its own", "without pictures", "a language's", "all languages'"],
+    [("output", {}), ("output/without_pictures", {"compare_without_pictures": True})],
+    ids=["its own", "without pictures"],
 )
 def test_second_command_is_told_before_it_writes(
     recipe, tmp_path, holding, monkeypatch, capsys, folder, settings
@@ -72,20 +66,6 @@ def test_second_command_is_told_before_it_writes(
     said = capsys.readouterr().err
     assert re.fullmatch(f"train_accelerate.py: {message}\n", said), said
     assert files_of(tmp_path) == before
-
-
-def test_run_of_a_table_is_told_before_it_writes(recipe, holding):
-    """If it failed, two tables in one folder would mix their runs, or a log be written into another's."""
-    message = holding("output")
-    with pytest.raises(RunError, match=f"^{message}$"):
-        _train_logged(recipe, train=fake_train, keep_model=True)
-    assert [path.name for path in Path(recipe.training.output_dir).glob("*.log")] == []
-
-
-def test_run_of_a_table_that_another_command_has_finished_is_taken(recipe):
-    """If it failed, a run that was finished while this command waited for it would be made again."""
-    fake_train(recipe, 0.25)
-    assert _train_logged(recipe, train=fake_train, keep_model=True) == 0.25
 
 
 @pytest.mark.parametrize(("restarts", "seconds"), [("0", 1.0), ("1", 30.0)])

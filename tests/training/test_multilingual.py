@@ -1,9 +1,6 @@
 """Training in several languages: parts of splits, shares of the languages, transfer between them."""
 
-import json
-import re
 from collections import Counter
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
@@ -13,18 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-import train_accelerate
 from dataset_scripts.builders.built_corpus import build_dataset
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import open_corpus
 from dataset_scripts.slices import parse_slice
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import CorpusSettings
-from modeling_mmner.training.runner import report_runs, run_each, runs_of
 from modeling_mmner.training.sampling import PostSampler, draws_by_language
 from tests.shared_data import property_test
 from tests.small_corpora import write_posts
-from tests.training.test_training import small_recipe
 
 ENTITIES = {"en": "Paris", "fr": "Lyon", "de": "Bonn"}
 
@@ -178,30 +172,3 @@ def test_test_posts_of_other_corpora_are_left_out(tmp_path, capsys):
     assert corpus.splits["train"]["id"] == ["1", "3"]
     assert corpus.overlap["left out, test of other"] == 1
     assert "of 3 training posts, 1 are test posts of" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_transfer_trains_on_each_language_and_tests_on_all(languages, tmp_path, capsys):
-    """If it failed, the transfer table would show something else than its headings say."""
-    settings = {"data_dir": str(languages), "image_dir": None, "split_slices": SLICES, "transfer": True}
-    recipe = small_recipe(tmp_path, **settings, languages=["en", "fr"], epochs=1, vocabulary_size=60)
-    output = Path(recipe.training.output_dir)
-    runs = run_each(runs_of(recipe), train=train_accelerate.train)
-    report_runs(recipe, runs)
-    scores = json.loads((output / "transfer.json").read_text(encoding="utf-8"))
-    assert scores == {
-        language: {name: asdict(score) for name, score in metrics.splits.test.by_language.items()}
-        for language, metrics in runs.items()
-    }
-    for language in ("en", "fr"):
-        assert set(scores[language]) == {"en", "fr"}
-        metrics = runs[language]
-        assert metrics.corpus.posts == {"train": 3, "validation": 2, "test": 4}
-        assert metrics.recipe["corpus"]["languages"] == [language]
-    assert re.search(r"trained on\W+en\W+fr", capsys.readouterr().out)
-
-
-def test_transfer_that_cannot_be_is_refused(tmp_path):
-    """If it failed, a table of nothing would follow no training at all."""
-    with pytest.raises(CorpusError, match=r"--transfer: expected two --languages or more, found \['en'\]"):
-        runs_of(small_recipe(tmp_path, transfer=True))

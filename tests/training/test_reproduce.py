@@ -3,28 +3,25 @@ table says.
 """
 
 import json
-import os
-import signal
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
-from threading import Barrier
 from typing import Any
 
 import pytest
-import torch
 from markdown_it import MarkdownIt
 
 import train_accelerate
 from modeling_mmner.evaluation.metrics import RunMetrics
-from modeling_mmner.training import runner
 from modeling_mmner.training.assembly import check_model
 from modeling_mmner.training.paper_tables import TABLES, PaperTable, Row, row_recipe
 from modeling_mmner.training.recipes import Recipe, load_recipe
-from modeling_mmner.training.reproduce import Run, collect, p_value, plan, reproduce, write_table
+from modeling_mmner.training.reproduce import Run, collect, p_value, reproduce, write_table
 from modeling_mmner.training.run_folder import begin_run, end_run
-from modeling_mmner.training.runner import LOG, finished_run, run_apart
+from modeling_mmner.training.runner import finished_run
+from tests.interrupted import at_work, hold
 from tests.small_metrics import make_metrics
+from tests.test_staging import fill
 from tests.training.test_training import TEXT, write_corpus
 
 ROWS = [(name, row) for name, table in TABLES.items() for row in table.rows]
@@ -103,113 +100,61 @@ def fake_train(recipe: Recipe, f1: float = 0.5) -> RunMetrics:
     return RunMetrics.from_dict(content)
 
 
-@pytest.fixture
-def trained(monkeypatch) -> list[tuple[str, int]]:
-    """The runs that were made, by recipe and seed; they are not really trained, and in this process."""
-    made: list[tuple[str, int]] = []
+def made(table: str, folder: Path, *, broken: str = "", **settings: Any) -> tuple[list[Any], list[str], int]:
+    """Make a table without its trainings; the runs that were made, what was said, and the exit code."""
+    runs: list[tuple[str, int]] = []
+    said: list[str] = []
 
-    def in_this_process(function: Any, recipe: Recipe, *, train: Any, jobs: int, **options: Any) -> float:
-        made.append((recipe.name, recipe.training.seed))
-        if recipe.name == "hbilstm-crf":
+    def train(recipe: Recipe) -> RunMetrics:
+        runs.append((recipe.name, recipe.training.seed))
+        if recipe.name == broken:
             raise ValueError("no memory | left")
-        return train(recipe, 0.5 + 0.1 * recipe.training.seed).splits.test.overall.f1
+        return fake_train(recipe, 0.5 + 0.1 * recipe.training.seed)
 
-    monkeypatch.setattr(runner, "in_own_process", in_this_process)
-    return made
-
-
-def recipes_of_table4(folder: Path, **settings: Any) -> dict[str, Recipe]:
-    runs = plan("table4", {"epochs": 3} | settings, seeds=[1, 2], encoders=None, folder=folder)
-    return {run.name: run.recipe for run in runs}
+    options = {"settings": {"epochs": 3} | settings, "seeds": [1, 2], "report": said.append}
+    code = reproduce(table, train=train, folder=folder, **options)
+    return runs, said, code
 
 
-def test_what_is_there_is_not_run_again(trained, tmp_path):
+def test_what_is_there_is_not_run_again(tmp_path):
     """If it failed, a table that was cut off would start from its first row, or take half a run for one."""
-    said: list[str] = []
-    recipes = recipes_of_table4(tmp_path)
-    first = dict(list(recipes.items())[:3])
-    assert run_apart(first, train=fake_train, report=said.append) == {}
-    begin_run(Path(first["without contrastive fusion, seed 1"].training.output_dir))  # it was cut off
-    assert run_apart(recipes, train=fake_train, report=said.append) == {}
+    runs, said, code = made("table4", tmp_path)
     wanted = ("mlmner-without-both", "mlmner-without-contrastive", "mlmner-without-clustering", "mlmner")
-    runs = list(product(wanted, (1, 2)))
-    assert trained == runs[:3] + runs[2:]
+    assert runs == list(product(wanted, (1, 2))) and code == 0
     assert said[0].startswith("without both, seed 1: test F1 60.0")
-    assert said[3] == "without both, seed 1: there already"
-
-
-def test_jobs_run_at_the_same_time(monkeypatch, tmp_path):
-    """If it failed, `--jobs` would leave cores idle, or run more at a time than was asked for."""
-    both, running, most = Barrier(2, timeout=20), [], []
-
-    def in_this_process(function: Any, recipe: Recipe, **options: Any) -> float:
-        running.append(recipe)
-        most.append(len(running))
-        both.wait()
-        running.remove(recipe)
-        return 0.5
-
-    monkeypatch.setattr(runner, "in_own_process", in_this_process)
-    said: list[str] = []
-    assert run_apart(recipes_of_table4(tmp_path), train=fake_train, report=said.append, jobs=2) == {}
-    assert len(said) == 8 and max(most) == 2
-
-
-def killed(recipe: Recipe) -> RunMetrics:
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError
-
-
-@pytest.mark.slow
-def test_run_in_its_own_process(tmp_path):
-    """If it failed, each of two jobs would take all cores, a killed run end the others, or what it prints be
-    lost.
-    """
-    alone, shared, least = (runner.in_own_process(torch.get_num_threads, jobs=jobs) for jobs in (1, 2, 99))
-    assert (shared, least) == (max(1, alone // 2), 1)
-    recipe = load_recipe("quickstart", {"output_dir": str(tmp_path / "run")})
-    errors = run_apart({"one": recipe}, train=killed, report=print)
-    assert errors == {"one": "its process was ended, as by a lack of memory"}
-    assert run_apart({"one": recipe}, train=fake_train, report=print) == {}
-    assert finished_run(recipe) is not None and not (tmp_path / "run" / "model").exists()
-    assert (tmp_path / "run" / LOG).is_file()
+    cut = tmp_path / "without-contrastive-fusion" / "seed-1"
+    assert not (cut / "model").exists()
+    begin_run(cut)
+    runs, said, _ = made("table4", tmp_path)
+    assert runs == [("mlmner-without-contrastive", 1)] and said[0] == "without both, seed 1: there already"
 
 
 @pytest.mark.parametrize(
     "settings", [{"epochs": 4}, {"dataset": "twitter2015"}, {"objectives": {"boundary": 0.9}}]
 )
-def test_run_of_other_settings_is_not_taken_for_this_one(trained, tmp_path, settings):
+def test_run_of_other_settings_is_not_taken_for_this_one(tmp_path, settings):
     """If it failed, a table would mix rows of different budgets or corpora."""
-    run_apart(recipes_of_table4(tmp_path), train=fake_train, report=print)
+    made("table4", tmp_path)
     (key,) = settings
     message = rf"seed-1: expected a run with these settings, found another one's: {key} "
     with pytest.raises(ValueError, match=message):
-        run_apart(recipes_of_table4(tmp_path, **settings), train=fake_train, report=print)
-    assert len(trained) == 8
+        made("table4", tmp_path, **settings)
 
 
-def test_row_that_fails_says_why_and_the_others_go_on(trained, tmp_path):
-    """If it failed, one row without memory would cost the whole table, or its reason be lost."""
-    said: list[str] = []
-    options: dict[str, Any] = {"train": fake_train, "folder": tmp_path, "settings": {}, "report": said.append}
-    assert reproduce("table3", **options) == 1
+def test_row_that_fails_says_why_and_the_others_go_on(tmp_path):
+    """If it failed, one row without memory, or whose folder another command has, would cost the whole table."""
+    process, let_end = at_work(hold(fill(tmp_path / "BiLSTM-CRF" / "seed-2", {"status.json": b"{}"})))
+    runs, said, code = made("table3", tmp_path, broken="hbilstm-crf")
+    let_end()
+    assert code == 1 and len(runs) == 2 * 8 - 1
     results = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert [row["name"] for row in results["rows"] if row["mean"] is None] == ["HBiLSTM-CRF"]
     assert r"- HBiLSTM-CRF, seed 1: ValueError: no memory \| left" in said[-2]
-    assert reproduce("table3", **options) == 1
-    assert [recipe for recipe, _ in trained].count("hbilstm-crf") == 2 and len(trained) == 9
-
-
-def test_dry_run_makes_nothing_and_names_what_cannot_run(trained, tmp_path):
-    """If it failed, one could not ask what will be trained, or learn only after hours that a row cannot."""
-    said: list[str] = []
-    options: dict[str, Any] = {"train": fake_train, "folder": tmp_path, "dry_run": True}
-    options["report"] = said.append
-    assert reproduce("table4", settings={}, **options) == 0
-    assert said[0] == f"without both, seed 1: to be trained in {tmp_path}/without-both/seed-1"
-    assert reproduce("table3", settings={"word_vectors": str(tmp_path / "none.txt")}, **options) == 1
-    assert "BiLSTM-CRF, seed 1: cannot run; " in said[4] and "none.txt" in said[4]
-    assert trained == [] and list(tmp_path.iterdir()) == []
+    assert f"process {process.pid} on" in said[1] and said[1].startswith(
+        "BiLSTM-CRF, seed 2: failed; RunError"
+    )
+    runs, _, code = made("table3", tmp_path, broken="hbilstm-crf")
+    assert code == 1 and runs == [("bilstm-crf", 2), ("hbilstm-crf", 1), ("hbilstm-crf", 2)]
 
 
 # What the table says
@@ -273,7 +218,7 @@ def test_written_table_is_a_table(tmp_path):
 
 @pytest.mark.slow
 def test_table_is_trained_and_gone_on_with(tmp_path, monkeypatch):
-    """If it failed, a table would not train in processes of its own, or run a finished row again."""
+    """If it failed, a row would spoil the next one's training, or a finished row be run again."""
     rows = (Row("BiLSTM-CRF", "bilstm-crf"), Row("broken", "bert-crf"), Row("MLMNER", "mlmner"))
     monkeypatch.setitem(TABLES, "table3", PaperTable("a table", rows))
     write_corpus(tmp_path)
@@ -293,7 +238,6 @@ def test_table_is_trained_and_gone_on_with(tmp_path, monkeypatch):
     options: dict[str, Any] = {"folder": tmp_path / "out", "report": said.append}
     assert reproduce("table3", train=train_accelerate.train, settings=settings, **options) == 1
     assert "BiLSTM-CRF, seed 1: test F1" in said[0] and "broken, seed 1: failed; ValueError" in said[1]
-    assert (tmp_path / "out" / "BiLSTM-CRF" / "seed-1" / LOG).read_text(encoding="utf-8")
     settings["text_config"] = TEXT
     assert reproduce("table3", train=train_accelerate.train, settings=settings, **options) == 0
     assert "BiLSTM-CRF, seed 1: there already" in said and (tmp_path / "out" / "results.md").is_file()

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import shutil
 import stat
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch._dynamo.utils import counters
 
 import train_accelerate
 from dataset_scripts.sample.sample import draw_picture, generate_posts
@@ -171,28 +169,6 @@ def test_command_line_trains_and_compares(finished, tmp_path: Path, capsys) -> N
     alone = json.loads((output / "without_pictures" / "metrics.json").read_text(encoding="utf-8"))
     assert alone["recipe"]["corpus"]["use_images"] is False
     assert set(alone["splits"]["test"]["picture"]) == {"none"}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_layers_train_as_they_do_otherwise(finished, tmp_path: Path) -> None:
-    """If it failed, `compile` would change what a run finds, compile nothing, or leave a model that does not
-    load.
-    """
-    quiet = TEXT | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    tower = TOWER | {"frozen": False, "image_size": 64}
-    folder = Path(finished[0].corpus.data_dir)
-    recipe = small_recipe(folder, epochs=1, dropout=0.0, text_config=quiet, vision_towers=[tower])
-    losses, names = [], []
-    for compiled in (False, True):
-        counters.clear()
-        output = tmp_path / f"compiled-{compiled}"
-        metrics = train_accelerate.train(recipe.with_settings(compile=compiled, output_dir=str(output)))
-        losses.append(metrics.history[0]["loss"])
-        names.append(list(MMNERForTokenClassification.from_pretrained(output / "model").state_dict()))
-        assert (counters["stats"]["unique_graphs"] > 0) == compiled
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    assert names[0] == names[1]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from .confidence import bootstrap_interval, calibration, paired_randomisation
 from .spans import (
     Entities,
     Posts,
-    Surfaces,
     check_number,
     check_posts,
     grouped_counts,
@@ -51,8 +50,7 @@ class SpanF1(evaluate.Metric):
         intervals: whether each score has a 95% bootstrap interval of F1 over posts.
         languages, sources: of each post, for scores by either and by both.
         tokens: the words of each post, for scores by surface; with train_tokens and train_tags, the words
-            and tags of each training post, or with train_surfaces: the types of each surface in training,
-            or the surfaces alone.
+            and tags of each training post.
         other_predictions: tags of another system for the same posts, for a paired
             approximate-randomisation test of micro F1.
         scores: for each post a list of scores in 0..1, one for each predicted entity, read leniently, in
@@ -94,7 +92,6 @@ class SpanF1(evaluate.Metric):
         tokens: Posts | None = None,
         train_tokens: Posts | None = None,
         train_tags: Posts | None = None,
-        train_surfaces: Surfaces | None = None,
         other_predictions: Posts | None = None,
         scores: Sequence[Sequence[float]] | None = None,
         resamples: int = _RESAMPLES,
@@ -106,15 +103,18 @@ class SpanF1(evaluate.Metric):
         if min(resamples, swaps) < 1:
             raise ValueError(f"resamples, swaps: expected 1 or more, found {resamples}, {swaps}")
         strict = mode == "strict"
-        surfaces = _known_surfaces(tokens, train_tokens, train_tags, train_surfaces)
         check_posts(references, predictions, name="predictions")
         gold, found = (
             [read_spans(tags, strict=strict) for tags in side] for side in (references, predictions)
         )
         counts, groups = span_counts(gold, found), {"by_type": grouped_counts(gold, found)}
-        if tokens is not None and surfaces is not None:
+        if tokens is not None and train_tokens is not None and train_tags is not None:
             check_posts(references, tokens, name="tokens")
+            surfaces = training_surfaces(train_tokens, train_tags)
             groups |= surface_groups(gold, found, tokens=tokens, surfaces=surfaces)
+        elif (tokens, train_tokens, train_tags) != (None, None, None):
+            expected = "expected tokens, train_tokens and train_tags, found no three; give all, or none"
+            raise ValueError(f"scores by surface: {expected}")
         drawn = resamples if intervals else 0
         score = partial(count_score, resamples=drawn, seed=seed)
         result = score(counts) | _macro_score(groups["by_type"], resamples=drawn, seed=seed)
@@ -208,23 +208,6 @@ def _group_scores(
         f1s = [one["f1"] for one in scores["by_language"].values()]
         scores["language_macro_f1"] = float(np.mean(f1s)) if f1s else 0.0
     return scores
-
-
-def _known_surfaces(
-    tokens: Posts | None, train_tokens: Posts | None, train_tags: Posts | None, surfaces: Surfaces | None
-) -> Surfaces | None:
-    """The surfaces of the training split, None where scores by surface are not asked for."""
-    options = (tokens, train_tokens, train_tags, surfaces)
-    names = ("tokens", "train_tokens", "train_tags", "train_surfaces")
-    given = [name for name, value in zip(names, options, strict=True) if value is not None]
-    if given not in ([], ["tokens", "train_tokens", "train_tags"], ["tokens", "train_surfaces"]):
-        raise ValueError(
-            "scores by surface: expected tokens with either train_tokens and train_tags or train_surfaces,"
-            f" found {', '.join(given)}; give the missing ones, or none"
-        )
-    if train_tokens is not None and train_tags is not None:
-        return training_surfaces(train_tokens, train_tags)
-    return surfaces
 
 
 def _scored_spans(

@@ -14,9 +14,6 @@ Posts = Sequence[Sequence[str]]
 """For each post its BIO tags, or its words."""
 Entities = Sequence[Collection[Any]]
 """For each post its entities, each once."""
-Surfaces = Mapping[str, Collection[str]] | Collection[str]
-"""The types that a training split gives each surface (an entity's words, joined by spaces), or the surfaces
-alone."""
 
 
 def read_spans(tags: Sequence[str], *, strict: bool = False) -> list[tuple[str, int, int]]:
@@ -103,7 +100,7 @@ def training_surfaces(tokens: Posts, tags: Posts) -> dict[str, set[str]]:
 
 
 def surface_groups(
-    gold: Entities, predicted: Entities, *, tokens: Posts, surfaces: Surfaces
+    gold: Entities, predicted: Entities, *, tokens: Posts, surfaces: Mapping[str, Collection[str]]
 ) -> dict[str, dict[str, np.ndarray]]:
     """`span_counts` of entities whose surface was one in training, and of others (Augenstein et al. 2017).
 
@@ -111,19 +108,18 @@ def surface_groups(
     the words of each post, `surfaces` those of training.
 
     Returns:
-        by_seen: ``seen`` and ``unseen``; and where `surfaces` has the types, by_ambiguity: ``ambiguous``, of
-        several types in training, ``unambiguous``, of one, and ``unseen``.
+        by_seen: ``seen`` and ``unseen``; by_ambiguity: ``ambiguous``, of several types in training,
+        ``unambiguous``, of one, and ``unseen``.
     """
-    types = surfaces if isinstance(surfaces, Mapping) else dict.fromkeys(surfaces, ())
 
     def group(post: int, span: tuple[str, int, int]) -> str:
-        known = types.get(" ".join(tokens[post][span[1] : span[2]]))
+        known = surfaces.get(" ".join(tokens[post][span[1] : span[2]]))
         return "unseen" if known is None else "ambiguous" if len(known) > 1 else "unambiguous"
 
     kinds = dict.fromkeys(("ambiguous", "unambiguous", "unseen"), np.zeros((len(gold), 3)))
     kinds |= grouped_counts(gold, predicted, group=group)
     seen = {"seen": kinds["ambiguous"] + kinds["unambiguous"], "unseen": kinds["unseen"]}
-    return {"by_seen": seen} | ({"by_ambiguity": kinds} if isinstance(surfaces, Mapping) else {})
+    return {"by_seen": seen, "by_ambiguity": kinds}
 
 
 def ratios(counts: Sequence[Any] | np.ndarray) -> tuple[Any, Any, Any]:
