@@ -26,7 +26,7 @@ from modeling_mmner.hub.examples import examples_of
 from modeling_mmner.hub.push import save_hub_folder
 from modeling_mmner.training import optimisation, processes, run_folder
 from modeling_mmner.training.assembly import build_model, build_processor
-from modeling_mmner.training.checkpoints import Checkpoints, check_space
+from modeling_mmner.training.checkpoints import Checkpoints
 from modeling_mmner.training.collator import LaidOutRows, MMNERCollator
 from modeling_mmner.training.corpus import TrainingCorpus, load_corpus
 from modeling_mmner.training.features import feature_folder, run_features
@@ -64,7 +64,6 @@ def train(recipe: Recipe) -> RunMetrics:
     set_seed(settings.seed)
     corpus, processor, model = build(recipe, accelerator)
     parameters, trained = (model.num_parameters(only_trainable=only) for only in (False, True))
-    check_space(output, model, kept=settings.checkpoints_kept)
     if accelerator.is_main_process:
         run_folder.begin_run(output)
         corpus.write_left_out(output)
@@ -146,7 +145,7 @@ def fit(recipe: Recipe, corpus: TrainingCorpus, predictor: Predictor, progress: 
     prepared, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
     steps = {"optimizer": optimizer, "scheduler": scheduler, "max_grad_norm": settings.max_grad_norm}
     centres_when = settings.centre_warmup_epochs, settings.centre_refresh_epochs
-    checkpoints = Checkpoints(recipe, corpus, accelerator=accelerator, model=model, progress=progress)
+    checkpoints = Checkpoints(recipe, corpus, accelerator, model, progress)
     checkpoints.resume(settings.resume)
     bar = progress.bar(len(loader), epochs=settings.epochs)
     with processes.StopSignals(accelerator) as signals, bar:

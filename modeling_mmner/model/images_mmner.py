@@ -299,9 +299,6 @@ def _orientation(picture: Image.Image) -> Any:
 def _opaque(picture: Image.Image) -> Image.Image:
     """As RGB, over white."""
     clear = picture.info.get("transparency")
-    if isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, where Pillow keeps 8 of each colour
-        picture = picture.copy()
-        picture.info["transparency"] = tuple(colour >> 8 for colour in clear)
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or clear is not None:
         layer = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
@@ -310,11 +307,7 @@ def _opaque(picture: Image.Image) -> Image.Image:
 
 def _shallow(picture: Image.Image) -> Image.Image:
     """Greys of more than 8 bits in 8, see `load_picture`; Pillow's own conversion clips at 255."""
-    values, tags = np.asarray(picture), getattr(picture, "tag_v2", {})
-    if picture.mode != "F" and tags.get(258) == (12,):
-        values = values.astype(np.int32) * 16 + values // 256
-    if picture.mode not in ("F", "I") and tags.get(262) == 0:  # 0 is white
-        values = 65535 - values
+    values = np.asarray(picture)
     finite = values[np.isfinite(values)]
     least, most = (finite.min(), finite.max()) if finite.size else (0, 0)
     if picture.mode == "F" and least >= 0 and most <= 1:
@@ -327,11 +320,7 @@ def _shallow(picture: Image.Image) -> Image.Image:
         values -= least
         values *= 255 / (float(most) - float(least) or 1)
         values = values.round(out=values)
-    grey = Image.fromarray(values.astype(np.uint8))
-    if isinstance(clear := picture.info.get("transparency"), int):
-        shown = Image.fromarray(np.where(np.asarray(picture) == clear, 0, 255).astype(np.uint8))
-        return Image.merge("LA", (grey, shown))
-    return grey
+    return Image.fromarray(values.astype(np.uint8))
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -13,6 +13,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -61,53 +63,33 @@ def trained_state(model: MMNERForTokenClassification) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(frozen)}
 
 
-def check_space(output: Path, model: MMNERForTokenClassification, *, kept: int) -> None:
-    """Raise `RunError` unless the disk has room for all that a run writes, `kept` checkpoints among it."""
-    trained = sum(tensor.nbytes for tensor in trained_state(model).values())
-    # AdamW keeps two numbers in float32 of each.
-    moments = sum(8 * parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    checkpoint = 2 * trained + moments  # the best weights may be others than the last
-    # There is one more while the next is written.
-    needed = (kept + 1) * checkpoint + 4 * model.num_parameters()
-    output.mkdir(parents=True, exist_ok=True)
-    files = [path.stat() for path in (output / CHECKPOINTS).rglob("*") if path.is_file()]
-    there = {file.st_ino: file.st_size for file in files}  # those of a run that goes on are replaced
-    free = shutil.disk_usage(output).free + sum(there.values())
-    if free < needed:
-        raise RunError(
-            f"--output_dir {output!s:.300}: expected {needed / 1e6:,.1f} MB of free disk ({kept + 1}"
-            f" checkpoints of {checkpoint / 1e6:,.1f} MB, and the model), found"
-            f" {free / 1e6:,.1f} MB; make room, keep fewer (--checkpoints_kept 1), or take another disk"
-        )
-
-
+@dataclass
 class Checkpoints:
     """Writes a run's checkpoints, keeps the last ones, and brings the run to where one of them is.
 
-    Args:
+    Attributes:
         accelerator: that has prepared all that is trained.
         model: the bare model.
         progress: of the run; `resume` changes it.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        corpus: TrainingCorpus,
-        *,
-        accelerator: Accelerator,
-        model: MMNERForTokenClassification,
-        progress: Progress,
-    ) -> None:
-        self.folder = Path(recipe.training.output_dir) / CHECKPOINTS
-        self.kept = recipe.training.checkpoints_kept
-        self.accelerator, self.model, self.progress = accelerator, model, progress
-        is_main = accelerator.is_main_process
-        self.settings = run_settings(recipe, corpus, accelerator) if is_main else {}  # the others never ask
+    recipe: Recipe
+    corpus: TrainingCorpus
+    accelerator: Accelerator
+    model: MMNERForTokenClassification
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.folder = Path(self.recipe.training.output_dir) / CHECKPOINTS
         self._last: Path | None = None
         # Accelerate would write and read wrapped weights, those of frozen encoders among them.
-        accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
-        accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
+        self.accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
+        self.accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What `run_settings` says; the main process alone asks."""
+        return run_settings(self.recipe, self.corpus, self.accelerator)
 
     def save(self) -> Path:
         """Write a checkpoint and remove those not kept; returns its folder.
@@ -148,9 +130,8 @@ class Checkpoints:
 
     def _prune(self, newest: Path) -> None:
         """Remove what is not kept, and what is later than the newest: it is of a run that was given up."""
-        there = self._all()
-        kept = [path for path in there if path.name <= newest.name][-self.kept :]
-        for path in set(there) - set(kept):
+        there, kept = self._all(), self.recipe.training.checkpoints_kept
+        for path in set(there) - {*[path for path in there if path.name <= newest.name][-kept:]}:
             shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager

@@ -167,6 +167,7 @@ def check_run(recipe: Recipe) -> None:
 
 def begin_run(output: Path) -> None:
     """Say that the run in an output folder is not finished, and clear up after killed ones."""
+    output.mkdir(parents=True, exist_ok=True)
     with recovered(output / MODEL):
         for path in (path for name in FILES for path in output.glob(f"{name}.*.partial")):
             path.unlink()

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
 
@@ -79,6 +80,7 @@ def loader_workers(setting: int | None, *, opens_pictures: bool) -> int:
     return min(4, max(0, CORES // processes - 1)) if opens_pictures else 0
 
 
+@dataclass(eq=False)
 class PostSampler(Sampler[list[int]]):
     """The posts of an epoch, those of like length together, in batches.
 
@@ -91,7 +93,7 @@ class PostSampler(Sampler[list[int]]):
     have the posts of the step of a single process that takes as many. Those of an epoch's last step are
     shared out evenly; fewer posts than processes are left out, since each process needs one.
 
-    Args:
+    Attributes:
         lengths: of each post, see `LaidOutRows`.
         languages: of each post.
         temperature: > 0; the larger, the more alike the shares.
@@ -100,23 +102,21 @@ class PostSampler(Sampler[list[int]]):
         seed: of the order, with the epoch that `set_epoch` sets.
     """
 
-    def __init__(
-        self,
-        lengths: Sequence[int],
-        languages: Sequence[str],
-        *,
-        temperature: float,
-        batch_size: int,
-        processes: int,
-        seed: int,
-    ) -> None:
-        self.lengths, self.processes, self.seed, self.epoch = lengths, processes, seed, 0
-        self.step_size = batch_size * processes
+    lengths: Sequence[int]
+    languages: Sequence[str]
+    temperature: float
+    batch_size: int
+    processes: int
+    seed: int
+    epoch: int = 0
+
+    def __post_init__(self) -> None:
+        self.step_size = self.batch_size * self.processes
         self.posts: dict[str, list[int]] = {}
-        for index, language in enumerate(languages):
+        for index, language in enumerate(self.languages):
             self.posts.setdefault(language, []).append(index)
         self.sizes = Counter({language: len(posts) for language, posts in self.posts.items()})
-        self.draws = draws_by_language(self.sizes, temperature=temperature)
+        self.draws = draws_by_language(self.sizes, temperature=self.temperature)
 
     def __len__(self) -> int:
         steps, rest = divmod(len(self.lengths), self.step_size)

@@ -142,7 +142,7 @@ def test_run_of_other_settings_is_not_taken_for_this_one(tmp_path, settings):
 
 
 def test_row_that_fails_says_why_and_the_others_go_on(tmp_path):
-    """If it failed, one row without memory, or whose folder another command has, would cost the whole table."""
+    """If it failed, a row without memory, or in whose folder another command is, would cost the table."""
     process, let_end = at_work(hold(fill(tmp_path / "BiLSTM-CRF" / "seed-2", {"status.json": b"{}"})))
     runs, said, code = made("table3", tmp_path, broken="hbilstm-crf")
     let_end()

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,12 @@ import torch
 import train_accelerate
 from modeling_mmner import MMNERForTokenClassification
 from modeling_mmner.evaluation.metrics import RunMetrics
-from modeling_mmner.training import checkpoints
 from modeling_mmner.training.checkpoints import Checkpoints
 from modeling_mmner.training.processes import Stopped, command_to_go_on
 from modeling_mmner.training.recipes import Recipe
 from modeling_mmner.training.run_folder import FILES, FOLDERS, Progress, RunError, begin_run, is_finished
 from modeling_mmner.training.runner import run_each, runs_of
-from tests.interrupted import assert_same_run, checkpoints_in, recipe_in, train_killed
+from tests.interrupted import assert_same_run, checkpoints_in, recipe_in
 from tests.training.test_killed_runs import started
 from tests.training.test_reproduce import fake_train
 
@@ -280,33 +278,6 @@ def test_output_folder_that_is_removed_is_named(corpus, tmp_path, monkeypatch, c
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
         train_accelerate.train(recipe)
     assert "Traceback" not in capfd.readouterr().err
-
-
-def test_disk_without_room_is_found_before_the_first_step(recipe, uninterrupted, monkeypatch):
-    """If it failed, a run would stop at its last checkpoint, or be refused although there is room."""
-    usage = namedtuple("usage", "total used free")
-    with monkeypatch.context() as patch:
-        patch.setattr(train_accelerate, "train_batches", lambda *_, **__: pytest.fail("a step was made"))
-        patch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 123_000))
-        with pytest.raises(RunError) as raised:
-            train_accelerate.train(recipe)
-    found = re.fullmatch(
-        rf"--output_dir {recipe.training.output_dir}: expected (.*) MB of free disk \(3 checkpoints of (.*)"
-        r" MB, and the model\), found 0\.1 MB; make room, keep fewer"
-        r" \(--checkpoints_kept 1\), or take another disk",
-        str(raised.value),
-    )
-    assert found is not None
-    train_killed(recipe, saves=4)
-    newest, needed, each = checkpoints_in(recipe)[-1], *(1e6 * float(number) for number in found.groups())
-    assert each == pytest.approx(_bytes(newest), rel=0.15)  # the rest is names and headers
-    model = _bytes(Path(uninterrupted.training.output_dir) / "model" / "model.safetensors")
-    assert needed == pytest.approx(3 * each + model, rel=0.05)
-
-
-def _bytes(path: Path) -> int:
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def test_full_disk_leaves_the_checkpoint_before(recipe, uninterrupted, monkeypatch):
