@@ -70,8 +70,7 @@ def train(recipe: Recipe) -> RunMetrics:
     accelerator.print(printable(f"{recipe.name}: {parameters:,} parameters; {corpus.summary().describe()}"))
     kept = run_features(recipe, processor, model, accelerator)
     with accelerator.local_main_process_first():
-        if told := kept.add_to(corpus):
-            accelerator.print(told)
+        kept.add_to(corpus)
     if accelerator.num_processes > 1:
         set_seed(settings.seed, device_specific=True)  # each drops other units of its posts
     predictor = Predictor(model, processor, accelerator, settings.batch_size, settings.num_workers or 0)
@@ -79,7 +78,6 @@ def train(recipe: Recipe) -> RunMetrics:
     checkpoints.load_best()
     training_seconds = progress.elapsed
     accelerator.print(f"epoch {progress.best['epoch']} is kept, the best on validation; testing it")
-
     validation, test = corpus.splits["validation"], corpus.splits["test"]
     predicted = predictor.tags(test)
     found = {
@@ -99,8 +97,11 @@ def train(recipe: Recipe) -> RunMetrics:
         run_folder.check_still_there(output)
         kept.put_encoders_back()
         gold = gold_tags(test, corpus.labels)
+        folder = output / run_folder.MODEL
         try:
-            save_model(predictor, output / run_folder.MODEL, metrics=metrics, examples=examples)
+            save_hub_folder(model, processor, folder=folder, metrics=metrics, examples=examples)
+        except ValueError as error:
+            raise RunError(f"{folder}: expected settings that make a card; {error}") from error
         finally:  # a card that cannot be made costs no other result
             run_folder.write_results(output, metrics, test, gold=gold, predicted=predicted)
         run_folder.end_run(output)
@@ -195,14 +196,6 @@ def save(checkpoints: Checkpoints, signals: processes.StopSignals, *, due: bool 
         saved = checkpoints.save()
     if stopping:
         raise processes.Stopped(signals.number, f"saved {saved}")
-
-
-def save_model(predictor: Predictor, folder: Path, **about: Any) -> None:
-    """Write the model's folder, with its card."""
-    try:
-        save_hub_folder(predictor.model, predictor.processor, folder=folder, **about)
-    except ValueError as error:
-        raise RunError(f"{folder}: expected settings that make a card; {error}") from error
 
 
 def run(recipe: Recipe) -> int:

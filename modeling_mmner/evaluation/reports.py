@@ -231,10 +231,7 @@ def _sentence(text_alone: Score, pictured: Score, shuffled: Score | None, chance
     low, high = text_alone.confidence_interval
     text = f"text alone reaches {percent(text_alone.f1)} F1 (95% interval {percent(low)}-{percent(high)}"
     if chance is not None:
-        verdict = "below chance" if high < chance else "no better than chance"
-        if low > chance:
-            verdict = "above chance, so the words give some of it away"
-        text += f", chance {percent(chance)}: {verdict}"
+        text += f", chance {percent(chance)}"
     text += f"); with its picture the model reaches {percent(pictured.f1)}"
     if shuffled is not None:
         text += f", with another post's picture {percent(shuffled.f1)}"

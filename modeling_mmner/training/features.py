@@ -170,20 +170,20 @@ class KeptFeatures:
     precision: str = "no"
     computed: int = 0
 
-    def add_to(self, corpus: TrainingCorpus) -> str:
-        """Give a corpus's splits the columns, and let go of the encoders; returns in words what was done.
+    def add_to(self, corpus: TrainingCorpus) -> None:
+        """Give a corpus's splits the columns, let go of the encoders, and say what was done.
 
         Features are computed for the whole corpus, whichever posts are left out. Raises as `with_features`.
         """
         if not self.encoders:
-            return ""
+            return
         with self.bar(*corpus.whole.values()) as bar:
             for split, rows in corpus.splits.items():
                 columns = _picked(self.columns(corpus.whole[split], bar), np.array(corpus.places[split]))
                 corpus.splits[split] = _beside(rows, columns)
         for encoder in filter(None, self.encoders):
             encoder.release()
-        return f"picture features: {self.computed} computed, kept in {self.folder}"
+        say(f"picture features: {self.computed} computed, kept in {self.folder}")
 
     def put_encoders_back(self) -> None:
         """Read the encoders again, so that the model computes from pixels."""

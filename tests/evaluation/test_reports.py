@@ -197,26 +197,24 @@ def test_picture_worth_says_all_figures():
     """If it failed, a figure would be missing or another one's would stand in its place."""
     said = worth(text=0.461, true=0.989, shuffled=0.452)
     assert said == (
-        "On ambiguous names (en) text alone reaches 46.1 F1 (95% interval 41.1-51.1, chance 46.0: no better"
-        " than chance); with its picture the model reaches 98.9, with another post's picture 45.2: a clear"
-        " gain from the pictures."
+        "On ambiguous names (en) text alone reaches 46.1 F1 (95% interval 41.1-51.1, chance 46.0);"
+        " with its picture the model reaches 98.9, with another post's picture 45.2: a clear gain from the"
+        " pictures."
     )
 
 
 @pytest.mark.parametrize(
     ("text", "true", "shuffled", "verdict"),
     [
-        (0.6, 0.9, 0.4, "chance 46.0: above chance, so the words give some of it away)"),
-        (0.3, 0.9, 0.4, "chance 46.0: below chance)"),
         (0.46, 0.5, 0.4, ": no clear gain from the pictures."),
         (0.46, 0.3, 0.3, ": the pictures clearly do harm."),
         (0.46, 0.7, 0.68, "not from what the pictures show, since another post's serves as well."),
     ],
 )
 def test_picture_worth_is_honest_where_pictures_do_not_help(text, true, shuffled, verdict):
-    """If it failed, the report would praise pictures that do nothing, or call a leak in the text chance."""
+    """If it failed, the report would praise pictures that do nothing."""
     said = worth(text=text, true=true, shuffled=shuffled)
-    assert verdict in said and ("a clear gain from the pictures" in said) == (true == 0.9)
+    assert verdict in said and "a clear gain from the pictures" not in said
 
 
 def test_picture_worth_speaks_of_each_language_and_of_all():

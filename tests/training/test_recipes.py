@@ -137,6 +137,7 @@ OPTIONS: dict[str, tuple[str, object]] = {
     "sentence_vector": ("pooler", "pooler"),
     "objectives": ("crf=2,boundary=0.5", {"crf": 2.0, "boundary": 0.5}),
     "mixed_precision": ("bf16", "bf16"),
+    "report_to": ("wandb", "wandb"),
 }
 FLAGS = [item.name for item in _FIELDS if item.type is bool]
 
@@ -287,7 +288,6 @@ WRONG_FILES = [
     ("training: {num_workers: -2}", "recipe num_workers: expected a number >= 0, found -2"),
     ("license: mit", r"unknown keys \['license'\]; expected some of .*'terms'"),
     ("corpus: {context_file: [a]}", "recipe context: expected the column, .* found None"),
-    ("training: {transfer: true, compare_without_pictures: true}", "recipe transfer: expected no compar.*"),
     ("model: {text_tower: bilstm, text_encoder: a/b}", "text_encoder: expected none with a text .* 'a/b'"),
     ("model: {word_vectors: a.txt}", "word_vectors: expected none with a text tower of sub-tokens, found 'a"),
 ]
