@@ -20,7 +20,6 @@ from modeling_mmner.evaluation.scores import (
     raw_text_score,
     score_test_split,
 )
-from modeling_mmner.evaluation.span_f1.span_f1 import evaluate_tags
 from modeling_mmner.model.labels_mmner import bio_labels
 from modeling_mmner.model.processing_mmner import MMNERProcessor
 from modeling_mmner.training.collator import MMNERCollator
@@ -169,16 +168,6 @@ def test_predictor_shows_the_pictures_of_the_view(grey):
 # Scores
 
 
-def test_scores_of_rows_are_those_of_their_tags():
-    """If it failed, a split would be scored against other tags or groups than its own."""
-    rows = rows_of([["Paris", "a"], ["Jordan"]])
-    predicted = [["B-LOC", "O"], ["O"]]
-    assert gold_tags(rows, LABELS) == [["B-LOC", "O"], ["B-PER"]]
-    groups = {"languages": ["en", "en"], "sources": ["plain", "plain"]}
-    expected = evaluate_tags(gold_tags(rows, LABELS), predicted, **groups)
-    assert evaluate_rows(predicted, rows, LABELS) == expected
-
-
 def test_scores_tell_what_the_pictures_were_worth(grey):
     """If it failed, the report would say that a model reads its pictures when it does not, or the reverse."""
     rows = rows_of([["Paris"], ["Jordan"], ["a"]], [grey(10), grey(20), None])
@@ -210,16 +199,6 @@ def test_picture_scores_are_those_that_rows_and_model_allow(grey, pictures, has_
 
 
 # Raw text
-
-
-def test_raw_text_that_splits_into_the_gold_words_scores_the_same():
-    """If it failed, the raw-text figure would differ though no word is split otherwise."""
-    posts = [["Jordan", "in", "Paris", "Texas", "!"], ["Paris"], ["a"]]
-    rows = rows_of(posts, tags=[["O", "O", "B-LOC", "I-LOC", "O"], ["B-PER"], ["O"]])
-    predictor = predictor_of(LookupModel())
-    expected = evaluate_rows(predictor.tags(rows), rows, LABELS)["overall"]
-    assert (expected["precision"], expected["recall"]) == (1 / 3, 1 / 2)
-    assert raw_text_score(predictor, rows) == expected
 
 
 def test_raw_text_counts_characters_not_words():

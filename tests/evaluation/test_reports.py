@@ -217,16 +217,6 @@ def test_picture_worth_is_honest_where_pictures_do_not_help(text, true, shuffled
     assert verdict in said and "a clear gain from the pictures" not in said
 
 
-def test_picture_worth_speaks_of_each_language_and_of_all():
-    """If it failed, a language in which the picture does nothing would hide behind another."""
-    pictured = metrics(true=block(0.9, en=0.95, fr=0.45), chance={"en": 0.4, "fr": 0.5, "all": 0.45})
-    lines = picture_worth(pictured, metrics(none=block(0.5, en=0.4, fr=0.5))).splitlines()
-    names = [line.partition(") ")[0].partition("(")[2] for line in lines]
-    assert names == ["en", "fr", "all languages"]
-    assert "chance 40.0" in lines[0] and lines[0].endswith("95.0: a clear gain from the pictures.")
-    assert "chance 50.0" in lines[1] and lines[1].endswith("45.0: no clear gain from the pictures.")
-
-
 def test_picture_worth_needs_pictures_and_ambiguous_names_alone():
     """Regression: a run on posts without pictures, compared with itself, ended in a KeyError."""
     none = metrics(none=block(0.5, en=0.4))

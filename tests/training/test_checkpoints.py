@@ -18,7 +18,6 @@ from transformers import AutoModel, BertConfig, BertModel, pipeline
 import train_accelerate
 from modeling_mmner import MMNERForTokenClassification, files
 from modeling_mmner.model import images_mmner
-from modeling_mmner.training import assembly
 from modeling_mmner.training.assembly import content_of_names
 from modeling_mmner.training.checkpoints import Checkpoints
 from modeling_mmner.training.corpus import load_corpus
@@ -38,7 +37,6 @@ from tests.interrupted import (
     train_killed,
     whole_and_killed,
 )
-from tests.training.test_training import TOWER
 
 
 @pytest.fixture(scope="module")
@@ -301,22 +299,6 @@ def test_text_encoder_is_known_by_its_content(encoder, tmp_path, monkeypatch, is
         (encoder / file).write_text((encoder / file).read_text() + " ")
         seen.append(content())
     assert len({*seen}) == len(seen) == 5
-
-
-def test_weights_of_timm_and_word_vectors_are_known_by_their_content(tmp_path, monkeypatch):
-    """If it failed, a run would go on with weights that the Hub has changed, or with other vectors."""
-    towers = [TOWER | {"pretrained": True}, TOWER | {"pretrained": False}]
-    vectors, weights = tmp_path / "vectors.txt", tmp_path / "model.safetensors"
-    vectors.write_text("a 1 2")
-    weights.write_bytes(b"timm's")
-    monkeypatch.setattr(assembly, "try_to_load_from_cache", lambda *_: str(weights))
-    recipe = load_recipe("gvatt-hbilstm-crf", {"word_vectors": str(vectors), "vision_towers": towers})
-    first = content_of_names(recipe)
-    names = ("word_vectors", "vision_towers[0]", "vision_towers[1]")
-    assert [*first] == [f"content of {name}" for name in names]
-    vectors.write_text("a 1 3")
-    weights.write_bytes(b"others")
-    assert [key for key, value in content_of_names(recipe).items() if value != first[key]] == [*first][:2]
 
 
 @pytest.mark.parametrize(

@@ -182,15 +182,6 @@ def test_mappings_are_merged_by_key():
     assert smaller == quickstart.model.config["text_config"] | {"hidden_size": 64}
 
 
-def test_recipes_share_nothing():
-    """If it failed, changing one recipe would change the next that is made."""
-    for recipe in (Recipe(), load_recipe("mlmner")):
-        recipe.model.towers[0].frozen = False
-        recipe.model.config.setdefault("objectives", {})["crf"] = 9.0
-    for recipe in (Recipe(), load_recipe("mlmner")):
-        assert recipe.model.objectives["crf"] == 1.0 and recipe.model.towers[0].frozen
-
-
 # Help
 
 
@@ -232,15 +223,6 @@ def test_vision_flags_change_one_key_of_each_tower(written):
     [default] = load_recipe(sparse).model.towers
     found = load_recipe(sparse, {"vision_backbone": "resnet50", "vision_checkpoint": ""}).model.towers
     assert found == [replace(default, backbone="resnet50")]
-
-
-def test_one_rule_says_which_towers_come_with_weights():
-    """If it failed, a tower's rate, its base model and its terms would follow three rules."""
-    scratch = TowerSettings("a", pretrained=False)
-    towers = [TowerSettings("a"), scratch, replace(scratch, checkpoint="w")]
-    assert [tower.has_weights for tower in towers] == [True, False, True]
-    names = {TowerSettings(f"{hub}resnet152.tv_in1k").model_name for hub in ("", "timm/", "hf-hub:timm/")}
-    assert names == {"resnet152.tv_in1k"}
 
 
 def test_towers_follow_the_fusion_until_they_are_given():

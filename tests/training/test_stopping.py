@@ -190,14 +190,6 @@ def test_patience_ends_training_and_keeps_the_best_epoch(corpus, tmp_path, monke
     assert all(torch.equal(tensor, state[name]) for name, tensor in saved[1].items())
 
 
-def test_no_patience_trains_all_epochs():
-    """If it failed, training would end by itself although nobody asked for it."""
-    history = [{"epoch": epoch, "validation_f1": 1 / epoch} for epoch in range(1, 9)]
-    progress = Progress(epoch=9, history=history)
-    assert not progress.is_over(epochs=9, patience=0) and progress.is_over(epochs=8, patience=0)
-    assert progress.is_over(epochs=9, patience=7) and not progress.is_over(epochs=9, patience=8)
-
-
 # Numbers that are none
 
 

@@ -8,7 +8,7 @@ import timm
 from dataset_scripts.corpora import BUILDERS
 from modeling_mmner.training.recipe_options import parse_arguments
 from modeling_mmner.training.recipes import load_recipe, recipe_names
-from modeling_mmner.training.terms import derived_licence, public_name, terms_of
+from modeling_mmner.training.terms import derived_licence, terms_of
 
 
 def declared(recipe) -> dict[str, str]:
@@ -48,19 +48,6 @@ def test_recipes_declare_the_terms_of_all_that_they_use():
     assert licences == {name: "apache-2.0" if name in generated else "other" for name in recipe_names()}
 
 
-def test_rows_of_2m_ner():
-    """If it failed, a pretrained encoder would be left out of the card's terms, or one of our own be in."""
-    rows = terms_of(load_recipe("2m-ner"))
-    assert [(row["part"], row["name"], row["terms"]) for row in rows] == [
-        ("corpus", "mmner", "none"),
-        ("text encoder", "google-bert/bert-base-multilingual-cased", "apache-2.0"),
-        ("picture encoder", "timm/vit_base_patch32_clip_224.openai", "apache-2.0"),
-        ("picture encoder", "timm/resnet152.tv_in1k", "bsd-3-clause"),
-    ]
-    assert ["ImageNet" in row["remark"] for row in rows] == [False, False, False, True]
-    assert declared(load_recipe("2m-ner-quickstart")) == {"sample": "apache-2.0"}
-
-
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
@@ -95,15 +82,6 @@ def test_files_are_declared_as_conll_and_told_by_their_folder(tmp_path, monkeypa
     [row] = terms_of(parse_arguments(arguments))
     assert (row["name"], row["terms"]) == ("sample", "unknown")
     assert declared(parse_arguments([*arguments, "--terms", "conll=cc-by-4.0"])) == {"sample": "cc-by-4.0"}
-
-
-def test_only_paths_lose_their_folders(tmp_path, monkeypatch):
-    """If it failed, an organisation's name would be cut off a Hub id, or a folder be told."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "built" / "mine").mkdir(parents=True)
-    names = {name: name for name in ("google-bert/bert-base-cased", "sample")}
-    names |= {"built/mine": "mine", "./a/b": "b", "~/a/b": "b", str(tmp_path / "c"): "c"}
-    assert {name: public_name(name) for name in names} == names
 
 
 @pytest.mark.parametrize(

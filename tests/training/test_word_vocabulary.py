@@ -25,7 +25,7 @@ from modeling_mmner.training.vocabulary import (
     read_vectors,
     word_vocabulary,
 )
-from tests.shared_data import bpe_tokenizer, property_test
+from tests.shared_data import property_test
 from tests.tiny import LABELS, parts_of
 
 POSTS = [
@@ -124,13 +124,6 @@ def test_every_word_of_training_is_read_as_itself(written):
         assert 1 not in found and len(set(found)) == 6
 
 
-def test_tokenizer_of_somebody_else_has_no_rare_words():
-    """If it failed, the words of a tokenizer that does not count them could not be used, or be forgotten."""
-    tokenizer = bpe_tokenizer()
-    size, unknown = len(tokenizer), tokenizer.unk_token_id
-    assert word_vocabulary(tokenizer) == {"size": size, "unknown": unknown, "rare": size}
-
-
 # Files of vectors
 
 
@@ -153,12 +146,6 @@ def test_formats_of_vectors(written, content):
     """If it failed, a word would be lost or the first line be taken for a word."""
     assert vectors_of(written(content)) == {"a": [1, -2.5], "b c": [3, pytest.approx(0.4)], "\u00a0": [5, 6]}
     assert all(vector.dtype == np.float32 for _, vector in read_vectors(written(content)))
-
-
-def test_lines_end_at_line_breaks_alone(written):
-    """If it failed, words of other control characters, which GloVe has, would break a line in two."""
-    words = ["a\u2028b", "a\rb", "\x85", "\x0b", "c\td", "\x1c"]
-    assert list(vectors_of(written("".join(f"{word} 1 2\n" for word in words)))) == words
 
 
 @pytest.mark.parametrize(
@@ -278,28 +265,6 @@ def test_characters_are_the_bytes_of_each_word(posts, most):
             word = words[place] if place < len(words) else []
             expected = [byte + 1 for byte in word] + [0] * (max(1, longest) - len(word))
             assert batch["character_ids"][row, place].tolist() == expected
-
-
-@property_test
-@given(words=st.lists(a_word | st.sampled_from([word for post in POSTS for word in post]), max_size=6))
-def test_each_word_has_one_place_and_its_id(words):
-    """If it failed, empty words, words with spaces or halves of emojis would shift all that follow."""
-    tokenizer = make_word_tokenizer(POSTS, size=9)
-    batch = MMNERProcessor(tokenizer, labels=LABELS, image_size=None)([words, ["Paris"]])
-    vocabulary = tokenizer.get_vocab()
-    assert batch["word_mask"].sum(1).tolist() == [len(words), 1]
-    assert not MMNERProcessor(tokenizer, labels=LABELS, image_size=None)(["", " "])["word_mask"].any()
-    found = batch["input_ids"][0].flatten()[batch["word_starts"][0]]
-    assert found[: len(words)].tolist() == [vocabulary.get(word, 1) for word in words]
-
-
-def test_words_of_no_bytes_are_refused():
-    """If it failed, a recipe of no bytes would train a tower of characters on nothing."""
-    tokenizer = make_word_tokenizer(POSTS, size=9)
-    with pytest.raises(ValueError, match=r"word_bytes: expected a number > 0, or None .*, found 0$"):
-        MMNERProcessor(tokenizer, labels=LABELS, image_size=None, word_bytes=0)
-    with pytest.raises(ValueError, match="recipe word_bytes: expected at least 1, found 0"):
-        load_recipe("hbilstm-crf", {"word_bytes": 0})
 
 
 @pytest.mark.parametrize("content", [None, VECTORS], ids=["cased", "lower case"])
