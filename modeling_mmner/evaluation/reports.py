@@ -106,16 +106,19 @@ def span_confusion(gold: Posts, predicted: Posts) -> tuple[list[str], np.ndarray
         ValueError: the two differ in posts or in the words of a post.
     """
     check_posts(gold, predicted, name="predicted")
-    kinds: dict[tuple[int, int, int], list[str | None]] = {}  # by place, gold and predicted
-    for side, posts in enumerate((gold, predicted)):
-        for post, tags in enumerate(posts):
-            for kind, first, end in tags_to_spans(tags):
-                kinds.setdefault((post, first, end), [None, None])[side] = kind
-    types = sorted({kind for pair in kinds.values() for kind in pair if kind is not None})
+    kinds = [
+        {
+            (post, first, end): kind
+            for post, tags in enumerate(side)
+            for kind, first, end in tags_to_spans(tags)
+        }
+        for side in (gold, predicted)
+    ]
+    types = sorted({*kinds[0].values(), *kinds[1].values()})
     numbers: dict[str | None, int] = {kind: number for number, kind in enumerate([*types, None])}
     matrix = np.zeros((len(types) + 1, len(types) + 1), dtype=np.int64)
-    for gold_kind, predicted_kind in kinds.values():
-        matrix[numbers[gold_kind], numbers[predicted_kind]] += 1
+    for place in kinds[0].keys() | kinds[1].keys():
+        matrix[numbers[kinds[0].get(place)], numbers[kinds[1].get(place)]] += 1
     return types, matrix
 
 
@@ -174,7 +177,10 @@ def results_table(runs: Mapping[str, RunMetrics]) -> Table:
     has_contexts = any(test.context for test in tests.values())
     names = ("run", "picture", "context") if has_contexts else ("run", "picture")
     figures = ("P", "R", "F1", "strict F1", *(f"F1 {source}" for source in sources))
-    table = Table(*names, *_figure_columns(figures), title="Test split, percent", **_NARROW)
+    # Headings are two lines, so that the table fits into 80 columns.
+    headings = [Text("\n").join(map(terminal_text, figure.split(" ", 1))) for figure in figures]
+    columns = [Column(heading, justify="right") for heading in headings]
+    table = Table(*names, *columns, title="Test split, percent", **_NARROW)
     for name, test in tests.items():
         own_picture, own_context = next(iter(test.picture)), "true" if test.context else "none"
         shown = [(mode, own_context, block) for mode, block in test.picture.items()]
@@ -187,12 +193,6 @@ def results_table(runs: Mapping[str, RunMetrics]) -> Table:
             table.add_row(terminal_text(name), *cells)
         table.add_section()
     return table
-
-
-def _figure_columns(headings: Sequence[str]) -> list[Column]:
-    """Columns whose headings are two lines, so that a table fits into 80 columns."""
-    texts = (Text("\n").join(map(terminal_text, heading.split(" ", 1))) for heading in headings)
-    return [Column(text, justify="right") for text in texts]
 
 
 def picture_worth(with_pictures: RunMetrics, without_pictures: RunMetrics) -> str:
