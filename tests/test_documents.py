@@ -1,6 +1,7 @@
-"""The README's pictures, and the links of all READMEs."""
+"""The README's pictures, the links of all READMEs, and the notebook as it is stored."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -39,3 +40,15 @@ def test_links_of_the_readmes_lead_somewhere(check_readme):
     pages = check_readme.pages()
     assert len(pages) >= 10
     assert {page: check_readme.dead_links(page) for page in pages} == {page: [] for page in pages}
+
+
+def test_stored_notebook_is_a_whole_run_and_small():
+    """If it failed, a reader on the web would see cells without what they give, out of order, or an error."""
+    path = ROOT / "modeling_mmner" / "inference" / "first_hour.ipynb"
+    cells = [cell for cell in json.loads(path.read_bytes())["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    shown = [output for cell in cells[1:] for output in cell["outputs"]]
+    assert all(cell["outputs"] for cell in cells[1:])
+    assert {output["output_type"] for output in shown} <= {"stream", "execute_result"}
+    assert {output["name"] for output in shown if output["output_type"] == "stream"} == {"stdout"}
+    assert path.stat().st_size < 300_000
