@@ -78,9 +78,7 @@ class DemoPage:
             return gr.skip()
         found = answer.above(threshold)
         count, hidden = len(found.entities), len(answer.entities) - len(found.entities)
-        said = [
-            "1 entity found." if count == 1 else f"{count or 'No'} entities found." if answer.text else ""
-        ]
+        said = ["1 entity found." if count == 1 else f"{count or 'No'} entities found."]
         said += [f"{hidden} with a lower score are hidden."] if hidden else []
         said += [f"{answer.done:.0%} of the text is read."] if answer.done < 1 else []
         cards = [
@@ -113,10 +111,9 @@ class DemoPage:
         drawn, sentence = found.pictures, ""
         if found.entities:
             word, name, score, effect = self._row(found.entities[number])
-            did = SAID["did" if found.pictures else "no_picture"].format(effect=effect)
+            tried = "no_cells" if found.cells is None else "cells"
+            did = SAID[tried if "without" in found.readings else "no_picture"].format(effect=effect)
             sentence = f"\u201c{word}\u201d: {name}, score {score}. {did}"
-        if found.entities and found.pictures:
-            sentence += f" {SAID['no_cells' if found.cells is None else 'cells']}"
         if found.entities and found.cells is not None:
             drawn = [draw_cells(*one) for one in zip(drawn, found.cells[number], strict=True)]
         squares = [np.asarray(ImageOps.pad(one, DRAWN_SIZE, color="white")) for one in drawn]
@@ -193,7 +190,13 @@ def _inputs(first: Example, *, reads_contexts: bool) -> list[Any]:
             threshold = gr.Slider(0, 1, 0, step=0.05, label="Hide entities with a lower score")
             button = gr.Button("Find entities", variant="primary")
         upload: Any = {"sources": ["upload"], "file_types": ["image"], "format": "png", "buttons": []}
-        upload |= {"columns": 3, "height": 230, "object_fit": "contain", "interactive": True}
+        upload |= {
+            "columns": 2,
+            "fit_columns": False,
+            "height": 230,
+            "object_fit": "contain",
+            "interactive": True,
+        }
         with gr.Column(scale=2, min_width=250):
             pictures = gr.Gallery(first.pictures or None, label="Pictures (optional)", **upload)
         with gr.Column(scale=2, min_width=250):
@@ -218,7 +221,7 @@ def _results(page: DemoPage, answer: Answer) -> list[Any]:
     with gr.Row():
         with gr.Column(min_width=300):
             with gr.Tab("Table"):
-                wide: Any = {"column_widths": ["38%", "22%", "20%", "20%"], "wrap": True, "buttons": []}
+                wide: Any = {"column_widths": ["28%", "27%", "22%", "23%"], "wrap": True, "buttons": []}
                 headers = ["Entity", "Type", "Score", "Effect"]
                 table = gr.Dataframe(rows, headers=headers, interactive=False, **wide)
             with gr.Tab("JSON"):

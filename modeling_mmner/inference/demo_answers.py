@@ -156,12 +156,10 @@ class Answers:
 
     def _loaded(self, text: str, pictures: Sequence[Any], context: str) -> list[Image.Image]:
         """The pictures, if all is within bounds; none for a model that reads none."""
-        if not text.strip():
-            raise mistake("empty_text")
-        if len(text) + len(context) > MOST_CHARACTERS:
-            raise mistake("long_text")
-        if len(pictures) > MOST_PICTURES:
-            raise mistake("many_pictures")
+        is_long, are_many = len(text) + len(context) > MOST_CHARACTERS, len(pictures) > MOST_PICTURES
+        problems = {"empty_text": not text.strip(), "long_text": is_long, "many_pictures": are_many}
+        for problem in (name for name, is_so in problems.items() if is_so):
+            raise mistake(problem)
         return [*map(load_picture, pictures)] if self.processor.image_size is not None else []
 
     def _parts(

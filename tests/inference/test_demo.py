@@ -153,9 +153,9 @@ def test_page_shows_the_post_with_without_and_with_another_picture(page, picture
     assert shown[JSON] == expected.entities
     drawn = draw_cells(ImageOps.contain(image.convert("RGB"), (512, 512)), expected.cells[0, 0])
     assert np.array_equal(shown[PICTURES], np.asarray(ImageOps.pad(drawn, (512, 512), color="white")))
-    assert (
-        shown[SENTENCE].startswith("\u201cJordan\u201d: person, score ") and SAID["cells"] in shown[SENTENCE]
-    )
+    effect = f"{expected.entities[0]['picture_effect']:+.2f}"
+    assert shown[SENTENCE].startswith("\u201cJordan\u201d: person, score ")
+    assert shown[SENTENCE].endswith(SAID["cells"].format(effect=effect))
 
 
 def test_another_picture_is_another(page, picture, examples, tmp_path):
@@ -277,7 +277,9 @@ def test_long_texts_are_answered_in_parts(page, picture):
     kept = shown[-1][0]
     assert "".join(text for text, _ in kept.marked("with")) == long
     assert all(long[one["start"] : one["end"]] == one["word"] for one in kept.entities)
-    assert kept.entities[-1]["end"] == len(long) and SAID["no_cells"] in shown[-1][SENTENCE]
+    assert (
+        kept.entities[-1]["end"] == len(long) and "texts of at most 2,000 characters" in shown[-1][SENTENCE]
+    )
 
 
 def test_model_of_text_alone_says_so(picture):
