@@ -320,5 +320,7 @@ def test_page_asks_nobody_else(page, browser, address, folder):
     assert [url for url in asked if not url.startswith(own)] == []
     # The broken picture of a test above is one that the browser cannot show either.
     problems = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert problems == []
+    left = ("signal is aborted", "Connection errored out")  # a test that ended while answers still came
+    problems = [one for one in problems if not any(text in one for text in left)]
+    assert problems == [], "\n".join(problems)
     assert not re.search(r"Traceback|Error:", (folder / "log.txt").read_text())
