@@ -24,7 +24,7 @@ GROUPS = {
     "Data": (inspect, caption, overlap, build, export_imgid),
     "Publish": (push, export_onnx),
 }
-EXTRAS = {"datatrove": "datatrove", "gradio": "demo"}
+EXTRAS = {"datatrove": "datatrove", "gradio": "demo", "mcp": "mcp", "mcp.server.fastmcp": "mcp"}
 EXTRAS |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx")
 """Packages that not everybody needs, and the extra that brings each."""
 

@@ -339,19 +339,22 @@ def demo(
     device: str | None = None,
     host: str = "127.0.0.1",
     port: Port = 7860,
+    mcp: bool = False,
     space: str | None = None,
     card_examples: str | None = None,
     image_dir: str | None = None,
 ) -> None:
     """Try a model on a web page, or write the page as a Space.
 
-    Needs the extra: pip install 'mmner[demo]'.
+    Needs the extra: pip install 'mmner[demo]', for --mcp 'mmner[mcp]'. Its function find_entities can be
+    called by gradio_client, too.
 
     Args:
         model: folder or Hub id of a trained model.
         device: cpu, cuda, cuda:1, mps; default: an accelerator if there is one.
         host: address to serve on; 127.0.0.1 is this computer alone.
         port: port to serve on.
+        mcp: serve the function as a tool for agents, too, by the Model Context Protocol.
         space: folder to make that is ready to be a Space; nothing is served then.
         card_examples: JSON lines of posts that may be published, which the page shows; default: those of the
             model's card, if any.
@@ -371,9 +374,11 @@ def demo(
     from ..inference.loading import load_model
 
     shown = published_examples(model) if examples is None else examples
-    page = build_demo(*load_model(model, device=device), name=model_name(model), examples=shown)
+    hub_id = None if Path(model).is_dir() else model
+    name, parts = model_name(model), load_model(model, device=device)
+    page = build_demo(*parts, name=name, examples=shown, hub_id=hub_id)
     try:
-        launch(page, host=host, port=port)
+        launch(page, host=host, port=port, mcp=mcp)
     except OSError as error:
         wanted = "expected an address of this computer and a port that is free on it"
         raise ValueError(f"--host {host} --port {port}: {wanted}; {error}") from error

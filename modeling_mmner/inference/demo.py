@@ -1,140 +1,136 @@
-"""The demo page: a text with its entities marked, and where in its picture a word or an entity looks.
+"""The demo page: its layout, and what its events show of the answers of `demo_answers`.
 
 What a visitor or a model's card says is escaped where it meets HTML or Markdown, and is plain text elsewhere.
 """
 
 import html
 import itertools
-import logging
-from collections.abc import Sequence
-from dataclasses import replace
-from importlib import resources
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any
 
 import gradio as gr
+import numpy as np
+from gradio_client.utils import is_file_obj_with_meta, is_http_url_like, traverse
+from huggingface_hub.constants import ENDPOINT
 from PIL import ImageOps
 from starlette.middleware import Middleware
 
-from ..escaping import encodable, markdown_text
-from ..files import read_yaml
+from ..escaping import markdown_text
 from ..hub.examples import Example
-from ..model.images_mmner import PictureError
 from ..model.labels_mmner import entity_types
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.processing_mmner import MMNERProcessor
+from .demo_answers import DRAWN_SIZE, NOTHING, SAID, Answer, Answers, label_only, mistake
 from .demo_limits import MOST_PICTURE_BYTES, RequestLimits
-from .explain import Explanation, draw_cells, explain
+from .explain import draw_cells
 
-SAID = read_yaml(resources.files(__package__).joinpath("demo.yaml").read_text("utf-8"))
-MOST_CHARACTERS = 20_000
-"""Of a text with its context: some 4,000 words, which take seconds. Others wait for as long."""
 MOST_WAITING = 50
 """Visitors that wait for an answer; more are told to come again."""
-MOST_SESSIONS = 500
+MOST_SESSIONS = 200
 """Visitors whose results are kept, for an hour at most."""
 
 _KEPT_SECONDS = 3600
-_DRAWN_SIZE = (512, 512)
 # Dark enough for white labels; the usual four types have the first four.
 _COLOURS = ("#1d4ed8", "#15803d", "#b45309", "#7e22ce", "#be123c", "#0f766e", "#a21caf")
 # `${value}`, never `{{value}}`: Gradio makes a program of what the latter fills in, and a text would run.
 _LIVE = '<div role="status" aria-live="polite">${value}</div>'
-# Each paragraph in the direction of its own language; Gradio's black on a dark page's marks is hard to read.
-_STYLE = ".textfield { unicode-bidi: plaintext; } .dark .token.highlighted { color: white !important; }"
-_logger = logging.getLogger(__name__)
-
-
-class Piece(NamedTuple):
-    """A piece of a text: what it says, its entity if it is one, and the numbers of its words."""
-
-    text: str
-    entity: dict[str, Any] | None
-    words: range
-
-
-def pieces_of(explanation: Explanation) -> list[Piece]:
-    """The whole text in pieces: what stands before its words, then each entity, and each word outside of one.
-
-    What UTF-8 cannot encode is U+FFFD.
-    """
-    ends = {word.end: number + 1 for number, word in enumerate(explanation.words)}
-    entities = {entity["start"]: entity for entity in explanation.entities}
-    starts = [*(word.start for word in explanation.words), len(explanation.text)]
-    pieces = [Piece(encodable(explanation.text[: starts[0]]), None, range(0))]
-    while (first := pieces[-1].words.stop) < len(explanation.words):
-        entity = entities.get(starts[first])
-        end = ends[entity["end"]] if entity else first + 1
-        text = encodable(explanation.text[starts[first] : starts[end]])
-        pieces.append(Piece(text, entity, range(first, end)))
-    return pieces
-
-
-def sentence_about(explanation: Explanation, piece: Piece) -> str:
-    """In plain words: an entity or a word, and what the picture did for it."""
-    what = f"is an entity: {_label(piece.entity)}" if piece.entity else "belongs to no entity"
-    sentences = [f"“{piece.text.strip()}” {what}."]
-    if not explanation.pictures:
-        sentences.append("There is no picture that was looked at.")
-    elif piece.entity:
-        without = piece.entity["score"] - piece.entity["picture_effect"]
-        sentences.append(f"Without the picture its score is {without:.2f}.")
-    return " ".join(sentences)
-
-
-def _label(entity: dict[str, Any]) -> str:
-    return f"{entity['entity_group']} {entity['score']:.2f}"
+_MONOSPACE = ("ui-monospace", "monospace")
+_PROGRESS = gr.Progress()
+# A paragraph is in the direction of its own language; Gradio's black on a dark page's marks is hard to read.
+_STYLE = """
+textarea, td { unicode-bidi: plaintext; text-align: start; }
+.cell-wrap * { font-family: var(--font) !important; }
+.textfield { max-height: 24em; overflow-y: auto; }
+.textfield .label { text-transform: none !important; white-space: normal; }
+.dark .token.highlighted { color: white !important; }
+"""
 
 
 class DemoPage:
     """What the page does: the handlers of its events, for a model in evaluation mode, on its device."""
 
-    def __init__(self, model: MMNERForTokenClassification, processor: MMNERProcessor) -> None:
-        self.model, self.processor = model, processor
-        self.colours = dict(zip(entity_types(processor.labels), itertools.cycle(_COLOURS), strict=False))
+    def __init__(self, model: Any, processor: MMNERProcessor, examples: Sequence[Example] = ()) -> None:
+        self.answers = Answers(model, processor, examples)
+        self.names = {one: SAID["types"].get(one, one) for one in entity_types(processor.labels)}
 
-    def find(self, text: str, picture: str | None, context: str = "") -> list[Any]:
-        """The explanation to keep, the status, the marked text, the first entity's map and its sentence."""
-        if not text.strip():
-            return _failed("empty_text")
-        if len(text) + len(context) > MOST_CHARACTERS:
-            return _failed("long_text")
+    def find(
+        self, text: str, pictures: Any, others: Any, context: str, threshold: float, progress: Any = _PROGRESS
+    ) -> Iterator[list[Any]]:
+        """What `show` shows, again and again while the parts of a text are read.
+
+        Args:
+            pictures, others: those of the post, and in their place, as galleries give them.
+        """
+        own, beside = ([path for path, _ in given or []] for given in (pictures, others))
         try:
-            found = explain(self.model, self.processor, text, images=picture or None, context=context or None)
-        except PictureError as error:
-            _logger.warning("%s", error)
-            return _failed("broken_picture")
-        except Exception:  # whatever it is, the page says so in words
-            _logger.exception("the demo page could not find the entities of a text")
-            return _failed("unexpected")
-        # The model has seen the picture in full; to draw maps over it, a copy of the size shown will do.
-        found = replace(found, pictures=[ImageOps.contain(one, _DRAWN_SIZE) for one in found.pictures])
-        count = len(found.entities)
-        status = "1 entity found." if count == 1 else f"{count or 'No'} entities found."
-        if picture and self.processor.image_size is None:
-            status += " This model reads the text alone; the picture was not looked at."
-        pieces = pieces_of(found)
-        labels: Any = [(piece.text, piece.entity and _label(piece.entity)) for piece in pieces]
-        colours = {_label(entity): self.colours[entity["entity_group"]] for entity in found.entities}
-        marked = gr.HighlightedText(labels, color_map=colours)
-        first = next((piece for piece in pieces if piece.entity), pieces[0])
-        return [found, status, marked, *_detail(found, first)]
+            for answer in self.answers.compared(text, own, beside, context or ""):
+                progress(answer.done)
+                yield self.show(answer, threshold)
+        except gr.Error as error:
+            yield [None, f"<strong>{error.message}</strong>", *self.show(NOTHING, 0)[2:]]
 
-    def choose(self, explanation: Explanation | None, event: gr.SelectData) -> list[Any]:
-        """The map of the piece of the text that the event names, or None, and the sentence about it."""
-        if explanation is None or event.index not in range(len(pieces := pieces_of(explanation))):
+    def show(self, answer: Answer | None, threshold: float) -> Any:
+        """The answer to keep, the status, the three marked texts, the entities as a table and in JSON, and
+        the pictures and the sentence of the first.
+        """
+        if answer is None:
+            return gr.skip()
+        found = answer.above(threshold)
+        count, hidden = len(found.entities), len(answer.entities) - len(found.entities)
+        said = ["1 entity found." if count == 1 else f"{count or 'No'} entities found."]
+        said += [f"{hidden} with a lower score are hidden."] if hidden else []
+        said += [f"{answer.done:.0%} of the text is read."] if answer.done < 1 else []
+        cards = [
+            gr.update(
+                value=found.marked(name),
+                visible=name in found.readings,
+                label=label if "without" in found.readings else SAID["card_alone"],
+                rtl=found.is_right_to_left,
+            )
+            for name, label in SAID["cards"].items()
+        ]
+        rows = [self._row(entity) for entity in found.entities]
+        return [answer, " ".join(said), *cards, rows, found.entities, *self._detail(found, 0)]
+
+    def choose(self, answer: Answer | None, threshold: float, event: gr.SelectData) -> Any:
+        """The pictures and the sentence of the piece of the text as it is that the event names."""
+        found, index = answer and answer.above(threshold), event.index
+        if not found or not isinstance(index, int) or not 0 <= index <= 2 * len(found.entities):
             return [None, SAID["forgotten"]]
-        return _detail(explanation, pieces[event.index])
+        return self._detail(found, index // 2) if index % 2 else gr.skip()
+
+    def _row(self, entity: dict[str, Any]) -> list[str]:
+        """An entity in words: itself, its type, its score and what the pictures did for that."""
+        effect = entity["picture_effect"]
+        did = "\u2013" if effect is None else f"{effect:+.2f}"
+        return [entity["word"], self.names[entity["entity_group"]], f"{entity['score']:.2f}", did]
+
+    def _detail(self, found: Answer, number: int) -> list[Any]:
+        """The pictures, with the cells of an entity where they were tried, and a sentence about it."""
+        drawn, sentence = found.pictures, ""
+        if found.entities:
+            word, name, score, effect = self._row(found.entities[number])
+            tried = "no_cells" if found.cells is None else "cells"
+            did = SAID[tried if "without" in found.readings else "no_picture"].format(effect=effect)
+            sentence = f"\u201c{word}\u201d: {name}, score {score}. {did}"
+        if found.entities and found.cells is not None:
+            drawn = [draw_cells(*one) for one in zip(drawn, found.cells[number], strict=True)]
+        squares = [np.asarray(ImageOps.pad(one, DRAWN_SIZE, color="white")) for one in drawn]
+        return [np.hstack(squares) if squares else None, html.escape(sentence)]
 
 
-def _detail(explanation: Explanation, piece: Piece) -> list[Any]:
-    """What the page shows of a piece: its map, or None, and the sentence about it."""
-    if not piece.words:
-        return [None, ""]
-    drawn = None
-    if explanation.cells is not None and piece.entity:
-        cells = explanation.cells[explanation.entities.index(piece.entity), 0]
-        drawn = draw_cells(explanation.pictures[0], cells)
-    return [drawn, html.escape(encodable(sentence_about(explanation, piece)))]
+class _Page(gr.Blocks):
+    """Blocks that take files by upload alone: Gradio would fetch an address given in place of a file."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *rest: Any, **named: Any) -> Any:
+        def checked(file: dict[str, Any]) -> dict[str, Any]:
+            if is_http_url_like(file["path"]):
+                raise mistake("upload_only")
+            return file
+
+        traverse(inputs, checked, is_file_obj_with_meta)
+        return await super().preprocess_data(block_fn, inputs, *rest, **named)
 
 
 def build_demo(
@@ -143,79 +139,131 @@ def build_demo(
     *,
     name: str,
     examples: Sequence[Example] = (),
+    hub_id: str | None = None,
 ) -> gr.Blocks:
     """The page of a model.
 
     Args:
         model, processor: in evaluation mode, on its device.
         name: of the model, as the page shall call it.
-        examples: posts to try, each with its `text`, `picture` and `context`.
+        examples: posts to try, the first of which is answered when the page opens.
+        hub_id: where the Hub has the model, to which the page then links.
     """
-    page = DemoPage(model, processor)
+    page, first, answer = DemoPage(model, processor, examples), Example(""), NOTHING
+    if examples:
+        first = examples[0]
+        *_, answer = page.answers.compared(first.text, first.pictures, [], first.context)
     # Without analytics Gradio asks no server for anything; uploaded pictures are deleted after an hour.
     private: Any = {"analytics_enabled": False, "delete_cache": (600, _KEPT_SECONDS)}
-    with gr.Blocks(title=f"{name}: entities of posts", **private) as demo:
-        gr.Markdown(f"{SAID['about']} The model is **{markdown_text(name)}**.")
-        with gr.Row():
-            with gr.Column():
-                text = gr.Textbox(label="Text", lines=1, max_lines=12, placeholder="The text of a post")
-                upload: Any = {"type": "filepath", "sources": ["upload"], "buttons": [], "height": 200}
-                picture = gr.Image(label="Picture (optional)", alt_text="The picture of the post", **upload)
-                inputs: list[Any] = [text, picture]
-                # Gradio would open the file before a handler sees it, and show its own error, with a path,
-                # for a broken one.
-                inputs[1].preprocess = lambda upload: upload and upload.path
-                if processor.context_window is not None:
-                    about = "What somebody wrote about the post or its picture"
-                    inputs.append(gr.Textbox(label="Context (optional)", max_lines=6, placeholder=about))
-                button = gr.Button("Find entities", variant="primary")
-            with gr.Column():
-                explanation = gr.State(time_to_live=_KEPT_SECONDS)
-                status = gr.HTML(html_template=_LIVE, js_on_load=None)
-                marked = gr.HighlightedText(label="Entities: choose one, or a word, to see where it looks")
-                shown: Any = {"interactive": False, "buttons": [], "height": 300}
-                drawn = gr.Image(label="Map", alt_text="The map over the picture", **shown)
-                sentence = gr.HTML(html_template=_LIVE, js_on_load=None)
-        outputs: list[Any] = [explanation, status, marked, drawn, sentence]
+    with _Page(title=f"{name}: entities of posts", **private) as demo:
+        links = f" ([card]({ENDPOINT}/{hub_id}), [code]({ENDPOINT}/{hub_id}/tree/main))" if hub_id else ""
+        gr.Markdown(f"{SAID['about']} The model is **{markdown_text(name)}**{links}.")
+        *inputs, button = _inputs(first, reads_contexts=processor.context_window is not None)
+        *post, threshold = inputs
+        kept = gr.State(answer, time_to_live=_KEPT_SECONDS)
+        outputs = [kept, *_results(page, answer)]
         hidden: Any = {"api_visibility": "private"}
-        one_at_a_time: Any = {"concurrency_id": "model", "concurrency_limit": 1} | hidden
-        gr.on([button.click, text.submit], page.find, inputs, outputs, **one_at_a_time)
-        choosing = hidden | {"trigger_mode": "always_last", "show_progress": "hidden"}
-        marked.select(page.choose, explanation, [drawn, sentence], **choosing)
+        one_at_a_time: Any = {"concurrency_id": "model", "concurrency_limit": 1}
+        finding: Any = hidden | one_at_a_time | {"show_progress_on": [outputs[1]]}
+        gr.on([button.click, post[0].submit], page.find, inputs, outputs, **finding)
+        quick: Any = hidden | {"trigger_mode": "always_last", "show_progress": "hidden"}
+        threshold.change(page.show, [kept, threshold], outputs, **quick)
+        outputs[2].select(page.choose, [kept, threshold], outputs[-2:], **quick)
+        gr.api(page.answers.find_entities, **one_at_a_time)
         if examples:
-            posts = [[example.text, example.picture, example.context][: len(inputs)] for example in examples]
-            listed = gr.Examples(posts, inputs, visible_columns=[0, 1], **hidden)
-            listed.load_input_event.then(page.find, inputs, outputs, **one_at_a_time)
+            posts: Any = [[one.text, one.pictures, None, one.context] for one in examples]
+            listed = gr.Examples(posts, post, examples_per_page=4, visible_columns=[0, 1], **hidden)
+            listed.load_input_event.then(page.find, inputs, outputs, **finding)
+        gr.Markdown(SAID["foot"])
     return demo.queue(max_size=MOST_WAITING)
 
 
-def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None, wait: bool = True) -> None:
+def _inputs(first: Example, *, reads_contexts: bool) -> list[Any]:
+    """What a visitor gives, at first an example: text, pictures, others, context, threshold; the button."""
+    with gr.Row():
+        with gr.Column(scale=3, min_width=300):
+            hint = "The text of a post; Shift+Enter finds its entities"
+            text = gr.Textbox(first.text, label="Text", lines=4, max_lines=12, placeholder=hint)
+            about = "What somebody wrote about the post or its picture"
+            optional: Any = {"placeholder": about, "visible": reads_contexts}
+            context = gr.Textbox(first.context, label="Context (optional)", max_lines=6, **optional)
+            threshold = gr.Slider(0, 1, 0, step=0.05, label="Hide entities with a lower score")
+            button = gr.Button("Find entities", variant="primary")
+        upload: Any = {"sources": ["upload"], "file_types": ["image"], "format": "png", "buttons": []}
+        upload |= {
+            "columns": 2,
+            "fit_columns": False,
+            "height": 230,
+            "object_fit": "contain",
+            "interactive": True,
+        }
+        with gr.Column(scale=2, min_width=250):
+            pictures = gr.Gallery(first.pictures or None, label="Pictures (optional)", **upload)
+        with gr.Column(scale=2, min_width=250):
+            others = gr.Gallery(label="Other pictures, to compare with", **upload)
+    return [text, pictures, others, context, threshold, button]
+
+
+def _results(page: DemoPage, answer: Answer) -> list[Any]:
+    """What the page answers with, at first this: see `DemoPage.show`."""
+    _, said, *updates, rows, entities, picture, about = page.show(answer, 0)
+    said = said if answer.text else ""
+    live: Any = {"html_template": _LIVE, "js_on_load": None, "padding": False}
+    status = gr.HTML(said, **live)
+    colours: dict[str, str] = {}
+    for one, colour in zip(page.names, itertools.cycle(_COLOURS), strict=False):
+        colours |= dict.fromkeys([one, *(label_only(one, name) for name in SAID["cards"])], colour)
+    look: Any = {"color_map": colours, "min_width": 280}
+    legend: Any = [(name, one) for one, name in page.names.items()]
+    gr.HighlightedText(legend, show_label=False, container=False, **look)
+    with gr.Row():
+        cards = [gr.HighlightedText(**look | one) for one in updates if one.pop("__type__")]
+    with gr.Row():
+        with gr.Column(min_width=300):
+            with gr.Tab("Table"):
+                wide: Any = {"column_widths": ["28%", "27%", "22%", "23%"], "wrap": True, "buttons": []}
+                headers = ["Entity", "Type", "Score", "Effect"]
+                table = gr.Dataframe(rows, headers=headers, interactive=False, **wide)
+            with gr.Tab("JSON"):
+                record = gr.JSON(entities, label="Entities", buttons=["copy"])
+        with gr.Column(min_width=300):
+            sentence = gr.HTML(about, **live)
+            shown: Any = {"interactive": False, "height": 420, "buttons": ["fullscreen"]}
+            shown |= {"label": "What the picture did", "alt_text": "The pictures with their cells"}
+            drawn = gr.Image(picture, **shown)
+    return [status, *cards, table, record, drawn, sentence]
+
+
+def launch(
+    demo: gr.Blocks, *, host: str | None = None, port: int | None = None, wait: bool = True, mcp: bool = False
+) -> None:
     """Serve a page; without arguments as Gradio's environment variables say, which is what a Space sets.
 
     Args:
         wait: until it is stopped; False returns once it is there.
+        mcp: whether its function is a tool for agents, too, by the Model Context Protocol.
 
     Raises:
         OSError: the port is taken, or the host no address of this computer.
+        ModuleNotFoundError: the package mcp is not there.
     """
+    if mcp:  # without the version that it knows Gradio would serve the page alone
+        import_module("mcp.server.fastmcp")
     demo.launch(
         server_name=host,
         server_port=port,
         prevent_thread_lock=not wait,
+        mcp_server=mcp,
         # With fonts of the reader's system, none is fetched; white on the theme's own blue is hard to read.
-        theme=gr.themes.Default(primary_hue="blue", font="system-ui", font_mono="ui-monospace").set(
+        theme=gr.themes.Default(primary_hue="blue", font="system-ui", font_mono=_MONOSPACE).set(
             button_primary_background_fill="*primary_700", button_primary_background_fill_dark="*primary_700"
         ),
         css=_STYLE,
         max_file_size=MOST_PICTURE_BYTES,
         app_kwargs={"middleware": [Middleware(RequestLimits, kept_seconds=_KEPT_SECONDS)]},
         state_session_capacity=MOST_SESSIONS,
-        footer_links=[],
+        footer_links=["api"],
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
     )
-
-
-def _failed(message: str) -> list[Any]:
-    return [None, f"<strong>{SAID[message]}</strong>", [], None, ""]

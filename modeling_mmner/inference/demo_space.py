@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData, SpaceCardData
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import RepositoryNotFoundError
 from jinja2 import Environment, StrictUndefined
 from yaml import YAMLError
@@ -52,7 +53,7 @@ def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] |
         app_file="app.py",
         license=licence or "other",
         models=None if is_local else [model],
-        tags=["ner", "multimodal", "mmner"],
+        tags=["ner", "multimodal", "mmner", "mcp-server"],
     ).to_yaml()
     source = 'str(Path(__file__).parent / "model")' if is_local else repr(model)
     ignored = shutil.ignore_patterns("__pycache__", ".*")
@@ -71,7 +72,9 @@ def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] |
             text = resources.files(__package__).joinpath(f"{template}.jinja").read_text("utf-8")
             page = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)
             said = {"title": markdown_text(title), "front_matter": front_matter}
-            filled = page.render(name=repr(name), model=source, **said)
+            said |= {"address": "" if is_local else f"{ENDPOINT}/{model}"}
+            hub_id = None if is_local else model
+            filled = page.render(name=repr(name), model=source, hub_id=repr(hub_id), **said)
             (staged / target).write_text(filled, encoding="utf-8")
         (staged / "requirements.txt").write_text("\n".join([*space_requirements(), ""]), encoding="utf-8")
     return Path(folder)
@@ -108,9 +111,10 @@ def card_data(model: str) -> ModelCardData:
 
 
 def space_requirements() -> list[str]:
-    """Lines for requirements.txt: what the package requires without extras, and this very Gradio."""
+    """Lines for requirements.txt: what the package requires without extras, and this very Gradio with
+    what its tools for agents need."""
     try:
         declared = requires("mmner") or []
     except PackageNotFoundError as error:
         raise ValueError("mmner: expected it installed, found a bare checkout; pip install -e .") from error
-    return [f"gradio=={version('gradio')}", *(line for line in declared if "extra ==" not in line)]
+    return [f"gradio[mcp]=={version('gradio')}", *(line for line in declared if "extra ==" not in line)]

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
@@ -36,7 +35,10 @@ FLAGS = (
     "--window-size=1280,1100",
 )
 WORD = ".textfield .token[role=button]"
-EXAMPLE = "tbody tr"
+EXAMPLE = "tbody tr:has(img)"
+FILE_INPUTS = 3  # of the two galleries and, unseen, of the table
+THUMBNAIL = "button[aria-label^='Thumbnail']"
+CELLS = "img[alt='The pictures with their cells']"
 CONTRAST = """
 const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
 const luminance = colours => {
@@ -63,6 +65,12 @@ def folder(tmp_path_factory) -> Path:
     marking_model().save_pretrained(folder / "model")
     processor_of().save_pretrained(folder / "model")
     Image.linear_gradient("L").resize((90, 60)).save(folder / "picture.png")
+    Image.new("RGB", (40, 60), "green").save(folder / "second.png")
+    posts = []
+    for number, example in enumerate(examples()[:3]):
+        example.picture.save(folder / f"{number}.png")
+        posts.append(json.dumps({"text": example.text, "image": f"{number}.png"}))
+    (folder / "posts.jsonl").write_text("\n".join(posts), encoding="utf-8")
     (folder / "broken.png").write_bytes((folder / "picture.png").read_bytes()[:60])
     return folder
 
@@ -72,7 +80,7 @@ def address(folder):
     """The page's address, served by the command."""
     port, log = free_port(), folder / "log.txt"
     command = [sys.executable, "-m", "modeling_mmner", "demo", "--model", str(folder / "model")]
-    command += ["--port", str(port), "--device", "cpu"]
+    command += ["--port", str(port), "--device", "cpu", "--card_examples", str(folder / "posts.jsonl")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("w") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -136,9 +144,23 @@ class Page:
     def find(self) -> None:
         self.named("button", "Find entities").click()
 
-    def upload(self, path: Path) -> None:
-        self.all("input[type=file]")[0].send_keys(str(path))
-        self.wait(lambda: self.named("button", "Remove Image"))
+    def answer(self, text: str) -> None:
+        """Write a text, find its entities and wait for them."""
+        self.write(text)
+        self.find()
+        read = f"return [...document.querySelectorAll('{WORD} .text')].map(one => one.textContent).join('')"
+        self.wait(lambda: self.browser.execute_script(read) == encodable(text))
+
+    def upload(self, *paths: Path, number: int = 0) -> None:
+        """Choose files for the pictures (0) or for the others (1)."""
+        before = len(self.all(THUMBNAIL))
+        self.all("input[type=file]")[number].send_keys("\n".join(map(str, paths)))
+        self.wait(lambda: len(self.all(THUMBNAIL)) == before + len(paths))
+
+    def clear(self) -> None:
+        """Take the post's pictures out."""
+        self.wait(lambda: self.named("button", "Clear")).click()
+        self.wait(lambda: not self.all(THUMBNAIL) and len(self.all("input[type=file]")) == FILE_INPUTS)
 
     def words(self) -> list:
         return self.all(WORD)
@@ -151,11 +173,11 @@ class Page:
         ]
         return [(text.strip(), label) for text, label in parts]
 
-    def map_of(self, word: str) -> str:
-        """Wait for the word's heat map to be loaded; its source."""
+    def cells_of(self, word: str) -> str:
+        """Wait for the entity's cells to be loaded; their source."""
         self.says(f"\u201c{word}\u201d")
         loaded = "return arguments[0].complete && arguments[0].naturalWidth > 0"
-        image = self.wait(lambda: self.all("img[alt='The map over the picture']"))[0]
+        image = self.wait(lambda: self.all(CELLS))[0]
         self.wait(lambda: self.browser.execute_script(loaded, image))
         return image.get_attribute("src")
 
@@ -168,30 +190,35 @@ def page(browser, address) -> Page:
     return Page(browser, address)
 
 
-def test_from_text_and_picture_to_entities_and_cells(page, folder):
-    """If it failed, the page would not do what it is for: find entities, and show what the picture did."""
-    page.named("textarea", "Text").send_keys(TEXT)
-    page.upload(folder / "picture.png")
-    page.find()
-    page.wait(page.words)
+def test_from_text_and_pictures_to_entities_and_cells(page, folder):
+    """If it failed, the page would not do what it is for: find entities, and show what the pictures did."""
+    page.clear()
+    page.upload(folder / "picture.png", folder / "second.png")
+    page.upload(folder / "second.png", number=1)
+    page.answer(TEXT)
     model = MMNERForTokenClassification.from_pretrained(folder / "model").eval()
     processor = MMNERProcessor.from_pretrained(folder / "model")
-    with torch.inference_mode():
-        explanation = explain(model, processor, TEXT, images=Image.open(folder / "picture.png"))
-    assert page.shown() == [
-        (entity["word"], f"{entity['entity_group']} {entity['score']:.2f}") for entity in explanation.entities
-    ]
+    pictures = [Image.open(folder / name) for name in ("picture.png", "second.png")]
+    explanation = explain(model, processor, TEXT, images=pictures)
+    assert page.shown() == [(entity["word"], entity["entity_group"]) for entity in explanation.entities]
     assert len(explanation.entities) == 6
-    maps = [page.map_of("Jordan")]
+    labels = [label.text for label in page.all("label") if label.text.startswith("With")]
+    assert labels == list(SAID["cards"].values())
+    page.cells_of("Jordan")
     page.words()[3].click()
-    page.says("Without the picture its score is")
-    page.wait(lambda: page.map_of(explanation.words[3].text) != maps[0])
+    word, effect = explanation.entities[3]["word"], explanation.entities[3]["picture_effect"]
+    page.says(f"The picture changes its score by {effect:+.2f}.")
+    page.cells_of(word)
+    table = page.all("[role=tabpanel]")[0]
+    page.wait(lambda: all(entity["word"] in table.text.split() for entity in explanation.entities))
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     assert page.browser.save_screenshot(str(ARTEFACTS / "demo.png"))
 
 
 def test_keyboard_alone_is_enough(page, folder):
     """If it failed, somebody without a mouse could not use the page."""
+    page.clear()
+    page.write("")
     page.upload(folder / "picture.png")
     page.all("body")[0].click()
     names = []
@@ -199,10 +226,9 @@ def test_keyboard_alone_is_enough(page, folder):
         assert len(names) < 10, names
         page.active().send_keys(Keys.TAB)
         names.append(page.active().accessible_name)
-    page.active().send_keys(TEXT, Keys.ENTER)
-    page.wait(page.words)
-    page.map_of("Jordan")
-    for _ in range(10):
+    page.active().send_keys(TEXT, Keys.SHIFT + Keys.ENTER)
+    page.cells_of("Jordan")
+    for _ in range(20):
         page.active().send_keys(Keys.TAB)
         if page.active().get_attribute("role") == "button" and "Jordan" in page.active().text:
             break
@@ -210,24 +236,24 @@ def test_keyboard_alone_is_enough(page, folder):
         page.active().send_keys(Keys.ARROW_RIGHT)
         assert page.active().text.startswith(word)
         page.active().send_keys(key)
-        page.map_of(word)
+        page.cells_of(word)
     assert page.named("textarea", "Text").get_attribute("value") == TEXT
 
 
 def test_mistakes_are_answered_in_words_and_forgiven(page, folder):
     """If it failed, an empty text or a broken file would leave a blank page, a traceback or an old result."""
+    page.write("")
     page.find()
     page.says(SAID["empty_text"])
     page.write(TEXT)
+    page.clear()
     page.upload(folder / "broken.png")
     page.find()
     page.says(SAID["broken_picture"])
     assert page.words() == []
-    page.named("button", "Remove Image").click()
-    page.wait(lambda: all(button.accessible_name != "Remove Image" for button in page.all("button")))
-    page.find()
-    page.wait(page.words)
-    page.says("There is no picture that was looked at.")
+    page.clear()
+    page.answer(TEXT)
+    page.says(SAID["no_picture"])
     page.write("")
     page.find()
     page.says(SAID["empty_text"])
@@ -236,24 +262,21 @@ def test_mistakes_are_answered_in_words_and_forgiven(page, folder):
 
 def test_examples_fill_the_page_and_run(page):
     """If it failed, a visitor with nothing at hand could not see what the picture is worth."""
-    for number in (0, 1, 5):
+    for number in (0, 2, 1):  # the first is answered when the page opens
         example = examples()[number]
-        page.all(EXAMPLE)[number].click()
+        if number:
+            page.all(EXAMPLE)[number].click()
         page.wait(lambda text=example.text: [word for word, _ in page.shown()] == text.split())
         assert page.named("textarea", "Text").get_attribute("value") == example.text
-        page.map_of(example.text.split()[0])
+        page.cells_of(example.text.split()[0])
 
 
 def test_hostile_text_stays_text(page):
     """If it failed, a text could run its own script in the page of whoever tries it, or break the page."""
     hostile = HOSTILE + "<img src=x onerror='window.hacked=1'> ${window.hacked=1} {{value}} \\u0041 `"
-    page.write(hostile)
-    page.find()
-    page.wait(page.words)
-    read = f"return [...document.querySelectorAll('{WORD} .text')].map(one => one.textContent).join('')"
-    assert page.browser.execute_script(read) == encodable(hostile)
+    page.answer(hostile)
     page.words()[0].click()
-    page.says("\u201c<\u201d is an entity")
+    page.says("\u201c<\u201d: person")
     assert page.browser.execute_script("return window.hacked") is None
     assert page.all(".textfield script, .textfield img, .textfield b, [role=status] script") == []
 
@@ -265,12 +288,13 @@ def test_everybody_can_read_and_name_it(browser, address, folder, theme):
     assert browser.execute_script("return document.documentElement.lang") == "en"
     assert browser.title == "model: entities of posts"
     assert [heading.text for heading in page.all("h1")] == ["Named entities of posts with pictures"]
-    page.write(TEXT)
+    page.clear()
     page.upload(folder / "picture.png")
-    page.find()
-    page.wait(page.words)
-    page.map_of("Jordan")
+    page.answer(TEXT)
+    page.cells_of("Jordan")
     controls = [one for one in page.all("button, input, textarea, a, [role=button]") if one.is_displayed()]
+    hidden = page.all("[aria-hidden=true] button")  # in which Gradio measures its tabs
+    controls = [one for one in controls if one not in hidden]
     assert len(controls) > 8
     nameless = [one for one in controls if not one.accessible_name.strip()]
     assert [one.get_attribute("outerHTML")[:200] for one in nameless] == []
@@ -296,5 +320,7 @@ def test_page_asks_nobody_else(page, browser, address, folder):
     assert [url for url in asked if not url.startswith(own)] == []
     # The broken picture of a test above is one that the browser cannot show either.
     problems = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert problems == []
+    left = ("signal is aborted", "Connection errored out")  # a test that ended while answers still came
+    problems = [one for one in problems if not any(text in one for text in left)]
+    assert problems == [], "\n".join(problems)
     assert not re.search(r"Traceback|Error:", (folder / "log.txt").read_text())

@@ -12,27 +12,35 @@ from tests.small_posts import SPECKLED, encoded
 
 PICTURE = encoded(SPECKLED)
 FORM = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n%b\r\n--x--\r\n'
-JOIN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"
+JOIN, UPLOAD, MCP = "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/mcp/"
 
 
 @pytest.fixture(scope="module")
 def port():
     """Where this process serves a page."""
     blocks = build_demo(marking_model(), processor_of(), name="tiny")
-    launch(blocks, host="127.0.0.1", port=(number := free_port()), wait=False)
+    launch(blocks, host="127.0.0.1", port=(number := free_port()), wait=False, mcp=True)
     yield number
     blocks.close()
 
 
 def status_of(
-    port: int, path: str, body: bytes, *, chunked: bool = False, declared: int | None = None
+    port: int,
+    path: str,
+    body: bytes,
+    *,
+    chunked: bool = False,
+    declared: int | None = None,
+    method: str = "POST",
 ) -> tuple:
     """The status of the answer, and how much of the body was sent."""
     kind = "multipart/form-data; boundary=x" if path == UPLOAD else "application/json"
     size = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {declared or len(body)}"
     sent = 0
     with socket.create_connection(("127.0.0.1", port), timeout=20) as peer:
-        peer.sendall(f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\n{size}\r\n\r\n".encode())
+        peer.sendall(
+            f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\n{size}\r\n\r\n".encode()
+        )
         try:
             for start in range(0, len(body), 2**16):
                 part = body[start : start + 2**16]
@@ -47,7 +55,13 @@ def status_of(
 
 
 def join(text: str) -> bytes:
-    body = {"data": [text, None], "fn_index": 0, "session_hash": "a", "event_data": None, "trigger_id": None}
+    body = {
+        "data": [text, None, None, "", 0],
+        "fn_index": 0,
+        "session_hash": "a",
+        "event_data": None,
+        "trigger_id": None,
+    }
     return json.dumps(body).encode()
 
 
@@ -59,14 +73,23 @@ def test_requests_of_the_page_pass(port) -> None:
         assert status_of(port, UPLOAD, FORM % large, chunked=chunked)[0] == 200
 
 
-@pytest.mark.parametrize("path", [JOIN, UPLOAD, "/gradio_api/run/predict", "/gradio_api/call/find"])
+@pytest.mark.parametrize("path", [JOIN, UPLOAD, MCP, "/gradio_api/call/find_entities"])
 def test_large_bodies_are_refused_unread(port, path) -> None:
     """If it failed, one visitor could fill the server's memory or disk."""
-    most = demo_limits.MOST_PICTURE_BYTES if path == UPLOAD else demo_limits.MOST_BYTES
+    pictures = demo_limits.MOST_PICTURES * demo_limits.MOST_PICTURE_BYTES
+    most = pictures if path == UPLOAD else demo_limits.MOST_BYTES
     assert status_of(port, path, b"", declared=300_000_000) == (413, 0)
     body = FORM % bytes(most + 200_000) if path == UPLOAD else join("a" * most)
     assert status_of(port, path, body + bytes(40_000_000), chunked=True)[0] == 413
     assert status_of(port, JOIN, join("again"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "place", ["file=http://127.0.0.1:1/a", "file=%20HTTPS://a.invalid/a", "proxy=https://a.invalid"]
+)
+def test_addresses_are_not_fetched(port, place) -> None:
+    """If it failed, a visitor could have the page's computer ask others on their behalf."""
+    assert status_of(port, f"/gradio_api/{place}", b"", method="GET")[0] == 403
 
 
 def test_uploads_have_a_quota(port, monkeypatch) -> None:

@@ -55,6 +55,10 @@ def test_impossible_places_are_answered_in_one_line(saved, monkeypatch, capsys):
     assert expected in capsys.readouterr().err
     assert main([*command, "--device", "nowhere"]) == 2
     assert "device nowhere: expected one that this computer has" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "mcp.server.fastmcp", None)
+        assert main([*command, "--port", str(free_port()), "--mcp"]) == 2
+    assert "pip install 'mmner[mcp]'" in capsys.readouterr().err
     monkeypatch.delitem(sys.modules, "modeling_mmner.inference.demo")
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(command) == 2
@@ -152,8 +156,12 @@ def test_space_of_a_hub_model_holds_its_name_alone(tmp_path, monkeypatch):
     folder = write_space("org/mlmner", tmp_path)
     assert front_matter(folder)["models"] == ["org/mlmner"]
     assert front_matter(folder)["license"] == "other"
-    program = "build_demo(*load_model(model), name='org/mlmner', examples=published_examples(model))"
-    assert f"model = 'org/mlmner'\ndemo = {program}\n" in (folder / "app.py").read_text()
+    shown = '{"name": \'org/mlmner\', "hub_id": \'org/mlmner\', "examples": published_examples(model)}'
+    assert f"model = 'org/mlmner'\nshown = {shown}\n" in (folder / "app.py").read_text()
+    assert (
+        "[https://huggingface.co/org/mlmner](https://huggingface.co/org/mlmner)"
+        in (folder / "README.md").read_text()
+    )
     assert not (folder / "model").exists()
 
 
@@ -193,7 +201,7 @@ def test_space_serves_its_own_copy_with_its_own_requirements(saved, tmp_path):
     copied.write_text(copied.read_text().replace("# Named entities", "# COPIED: Named entities"))
     lines = (folder / "requirements.txt").read_text().splitlines()
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    assert lines[0] == f"gradio=={gradio.__version__}"
+    assert lines[0] == f"gradio[mcp]=={gradio.__version__}"
     names = set(map(name_of, lines[1:]))
     assert names == {name_of(line) for line in requires("mmner") if "extra" not in line}
     assert {"torch", "transformers", "timm"} <= names & set(map(name_of, dependencies))
