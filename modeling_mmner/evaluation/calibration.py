@@ -11,34 +11,17 @@ does not know.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import ceil, exp, fsum, lgamma, log, log1p
+from math import ceil, log
 from typing import Any
 
 import numpy as np
+from scipy.special import bdtr
 
 from .span_f1.spans import Entities
 
 CONFIDENCE = 0.9
 _RISK = 0.1
 _STEP = 10
-
-
-def chance_of_few_wrong(wrong: int, number: int, precision: float) -> float:
-    """The probability that at most `wrong` of `number` entities are wrong, if each is right with `precision`.
-
-    A binomial sum without approximation; 0 < precision < 1.
-    """
-    above = lgamma(number + 1)
-    return fsum(
-        exp(
-            above
-            - lgamma(k + 1)
-            - lgamma(number - k + 1)
-            + k * log1p(-precision)
-            + (number - k) * log(precision)
-        )
-        for k in range(wrong + 1)
-    )
 
 
 def lowest_threshold(scores: Sequence[float], right: Sequence[bool], *, precision: float) -> float | None:
@@ -60,15 +43,15 @@ def lowest_threshold(scores: Sequence[float], right: Sequence[bool], *, precisio
         raise ValueError(f"precision: expected a share between 0 and 1, found {precision}")
     order = np.argsort([-score for score in scores], kind="stable")
     falling, wrong = np.asarray(scores, float)[order], np.cumsum(~np.asarray(right, bool)[order])
-    fewest, found = ceil(log(_RISK) / log(precision)), None
+    fewest = ceil(log(_RISK) / log(precision))
     ranks = [*range(fewest, len(falling), _STEP), len(falling)] if len(falling) >= fewest else []
-    for rank in ranks:
-        # Equal scores are kept together, whichever of them comes first here.
-        kept = int(np.searchsorted(-falling, -falling[rank - 1], side="right"))
-        if chance_of_few_wrong(int(wrong[kept - 1]), kept, precision) > _RISK:
-            break
-        found = float(falling[rank - 1])
-    return found
+    candidates = falling[np.array(ranks, int) - 1]
+    # Equal scores are kept together, whichever of them comes first here.
+    kept = np.searchsorted(-falling, -candidates, side="right")
+    # At most so many of the kept are wrong, if each is right with the wanted precision.
+    chances = bdtr(wrong[kept - 1], kept, 1 - precision)
+    passed = int(np.logical_and.accumulate(chances <= _RISK).sum())
+    return float(candidates[passed - 1]) if passed else None
 
 
 def calibrate(
@@ -90,13 +73,14 @@ def calibrate(
     thresholds: dict[str, float | None] = {}
     numbers: dict[str, dict[str, int]] = {}
     posts = [(set(right), spans) for right, spans in zip(gold, found, strict=True)]
-    pairs = [(span, score, span in right) for right, spans in posts for span, score in spans.items()]
     for kind in types:
-        scores = [score for span, score, _ in pairs if span[0] == kind]
-        hits = [hit for span, _, hit in pairs if span[0] == kind]
-        least = thresholds[kind] = lowest_threshold(scores, hits, precision=precision)
-        kept = [hit for score, hit in zip(scores, hits, strict=True) if least is not None and score >= least]
         wanted = sum(span[0] == kind for right, _ in posts for span in right)
+        scored = [
+            (s, span in right) for right, spans in posts for span, s in spans.items() if span[0] == kind
+        ]
+        scores, hits = [score for score, _ in scored], [hit for _, hit in scored]
+        least = thresholds[kind] = lowest_threshold(scores, hits, precision=precision)
+        kept = [hit for score, hit in scored if least is not None and score >= least]
         numbers[kind] = {"gold": wanted, "found": len(hits), "right": sum(hits)}
         numbers[kind] |= {"kept": len(kept), "kept_right": sum(kept)}
     return {"precision": precision, "confidence": CONFIDENCE, "thresholds": thresholds, "numbers": numbers}

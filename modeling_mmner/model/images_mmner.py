@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
-from .picture_files_mmner import bare_file, bare_png, check_head, check_size
+from .picture_files_mmner import bare_file, check_size
 
 PICTURE_COLUMNS = ("image", "images")
 """The columns of a row that may hold pictures: one, or a list of them."""
@@ -23,19 +23,18 @@ FEATURE_COLUMN = "image_features_"
 """Begins the name of the column of a tower's ready-made features; its number follows."""
 
 # Named one by one: Pillow reads more, and for some of it (EPS) starts another program.
-FORMATS: tuple[str, ...] = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 FORMATS += ("AVIF",) if features.check("avif") else ()
-"""The formats of picture files that are read."""
+"""The formats of picture files that are read: those of posts, and none that few have tried to break."""
 
 _GIVEN = threading.Lock()
 """Held while a PIL image is read, which decodes itself in place: posts of several threads may share it."""
 _MOST_BYTES = 50_000_000
 _MOST_FILE_BYTES = 1_000_000_000
-"""Of a file that is named by its path: a TIFF of the most pixels is larger than what is fetched."""
+"""Of a file that is named by its path: a BMP of the most pixels is larger than what is fetched."""
 _MOST_REDIRECTS = 5
 _MOST_EXIF = 2**17
 """Bytes, two segments of a JPEG; Pillow makes of it as much as its square."""
-_DEEP_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _TURNS = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270"]
 _TURNS += ["TRANSVERSE", "ROTATE_90"]
 """What stands a picture upright, by the orientation of Exif from 2."""
@@ -57,10 +56,9 @@ def load_picture(picture: Any) -> Image.Image:
     Args:
         picture: PIL image, path, bytes, a file open for reading bytes, array or tensor (uint8, uint16, or
             floats in 0..1), or ``{"bytes": ..., "path": ...}``. Files are read in one of `FORMATS`, at most
-            1 GB. A `PictureError` in its place is raised. Of a file or a PIL image of greys in more than 8
-            bits, 16 bits are divided by 257 and floats in 0..1 are times 255, as in arrays; 32-bit ints up to
-            255 are taken as they are, up to 65535 as 16 bits; any other range is spread from its least value
-            (black) to its greatest (white).
+            1 GB. A `PictureError` in its place is raised. Of greys in more than 8 bits, 16 bits are divided
+            by 257 and floats in 0..1 are times 255; a PIL image's 32-bit ints up to 255 are taken as they
+            are, up to 65535 as 16 bits.
 
     Raises:
         PictureError: naming the picture, and why it cannot be read.
@@ -68,8 +66,8 @@ def load_picture(picture: Any) -> Image.Image:
     if isinstance(picture, PictureError):
         raise picture
     row = picture if isinstance(picture, dict) else None
-    if row is not None and isinstance(picture := _content_of(row), dict):
-        raise PictureError("picture: expected the row's 'path' to be a path, found a row inside a row")
+    if row is not None:
+        picture = _content_of(row)
     if isinstance(picture, Image.Image):
         with _GIVEN:
             return _decoded(picture, "the PIL image")
@@ -233,7 +231,6 @@ def _as_array(picture: Any) -> np.ndarray:
     try:
         if hasattr(picture, "detach"):
             picture = picture.detach().cpu()
-            picture = picture if str(picture.layout) == "torch.strided" else picture.to_dense()
             picture = picture.float() if picture.is_floating_point() else picture
         return np.asarray(picture)
     except Exception as error:  # whoever makes array-likes raises what they like
@@ -242,27 +239,17 @@ def _as_array(picture: Any) -> np.ndarray:
 
 
 def _opened(content: bytes, name: str) -> Image.Image:
-    """The picture of a file, whatever its metadata."""
+    """The picture of a file."""
     try:
-        return _read(bare_file(content), name)
-    except PictureError:
-        with suppress(PictureError):  # the words that were left may be what is broken
-            if content.startswith(b"\x89PNG"):
-                return _read(bare_png(content, with_words=False), name)
-        raise
-
-
-def _read(content: bytes, name: str) -> Image.Image:
-    try:
-        check_head(content)
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(bare_file(content)), formats=FORMATS) as picture:
             check_size(picture)
             return _decoded(picture, name)
     except PictureError:
         raise
     except UnidentifiedImageError as error:
         expected = f"one of the formats {', '.join(FORMATS)}"
-        raise PictureError(f"picture {name}: expected {expected}, found none of them") from error
+        hint = "save it as one of them"
+        raise PictureError(f"picture {name}: expected {expected}, found none of them; {hint}") from error
     except Image.DecompressionBombError as error:
         raise PictureError(f"picture {name}: expected a picture of ordinary size; {error}") from error
     except Exception as error:  # a broken file may lead Pillow to any: struct.error, TypeError
@@ -279,7 +266,7 @@ def _decoded(picture: Image.Image, name: str) -> Image.Image:
             found = "{} x {}".format(*picture.size)
             raise PictureError(f"picture {name}: expected at least one pixel, found {found}")
         turn = _orientation(picture)
-        picture = _opaque(_shallow(picture) if picture.mode in _DEEP_MODES else picture)
+        picture = _opaque(_shallow(picture) if picture.mode[0] in "FI" else picture)
         return picture.transpose(Image.Transpose[_TURNS[turn - 2]]) if turn in range(2, 9) else picture
     except PictureError:
         raise
@@ -298,8 +285,7 @@ def _orientation(picture: Image.Image) -> Any:
 
 def _opaque(picture: Image.Image) -> Image.Image:
     """As RGB, over white."""
-    clear = picture.info.get("transparency")
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or clear is not None:
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         layer = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -308,35 +294,30 @@ def _opaque(picture: Image.Image) -> Image.Image:
 def _shallow(picture: Image.Image) -> Image.Image:
     """Greys of more than 8 bits in 8, see `load_picture`; Pillow's own conversion clips at 255."""
     values = np.asarray(picture)
-    finite = values[np.isfinite(values)]
-    least, most = (finite.min(), finite.max()) if finite.size else (0, 0)
-    if picture.mode == "F" and least >= 0 and most <= 1:
-        values = np.nan_to_num(values * 255, nan=0, posinf=255, neginf=0).round()
-    elif picture.mode != "F" and least >= 0 and most <= 65535:
-        # A PGM of 16 bits, which Pillow opens in mode I, may be dark.
-        values = values if picture.mode == "I" and picture.format != "PPM" and most <= 255 else values // 257
-    else:
-        values = np.nan_to_num(values.astype(np.float64), copy=False, nan=least, posinf=most, neginf=least)
-        values -= least
-        values *= 255 / (float(most) - float(least) or 1)
-        values = values.round(out=values)
-    return Image.fromarray(values.astype(np.uint8))
+    if picture.mode == "I" and values.min() >= 0 and values.max() <= 65535:
+        values = values.astype(np.uint16 if values.max() > 255 else np.uint8)
+    return Image.fromarray(_in_bytes(values))
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    """A picture from an array; floats are taken in 0..1, uint16 in 0..65535."""
+    """A picture from an array, see `_in_bytes`."""
     if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] not in (1, 3, 4):
         array = array.transpose(1, 2, 0)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
         raise PictureError(f"picture array: expected shape {_SHAPES}, found {array.shape}")
-    if array.dtype == np.uint16:
-        array = (array // 257).astype(np.uint8)
-    elif array.dtype.kind == "f":
-        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+    return _decoded(Image.fromarray(_in_bytes(array)), "array")
+
+
+def _in_bytes(values: np.ndarray) -> np.ndarray:
+    """Pixels as uint8, of uint16 in 0..65535 or floats in 0..1."""
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return (values // 257).astype(np.uint8)
+    if values.dtype.kind == "f":
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             raise PictureError("picture array: expected floats in 0..1, found values outside; or pass uint8")
-        array = (array * 255).round().astype(np.uint8)
-    elif array.dtype != np.uint8:
-        raise PictureError(f"picture array: expected uint8, uint16 or floats in 0..1, found {array.dtype}")
-    return _decoded(Image.fromarray(array), "array")
+        return (values * 255).round().astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise PictureError(f"picture array: expected uint8, uint16 or floats in 0..1, found {values.dtype}")
+    return values

@@ -1,7 +1,6 @@
 """The files of pictures: what in them is no pixel, and breaks, slows down or swells their reading."""
 
 import re
-import struct
 from contextlib import suppress
 
 from PIL import Image
@@ -12,66 +11,54 @@ _MOST_SCANS = 100
 """Of a JPEG, each of which is a walk over all its pixels, by as little as 100 bytes; there are about 10."""
 _JPEG_KEPT = {b"JFIF": 14, b"Exif": 6, b"http": 29, b"Adob": 12}
 """How the segments begin that tell of colours and of what is upright, and their least bytes."""
-_PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
 _PNG_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
-# Of a TIFF: sizes, modes, palettes, strips, tiles, orientation, XMP. The other tags tell of other things.
-_TIFF_KEPT = {*range(254, 260), 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, *range(322, 326)}
-_TIFF_KEPT |= {338, 339, 347, *range(512, 522), *range(529, 533), 700}
 
 
 def check_size(picture: Image.Image) -> None:
-    """DecompressionBombError for more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, in all or in a tile.
-
-    Pillow itself only warns up to the double of it.
+    """DecompressionBombError for more pixels than `PIL.Image.MAX_IMAGE_PIXELS`; Pillow itself only warns up
+    to the double of it.
     """
-    limit, tags = Image.MAX_IMAGE_PIXELS, getattr(picture, "tag_v2", {})
-    for what, (width, height) in (("", picture.size), (" a tile", (tags.get(322, 0), tags.get(323, 0)))):
-        if (limit is not None and width * height > limit) or max(width, height) > _MOST_SIDE:
-            most = f"{limit}, or than {_MOST_SIDE} in a row or column"
-            raise Image.DecompressionBombError(f"found {width} x {height} pixels{what}, more than {most}")
-
-
-def check_head(content: bytes) -> None:
-    """ValueError for what is too late to be refused when Pillow has opened it."""
-    if re.match(rb"P[123]\s", content):
-        raise ValueError("found plain text of the PPM family (P1, P2, P3); save it as P4, P5, P6 or PNG")
-    if content.startswith(b"\xff\xd8") and len(re.findall(rb"\xff\xda\0[\x08-\x0e]", content)) > _MOST_SCANS:
-        raise ValueError(f"expected a JPEG of at most {_MOST_SCANS} scans, found more")
+    limit, (width, height) = Image.MAX_IMAGE_PIXELS, picture.size
+    if (limit is not None and width * height > limit) or max(width, height) > _MOST_SIDE:
+        most = f"{limit}, or than {_MOST_SIDE} in a row or column"
+        raise Image.DecompressionBombError(f"found {width} x {height} pixels, more than {most}")
 
 
 def bare_file(content: bytes) -> bytes:
     """A file with no more metadata than tells of colours and of what is upright.
 
     The rest may be broken, and Pillow reads some of it in the square of its length, or unpacks it unbounded.
+
+    Raises:
+        ValueError: a JPEG has too many scans.
     """
-    with suppress(IndexError, struct.error):  # a file without its end; whoever decodes it says so
-        if content.startswith(b"\xff\xd8"):
-            return _bare_jpeg(content)
-        if content.startswith(b"\x89PNG"):
-            return bare_png(content)
-        if content.startswith(b"GIF"):
+    if content.startswith(b"\xff\xd8"):
+        return _bare_jpeg(content)
+    if content.startswith(b"\x89PNG"):
+        return _bare_png(content)
+    if content.startswith(b"GIF"):
+        with suppress(IndexError):  # a file without its end; whoever decodes it says so
             return _bare_gif(content)
-        if content.startswith((b"II", b"MM")):
-            return _bare_tiff(content)
-        if content[4:8] == b"ftyp":  # AVIF, whose own boxes say what is upright
-            return re.sub(rb"(infe.{8,10})Exif", rb"\1none", content, flags=re.DOTALL)
+    if content[4:8] == b"ftyp":  # AVIF, whose own boxes say what is upright
+        return re.sub(rb"(infe.{8,10})Exif", rb"\1none", content, flags=re.DOTALL)
     return content
 
 
-def bare_png(content: bytes, *, with_words: bool = True) -> bytes:
-    """The chunks of pixels, and `with_words` those that tell what is transparent or upright."""
+def _bare_png(content: bytes) -> bytes:
     kept, at = [content[:8]], 8
     while at < len(content):
-        name, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
-        is_word = name in (b"tRNS", b"eXIf") or content.startswith(_PNG_TEXTS, at + 8)
-        if name in _PNG_PIXELS or (with_words and is_word):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if content[at + 4 : at + 8] in _PNG_KEPT or content.startswith(_PNG_TEXTS, at + 8):
             kept.append(content[at:end])
         at = end
     return b"".join(kept)
 
 
 def _bare_jpeg(content: bytes) -> bytes:
-    """Of each kind the first."""
+    """Of each kind the first; ValueError for more than `_MOST_SCANS`."""
+    if len(re.findall(rb"\xff\xda\0[\x08-\x0e]", content)) > _MOST_SCANS:
+        raise ValueError(f"expected a JPEG of at most {_MOST_SCANS} scans, found more")
     kept, at, least = [content[:2]], 2, dict(_JPEG_KEPT)
     while 0 <= (at := content.find(b"\xff", at)) < len(content) - 1 and (marker := content[at + 1]) != 0xDA:
         if marker < 0xC0 or 0xD0 <= marker < 0xDA or marker == 0xFF:  # nothing follows
@@ -104,18 +91,3 @@ def _bare_gif(content: bytes) -> bytes:
             kept.append(content[at:end])
         at = end
     return b"".join([*kept, content[at : after_blocks(after_palette(at + 10, content[at + 9]) + 1)], b";"])
-
-
-def _bare_tiff(content: bytes) -> bytes:
-    """The other tags get a number that nobody knows, and nothing in them; of each kind the first stays."""
-    order, big = "<" if content.startswith(b"II") else ">", content[2:4] in (b"+\0", b"\0+")
-    number, width, few = ("Q", 20, "Q") if big else ("I", 12, "H")
-    bare, kept = bytearray(content), set(_TIFF_KEPT)
-    (first,) = struct.unpack_from(order + number, content, 8 if big else 4)
-    (count,) = struct.unpack_from(order + few, content, first)
-    for at in range(first + struct.calcsize(few), len(content) - width, width)[:count]:
-        (tag,) = struct.unpack_from(f"{order}H", content, at)
-        if tag not in kept:
-            struct.pack_into(f"{order}HH{number}{number}", bare, at, 65_000, 1, 1, 0)
-        kept.discard(tag)
-    return bytes(bare)

@@ -11,8 +11,10 @@ import random
 from collections import defaultdict
 from typing import Any
 
+from scipy.special import bdtr
+
 from dataset_scripts.opening import open_corpus
-from modeling_mmner.evaluation.calibration import calibrate, chance_of_few_wrong
+from modeling_mmner.evaluation.calibration import calibrate
 from modeling_mmner.evaluation.scores import gold_tags, scored_entities
 from modeling_mmner.inference.loading import load_predictor
 from modeling_mmner.model.labels_mmner import Span, entity_types, tags_to_spans
@@ -42,7 +44,7 @@ def judge(posts: list[Scored], kind: str, least: float, precision: float) -> tup
     gold_count = sum(span[0] == kind for gold, _ in posts for span in gold)
     right, number = sum(kept), len(kept)
     # P(at most `right` right) = 1 - P(at most `wrong - 1` wrong).
-    surprise = 1.0 if right == number else 1 - chance_of_few_wrong(number - right - 1, number, precision)
+    surprise = 1.0 if right == number else 1 - bdtr(number - right - 1, number, 1 - precision)
     share = right / number if number else 1.0
     return surprise <= 0.1, share < precision, share, right / max(1, gold_count)
 

@@ -67,7 +67,6 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "tensor": lambda path: CHANNELS_FIRST,
     "float tensor": lambda path: CHANNELS_FIRST / 255,
     "tensor with a gradient": lambda path: (CHANNELS_FIRST / 255).requires_grad_(),
-    "sparse tensor": lambda path: CHANNELS_FIRST.to_sparse(),
     "BytesIO": lambda path: io.BytesIO(encoded()),
     "open file": lambda path: path.open("rb"),
     "row of bytes": lambda path: {"bytes": encoded(), "path": None},
@@ -99,7 +98,7 @@ CLOSED = io.BytesIO(encoded())
 CLOSED.close()
 NO_PICTURES = {
     "bytes that are text": ({"bytes": "text"}, "expected the row's 'bytes' to be bytes, found str"),
-    "row in itself": (ROW_IN_ITSELF, "found a row inside a row"),
+    "row in itself": (ROW_IN_ITSELF, "or a row with 'bytes' or 'path', found dict"),
     "list": ([PICTURE], "expected a PIL image, a path, bytes, an open file, an array .* found list"),
     "number": (7, "found int"),
     "text file": (io.StringIO("text"), r"expected a file opened as bytes \('rb'\), found one that reads str"),
@@ -160,6 +159,28 @@ def test_a_picture_starts_no_program(as_kind, tmp_path, monkeypatch):
         load_picture(as_kind(path))
 
 
+@pytest.mark.parametrize("shape", [(24, 36), (24, 36, 1)], ids=["(H, W)", "(H, W, 1)"])
+@pytest.mark.parametrize(
+    "scale", [lambda a: a, lambda a: a.astype(np.uint16) * 257, lambda a: (a / 255).astype(np.float32)]
+)
+def test_grey_arrays_are_grey_pictures(shape, scale):
+    """If it failed, grey arrays would be refused or scaled otherwise than coloured ones."""
+    assert np.array_equal(loaded(scale(GREY.reshape(shape))), np.repeat(GREY[:, :, None], 3, axis=2))
+
+
+def test_array_with_opacity_lies_on_white():
+    """If it failed, the colours under transparent pixels would show."""
+    alpha = GENERATOR.integers(0, 256, GREY.shape, dtype=np.uint8)
+    result = loaded(np.dstack([PIXELS, alpha]))
+    assert np.abs(result - over_white(PIXELS, alpha)).max() <= 1.01
+
+
+def test_an_array_of_three_rows_and_three_columns_of_colours_keeps_its_axes():
+    """If it failed, a picture three pixels high would be turned on its side."""
+    array = PIXELS[:3, :3]
+    assert np.array_equal(loaded(array), array)
+
+
 def row_picture(mode: str, values: list) -> Image.Image:
     """A picture one pixel high."""
     picture = Image.new(mode, (len(values), 1))
@@ -195,7 +216,7 @@ MODES = {
     "RGBA": (encoded(row_picture("RGBA", CLEAR)), [RED, WHITE, (255, 204, 204)]),
     "LA": (encoded(row_picture("LA", [(0, 255), (0, 0), (0, 51)])), [BLACK, WHITE, (204,) * 3]),
     "CMYK": (
-        encoded(row_picture("CMYK", [(0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 0, 255)]), "TIFF"),
+        row_picture("CMYK", [(0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 0, 255)]),
         [WHITE, (0, 255, 255), (255, 0, 255), BLACK],
     ),
     "BMP": (encoded(RGB_ROW, "BMP"), [RED, GREEN]),
@@ -217,7 +238,7 @@ def test_jpeg_modes_keep_their_colours(mode):
     assert np.abs(found - np.asarray(colour.convert("RGB"))).max() <= 3
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "TIFF", None])
+@pytest.mark.parametrize("file_format", ["PNG", None])
 def test_sixteen_bits_are_scaled_not_clipped(file_format):
     """If it failed, all but the darkest 255 of 65,536 greys would be white, as Pillow's own has it."""
     ramp = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
@@ -249,7 +270,7 @@ def test_turned_photos_stand_upright(orientation, file_format):
     assert np.array_equal(loaded(encoded(PICTURE, file_format, exif=exif)), turned)
 
 
-@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("file_format", ["GIF", "PNG", "WEBP"])
 def test_animations_show_their_first_frame(file_format):
     """If it failed, the frame would depend on the format, or on what was done with the picture before."""
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
@@ -264,11 +285,8 @@ def test_animations_show_their_first_frame(file_format):
 def test_an_animation_with_a_broken_later_frame_is_read():
     """If it failed, a picture would be lost for frames that nobody looks at, or all frames be read."""
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN)]
-    data = bytearray(encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:]))
-    order = "<HHI" if data[:2] == b"II" else ">HHI"
-    second = data.rindex(struct.pack(order, 256, 4, 1))
-    data[second : second + 2] = b"\xff\xff"
-    assert np.array_equal(loaded(bytes(data)), np.full((8, 8, 3), RED))
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert np.array_equal(loaded(data[: data.rindex(b",") + 4] + bytes(9)), np.full((8, 8, 3), RED))
 
 
 def test_the_file_says_what_it_is_not_its_name(tmp_path):
@@ -310,7 +328,7 @@ BROKEN = {
     "truncated PNG": (encoded()[:600], "picture 600 bytes: could not be decoded, the file is broken"),
     "decompression bomb": (png_header(50000, 50000), "expected a picture of ordinary size; .* exceeds limit"),
     "no height": (png_header(9, 0), f"picture 45 bytes: {UNKNOWN}"),
-    "broken header": (b"P6 5 5 x ", "picture 9 bytes: could not be opened; invalid literal"),
+    "TIFF": (encoded(file_format="TIFF"), f"picture \\d+ bytes: {UNKNOWN}; save it as one of them"),
 }
 
 
@@ -325,9 +343,7 @@ def test_broken_files_say_what_is_wrong(data, message, tmp_path):
         load_picture(path)
 
 
-SEEDS = [
-    encoded(PICTURE, name) for name in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "SGI", "JPEG2000")
-]
+SEEDS = [encoded(PICTURE, name) for name in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF")]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
@@ -344,6 +360,15 @@ def test_damaged_files_are_read_or_refused_in_one_way(data, seed):
             assert load_picture(bytes(damaged)).mode == "RGB"
     except PictureError as error:
         assert str(error).startswith(f"picture {len(data)} bytes: ")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_cut_exif_costs_no_picture():
+    """If it failed, a photo would be lost for its metadata, though every viewer shows it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    cut = encoded(PICTURE, "JPEG", exif=exif.tobytes()[:-8])
+    assert np.array_equal(loaded(cut), loaded(encoded(PICTURE, "JPEG")))
 
 
 def test_square_is_the_whole_picture_resized():

@@ -146,7 +146,7 @@ def test_fetched_pictures_are_those_at_hand(pipe, parts, server) -> None:
     assert paths == ["/1.png", "/1.png", "/1.png", "/1.png", "/2.png", "/2.png", "/moved.png"]
 
 
-NO_FORMAT = f"expected one of the formats {', '.join(FORMATS)}, found none of them"
+NO_FORMAT = f"expected one of the formats {', '.join(FORMATS)}, found none of them; save it as one of them"
 BROKEN = {
     "/not/there.png": "picture /not/there.png: expected a file, found none",
     "file:///etc/hostname": "picture file:///etc/hostname: expected a file, found none",

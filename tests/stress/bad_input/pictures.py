@@ -52,7 +52,6 @@ def zipped() -> bytes:
 READABLE: dict[str, Content] = {
     "one pixel": lambda: encoded(Image.new("L", (1, 1)), "JPEG"),
     "animated GIF": frames("GIF", 50),
-    "TIFF of several pages": frames("TIFF"),
     "orientation that is a text": with_an_orientation_of_text,
     "Exif of noise": lambda: encoded(PICTURE, "JPEG", exif=b"Exif\0\0" + bytes(range(200))),
     "a JPEG that is a zip, too": lambda: encoded(PICTURE, "JPEG") + zipped(),
