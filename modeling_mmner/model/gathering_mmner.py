@@ -22,14 +22,8 @@ def processes() -> int:
 
 def mean_over_processes(values: Tensor) -> Tensor:
     """The mean over the values (N,) of all processes; of none exactly 0, with gradients of 0."""
-    number = processes()
-    if number == 1:
-        return values.mean() if len(values) else values.sum()
-    own = values.sum()
-    total = torch.stack([own.detach(), own.new_tensor(len(values))])
-    distributed.all_reduce(total)
-    count = total[1].clamp(min=1)
-    return _with_value(number * own / count, total[0] / count)
+    values = gathered(values)
+    return whole_batch(values.mean() if len(values) else values.sum())
 
 
 def gathered(vectors: Tensor) -> Tensor:
@@ -54,9 +48,7 @@ def gathered(vectors: Tensor) -> Tensor:
 
 def whole_batch(loss: Tensor) -> Tensor:
     """A loss of all `gathered` vectors, that each process has; its gradient averages to the loss's."""
-    return _with_value(processes() * loss, loss) if processes() > 1 else loss
-
-
-def _with_value(loss: Tensor, value: Tensor) -> Tensor:
-    """The gradient of one loss with the value of another."""
-    return loss + (value - loss).detach()
+    if (number := processes()) == 1:
+        return loss
+    weighted = number * loss
+    return weighted + (loss - weighted).detach()

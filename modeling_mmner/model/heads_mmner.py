@@ -7,7 +7,6 @@ Notation: B batch, W words, L labels of a head, D text width.
 """
 
 from collections.abc import Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
 
 import torch
 from torch import Tensor, nn
@@ -59,22 +58,13 @@ class Head(ModelPart):
 
 
 def check_reading(heads: Mapping[str, Head]) -> None:
-    """Check that each head can run after those that it reads.
-
-    Raises:
-        ValueError: a head reads one that the model does not have, or two read each other.
-    """
+    """Check that there are the heads that each head reads; raises ValueError where one is missing."""
     for name, head in heads.items():
         if missing := [other for other in head.reads if other not in heads]:
             raise ValueError(
                 f"objectives: head {name!r} reads the emissions of {missing}, expected them among the"
                 f" objectives (with a weight of 0 if need be), found {list(heads)}"
             )
-    try:
-        TopologicalSorter({name: head.reads for name, head in heads.items()}).prepare()
-    except CycleError as error:
-        found = f"heads that read each other: {error.args[1]}"
-        raise ValueError(f"heads: expected an order of need, found {found}") from error
 
 
 class Tagging(Head, part="crf"):

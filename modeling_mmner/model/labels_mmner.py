@@ -5,6 +5,7 @@ rule has a name that is saved with the processor, so that a model splits text to
 trained.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -74,6 +75,7 @@ class Word(NamedTuple):
     end: int
 
 
+_LABEL = regex.compile(rf"O|[BI]-(?!{_SPACE})(?: |(?!{_SPACE}).)+(?<!{_SPACE})", regex.DOTALL)
 MOST_LABELS = 10_000
 """A CRF's tables grow with their square: of ten times as many, one alone would fill the memory."""
 
@@ -91,23 +93,18 @@ def check_labels(labels: Sequence[str]) -> None:
         raise TypeError(f"labels: expected a list of strings, found {labels!r:.200}")
     if len(labels) > MOST_LABELS:
         raise ValueError(f"labels: expected at most {MOST_LABELS:,}, found {len(labels):,}")
-    known = set(labels)
-    if len(known) != len(labels):
-        twice = sorted({label for label in labels if list(labels).count(label) > 1})
+    counts = Counter(labels)
+    if twice := [label for label, number in counts.items() if number > 1]:
         raise ValueError(f"labels: expected each label once, found {twice} more than once")
     if OUTSIDE not in labels:
         raise ValueError(f"labels: expected {OUTSIDE!r} among them, found {list(labels)}")
     for label in labels:
-        prefix, _, entity_type = label.partition("-")
-        if label != OUTSIDE and (prefix not in ("B", "I") or not entity_type):
-            found = f"found {label!r}; convert the tags to BIO first"
-            raise ValueError(f"labels: expected 'O', 'B-<type>' or 'I-<type>', {found}")
-        if entity_type != entity_type.strip() or any(char.isspace() and char != " " for char in entity_type):
-            expected = "types without tabs, line breaks or spaces at their ends"
-            raise ValueError(f"labels: expected {expected}, found {label!r}")
-        if prefix == "I" and f"B-{entity_type}" not in known:
+        if not _LABEL.fullmatch(label):
+            expected = "'O', 'B-<type>' or 'I-<type>', no tab, line break or space at a type's ends"
+            raise ValueError(f"labels: expected {expected}, found {label!r}; convert the tags to BIO first")
+        if label[0] == "I" and f"B{label[1:]}" not in counts:
             reason = "a BIO entity begins with B-, so add that label"
-            raise ValueError(f"labels: {label!r} has no 'B-{entity_type}'; {reason}")
+            raise ValueError(f"labels: {label!r} has no 'B{label[1:]}'; {reason}")
     if len(labels) == 1:
         raise ValueError(f"labels: expected an entity type or more beside {OUTSIDE!r}, found none")
 
