@@ -58,8 +58,7 @@ def annotated(source: Path, folder: Path, *, tasks: int = 4, first: int = 0, **o
     """An annotation by the stand-in, in this process."""
     reading = {name: options.pop(name) for name in ("columns", "split") if name in options}
     share = {"local_tasks": options.pop("local_tasks", -1), "local_rank_offset": first}
-    form = options.pop("form", "parquet")
-    step = AnnotateStep(Capitals(**options), open_posts(str(source), **reading), folder, form=form)
+    step = AnnotateStep(Capitals(**options), open_posts(str(source), **reading), folder)
     annotate(step, tasks=tasks, **share)
     return verify(folder)
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 from ..escaping import say
 from ..model.labels_mmner import entity_types, tags_to_spans
@@ -268,7 +268,6 @@ def annotate(
     model: str | None = None,
     input: str | None = None,
     verify: bool = False,
-    form: Literal["parquet", "jsonl"] = "parquet",
     reading: dict[str, Any],
     sharing: dict[str, Any],
     predicting: dict[str, Any],
@@ -283,7 +282,6 @@ def annotate(
         model: folder or Hub id of a trained model.
         input: file of JSON lines or Parquet, folder or Hub id of a data set.
         verify: only check that the annotation has each row of its input once.
-        form: of the files.
     """
     if not verify and (model is None or input is None):
         raise ValueError("expected --model and --input, or --verify; found one of them missing")
@@ -293,7 +291,7 @@ def annotate(
         outcome = annotation.verify(output_dir)
     else:
         annotator, posts = annotation.Annotator(model, **predicting), annotation.open_posts(input, **reading)
-        step = annotation.AnnotateStep(annotator, posts, output_dir, form=form)
+        step = annotation.AnnotateStep(annotator, posts, output_dir)
         outcome = annotation.annotate(step, **sharing)
     say(outcome)
     return int(bool(outcome.flaws))

@@ -111,10 +111,9 @@ def _front_matter(metrics: RunMetrics, repo_id: str) -> ModelCardData:
 def _widget_example(example: CardExample) -> dict[str, Any]:
     """With its output, which the Hub shows in place of a run: no provider runs a model's own code."""
     title = example.example_title + (", read with its picture" if example.pictures else "")
-    shown = {"text": example.text, "example_title": title}
-    if example.entities is None:
-        return shown
-    return shown | {"output": [one | {"score": round(one["score"], 4)} for one in example.entities]}
+    found = [one | {"score": round(one["score"], 4)} for one in example.entities or []]
+    output = {} if example.entities is None else {"output": found}
+    return {"text": example.text, "example_title": title} | output
 
 
 def _curve(metrics: RunMetrics) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ CARD, METRICS, CONFIG, WEIGHTS = "README.md", "metrics.json", "config.json", "mo
 ENDPOINT = ("handler.py", "requirements.txt")
 """Files by which an Inference Endpoint runs the model; they lie here, and are copied."""
 PROCESSOR = "processor_config.json"
+_NO_POSTS = " none; --card_examples FILE shows some, with their pictures and what is found in them"
 _PARTS = (PROCESSOR, "tokenizer*.json", "*.safetensors", "*.safetensors.index.json")
 _OF_A_MODEL = (CARD, METRICS, CONFIG, PICTURES, *ENDPOINT, *_PARTS, "*_mmner.py")
 
@@ -108,7 +109,8 @@ class Upload:
     def describe(self, *, public: bool) -> str:
         """What goes where, under which terms, for reading."""
         sizes = {file.path_in_repo: file.upload_info.size for file in self.files}
-        dataset = hub_dataset(self.metrics)
+        dataset, shown = hub_dataset(self.metrics), self.metrics.corpus.examples
+        posts = [f"  {' '.join([repr(one.text), *one.pictures, one.context])}".rstrip() for one in shown]
         lines = [
             f"repository: {self.repo_id} ({'public' if public else 'private'})",
             f"revision: main, tag {self.revision}",
@@ -119,16 +121,9 @@ class Upload:
             f"  {len(sizes)} files, {sum(sizes.values()):,} bytes",
             *(f"left out: {name}" for name in self.left_out),
             *([f".eval_results: the score, if {dataset} has an {BENCHMARK}"] if dataset else []),
-            "posts that become readable for whoever sees the repository:",
-            *(
-                f"  {' '.join([repr(one.text), *one.pictures, one.context])}".rstrip()
-                for one in self.metrics.corpus.examples
-            ),
+            f"posts that become readable for whoever sees the repository:{'' if posts else _NO_POSTS}",
+            *posts,
         ]
-        if not self.metrics.corpus.examples:
-            lines[-1] += (
-                " none; --card_examples FILE shows some, with their pictures and what is found in them"
-            )
         return "\n".join(lines)
 
 
@@ -269,12 +264,11 @@ def _check_repository(upload: Upload, api: HfApi, *, public: bool) -> None:
     target, tag = upload.repo_id, upload.revision
     with _step(target, "looking at the repository"):
         is_private, refs = api.repo_info(target).private, api.list_repo_refs(target)
-    if public and is_private:
-        advice = "leave --public out, or make it public in its settings on the Hub"
-        raise ValueError(f"{target}: expected a public repository, found a private one; {advice}")
-    if not public and not is_private:
-        expected = "expected a private repository, found a public one"
-        raise ValueError(f"{target}: {expected}; --public says that is meant")
+    if public == is_private:
+        wanted, found, advice = ("private", "public", "--public says that is meant")
+        if public:
+            wanted, found, advice = ("public", "private", "leave --public out, or make it public on the Hub")
+        raise ValueError(f"{target}: expected a {wanted} repository, found a {found} one; {advice}")
     for kind, known in (("tag", refs.tags), ("branch", refs.branches)):
         if tag in [ref.name for ref in known]:
             found = "found one, which others may have pinned; choose another tag with --revision"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -26,13 +26,12 @@ from datatrove.pipeline.base import PipelineStep
 from .. import __version__
 from ..claims import claimed
 from ..escaping import say
-from ..files import json_line, parsed, read_json_lines, write_text, write_whole
+from ..files import parsed, write_text, write_whole
 from .annotator import FOUND, Annotator, table_of
 from .loading import computing_dtype, device_named
 from .posts_input import PostsInput
 from .posts_input import open_posts as open_posts
 
-Form = Literal["parquet", "jsonl"]
 ABOUT = ".annotation"
 SCHEMA = pa.schema([pa.field("row", pa.int64()), pa.field("id", pa.string()), *FOUND])
 """A row of an annotation: the position of a post in the input, from 0, its id, and what is found in it."""
@@ -52,17 +51,14 @@ class AnnotateStep(PipelineStep):
         annotator: finds the entities.
         posts: the input; paths of pictures do not lead out of its `image_dir`.
         output_dir: folder of the annotation, the same for all tasks.
-        form: of the files there.
     """
 
     type, name = "annotation", "mmner"
 
-    def __init__(
-        self, annotator: Annotator, posts: PostsInput, output_dir: str | Path, *, form: Form = "parquet"
-    ) -> None:
+    def __init__(self, annotator: Annotator, posts: PostsInput, output_dir: str | Path) -> None:
         super().__init__()
         self.annotator = replace(annotator, image_dir=posts.image_dir)
-        self.posts, self.folder, self.form = posts, Path(output_dir), form
+        self.posts, self.folder = posts, Path(output_dir)
 
     def begin(self, tasks: int) -> None:
         """Write the record of the run, or hold this run against it.
@@ -78,7 +74,7 @@ class AnnotateStep(PipelineStep):
         record |= {"threshold": annotator.threshold, "precision": annotator.precision}
         record["effects"] = annotator.effects
         record |= {"input": posts.sha256, "rows": len(posts.rows)}
-        record |= {"columns": dict(posts.columns), "form": self.form, "tasks": tasks}
+        record |= {"columns": dict(posts.columns), "tasks": tasks}
         if _record_in(folder) is None:
             if others := {path.name for path in folder.glob("*")} - {ABOUT}:
                 expected = "expected a new folder, or an annotation"
@@ -87,7 +83,7 @@ class AnnotateStep(PipelineStep):
             write_text(folder / ABOUT / "run.json", json.dumps(record, indent=1))
         known = _record_in(folder) or {}  # of whoever wrote it last, where several began at once
         if not (folder / "README.md").exists():
-            write_text(folder / "README.md", _card(self.form))
+            write_text(folder / "README.md", _card())
         if names := [name for name in record if known.get(name) != record[name]]:
             said = "; ".join(f"{name}: expected {known.get(name)}, found {record[name]}" for name in names)
             raise ValueError(
@@ -100,16 +96,16 @@ class AnnotateStep(PipelineStep):
         numbers = _range_of(rank, world_size, len(self.posts.rows))
         found = self.annotator.find(self.posts.read(numbers), first=numbers.start)
         records = ({"row": number} | record for number, record in zip(numbers, found, strict=True))
-        target = self.folder / _file_name(rank, world_size, self.form)
+        target = self.folder / _file_name(rank, world_size)
         with claimed(target, beside=True), self.track_time():
             for unfinished in self.folder.glob(f"{target.name}.*"):
                 unfinished.unlink(missing_ok=True)
-            write_whole(target, lambda path: _write(path, self.form, records))
+            write_whole(target, lambda path: _write(path, records))
         return ()
 
 
-def _file_name(rank: int, tasks: int, form: Form) -> str:
-    return f"annotated-{rank:05d}-of-{tasks:05d}.{form}"
+def _file_name(rank: int, tasks: int) -> str:
+    return f"annotated-{rank:05d}-of-{tasks:05d}.parquet"
 
 
 def _range_of(rank: int, tasks: int, rows: int) -> range:
@@ -130,36 +126,26 @@ def _record_in(folder: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path}: expected an annotation's record, found it damaged ({error})") from error
 
 
-def _card(form: Form) -> str:
+def _card() -> str:
     """The card by which `load_dataset` reads the tasks' files alone, and knows their columns."""
     from huggingface_hub import DatasetCardData
 
-    data = DatasetCardData(configs=[{"config_name": "default", "data_files": f"annotated-*.{form}"}])
+    data = DatasetCardData(configs=[{"config_name": "default", "data_files": "annotated-*.parquet"}])
     info = datasets.DatasetInfo(features=datasets.Features.from_arrow_schema(SCHEMA))
     datasets.info.DatasetInfosDict({"default": info}).to_dataset_card_data(data)
     return f"---\n{data.to_yaml()}\n---\n{_CARD}"
 
 
-def _write(path: Path, form: Form, records: Iterator[dict[str, Any]]) -> None:
-    parts = iter(lambda: list(islice(records, _ROWS)), [])
-    tables = (table_of(part, SCHEMA) for part in parts)
-    if form == "jsonl":
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(f"{json_line(row)}\n" for table in tables for row in table.to_pylist())
-    else:
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-            for table in tables:
-                writer.write_table(table)
+def _write(path: Path, records: Iterator[dict[str, Any]]) -> None:
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        while part := list(islice(records, _ROWS)):
+            writer.write_table(table_of(part, SCHEMA))
 
 
-def _read(path: Path, form: Form) -> Iterator[tuple[int, str | None]]:
+def _read(path: Path) -> Iterator[tuple[int, str | None]]:
     """The position and the error of each row of a file, of which all is read."""
-    if form == "jsonl":
-        with path.open("rb") as file:
-            yield from ((row["row"], row["error"]) for row in read_json_lines(file, path.name))
-    else:
-        for batch in pq.ParquetFile(path).iter_batches():
-            yield from zip(batch["row"].to_pylist(), batch["error"].to_pylist(), strict=True)
+    for batch in pq.ParquetFile(path).iter_batches():
+        yield from zip(batch["row"].to_pylist(), batch["error"].to_pylist(), strict=True)
 
 
 @dataclass
@@ -197,7 +183,7 @@ def annotate(
     step.begin(tasks)
     ranks = range(local_rank_offset, local_rank_offset + executor.local_tasks)
     for rank in ranks:
-        if not (step.folder / _file_name(rank, tasks, step.form)).exists():  # it was removed
+        if not (step.folder / _file_name(rank, tasks)).exists():  # it was removed
             (step.folder / ABOUT / f"completions/{rank:05d}").unlink(missing_ok=True)
     waiting = executor.get_incomplete_ranks(ranks)
     workers = min(workers, len(waiting))
@@ -239,12 +225,12 @@ def verify(output_dir: str | Path, *, ranks: Iterable[int] | None = None) -> Out
     folder, outcome = Path(output_dir), Outcome()
     if (record := _record_in(folder)) is None:
         raise ValueError(f"{output_dir}: expected the folder of an annotation, found none")
-    tasks, form = record["tasks"], record["form"]
+    tasks = record["tasks"]
     for rank in range(tasks) if ranks is None else ranks:
-        name, numbers = _file_name(rank, tasks, form), _range_of(rank, tasks, record["rows"])
+        name, numbers = _file_name(rank, tasks), _range_of(rank, tasks, record["rows"])
         outcome.rows += len(numbers)
         try:
-            for number, (row, error) in zip(numbers, _read(folder / name, form), strict=True):
+            for number, (row, error) in zip(numbers, _read(folder / name), strict=True):
                 if row != number:
                     raise ValueError(f"row {row} in the place of row {number}")
                 outcome.errors += error is not None
@@ -254,7 +240,7 @@ def verify(output_dir: str | Path, *, ranks: Iterable[int] | None = None) -> Out
             outcome.flaws.append(f"{name} is missing; annotate again, and see {log} if it fails")
         except (OSError, ValueError, LookupError, TypeError) as error:
             outcome.flaws.append(f"{name} is damaged ({error}); remove it, and annotate again")
-    others = {path.name for path in folder.glob(f"annotated-*.{form}")}
-    others -= {_file_name(rank, tasks, form) for rank in range(tasks)}
+    others = {path.name for path in folder.glob("annotated-*.parquet")}
+    others -= {_file_name(rank, tasks) for rank in range(tasks)}
     outcome.flaws += [f"{name} is no file of this annotation" for name in sorted(others)]
     return outcome

@@ -78,12 +78,8 @@ def task_of(post: Any, found: Prediction, *, name: str) -> dict[str, Any]:
     control = {"from_name": "label", "to_name": "text", "type": "labels"}
     result: list[dict[str, Any]] = []
     for one in (one for one in found.entities if one["start"] is not None):
-        value = {
-            "start": one["start"],
-            "end": one["end"],
-            "text": one["word"],
-            "labels": [one["entity_group"]],
-        }
+        value = {"start": one["start"], "end": one["end"], "text": one["word"]}
+        value["labels"] = [one["entity_group"]]
         result.append(control | {"id": f"entity-{len(result)}", "score": one["score"], "value": value})
     prediction = {"model_version": name, "result": result}
     return {"data": data, "meta": doubts(found), "predictions": [prediction]}

@@ -12,6 +12,7 @@ from typing import Any
 from .images_mmner import PictureError, fetch_picture, is_missing, is_url, listed, pictures_of
 
 _KEYS = {"image": ("image", "images"), "context": ("context",)}
+_CHAT_KEYS = {"text": ["text"], "image": ["image", "url", "path", "base64"], "image_url": ["image_url"]}
 _LIKE_A_PICTURE = re.compile(
     r"(im(a?ge?|g)s?|pic(ture)?s?|photo(graph)?s?|fotos?|bild(er)?)"
     r"(_?(path|file|url|uri|bytes|base64|data)s?)*"
@@ -88,31 +89,23 @@ def _chat_row(messages: Sequence[Mapping[str, Any]], number: int) -> dict[str, A
     texts, pictures = [], []
     for content in (message["content"] for message in messages if message["role"] == "user"):
         for part in content if isinstance(content, (list, tuple)) else [{"type": "text", "text": content}]:
-            kind = part.get("type") if isinstance(part, Mapping) else None
-            if kind == "text" and isinstance(part.get("text"), str):
-                texts.append(part["text"])
-            elif kind in ("image", "image_url") and len(sources := _chat_pictures(part)) == 1:
-                pictures += sources
-            else:
-                raise PostError(
-                    f"post {number}: expected parts {{'type': 'text', 'text': ...}} and {{'type': 'image',"
-                    f" 'image' (or 'url', 'path', 'base64'): ...}} in a chat, found {part!r:.80}"
-                )
+            kind = str(part.get("type")) if isinstance(part, Mapping) else ""
+            given = [(key, part[key]) for key in _CHAT_KEYS.get(kind, ()) if part.get(key) is not None]
+            match given:
+                case [("text", str(text))]:
+                    texts.append(text)
+                case [("base64", str(encoded))]:
+                    pictures.append("data:image/*;base64," + encoded.rpartition("base64,")[2])
+                case [("image_url", {"url": picture})] | [(_, picture)] if kind != "text":
+                    pictures.append(picture)
+                case _:
+                    expected = "parts {'type': 'text', 'text': ...} and {'type': 'image', 'image' (or 'url',"
+                    expected += " 'path', 'base64'): ...} in a chat"
+                    raise PostError(f"post {number}: expected {expected}, found {part!r:.80}")
     if not texts:
         roles = [message["role"] for message in messages]
         raise PostError(f"post {number}: expected a chat with a text of its user, found roles {roles}")
     return {"text": "\n".join(texts), "images": pictures}
-
-
-def _chat_pictures(part: Mapping[str, Any]) -> list[Any]:
-    """What a chat's part names as its picture; more than one is an error."""
-    keys = ("image", "url", "path", "base64", "image_url")
-    sources = {key: part[key] for key in keys if part.get(key) is not None}
-    if isinstance(sources.get("image_url"), Mapping):
-        sources["image_url"] = sources["image_url"].get("url")
-    if "base64" in sources:
-        sources["base64"] = "data:image/*;base64," + str(sources["base64"]).rpartition("base64,")[2]
-    return list(sources.values())
 
 
 def _place_of(picture: Any) -> Any:

@@ -129,15 +129,14 @@ def test_a_data_set_with_pictures(folder, tmp_path) -> None:
         assert_same([row["entities"]], [by_hand(parts, text, pictures)])
 
 
-@pytest.mark.parametrize("form", ["parquet", "jsonl"])
 @pytest.mark.parametrize("tasks", [1, 3, 10])
-def test_any_number_of_tasks_leaves_the_same(tmp_path, form, tasks) -> None:
-    """If it failed, results would depend on how many tasks there were, or on the form of the files; columns
-    of the first file are all empty or null here, and ten tasks have less than a row each.
+def test_any_number_of_tasks_leaves_the_same(tmp_path, tasks) -> None:
+    """If it failed, results would depend on how many tasks there were; columns of the first file are all
+    empty or null here, and ten tasks have less than a row each.
     """
     lines = ["{", "{", *(json.dumps({"id": row, "text": f"Paris {row}"}) for row in range(6))]
     (tmp_path / "posts.jsonl").write_text("\n".join(lines))
-    outcome = annotated(tmp_path / "posts.jsonl", tmp_path / "out", tasks=tasks, form=form)
+    outcome = annotated(tmp_path / "posts.jsonl", tmp_path / "out", tasks=tasks)
     assert (outcome.rows, outcome.done, outcome.errors, outcome.flaws) == (8, 8, 2, [])
     rows = rows_in(tmp_path / "out", tmp_path)
     assert [row["row"] for row in rows] == list(range(8))
@@ -244,7 +243,6 @@ def test_another_model_input_or_number_of_tasks_is_refused(source, tmp_path, who
         (source, {"threshold": 0.5}, r"threshold: expected 0.0, found 0.5\. Go on with .* was begun with"),
         (source, {"dtype": "bfloat16"}, "dtype: expected torch.float32, found torch.bfloat16"),
         (source, {"tasks": 5}, "tasks: expected 4, found 5"),
-        (source, {"form": "jsonl"}, "form: expected parquet, found jsonl"),
         (source, {"columns": {"text": "id"}}, "columns: expected {}, found {'text': 'id'}"),
         (other, {}, "input: expected [0-9a-f]{64}, found [0-9a-f]{64}"),
     ):
@@ -273,8 +271,7 @@ def test_tasks_that_are_none_are_refused(folder, tmp_path) -> None:
         run(folder, tmp_path / "out", local_tasks=3, local_rank_offset=1)
 
 
-@pytest.mark.parametrize("form", ["parquet", "jsonl"])
-def test_what_is_written_loads_again(folder, tmp_path, form) -> None:
+def test_what_is_written_loads_again(folder, tmp_path) -> None:
     """If it failed, an annotation would be lost by an error far behind, half an emoji, or a number that JSON
     has not; or one odd line cost all of its task.
     """
@@ -285,19 +282,15 @@ def test_what_is_written_loads_again(folder, tmp_path, form) -> None:
     (tmp_path / "posts.jsonl").write_text("\n".join([*lines, *odd]))
     annotator = Annotator(str(folder / "model"), device="cpu", dtype="float32")
     out = tmp_path / "out"
-    step = AnnotateStep(annotator, open_posts(str(tmp_path / "posts.jsonl")), out, form=form)
+    step = AnnotateStep(annotator, open_posts(str(tmp_path / "posts.jsonl")), out)
     assert annotate(step).done == 155
-    options = {"chunksize": 1000} if form == "jsonl" else {"batch_size": 10}  # as of a large file
-    loaded = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"), **options)
+    loaded = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"), batch_size=10)
     assert loaded["row"][:] == list(range(155)) and loaded["error"][:150] == [None] * 150
     assert loaded["text"][150:152] == ["half \ufffd", "Paris"] and loaded["id"][150:152] == [
         "\ufffd",
         "1e999",
     ]
     assert "expected a file in" in loaded["error"][153] and "expected a JSON object" in loaded["error"][154]
-    if form == "jsonl":
-        written = (out / "annotated-00000-of-00001.jsonl").read_text(encoding="utf-8")
-        assert not any(name in written for name in ("NaN", "Infinity"))
 
 
 def test_json_lines_have_no_infinity() -> None:
