@@ -172,16 +172,11 @@ def heads_of(config: MMNERConfig) -> int:
 
 
 def fuse(
-    fusion: nn.Module,
-    words: Tensor,
-    *,
-    word_mask: Tensor,
-    regions: list[tuple[Tensor, Tensor]],
-    need_weights: bool = False,
+    fusion: nn.Module, words: Tensor, *, word_mask: Tensor, regions: list[tuple[Tensor, Tensor]]
 ) -> FusionOutput:
     """What a fusion makes of words and of pairs of regions and their mask."""
     text = TextStates(words, word_mask, masked_mean(words, word_mask))
-    return fusion(text, [Regions(*pair) for pair in regions], need_weights=need_weights)
+    return fusion(text, [Regions(*pair) for pair in regions])
 
 
 def see(tower: nn.Module, pixels: Tensor, *, image_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,23 +185,22 @@ def see(tower: nn.Module, pixels: Tensor, *, image_mask: Tensor) -> tuple[Tensor
     return regions.states, regions.mask
 
 
-def naive_attention(attention: nn.Module, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention of one text, head by head: (Q, D) and the weights (Q, K), mean over heads."""
+def naive_attention(attention: nn.Module, query: Tensor, context: Tensor) -> Tensor:
+    """Attention of one text, head by head: (Q, D)."""
     width = query.shape[1] // attention.heads
     queries, keys, values = attention.query(query), attention.key(context), attention.value(context)
-    mixed, weights = [], []
+    mixed = []
     for head in range(attention.heads):
         part = slice(head * width, (head + 1) * width)
-        weights.append(((queries[:, part] @ keys[:, part].T) / width**0.5).softmax(1))
-        mixed.append(weights[-1] @ values[:, part])
-    return attention.output(torch.cat(mixed, dim=1)), torch.stack(weights).mean(0)
+        weights = ((queries[:, part] @ keys[:, part].T) / width**0.5).softmax(1)
+        mixed.append(weights @ values[:, part])
+    return attention.output(torch.cat(mixed, dim=1))
 
 
-def naive_layer(layer: nn.Module, query: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+def naive_layer(layer: nn.Module, query: Tensor, context: Tensor) -> Tensor:
     """`TransformerLayer` of one text: attention, residual from the query, norm, feed-forward, norm."""
-    attended, weights = naive_attention(layer.attention, query, context)
-    states = layer.attention_norm(query + attended)
-    return layer.feed_forward_norm(states + layer.feed_forward(states)), weights
+    states = layer.attention_norm(query + naive_attention(layer.attention, query, context))
+    return layer.feed_forward_norm(states + layer.feed_forward(states))
 
 
 def gradients(loss: Tensor, inputs: list[Tensor]) -> list[Tensor]:

@@ -113,7 +113,7 @@ class MMNERConfig(PreTrainedConfig):
 
     model_type = "mmner"
     sub_configs_defaults = {"text_config": SubConfigSpec(AutoConfig, "bert", optional=True)}
-    keys_to_ignore_at_inference = ["losses", "span_scores", "gate", "attentions"]
+    keys_to_ignore_at_inference = ["losses", "span_scores"]
 
     # None asks for the default, which depends on other keys; `__post_init__` fills it in.
     text_config: PreTrainedConfig | None = None

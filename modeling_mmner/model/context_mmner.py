@@ -100,15 +100,11 @@ class FusionOutput:
     Attributes:
         features: (B, W, F) what the tagging head reads.
         text_view, image_view: (B, W, D) the two halves of the features, where the fusion has them.
-        gate: (B, W, D) in 0..1, how much of the picture each word lets through; 0 without a picture.
-        attention: (B, W, R) in 0..1, each word's over the regions, mean over heads; 0 without a picture.
     """
 
     features: Tensor
     text_view: Tensor | None = None
     image_view: Tensor | None = None
-    gate: Tensor | None = None
-    attention: Tensor | None = None
 
 
 @dataclass

@@ -44,15 +44,12 @@ class Attention(nn.Module):
         self.key, self.value = (nn.Linear(context_width or width, width) for _ in range(2))
         self.output = nn.Linear(width, width)
 
-    def forward(
-        self, query: Tensor, context: Tensor, *, mask: Tensor, need_weights: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, query: Tensor, context: Tensor, *, mask: Tensor) -> Tensor:
         """Attend from `query` (B, Q, D) over `context` (B, K, D or `context_width`), K > 0, where `mask`
         (B, K) is True.
 
         Returns:
-            (B, Q, D), and the weights (B, Q, K), mean over heads, where asked for; of a row of `mask` that is
-            all False finite values of no meaning, never NaN.
+            (B, Q, D); of a row of `mask` that is all False finite values of no meaning, never NaN.
         """
         queries = self._split(self.query(query))
         keys, values = self._split(self.key(context)), self._split(self.value(context))
@@ -62,13 +59,9 @@ class Attention(nn.Module):
         bias = torch.zeros(mask.shape, dtype=queries.dtype, device=mask.device)
         bias = bias.masked_fill(~mask, torch.finfo(queries.dtype).min / 2)[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
-        if need_weights:
-            weights = (queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5 + bias).softmax(-1)
-            mixed = nn.functional.dropout(weights, dropout) @ values
-        else:
-            attend = nn.functional.scaled_dot_product_attention
-            mixed = attend(queries, keys, values, attn_mask=bias, dropout_p=dropout)
-        return self.output(mixed.transpose(1, 2).flatten(2)), weights.mean(1) if need_weights else None
+        attend = nn.functional.scaled_dot_product_attention
+        mixed = attend(queries, keys, values, attn_mask=bias, dropout_p=dropout)
+        return self.output(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, states: Tensor) -> Tensor:
         """(B, Q, D) -> (B, heads, Q, D / heads)."""
@@ -91,13 +84,10 @@ class TransformerLayer(GradientCheckpointingLayer):
         self.feed_forward_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, query: Tensor, context: Tensor, *, mask: Tensor, need_weights: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """As `Attention.forward`: (B, Q, D) and, where asked for, the attention weights (B, Q, K)."""
-        attended, weights = self.attention(query, context, mask=mask, need_weights=need_weights)
-        states = self.attention_norm(query + self.dropout(attended))
-        return self.feed_forward_norm(states + self.dropout(self.feed_forward(states))), weights
+    def forward(self, query: Tensor, context: Tensor, *, mask: Tensor) -> Tensor:
+        """As `Attention.forward`: (B, Q, D)."""
+        states = self.attention_norm(query + self.dropout(self.attention(query, context, mask=mask)))
+        return self.feed_forward_norm(states + self.dropout(self.feed_forward(states)))
 
     def over_words(self, words: Tensor, *, mask: Tensor) -> Tensor:
         """The words (B, W, D) of texts after attending over one another, where `mask` (B, W) is True.
@@ -115,7 +105,7 @@ class TransformerLayer(GradientCheckpointingLayer):
         return torch.cat(read) if len(read) > 1 else read[0]
 
     def _attend(self, words: Tensor, mask: Tensor) -> Tensor:
-        return self(words, words, mask=mask)[0]
+        return self(words, words, mask=mask)
 
     def _in_windows(self, words: Tensor, mask: Tensor) -> Tensor:
         """(1, W, D) `over_words` of one text that may be very long."""
@@ -136,7 +126,7 @@ class TransformerLayer(GradientCheckpointingLayer):
 
 class Fusion(ModelPart):
     """A fusion: `forward` reads the text's states and the regions of each picture encoder, and returns
-    `FusionOutput`; with `need_weights` also each word's attention over the regions.
+    `FusionOutput`.
 
     Attributes:
         width: F.
@@ -152,7 +142,7 @@ class TextOnlyFusion(Fusion, part="text-only"):
         super().__init__(config, widths)
         self.width = widths.text
 
-    def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
+    def forward(self, text: TextStates, regions: list[Regions]) -> FusionOutput:
         """The words (B, W, D) as they are; `regions` is empty."""
         return FusionOutput(features=text.words)
 
@@ -182,7 +172,7 @@ class CrossModalFusion(Fusion, part="cross-modal"):
         """Draw the row that stands for no picture."""
         initialization.normal_(self.no_picture, std=0.02)
 
-    def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
+    def forward(self, text: TextStates, regions: list[Regions]) -> FusionOutput:
         """Fuse words (called X in the paper) and the regions of one picture encoder."""
         (picture,) = regions
         has_picture = picture.has_picture[:, None, None]
@@ -192,20 +182,13 @@ class CrossModalFusion(Fusion, part="cross-modal"):
         visual_mask = torch.cat([~has_picture[:, 0], picture.mask], dim=1)
 
         words = self.text_layer.over_words(text.words, mask=text.mask)
-        image_guided, _ = self.image_guided_by_text(visual, words, mask=text.mask)
-        text_view, _ = self.text_from_image(words, image_guided, mask=visual_mask)
-        attending = {"mask": visual_mask, "need_weights": need_weights}
-        guided_image, weights = self.text_guided_image(words, visual, **attending)
+        image_guided = self.image_guided_by_text(visual, words, mask=text.mask)
+        text_view = self.text_from_image(words, image_guided, mask=visual_mask)
+        guided_image = self.text_guided_image(words, visual, mask=visual_mask)
         gate = torch.sigmoid(self.gate(torch.cat([text_view, guided_image], dim=-1)))
         gate = torch.where(has_picture, gate, 0)
         image_view = torch.where(has_picture, gate * guided_image, 0)
-        return FusionOutput(
-            features=torch.cat([text_view, image_view], dim=-1),
-            text_view=text_view,
-            image_view=image_view,
-            gate=gate,
-            attention=None if weights is None else torch.where(has_picture, weights[..., 1:], 0),
-        )
+        return FusionOutput(torch.cat([text_view, image_view], dim=-1), text_view, image_view)
 
 
 class CollaborationFusion(Fusion, part="collaboration"):
@@ -235,9 +218,9 @@ class CollaborationFusion(Fusion, part="collaboration"):
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(len(channels) * width, width)
 
-    def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
-        """Fuse words and the regions of each picture encoder; attention is that of the first not pooled."""
-        words, views, weights = text.words, [], None
+    def forward(self, text: TextStates, regions: list[Regions]) -> FusionOutput:
+        """Fuse words and the regions of each picture encoder."""
+        words, views = text.words, []
         for reader, norm, pooled, picture in zip(self.readers, self.norms, self.pooled, regions, strict=True):
             has_picture = picture.has_picture[:, None, None]
             if pooled:
@@ -246,11 +229,9 @@ class CollaborationFusion(Fusion, part="collaboration"):
                 # A row to attend over for posts without a picture, whose result is not used.
                 padded = nn.functional.pad(picture.states.to(words.dtype), (0, 0, 1, 0))
                 mask = torch.cat([~has_picture[:, 0], picture.mask], dim=1)
-                need = need_weights and weights is None
-                attended, found = reader(words, padded, mask=mask, need_weights=need)
-                weights = torch.where(has_picture, found[..., 1:], 0) if need else weights
+                attended = reader(words, padded, mask=mask)
             views.append(norm(words + torch.where(has_picture, self.dropout(attended), 0)))
-        return FusionOutput(features=self.output(torch.cat(views, dim=-1)), attention=weights)
+        return FusionOutput(self.output(torch.cat(views, dim=-1)))
 
 
 class GVATTFusion(Fusion, part="gvatt"):
@@ -275,8 +256,8 @@ class GVATTFusion(Fusion, part="gvatt"):
         self.region_score = nn.Linear(width, 1)
         self.word_gate, self.picture_gate, self.mixture = (nn.Linear(2 * width, width) for _ in range(3))
 
-    def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
-        """Fuse words and the regions of one picture encoder; attention is the same for each word."""
+    def forward(self, text: TextStates, regions: list[Regions]) -> FusionOutput:
+        """Fuse words and the regions of one picture encoder."""
         (picture,) = regions
         words, has_picture = text.words, picture.has_picture[:, None, None]
         visual = self.region_projection(picture.states.to(words.dtype))  # v, shape: (B, R, D)
@@ -287,11 +268,7 @@ class GVATTFusion(Fusion, part="gvatt"):
         both = torch.cat([words, seen], dim=-1)
         gate = torch.sigmoid(self.picture_gate(both))  # b_v, shape: (B, W, D)
         modulated = torch.sigmoid(self.word_gate(both)) * words + gate * torch.tanh(self.mixture(both))
-        return FusionOutput(
-            features=torch.where(has_picture, modulated.to(words.dtype), words),
-            gate=torch.where(has_picture, gate, 0),
-            attention=weights.expand(-1, words.shape[1], -1) if need_weights else None,
-        )
+        return FusionOutput(torch.where(has_picture, modulated.to(words.dtype), words))
 
 
 class AdaCANFusion(Fusion, part="adacan"):
@@ -320,13 +297,13 @@ class AdaCANFusion(Fusion, part="adacan"):
         self.mixture_filter = GlorotLinear(width, width)
         self.filtration_gate = GlorotLinear(2 * width, 1, bias=False)
 
-    def forward(self, text: TextStates, regions: list[Regions], need_weights: bool = False) -> FusionOutput:
+    def forward(self, text: TextStates, regions: list[Regions]) -> FusionOutput:
         """Fuse words and the regions of one picture encoder."""
         (picture,) = regions
         words, has_picture = text.words, picture.has_picture[:, None, None]
         visual = torch.tanh(self.region_projection(picture.states.to(words.dtype)))  # V, shape: (B, R, D)
-        seen, weights = self.visual_attention(words, visual, mask=picture.mask)  # u, shape: (B, W, D)
-        read, _ = self.textual_attention(seen, words, mask=text.mask)  # x, shape: (B, W, D)
+        seen = self.visual_attention(words, visual, mask=picture.mask)  # u, shape: (B, W, D)
+        read = self.textual_attention(seen, words, mask=text.mask)  # x, shape: (B, W, D)
         # p and q
         picture_view, text_view = torch.tanh(self.picture_map(seen)), torch.tanh(self.text_map(read))
         # g, shape: (B, W, 1)
@@ -336,11 +313,7 @@ class AdaCANFusion(Fusion, part="adacan"):
         let_through = torch.sigmoid(self.filtration_gate(filtered))  # s, shape: (B, W, 1)
         # r
         kept = torch.where(has_picture, let_through * torch.tanh(self.filtered_map(mixed)), 0).to(words.dtype)
-        return FusionOutput(
-            features=torch.cat([words, kept], dim=-1),
-            gate=torch.where(has_picture, let_through, 0).expand_as(words),
-            attention=weights if need_weights else None,
-        )
+        return FusionOutput(torch.cat([words, kept], dim=-1))
 
 
 class CoAttention(nn.Module):
@@ -356,19 +329,19 @@ class CoAttention(nn.Module):
         self.context_map, self.query_map = GlorotLinear(width, width, bias=False), GlorotLinear(width, width)
         self.context_score, self.query_score = GlorotLinear(width, 1, bias=False), GlorotLinear(width, 1)
 
-    def forward(self, query: Tensor, context: Tensor, *, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, query: Tensor, context: Tensor, *, mask: Tensor) -> Tensor:
         """Attend from `query` (B, Q, D) over `context` (B, K, D), K >= 0, where `mask` (B, K) is True.
 
         Returns:
-            (B, Q, D) and the weights (B, Q, K); 0 where `mask` is True nowhere. With more than `MOST_WORDS`
-            in the context all queries share one row: as many rows as queries would not fit into memory.
+            (B, Q, D); 0 where `mask` is True nowhere. With more than `MOST_WORDS` in the context all queries
+            share one row of weights: as many rows as queries would not fit into memory.
         """
         of_context = self.context_score(torch.tanh(self.context_map(context))).mT  # shape: (B, 1, K)
         is_shared = not torch.compiler.is_exporting() and context.shape[1] > MOST_WORDS
         scores = of_context if is_shared else self.query_score(torch.tanh(self.query_map(query))) + of_context
         weights = masked_softmax(scores, mask[:, None])
         read = weights.to(context.dtype) @ context
-        return read.expand(-1, query.shape[1], -1), weights.expand(-1, query.shape[1], -1)
+        return read.expand(-1, query.shape[1], -1)
 
 
 class GlorotLinear(nn.Linear):

@@ -40,8 +40,6 @@ class MMNEROutput(ModelOutput):
         tags: (B, W) decoded label ids, -100 where there is no word; unless training.
         span_scores: (B, W) in 0..1, at an entity's first word the posterior of exactly that entity, 0
             elsewhere; unless training.
-        gate: (B, W, D) in 0..1, how much of the picture each word lets through; on request.
-        attentions: (B, W, R) in 0..1, each word's attention over the regions; on request.
         picture_effects, context_effects: (B, W) see `with_effects`, which puts them here.
     """
 
@@ -50,8 +48,6 @@ class MMNEROutput(ModelOutput):
     logits: Tensor | None = None
     tags: Tensor | None = None
     span_scores: Tensor | None = None
-    gate: Tensor | None = None
-    attentions: Tensor | None = None
     picture_effects: Tensor | None = None
     context_effects: Tensor | None = None
 
@@ -195,9 +191,8 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         image_mask: Tensor | None = None,
         image_features: Tensor | Sequence[Tensor | None] | None = None,
         labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_gate: bool = False,
         inputs_embeds: None = None,
+        output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> MMNEROutput:
         """Emissions, tags and span scores; with labels also the losses.
@@ -215,16 +210,16 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             image_features: (B, N, M, C) in place of a frozen tower's pixels; of several towers, one tensor
                 each or None.
             labels: (B, W) label ids, padded with -100.
-            output_attentions, output_gate: whether to return the words' attention over the regions and their
-                gate.
-            inputs_embeds, output_hidden_states: None; there for PEFT, which gives them by its task type.
+            inputs_embeds, output_attentions, output_hidden_states: None; there for PEFT, which gives them by
+                its task type.
 
         Raises:
             ValueError: inputs that are missing, of the wrong type or out of range; pixels beside features; no
                 labels in training.
         """
-        if inputs_embeds is not None or output_hidden_states:
-            raise ValueError("forward: expected no inputs_embeds or output_hidden_states, found one of them")
+        if inputs_embeds is not None or output_attentions or output_hidden_states:
+            expected = "expected no inputs_embeds, output_attentions or output_hidden_states"
+            raise ValueError(f"forward: {expected}, found one of them")
         if labels is None and self.training and torch.is_grad_enabled():
             raise ValueError(
                 "forward: expected labels (B, W) in training, found none. The Trainer keeps them back with"
@@ -234,11 +229,9 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         text: Any = {"input_ids": input_ids, "attention_mask": attention_mask, "character_ids": character_ids}
         words: Any = {"word_starts": word_starts, "word_mask": word_mask, "token_type_ids": token_type_ids}
         pictures: Any = dict(zip(PICTURE_INPUTS, (pixel_values, image_mask, image_features), strict=True))
-        need_weights = self.config.output_attentions if output_attentions is None else output_attentions
-        context = self.encode(labels=labels, need_weights=need_weights, **text, **words, **pictures)
-        return self.output(context, output_gate=output_gate)
+        return self.output(self.encode(labels=labels, **text, **words, **pictures))
 
-    def encode(self, *, labels: Tensor | None = None, need_weights: bool = False, **inputs: Any) -> Context:
+    def encode(self, *, labels: Tensor | None = None, **inputs: Any) -> Context:
         """What the heads and objectives read, for the inputs of `forward`; no head has run yet.
 
         What another pass has read may be given in place of its inputs: its `text`, its `regions`.
@@ -247,7 +240,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         regions = inputs.pop("regions", None)
         text: TextStates = inputs["text"] if "text" in inputs else self._read_text(**inputs)
         regions = self._regions(len(text.mask), **pictures) if regions is None else regions
-        return Context(text, regions, self.fusion(text, regions, need_weights=need_weights), labels)
+        return Context(text, regions, self.fusion(text, regions), labels)
 
     def _read_text(
         self,
@@ -339,7 +332,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 self.run_head(needed, context)
             context.emissions[name] = self.heads[name](context)
 
-    def output(self, context: Context, *, output_gate: bool = False) -> MMNEROutput:
+    def output(self, context: Context) -> MMNEROutput:
         """The output of a batch, after running the heads and objectives that are wanted (eq. 13)."""
         self.run_head(MAIN_HEAD, context)
         losses, weighted = {}, []
@@ -364,8 +357,6 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             logits=emissions,
             tags=tags,
             span_scores=scores,
-            gate=context.fused.gate if output_gate else None,
-            attentions=context.fused.attention,
         )
 
 

@@ -60,11 +60,6 @@ class VisionTower(nn.Module):
         initialization.copy_(self.mean, torch.tensor(self.config.mean).view(1, 3, 1, 1))
         initialization.copy_(self.std, torch.tensor(self.config.std).view(1, 3, 1, 1))
 
-    @property
-    def prefix_tokens(self) -> int:
-        """How many of a picture's regions come before its map, as a ViT's class token and registers do."""
-        return getattr(self.backbone.timm_model, "num_prefix_tokens", 0)
-
     def train(self, mode: bool = True) -> "VisionTower":
         """As PyTorch's; a backbone of which nothing is trained stays in evaluation mode."""
         super().train(mode)

@@ -17,6 +17,7 @@ from dataset_scripts.opening import open_corpus
 from modeling_mmner.inference.explain import SIDE, cell_effects, filled, scores_of_variants
 from modeling_mmner.inference.loading import load_model
 from modeling_mmner.model.effects_mmner import with_effects
+from modeling_mmner.model.fusion_mmner import Attention
 
 COUNTS = (2, 4, 8)
 CELLS = SIDE * SIDE
@@ -35,7 +36,11 @@ class Looked:
         self.model, posts = model, processor.read([row["tokens"]], [row["image"]])
         inputs = processor.encode(posts)
         self.pixels = inputs["pixel_values"][0]
-        self.read = model.encode(**inputs, need_weights=True)
+        # The last attention of a fusion is that over the picture, with a row before it for no picture.
+        over_picture = [part for part in model.fusion.modules() if isinstance(part, Attention)][-1]
+        hook = over_picture.register_forward_pre_hook(self._attend, with_kwargs=True)
+        self.read = model.encode(**inputs)
+        hook.remove()
         self.outputs = with_effects(model, processor, inputs, posts, read=self.read)
         names = [processor.labels[tag] for tag in self.outputs.tags[0]]
         gold = next(place for place, tag in enumerate(row["ner_tags"]) if tag)
@@ -46,10 +51,22 @@ class Looked:
         cells = cell_effects(model, self.read, self.pixels, self.outputs)[gold, 0]
         self.ranks = {"cells": cells.ravel(), "attention": self._attention()}
 
+    def _attend(self, attention: Attention, given: tuple[Tensor, Tensor], options: dict[str, Tensor]) -> None:
+        """Keep the weights (B, W, R) that an attention computes of what it is given, mean over its heads."""
+        queries, keys = (
+            layer(states).unflatten(2, (attention.heads, -1)).transpose(1, 2)
+            for layer, states in zip((attention.query, attention.key), given, strict=True)
+        )
+        scores = (queries @ keys.mT / queries.shape[-1] ** 0.5).masked_fill(
+            ~options["mask"][:, None, None], -torch.inf
+        )
+        self.weights = scores.softmax(-1).mean(1)[..., 1:]
+
     def _attention(self) -> np.ndarray:
         """(16,) the share of the word's attention that falls on each cell's area."""
         tower = next(tower for tower in self.model.vision_towers if not tower.pooled)
-        weights = self.read.fused.attention[0, self.word, tower.prefix_tokens :]
+        prefix = getattr(tower.backbone.timm_model, "num_prefix_tokens", 0)  # a ViT's class token
+        weights = self.weights[0, self.word, prefix:]
         side = round(len(weights) ** 0.5)
         fine = weights.view(side, side).repeat_interleave(SIDE, 0).repeat_interleave(SIDE, 1)
         return fine.view(SIDE, side, SIDE, side).sum((1, 3)).numpy().ravel()

@@ -46,24 +46,18 @@ def make_inputs(pooled: tuple[bool, ...]) -> tuple[Tensor, Tensor, Regions]:
     return words, word_mask, regions
 
 
-def naive_fusion(
-    fusion: CollaborationFusion, words: Tensor, pictures: list[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    """Features (W, D) and attentions of one post: words (W, D) and each tower's regions (R, C) without
-    padding.
-    """
-    views, weights = [], []
+def naive_fusion(fusion: CollaborationFusion, words: Tensor, pictures: list[Tensor]) -> Tensor:
+    """Features (W, D) of one post: words (W, D) and each tower's regions (R, C) without padding."""
+    views = []
     for reader, norm, picture in zip(fusion.readers, fusion.norms, pictures, strict=True):
         attended = torch.zeros_like(words)
-        if isinstance(reader, Attention):
-            weights.append(torch.zeros(len(words), len(picture), dtype=words.dtype))
         if len(picture) and isinstance(reader, Attention):
-            attended, weights[-1] = naive_attention(reader, words, picture)
+            attended = naive_attention(reader, words, picture)
         elif len(picture):
             (vector,) = picture
             attended = torch.stack([reader.weight @ vector + reader.bias for _ in words])
         views.append(torch.stack([norm(word + change) for word, change in zip(words, attended, strict=True)]))
-    return torch.stack([fusion.output(torch.cat(parts)) for parts in zip(*views, strict=True)]), weights
+    return torch.stack([fusion.output(torch.cat(parts)) for parts in zip(*views, strict=True)])
 
 
 def one_post(words: Tensor, word_mask: Tensor, regions: Regions, row: int) -> tuple[Tensor, list[Tensor]]:
@@ -72,20 +66,14 @@ def one_post(words: Tensor, word_mask: Tensor, regions: Regions, row: int) -> tu
 
 
 @each_set_of_towers
-@pytest.mark.parametrize("need_weights", [False, True], ids=["sdpa", "eager"])
-def test_collaboration_equals_its_equations_post_by_post(pooled, need_weights):
+def test_collaboration_equals_its_equations_post_by_post(pooled):
     """If it failed, the fusion would not be 2M-NER's, or a post would depend on the padding of its batch."""
     fusion, (words, word_mask, regions) = make_fusion(pooled), make_inputs(pooled)
-    fused = fuse(fusion, words, word_mask=word_mask, regions=regions, need_weights=need_weights)
+    fused = fuse(fusion, words, word_mask=word_mask, regions=regions)
     assert fused.features.shape == (*word_mask.shape, fusion.width) and fusion.width == WIDTH
-    assert (fused.attention is not None) == (need_weights and not all(pooled))
     for row, length in enumerate(WORDS):
-        expected, weights = naive_fusion(fusion, *one_post(words, word_mask, regions, row))
+        expected = naive_fusion(fusion, *one_post(words, word_mask, regions, row))
         close(fused.features[row, :length], expected)
-        if fused.attention is not None:
-            count = weights[0].shape[1]
-            close(fused.attention[row, :length, :count], weights[0])
-            assert fused.attention[row, :, count:].eq(0).all()
 
 
 @torch.no_grad()
@@ -100,11 +88,9 @@ def test_linear_map_of_a_pooled_tower_is_attention_over_one_vector():
     reader.bias.copy_(output.weight @ (value.weight @ project.bias + value.bias) + output.bias)
     fused = fuse(fusion, words, word_mask=word_mask, regions=regions)
     ((picture, mask),) = regions
-    for need_weights in (True, False):
-        attended, weights = attention(words, project(picture), mask=mask, need_weights=need_weights)
-        expected = fusion.output(fusion.norms[0](words + attended))
-        close(fused.features[mask[:, 0]], expected[mask[:, 0]])
-        assert weights is None or weights.eq(1).all()
+    attended = attention(words, project(picture), mask=mask)
+    expected = fusion.output(fusion.norms[0](words + attended))
+    close(fused.features[mask[:, 0]], expected[mask[:, 0]])
 
 
 @each_set_of_towers

@@ -392,10 +392,10 @@ def test_task_types_of_peft_train_and_come_back(saved, name, task, tmp_path):
     assert_same_output(again(**batch), tuned(**batch))
 
 
-@pytest.mark.parametrize("given", [{"inputs_embeds": torch.zeros(1, 2, 3)}, {"output_hidden_states": True}])
+@pytest.mark.parametrize("given", [{"inputs_embeds": torch.zeros(1, 2, 3)}, {"output_attentions": True}])
 def test_what_no_task_type_may_ask_is_refused(given):
     """If it failed, vectors in the place of sub-tokens, or hidden states, would be ignored without a word."""
-    with pytest.raises(ValueError, match="expected no inputs_embeds or output_hidden_states, found"):
+    with pytest.raises(ValueError, match="expected no inputs_embeds, output_attentions or output_hidden"):
         tiny_model()(**tiny_batch(), **given)
 
 

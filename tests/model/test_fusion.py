@@ -1,7 +1,5 @@
 """Tests of attention, Transformer layers and fusions against loops over single posts, heads and words."""
 
-import itertools
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -45,38 +43,29 @@ def naive_fusion(fusion: CrossModalFusion, words: Tensor, regions: Tensor) -> di
     """The equations for one post, words (W, D) and regions (R, C) without padding."""
     pictured = len(regions) > 0
     visual = fusion.region_projection(regions) if pictured else fusion.no_picture[None]
-    text, _ = naive_layer(fusion.text_layer, words, words)
-    image_guided, _ = naive_layer(fusion.image_guided_by_text, visual, text)
-    text_view, _ = naive_layer(fusion.text_from_image, text, image_guided)
-    guided_image, weights = naive_layer(fusion.text_guided_image, text, visual)
+    text = naive_layer(fusion.text_layer, words, words)
+    image_guided = naive_layer(fusion.image_guided_by_text, visual, text)
+    text_view = naive_layer(fusion.text_from_image, text, image_guided)
+    guided_image = naive_layer(fusion.text_guided_image, text, visual)
     gates = [
         torch.sigmoid(fusion.gate(torch.cat(pair))) for pair in zip(text_view, guided_image, strict=True)
     ]
-    gate = torch.stack(gates) * pictured
-    image_view = gate * guided_image
+    image_view = torch.stack(gates) * pictured * guided_image
     features = torch.cat([text_view, image_view], dim=1)
-    fused = {"features": features, "text_view": text_view, "image_view": image_view, "gate": gate}
-    return fused | {"attention": weights if pictured else torch.zeros(len(words), 0)}
+    return {"features": features, "text_view": text_view, "image_view": image_view}
 
 
-@pytest.mark.parametrize("need_weights", [False, True], ids=["sdpa", "eager"])
-def test_cross_modal_fusion_equals_its_equations_post_by_post(need_weights):
+def test_cross_modal_fusion_equals_its_equations_post_by_post():
     """If it failed, the fusion would not be MLMNER's, or a post would depend on the padding of its batch."""
     fusion = make_fusion()
     words, word_mask, regions, region_mask = make_inputs()
-    fused = fuse(
-        fusion, words, word_mask=word_mask, regions=[(regions, region_mask)], need_weights=need_weights
-    )
-    assert (fused.attention is not None) == need_weights
+    fused = fuse(fusion, words, word_mask=word_mask, regions=[(regions, region_mask)])
     for row, (length, count) in enumerate(zip(WORDS, REGIONS, strict=True)):
         expected = naive_fusion(fusion, words[row, :length], regions[row, :count])
-        for name in ("features", "text_view", "image_view", "gate"):
+        for name, values in expected.items():
             torch.testing.assert_close(
-                getattr(fused, name)[row, :length], expected[name], atol=1e-5, rtol=1e-5, msg=name
+                getattr(fused, name)[row, :length], values, atol=1e-5, rtol=1e-5, msg=name
             )
-        if need_weights:
-            close(fused.attention[row, :length, :count], expected["attention"])
-            assert fused.attention[row, :, count:].eq(0).all()
 
 
 @pytest.mark.parametrize("pictured", [True, False])
@@ -98,11 +87,9 @@ def test_attention_equals_one_head_at_a_time():
     stir(attention)
     query, context = 3 * torch.randn(2, 5, WIDTH), 3 * torch.randn(2, 6, WIDTH)
     mask = torch.tensor([[True, False, True, True, False, True], [False, True, False, False, False, False]])
-    states, weights = attention(query, context, mask=mask, need_weights=True)
+    states = attention(query, context, mask=mask)
     for row in range(2):
-        expected, expected_weights = naive_attention(attention, query[row], context[row, mask[row]])
-        close(states[row], expected)
-        torch.testing.assert_close(weights[row][:, mask[row]], expected_weights, atol=1e-6, rtol=1e-5)
+        close(states[row], naive_attention(attention, query[row], context[row, mask[row]]))
 
 
 def test_self_attention_layer_equals_that_of_pytorch():
@@ -122,15 +109,12 @@ def test_self_attention_layer_equals_that_of_pytorch():
         }
     theirs.load_state_dict(state)
     words, mask = make_inputs()[:2]
-    states, _ = ours(words, words, mask=mask)
+    states = ours(words, words, mask=mask)
     close(states[mask], theirs(words, src_key_padding_mask=~mask)[mask])
 
 
-@pytest.mark.parametrize(
-    ("need_weights", "dtype"),
-    list(itertools.product([False, True], [torch.float32, torch.bfloat16, torch.float16])),
-)
-def test_row_masked_throughout_is_finite(need_weights, dtype):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_row_masked_throughout_is_finite(dtype):
     """If it failed, one empty text would turn a whole batch, or its gradient, into NaN."""
     torch.manual_seed(6)
     layer = TransformerLayer(WIDTH, 4, dropout=0.0).to(dtype)
@@ -138,21 +122,20 @@ def test_row_masked_throughout_is_finite(need_weights, dtype):
     nn.init.constant_(layer.attention.key.bias, -20)
     query, context = (torch.randn(2, 3, WIDTH, dtype=dtype, requires_grad=True) for _ in range(2))
     mask = torch.tensor([[False, False, False], [True, True, False]])
-    states, _ = layer(query, context, mask=mask, need_weights=need_weights)
+    states = layer(query, context, mask=mask)
     assert states.isfinite().all()
     inputs = [query, context, *layer.parameters()]
     assert all(gradient.isfinite().all() for gradient in gradients(states.float().square().sum(), inputs))
 
 
 @pytest.mark.parametrize("part", [Attention, TransformerLayer])
-@pytest.mark.parametrize("need_weights", [False, True], ids=["sdpa", "eager"])
-def test_dropout_acts_in_training_alone(part, need_weights):
+def test_dropout_acts_in_training_alone(part):
     """If it failed, predictions would be random, or the layers would be trained without dropout."""
     torch.manual_seed(7)
     module, (words, mask) = part(WIDTH, 4, dropout=0.5), make_inputs()[:2]
     for training in (True, False):
         module.train(training)
-        first, second = (module(words, words, mask=mask, need_weights=need_weights)[0] for _ in range(2))
+        first, second = (module(words, words, mask=mask) for _ in range(2))
         assert torch.equal(first, second) != training
 
 

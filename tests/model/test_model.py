@@ -193,21 +193,6 @@ def test_without_labels_there_is_no_loss():
     assert torch.equal(output.logits, with_labels.logits) and torch.equal(output.tags, with_labels.tags)
 
 
-@each_pictured_system
-def test_gate_and_attention_come_on_request(settings):
-    """If it failed, the two would be missing when asked for, of another shape, or fill memory when not."""
-    model, batch = tiny_model(**settings), tiny_batch(pictures=(1, 0, 2))
-    plain, asked = model(**batch), model(**batch, output_attentions=True, output_gate=True)
-    assert plain.gate is None and plain.attentions is None
-    regions, gate = (5, None) if model.config.fusion == "collaboration" else (4, (3, 7, 32))
-    assert asked.attentions.shape == (3, 7, 2 * regions)
-    assert (asked.gate is None) == (gate is None) and (gate is None or asked.gate.shape == gate)
-    weights = batch["image_mask"][:, None].expand(-1, 7, -1).repeat_interleave(regions, dim=2)
-    assert asked.attentions[~weights].eq(0).all() and asked.attentions[weights].gt(0).all()
-    close(asked.logits, plain.logits)
-    assert torch.equal(tiny_model(**settings, output_attentions=True)(**batch).attentions, asked.attentions)
-
-
 def test_tuple_holds_what_the_output_holds():
     """If it failed, `return_dict=False` or the config's `return_dict` would do nothing, or lose a value."""
     model, batch = tiny_model(), tiny_batch()

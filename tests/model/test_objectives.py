@@ -64,7 +64,7 @@ def naive_boundary(boundary: BoundaryDetection, context: Context) -> Tensor:
     crf.transitions = boundary.crf.transitions
     losses = []
     for row, length in enumerate(context.text.mask.sum(1)):
-        states, _ = naive_layer(boundary.text_layer, *[context.text.words[row, :length]] * 2)
+        states = naive_layer(boundary.text_layer, *[context.text.words[row, :length]] * 2)
         gold = torch.tensor([["OBI".index(LABELS[label][0]) for label in context.labels[row, :length]]])
         losses.append(
             -crf(boundary.classifier(states)[None], gold, mask=torch.ones_like(gold, dtype=torch.bool))
