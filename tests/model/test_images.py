@@ -23,7 +23,6 @@ from tests.shared_data import DATA, PICTURED_FILES, needs_data, property_test
 GENERATOR = np.random.default_rng(0)
 PIXELS = GENERATOR.integers(0, 256, (24, 36, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(PIXELS)
-GREY = PIXELS[:, :, 0]
 
 
 def encoded(picture: Image.Image = PICTURE, file_format: str = "PNG", **options: object) -> bytes:
@@ -37,12 +36,6 @@ def loaded(picture: object) -> np.ndarray:
     result = load_picture(picture)
     assert result.mode == "RGB"
     return np.asarray(result)
-
-
-def over_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Colours (H, W, 3) of a layer with opacities (H, W) in 0..255 that lies on white."""
-    share = alpha[..., None].astype(float) / 255
-    return colours * share + 255 * (1 - share)
 
 
 @pytest.fixture
@@ -157,28 +150,6 @@ def test_a_picture_starts_no_program(as_kind, tmp_path, monkeypatch):
         monkeypatch.setattr(subprocess, name, mock.Mock(side_effect=AssertionError("a program was started")))
     with pytest.raises(PictureError, match=r"expected one of the formats JPEG, PNG, .*, found none of them"):
         load_picture(as_kind(path))
-
-
-@pytest.mark.parametrize("shape", [(24, 36), (24, 36, 1)], ids=["(H, W)", "(H, W, 1)"])
-@pytest.mark.parametrize(
-    "scale", [lambda a: a, lambda a: a.astype(np.uint16) * 257, lambda a: (a / 255).astype(np.float32)]
-)
-def test_grey_arrays_are_grey_pictures(shape, scale):
-    """If it failed, grey arrays would be refused or scaled otherwise than coloured ones."""
-    assert np.array_equal(loaded(scale(GREY.reshape(shape))), np.repeat(GREY[:, :, None], 3, axis=2))
-
-
-def test_array_with_opacity_lies_on_white():
-    """If it failed, the colours under transparent pixels would show."""
-    alpha = GENERATOR.integers(0, 256, GREY.shape, dtype=np.uint8)
-    result = loaded(np.dstack([PIXELS, alpha]))
-    assert np.abs(result - over_white(PIXELS, alpha)).max() <= 1.01
-
-
-def test_an_array_of_three_rows_and_three_columns_of_colours_keeps_its_axes():
-    """If it failed, a picture three pixels high would be turned on its side."""
-    array = PIXELS[:3, :3]
-    assert np.array_equal(loaded(array), array)
 
 
 def row_picture(mode: str, values: list) -> Image.Image:
@@ -360,15 +331,6 @@ def test_damaged_files_are_read_or_refused_in_one_way(data, seed):
             assert load_picture(bytes(damaged)).mode == "RGB"
     except PictureError as error:
         assert str(error).startswith(f"picture {len(data)} bytes: ")
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_cut_exif_costs_no_picture():
-    """If it failed, a photo would be lost for its metadata, though every viewer shows it."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    cut = encoded(PICTURE, "JPEG", exif=exif.tobytes()[:-8])
-    assert np.array_equal(loaded(cut), loaded(encoded(PICTURE, "JPEG")))
 
 
 def test_square_is_the_whole_picture_resized():
