@@ -127,7 +127,7 @@ def test_shell_completes_commands_options_and_choices():
     for typed, expected in (
         ("mmner insp", {"inspect"}),
         ("mmner push --dr", {"--dry_run"}),
-        ("mmner annotate --form pa", {"parquet"}),
+        ("mmner predict --dtype fl", {"float32", "float16"}),
     ):
         words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
         done = CliRunner().invoke(app, prog_name="mmner", env={"_MMNER_COMPLETE": "complete_bash"} | words)
@@ -176,12 +176,12 @@ def test_options_reach_the_annotation(called):
     for name in ("Annotator", "open_posts", "AnnotateStep"):
         called(f"modeling_mmner.inference.annotate.{name}")
     calls = called("modeling_mmner.inference.annotate.annotate", Outcome(flaws=["one"]))
-    options = ["--threshold", "0.5", "--tasks", "3", "--columns", "text=body,image=photo", "--form", "jsonl"]
+    options = ["--threshold", "0.5", "--tasks", "3", "--columns", "text=body,image=photo"]
     assert main([*places, *options]) == 1
     assert calls == [
         (("m",), {"threshold": 0.5}),
         (("i",), {"columns": {"text": "body", "image": "photo"}}),
-        ((None, None, "o"), {"form": "jsonl"}),
+        ((None, None, "o"), {}),
         ((None,), {"tasks": 3}),
     ]
     calls.clear()
