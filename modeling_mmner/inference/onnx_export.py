@@ -4,6 +4,7 @@ Notation: B texts, W words, L labels, S sub-tokens, V windows of texts, N pictur
 picture, C channels.
 """
 
+import copy
 import json
 import shutil
 import warnings
@@ -24,7 +25,7 @@ from ..model.context_mmner import Context, Regions, TextStates, masked_mean
 from ..model.modeling_mmner import MMNERForTokenClassification
 from ..model.parts_mmner import MAIN_HEAD
 from ..model.processing_mmner import MMNERProcessor
-from ..model.text_mmner import TransformerTower
+from ..model.text_mmner import BiLSTM, WordTower
 from ..model.vision_mmner import VisionTower
 from . import onnx_decoding
 from .loading import load_model
@@ -70,20 +71,61 @@ class Emissions(nn.Module):
             word_windows, word_starts: (B, W) row and column of each word's first sub-token in `input_ids`.
             word_mask: (B, W) bool.
             token_type_ids: (V, S), for encoders that know types and processors that read contexts.
+            character_ids: (B, W, Y), for text towers that read characters.
             pixel_values, image_mask: (B, N, 3, H, W) uint8 and (B, N) bool, for models with vision towers; N
                 may be 0.
         """
         model, word_mask = self.model, inputs["word_mask"]
-        windows = {name: inputs[name] for name in WINDOWS if name in inputs}
-        states = model.text_tower.encoder(**windows).last_hidden_state
-        words = states[inputs["word_windows"], inputs["word_starts"]]
-        words = words.masked_fill(~word_mask[..., None], 0.0)
-        text = TextStates(words, word_mask, masked_mean(words, word_mask))
+        firsts = inputs["word_windows"], inputs["word_starts"]
+        if isinstance(model.text_tower, WordTower):
+            ids, characters = inputs["input_ids"][firsts], inputs.get("character_ids")
+            text = model.text_tower.read_words(ids, word_mask=word_mask, character_ids=characters)
+        else:
+            windows = {name: inputs[name] for name in WINDOWS if name in inputs}
+            words = model.text_tower.encoder(**windows).last_hidden_state[firsts]
+            words = words.masked_fill(~word_mask[..., None], 0.0)
+            text = TextStates(words, word_mask, masked_mean(words, word_mask))
         towers = model.vision_towers
         regions = [_regions(tower, inputs["pixel_values"], inputs["image_mask"]) for tower in towers]
         context = Context(text, regions, model.fusion(text, regions))
         model.run_head(MAIN_HEAD, context)
         return context.emissions[MAIN_HEAD]
+
+
+class _GraphBiLSTM(nn.Module):
+    """`BiLSTM` as the one operator that ONNX has for it, which torch's exporter would unroll."""
+
+    def __init__(self, bilstm: BiLSTM) -> None:
+        super().__init__()
+        self.lstm = bilstm.lstm
+
+    def forward(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, (batch, steps, _) = self.lstm.hidden_size, inputs.shape
+        weights = [[_gates(values) for values in way] for way in self.lstm.all_weights]  # of both ways
+        biases = [torch.cat([of_inputs, of_states]) for _, _, of_inputs, of_states in weights]
+        of_inputs, of_states = (torch.stack([way[kind] for way in weights]) for kind in (0, 1))
+        lengths = mask.sum(1).to(torch.int32)
+        states, last, _ = torch.onnx.ops.symbolic_multi_out(
+            "LSTM",
+            (inputs.transpose(0, 1), of_inputs, of_states, torch.stack(biases), lengths),
+            {"hidden_size": hidden, "direction": "bidirectional"},
+            dtypes=(inputs.dtype,) * 3,
+            shapes=((steps, 2, batch, hidden), (2, batch, hidden), (2, batch, hidden)),
+            version=14,
+        )
+        return states.permute(2, 0, 1, 3).flatten(2), last.transpose(0, 1).flatten(1)
+
+
+def _gates(weight: Tensor) -> Tensor:
+    """The gates of an LSTM in ONNX's order: input, output, forget, cell; torch has output last."""
+    into, forget, cell, out = weight.chunk(4)
+    return torch.cat([into, out, forget, cell])
+
+
+def _with_graph_lstms(module: nn.Module) -> nn.Module:
+    for name, child in module.named_children():
+        setattr(module, name, _GraphBiLSTM(child) if isinstance(child, BiLSTM) else _with_graph_lstms(child))
+    return module
 
 
 def _regions(tower: VisionTower, pixel_values: Tensor, image_mask: Tensor) -> Regions:
@@ -108,17 +150,14 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
             the same to the last digit. Inputs are rounded by batch, so scores depend a little on the others.
 
     Raises:
-        ValueError: the model has no transformers encoder or cannot be traced, its folder has links that lead
-            out, or the graph's emissions are not torch's.
+        ValueError: the model cannot be traced, its folder has links that lead out, or the graph's emissions
+            are not torch's.
         FileExistsError: the folder is there already.
         OSError: there is no such model.
     """
     check_own_files(model_id)  # the processor's files are written again, whatever was in them
     with staged_folder(output_dir) as folder:
         model, processor = load_model(model_id, device="cpu", dtype="float32")
-        if not isinstance(model.text_tower, TransformerTower):
-            expected = "expected a model with a transformers encoder, which a graph is worth its while for"
-            raise ValueError(f"{model_id}: {expected}, found the text tower {model.config.text_tower!r}")
         program = _graph(model, processor)
         program.save(folder / "model.onnx")
         crf = {name: getattr(model.crf, own).tolist() for name, own in _CRF.items()}
@@ -159,6 +198,8 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
     axes |= dict.fromkeys(("word_windows", "word_starts", "word_mask"), (texts, words))
     if "token_type_ids" in inputs and model.text_tower.has_types:
         axes["token_type_ids"] = (rows, sub_tokens)
+    if "character_ids" in inputs:
+        axes["character_ids"] = (texts, words, Dim("characters"))
     if model.vision_towers:
         axes |= dict.fromkeys(("pixel_values", "image_mask"), (texts, pictures))
     tensors = {name: torch.from_numpy(inputs[name]) for name in axes}
@@ -169,7 +210,8 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
             warnings.simplefilter("ignore")
             # Not in one step: `torch.onnx.export` itself would silently fix an axis whose length the model
             # takes by `len`.
-            program = torch.export.export(Emissions(model), (tensors,), dynamic_shapes=(shapes,))
+            traced = _with_graph_lstms(Emissions(copy.deepcopy(model)))
+            program = torch.export.export(traced, (tensors,), dynamic_shapes=(shapes,))
             names: Any = {"input_names": list(axes), "output_names": ["emissions"]}
             graph = torch.onnx.export(program, verbose=False, **names)
     except Exception as error:  # torch raises errors of many kinds that have no base of their own

@@ -208,6 +208,10 @@ class WordTower(TextTower, part="bilstm"):
             character_ids: (B, W, Y) the bytes of each word, plus 1, padded with 0.
         """
         ids = input_ids.flatten(1).gather(1, word_starts.masked_fill(~word_mask, 0))
+        return self.read_words(ids, word_mask=word_mask, character_ids=character_ids)
+
+    def read_words(self, ids: Tensor, *, word_mask: Tensor, character_ids: Tensor | None) -> TextStates:
+        """As `forward`, of the words' ids (B, W)."""
         if self.training:
             forgotten = (ids >= self.rare) & (torch.rand(ids.shape, device=ids.device) < self.rare_dropout)
             ids = ids.masked_fill(forgotten, self.unknown)

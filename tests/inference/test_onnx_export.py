@@ -26,14 +26,15 @@ from tests.small_posts import small_parts
 from tests.tiny import LABELS, SYSTEMS, parts_of, ready_model, stir
 
 # MLMNER reads short windows; 2M-NER is saved in half precision, and its ViT sees pictures of another size
-# than the processor's. A model that reads contexts is MLMNER in longer windows.
+# than the processor's. A model that reads contexts is MLMNER in longer windows. GVATT reads characters by a
+# BiLSTM and has a second one over the words, AdaCAN reads characters by a CNN; neither has windows.
 SETTINGS = {
     "mlmner": SYSTEMS["mlmner"],
     "2m-ner": SYSTEMS["2m-ner"],
     "text-only": {"fusion": "text-only"},
     "context": {"fusion": "cross-modal"},
-    "gvatt": {"fusion": "gvatt"},
-    "adacan": {"fusion": "adacan"},
+    "gvatt": SYSTEMS["gvatt"],
+    "adacan": SYSTEMS["adacan"],
 }
 HALF_PRECISION = "2m-ner"
 
@@ -77,6 +78,10 @@ def systems(tmp_path_factory):
 
 
 def save_model(folder: Path, system: str) -> Path:
+    if "text_tower" in SETTINGS[system]:
+        for part in parts_of(SETTINGS[system], posts=SENTENCES, seed=1):
+            part.save_pretrained(folder)
+        return folder
     tokenizer = bpe_tokenizer()
     tokenizer.model_max_length = 16 if system == "mlmner" else 64
     model = ready_model(**SETTINGS[system], text={"vocab_size": len(tokenizer), "num_hidden_layers": 1})
@@ -149,6 +154,21 @@ def test_pixels_of_missing_pictures_change_nothing(systems, system):
     assert not np.array_equal(other, batch["pixel_values"])
     found = exported.exported(**batch | {"pixel_values": other})
     np.testing.assert_array_equal(found["logits"], exported.exported(**batch)["logits"])
+
+
+@pytest.mark.parametrize("system", systems_by_name("gvatt", "adacan"))
+@pytest.mark.parametrize(
+    "texts", [[["", "Paris", "😀" * 40, "El niño"], [], ["", ""]], [["", ""], []]], ids=["some", "none"]
+)
+def test_words_without_characters_equal_torch(systems, system, texts):
+    """If it failed, a word without a byte would be read as the word before it, or be a number out of
+    nowhere.
+    """
+    exported = systems(system)
+    batch = dict(exported.processor(texts))
+    assert batch["character_ids"].flatten(1).any() == any(map(any, texts))
+    found, expected = exported.exported(**as_arrays(batch)), in_torch(exported.model, batch)
+    np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-4, rtol=0)
 
 
 @each_system
@@ -399,14 +419,6 @@ def test_links_out_of_a_model_s_folder_are_not_exported(tmp_path):
     ):
         export_onnx(str(tmp_path / "model"), tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
-
-
-def test_models_of_words_are_refused(tmp_path):
-    """If it failed, the reason would be torch's, or a graph be made of one length alone."""
-    for part in parts_of(SYSTEMS["gvatt"], posts=SENTENCES, seed=1):
-        part.save_pretrained(tmp_path / "words")
-    message = refusal(tmp_path / "words", tmp_path / "out")
-    assert "words: expected a model with a transformers encoder" in message and "'hbilstm'" in message
 
 
 def test_models_that_cannot_be_traced_are_named(systems, tmp_path, monkeypatch):
