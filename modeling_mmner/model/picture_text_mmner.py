@@ -1,0 +1,255 @@
+"""Text that stands in pictures: what a picture reader gives -> texts for the model -> entities with boxes.
+
+No reader of pictures is imported here: one is handed in, and what it gives is a stranger's text, which is
+checked, bounded and tagged.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+PictureReader = Callable[[Image.Image], Iterable[Mapping[str, Any]]]
+"""An upright RGB picture, in its own pixels -> its lines ``{"text", "score", "box"}``: the score in 0..1, the
+box ``(xmin, ymin, xmax, ymax)`` or four corners. Lines may have ``"words"``, pieces ``{"text", "box"}`` from
+first to last, by which the boxes of entities are more exact. Names in lines with a score below a reader's
+attribute `least_score`, if it has one, are no entities.
+"""
+MOST_LINES, MOST_CHARACTERS = 256, 8192
+"""Of a picture; what is beyond is not read."""
+LEAST_SCORE = 0.6
+"""Of the tagger, for an entity in a picture; chosen on pictures of tweets."""
+_POWER = 3  # of the mean over the ways of reading: one that is sure counts for more than several that doubt
+OWN_READERS: list[Callable[[], PictureReader]] = []
+"""Makes that of the package, where it is loaded."""
+
+_ADDRESS = re.compile(r"://|www\.|\S@\S|[^\W\d_]/|[^\W_]{2}\.(?:com|net|org|[a-z]{2})\b", re.IGNORECASE)
+_GLUED = re.compile(r"(?<=[^\W\d_][.,:;!?])(?=[^\W\d_]{2})")
+_WORD = re.compile(r"[^\W_](?:\S*[^\W_])?")
+_NOT_FIRST = re.compile(r"(?<=[^\W\d_])['\u2019]?[^\W\d_]+")  # letters of a word
+
+
+def reader_of(read_pictures: bool | PictureReader) -> PictureReader | None:
+    """The picture reader that an option names: a function, True for the package's own, False for none.
+
+    Raises:
+        ValueError: it is none of them, or the package's own is not there.
+    """
+    if read_pictures is False or callable(read_pictures):
+        return read_pictures or None
+    if read_pictures is not True:
+        expected = "True, False or a function picture -> lines {text, score, box}"
+        raise ValueError(f"read_pictures: expected {expected}, found {read_pictures!r:.80}")
+    if not OWN_READERS:
+        expected = (
+            "expected a function picture -> lines {text, score, box}, for a model's own code has no reader"
+        )
+        own = "modeling_mmner.inference.picture_reader.RapidOCRReader() where mmner[ocr] is installed"
+        raise ValueError(f"read_pictures=True: {expected}; pass {own}, or one of yours")
+    return OWN_READERS[0]()
+
+
+class _Line(NamedTuple):
+    text: str
+    score: float
+    cells: np.ndarray  # (characters of the text, 4): where each stands
+    height: float  # of its letters
+
+    @property
+    def box(self) -> np.ndarray:
+        return _around(self.cells)
+
+
+@dataclass
+class PictureText:
+    """What stands in a picture.
+
+    Attributes:
+        image: the picture's number in its post, from 0.
+        text: its lines in reading order, block by block, with spaces between.
+        lines, blocks: the places of each in the text.
+        cells: (C, 4), xmin, ymin, xmax, ymax of each character of the text, in the picture's pixels.
+        scores: (C,), in 0..1: the reader's for the line of each character.
+        least_score: of the reader, for an entity.
+    """
+
+    image: int
+    text: str
+    lines: list[slice]
+    blocks: list[slice]
+    cells: np.ndarray
+    scores: np.ndarray
+    least_score: float = 0.0
+
+    def readings(self) -> list[tuple[int, str]]:
+        """The ways in which the model reads it, as places and texts: by lines, by blocks and as one, each as
+        it stands and with lines in capitals as titles, which taggers have seen more of.
+        """
+        cased = list(self.text)
+        for line in self.lines:
+            cased[line] = _titled(self.text[line])
+        parts = [*self.lines, *self.blocks, slice(0, len(self.text))]
+        return [(part.start, text[part]) for text in (self.text, "".join(cased)) for part in parts]
+
+    def entities(self, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+        """The entities in the picture, of which no two overlap, from those found in each of its readings.
+
+        The tagger's score of one is its cubic mean over the six ways of reading, 0 where it is not found.
+        """
+        totals: dict[tuple[int, int, str], float] = defaultdict(float)
+        for place, text in self.readings():
+            for one in found[text]:
+                key = place + one["start"], place + one["end"], one["entity_group"]
+                totals[key] += one["score"] ** _POWER / 6
+        chosen: list[tuple[int, dict[str, Any]]] = []
+        taken = np.zeros(len(self.text), dtype=bool)
+        for (start, end, kind), total in sorted(totals.items(), key=lambda item: (-item[1], item[0])):
+            own, score = self._placed(start, end), total ** (1 / _POWER)
+            is_sure = score >= LEAST_SCORE and own["score"] >= self.least_score
+            if is_sure and not taken[start:end].any() and not self._in_address(start, end):
+                taken[start:end] = True
+                both = {"entity_group": kind, "score": score * own["score"], "word": own["word"]}
+                chosen.append(
+                    (start, both | {"start": None, "end": None, "image": self.image, "box": own["box"]})
+                )
+        return [entity for _, entity in sorted(chosen, key=itemgetter(0))]
+
+    def seen(self, word: str) -> list[dict[str, Any]]:
+        """Where the words of a text's entity stand in the picture, but for case and spaces."""
+        wanted = [one.casefold() for one in _WORD.findall(unicodedata.normalize("NFC", word))]
+        own = list(_WORD.finditer(self.text))
+        folded = [one[0].casefold() for one in own]
+        places = range(len(own) - len(wanted) + 1) if wanted else ()
+        runs = [own[at : at + len(wanted)] for at in places if folded[at : at + len(wanted)] == wanted]
+        return [{"image": self.image} | self._placed(run[0].start(), run[-1].end()) for run in runs]
+
+    def _placed(self, start: int, end: int) -> dict[str, Any]:
+        (xmin, ymin), (xmax, ymax) = _around(self.cells[start:end]).reshape(2, 2).tolist()
+        box = {"xmin": int(xmin), "ymin": int(ymin), "xmax": round(xmax), "ymax": round(ymax)}
+        return {"box": box, "word": self.text[start:end], "score": float(self.scores[start:end].mean())}
+
+    def _in_address(self, start: int, end: int) -> bool:
+        """Whether a place lies in an address of the web, whose parts are no names."""
+        first, last = self.text.rfind(" ", 0, start) + 1, self.text.find(" ", end)
+        return _ADDRESS.search(self.text[first : last if last > 0 else None]) is not None
+
+
+def read_text(picture: Image.Image, reader: PictureReader, *, image: int = 0) -> PictureText:
+    """What a reader finds in a picture, its lines in reading order.
+
+    Raises:
+        ValueError: it gives something else than lines; whatever it raises is left as it is.
+    """
+    lines, characters = [], 0
+    for entry in islice(reader(picture), MOST_LINES):
+        line = _line_of(entry, picture.size, MOST_CHARACTERS - characters)
+        characters += len(line.text)
+        if line.text:
+            lines.append(line)
+    text, places, blocks = "", [], []
+    cells, scores = [np.zeros((0, 4))], [np.zeros(0)]
+    for block in _blocks(lines):
+        begin = len(text) + bool(text)
+        for line in block:
+            if text:  # a space stands where the character before it does
+                text, cells, scores = f"{text} ", [*cells, cells[-1][-1:]], [*scores, scores[-1][-1:]]
+            places.append(slice(len(text), len(text) + len(line.text)))
+            text += line.text
+            cells.append(line.cells)
+            scores.append(np.full(len(line.text), line.score))
+        blocks.append(slice(begin, len(text)))
+    least = getattr(reader, "least_score", 0.0)
+    return PictureText(image, text, places, blocks, np.concatenate(cells), np.concatenate(scores), least)
+
+
+def _line_of(entry: Any, size: tuple[int, int], most: int) -> _Line:
+    """A line of a reader's: boxes end at the picture's edges, the text after so many characters."""
+    try:
+        given, score, corners = entry["text"], float(entry["score"]), _corners(entry["box"], size)
+        pieces = [(_plain(one["text"]), _corners(one["box"], size)) for one in entry.get("words") or ()]
+        if not (isinstance(given, str) and 0 <= score <= 1):
+            raise ValueError("no text, or a score out of 0..1")
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        expected = (
+            "expected lines {'text': str, 'score': in 0..1, 'box': (xmin, ymin, xmax, ymax) or corners}"
+        )
+        raise ValueError(f"picture reader: {expected}, found {entry!r:.200} ({error})") from error
+    text = _plain(given)[:most].strip()
+    if "".join(piece for piece, _ in pieces).replace(" ", "") != text.replace(" ", ""):
+        pieces = [(text, corners)]
+    letters = iter([cell for piece in pieces for cell in _cells(*piece)])
+    text = " ".join(word if _ADDRESS.search(word) else _GLUED.sub(" ", word) for word in text.split())
+    cells = np.zeros((len(text), 4))
+    for number, letter in enumerate(text):
+        cells[number] = cells[number - 1] if letter == " " else next(letters)
+    sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
+    return _Line(text, score, cells, float(min(sides[0::2].mean(), sides[1::2].mean())))
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _corners(box: Any, size: tuple[int, int]) -> np.ndarray:
+    """(4, 2) corners of a box, within the picture."""
+    given = np.asarray(box, dtype=np.float64)
+    corners = given[[[0, 1], [2, 1], [2, 3], [0, 3]]] if given.shape == (4,) else given
+    if corners.shape != (4, 2) or not np.isfinite(corners).all():
+        raise ValueError("a box of another shape, or with no finite numbers")
+    return corners.clip(0, size)
+
+
+def _cells(text: str, corners: np.ndarray) -> list[np.ndarray]:
+    """Boxes of the characters of a text but its spaces, which share the longer side of the text's box."""
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    longer = int(high[1] - low[1] > high[0] - low[0] and len(text) > 1)
+    cells = []
+    for number, letter in enumerate(text):
+        cell = np.concatenate([low, high])
+        cell[longer], cell[longer + 2] = (
+            low[longer] + (high - low)[longer] * at / len(text) for at in (number, number + 1)
+        )
+        if letter != " ":
+            cells.append(cell)
+    return cells
+
+
+def _around(cells: np.ndarray) -> np.ndarray:
+    return np.concatenate([cells[:, :2].min(axis=0), cells[:, 2:].max(axis=0)])
+
+
+def _blocks(lines: Iterable[_Line]) -> list[list[_Line]]:
+    """The lines from top to bottom in blocks: each stands below the last of its block, near it, and has
+    letters of about its size.
+    """
+    blocks: list[list[_Line]] = []
+    for line in sorted(lines, key=lambda line: (line.box[1], line.box[0])):
+        xmin, ymin, xmax, _ = line.box
+        near = []
+        for block in blocks:
+            above, heights = block[-1].box, sorted([line.height, block[-1].height])
+            gap = (ymin - above[3]) / max(heights[0], 1)
+            overlaps = min(xmax, above[2]) > max(xmin, above[0])
+            if overlaps and -0.6 <= gap <= 0.7 and heights[1] <= 1.7 * heights[0]:
+                near.append(block)
+        if near:
+            near[-1].append(line)
+        else:
+            blocks.append([line])
+    return blocks
+
+
+def _titled(line: str) -> str:
+    """A line in capitals as a title, any other as it is; initials (U.K.) stay."""
+    letters = [letter for letter in line if letter.isalpha()]
+    if len(letters) < 2 or sum(map(str.isupper, letters)) < 0.8 * len(letters):
+        return line
+    titled = _NOT_FIRST.sub(lambda found: found[0].lower(), line)
+    return titled if len(titled) == len(line) else line
