@@ -9,7 +9,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, chain, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ attribute `least_score`, if it has one, are no entities.
 """
 MOST_LINES, MOST_CHARACTERS = 256, 8192
 """Of a picture; what is beyond is not read."""
-LEAST_SCORE = 0.6
+LEAST_SCORE = 0.65
 """Of the tagger, for an entity in a picture; chosen on pictures of tweets."""
 _POWER = 3  # of the mean over the ways of reading: one that is sure counts for more than several that doubt
 OWN_READERS: list[Callable[[], PictureReader]] = []
@@ -58,8 +58,8 @@ def reader_of(read_pictures: bool | PictureReader) -> PictureReader | None:
 
 class _Line(NamedTuple):
     text: str
-    score: float
     cells: np.ndarray  # (characters of the text, 4): where each stands
+    scores: np.ndarray  # (characters of the text,)
     height: float  # of its letters
 
     @property
@@ -153,20 +153,16 @@ def read_text(picture: Image.Image, reader: PictureReader, *, image: int = 0) ->
         characters += len(line.text)
         if line.text:
             lines.append(line)
-    text, places, blocks = "", [], []
-    cells, scores = [np.zeros((0, 4))], [np.zeros(0)]
-    for block in _blocks(lines):
-        begin = len(text) + bool(text)
-        for line in block:
-            if text:  # a space stands where the character before it does
-                text, cells, scores = f"{text} ", [*cells, cells[-1][-1:]], [*scores, scores[-1][-1:]]
-            places.append(slice(len(text), len(text) + len(line.text)))
-            text += line.text
-            cells.append(line.cells)
-            scores.append(np.full(len(line.text), line.score))
-        blocks.append(slice(begin, len(text)))
+    blocks = _grouped([_joined(row) for row in _grouped(lines, along=0)], along=1)
+    rows = list(chain.from_iterable(blocks))
+    whole = _joined(rows)
+    starts = accumulate((len(row.text) + 1 for row in rows), initial=0)
+    places = [slice(start, start + len(row.text)) for start, row in zip(starts, rows, strict=False)]
+    firsts = accumulate(map(len, blocks), initial=0)
+    parts = [places[first : first + len(block)] for first, block in zip(firsts, blocks, strict=False)]
+    wholes = [slice(part[0].start, part[-1].stop) for part in parts]
     least = getattr(reader, "least_score", 0.0)
-    return PictureText(image, text, places, blocks, np.concatenate(cells), np.concatenate(scores), least)
+    return PictureText(image, whole.text, places, wholes, whole.cells, whole.scores, least)
 
 
 def _line_of(entry: Any, size: tuple[int, int], most: int) -> _Line:
@@ -190,7 +186,8 @@ def _line_of(entry: Any, size: tuple[int, int], most: int) -> _Line:
     for number, letter in enumerate(text):
         cells[number] = cells[number - 1] if letter == " " else next(letters)
     sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
-    return _Line(text, score, cells, float(min(sides[0::2].mean(), sides[1::2].mean())))
+    height = float(min(sides[0::2].mean(), sides[1::2].mean()))
+    return _Line(text, cells, np.full(len(text), score), height)
 
 
 def _plain(text: str) -> str:
@@ -225,25 +222,35 @@ def _around(cells: np.ndarray) -> np.ndarray:
     return np.concatenate([cells[:, :2].min(axis=0), cells[:, 2:].max(axis=0)])
 
 
-def _blocks(lines: Iterable[_Line]) -> list[list[_Line]]:
-    """The lines from top to bottom in blocks: each stands below the last of its block, near it, and has
-    letters of about its size.
+def _joined(lines: Sequence[_Line]) -> _Line:
+    """Lines as one; the spaces between stand where the character before them does."""
+    if not lines:
+        return _Line("", np.zeros((0, 4)), np.zeros(0), 0.0)
+    cells = [np.concatenate([line.cells, line.cells[-1:]]) for line in lines]
+    scores = [np.append(line.scores, line.scores[-1]) for line in lines]
+    text = " ".join(line.text for line in lines)
+    return _Line(text, np.concatenate(cells)[:-1], np.concatenate(scores)[:-1], lines[0].height)
+
+
+def _grouped(lines: Iterable[_Line], *, along: int) -> list[list[_Line]]:
+    """Lines that follow each other from left to right (along 0) or from top to bottom (1): near the last one
+    of their group, beside or below it, with letters of about its size. Groups begin from top to bottom.
     """
-    blocks: list[list[_Line]] = []
-    for line in sorted(lines, key=lambda line: (line.box[1], line.box[0])):
-        xmin, ymin, xmax, _ = line.box
-        near = []
-        for block in blocks:
-            above, heights = block[-1].box, sorted([line.height, block[-1].height])
-            gap = (ymin - above[3]) / max(heights[0], 1)
-            overlaps = min(xmax, above[2]) > max(xmin, above[0])
-            if overlaps and -0.6 <= gap <= 0.7 and heights[1] <= 1.7 * heights[0]:
-                near.append(block)
+    groups: list[list[_Line]] = []
+    across = 1 - along
+    for line in sorted(lines, key=lambda line: (line.box[along], line.box[across])):
+        box, near = line.box, []
+        for group in groups:
+            last, (low, high) = group[-1].box, sorted([line.height, group[-1].height])
+            gap = (box[along] - last[along + 2]) / max(low, 1)
+            shared = min(box[across + 2], last[across + 2]) - max(box[across], last[across])
+            if shared > (0 if along else low / 2) and -0.6 <= gap <= 0.7 and high <= 1.7 * low:
+                near.append(group)
         if near:
             near[-1].append(line)
         else:
-            blocks.append([line])
-    return blocks
+            groups.append([line])
+    return sorted(groups, key=lambda group: (group[0].box[1], group[0].box[0]))
 
 
 def _titled(line: str) -> str:

@@ -171,7 +171,8 @@ def test_strange_lines_are_bounded_and_refused():
     beyond = found_in(read(line("Paris", (-50, -9, 10**9, 10**6))), ("Paris", "LOC", 1.0))
     assert beyond[0]["box"] == {"xmin": 0, "ymin": 0, "xmax": 200, "ymax": 120}
     for bad in ({"text": "a"}, line("a", (0, 0, 9, 9), 2.0), line("a", (0, float("nan"), 9, 9)),
-                line("a", (1, 2)), line(None, (0, 0, 9, 9)), "line", line("a", (0, 0, 9, 9), words=[1])):  # fmt: skip
+                line("a", (1, 2)), line(None, (0, 0, 9, 9)), "line",
+                line("a", (0, 0, 9, 9), words=[1])):  # fmt: skip
         with pytest.raises(ValueError, match=r"picture reader: expected lines \{'text': str, .* found "):
             read(bad)
     with pytest.raises(ValueError, match=r"read_pictures: expected True, False or a function .* found 'yes'"):
