@@ -214,19 +214,15 @@ def contexts(
 
     from ..files import check_apart
     from ..inference.picture_contexts import Captioner, Transcriber, write_contexts
-    from ..inference.picture_reader import RapidOCRReader
 
     check_apart([output_file], [dataset, reader, reading.get("data_dir"), reading.get("image_dir")])
     corpus = open_corpus(dataset, **reading)
     names = splits.split(",") if splits else list(corpus.splits)
     chosen = {name: split_of(corpus, name, option="--splits") for name in names}
-    size, recogniser = describing.pop("batch_size", 8), describing.pop("recogniser", None)
-    if reader == "rapidocr" and describing:
-        raise ValueError(
-            f"--reader rapidocr: expected none of a model's options, found {', '.join(describing)}"
-        )
-    own = RapidOCRReader(recogniser) if reader == "rapidocr" or recogniser else None
-    describer = Captioner(reader, **describing) if own is None else Transcriber(own)
+    size, own = describing.pop("batch_size", 8), reader == "rapidocr"
+    if own and describing:
+        raise ValueError(f"--reader rapidocr: expected no option of a model, found {', '.join(describing)}")
+    describer = Transcriber() if own else Captioner(reader, **describing)
     say(write_contexts(chosen, describer, output_file=output_file, batch_size=size))
 
 

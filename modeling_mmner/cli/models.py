@@ -58,11 +58,10 @@ def predict(
             raise ValueError(f"expected --text with --{name}; JSON lines have their own under {name!r}")
     from ..files import check_apart, read_json_lines, write_named
     from ..inference.loading import load_predictor
-    from ..inference.picture_reader import with_recogniser
 
     posts_file = (input or "/dev/stdin") if text is None else None
     check_apart([output or "/dev/stdout"], [model, *(image or []), posts_file])
-    predictor = load_predictor(model, reads_contexts=bool(context), **with_recogniser(predicting))
+    predictor = load_predictor(model, reads_contexts=bool(context), **predicting)
     with ExitStack() as files:
         posts: Iterable[Any] = [{"text": text, "images": image or [], "context": context or []}]
         if text is None:
@@ -289,9 +288,7 @@ def annotate(
     if not verify and (model is None or input is None):
         raise ValueError("expected --model and --input, or --verify; found one of them missing")
     from ..inference import annotate as annotation
-    from ..inference.picture_reader import with_recogniser
 
-    predicting = with_recogniser(predicting)
     if verify or model is None or input is None:
         outcome = annotation.verify(output_dir)
     else:

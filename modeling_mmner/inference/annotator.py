@@ -26,9 +26,8 @@ _ENTITY = {"entity_group": pa.string(), "score": pa.float64(), "word": pa.string
 _ENTITY |= dict.fromkeys(("start", "end", "first_word", "last_word"), pa.int64())
 _ENTITY |= dict.fromkeys(EFFECTS, pa.float64())
 _BOX = pa.struct(dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), pa.int64()))
-_PLACE = {"image": pa.int64(), "box": _BOX}
-_SEEN = pa.list_(pa.struct(_PLACE | {"word": pa.string(), "score": pa.float64()}))
-_ENTITY |= _PLACE | {"seen": _SEEN}
+_SEEN = {"image": pa.int64(), "box": _BOX, "word": pa.string(), "score": pa.float64()}
+_ENTITY |= _SEEN | {"seen": pa.list_(pa.struct(_SEEN))}
 FOUND = pa.schema(
     {
         "text": pa.string(),
@@ -56,8 +55,16 @@ def post_columns(columns: Iterable[str]) -> list[str]:
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx*")
 _OF_ITS_RUN = ("metrics.json", "manifest.json")
 _PROCESS = os.getpid()  # another one in a process that was forked since
-_OPTIONS = ("device", "dtype", "batch_size", "num_workers", "threshold", "precision", "effects")
-_OPTIONS += ("read_pictures",)
+_OPTIONS = (
+    "device",
+    "dtype",
+    "batch_size",
+    "num_workers",
+    "threshold",
+    "precision",
+    "effects",
+    "read_pictures",
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import datasets
 from PIL import Image
@@ -29,32 +29,13 @@ MOST_CHARACTERS = 1000
 _BEGINNING = b'{"id": '  # of every line that is written here
 
 
-class Describer(Protocol):
-    """Says something of pictures: a text for each, always the same one.
-
-    Attributes:
-        context: the field of the file, and so what training's ``--context`` names.
-        made_by: what tells its texts from another's.
-    """
-
-    context: str
-
-    @property
-    def made_by(self) -> dict[str, Any]: ...
-
-    def __call__(self, pictures: list[Image.Image]) -> list[str]: ...
-
-
-@dataclass
 class Transcriber:
-    """What stands in a picture, its lines in reading order: the context ``ocr``."""
+    """What stands in a picture, its lines in reading order, as the context ``ocr``; see `RapidOCRReader`."""
 
-    reader: RapidOCRReader
-    context = "ocr"
+    model, context, settings = "rapidocr", "ocr", ("model",)
 
-    @property
-    def made_by(self) -> dict[str, Any]:
-        return {"reader": "rapidocr", "recogniser": self.reader.recogniser}
+    def __init__(self) -> None:
+        self.reader = RapidOCRReader()
 
     def __call__(self, pictures: list[Image.Image]) -> list[str]:
         return [read_text(picture, self.reader).text for picture in pictures]
@@ -78,11 +59,7 @@ class Captioner:
     prompt: str | None = None
     max_new_tokens: int = 40
     device: str | None = None
-    context = "caption"
-
-    @property
-    def made_by(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("model", "prompt", "max_new_tokens")}
+    context, settings = "caption", ("model", "prompt", "max_new_tokens")
 
     @cached_property
     def pipeline(self) -> Any:
@@ -124,7 +101,7 @@ class Captioner:
 
 def write_contexts(
     splits: Mapping[str, datasets.Dataset],
-    describer: Describer,
+    describer: Captioner | Transcriber,
     *,
     output_file: str | Path,
     batch_size: int = 8,
@@ -145,7 +122,7 @@ def write_contexts(
             setting; two posts of one id, or a post and its line, have not the same pictures; see `Captioner`,
             `RapidOCRReader`.
     """
-    path, made_by = Path(output_file), describer.made_by
+    path, made_by = Path(output_file), {name: getattr(describer, name) for name in describer.settings}
     posts = _posts_in(path, made_by)
     texts = {name: text for pictures in posts.values() for name, text in pictures.items()}
     known, described, without, broken = len(posts), len(texts), 0, list[str]()

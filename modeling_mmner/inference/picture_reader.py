@@ -68,9 +68,3 @@ def _engine(recogniser: str | None) -> Any:
 
 
 OWN_READERS[:] = [RapidOCRReader]
-
-
-def with_recogniser(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of `load_predictor` in which a `recogniser` has become the reader that has it."""
-    recogniser = options.pop("recogniser", None)
-    return options | ({} if recogniser is None else {"read_pictures": RapidOCRReader(recogniser)})

@@ -5,7 +5,7 @@ import html
 import io
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, cycle, starmap
+from itertools import cycle, starmap
 from operator import itemgetter
 from typing import Any
 
@@ -55,10 +55,7 @@ class MarkedPosts:
             mark = {"word": word, "kind": shown, "score": score, "colour": self._colours.get(kind)}
             text += _MARK.format(**mark) if kind else word
         pictures = [_PICTURE.format(data=_jpeg(picture)) for picture in found.thumbnails]
-        notes = [
-            f"<p><small>{html.escape(encodable(note))}</small></p>"
-            for note in (*map(_in_picture, _of_pictures(found)), *found.broken_pictures)
-        ]
+        notes = [f"<p><small>{html.escape(encodable(note))}</small></p>" for note in found.broken_pictures]
         return _POST.format(pictures="".join(pictures), text=text, notes="".join(notes))
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
@@ -68,18 +65,11 @@ class MarkedPosts:
             for piece, kind, score in _pieces(found):
                 style = f"#000000 on {self._colours[kind]}" if kind else ""
                 text.append(_as_text(piece, kind, score), style)
-            for entity in _of_pictures(found):
-                style = f"#000000 on {self._colours[entity['entity_group']]}"
-                text.append("\n").append(_in_picture(entity), style)
             yield text
 
     def __repr__(self) -> str:
         """What `__rich_console__` gives, without its colours."""
-        lines = [
-            ["".join(starmap(_as_text, _pieces(found))), *map(_in_picture, _of_pictures(found))]
-            for found in self.predictions
-        ]
-        return "\n".join(chain.from_iterable(lines))
+        return "\n".join("".join(starmap(_as_text, _pieces(found))) for found in self.predictions)
 
 
 def _pieces(found: Any) -> Iterator[tuple[str, str, float]]:
@@ -91,15 +81,10 @@ def _pieces(found: Any) -> Iterator[tuple[str, str, float]]:
         end = entity["end"]
         yield text[entity["start"] : end], entity["entity_group"], entity["score"]
     yield text[end:], "", 0.0
-
-
-def _of_pictures(found: Any) -> list[dict[str, Any]]:
-    return [entity for entity in found.entities if entity["start"] is None]
-
-
-def _in_picture(entity: dict[str, Any]) -> str:
-    marked = _as_text(entity["word"], entity["entity_group"], entity["score"])
-    return f"{marked} in picture {entity['image'] + 1}"
+    for entity in found.entities:
+        if entity["start"] is None:
+            yield f"\nin picture {entity['image'] + 1}: ", "", 0.0
+            yield entity["word"], entity["entity_group"], entity["score"]
 
 
 def _as_text(piece: str, kind: str, score: float) -> str:

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,18 +41,13 @@ def reader_of(read_pictures: bool | PictureReader) -> PictureReader | None:
     Raises:
         ValueError: it is none of them, or the package's own is not there.
     """
+    if read_pictures is True and OWN_READERS:
+        return OWN_READERS[0]()
     if read_pictures is False or callable(read_pictures):
         return read_pictures or None
-    if read_pictures is not True:
-        expected = "True, False or a function picture -> lines {text, score, box}"
-        raise ValueError(f"read_pictures: expected {expected}, found {read_pictures!r:.80}")
-    if not OWN_READERS:
-        expected = (
-            "expected a function picture -> lines {text, score, box}, for a model's own code has no reader"
-        )
-        own = "modeling_mmner.inference.picture_reader.RapidOCRReader() where mmner[ocr] is installed"
-        raise ValueError(f"read_pictures=True: {expected}; pass {own}, or one of yours")
-    return OWN_READERS[0]()
+    expected = "expected a function picture -> lines {text, score, box}, as"
+    own = "modeling_mmner.inference.picture_reader.RapidOCRReader() of mmner[ocr]; True where that is loaded"
+    raise ValueError(f"read_pictures: {expected} {own}; found {read_pictures!r:.80}")
 
 
 class _Line(NamedTuple):
@@ -74,7 +68,8 @@ class PictureText:
     Attributes:
         image: the picture's number in its post, from 0.
         text: its lines in reading order, block by block, with spaces between.
-        lines, blocks: the places of each in the text.
+        titled: the same text, its lines in capitals as titles.
+        parts: places of its lines, of its blocks and of all in the text.
         cells: (C, 4), xmin, ymin, xmax, ymax of each character of the text, in the picture's pixels.
         scores: (C,), in 0..1: the reader's for the line of each character.
         least_score: of the reader, for an entity.
@@ -82,8 +77,8 @@ class PictureText:
 
     image: int
     text: str
-    lines: list[slice]
-    blocks: list[slice]
+    titled: str
+    parts: list[slice]
     cells: np.ndarray
     scores: np.ndarray
     least_score: float = 0.0
@@ -92,11 +87,7 @@ class PictureText:
         """The ways in which the model reads it, as places and texts: by lines, by blocks and as one, each as
         it stands and with lines in capitals as titles, which taggers have seen more of.
         """
-        cased = list(self.text)
-        for line in self.lines:
-            cased[line] = _titled(self.text[line])
-        parts = [*self.lines, *self.blocks, slice(0, len(self.text))]
-        return [(part.start, text[part]) for text in (self.text, "".join(cased)) for part in parts]
+        return [(part.start, text[part]) for text in (self.text, self.titled) for part in self.parts]
 
     def entities(self, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """The entities in the picture, of which no two overlap, from those found in each of its readings.
@@ -108,18 +99,21 @@ class PictureText:
             for one in found[text]:
                 key = place + one["start"], place + one["end"], one["entity_group"]
                 totals[key] += one["score"] ** _POWER / 6
-        chosen: list[tuple[int, dict[str, Any]]] = []
+        chosen: dict[int, dict[str, Any]] = {}
         taken = np.zeros(len(self.text), dtype=bool)
         for (start, end, kind), total in sorted(totals.items(), key=lambda item: (-item[1], item[0])):
             own, score = self._placed(start, end), total ** (1 / _POWER)
             is_sure = score >= LEAST_SCORE and own["score"] >= self.least_score
             if is_sure and not taken[start:end].any() and not self._in_address(start, end):
                 taken[start:end] = True
-                both = {"entity_group": kind, "score": score * own["score"], "word": own["word"]}
-                chosen.append(
-                    (start, both | {"start": None, "end": None, "image": self.image, "box": own["box"]})
-                )
-        return [entity for _, entity in sorted(chosen, key=itemgetter(0))]
+                entity: dict[str, Any] = {
+                    "entity_group": kind,
+                    "score": score * own["score"],
+                    "word": own["word"],
+                }
+                entity |= {"start": None, "end": None, "image": self.image, "box": own["box"]}
+                chosen[start] = entity
+        return [chosen[start] for start in sorted(chosen)]
 
     def seen(self, word: str) -> list[dict[str, Any]]:
         """Where the words of a text's entity stand in the picture, but for case and spaces."""
@@ -154,15 +148,17 @@ def read_text(picture: Image.Image, reader: PictureReader, *, image: int = 0) ->
         if line.text:
             lines.append(line)
     blocks = _grouped([_joined(row) for row in _grouped(lines, along=0)], along=1)
-    rows = list(chain.from_iterable(blocks))
-    whole = _joined(rows)
-    starts = accumulate((len(row.text) + 1 for row in rows), initial=0)
-    places = [slice(start, start + len(row.text)) for start, row in zip(starts, rows, strict=False)]
-    firsts = accumulate(map(len, blocks), initial=0)
-    parts = [places[first : first + len(block)] for first, block in zip(firsts, blocks, strict=False)]
-    wholes = [slice(part[0].start, part[-1].stop) for part in parts]
+    rows, wholes = list(chain.from_iterable(blocks)), [_joined(block) for block in blocks]
+    whole, titled = _joined(wholes), " ".join(_titled(row.text) for row in rows)
+    parts = [*_places(rows), *_places(wholes), slice(0, len(whole.text))]
     least = getattr(reader, "least_score", 0.0)
-    return PictureText(image, whole.text, places, wholes, whole.cells, whole.scores, least)
+    return PictureText(image, whole.text, titled, parts, whole.cells, whole.scores, least)
+
+
+def _places(lines: Sequence[_Line]) -> list[slice]:
+    """Where lines stand in the text that they make together."""
+    starts = accumulate((len(line.text) + 1 for line in lines), initial=0)
+    return [slice(start, start + len(line.text)) for start, line in zip(starts, lines, strict=False)]
 
 
 def _line_of(entry: Any, size: tuple[int, int], most: int) -> _Line:
@@ -173,18 +169,14 @@ def _line_of(entry: Any, size: tuple[int, int], most: int) -> _Line:
         if not (isinstance(given, str) and 0 <= score <= 1):
             raise ValueError("no text, or a score out of 0..1")
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-        expected = (
-            "expected lines {'text': str, 'score': in 0..1, 'box': (xmin, ymin, xmax, ymax) or corners}"
-        )
+        expected = "expected lines {'text': str, 'score': 0..1, 'box': (xmin, ymin, xmax, ymax) or corners}"
         raise ValueError(f"picture reader: {expected}, found {entry!r:.200} ({error})") from error
     text = _plain(given)[:most].strip()
     if "".join(piece for piece, _ in pieces).replace(" ", "") != text.replace(" ", ""):
         pieces = [(text, corners)]
-    letters = iter([cell for piece in pieces for cell in _cells(*piece)])
     text = " ".join(word if _ADDRESS.search(word) else _GLUED.sub(" ", word) for word in text.split())
-    cells = np.zeros((len(text), 4))
-    for number, letter in enumerate(text):
-        cells[number] = cells[number - 1] if letter == " " else next(letters)
+    letters = np.concatenate([np.zeros((0, 4)), *(_cells(*piece) for piece in pieces)])
+    cells = letters[np.cumsum([letter != " " for letter in text], dtype=int) - 1]
     sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
     height = float(min(sides[0::2].mean(), sides[1::2].mean()))
     return _Line(text, cells, np.full(len(text), score), height)
@@ -203,19 +195,14 @@ def _corners(box: Any, size: tuple[int, int]) -> np.ndarray:
     return corners.clip(0, size)
 
 
-def _cells(text: str, corners: np.ndarray) -> list[np.ndarray]:
-    """Boxes of the characters of a text but its spaces, which share the longer side of the text's box."""
+def _cells(text: str, corners: np.ndarray) -> np.ndarray:
+    """(letters, 4) boxes of a text's characters but its spaces; all share the longer side of its box."""
     low, high = corners.min(axis=0), corners.max(axis=0)
     longer = int(high[1] - low[1] > high[0] - low[0] and len(text) > 1)
-    cells = []
-    for number, letter in enumerate(text):
-        cell = np.concatenate([low, high])
-        cell[longer], cell[longer + 2] = (
-            low[longer] + (high - low)[longer] * at / len(text) for at in (number, number + 1)
-        )
-        if letter != " ":
-            cells.append(cell)
-    return cells
+    edges = np.linspace(low[longer], high[longer], len(text) + 1)
+    cells = np.tile(np.concatenate([low, high]), (len(text), 1))
+    cells[:, longer], cells[:, longer + 2] = edges[:-1], edges[1:]
+    return cells[[letter != " " for letter in text]]
 
 
 def _around(cells: np.ndarray) -> np.ndarray:

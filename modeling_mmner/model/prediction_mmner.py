@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
@@ -179,10 +180,11 @@ class BatchPredictor:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size: expected a number of posts > 0, found {self.batch_size}")
-        self._least: dict[str, float] | None = None
+        self._least: dict[str, float] = defaultdict(float)  # score of a type's entities
         if self.precision is not None:
             saved = saved_calibration(self.read.processor, self.model, precision=self.precision)
-            self._least, self.read = saved["thresholds"], replace(self.read, contexts=saved["contexts"])
+            self._least = defaultdict(lambda: math.inf, saved["thresholds"])
+            self.read = replace(self.read, contexts=saved["contexts"])
 
     def predict(self, posts: Any, *, first: int = 1) -> Iterator[Prediction]:
         """The predictions of posts in their order, each when all that are sorted with it are done.
@@ -255,12 +257,8 @@ class BatchPredictor:
 
     def _kept(self, entities: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of which the model is as sure as they must be."""
-        least = self._least
         return [
-            one
-            for one in entities
-            if one["score"] >= self.threshold
-            and (least is None or one["score"] >= least.get(one["entity_group"], math.inf))
+            one for one in entities if one["score"] >= max(self.threshold, self._least[one["entity_group"]])
         ]
 
     def _complete(self, batch: Sequence[Prediction]) -> None:

@@ -45,7 +45,7 @@ def test_rapidocr_reads_a_drawn_picture_in_threads():
     assert [texts[number].text for number in range(6)] == expected * 3
     (place,) = texts[0].seen("london forum")
     assert place["score"] > 0.9 and 25 <= place["box"]["xmin"] <= 50 and 105 <= place["box"]["ymin"] <= 140
-    assert list(Transcriber(reader)(pictures)) == expected
+    assert Transcriber()(pictures) == expected
 
 
 def test_missing_reader_and_recogniser_are_named(monkeypatch, tmp_path):
@@ -90,7 +90,7 @@ def test_contexts_of_a_reader_are_training_s(tmp_path, monkeypatch):
     )
     path = tmp_path / "ocr.jsonl"
     for _ in range(2):
-        said = write_contexts({"train": rows}, Transcriber(RapidOCRReader()), output_file=path)
+        said = write_contexts({"train": rows}, Transcriber(), output_file=path)
     assert "1 posts with a context, 0 of them new" in said
     (entry,) = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    assert entry["ocr"] == "LAURA MARLING LONDON FORUM www.marling.com" and entry["reader"] == "rapidocr"
+    assert entry["ocr"] == "LAURA MARLING LONDON FORUM www.marling.com" and entry["model"] == "rapidocr"

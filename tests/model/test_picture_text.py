@@ -53,10 +53,10 @@ def test_lines_are_read_from_top_to_bottom_in_blocks():
     """If it failed, a name on two lines would be cut in two, or columns be mixed up."""
     text = read(*POSTER)
     assert text.text == "LAURA MARLING LONDON FORUM www.marling.com"
-    assert [text.text[block] for block in text.blocks] == ["LAURA MARLING LONDON FORUM", "www.marling.com"]
+    assert [text.text[part] for part in text.parts[4:6]] == ["LAURA MARLING LONDON FORUM", "www.marling.com"]
     columns = read(*(line(f"{side}{row}", (x, y, x + 40, y + 9)) for side, x in (("a", 0), ("b", 90))
                      for row, y in enumerate((0, 10, 20))))  # fmt: skip
-    assert [columns.text[block] for block in columns.blocks] == ["a0 a1 a2", "b0 b1 b2"]
+    assert [columns.text[part] for part in columns.parts[6:8]] == ["a0 a1 a2", "b0 b1 b2"]
 
 
 def test_model_reads_capitals_as_they_stand_and_as_a_title():
@@ -165,7 +165,7 @@ def test_readers_see_equal_pixels_whatever_the_file():
 def test_strange_lines_are_bounded_and_refused():
     """If it failed, a picture could fill the memory, or a reader's mistake end in a bare error."""
     many = read_text(PICTURE, lambda _: (line("a" * 100, (0, y, 9, y + 1)) for y in range(10**9)))
-    assert len(many.lines) <= picture_text_mmner.MOST_LINES
+    assert len(many.parts) <= 2 * picture_text_mmner.MOST_LINES
     assert len(many.text.replace(" ", "")) == picture_text_mmner.MOST_CHARACTERS
     assert read(line("  ", (0, 0, 9, 9))).entities({"": []}) == []
     beyond = found_in(read(line("Paris", (-50, -9, 10**9, 10**6))), ("Paris", "LOC", 1.0))
@@ -175,14 +175,18 @@ def test_strange_lines_are_bounded_and_refused():
                 line("a", (0, 0, 9, 9), words=[1])):  # fmt: skip
         with pytest.raises(ValueError, match=r"picture reader: expected lines \{'text': str, .* found "):
             read(bad)
-    with pytest.raises(ValueError, match=r"read_pictures: expected True, False or a function .* found 'yes'"):
+    with pytest.raises(
+        ValueError, match=r"read_pictures: expected a function picture -> lines .* found 'yes'"
+    ):
         reader_of("yes")
 
 
 def test_own_code_of_a_model_names_what_to_pass(monkeypatch):
     """If it failed, whoever uses a model without the package would not learn what to hand in."""
     monkeypatch.setattr(picture_text_mmner, "OWN_READERS", [])
-    with pytest.raises(ValueError, match=r"read_pictures=True: expected a function .*RapidOCRReader\(\) "):
+    with pytest.raises(
+        ValueError, match=r"expected a function .*RapidOCRReader\(\) of mmner\[ocr\].*found True"
+    ):
         reader_of(True)
 
 
@@ -196,6 +200,8 @@ def test_marked_posts_show_entities_in_pictures_escaped(monkeypatch):
     shown = ner.show(post, read_pictures=lambda _: hostile)
     assert any(entity["start"] is None for entity in shown.predictions[0].entities)
     assert (
-        "<script>" not in shown._repr_html_() and "\x1b" not in repr(shown) and "in picture 1" in repr(shown)
+        "<script>" not in shown._repr_html_()
+        and "\x1b" not in repr(shown)
+        and "in picture 1: " in repr(shown)
     )
     assert json.dumps(shown.predictions[0].entities)
