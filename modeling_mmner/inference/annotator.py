@@ -146,15 +146,15 @@ def _record_of(found: Prediction) -> dict[str, Any]:
     text, words = (found.post.text, found.post.words) if found.post is not None else (None, [])
     starts = {word.start: number for number, word in enumerate(words)}
     ends = {word.end: number for number, word in enumerate(words)}
-    places = (
-        {"first_word": starts.get(one["start"]), "last_word": ends.get(one["end"])} for one in found.entities
-    )
     return {
         "id": found.id,
         "text": text,
         "tokens": [word.text for word in words],
         "tags": found.tags,
-        "entities": [one | place for one, place in zip(found.entities, places, strict=True)],
+        "entities": [
+            one | {"first_word": starts.get(one["start"]), "last_word": ends.get(one["end"])}
+            for one in found.entities
+        ],
         "error": str(found.error or "; ".join(found.broken_pictures)) or None,
     }
 

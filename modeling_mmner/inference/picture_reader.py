@@ -27,7 +27,7 @@ class RapidOCRReader:
         least_score: of a line, for entities in it; chosen on pictures of tweets.
 
     Raises:
-        ValueError: RapidOCR is missing, or the file is none that it can read.
+        ValueError: RapidOCR is missing, or there is no such file.
     """
 
     recogniser: str | None = None
@@ -60,11 +60,7 @@ def _engine(recogniser: str | None) -> Any:
     params: dict[str, Any] = {"Global.log_level": "error", "EngineConfig.onnxruntime.intra_op_num_threads": 1}
     if recogniser is not None:
         params["Rec.model_path"] = recogniser
-    try:
-        return RapidOCR(params=params)
-    except Exception as error:  # onnxruntime and omegaconf have errors of their own
-        expected = "expected a recognition model of PaddleOCR in ONNX"
-        raise ValueError(f"recogniser {recogniser}: {expected}, found {error}") from error
+    return RapidOCR(params=params)
 
 
 OWN_READERS[:] = [RapidOCRReader]

@@ -9,10 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from modeling_mmner.inference import picture_reader
 from modeling_mmner.inference.annotate import AnnotateStep, Annotator, annotate, open_posts
+from modeling_mmner.inference.explain import explain, save_explanation, table_lines
 from modeling_mmner.inference.picture_contexts import Transcriber, write_contexts
 from modeling_mmner.inference.picture_reader import RapidOCRReader
 from modeling_mmner.model import picture_text_mmner
-from modeling_mmner.model.picture_text_mmner import read_text
+from modeling_mmner.model.picture_text_mmner import read_text, reader_of
 from tests.annotation_parts import rows_in
 from tests.model.test_picture_text import PICTURE, poster
 from tests.small_posts import encoded, small_parts
@@ -48,8 +49,10 @@ def test_rapidocr_reads_a_drawn_picture_in_threads():
     assert Transcriber()(pictures) == expected
 
 
-def test_missing_reader_and_recogniser_are_named(monkeypatch, tmp_path):
+def test_missing_reader_and_recogniser_are_named(monkeypatch):
     """If it failed, whoever lacks the extra would meet an import error."""
+    monkeypatch.setattr(picture_reader, "find_spec", lambda name: name)
+    assert reader_of(True) == RapidOCRReader(), "what True means where the package is"
     with pytest.raises(ValueError, match=r"recogniser nowhere\.onnx: expected an ONNX file, found none"):
         RapidOCRReader("nowhere.onnx")
     monkeypatch.setattr(picture_reader, "find_spec", lambda name: None)
@@ -78,6 +81,17 @@ def test_annotation_has_entities_in_pictures(tmp_path, monkeypatch):
     plain = AnnotateStep(Annotator(model, device="cpu", dtype="float32"), source, tmp_path / "out")
     with pytest.raises(ValueError, match="read_pictures: expected poster, found False"):
         plain.begin(1)
+
+
+def test_explanation_has_entities_in_pictures(tmp_path, monkeypatch):
+    """If it failed, the files of explain would say nothing of the names that a picture shows."""
+    monkeypatch.setattr(picture_text_mmner, "LEAST_SCORE", 0.0)
+    explained = explain(*small_parts(**SYSTEMS["mlmner"]), "Jordan", PICTURE, read_pictures=poster)
+    save_explanation(explained, tmp_path)
+    written = json.loads((tmp_path / "explanation.json").read_text(encoding="utf-8"))
+    assert written["in_pictures"] == list(explained.in_pictures) and written["in_pictures"][0]["box"]
+    assert [entity["start"] for entity in explained.entities] == [0], "the text's alone"
+    assert any(line.startswith("in picture 1: ") for line in table_lines(explained))
 
 
 def test_contexts_of_a_reader_are_training_s(tmp_path, monkeypatch):
