@@ -30,6 +30,7 @@ class Capitals:
     threshold: float = 0.0
     precision: float | None = None
     effects: bool = False
+    read_pictures: bool = False
     image_dir: str | None = None
     fails_at: str | None = None
 

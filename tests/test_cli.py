@@ -84,7 +84,7 @@ def test_options_are_spelt_in_one_way():
             assert option.secondary_opts == [opposite] * bool(option.is_flag), name
 
 
-@pytest.mark.parametrize("name", ["inspect", "build", "export-imgid", "evaluate", "calibrate", "caption"])
+@pytest.mark.parametrize("name", ["inspect", "build", "export-imgid", "evaluate", "calibrate", "contexts"])
 def test_commands_about_corpora_have_the_options_of_reading(name):
     """If it failed, a corpus could be opened in training and not be looked at, or not be built."""
     options = {option.name for option in COMMAND_LINE.commands[name].params}

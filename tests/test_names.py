@@ -11,9 +11,9 @@ from huggingface_hub import HfApi, constants
 from dataset_scripts.opening import open_corpus
 from modeling_mmner.hub.push import plan_upload
 from modeling_mmner.inference.annotator import Annotator
-from modeling_mmner.inference.captioning import Captioner
 from modeling_mmner.inference.demo_space import write_space
 from modeling_mmner.inference.loading import load_model, load_predictor
+from modeling_mmner.inference.picture_contexts import Captioner
 from modeling_mmner.inference.posts_input import open_posts
 from modeling_mmner.names import path_or_hub
 from modeling_mmner.training.recipes import load_recipe

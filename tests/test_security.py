@@ -31,7 +31,7 @@ from modeling_mmner.model.pipeline_mmner import MultimodalNERPipeline
 from modeling_mmner.model.vision_mmner import VisionTower
 from modeling_mmner.training.assembly import build_model, build_processor, check_model
 from modeling_mmner.training.recipes import load_recipe
-from tests.inference.test_captioning import blip
+from tests.inference.test_picture_contexts import blip
 from tests.picture_server import picture_server
 from tests.small_corpora import write_pictures, write_posts
 from tests.small_posts import small_parts
@@ -97,13 +97,13 @@ def test_whoever_has_the_files_needs_no_network(network, tmp_path, capsys):
         part.save_pretrained(tmp_path / "blip")
     posts, images = str(tmp_path), str(tmp_path / "images")
     looking, written = ["--text", text, "--image", picture], ["--output_dir", f"{posts}/explained"]
-    blip_model = ["--model", f"{posts}/blip", "--output_file", f"{posts}/c.jsonl"]
+    blip_model = ["--reader", f"{posts}/blip", "--output_file", f"{posts}/c.jsonl"]
     for command in (
         ["predict", "--model", model, "--input", str(lines), "--image_dir", images],
         ["explain", "--model", model, *looking, *written],
         ["inspect", posts, "--image_dir", images, "--output_dir", f"{posts}/inspected"],
         ["evaluate", posts, "--image_dir", images, "--model", model],
-        ["caption", posts, "--image_dir", images, *blip_model],
+        ["contexts", posts, "--image_dir", images, *blip_model],
     ):
         assert main(command) == 0, capsys.readouterr().err
     assert network.asked == []

@@ -14,14 +14,14 @@ from typer.main import get_command
 from .. import __version__
 from ..escaping import PrintableLines, print_in_any_encoding, say
 from ..training.recipe_options import WIDE, SettingsCommand, mistake
-from .corpora import build, caption, export_imgid, inspect, overlap
+from .corpora import build, contexts, export_imgid, inspect, overlap
 from .models import annotate, calibrate, demo, evaluate, explain, export_onnx, predict, push, review
 from .runs import reproduce, train
 
 GROUPS = {
     "Use a trained model": (predict, demo, explain, evaluate, calibrate, annotate, review),
     "Train": (train, reproduce),
-    "Data": (inspect, caption, overlap, build, export_imgid),
+    "Data": (inspect, contexts, overlap, build, export_imgid),
     "Publish": (push, export_onnx),
 }
 EXTRAS = {"datatrove": "datatrove", "gradio": "demo", "mcp": "mcp", "mcp.server.fastmcp": "mcp"}

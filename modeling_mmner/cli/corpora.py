@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dataset_scripts.corpora import BUILDERS
 
 from ..escaping import say
-from .options import BUILDING, CAPTIONING, READING, Positive, command
+from .options import BUILDING, DESCRIBING, READING, Positive, command
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -188,38 +188,42 @@ def export_imgid(dataset: str, *, output_dir: str, reading: dict[str, Any]) -> N
     say(f"wrote train.txt, valid.txt, test.txt and images/ to {output_dir}")
 
 
-@command(reading=READING, captioning=CAPTIONING)
-def caption(
+@command(reading=READING, describing=DESCRIBING)
+def contexts(
     dataset: str,
     *,
-    model: str,
+    reader: str,
     output_file: str,
     splits: str = "",
     reading: dict[str, Any],
-    captioning: dict[str, Any],
+    describing: dict[str, Any],
 ) -> None:
-    """Describe the pictures of a corpus, as contexts for training.
+    """Write what stands in the pictures of a corpus, or what a model says of them, as contexts for training.
 
-    Each picture is described once; training reads the file with --context caption --context_file FILE. A file
-    that is not whole is gone on with.
+    Each picture is described once; training reads the file with --context ocr, or caption, and --context_file
+    FILE. A file that is not whole is gone on with.
 
     Args:
         dataset: the corpus, named as for inspect.
-        model: folder or Hub id of an image-to-text or image-text-to-text model; code of its own is not run.
+        reader: rapidocr for the text in the pictures (pip install 'mmner[ocr]'), or folder or Hub id of an
+            image-to-text or image-text-to-text model; code of its own is not run.
         output_file: JSON lines to write or to go on with.
         splits: splits to describe, separated by commas; default: all.
     """
     from dataset_scripts.opening import open_corpus
 
     from ..files import check_apart
-    from ..inference.captioning import Captioner, caption
+    from ..inference.picture_contexts import Captioner, Transcriber, write_contexts
 
-    check_apart([output_file], [dataset, model, reading.get("data_dir"), reading.get("image_dir")])
+    check_apart([output_file], [dataset, reader, reading.get("data_dir"), reading.get("image_dir")])
     corpus = open_corpus(dataset, **reading)
     names = splits.split(",") if splits else list(corpus.splits)
     chosen = {name: split_of(corpus, name, option="--splits") for name in names}
-    size = captioning.pop("batch_size", 8)
-    say(caption(chosen, Captioner(model, **captioning), output_file=output_file, batch_size=size))
+    size, own = describing.pop("batch_size", 8), reader == "rapidocr"
+    if own and describing:
+        raise ValueError(f"--reader rapidocr: expected no option of a model, found {', '.join(describing)}")
+    describer = Transcriber() if own else Captioner(reader, **describing)
+    say(write_contexts(chosen, describer, output_file=output_file, batch_size=size))
 
 
 def split_of(corpus: "Corpus", split: str, *, option: str = "--split") -> "Dataset":

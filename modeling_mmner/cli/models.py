@@ -305,6 +305,7 @@ def explain(
     image: list[str] | None = None,
     context: list[str] | None = None,
     output_dir: str,
+    read_pictures: bool = False,
 ) -> None:
     """Say what the picture and the context of a post did for each of its entities.
 
@@ -317,6 +318,7 @@ def explain(
         image: its picture; for several, which are drawn side by side, say it again.
         context: a text about the post, for models that read contexts; for several say it again.
         output_dir: folder for explanation.json and <number>_<entity>.png.
+        read_pictures: find entities in the text of pictures, too.
     """
     from ..files import check_apart
     from ..inference.explain import explain, save_explanation, table_lines
@@ -324,7 +326,7 @@ def explain(
 
     check_apart([output_dir, *Path(output_dir).glob("[0-9]*_*.png")], [model, *(image or [])])
     parts = load_model(model, reads_contexts=bool(context))
-    explanation = explain(*parts, text, image, context=context)
+    explanation = explain(*parts, text, image, context=context, read_pictures=read_pictures)
     save_explanation(explanation, output_dir)
     for line in table_lines(explanation):
         say(line)

@@ -41,6 +41,7 @@ COMPUTING = DEVICE | {
 PREDICTING = COMPUTING | {"threshold": Setting(float, 0.0, "leave out entities with a lower score", SHARE)}
 PREDICTING |= {"precision": Setting(float | None, None, "keep what calibrate found so precise", SHARE)}
 PREDICTING |= {"effects": Setting(bool, False, "tell of each entity what the picture and the context did")}
+PREDICTING |= {"read_pictures": Setting(bool, False, "find entities in the text of pictures, too")}
 INPUT = {
     "split": Setting(_TEXT, None, "split of a data set that has several"),
     "config": READING["config"],
@@ -56,12 +57,12 @@ TASKS = {
     "local_rank_offset": Setting(int, 0, "number of this machine's first task", _NOT_NEGATIVE),
 }
 """How `annotate` divides its work."""
-CAPTIONING = DEVICE | {
+DESCRIBING = DEVICE | {
     "prompt": Setting(_TEXT, None, "what a model that chats is asked, or how captions of others begin"),
     "batch_size": Setting(int, 8, "pictures a batch", POSITIVE),
     "max_new_tokens": Setting(int, 40, "length of a picture's caption", POSITIVE),
 }
-"""How `caption` describes."""
+"""How `contexts` describes."""
 
 
 def command(*, into: str | None = None, **tables: Mapping[str, Setting]) -> Callable[..., Any]:

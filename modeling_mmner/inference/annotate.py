@@ -38,7 +38,8 @@ SCHEMA = pa.schema([pa.field("row", pa.int64()), pa.field("id", pa.string()), *F
 _ROWS = 1000  # of a table that is written at a time
 _CARD = """
 Entities found by mmner, a row for each post. `row` is its position in the input; `start` and `end` of an
-entity count characters of `text`, `first_word` and `last_word` its `tokens`, from 0.
+entity count characters of `text`, `first_word` and `last_word` its `tokens`, from 0. An entity in a picture
+has the picture's number `image`, from 0, and the `box` in its pixels.
 """
 
 
@@ -75,6 +76,8 @@ class AnnotateStep(PipelineStep):
         record["effects"] = annotator.effects
         record |= {"input": posts.sha256, "rows": len(posts.rows)}
         record |= {"columns": dict(posts.columns), "tasks": tasks}
+        reader = annotator.read_pictures
+        record["read_pictures"] = getattr(reader, "__qualname__", None) or repr(reader)
         if _record_in(folder) is None:
             if others := {path.name for path in folder.glob("*")} - {ABOUT}:
                 expected = "expected a new folder, or an annotation"

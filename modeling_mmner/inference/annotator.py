@@ -17,6 +17,7 @@ from ..escaping import encodable
 from ..files import sha256
 from ..model.effects_mmner import EFFECTS
 from ..model.images_mmner import PICTURE_COLUMNS
+from ..model.picture_text_mmner import PictureReader, reader_of
 from ..model.posts_mmner import PostError, meant_by
 from ..model.prediction_mmner import BatchPredictor, Prediction
 from .loading import Dtype, check_files, load_predictor, model_named
@@ -24,6 +25,9 @@ from .loading import Dtype, check_files, load_predictor, model_named
 _ENTITY = {"entity_group": pa.string(), "score": pa.float64(), "word": pa.string()}
 _ENTITY |= dict.fromkeys(("start", "end", "first_word", "last_word"), pa.int64())
 _ENTITY |= dict.fromkeys(EFFECTS, pa.float64())
+_BOX = pa.struct(dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), pa.int64()))
+_SEEN = {"image": pa.int64(), "box": _BOX, "word": pa.string(), "score": pa.float64()}
+_ENTITY |= _SEEN | {"seen": pa.list_(pa.struct(_SEEN))}
 FOUND = pa.schema(
     {
         "text": pa.string(),
@@ -35,7 +39,9 @@ FOUND = pa.schema(
 )
 """What is found in a post. `error` says why it could not be read or, where it has a text, why pictures of it
 were left out. `start` and `end` of an entity count characters of the text, as in Python; it has the words
-``tokens[first_word:last_word + 1]``. Its effects are null where they were not asked for.
+``tokens[first_word:last_word + 1]``. One in a picture has none of these, but the picture's number `image`,
+from 0, and the `box` in its pixels; `seen` says where one of the text stands in pictures, too. Its
+effects are null where they were not asked for.
 """
 POST_COLUMNS = ("id", "text", "tokens", "context", *PICTURE_COLUMNS)
 """What a post is made of; other columns are not read."""
@@ -49,7 +55,16 @@ def post_columns(columns: Iterable[str]) -> list[str]:
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx*")
 _OF_ITS_RUN = ("metrics.json", "manifest.json")
 _PROCESS = os.getpid()  # another one in a process that was forked since
-_OPTIONS = ("device", "dtype", "batch_size", "num_workers", "threshold", "precision", "effects")
+_OPTIONS = (
+    "device",
+    "dtype",
+    "batch_size",
+    "num_workers",
+    "threshold",
+    "precision",
+    "effects",
+    "read_pictures",
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,8 @@ class Annotator:
 
     Attributes:
         model: a folder, or an id on the Hub.
-        device, dtype, batch_size, num_workers, threshold, precision, effects: see `load_predictor`.
+        device, dtype, batch_size, num_workers, threshold, precision, effects,
+        read_pictures: see `load_predictor`.
         image_dir: the folder that paths of pictures may not lead out of, see `PostReader`.
         sha256: of the model's files. `datasets` takes what a function has done before from its cache, by all
             that the function holds: so another model in the same folder is another function.
@@ -72,10 +88,12 @@ class Annotator:
     effects: bool = False
     batch_size: int = 32
     num_workers: int = 0
+    read_pictures: bool | PictureReader = False
     image_dir: str | None = None
     sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
+        reader_of(self.read_pictures)  # before a task asks for it
         folder = Path(self.model)
         with model_named(self.model):
             if not folder.is_dir():
@@ -128,13 +146,15 @@ def _record_of(found: Prediction) -> dict[str, Any]:
     text, words = (found.post.text, found.post.words) if found.post is not None else (None, [])
     starts = {word.start: number for number, word in enumerate(words)}
     ends = {word.end: number for number, word in enumerate(words)}
-    places = ({"first_word": starts[one["start"]], "last_word": ends[one["end"]]} for one in found.entities)
     return {
         "id": found.id,
         "text": text,
         "tokens": [word.text for word in words],
         "tags": found.tags,
-        "entities": [one | place for one, place in zip(found.entities, places, strict=True)],
+        "entities": [
+            one | {"first_word": starts.get(one["start"]), "last_word": ends.get(one["end"])}
+            for one in found.entities
+        ],
         "error": str(found.error or "; ".join(found.broken_pictures)) or None,
     }
 

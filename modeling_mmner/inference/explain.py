@@ -23,6 +23,9 @@ from ..model.context_mmner import Context, TextStates
 from ..model.effects_mmner import EFFECTS, emissions, with_effects
 from ..model.labels_mmner import Word
 from ..model.modeling_mmner import MMNERForTokenClassification
+from ..model.picture_text_mmner import PictureReader, reader_of
+from ..model.posts_mmner import with_beside
+from ..model.prediction_mmner import BatchPredictor, PostReader
 from ..model.processing_mmner import MMNERProcessor
 
 SIDE = 4
@@ -46,6 +49,7 @@ class Explanation:
         cells: (E, N, 4, 4) float32 in -1..1, for each entity the fall of its score when a cell of a picture
             has the picture's mean colour, for all picture encoders at once. Exact for that cell; cells that
             replace each other show none. None without a picture, and where not asked for.
+        in_pictures: the entities in the text that stands in the pictures, where it was read.
     """
 
     text: str
@@ -54,6 +58,7 @@ class Explanation:
     pictures: list[Image.Image]
     without_pictures: list[dict[str, Any]]
     cells: np.ndarray | None
+    in_pictures: Sequence[dict[str, Any]] = ()
 
 
 @torch.inference_mode()
@@ -65,6 +70,7 @@ def explain(
     *,
     context: str | Sequence[str] | None = None,
     cells: bool = True,
+    read_pictures: bool | PictureReader = False,
 ) -> Explanation:
     """Find the entities of one post, and what its pictures and its context did for each of them.
 
@@ -74,6 +80,7 @@ def explain(
         images: a picture, a list of them, or None (see `load_picture` for the kinds).
         context: a text about the post, or several; for models that read contexts.
         cells: whether each cell is tried, for which each picture is read 16 times more.
+        read_pictures: as of the pipeline.
 
     Raises:
         ValueError: the model is in training mode.
@@ -96,7 +103,12 @@ def explain(
         starts = [word.start for word in post.words]
         numbers = [starts.index(entity["start"]) for entity in entities]
         effects = cell_effects(model, read, inputs["pixel_values"][0], outputs)[numbers]
-    return Explanation(post.text, post.words, entities, list(post.pictures), found_without, effects)
+    pictures, inside = list(post.pictures), []
+    if read_pictures:
+        predictor = BatchPredictor(model, PostReader(processor, picture_reader=reader_of(read_pictures)))
+        (found,) = predictor.predict([with_beside({"text": post.text}, images=images, number=1)])
+        inside = [entity for entity in found.entities if entity["start"] is None]
+    return Explanation(post.text, post.words, entities, pictures, found_without, effects, inside)
 
 
 def cell_effects(model: Any, read: Context, pixels: Tensor, outputs: Any) -> np.ndarray:
@@ -167,14 +179,15 @@ def save_explanation(explanation: Explanation, folder: str | Path) -> None:
     """Write the explanation, and for each entity a drawing of the cells, ``<number>_<entity>.png``.
 
     ``explanation.json`` has ``{"text", "words": [{"text", "start", "end"}], "entities", "without_pictures",
-    "cells"}``; several pictures are drawn side by side.
+    "cells", "in_pictures"}``; several pictures are drawn side by side.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     cells = None if explanation.cells is None else explanation.cells.tolist()
     record: dict[str, Any] = {"text": explanation.text, "words": [one._asdict() for one in explanation.words]}
     record |= {"entities": explanation.entities, "without_pictures": explanation.without_pictures}
-    write_text(folder / "explanation.json", json_line(record | {"cells": cells}) + "\n")
+    record |= {"cells": cells, "in_pictures": list(explanation.in_pictures)}
+    write_text(folder / "explanation.json", json_line(record) + "\n")
     for number, of_pictures in enumerate(() if explanation.cells is None else explanation.cells):
         drawn = [draw_cells(*one) for one in zip(explanation.pictures, of_pictures, strict=True)]
         strip = Image.fromarray(np.hstack([np.asarray(one) for one in drawn]))
@@ -197,6 +210,8 @@ def table_lines(explanation: Explanation) -> Iterator[str]:
     for one in explanation.without_pictures:
         if (one["start"], one["end"], one["entity_group"]) not in places:
             yield f"only without the picture: {one['word']}, {one['entity_group']} {one['score']:.2f}"
+    for one in explanation.in_pictures:
+        yield f"in picture {one['image'] + 1}: {one['word']}, {one['entity_group']} {one['score']:.2f}"
     if explanation.cells is not None:
         yield "An effect is the fall of the score without the picture, or without one cell of it. Cells that"
         yield "replace each other show none, so the whole picture's effect stands beside the best cell's."

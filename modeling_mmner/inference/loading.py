@@ -11,11 +11,13 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 
 from ..files import parsed, reason
 from ..model.modeling_mmner import MMNERForTokenClassification
+from ..model.picture_text_mmner import PictureReader, reader_of
 from ..model.prediction_mmner import BatchPredictor, PostReader, computes_in_bfloat16
 from ..model.processing_mmner import MMNERProcessor
 from ..names import path_or_hub
 from ..training.recipes import recipe_names
 from . import onnx_decoding
+from . import picture_reader as picture_reader
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 """What a model computes in; see `computing_dtype`."""
@@ -81,19 +83,22 @@ def load_predictor(
     dtype: Dtype = "auto",
     reads_contexts: bool = False,
     batch_size: int = 32,
+    read_pictures: bool | PictureReader = False,
     **options: Any,
 ) -> BatchPredictor:
     """What finds the entities of posts in batches; a picture that cannot be read is left out and told of.
 
     Args:
         model_id, device, dtype, reads_contexts: as of `load_parts`.
+        read_pictures: as of the pipeline.
         batch_size, options: of `BatchPredictor`: num_workers, threshold, precision, effects.
 
     Raises:
         OSError, ValueError: as of `load_parts`.
     """
+    found = reader_of(read_pictures)
     model, processor = load_parts(model_id, device=device, dtype=dtype, reads_contexts=reads_contexts)
-    reader = PostReader(processor, broken_pictures="skip")
+    reader = PostReader(processor, broken_pictures="skip", picture_reader=found)
     return BatchPredictor(model, reader, read_ahead=True, batch_size=batch_size, **options)
 
 

@@ -75,11 +75,16 @@ class MarkedPosts:
 def _pieces(found: Any) -> Iterator[tuple[str, str, float]]:
     """The text of a post, or why it could not be read, in pieces, with the type and score of entities."""
     text, end = str(found.error) if found.post is None else found.post.text, 0
-    for entity in sorted(found.entities, key=itemgetter("start")):
+    own = (entity for entity in found.entities if entity["start"] is not None)
+    for entity in sorted(own, key=itemgetter("start")):
         yield text[end : entity["start"]], "", 0.0
         end = entity["end"]
         yield text[entity["start"] : end], entity["entity_group"], entity["score"]
     yield text[end:], "", 0.0
+    for entity in found.entities:
+        if entity["start"] is None:
+            yield f"\nin picture {entity['image'] + 1}: ", "", 0.0
+            yield entity["word"], entity["entity_group"], entity["score"]
 
 
 def _as_text(piece: str, kind: str, score: float) -> str:

@@ -12,13 +12,14 @@ from transformers.pipelines.base import Pipeline
 
 from .labels_mmner import entity_types
 from .marking_mmner import MarkedPosts
+from .picture_text_mmner import reader_of
 from .posts_mmner import is_one_post, is_words, with_beside
 from .prediction_mmner import BatchPredictor, IndexedPosts, PostReader, Prediction, is_indexed, post_at
 
 TASKS = ("multimodal-ner", "token-classification", "ner")
 """The names by which a saved model's pipeline is found: its own, and those that the Hub's snippets say."""
 
-_READING = ("allow_urls", "broken_pictures", "image_dir", "timeout")
+_READING = ("allow_urls", "broken_pictures", "image_dir", "read_pictures", "timeout")
 _NAMING = ("broken_posts", "effects", "precision", "threshold")
 _OF_CALLS = ("context", "batch_size", "num_workers")
 _THUMBNAIL = 320  # pixels of the longest side
@@ -94,8 +95,11 @@ class MultimodalNERPipeline(Pipeline):
                 fetches pictures from the web (default False), timeout is the seconds that each may take
                 (default 20). image_dir is a folder that the paths of pictures may not lead out of (default:
                 any file is opened). broken_pictures: ``raise`` (default), or ``skip`` to take such a post
-                without it. broken_posts: ``raise`` (default) stops at a post that cannot be read, ``return``
-                gives its error in the place of its entities and goes on.
+                without it. read_pictures, True or a `PictureReader`, adds the entities in the text that
+                stands in pictures: their start and end are None, they have the number of their picture and
+                the box in its pixels, and their score is the tagger's times the reader's; entities of the
+                post's text that stand there, too, have ``seen``. broken_posts: ``raise`` (default) stops at a
+                post that cannot be read, ``return`` gives its error in the place of its entities and goes on.
 
         Raises:
             PostError: a post is none of the above; the text names its number, from 1.
@@ -165,6 +169,8 @@ class MultimodalNERPipeline(Pipeline):
             why = "words are tagged whole, together, so that no sub-token has a tag or a score of its own"
             raise ValueError(f"aggregation_strategy: expected 'simple' or 'first', found {found!r}; {why}")
         reading = {key: options.pop(key) for key in _READING if key in options}
+        if "read_pictures" in reading:
+            reading["picture_reader"] = reader_of(reading.pop("read_pictures"))
         entities = {key: options.pop(key) for key in _NAMING if key in options}
         if options:
             known = ", ".join(sorted([*_READING, *_NAMING, "batch_size", "num_workers"]))

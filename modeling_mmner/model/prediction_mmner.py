@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from .batching_mmner import CORES, ahead, begin_worker, of_like_size
 from .effects_mmner import with_effects
 from .images_mmner import PictureError, load_picture, pictures_of, square
 from .labels_mmner import IGNORED
+from .picture_text_mmner import PictureReader, PictureText, read_text
 from .posts_mmner import PostError, as_row, check_key, checked_post, context_of, fetched, within
 from .processing_mmner import MMNERProcessor, Post
 from .ready_features_mmner import features_of, reads_pixels
@@ -44,7 +46,8 @@ class Prediction:
         error: why it could not be read.
         broken_pictures: why pictures of it were left out.
         thumbnails: its pictures to be shown, where the reader was asked for them.
-        entities: see `MMNERProcessor.post_process_entities`.
+        picture_texts: what stands in its pictures, where the reader was asked for it.
+        entities: see `MMNERProcessor.post_process_entities`; after them those in its pictures.
         tags: the BIO tag of each word.
     """
 
@@ -54,6 +57,7 @@ class Prediction:
     error: PostError | PictureError | None = None
     broken_pictures: list[str] = field(default_factory=list)
     thumbnails: list[Image.Image] = field(default_factory=list)
+    picture_texts: list[PictureText] = field(default_factory=list)
     entities: list[dict[str, Any]] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
 
@@ -70,6 +74,7 @@ class PostReader:
         image_dir: folder that paths of pictures may not lead out of; None: any file is opened.
         thumbnails: longest side of the small pictures that it keeps to be shown; 0: none.
         contexts: whether each post must have a context, or none may; None: as they come.
+        picture_reader: reads the text that stands in pictures; None: nobody does.
     """
 
     processor: MMNERProcessor
@@ -79,6 +84,7 @@ class PostReader:
     image_dir: str | Path | None = None
     thumbnails: int = 0
     contexts: bool | None = None
+    picture_reader: PictureReader | None = None
 
     def __call__(self, given: Any, *, number: int = 1) -> Prediction:
         """A post without its entities yet; `number`, from 1, names it in errors. An error stays one."""
@@ -88,7 +94,8 @@ class PostReader:
         try:
             row = checked_post(as_row(given, number), number)
             features = features_of(row)
-            pictures = self._pictures(row, number, read) if reads_pixels(features) else []
+            is_read = self.picture_reader is not None or reads_pixels(features)
+            pictures = self._pictures(row, number, read) if is_read else []
             text = row["text"] if row.get("text") is not None else row["tokens"]
             context = context_of(row, number) if self.processor.context_window else row.get("context")
             (post,) = self.processor.read([text], context=[context])
@@ -108,17 +115,21 @@ class PostReader:
         return read
 
     def _pictures(self, row: dict[str, Any], number: int, read: Prediction) -> list[Image.Image]:
-        """The pictures of a row as squares; none for a model of text alone."""
+        """The pictures of a row as squares, none for a model of text alone, after their text is read."""
         pictures: list[Image.Image] = []
-        if (size := self.processor.image_size) is None:
+        if (size := self.processor.image_size) is None and self.picture_reader is None:
             return pictures
         check_key(row, "image", number)
-        for picture in pictures_of(row):
+        for image, picture in enumerate(pictures_of(row)):
             try:
                 given = fetched(picture, allow_urls=self.allow_urls, timeout=self.timeout)
                 if self.image_dir is not None:
                     given = within(given, Path(self.image_dir))
-                pictures.append(square(loaded := load_picture(given), size))
+                loaded = load_picture(given)
+                if size is not None:
+                    pictures.append(square(loaded, size))
+                if self.picture_reader is not None:
+                    read.picture_texts.append(read_text(loaded, self.picture_reader, image=image))
                 if self.thumbnails:
                     read.thumbnails.append(small := loaded.copy())  # it may be the caller's own
                     small.thumbnail((self.thumbnails, self.thumbnails))
@@ -169,10 +180,11 @@ class BatchPredictor:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size: expected a number of posts > 0, found {self.batch_size}")
-        self._least: dict[str, float] | None = None
+        self._least: dict[str, float] = defaultdict(float)  # score of a type's entities
         if self.precision is not None:
             saved = saved_calibration(self.read.processor, self.model, precision=self.precision)
-            self._least, self.read = saved["thresholds"], replace(self.read, contexts=saved["contexts"])
+            self._least = defaultdict(lambda: math.inf, saved["thresholds"])
+            self.read = replace(self.read, contexts=saved["contexts"])
 
     def predict(self, posts: Any, *, first: int = 1) -> Iterator[Prediction]:
         """The predictions of posts in their order, each when all that are sorted with it are done.
@@ -185,10 +197,9 @@ class BatchPredictor:
         most = max(self.batch_size, sorted_posts)
         with closing(self._each_read(posts, first, most)) as read:
             while window := list(islice(read, most)):
-                readable = self._laid_out(window)
-                size = attrgetter("windows.size")
-                for batch in of_like_size(readable, size=size, most=self.batch_size, bound=self.max_tokens):
-                    self._complete(batch)
+                self._find(window)
+                if self.with_entities:
+                    self._find_in_pictures(window)
                 yield from window
 
     def _each_read(self, posts: Any, first: int, most: int) -> Generator[Prediction, None, None]:
@@ -223,9 +234,36 @@ class BatchPredictor:
             prediction.windows = windows
         return readable
 
+    def _find(self, predictions: Sequence[Prediction]) -> None:
+        """Put what the model finds into predictions, in batches of like length."""
+        readable, size = self._laid_out(predictions), attrgetter("windows.size")
+        for batch in of_like_size(readable, size=size, most=self.batch_size, bound=self.max_tokens):
+            self._complete(batch)
+
+    def _find_in_pictures(self, predictions: Sequence[Prediction]) -> None:
+        """Add the entities in the pictures of posts, whose texts are read as posts without a picture."""
+        inside = [text for prediction in predictions for text in prediction.picture_texts]
+        texts = list(dict.fromkeys(reading for text in inside for _, reading in text.readings()))
+        readings = [Prediction(post=post) for post in self.read.processor.read(texts)] if texts else []
+        replace(self, threshold=0.0, precision=None, effects=False)._find(readings)
+        found = {text: reading.entities for text, reading in zip(texts, readings, strict=True)}
+        for prediction in predictions:
+            own = list(prediction.entities)
+            for text in prediction.picture_texts:
+                for entity in own:
+                    if seen := text.seen(entity["word"]):
+                        entity["seen"] = [*entity.get("seen", ()), *seen]
+                prediction.entities += self._kept(text.entities(found))
+
+    def _kept(self, entities: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of which the model is as sure as they must be."""
+        return [
+            one for one in entities if one["score"] >= max(self.threshold, self._least[one["entity_group"]])
+        ]
+
     def _complete(self, batch: Sequence[Prediction]) -> None:
         """Put the tags and entities that the model finds into the predictions of a batch."""
-        processor, least = self.read.processor, self._least
+        processor = self.read.processor
         posts, windows = zip(*((prediction.post, prediction.windows) for prediction in batch), strict=True)
         inputs = processor.encode(posts, windows=windows).to(self.model.device)
         # A model that is being trained goes on as it was.
@@ -244,11 +282,9 @@ class BatchPredictor:
         for prediction, tags in zip(batch, outputs["tags"].tolist(), strict=True):
             prediction.tags = [processor.labels[tag] for tag in tags if tag != IGNORED]
         if self.with_entities:
-            entities = processor.post_process_entities(outputs, list(posts), threshold=self.threshold)
+            entities = processor.post_process_entities(outputs, list(posts))
             for prediction, found in zip(batch, entities, strict=True):
-                if least is not None:
-                    found = [one for one in found if one["score"] >= least.get(one["entity_group"], math.inf)]
-                prediction.entities = found
+                prediction.entities = self._kept(found)
 
 
 class IndexedPosts(Dataset[Any]):

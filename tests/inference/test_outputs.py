@@ -125,7 +125,7 @@ def test_commands_about_corpora_do_not_write_over_them(posts, tmp_path, capsys) 
     for arguments in (
         ["inspect", "statistics.json", "--output_dir=."],
         ["inspect", "corpus", "--output_dir=../{}/corpus"],
-        ["caption", "alone.jsonl", "--model=none", "--output_file=alone.jsonl"],
+        ["contexts", "alone.jsonl", "--reader=none", "--output_file=alone.jsonl"],
     ):
         assert main([one.format(tmp_path.name) for one in arguments]) == 2
         assert "expected another place to write to than what is read" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Tests of `caption`: what tiny models of each kind say of pictures, each picture once, in a file that
+"""Tests of `contexts`: what tiny models of each kind say of pictures, each picture once, in a file that
 survives being killed.
 """
 
@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from dataset_scripts.contexts import CONTEXT, read_contexts, with_contexts
 from dataset_scripts.opening import open_corpus
-from modeling_mmner.inference.captioning import MOST_CHARACTERS, PROMPT, Captioner, caption
+from modeling_mmner.inference.picture_contexts import MOST_CHARACTERS, PROMPT, Captioner, write_contexts
 from tests.small_corpora import encoded, write_posts
 from tests.tiny import stir
 
@@ -218,7 +218,7 @@ def test_training_reads_them(saved, splits, tmp_path):
     """
     path, model = tmp_path / "captions.jsonl", saved("blip")
     captioner = Captioner(model, None, 8, "cpu")
-    said = [caption(splits, captioner, output_file=path, batch_size=4) for _ in range(2)]
+    said = [write_contexts(splits, captioner, output_file=path, batch_size=4) for _ in range(2)]
     captions = texts_of(path)
     assert list(captions) == PICTURED and len(set(captions.values())) > 2
     assert captions["5"] == captions["1"] and captions["9"] == captions["2"]
@@ -226,9 +226,9 @@ def test_training_reads_them(saved, splits, tmp_path):
     with_them = with_contexts(splits, "caption", [str(path)])
     assert list(with_them["validation"][CONTEXT]) == [captions["5"], captions["6"], None]
     first, second, third = said[0].splitlines()
-    assert first == f"{path}: 8 posts with a caption, 8 of them new"
+    assert first == f"{path}: 8 posts with a context, 8 of them new"
     without = "2 posts that have no picture, 1 whose picture is broken"
-    assert second == f"6 pictures described; without a caption: {without}"
+    assert second == f"6 pictures described; without a context: {without}"
     assert third.startswith("the first broken one is that of 11: picture ") and "expected one of the" in third
     assert said[1].splitlines()[0].endswith("0 of them new") and "\n0 pictures described" in said[1]
 
@@ -244,7 +244,7 @@ def test_several_pictures(tmp_path, describer):
         ("e", [three]),
     ]
     path = tmp_path / "captions.jsonl"
-    said = caption({"train": rows_of(*posts)}, describer, output_file=path, batch_size=1)
+    said = write_contexts({"train": rows_of(*posts)}, describer, output_file=path, batch_size=1)
     pictures = [Image.frombytes("RGB", (24, 16), seen) for seen in describer.seen]
     first, second, third = map(describer.text, pictures)
     assert texts_of(path) == {"a": f"{first} {second}", "b": f"{second} {first}", "e": third}
@@ -258,7 +258,7 @@ def test_hostile_captions_stay_data(tmp_path, describer):
     """If it failed, what is written in a picture could add lines to the file, or commands to a terminal."""
     describer.text = lambda _: 'a\n{"id": "2"}\r\x1b[31mb\x00c\u2028d \ud83d' + "e" * 5000
     path = tmp_path / "captions.jsonl"
-    caption({"train": rows_of(("1", [encoded(1, "PNG")]))}, describer, output_file=path)
+    write_contexts({"train": rows_of(("1", [encoded(1, "PNG")]))}, describer, output_file=path)
     (text,) = read_contexts([str(path)], "caption").values()
     assert text.startswith('a {"id": "2"} [31mb c d \N{REPLACEMENT CHARACTER}eee')
     assert len(text) == MOST_CHARACTERS and path.read_bytes().count(b"\n") == 1
@@ -274,7 +274,7 @@ def test_no_picture_twice(splits, tmp_path, describer):
     path = tmp_path / "captions.jsonl"
     for names in (["train"], ["test"], ["train", "validation", "test"], ["test"]):
         parts = {name: splits[name] for name in names} | {"again": splits[names[0]]}
-        caption(parts, describer, output_file=path, batch_size=3)
+        write_contexts(parts, describer, output_file=path, batch_size=3)
     assert len(describer.seen) == len(set(describer.seen)) == 6
     assert sorted(entry["id"] for entry in entries_of(path)) == sorted(PICTURED)
 
@@ -285,10 +285,10 @@ def test_post_with_other_pictures_is_refused(tmp_path, describer):
     """
     first, other = rows_of(("0", [encoded(1, "PNG")])), rows_of(("0", [encoded(2, "PNG")]))
     path = tmp_path / "captions.jsonl"
-    caption({"train": first}, describer, output_file=path)
+    write_contexts({"train": first}, describer, output_file=path)
     for rows in (other, rows_of(("1", [encoded(3, "PNG")]), ("1", [encoded(4, "PNG")]))):
         with pytest.raises(ValueError, match=r"post '[01]': expected the pictures of other posts .* its own"):
-            caption({"train": rows}, describer, output_file=path)
+            write_contexts({"train": rows}, describer, output_file=path)
     assert len(entries_of(path)) == 1
 
 
@@ -300,13 +300,13 @@ def test_file_cut_anywhere_is_gone_on_with(splits, tmp_path, describer):
     cannot be read.
     """
     path = tmp_path / "captions.jsonl"
-    caption(splits, describer, output_file=path, batch_size=2)
+    write_contexts(splits, describer, output_file=path, batch_size=2)
     assert describer.before == [0, 2, 3, 5, 6], "what is described is in the file before more is asked"
     content, seen = path.read_bytes(), list(describer.seen)
     for length in [*range(0, len(content), 37), *range(len(content) - 30, len(content) + 1)]:
         path.write_bytes(content[:length])
         describer.seen.clear()
-        caption(splits, describer, output_file=path, batch_size=2)
+        write_contexts(splits, describer, output_file=path, batch_size=2)
         assert path.read_bytes() == content
         lines = content[:length].rpartition(b"\n")[0].splitlines()
         kept = {name for line in lines for name in json.loads(line)["pictures"]}
@@ -319,7 +319,7 @@ def test_file_cut_anywhere_is_gone_on_with(splits, tmp_path, describer):
 def refused(splits, model: object, path: Path, **options: object) -> str:
     """The error of captions that are not begun."""
     with pytest.raises(ValueError) as error:
-        caption(splits, Captioner(str(model), **options), output_file=path)
+        write_contexts(splits, Captioner(str(model), **options), output_file=path)
     return str(error.value)
 
 
@@ -334,7 +334,7 @@ def test_errors_of_the_file_say_what_to_do(splits, tmp_path):
     path.write_text(json.dumps(line | {"pictures": {"ab": "a"}}) + "\n", encoding="utf-8")
     for given, made in (("org/new", None), ("org/old", "why")):
         said = refused(splits, given, path, prompt=made)
-        place = f"--output_file {path}, line 1: expected captions made with"
+        place = f"--output_file {path}, line 1: expected contexts made with"
         assert said.startswith(f"{place} {{'model': '{given}'")
         assert f"'prompt': {made!r}, " in said and "found {'model': 'org/old', 'prompt': None, " in said
     for foreign in ('{"id": "1", "caption": "a"}\n', "[]\n", "\n", "a line", "[" * 100_000 + "\n"):
@@ -349,7 +349,7 @@ def test_errors_of_the_model_name_it(saved, splits, tmp_path):
     transformers.BertConfig().save_pretrained(tmp_path / "bert")
     for model in (tmp_path / "none", tmp_path / "bert", saved("git")):
         said = refused(splits, model, tmp_path / "captions.jsonl")
-        assert said.startswith(f"--model {model}: expected a model for")
+        assert said.startswith(f"--reader {model}: expected a model for")
     said = refused(splits, saved("blip"), tmp_path / "captions.jsonl", device="cuda:77")
     assert "a --device of this computer" in said
 
@@ -364,7 +364,7 @@ def test_prompt_without_its_picture_is_refused(saved, splits, tmp_path):
         assert said.startswith(f"--prompt {prompt or ''!r}: expected one that the model can do with")
         assert "number of images passed" in said
     captioner = Captioner(str(tmp_path / "bare"), "user : <|image_pad|> a dog", **options)
-    caption(splits, captioner, output_file=path)
+    write_contexts(splits, captioner, output_file=path)
     assert len(set(texts_of(path).values())) > 1
 
 
@@ -378,5 +378,5 @@ def test_code_of_a_model_is_not_run(splits, tmp_path):
     for model_type in ("own", "git", "llava"):
         (folder / "config.json").write_text(json.dumps({"model_type": model_type, "auto_map": names}))
         (folder / "processor_config.json").write_text(json.dumps({"auto_map": names}))
-        assert refused(splits, folder, tmp_path / "captions.jsonl").startswith(f"--model {folder}: expected")
+        assert refused(splits, folder, tmp_path / "captions.jsonl").startswith(f"--reader {folder}: expected")
     assert not (tmp_path / "mark").exists()

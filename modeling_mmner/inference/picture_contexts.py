@@ -1,4 +1,4 @@
-"""Captions of a corpus's pictures, by a model of transformers, as JSON lines of contexts."""
+"""What a model or a reader says of a corpus's pictures, as JSON lines of contexts."""
 
 import os
 from collections.abc import Mapping
@@ -17,14 +17,28 @@ from transformers import pipeline
 from ..escaping import one_line
 from ..files import json_line, parsed, picture_content
 from ..model.images_mmner import load_picture, pictures_of
+from ..model.picture_text_mmner import read_text
 from ..names import path_or_hub
 from .loading import device_named
+from .picture_reader import RapidOCRReader
 
 PROMPT = "Describe this picture in one sentence."
 """What a model that chats is asked, unless it is told otherwise."""
 MOST_CHARACTERS = 1000
-"""A caption of one picture is cut there, whatever its model does."""
+"""A context of one picture is cut there, whatever its model does."""
 _BEGINNING = b'{"id": '  # of every line that is written here
+
+
+class Transcriber:
+    """What stands in a picture, its lines in reading order, as the context ``ocr``; see `RapidOCRReader`."""
+
+    model, context, settings = "rapidocr", "ocr", ("model",)
+
+    def __init__(self) -> None:
+        self.reader = RapidOCRReader()
+
+    def __call__(self, pictures: list[Image.Image]) -> list[str]:
+        return [read_text(picture, self.reader).text for picture in pictures]
 
 
 @dataclass
@@ -45,6 +59,7 @@ class Captioner:
     prompt: str | None = None
     max_new_tokens: int = 40
     device: str | None = None
+    context, settings = "caption", ("model", "prompt", "max_new_tokens")
 
     @cached_property
     def pipeline(self) -> Any:
@@ -57,7 +72,7 @@ class Captioner:
                 raise ValueError("GIT, whose prompts the pipeline ends as if they were whole captions")
         except (OSError, ValueError, TypeError, ImportError, RuntimeError, AssertionError) as error:
             expected = "a model for transformers' pipeline image-text-to-text and a --device of this computer"
-            raise ValueError(f"--model {self.model}: expected {expected}, found {error}") from error
+            raise ValueError(f"--reader {self.model}: expected {expected}, found {error}") from error
         return found
 
     def __call__(self, pictures: list[Image.Image]) -> list[str]:
@@ -84,17 +99,17 @@ class Captioner:
         return [one["generated_text"] for one in found]
 
 
-def caption(
+def write_contexts(
     splits: Mapping[str, datasets.Dataset],
-    captioner: Captioner,
+    describer: Captioner | Transcriber,
     *,
     output_file: str | Path,
     batch_size: int = 8,
 ) -> str:
-    """Caption the posts with pictures, each picture described once; says what became of the posts.
+    """Describe the pictures of posts, each picture once; says what became of the posts.
 
-    A post has a line ``{"id", "caption", "model", "prompt", "max_new_tokens", "pictures"}``; one with several
-    pictures has their captions one after the other, one with a picture that cannot be read gets no line. A
+    A post has a line ``{"id", "caption" or "ocr", "pictures"}`` and what made it; one with several pictures
+    has their texts one after the other, one with a picture that cannot be read gets no line. A
     file that is there is gone on with; a last line that was cut off, as by a process that was killed, is
     taken out of it.
 
@@ -104,21 +119,21 @@ def caption(
 
     Raises:
         ValueError: the file's folder does not exist, or the file is another one or made by another model or
-            setting; two posts of one id, or a post and its line, have not the same pictures; see `Captioner`.
+            setting; two posts of one id, or a post and its line, have not the same pictures; see `Captioner`,
+            `RapidOCRReader`.
     """
-    path = Path(output_file)
-    made_by = {name: getattr(captioner, name) for name in ("model", "prompt", "max_new_tokens")}
+    path, made_by = Path(output_file), {name: getattr(describer, name) for name in describer.settings}
     posts = _posts_in(path, made_by)
-    captions = {name: text for pictures in posts.values() for name, text in pictures.items()}
-    known, described, without, broken = len(posts), len(captions), 0, list[str]()
-    rows = iter(tqdm(chain.from_iterable(splits.values()), "captions", sum(map(len, splits.values()))))
+    texts = {name: text for pictures in posts.values() for name, text in pictures.items()}
+    known, described, without, broken = len(posts), len(texts), 0, list[str]()
+    rows = iter(tqdm(chain.from_iterable(splits.values()), "pictures", sum(map(len, splits.values()))))
     while part := list(islice(rows, batch_size)):
         read, new = dict[str, list[str]](), dict[str, Image.Image]()
         for row in part:
             post = str(row["id"])
             try:
                 pictures = {sha256(picture_content(one)).hexdigest()[:16]: one for one in pictures_of(row)}
-                new |= {name: load_picture(one) for name, one in pictures.items() if name not in captions}
+                new |= {name: load_picture(one) for name, one in pictures.items() if name not in texts}
             except (OSError, ValueError, TypeError) as error:  # a broken picture, a path of no file
                 broken.append(one_line(f"{post}: {error}"))
                 continue
@@ -129,21 +144,21 @@ def caption(
                 raise ValueError(f"post {post!r}: expected {expected}; each post needs an id of its own")
         waiting = iter(new)
         while some := list(islice(waiting, batch_size)):  # posts may have many pictures
-            texts = captioner([new[name] for name in some])
-            captions |= zip(some, (one_line(text)[:MOST_CHARACTERS].strip() for text in texts), strict=True)
+            said = describer([new[name] for name in some])
+            texts |= zip(some, (one_line(text)[:MOST_CHARACTERS].strip() for text in said), strict=True)
         with path.open("ab") as file:
             for post, names in read.items():
-                posts[post] = {name: captions[name] for name in names}
-                entry = {"id": post, "caption": " ".join(posts[post].values()), **made_by}
+                posts[post] = {name: texts[name] for name in names}
+                entry = {"id": post, describer.context: " ".join(posts[post].values()), **made_by}
                 file.write(json_line(entry | {"pictures": posts[post]}).encode() + b"\n")
-    said = f"{path}: {len(posts)} posts with a caption, {len(posts) - known} of them new"
-    said += f"\n{len(captions) - described} pictures described; without a caption: {without} posts that have"
-    said += f" no picture, {len(broken)} whose picture is broken"
-    return f"{said}\nthe first broken one is that of {broken[0]}" if broken else said
+    told = f"{path}: {len(posts)} posts with a context, {len(posts) - known} of them new"
+    told += f"\n{len(texts) - described} pictures described; without a context: {without} posts that have"
+    told += f" no picture, {len(broken)} whose picture is broken"
+    return f"{told}\nthe first broken one is that of {broken[0]}" if broken else told
 
 
 def _posts_in(path: Path, made_by: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The captions of a file's pictures, by post; a last line that was cut off is taken out of it."""
+    """What a file says of pictures, by post; a last line that was cut off is taken out of it."""
     if not path.parent.is_dir() or path.is_dir():
         raise ValueError(f"--output_file {path}: expected a file in a folder that exists; make the folder")
     posts = dict[str, dict[str, str]]()
@@ -161,5 +176,5 @@ def _posts_in(path: Path, made_by: Mapping[str, Any]) -> dict[str, dict[str, str
             found = line.decode(errors="replace")[:80]
             raise ValueError(f"{place} a line of this command, found {found!r}; give another file") from error
         if theirs != made_by:
-            raise ValueError(f"{place} captions made with {made_by}, found {theirs}; give another file")
+            raise ValueError(f"{place} contexts made with {made_by}, found {theirs}; give another file")
     return posts
