@@ -7,6 +7,7 @@ import html
 import itertools
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import gradio as gr
@@ -24,6 +25,7 @@ from ..model.processing_mmner import MMNERProcessor
 from .demo_answers import DRAWN_SIZE, NOTHING, SAID, Answer, Answers, label_only, mistake
 from .demo_limits import MOST_PICTURE_BYTES, RequestLimits
 from .explain import draw_cells
+from .picture_reader import RapidOCRReader
 
 MOST_WAITING = 50
 """Visitors that wait for an answer; more are told to come again."""
@@ -50,12 +52,20 @@ textarea, td { unicode-bidi: plaintext; text-align: start; }
 class DemoPage:
     """What the page does: the handlers of its events, for a model in evaluation mode, on its device."""
 
-    def __init__(self, model: Any, processor: MMNERProcessor, examples: Sequence[Example] = ()) -> None:
-        self.answers = Answers(model, processor, examples)
-        self.names = {one: SAID["types"].get(one, one) for one in entity_types(processor.labels)}
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        types = entity_types(answers.processor.labels)
+        self.names = {one: SAID["types"].get(one, one) for one in types}
 
     def find(
-        self, text: str, pictures: Any, others: Any, context: str, threshold: float, progress: Any = _PROGRESS
+        self,
+        text: str,
+        pictures: Any,
+        others: Any,
+        context: str,
+        inside: bool,
+        threshold: float,
+        progress: Any = _PROGRESS,
     ) -> Iterator[list[Any]]:
         """What `show` shows, again and again while the parts of a text are read.
 
@@ -64,7 +74,7 @@ class DemoPage:
         """
         own, beside = ([path for path, _ in given or []] for given in (pictures, others))
         try:
-            for answer in self.answers.compared(text, own, beside, context or ""):
+            for answer in self.answers.compared(text, own, beside, context or "", inside=inside):
                 progress(answer.done)
                 yield self.show(answer, threshold)
         except gr.Error as error:
@@ -90,8 +100,11 @@ class DemoPage:
             )
             for name, label in SAID["cards"].items()
         ]
-        rows = [self._row(entity) for entity in found.entities]
-        return [answer, " ".join(said), *cards, rows, found.entities, *self._detail(found, 0)]
+        inside = found.readings.get("inside", [])
+        said += [f"{len(inside)} in the text of the pictures."] if "inside" in found.readings else []
+        record = [*found.entities, *inside]
+        rows = [self._row(entity) for entity in record]
+        return [answer, " ".join(said), *cards, rows, record, *self._detail(found, 0)]
 
     def choose(self, answer: Answer | None, threshold: float, event: gr.SelectData) -> Any:
         """The pictures and the sentence of the piece of the text as it is that the event names."""
@@ -102,13 +115,14 @@ class DemoPage:
 
     def _row(self, entity: dict[str, Any]) -> list[str]:
         """An entity in words: itself, its type, its score and what the pictures did for that."""
-        effect = entity["picture_effect"]
+        effect = entity.get("picture_effect")
         did = "\u2013" if effect is None else f"{effect:+.2f}"
+        did = f"picture {entity['image'] + 1}" if "image" in entity else did
         return [entity["word"], self.names[entity["entity_group"]], f"{entity['score']:.2f}", did]
 
     def _detail(self, found: Answer, number: int) -> list[Any]:
         """The pictures, with the cells of an entity where they were tried, and a sentence about it."""
-        drawn, sentence = found.pictures, ""
+        drawn, sentence = found.pictures if len(found.readings) > 1 else [], ""
         if found.entities:
             word, name, score, effect = self._row(found.entities[number])
             tried = "no_cells" if found.cells is None else "cells"
@@ -117,7 +131,18 @@ class DemoPage:
         if found.entities and found.cells is not None:
             drawn = [draw_cells(*one) for one in zip(drawn, found.cells[number], strict=True)]
         squares = [np.asarray(ImageOps.pad(one, DRAWN_SIZE, color="white")) for one in drawn]
-        return [np.hstack(squares) if squares else None, html.escape(sentence)]
+        return [(np.hstack(squares), _boxes(found)) if squares else None, html.escape(sentence)]
+
+
+def _boxes(found: Answer) -> list[tuple[tuple[int, ...], str]]:
+    """Where the entities inside the pictures stand, when these are squares side by side."""
+    boxes = []
+    for one in found.readings.get("inside", []):
+        picture, scale, side = found.pictures[one["image"]], found.scales[one["image"]], DRAWN_SIZE[0]
+        left, top = side * one["image"] + (side - picture.width) // 2, (side - picture.height) // 2
+        edges = zip(one["box"].values(), (left, top, left, top), strict=True)
+        boxes.append((tuple(round(scale * edge + offset) for edge, offset in edges), one["entity_group"]))
+    return boxes
 
 
 class _Page(gr.Blocks):
@@ -149,7 +174,8 @@ def build_demo(
         examples: posts to try, the first of which is answered when the page opens.
         hub_id: where the Hub has the model, to which the page then links.
     """
-    page, first, answer = DemoPage(model, processor, examples), Example(""), NOTHING
+    reader = RapidOCRReader() if find_spec("rapidocr") else None
+    page, first, answer = DemoPage(Answers(model, processor, examples, reader)), Example(""), NOTHING
     if examples:
         first = examples[0]
         *_, answer = page.answers.compared(first.text, first.pictures, [], first.context)
@@ -158,8 +184,8 @@ def build_demo(
     with _Page(title=f"{name}: entities of posts", **private) as demo:
         links = f" ([card]({ENDPOINT}/{hub_id}), [code]({ENDPOINT}/{hub_id}/tree/main))" if hub_id else ""
         gr.Markdown(f"{SAID['about']} The model is **{markdown_text(name)}**{links}.")
-        *inputs, button = _inputs(first, reads_contexts=processor.context_window is not None)
-        *post, threshold = inputs
+        *inputs, button = _inputs(first, page.answers)
+        *post, _, threshold = inputs
         kept = gr.State(answer, time_to_live=_KEPT_SECONDS)
         outputs = [kept, *_results(page, answer)]
         hidden: Any = {"api_visibility": "private"}
@@ -178,14 +204,14 @@ def build_demo(
     return demo.queue(max_size=MOST_WAITING)
 
 
-def _inputs(first: Example, *, reads_contexts: bool) -> list[Any]:
-    """What a visitor gives, at first an example: text, pictures, others, context, threshold; the button."""
+def _inputs(first: Example, answers: Answers) -> list[Any]:
+    """What a visitor gives, at first an example: see `DemoPage.find`; and the button."""
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             hint = "The text of a post; Shift+Enter finds its entities"
             text = gr.Textbox(first.text, label="Text", lines=4, max_lines=12, placeholder=hint)
             about = "What somebody wrote about the post or its picture"
-            optional: Any = {"placeholder": about, "visible": reads_contexts}
+            optional: Any = {"placeholder": about, "visible": answers.processor.context_window is not None}
             context = gr.Textbox(first.context, label="Context (optional)", max_lines=6, **optional)
             threshold = gr.Slider(0, 1, 0, step=0.05, label="Hide entities with a lower score")
             button = gr.Button("Find entities", variant="primary")
@@ -201,7 +227,9 @@ def _inputs(first: Example, *, reads_contexts: bool) -> list[Any]:
             pictures = gr.Gallery(first.pictures or None, label="Pictures (optional)", **upload)
         with gr.Column(scale=2, min_width=250):
             others = gr.Gallery(label="Other pictures, to compare with", **upload)
-    return [text, pictures, others, context, threshold, button]
+            has_reader = answers.picture_reader is not None
+            inside = gr.Checkbox(label="Read the text in the pictures", visible=has_reader)
+    return [text, pictures, others, context, inside, threshold, button]
 
 
 def _results(page: DemoPage, answer: Answer) -> list[Any]:
@@ -228,9 +256,8 @@ def _results(page: DemoPage, answer: Answer) -> list[Any]:
                 record = gr.JSON(entities, label="Entities", buttons=["copy"])
         with gr.Column(min_width=300):
             sentence = gr.HTML(about, **live)
-            shown: Any = {"interactive": False, "height": 420, "buttons": ["fullscreen"]}
-            shown |= {"label": "What the picture did", "alt_text": "The pictures with their cells"}
-            drawn = gr.Image(picture, **shown)
+            shown: Any = {"color_map": colours, "height": 420, "show_legend": False}
+            drawn = gr.AnnotatedImage(picture, label="What the picture did", **shown)
     return [status, *cards, table, record, drawn, sentence]
 
 

@@ -22,6 +22,7 @@ from ..escaping import encodable
 from ..files import read_yaml
 from ..hub.examples import Example
 from ..model.images_mmner import PictureError, load_picture
+from ..model.picture_text_mmner import PictureReader
 from ..model.posts_mmner import fetched
 from ..model.prediction_mmner import BatchPredictor, PostReader
 from ..model.processing_mmner import MMNERProcessor
@@ -50,8 +51,10 @@ class Answer:
     Attributes:
         text: of the post.
         readings: entities as `explain` gives them, found with the pictures ("with") and, where that was
-            tried, without any ("without") and with others in their place ("other").
+            tried, without any ("without"), with others in their place ("other"), and in the text that stands
+            in them ("inside"), each with its `image` and `box`.
         pictures: to be drawn on, the small ones enlarged.
+        scales: by how much each is larger than the one given.
         cells: (E, N, 4, 4), see `explain`; None for a long text, too.
         done: the share of the text that is read, in 0..1.
     """
@@ -61,6 +64,7 @@ class Answer:
     pictures: list[Image.Image]
     cells: np.ndarray | None
     done: float
+    scales: Sequence[float] = ()
 
     @property
     def entities(self) -> list[dict[str, Any]]:
@@ -108,10 +112,17 @@ class Answers:
 
     Args:
         examples: their pictures are the others that posts are read with.
+        picture_reader: see `PictureReader`; None: nobody reads the text in pictures.
     """
 
-    def __init__(self, model: Any, processor: MMNERProcessor, examples: Sequence[Example] = ()) -> None:
-        self.model, self.processor = model, processor
+    def __init__(
+        self,
+        model: Any,
+        processor: MMNERProcessor,
+        examples: Sequence[Example] = (),
+        picture_reader: PictureReader | None = None,
+    ) -> None:
+        self.model, self.processor, self.picture_reader = model, processor, picture_reader
         self.others = [example.picture for example in examples if example.picture is not None]
 
     def find_entities(
@@ -139,10 +150,10 @@ class Answers:
             return answer.above(threshold).entities
 
     def compared(
-        self, text: str, pictures: Sequence[Any], others: Sequence[Any], context: str
+        self, text: str, pictures: Sequence[Any], others: Sequence[Any], context: str, *, inside: bool = False
     ) -> Iterator[Answer]:
-        """What is found in a post as it is, with each cell of its pictures blanked, without them, and with
-        others (none: an example's); again and again while its parts are read.
+        """What is found in a post as it is, with each cell of its pictures blanked, without them, with others
+        (none: an example's) and, where asked for, inside its pictures; again and again while it is read.
 
         Raises:
             gr.Error: the post cannot be read.
@@ -152,20 +163,31 @@ class Answers:
             same = [(one.size, one.tobytes()) for one in own]
             differing = (one for one in self.others if (one.size, one.tobytes()) not in same)
             beside = beside or [*islice(differing, 1)]
-            yield from self._parts(text, own, beside, context, has_cells=len(text) <= PART_CHARACTERS)
+            for answer in self._parts(text, own, beside, context, has_cells=len(text) <= PART_CHARACTERS):
+                yield answer
+            if inside and own:
+                yield replace(answer, readings=answer.readings | {"inside": self._inside(own)})
 
     def _loaded(self, text: str, pictures: Sequence[Any], context: str) -> list[Image.Image]:
-        """The pictures, if all is within bounds; none for a model that reads none."""
+        """The pictures, if all is within bounds."""
         is_long, are_many = len(text) + len(context) > MOST_CHARACTERS, len(pictures) > MOST_PICTURES
         problems = {"empty_text": not text.strip(), "long_text": is_long, "many_pictures": are_many}
         for problem in (name for name, is_so in problems.items() if is_so):
             raise mistake(problem)
-        return [*map(load_picture, pictures)] if self.processor.image_size is not None else []
+        return [*map(load_picture, pictures)]
+
+    def _inside(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
+        """The entities in the text that stands in pictures."""
+        reader = PostReader(self.processor, picture_reader=self.picture_reader)
+        (found,) = BatchPredictor(self.model, reader).predict([{"text": "-", "images": pictures}])
+        return [one for one in found.entities if one["start"] is None]
 
     def _parts(
         self, text: str, pictures: Sequence[Any], others: Sequence[Any], context: str, *, has_cells: bool
     ) -> Iterator[Answer]:
         drawn = [ImageOps.contain(picture, DRAWN_SIZE) for picture in pictures]
+        scales = [new.width / old.width for new, old in zip(drawn, pictures, strict=True)]
+        pictures = pictures if self.processor.image_size is not None else []
         predictor, beside = BatchPredictor(self.model, PostReader(self.processor)), context or None
         readings: dict[str, list[dict[str, Any]]] = {}
         for part in _PART.finditer(text):
@@ -182,7 +204,7 @@ class Answers:
                 name: readings.get(name, []) + [_moved(one, part.start()) for one in entities]
                 for name, entities in read.items()
             }
-            yield Answer(text, readings, drawn, found.cells, part.end() / len(text))
+            yield Answer(text, readings, drawn, found.cells, part.end() / len(text), scales)
 
 
 def label_only(label: str, name: str) -> str:

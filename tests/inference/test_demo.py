@@ -18,12 +18,12 @@ from PIL import Image, ImageOps
 from modeling_mmner.hub.examples import Example
 from modeling_mmner.inference import demo, demo_answers
 from modeling_mmner.inference.demo import DemoPage, build_demo
-from modeling_mmner.inference.demo_answers import PART_CHARACTERS, SAID, Answer
+from modeling_mmner.inference.demo_answers import PART_CHARACTERS, SAID, Answer, Answers
 from modeling_mmner.inference.explain import draw_cells, explain
 from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
 from tests.demo_parts import HOSTILE, TEXT, encodable, free_port, marking_model, processor_of
 from tests.shared_data import bpe_tokenizer, property_test
-from tests.tiny import tiny_model
+from tests.tiny import LABELS, tiny_model
 
 CARDS = slice(2, 5)  # of what the page shows
 JSON, PICTURES, SENTENCE = 6, 7, 8
@@ -38,7 +38,7 @@ def examples() -> list[Example]:
 
 @pytest.fixture(scope="module")
 def page(examples) -> DemoPage:
-    return DemoPage(marking_model(), processor_of(), examples)
+    return DemoPage(Answers(marking_model(), processor_of(), examples))
 
 
 @pytest.fixture
@@ -48,11 +48,18 @@ def picture(tmp_path) -> str:
     return str(path)
 
 
-def last(page, text, *pictures, others=(), context="", threshold=0.0) -> list:
+def last(page, text, *pictures, others=(), context="", inside=False, threshold=0.0) -> list:
     """What the page shows in the end."""
     galleries = [[(path, None) for path in given] for given in (pictures, others)]
-    *_, shown = page.find(text, *galleries, context, threshold, lambda share: None)
+    *_, shown = page.find(text, *galleries, context, inside, threshold, lambda share: None)
     return shown
+
+
+def text_alone():
+    """A model of text alone that takes every word for a person."""
+    model = tiny_model(fusion="text-only", objectives={"crf": 1.0}, text={"vocab_size": len(bpe_tokenizer())})
+    model.heads["crf"].classifier.bias.data[LABELS.index("B-PER")] += 50
+    return model.eval()
 
 
 def entity(first: int, end: int, kind: str = "PER", score: float = 0.9) -> dict:
@@ -152,7 +159,7 @@ def test_page_shows_the_post_with_without_and_with_another_picture(page, picture
     assert [card["value"] for card in shown[CARDS]] == [kept.marked(name) for name in kept.readings]
     assert shown[JSON] == expected.entities
     drawn = draw_cells(ImageOps.contain(image.convert("RGB"), (512, 512)), expected.cells[0, 0])
-    assert np.array_equal(shown[PICTURES], np.asarray(ImageOps.pad(drawn, (512, 512), color="white")))
+    assert np.array_equal(shown[PICTURES][0], np.asarray(ImageOps.pad(drawn, (512, 512), color="white")))
     effect = f"{expected.entities[0]['picture_effect']:+.2f}"
     assert shown[SENTENCE].startswith("\u201cJordan\u201d: person, score ")
     assert shown[SENTENCE].endswith(SAID["cells"].format(effect=effect))
@@ -187,17 +194,17 @@ def test_threshold_hides_and_runs_no_model(page, monkeypatch):
     assert (rows, record) == ([["San Marino"[:9], "person", "0.80", "+0.25"]], [sure])
     assert [len(card["value"]) for card in cards] == [3, 1, 1] and "San Marin" in sentence
     expected = ImageOps.pad(draw_cells(found.pictures[0], found.cells[1, 0]), (512, 512))
-    assert np.array_equal(drawn, np.asarray(expected))
+    assert np.array_equal(drawn[0], np.asarray(expected))
     assert page.show(None, 0.5) == gr.skip()
 
 
 def test_choosing_shows_the_chosen_entity_s_cells(page):
     """If it failed, the page would show the cells of another entity."""
-    found = answer(**{"with": [entity(0, 6), entity(18, 27)]})
+    found = answer(**{"with": [entity(0, 6), entity(18, 27)], "without": []})
     for number, index in enumerate((1, 3)):
         drawn, sentence = page.choose(found, 0, SimpleNamespace(index=index))
         expected = ImageOps.pad(draw_cells(found.pictures[0], found.cells[number, 0]), (512, 512))
-        assert np.array_equal(drawn, np.asarray(expected))
+        assert np.array_equal(drawn[0], np.asarray(expected))
         assert sentence.startswith(f"\u201c{found.entities[number]['word']}\u201d")
     assert page.choose(found, 0, SimpleNamespace(index=2)) == gr.skip()
 
@@ -219,7 +226,7 @@ def test_what_is_said_of_an_entity_is_escaped(page):
 
 def test_page_of_a_model_that_reads_contexts_asks_for_one(page, picture):
     """If it failed, a visitor could not give a context, or it would not reach the model."""
-    reading = DemoPage(page.answers.model, processor_of(context_window=8))
+    reading = DemoPage(Answers(page.answers.model, processor_of(context_window=8)))
     found = last(reading, TEXT, picture, context="Paris in London")[0].entities
     expected = explain(
         page.answers.model, reading.answers.processor, TEXT, Image.open(picture), context="Paris in London"
@@ -266,7 +273,7 @@ def test_unexpected_error_is_logged_and_answered_in_words(page, monkeypatch, cap
 def test_long_texts_are_answered_in_parts(page, picture):
     """If it failed, somebody would wait for all of a long text, or its end be lost or marked elsewhere."""
     long = " ".join(f"word{number}." for number in range(700))
-    galleries = ([(picture, None)], [], "", 0.0)
+    galleries = ([(picture, None)], [], "", False, 0.0)
     shares: list[float] = []
     shown = list(page.find(long, *galleries, shares.append))
     assert len(shown) == 4 and shares[-1] == 1 and shares == sorted(shares)
@@ -284,10 +291,42 @@ def test_long_texts_are_answered_in_parts(page, picture):
 
 def test_model_of_text_alone_says_so(picture):
     """If it failed, somebody who gave a picture would believe that it was read."""
-    model = tiny_model(fusion="text-only", objectives={"crf": 1.0}, text={"vocab_size": len(bpe_tokenizer())})
-    model.heads["crf"].classifier.bias.data[1] += 50
-    kept, *_, drawn, sentence = last(DemoPage(model.eval(), processor_of(image_size=None)), TEXT, picture)
+    model = text_alone()
+    kept, *_, drawn, sentence = last(
+        DemoPage(Answers(model.eval(), processor_of(image_size=None))), TEXT, picture
+    )
     assert list(kept.readings) == ["with"] and drawn is None and SAID["no_picture"] in sentence
+
+
+def test_entities_inside_pictures_are_shown_where_they_stand(page, tmp_path):
+    """If it failed, the page would not read pictures, or draw a box elsewhere than the text stands."""
+
+    def read(picture):
+        return [{"text": "Jordan", "score": 0.5, "box": (0, 0, picture.width, picture.height / 2)}]
+
+    sizes = {"wide.png": (256, 128), "high.png": (100, 1024)}
+    paths = [str(tmp_path / name) for name in sizes]
+    for path, size in zip(paths, sizes.values(), strict=True):
+        Image.new("RGB", size).save(path)
+    for processor in (processor_of(), processor_of(image_size=None)):
+        model = page.answers.model if processor.image_size else text_alone()
+        reading = DemoPage(Answers(model, processor, picture_reader=read))
+        shown = last(reading, TEXT, *paths, inside=True)
+        kept, status, *_, rows, record, (strip, boxes), _ = shown
+        assert status == "6 entities found. 2 in the text of the pictures."
+        assert [row[0] for row in rows[-2:]] == ["Jordan"] * 2 and [row[3] for row in rows[-2:]] == [
+            "picture 1",
+            "picture 2",
+        ]
+        assert record[-1]["box"] == {"xmin": 0, "ymin": 0, "xmax": 100, "ymax": 512} and strip.shape == (
+            512,
+            1024,
+            3,
+        )
+        # 256 x 128 is drawn twice as large, 128 from the top; 100 x 1024 half as large, in the second square
+        assert boxes == [((0, 128, 512, 256), "PER"), ((512 + 231, 0, 512 + 281, 256), "PER")]
+        assert kept.above(0.6).readings["inside"] == [] and status.startswith("6")
+        assert "inside" not in last(reading, TEXT, *paths)[0].readings
 
 
 # The function for programs
@@ -343,7 +382,7 @@ def served(examples):
 def ask(address: str, text: str, picture: str | None, *, session: str) -> dict:
     """What the button "Find entities" gives, asked for as the page does."""
     file = {"path": picture, "meta": {"_type": "gradio.FileData"}}
-    data = [text, picture and [{"image": file, "caption": None}], None, "", 0]
+    data = [text, picture and [{"image": file, "caption": None}], None, "", False, 0]
     body = {"data": data, "fn_index": 0, "session_hash": session, "event_data": None, "trigger_id": None}
     headers = {"Content-Type": "application/json"}
     urlopen(Request(f"{address}gradio_api/queue/join", json.dumps(body).encode(), headers), timeout=30).read()
@@ -376,7 +415,7 @@ def test_page_opens_answered(served, page, examples):
     for name, label in SAID["cards"].items():
         marked = [(piece["token"], piece["class_or_confidence"]) for piece in values[label]]
         assert marked == expected.marked(name)
-    assert len(values["Entities"]) == 6 and values["What the picture did"]["url"]
+    assert len(values["Entities"]) == 6 and values["What the picture did"]["image"]["url"]
 
 
 def test_posts_are_read_one_at_a_time_and_answered_apart(served, monkeypatch):

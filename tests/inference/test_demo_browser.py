@@ -38,7 +38,7 @@ WORD = ".textfield .token[role=button]"
 EXAMPLE = "tbody tr:has(img)"
 FILE_INPUTS = 3  # of the two galleries and, unseen, of the table
 THUMBNAIL = "button[aria-label^='Thumbnail']"
-CELLS = "img[alt='The pictures with their cells']"
+CELLS = "img.base-image"
 CONTRAST = """
 const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
 const luminance = colours => {

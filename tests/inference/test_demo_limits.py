@@ -56,7 +56,7 @@ def status_of(
 
 def join(text: str) -> bytes:
     body = {
-        "data": [text, None, None, "", 0],
+        "data": [text, None, None, "", False, 0],
         "fn_index": 0,
         "session_hash": "a",
         "event_data": None,
