@@ -1,7 +1,6 @@
 """The corpus of a training run: opened, cut to its languages, its pictures checked, its splits kept apart."""
 
 import warnings
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import chain, islice
@@ -121,7 +120,6 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
             warnings.warn(
                 f"contexts were written by {who} may have seen the test posts' entities", stacklevel=2
             )
-    _leave_out_test_posts(corpus, settings)
     _keep_apart(corpus, settings)
     with ProgressBar("checking the pictures", sum(map(len, corpus.splits.values()))) as bar:
         for split, rows in corpus.splits.items():
@@ -140,16 +138,11 @@ def _reading_options(settings: CorpusSettings) -> dict[str, Any]:
     return only | settings.given()
 
 
-def _test_split_of(name: str, setting: str) -> tuple[Corpus, Dataset]:
-    other = open_corpus(name)
-    if "test" not in other.splits:
-        raise CorpusError(f"{setting} {name}: expected a test split, found {', '.join(other.splits)}")
-    return other, other.splits["test"]
-
-
 def _take_test_split(corpus: TrainingCorpus, name: str) -> None:
     """Replace the test split by that of another corpus, its tags by the ids of this one's labels."""
-    other, rows = _test_split_of(name, "test_dataset")
+    other = open_corpus(name)
+    if (rows := other.splits.get("test")) is None:
+        raise CorpusError(f"test_dataset {name}: expected a test split, found {', '.join(other.splits)}")
     ids = {label: number for number, label in enumerate(corpus.labels)}
     if unknown := sorted({other.labels[tag] for tags in rows["ner_tags"] for tag in tags} - set(ids)):
         expected = f"expected tags among {corpus.labels}, found {unknown}; rename the types first"
@@ -182,15 +175,6 @@ def _in_languages(splits: dict[str, Dataset], settings: CorpusSettings) -> dict[
     return cut
 
 
-def _leave_out_test_posts(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
-    """Leave those training posts out that are test posts of other corpora which the recipe names."""
-    for name in settings.exclude_test_of:
-        other, test = _test_split_of(name, "exclude_test_of")
-        left_out = overlapping(corpus.splits["train"], test)
-        corpus.overlap[f"left out, test of {other.name}"] = len(left_out)
-        _leave_out(corpus, left_out, f"{len(left_out)} are test posts of {other.name}; left out of training")
-
-
 def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     """See to the training posts that occur in the validation or the test split."""
     train = corpus.splits["train"]
@@ -204,19 +188,16 @@ def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     what = f"by id or by text, {where}"
     advice = f"of {len(train)} training posts, {what}; --exclude_overlap leaves them out of training"
     if settings.exclude_overlap:
-        _leave_out(corpus, left_out, f"{what}; left out of training: {len(left_out)}")
+        if len(left_out) == len(train):
+            raise CorpusError(
+                f"training split: all of its {len(train)} posts are held-out posts; none is left"
+            )
+        corpus.splits["train"] = train.select(sorted({*range(len(train))} - left_out))
+        say(f"{corpus.name}: of {len(train)} training posts, {what}; left out of training: {len(left_out)}")
     elif settings.test_dataset is not None and found["test"]:
         raise CorpusError(f"{corpus.name}: {advice}")
     else:
         warnings.warn(printable(f"{corpus.name}: {advice}"), stacklevel=3)
-
-
-def _leave_out(corpus: TrainingCorpus, left_out: Collection[int], told: str) -> None:
-    train = corpus.splits["train"]
-    if len(left_out) == len(train):
-        raise CorpusError(f"training split: all of its {len(train)} posts are held-out posts; none is left")
-    corpus.splits["train"] = train.select(sorted({*range(len(train))} - {*left_out}))
-    say(f"{corpus.name}: of {len(train)} training posts, {told}")
 
 
 def _picture_columns(rows: Dataset) -> list[str]:

@@ -92,8 +92,8 @@ def refresh_centres(
 ) -> None:
     """Compute the entity centres over the training posts, without dropout (Li et al. 2022, eq. 6-8).
 
-    Every post counts once, whatever the languages' shares of the epochs, and however many processes read
-    them. No random number is drawn. Does nothing where the weight of the clustering objective is 0.
+    Every post counts once, however many processes read them. No random number is drawn. Does nothing where
+    the weight of the clustering objective is 0.
 
     Args:
         posts: all training posts, as a data set or an iterable one.

@@ -63,7 +63,6 @@ class CorpusSettings(Settings, ReadingOptions):
     dataset: str = option("sample", f"{', '.join(BUILDERS)} (with --data_dir), a folder, or a Hub id")
     dataset_config: str | None = option(None, "config of a data set that has several, as mmner's en or all")
     test_dataset: str | None = option(None, "folder or Hub id of a corpus whose test split is tested on")
-    exclude_test_of: list[str] = option([], "corpora whose test posts are left out of training")
     exclude_overlap: bool = option(False, "leave out training posts that are in the validation or test split")
     require_images: bool = option(False, "make a missing or broken picture an error")
     use_images: bool = option(True, "read the pictures; without, training and evaluation see none")
@@ -72,7 +71,6 @@ class CorpusSettings(Settings, ReadingOptions):
     context_writer: str | None = option(None, "who wrote the contexts: people, or a model; for the card")
     languages: list[str] = option([], "languages to take; a single one is also that of posts without any")
     test_languages: list[str] = option([], "languages of the test split, where they are others")
-    language_temperature: float = option(1.0, "draw languages by n^(1/temperature) posts", range=POSITIVE)
 
     @property
     def source(self) -> str:

@@ -1,13 +1,11 @@
-"""Which posts a training run reads, and when: those of like length together, languages by their shares."""
+"""Which posts a training run reads, and when: those of like length together."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -26,12 +24,7 @@ def training_loader(
     """Batches of the training split; its `PostSampler`, the `batch_sampler`, wants to know the epoch."""
     settings = recipe.training
     sampler = PostSampler(
-        posts.lengths,
-        posts["language"],
-        temperature=recipe.corpus.language_temperature,
-        batch_size=settings.batch_size,
-        processes=processes,
-        seed=settings.seed,
+        posts.lengths, batch_size=settings.batch_size, processes=processes, seed=settings.seed
     )
     workers = loader_workers(settings.num_workers, opens_pictures=collate.opens_pictures(posts.rows))
     return DataLoader(
@@ -84,10 +77,7 @@ def loader_workers(setting: int | None, *, opens_pictures: bool) -> int:
 class PostSampler(Sampler[list[int]]):
     """The posts of an epoch, those of like length together, in batches.
 
-    With temperature 1 each post comes once. With another one there are as many draws, and a language of n
-    posts has a share in proportion to n^(1 / temperature), as in multilingual BERT's pretraining; its posts
-    take turns, so that all of them come equally often, give or take one. The order follows from seed and
-    epoch, however often and by whom it is asked for.
+    Each post comes once. The order follows from seed and epoch, however often and by whom it is asked for.
 
     Each step has as many batches as there are processes, which Accelerate deals out in turn; together they
     have the posts of the step of a single process that takes as many. Those of an epoch's last step are
@@ -95,16 +85,12 @@ class PostSampler(Sampler[list[int]]):
 
     Attributes:
         lengths: of each post, see `LaidOutRows`.
-        languages: of each post.
-        temperature: > 0; the larger, the more alike the shares.
         batch_size: posts a step and process.
         processes: that train together.
         seed: of the order, with the epoch that `set_epoch` sets.
     """
 
     lengths: Sequence[int]
-    languages: Sequence[str]
-    temperature: float
     batch_size: int
     processes: int
     seed: int
@@ -112,11 +98,6 @@ class PostSampler(Sampler[list[int]]):
 
     def __post_init__(self) -> None:
         self.step_size = self.batch_size * self.processes
-        self.posts: dict[str, list[int]] = {}
-        for index, language in enumerate(self.languages):
-            self.posts.setdefault(language, []).append(index)
-        self.sizes = Counter({language: len(posts) for language, posts in self.posts.items()})
-        self.draws = draws_by_language(self.sizes, temperature=self.temperature)
 
     def __len__(self) -> int:
         steps, rest = divmod(len(self.lengths), self.step_size)
@@ -128,23 +109,6 @@ class PostSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         # So spread that no epoch of a seed is one of another seed.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        drawn = list(range(len(self.lengths))) if self.draws == self.sizes else []
-        for language, posts in self.posts.items() if not drawn else ():
-            rounds, rest = divmod(self.draws[language], len(posts))
-            extra = torch.randperm(len(posts), generator=generator)[:rest].tolist()
-            drawn += posts * rounds + [posts[place] for place in extra]
-        lengths = [self.lengths[index] for index in drawn]
-        places = iter(get_length_grouped_indices(lengths, self.step_size, generator=generator))
-        while len(step := [drawn[place] for place in islice(places, self.step_size)]) >= self.processes:
+        posts = iter(get_length_grouped_indices(self.lengths, self.step_size, generator=generator))
+        while len(step := [*islice(posts, self.step_size)]) >= self.processes:
             yield from (step[own :: self.processes] for own in range(self.processes))
-
-
-def draws_by_language(sizes: Counter[str], *, temperature: float) -> dict[str, int]:
-    """The draws of each language in an epoch, in proportion to n^(1 / temperature), in all one a post."""
-    counts = np.array(list(sizes.values()))
-    weights = (counts / counts.max()) ** (1 / temperature)  # divided by the largest, no power overflows
-    shares = counts.sum() * weights / weights.sum()
-    draws = shares.astype(int)
-    by_remainder = np.argsort(draws - shares, kind="stable")
-    draws[by_remainder[: counts.sum() - draws.sum()]] += 1
-    return dict(zip(sizes, draws.tolist(), strict=True))

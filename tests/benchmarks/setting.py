@@ -133,8 +133,7 @@ def _batches_of_an_epoch(
 ) -> list[int]:
     """The posts of so many batches of an epoch, taken evenly from shortest to longest and shuffled."""
     lengths = LaidOutRows.of(processor, rows).lengths
-    own = {"temperature": 1.0, "batch_size": batch_size, "processes": 1, "seed": seed}
-    batches = PostSampler(lengths, rows["language"], **own)
+    batches = PostSampler(lengths, batch_size=batch_size, processes=1, seed=seed)
     whole = [batch for batch in batches if len(batch) == batch_size]
     if not 0 < count <= len(whole):
         most = f"{len(whole)}, which an epoch has of {batch_size} posts"

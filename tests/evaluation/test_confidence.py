@@ -1,21 +1,18 @@
-"""Tests of intervals, of the paired test and of calibration, each against another way to the same figure."""
+"""Tests of intervals, of the paired test, each against another way to the same figure."""
 
 import tracemalloc
 from fractions import Fraction
 from itertools import product
-from math import isclose, sqrt
+from math import sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from modeling_mmner.evaluation.span_f1.confidence import calibration, paired_randomisation
+from modeling_mmner.evaluation.span_f1.confidence import paired_randomisation
 from modeling_mmner.evaluation.span_f1.span_f1 import count_score
 from modeling_mmner.evaluation.span_f1.spans import tag_counts
 from modeling_mmner.model.labels_mmner import tags_to_spans
 from tests.evaluation.test_span_f1 import METRIC, random_posts
-from tests.shared_data import property_test
 
 
 def random_counts(random, posts, *, right=0.7):
@@ -107,41 +104,3 @@ def test_module_gives_the_paired_test_of_its_mode():
         first, second = (count_score(one)["f1"] for one in counts)
         p_value = paired_randomisation(*counts, resamples=300, seed=2)
         assert found["paired"] == {"other_f1": second, "difference": first - second, "p_value": p_value}
-
-
-# Calibration
-
-
-PAIRS = st.tuples(st.floats(0, 1) | st.integers(0, 10).map(lambda tenth: tenth / 10), st.booleans())
-
-
-@property_test
-@given(st.lists(PAIRS))
-def test_calibration_is_that_of_a_loop(pairs):
-    """If it failed, a score would be in no bin, in two, or in one whose bounds do not hold it."""
-    found = calibration([score for score, _ in pairs], [right for _, right in pairs])
-    error = 0.0
-    for number, row in enumerate(found["bins"]):
-        low, high = number / 10, (number + 1) / 10
-        held = [pair for pair in pairs if low <= pair[0] < high or (number == 9 and pair[0] == 1)]
-        assert (row["low"], row["high"], row["count"]) == (low, high, len(held))
-        if held:
-            mean, share = (sum(values) / len(held) for values in zip(*held, strict=True))
-            assert isclose(row["mean_score"], mean, abs_tol=1e-12) and isclose(row["share_right"], share)
-            error += len(held) * abs(mean - share)
-        else:
-            assert (row["mean_score"], row["share_right"]) == (None, None)
-    assert found["expected_calibration_error"] == pytest.approx(error / max(len(pairs), 1))
-    assert sum(row["count"] for row in found["bins"]) == found["number"] == len(pairs)
-
-
-def test_calibration_pairs_each_score_with_its_entity():
-    """If it failed, a score would be held against another entity, or against one that does not count."""
-    gold, predicted = [["B-PER", "O", "B-LOC"], ["I-LOC"]], [["I-PER", "O", "B-LOC"], ["B-PER"]]
-    for mode, expected in (
-        ("lenient", ([0.9, 0.8, 0.3], [True, True, False])),
-        ("strict", ([0.8, 0.3], [True, False])),
-    ):
-        scores = [[0.9, 0.8], [0.3]]
-        found = METRIC.compute(predictions=predicted, references=gold, mode=mode, scores=scores)
-        assert found["calibration"] == calibration(*expected)

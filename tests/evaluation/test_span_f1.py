@@ -137,7 +137,7 @@ def test_groups_are_scored_as_if_alone():
 def test_splits_without_entities_or_posts_score_nothing():
     """If it failed, a split without entities would end the run with a division by zero."""
     asked = {"tokens": [["a"]], "train_tokens": [["a"]], "train_tags": [["O"]]}
-    asked |= {"other_predictions": [["O"]], "scores": [[]]}
+    asked |= {"other_predictions": [["O"]]}
     nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "number": 0}
     for posts in (1, 0):
         tags, options = [["O"]][:posts], {name: value[:posts] for name, value in asked.items()}
@@ -146,7 +146,6 @@ def test_splits_without_entities_or_posts_score_nothing():
         assert (found["macro_f1"], found["by_type"], found["by_seen"]["unseen"]["number"]) == (0.0, {}, 0)
         assert found["confidence_interval"] == found["macro_confidence_interval"] == [0.0, 0.0]
         assert found["paired"] == {"other_f1": 0.0, "difference": 0.0, "p_value": 1.0}
-        assert found["calibration"]["expected_calibration_error"] == found["calibration"]["number"] == 0
 
 
 # By surface
@@ -199,10 +198,6 @@ WRONG_INPUTS = [
     ({"tokens": [["a", "b"]], "train_tags": [["O"]]}, "scores by surface: .* found no three; give all, or"),
     ({"tokens": [["a", "b"]], "train_tokens": [["a"]], "train_tags": [["O"] * 2]}, "training tokens, post 0"),
     ({"other_predictions": [["O"]]}, "other_predictions, post 0: expected 2, one a word, found 1"),
-    ({"scores": []}, "scores: expected 1, one for each post, found 0"),
-    ({"scores": [[0.5, 0.5]]}, "scores, post 0: expected 1, one for each predicted .* found 2; an orphan"),
-    ({"scores": [[2.5]]}, r"scores: expected probabilities in 0\.\.1, found 2\.5; give probabilities rather"),
-    ({"scores": [[float("nan")]]}, "scores: expected probabilities .* found nan"),
     ({"intervals": True, "resamples": 0}, "resamples, swaps: expected 1 or more, found 0, 10000"),
     ({"other_predictions": [["O", "O"]], "swaps": 0}, "resamples, swaps: expected 1 or more, found 1000, 0"),
 ]
@@ -236,7 +231,6 @@ def test_evaluate_loads_the_folder_without_the_package(place, tmp_path):
     given = {"predictions": systems[0], "references": gold, "other_predictions": systems[1]}
     given |= {"tokens": words, "train_tokens": words[:3], "train_tags": gold[:3]}
     given |= {"languages": ["en"] * 25, "sources": ["a"] * 25, "swaps": 200, "intervals": True}
-    given["scores"] = [[0.7 for _ in tags_to_spans(tags)] for tags in systems[0]]
     inputs = [given | {"mode": mode} for mode in MODES]
     (tmp_path / "inputs.json").write_text(json.dumps(inputs), encoding="utf-8")
     done = run_elsewhere(LOADED, place, tmp_path / "inputs.json", folder=tmp_path)

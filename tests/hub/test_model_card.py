@@ -105,7 +105,8 @@ def test_paths_of_the_author_stay_private(tmp_path, monkeypatch):
     metrics = make_metrics(
         **folders,
         dataset="secret/posts",
-        exclude_test_of=["./secret/b", "org/posts"],
+        context="caption",
+        context_file=["./secret/b", "org/posts"],
         terms={"/home/secret/a": "mit"},
         vision_towers=[{"backbone": "timm/resnet152.tv_in1k", "checkpoint": "~/secret/weights.safetensors"}],
     )
@@ -113,7 +114,7 @@ def test_paths_of_the_author_stay_private(tmp_path, monkeypatch):
     card = card_of(told)
     assert "secret" not in card and "secret" not in json.dumps(told)
     assert metrics["recipe"]["corpus"]["data_dir"] == "/home/secret/a"
-    assert '| exclude_test_of | `["b", "org/posts"]` |' in card
+    assert told["recipe"]["corpus"]["context_file"] == ["b", "org/posts"]
     assert '"checkpoint": "weights.safetensors"' in card
     assert without_folders(RunMetrics.from_dict(told)).to_dict() == told
     untouched = run_metrics()

@@ -64,7 +64,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 SYSTEMS: dict[str, tuple[dict[str, Any], int]] = {
     "accumulation": ({"accumulation": 4, "checkpoint_steps": 1}, 6),
     "between epochs": ({"checkpoint_steps": 0, "epochs": 3}, 3),
-    "languages, no pictures": ({"language_temperature": 2.0, "use_images": False, "checkpoint_steps": 4}, 5),
+    "no pictures": ({"use_images": False, "checkpoint_steps": 4}, 5),
     "2M-NER": (TWO_M_NER | {"checkpoint_steps": 4}, 5),
     "trained tower": ({"vision_towers": [TRAINED_TOWER], "checkpoint_steps": 3}, 6),
 }

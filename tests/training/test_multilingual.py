@@ -1,4 +1,4 @@
-"""Training in several languages: parts of splits, shares of the languages, transfer between them."""
+"""Training in several languages: parts of splits, the order of posts, transfer between them."""
 
 from collections import Counter
 from itertools import chain
@@ -16,7 +16,7 @@ from dataset_scripts.opening import open_corpus
 from dataset_scripts.slices import parse_slice
 from modeling_mmner.training.corpus import load_corpus
 from modeling_mmner.training.recipes import CorpusSettings
-from modeling_mmner.training.sampling import PostSampler, draws_by_language
+from modeling_mmner.training.sampling import PostSampler
 from tests.shared_data import property_test
 from tests.small_corpora import write_posts
 
@@ -93,32 +93,14 @@ def test_built_data_sets_are_sliced_as_files_are(tmp_path, monkeypatch):
     assert built.version_name.endswith("+train=train[1:]+test=validation[:1]")
 
 
-@property_test
-@given(
-    st.dictionaries(st.sampled_from(["en", "fr", "de", "es"]), st.integers(1, 500), min_size=1),
-    st.sampled_from([1, 1.5, 2, 5, 1e6]),
-)
-def test_draws_are_in_proportion(sizes, temperature):
-    """If it failed, languages would get other shares than the temperature says."""
-    draws = draws_by_language(Counter(sizes), temperature=temperature)
-    assert sum(draws.values()) == sum(sizes.values()) and (temperature != 1 or draws == sizes)
-    weights = {language: size ** (1 / temperature) for language, size in sizes.items()}
-    for language, drawn in draws.items():
-        assert abs(drawn - sum(sizes.values()) * weights[language] / sum(weights.values())) <= 1
-    # Near 0 the largest language alone is drawn, without an overflow.
-    assert draws_by_language(Counter(en=400, fr=300), temperature=1e-3) == {"en": 700, "fr": 0}
+def sampler(seed: int = 1) -> PostSampler:
+    """Over 55 posts of different lengths."""
+    return PostSampler([1 + index % 7 for index in range(55)], batch_size=4, processes=1, seed=seed)
 
 
-def sampler(temperature: float, seed: int = 1) -> PostSampler:
-    """Over 40 English, 10 French and 5 German posts of different lengths."""
-    languages = ["en"] * 40 + ["fr"] * 10 + ["de"] * 5
-    lengths = [1 + index % 7 for index in range(len(languages))]
-    return PostSampler(lengths, languages, temperature=temperature, batch_size=4, processes=1, seed=seed)
-
-
-def test_temperature_one_is_the_plain_order():
-    """If it failed, results of one language would change although nothing about it did."""
-    ours = sampler(1, seed=0)
+def test_order_is_that_of_transformers():
+    """If it failed, posts would be left out, come twice, or stand beside others of another length."""
+    ours = sampler(seed=0)
     for epoch in range(3):
         ours.set_epoch(epoch)
         plain = LengthGroupedSampler(4, lengths=ours.lengths, generator=torch.Generator().manual_seed(epoch))
@@ -127,30 +109,14 @@ def test_temperature_one_is_the_plain_order():
 
 def test_order_follows_from_seed_and_epoch():
     """If it failed, another pass over the posts would change the order, which a resumed run must know."""
-    for temperature in (1.0, 5.0):
-        first, again = sampler(temperature), sampler(temperature)
-        orders = []
-        for epoch in range(3):
-            first.set_epoch(epoch)
-            orders.append([*chain(*first)])
-        again.set_epoch(2)
-        assert [*chain(*again)] == [*chain(*again)] == orders[2]
-        other = sampler(temperature, seed=2)
-        assert len({tuple(order) for order in (*orders, chain(*other))}) == 4
-
-
-def test_high_temperature_draws_languages_alike_and_posts_in_turn():
-    """If it failed, some posts of a small language would be seen often and others never."""
-    ours = sampler(1e9)
-    drawn = [*chain(*ours)]
-    assert len(drawn) == 55
-    by_language = Counter("en" if index < 40 else "fr" if index < 50 else "de" for index in drawn)
-    assert sorted(by_language.values()) == [18, 18, 19]
-    times = Counter(drawn)
-    for posts in (range(40), range(40, 50), range(50, 55)):
-        assert max(times[index] for index in posts) - min(times[index] for index in posts) <= 1
-    ours.set_epoch(1)
-    assert [*chain(*ours)] != drawn
+    first, again = sampler(), sampler()
+    orders = []
+    for epoch in range(3):
+        first.set_epoch(epoch)
+        orders.append([*chain(*first)])
+    again.set_epoch(2)
+    assert [*chain(*again)] == [*chain(*again)] == orders[2]
+    assert len({tuple(order) for order in (*orders, chain(*sampler(seed=2)))}) == 4
 
 
 def test_training_and_test_may_have_other_languages(languages):
@@ -161,14 +127,3 @@ def test_training_and_test_may_have_other_languages(languages):
     assert found == {"train": {"fr"}, "validation": {"fr"}, "test": {"en", "de"}}
     with pytest.raises(CorpusError, match="--languages: expected some of de, en, fr, found it too"):
         load_corpus(CorpusSettings(**settings, languages=["fr", "it"]))
-
-
-def test_test_posts_of_other_corpora_are_left_out(tmp_path, capsys):
-    """If it failed, a model would have seen the test posts of the corpus that it is compared on."""
-    raw = write_posts(tmp_path / "raw")
-    posts = {"train": [("x", "a/O")], "valid": [("y", "a/O")], "test": [("2", "Jordan/O Henderson/O")]}
-    other = write_posts(tmp_path / "other", posts)
-    corpus = load_corpus(CorpusSettings(dataset="conll", data_dir=str(raw), exclude_test_of=[str(other)]))
-    assert corpus.splits["train"]["id"] == ["1", "3"]
-    assert corpus.overlap["left out, test of other"] == 1
-    assert "of 3 training posts, 1 are test posts of" in capsys.readouterr().out

@@ -251,7 +251,7 @@ def test_three_processes_count_each_post_once(count, posts, tmp_path):
 @pytest.mark.parametrize("count", range(1, 14))
 def test_steps_have_the_posts_of_one_process(count):
     """If it failed, two processes would see other posts in a step than one, or one have more steps."""
-    posts = partial(PostSampler, [1] * count, ["en"] * count, temperature=1.0, seed=1)
+    posts = partial(PostSampler, [1] * count, seed=1)
     one = [sorted(batch) for batch in posts(batch_size=6, processes=1)]
     batches = posts(batch_size=3, processes=2)
     two = [sorted(first + second) for first, second in zip(*[iter(batches)] * 2, strict=True)]

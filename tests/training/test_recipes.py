@@ -113,7 +113,7 @@ _TEXTS = (
     *("text_encoder", "word_vectors", "output_dir", "feature_cache", "resume", "context", "context_writer"),
     "card_examples",
 )
-_LISTS = ("tag_names", "languages", "test_languages", "exclude_test_of", "context_file")
+_LISTS = ("tag_names", "languages", "test_languages", "context_file")
 _FIELDS = [item for section in (CorpusSettings, ModelSettings, TrainingSettings) for item in fields(section)]
 _KEYS = MODEL_KEYS
 OPTIONS: dict[str, tuple[str, object]] = {

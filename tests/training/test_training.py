@@ -206,20 +206,6 @@ def test_centres_equal_means_over_the_training_posts(parts) -> None:
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_centres_count_each_post_once_whatever_the_languages_shares(tmp_path, monkeypatch) -> None:
-    """Regression: with a language temperature, centres were means over the posts that were drawn."""
-    write_corpus(tmp_path)
-    seen: list[str] = []
-
-    def seeing(model, posts, **options) -> None:
-        seen.extend(posts["id"])
-
-    monkeypatch.setattr(train_accelerate, "refresh_centres", seeing)
-    recipe = small_recipe(tmp_path, language_temperature=5.0, epochs=1)
-    train_accelerate.train(recipe)
-    assert seen == list(load_corpus(recipe.corpus).splits["train"]["id"]) and len(set(seen)) == len(seen)
-
-
 def test_groups_hold_each_trained_parameter_once_at_its_rate(finished, parts) -> None:
     """If it failed, a parameter would learn twice, never, or at the wrong rate."""
     recipe, _ = finished

@@ -1,13 +1,11 @@
-"""How far scores can be trusted: intervals of F1, the test of a difference, calibration of scores."""
+"""How far scores can be trusted: intervals of F1, the test of a difference."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from .spans import ratios
 
-_BINS = 10
 _RESAMPLES_AT_ONCE = 10
 _SWAPS_AT_ONCE = 1_000_000
 _ROUNDING = 1e-12  # two ways to the same difference of F1 may differ by that
@@ -72,39 +70,3 @@ def paired_randomisation(
         swaps = random.integers(0, 2, size=(min(at_once, resamples - first), len(more)), dtype=np.int8)
         reached += int((distance(swaps @ more) >= observed - _ROUNDING).sum())
     return (1 + reached) / (1 + resamples)
-
-
-def calibration(scores: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:
-    """Whether of entities with a score of 0.8 eight in ten are right (Guo et al. 2017, eq. 3).
-
-    0..1 is cut into ten bins of equal width. A score on an edge is in the higher one, 1 in the highest.
-
-    Args:
-        scores: in 0..1, of N predicted entities.
-        right: of each, whether it is a gold entity.
-
-    Returns:
-        expected_calibration_error in 0..1: the mean over the bins, weighted by their count, of the distance
-        between mean score and share of right ones, 0 without entities; number: N; bins: of each ``low``,
-        ``high``, ``count``, ``mean_score`` and ``share_right``, the last two None where it is empty.
-
-    Raises:
-        ValueError: a score is not in 0..1.
-    """
-    values, hits = np.asarray(scores, dtype=float), np.asarray(right, dtype=float)
-    if wrong := values[~((values >= 0) & (values <= 1))].tolist():
-        advice = "give probabilities rather than logits"
-        raise ValueError(f"scores: expected probabilities in 0..1, found {wrong[0]}; {advice}")
-    edges = (np.arange(_BINS + 1) / _BINS).tolist()
-    place = np.digitize(values, edges[1:-1])
-    rows: list[dict[str, Any]] = []
-    error = 0.0
-    for number in range(_BINS):
-        chosen = place == number
-        count, mean, share = int(chosen.sum()), None, None
-        if count:
-            mean, share = float(values[chosen].mean()), float(hits[chosen].mean())
-            error += count / len(values) * abs(mean - share)
-        bounds = {"low": edges[number], "high": edges[number + 1]}
-        rows.append(bounds | {"count": count, "mean_score": mean, "share_right": share})
-    return {"expected_calibration_error": error, "number": len(values), "bins": rows}

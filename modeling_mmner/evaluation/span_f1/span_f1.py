@@ -13,9 +13,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from .confidence import bootstrap_interval, calibration, paired_randomisation
+from .confidence import bootstrap_interval, paired_randomisation
 from .spans import (
-    Entities,
     Posts,
     check_number,
     check_posts,
@@ -39,7 +38,7 @@ class SpanF1(evaluate.Metric):
     """Precision, recall and F1 over the entities of BIO tags, as seqeval counts them.
 
     They are micro, macro and by type; and, where it is asked for, by surface, language and source, with
-    bootstrap intervals, a paired test against another system, and calibration.
+    bootstrap intervals and a paired test against another system.
 
     `compute` takes, besides, and gives:
 
@@ -53,8 +52,6 @@ class SpanF1(evaluate.Metric):
             and tags of each training post.
         other_predictions: tags of another system for the same posts, for a paired
             approximate-randomisation test of micro F1.
-        scores: for each post a list of scores in 0..1, one for each predicted entity, read leniently, in
-            order of their start.
         resamples: of the bootstrap.
         swaps: resamples of the paired test.
         seed: of both.
@@ -63,7 +60,7 @@ class SpanF1(evaluate.Metric):
         precision, recall, f1 (micro), macro_precision, macro_recall, macro_f1 (over types), in 0..1;
         number (of gold entities); by_type; and where asked for confidence_interval,
         macro_confidence_interval, by_seen, by_ambiguity, by_language, by_source, by_language_and_source,
-        language_macro_f1, paired, calibration.
+        language_macro_f1, paired.
 
     Example:
         >>> metric = evaluate.load("modeling_mmner/evaluation/span_f1")
@@ -93,7 +90,6 @@ class SpanF1(evaluate.Metric):
         train_tokens: Posts | None = None,
         train_tags: Posts | None = None,
         other_predictions: Posts | None = None,
-        scores: Sequence[Sequence[float]] | None = None,
         resamples: int = _RESAMPLES,
         swaps: int = 10_000,
         seed: int = 0,
@@ -126,8 +122,6 @@ class SpanF1(evaluate.Metric):
             p_value = paired_randomisation(counts, other, resamples=swaps, seed=seed)
             difference = result["f1"] - other_f1
             result["paired"] = {"other_f1": other_f1, "difference": difference, "p_value": p_value}
-        if scores is not None:
-            result["calibration"] = calibration(*_scored_spans(gold, predictions, scores, strict=strict))
         return result
 
 
@@ -208,22 +202,3 @@ def _group_scores(
         f1s = [one["f1"] for one in scores["by_language"].values()]
         scores["language_macro_f1"] = float(np.mean(f1s)) if f1s else 0.0
     return scores
-
-
-def _scored_spans(
-    gold: Entities, predictions: Posts, scores: Sequence[Sequence[float]], *, strict: bool
-) -> tuple[list[float], list[bool]]:
-    """The score of each predicted entity that counts, and whether it is a gold one."""
-    check_number(scores, posts=len(predictions), name="scores")
-    values, right = [], []
-    for post, (tags, given) in enumerate(zip(predictions, scores, strict=True)):
-        spans, counted = read_spans(tags), set(read_spans(tags, strict=strict))
-        if len(spans) != len(given):
-            expected = f"expected {len(spans)}, one for each predicted entity by its start"
-            advice = "an orphan I- begins an entity, in either mode"
-            raise ValueError(f"scores, post {post}: {expected}, found {len(given)}; {advice}")
-        for span, score in zip(spans, given, strict=True):
-            if span in counted:
-                values.append(score)
-                right.append(span in gold[post])
-    return values, right
