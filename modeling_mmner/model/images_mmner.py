@@ -57,8 +57,8 @@ def load_picture(picture: Any) -> Image.Image:
         picture: PIL image, path, bytes, a file open for reading bytes, array or tensor (uint8, uint16, or
             floats in 0..1), or ``{"bytes": ..., "path": ...}``. Files are read in one of `FORMATS`, at most
             1 GB. A `PictureError` in its place is raised. Of greys in more than 8 bits, 16 bits are divided
-            by 257 and floats in 0..1 are times 255; a PIL image's 32-bit ints up to 255 are taken as they
-            are, up to 65535 as 16 bits.
+            by 257 and floats in 0..1 are times 255; floats and 32-bit ints of a PIL image up to 255 are taken
+            as they are, ints up to 65535 as 16 bits.
 
     Raises:
         PictureError: naming the picture, and why it cannot be read.
@@ -296,6 +296,8 @@ def _shallow(picture: Image.Image) -> Image.Image:
     values = np.asarray(picture)
     if picture.mode == "I" and values.min() >= 0 and values.max() <= 65535:
         values = values.astype(np.uint16 if values.max() > 255 else np.uint8)
+    elif picture.mode == "F" and 1 < values.max() <= 255:
+        values = values / 255
     return Image.fromarray(_in_bytes(values))
 
 

@@ -207,7 +207,7 @@ def test_space_takes_posts_of_its_own(own, tmp_path, capsys):
     assert main([*command, "--card_examples", str(write_public(tmp_path))]) == 0
     assert f"it shows everybody: {PUBLIC!r} with 1 pictures\n" in capsys.readouterr().out
     assert [one.text for one in published_examples(str(tmp_path / "space" / "model"))] == [PUBLIC]
-    assert "name='vereinspost'" in (tmp_path / "space" / "app.py").read_text("utf-8")
+    assert "'vereinspost'" in (tmp_path / "space" / "app.py").read_text("utf-8")
     assert published_examples(str(folder)) == []
     command = ["demo", "--model", "org/name", "--space", str(tmp_path / "other")]
     assert main([*command, "--card_examples", str(tmp_path / "public.jsonl")]) == 2
