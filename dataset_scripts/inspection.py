@@ -4,8 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import numpy as np
@@ -22,9 +21,6 @@ from modeling_mmner.model.windows_mmner import step_bytes, window_starts
 from .builders.builder import READ_AHEAD, READING_THREADS
 from .formats.schemes import orphans
 from .opening import Corpus
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Statistics = dict[str, Any]
 _Surface = tuple[str, str]
@@ -268,72 +264,3 @@ def _cell(value: str | float | None) -> str:
     if value is None:
         return "-"
     return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.1%}"
-
-
-_MOST_TYPES = 30  # that are drawn; the tables and statistics.json have all
-_SEEN_COLOURS = ["#1769aa", "#8fbbe0", "#d9730d", "#dde2e8"]
-_STYLE: Any = ["seaborn-v0_8-whitegrid", {"text.parse_math": False, "axes.titlelocation": "left"}]
-
-
-def plot_statistics(statistics: Statistics, path: str | Path) -> None:
-    """Save a PNG: from the left, entities by type and split, lengths of posts, entities seen in train.
-
-    Raises:
-        ValueError: there is no split.
-    """
-    from matplotlib import style  # slow to import, and tables alone have no need of it
-    from matplotlib.figure import Figure
-
-    splits = statistics["splits"]
-    if not splits:
-        raise ValueError("statistics: expected at least one split, found none; there is nothing to plot")
-    entities = pd.DataFrame(
-        {split: found["entities"] for split, found in splits.items()}, statistics["types"]
-    )
-    frequent = entities.sum(axis=1).sort_values(ascending=False, kind="stable").index[:_MOST_TYPES]
-    which = "type" if len(frequent) == len(entities) else f"the {_MOST_TYPES} most frequent types"
-    entities = entities[entities.index.isin(frequent)]
-
-    posts = pd.DataFrame({split: found["tokens_per_post"]["histogram"] for split, found in splits.items()})
-    # From the first bin, so that what is absent on the left shows too; on the right it would only take room.
-    posts = posts.loc[: max([BINS[0], *posts.index[posts.any(axis=1)]], key=BINS.index)]
-    posts *= [100 / max(1, found["posts"]) for found in splits.values()]
-
-    compared = _compared(statistics)
-    names = [*entities.index, "all types"]
-    rows = {f"{name}, {split}": compared[split][name] for name in names for split in compared}
-    kinds = pd.DataFrame(rows, index=_OF_ENTITIES).T.astype(int)
-    whole, known, several, other = (kinds[column] for column in kinds)
-    parts = {"this type only": known - several, "several types": several}
-    parts |= {"another type only": other, "not at all": whole - known - other}
-    seen = 100 * pd.DataFrame(parts).div(whole.clip(lower=1), axis=0)
-
-    with style.context(_STYLE):
-        figure = Figure(figsize=(16, max(4.4, 1.4 + 0.24 * entities.size)), layout="constrained")
-        left, middle, right = figure.subplots(1, 3)
-        _draw(left, entities, f"Entities by {which}", "entities (B- tags)")
-        for bars in left.containers:
-            left.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
-        _draw(middle, posts, "Length of posts in tokens", "posts (%)", kind="bar")
-        _draw(right, seen, "Entities seen in train as ...", "entities (%)", stacked=True, color=_SEEN_COLOURS)
-        figure.suptitle(_title(statistics), x=0.01, ha="left")
-        figure.savefig(path, format="png", dpi=150)
-
-
-def _draw(
-    axes: "Axes", bars: pd.DataFrame, title: str, label: str, kind: str = "barh", **options: Any
-) -> None:
-    """A group of bars for each row, or a stack, from top to bottom; or upright (`kind` is bar)."""
-    if bars.empty:
-        axes.set_axis_off()
-        why = "no two splits to compare" if options else "no entity types"
-        axes.text(0.5, 0.5, why, ha="center", va="center", transform=axes.transAxes)
-        return
-    of_numbers = {"xlabel": label} if kind == "barh" else {"ylabel": label, "rot": 45}
-    bars.plot(ax=axes, kind=kind, width=0.8, **of_numbers, **options)
-    if kind == "barh":
-        axes.invert_yaxis()
-    axes.set_title(title, pad=24)
-    axes.margins(x=0.12)
-    legend: dict[str, Any] = {"fontsize": 9, "handlelength": 1, "columnspacing": 1.2, "ncols": 4}
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), **legend)  # above, where no bar can be

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dataset_scripts.opening import Corpus
 
 
-_INSPECTED = ("statistics.json", "statistics.png", "contact_sheet.html", "spans_left_out.jsonl")
+_INSPECTED = ("statistics.json", "contact_sheet.html", "spans_left_out.jsonl")
 
 
 @command(reading=READING)
@@ -40,7 +40,7 @@ def inspect(
     Args:
         dataset: sample, twitter2015, twitter2017, mmner or conll; a file or folder of posts; a folder with a
             built data set or raw files; or a Hub id.
-        output_dir: folder for statistics.json, statistics.png and contact_sheet.html.
+        output_dir: folder for statistics.json and contact_sheet.html.
         split: split of the contact sheet.
         count: posts on the contact sheet.
         seed: random seed for the choice of posts.
@@ -79,16 +79,13 @@ def inspect(
 def _write_inspection(
     folder: Path, corpus: "Corpus", statistics: dict[str, Any], sheet: Callable[[Path], Any]
 ) -> None:
-    from dataset_scripts.inspection import plot_statistics
-
     from ..files import write_text, write_whole
 
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "statistics.json", json.dumps(statistics, indent=2, ensure_ascii=False))
     corpus.write_left_out(folder)
     write_whole(folder / "contact_sheet.html", sheet)
-    write_whole(folder / "statistics.png", partial(plot_statistics, statistics))
-    say(f"statistics.json, statistics.png and contact_sheet.html are in {folder}/")
+    say(f"statistics.json and contact_sheet.html are in {folder}/")
 
 
 def training_command(corpus: "Corpus", dataset: str, reading: dict[str, Any]) -> str:

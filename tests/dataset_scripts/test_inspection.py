@@ -1,6 +1,4 @@
-"""Tests of the inspection of a corpus: its figures against naive counting, what the tables and the plot show
-of them.
-"""
+"""Tests of the inspection of a corpus: its figures against naive counting, what the tables show of them."""
 
 import io
 import json
@@ -13,19 +11,10 @@ from functools import partial
 import datasets
 import pyarrow as pa
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 from rich.console import Console
 from seqeval.metrics.sequence_labeling import get_entities
 
-from dataset_scripts.inspection import (
-    BINS,
-    describe_longest,
-    inspect_corpus,
-    picture_numbers,
-    plot_statistics,
-    tables,
-)
+from dataset_scripts.inspection import BINS, describe_longest, inspect_corpus, picture_numbers, tables
 from dataset_scripts.opening import Corpus
 from modeling_mmner.model.images_mmner import pictures_of
 from modeling_mmner.model.labels_mmner import bio_labels
@@ -57,15 +46,6 @@ def random_posts(count: int, seed: int) -> list[dict]:
         row |= {"language": source.choice(["en", "fr", None]), "source": source.choice(["tweet", "caption"])}
         posts.append(row | {"image": source.choice([PICTURE, None])})
     return posts
-
-
-@pytest.fixture
-def saved_figures(monkeypatch):
-    """The figures that were saved, to look at what is drawn in them."""
-    figures, save = [], Figure.savefig
-    keep = lambda figure, *given, **more: figures.append(figure) or save(figure, *given, **more)  # noqa: E731
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return figures
 
 
 def printed(found: dict, width: int = 120) -> str:
@@ -216,7 +196,7 @@ def test_pictures_are_counted_without_being_read(features, tmp_path):
     assert watched.max_memory() < 1_000_000
 
 
-def test_statistics_are_json_also_of_empty_splits(tmp_path):
+def test_statistics_are_json_also_of_empty_splits():
     """If it failed, the statistics could not be saved, or a split without posts would divide by zero."""
     found = inspect_corpus(corpus_of(train=[post("Paris/B-LOC")], test=[]))
     assert json.loads(json.dumps(found)) == found
@@ -224,20 +204,15 @@ def test_statistics_are_json_also_of_empty_splits(tmp_path):
     assert empty["pictures"] == {"posts_by_number": {}, "missing": 0, "missing_share": None, "broken": 0}
     assert {number for key, number in empty["tokens_per_post"].items() if key != "histogram"} == {None}
     assert empty["seen"]["overall"]["seen_share"] is None and "nan" not in printed(found)
-    plot_statistics(found, tmp_path / "empty.png")
-    with pytest.raises(ValueError, match="expected at least one split, found none"):
-        plot_statistics(inspect_corpus(corpus_of()), tmp_path / "none.png")
 
 
-def test_without_train_nothing_is_compared(saved_figures, tmp_path):
+def test_without_train_nothing_is_compared():
     """If it failed, a corpus of a test split alone could not be inspected, or its entities would count as
     unseen.
     """
     found = inspect_corpus(corpus_of(test=[post("Paris/B-LOC")]))
     assert found["splits"]["test"]["seen"] is None
     assert "seen" not in printed(found)
-    plot_statistics(found, tmp_path / "test.png")
-    assert [text.get_text() for text in saved_figures[0].axes[2].texts] == ["no two splits to compare"]
 
 
 def test_longest_post_and_its_cost_are_told():
@@ -269,56 +244,10 @@ def test_tables_fit_a_terminal_and_hold_the_figures():
     assert rest.split("│")[3].strip() == "480"
 
 
-def test_of_many_types_the_most_frequent_are_drawn(saved_figures, tmp_path):
-    """If it failed, the plot would grow by an inch for each type, until nothing is drawn."""
-    tags = [[f"a/B-T{number:03}" for number in range(200) if number % 3 == 0 or whole] for whole in (0, 1)]
-    columns = {"tokens": [["a"] * len(words) for words in tags]} | dict.fromkeys(
-        ("id", "language", "source"), ["x"] * 2
-    )
-    labels = bio_labels([f"T{number:03}" for number in range(200)])
-    columns |= {"ner_tags": [[labels.index(tag[2:]) for tag in words] for words in tags], "image": [None] * 2}
-    rows = datasets.Dataset.from_dict(columns)
-    found = inspect_corpus(Corpus("many", {"train": rows, "test": rows}, labels, "x", {}))
-    plot_statistics(found, tmp_path / "plot.png")
-    by_type = saved_figures[0].axes[0]
-    frequent = [f"T{number:03}" for number in range(0, 90, 3)]
-    assert [label.get_text() for label in by_type.get_yticklabels()] == frequent
-    assert by_type.get_title(loc="left") == "Entities by the 30 most frequent types"
-    assert max(saved_figures[0].get_size_inches()) < 20
-
-
-def test_plot_shows_the_counts(saved_figures, tmp_path):
-    """If it failed, a bar would be of another type, split or length than its label says."""
-    posts = {"train": random_posts(90, 1), "validation": random_posts(30, 2), "test": random_posts(60, 3)}
-    found = inspect_corpus(corpus_of(**posts))
-    plot_statistics(found, tmp_path / "plot.png")
-    by_type, lengths, seen = saved_figures[0].axes
-    for split, bars in zip(found["splits"].values(), by_type.containers, strict=True):
-        assert [bar.get_width() for bar in bars] == list(split["entities"].values())
-    assert [text.get_text() for text in by_type.get_legend().get_texts()] == list(posts)
-    assert [label.get_text() for label in lengths.get_xticklabels()] == BINS
-    for split, bars in zip(found["splits"].values(), lengths.containers, strict=True):
-        numbers = split["tokens_per_post"]["histogram"].values()
-        expected = [100 * number / split["posts"] for number in numbers]
-        assert [bar.get_height() for bar in bars] == pytest.approx(expected)
-    rows = [f"{name}, {split}" for name in [*TYPES, "all types"] for split in ("validation", "test")]
-    assert [label.get_text() for label in seen.get_yticklabels()] == rows
-    assert len(seen.get_legend().get_texts()) == 4
-    for split, place in (("validation", -2), ("test", -1)):
-        block = found["splits"][split]["seen"]["overall"]
-        shares = {key: 100 * number / block["entities"] for key, number in block.items() if number}
-        only, several, other, unseen = (part[place].get_width() for part in seen.containers)
-        assert [only + several, several, other, only + several + other + unseen] == pytest.approx(
-            [shares["seen"], shares["as_several_types"], shares["as_another_type"], 100]
-        )
-    with Image.open(tmp_path / "plot.png") as picture:
-        assert picture.format == "PNG" and min(picture.size) > 500
-
-
 @pytest.mark.parametrize("name", ["[/red] [bold]x[/bold]", "$\\frac{$", "$a$ \\$b"])
-def test_names_are_neither_markup_nor_mathematics(saved_figures, tmp_path, name):
-    """If it failed, a type with a bracket or a dollar would end the command in an error of rich or
-    Matplotlib, or be lost.
+def test_names_are_no_markup(name):
+    """If it failed, a type with a bracket or a dollar would end the command in an error of rich, or
+    be lost.
     """
     found = inspect_corpus(corpus_of(train=[post("Word/B-product-software", source=name)]))
     hostile = json.loads(json.dumps(found).replace('"product-software"', json.dumps(name))) | {"name": name}
@@ -326,5 +255,3 @@ def test_names_are_neither_markup_nor_mathematics(saved_figures, tmp_path, name)
     assert (
         f" {name} " in output and output.startswith(f"{name}, version official") and output.count(name) == 3
     )
-    plot_statistics(hostile, tmp_path / "plot.png")
-    assert saved_figures[-1].axes[0].get_yticklabels()[2].get_text() == name

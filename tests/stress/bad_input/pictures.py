@@ -59,7 +59,9 @@ READABLE: dict[str, Content] = {
 BOMBS: dict[str, Content] = {
     "a PNG that claims 2^31 x 2^31": lambda: png_that_claims(2**31 - 1, 2**31 - 1),
     "150 million pixels in 20 KB": lambda: encoded(Image.new("1", (15_000, 10_000)), "PNG"),
-    "a BMP that claims 99,999 x 99,999": lambda: b"BM" + struct.pack("<IIIIiiHH", 54, 0, 54, 40, 99_999, 99_999, 1, 24) + bytes(24),
+    "a BMP that claims 99,999 x 99,999": lambda: (
+        b"BM" + struct.pack("<IIIIiiHH", 54, 0, 54, 40, 99_999, 99_999, 1, 24) + bytes(24)
+    ),
 }
 UNREADABLE: dict[str, Content] = {
     "empty": lambda: b"",
