@@ -10,6 +10,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -43,6 +44,7 @@ print("post:", next(generate_posts("fr", "test", 1)).language)
 """
 
 
+@pytest.mark.slow
 def test_wheel_is_whole_and_runs_from_another_folder(tmp_path: Path) -> None:
     """If it failed, an installed package would lack its command, recipes, templates or corpora, which an
     editable install still finds.

@@ -39,7 +39,7 @@ PART_CHARACTERS = 2000
 
 # The rest of a text; or else up to the end of a sentence or line, to a blank, or to anything.
 _PART = re.compile(
-    r"(?s).{1,2000}\Z|.{1000,2000}[.!?\n\u2026\u3002\uff01\uff1f](?=\s)|.{1,2000}(?=\s)|.{1,2000}"
+    r"(?s).{1,2000}\Z|.{1000,1999}[.!?\n\u2026\u3002\uff01\uff1f](?=\s)|.{1,2000}(?=\s)|.{1,2000}"
 )
 _logger = logging.getLogger(__name__)
 

@@ -104,6 +104,7 @@ def test_version_of_rows_depends_on_all_that_is_in_them():
     assert row_hash(Dataset.from_list([row])) in versions
 
 
+@pytest.mark.slow
 def test_sample_knows_its_chance_and_its_pictures_are_decoded_once(monkeypatch):
     """If it failed, each run would decode all pictures again, or not know what text alone can do."""
     settings = CorpusSettings(dataset="sample", languages=["en", "fr", "de", "es"])
