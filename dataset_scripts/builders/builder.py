@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 
-from modeling_mmner.files import sha256
+from modeling_mmner.files import read_yaml, sha256
 from modeling_mmner.model.labels_mmner import bio_labels
 
 from ..findings import NO_FILE, Findings
@@ -20,7 +21,13 @@ from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_pict
 from ..formats.schemes import TagScheme, scheme_of
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
-from .official import FACTS
+
+FACTS: Mapping[str, Any] = read_yaml(
+    resources.files(__package__).joinpath("facts.yaml").read_text(encoding="utf-8")
+)
+"""What is known of corpora, by name: citation (BibTeX), known problems (a sentence each), and under
+``official``, by config and split, the first 12 hex digits of the SHA-256 of the official files.
+"""
 
 READING_THREADS, READ_AHEAD = 4, 16
 """Of pictures: so many are read at a time, and so many wait at most."""
@@ -46,7 +53,6 @@ class CorpusBuilder:
     Attributes:
         CONFIGS: the options of each config, by its name.
         DEFAULT_CONFIG: taken where none is named; empty: one must be.
-        CITATION, KNOWN_PROBLEMS: BibTeX; a sentence each.
         LICENSE: that the corpus gives; ``other``: none, or one without a name on the Hub.
         TERMS: under which the posts and pictures may be used.
         IS_GENERATED: whether it is made by a program: there are no files to read, nobody has rights in it.
@@ -65,8 +71,6 @@ class CorpusBuilder:
 
     CONFIGS: ClassVar[Mapping[str, Any]]
     DEFAULT_CONFIG: ClassVar[str] = "default"
-    CITATION: ClassVar[str] = ""
-    KNOWN_PROBLEMS: ClassVar[tuple[str, ...]] = ()
     LICENSE: ClassVar[str] = "other"
     TERMS: ClassVar[str]
     IS_GENERATED: ClassVar[bool] = False
@@ -94,12 +98,13 @@ class CorpusBuilder:
     @classmethod
     def about(cls) -> dict[str, Any]:
         """What a data card says of it that its posts do not show."""
+        facts = FACTS.get(cls.__name__.lower(), {})
         return {
             "description": " ".join((cls.__doc__ or "").split()),
-            "citation": cls.CITATION,
+            "citation": facts.get("citation", ""),
             "license": cls.LICENSE,
             "terms": cls.TERMS,
-            "known_problems": list(cls.KNOWN_PROBLEMS),
+            "known_problems": facts.get("known_problems", []),
         }
 
     def version_name(self) -> str:
