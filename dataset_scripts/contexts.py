@@ -74,11 +74,9 @@ def read_contexts(files: Sequence[str], field: str) -> dict[str, Any]:
 
 def _entry(entry: Any, field: str, place: str) -> tuple[str, Any]:
     found = str(sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__)[:200]
-    if not isinstance(entry, dict) or "id" not in entry or not _is_context(entry.get(field)):
-        expected = f"an object with 'id' and a text {field!r}, or a list of texts"
+    if not isinstance(entry, dict) or not {"id", field} <= entry.keys() or not _is_context(entry[field]):
+        expected = f"an object with 'id' and a text {field!r} (--context names it), or a list of texts"
         raise CorpusError(f"{place}: expected {expected}, found {found}")
-    if field not in entry:
-        raise CorpusError(f"{place}: expected a field {field!r} (--context names it), found {found}")
     context = entry[field] or ""
     is_text = isinstance(context, str)
     return str(entry["id"]), encodable(context) if is_text else [encodable(text) for text in context]

@@ -61,5 +61,5 @@ def _understood(corpus: Corpus, statistics: Statistics) -> dict[str, str]:
         "splits": ", ".join(f"{split} {found['posts']:,}" for split, found in splits.items()),
         "languages": ", ".join(languages),
         "pictures": counts,
-        "longest": describe_longest(statistics).removeprefix("longest post: "),
+        "longest": describe_longest(statistics),
     }

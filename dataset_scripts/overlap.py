@@ -13,24 +13,21 @@ with each other hardly ever share half of their triples. Posts of one id with un
 as ``same_id_other_post``, and not taken for the same. A post translated under its old id is among them: its
 picture may be the same, so look at them where that number is not 0 and the ids are real.
 
-Only the columns id, tokens and ner_tags are read, never a picture.
+Only the columns id and tokens are read, never a picture.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import datasets
 
 from .formats.own_data import normalised
-from .formats.reader import CorpusError
 from .opening import Corpus
 
 _ALIKE = 0.5
 _ROWS_AT_ONCE = 1000
-_COUNTS = ("by_id", "by_text", "either", "same_id_other_tokens", "same_id_other_post", "conflicting_tags")
-_SAME_TAG = {"B-OTHER": "B-MISC", "I-OTHER": "I-MISC"}
 
 
 def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]:
@@ -47,19 +44,11 @@ def overlap_matrix(of: Corpus, found_in: Corpus | None = None) -> dict[str, Any]
         - ``by_id``: have their id on a post with the same or an alike text there;
         - ``by_text``: have their text there;
         - ``either``: occur there by id or by text;
-        - ``same_id_other_tokens``: are found by id, on a post with other tokens: another text, or the same
-          one split into another number of tokens;
         - ``same_id_other_post``: have their id there, but only on unlike texts: not the same posts. ``by_id``
-          plus this is the number of shared ids;
-        - ``conflicting_tags``: are found by text, with other tags on as many tokens; OTHER and MISC are one
-          type.
-
-    Raises:
-        CorpusError: a tag id has no name.
+          plus this is the number of shared ids.
     """
-    posts = there = {split: _Posts(rows, of.labels) for split, rows in of.splits.items()}
-    if found_in is not None:
-        there = {split: _Posts(rows, found_in.labels) for split, rows in found_in.splits.items()}
+    posts = {split: _Posts(rows) for split, rows in of.splits.items()}
+    there = {split: _Posts(rows) for split, rows in found_in.splits.items()} if found_in else posts
     pairs = combinations(posts, 2) if found_in is None else product(there, posts)
     return {
         "of": of.identity(),
@@ -85,17 +74,15 @@ def overlapping(train: datasets.Dataset, *held_out: datasets.Dataset) -> list[in
 
 
 class _Post(NamedTuple):
-    """A post's id, normalised text, number of tokens and names of tags; OTHER and MISC are one type."""
+    """A post's id and normalised text."""
 
     id: str | None
     text: str
-    length: int
-    tags: list[str]
 
 
 class _Posts:
-    def __init__(self, rows: datasets.Dataset, labels: Sequence[str] | None = None) -> None:
-        self.posts = list(_posts(rows, labels))
+    def __init__(self, rows: datasets.Dataset) -> None:
+        self.posts = list(_posts(rows))
         self.with_id: dict[str, list[_Post]] = defaultdict(list)
         self.with_text: dict[str, list[_Post]] = defaultdict(list)
         for post in self.posts:
@@ -109,30 +96,20 @@ class _Posts:
         return [other for other in others if other.text == post.text or _are_alike(other, post)]
 
     def overlap(self, of: "_Posts") -> dict[str, int]:
-        counts = {"posts": len(of.posts)} | dict.fromkeys(_COUNTS, 0)
+        counts = {"posts": len(of.posts), "by_id": 0, "by_text": 0, "either": 0, "same_id_other_post": 0}
         for post in of.posts:
-            by_id, by_text = self.with_same_id(post), self.with_text.get(post.text, [])
-            same_tokens = [other for other in by_text if other.length == post.length]
-            counts["by_id"] += bool(by_id)
-            counts["by_text"] += bool(by_text)
-            counts["either"] += bool(by_id or by_text)
-            counts["same_id_other_tokens"] += bool(by_id) and not any(other in same_tokens for other in by_id)
+            by_id, by_text = bool(self.with_same_id(post)), post.text in self.with_text
+            counts["by_id"] += by_id
+            counts["by_text"] += by_text
+            counts["either"] += by_id or by_text
             counts["same_id_other_post"] += post.id in self.with_id and not by_id
-            counts["conflicting_tags"] += any(other.tags != post.tags for other in same_tokens)
         return counts
 
 
-def _posts(rows: datasets.Dataset, labels: Sequence[str] | None = None) -> Iterator[_Post]:
-    names = [_SAME_TAG.get(label, label) for label in labels or ()]
-    columns = ["id", "tokens"] if labels is None else ["id", "tokens", "ner_tags"]
-    for batch in rows.with_format(None).select_columns(columns).iter(_ROWS_AT_ONCE):
-        tags = batch.get("ner_tags", [[]] * len(batch["id"]))
-        for post_id, tokens, ids in zip(batch["id"], batch["tokens"], tags, strict=True):
-            if not all(0 <= tag < len(names) for tag in ids):
-                expected = f"ids from 0 to {len(names) - 1}, one for each of {names}"
-                raise CorpusError(f"ner_tags: expected {expected}, found {list(ids)}")
-            known = None if post_id in (None, "") else str(post_id)
-            yield _Post(known, normalised(tokens), len(tokens), [names[tag] for tag in ids])
+def _posts(rows: datasets.Dataset) -> Iterator[_Post]:
+    for batch in rows.with_format(None).select_columns(["id", "tokens"]).iter(_ROWS_AT_ONCE):
+        for post_id, tokens in zip(batch["id"], batch["tokens"], strict=True):
+            yield _Post(None if post_id in (None, "") else str(post_id), normalised(tokens))
 
 
 def _are_alike(first: _Post, second: _Post) -> bool:

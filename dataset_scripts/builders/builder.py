@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 
-from modeling_mmner.files import sha256
+from modeling_mmner.files import read_yaml, sha256
 from modeling_mmner.model.labels_mmner import bio_labels
 
 from ..findings import NO_FILE, Findings
@@ -20,7 +21,13 @@ from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_pict
 from ..formats.schemes import TagScheme, scheme_of
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
-from .official import FACTS, differences
+
+FACTS: Mapping[str, Any] = read_yaml(
+    resources.files(__package__).joinpath("facts.yaml").read_text(encoding="utf-8")
+)
+"""What is known of corpora, by name: citation (BibTeX), known problems (a sentence each), and under
+``official``, by config and split, the first 12 hex digits of the SHA-256 of the official files.
+"""
 
 READING_THREADS, READ_AHEAD = 4, 16
 """Of pictures: so many are read at a time, and so many wait at most."""
@@ -46,7 +53,6 @@ class CorpusBuilder:
     Attributes:
         CONFIGS: the options of each config, by its name.
         DEFAULT_CONFIG: taken where none is named; empty: one must be.
-        CITATION, KNOWN_PROBLEMS: BibTeX; a sentence each.
         LICENSE: that the corpus gives; ``other``: none, or one without a name on the Hub.
         TERMS: under which the posts and pictures may be used.
         IS_GENERATED: whether it is made by a program: there are no files to read, nobody has rights in it.
@@ -65,8 +71,6 @@ class CorpusBuilder:
 
     CONFIGS: ClassVar[Mapping[str, Any]]
     DEFAULT_CONFIG: ClassVar[str] = "default"
-    CITATION: ClassVar[str] = ""
-    KNOWN_PROBLEMS: ClassVar[tuple[str, ...]] = ()
     LICENSE: ClassVar[str] = "other"
     TERMS: ClassVar[str]
     IS_GENERATED: ClassVar[bool] = False
@@ -94,12 +98,13 @@ class CorpusBuilder:
     @classmethod
     def about(cls) -> dict[str, Any]:
         """What a data card says of it that its posts do not show."""
+        facts = FACTS.get(cls.__name__.lower(), {})
         return {
             "description": " ".join((cls.__doc__ or "").split()),
-            "citation": cls.CITATION,
+            "citation": facts.get("citation", ""),
             "license": cls.LICENSE,
             "terms": cls.TERMS,
-            "known_problems": list(cls.KNOWN_PROBLEMS),
+            "known_problems": facts.get("known_problems", []),
         }
 
     def version_name(self) -> str:
@@ -179,8 +184,8 @@ class PostsBuilder(CorpusBuilder):
         hashes = {split: [self._hashes[path] for path in paths] for split, paths in self.files().items()}
         return {split: found[0] if len(found) == 1 else short_hash(found) for split, found in hashes.items()}
 
-    def official(self) -> Mapping[str, Mapping[str, Any]]:
-        """The official splits that this corpus is compared with; empty where none are known."""
+    def official(self) -> Mapping[str, str]:
+        """The hashes of the official splits; empty where none are known."""
         return FACTS.get(self.name, {}).get("official", {}).get(self.config_name, {})
 
     def check_files(self) -> None:
@@ -189,13 +194,13 @@ class PostsBuilder(CorpusBuilder):
         Raises:
             CorpusError: a split differs, unless the config says `no_verify`; then it is a warning.
         """
-        files = self.files()
-        compared = (
-            differences(path, self._hashes[path], self.reading(), official)
+        different = [
+            f"{path}: expected the official file, sha256 {official}; found sha256 {self._hashes[path]}"
             for split, official in self.official().items()
-            for path in files[split]
-        )
-        if different := list(filter(None, compared)):
+            for path in self.files()[split]
+            if self._hashes[path] != official
+        ]
+        if different:
             text = "\n".join([*different, f"this copy is version {self.version_name()!r}"])
             if not self.config.no_verify:
                 raise CorpusError(f"{text}; --no_verify takes it as another version of the corpus")
@@ -204,8 +209,7 @@ class PostsBuilder(CorpusBuilder):
     def version_name(self) -> str:
         """``official`` or ``copy-<hash>`` by the files' content, and what was done to the tags."""
         hashes = self.file_hashes()
-        official = {split: figures["sha256"] for split, figures in self.official().items()}
-        name = "official" if hashes == official else f"copy-{short_hash(hashes)}"
+        name = "official" if hashes == self.official() else f"copy-{short_hash(hashes)}"
         parts = [f"+{split}={part}" for split, part in self.config.split_slices.items()]
         return "".join([name, *parts, "+orphans-repaired" if self.config.repair_orphans else ""])
 

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
-from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -55,8 +54,6 @@ def build_dataset(
     configs: Sequence[str] = (),
     overwrite: bool = False,
     license: str | None = None,
-    broken_pictures: Literal["keep", "stop"] = "keep",
-    require_images: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Build a corpus; `output_dir` is there when all of it is done, and not before.
@@ -66,8 +63,6 @@ def build_dataset(
         configs: those to build; by default the only one, or of MMNERD all that `data_dir` holds.
         overwrite: replace a data set that was built there before.
         license: of the corpus, where it has none of its own.
-        broken_pictures: ``keep`` the post of a picture that cannot be decoded without it, or ``stop``.
-        require_images: stop at a post without a picture.
         options: of `ReadingOptions`, among them the folders of the raw files and the pictures.
 
     Returns:
@@ -90,10 +85,9 @@ def build_dataset(
         corpora = _opened(name, configs, options)
         record = _described(name, next(iter(corpora.values())), license)
         broken: list[dict[str, str]] = []
-        checks = {"broken": broken, "stop": broken_pictures == "stop", "required": require_images}
         for config, corpus in corpora.items():
             say(f"{record['name']} {config}: version {corpus.version_name}", file=sys.stderr)
-            splits = {split: _build_split(corpus, split, staged / config, checks) for split in corpus.splits}
+            splits = {split: _build_split(corpus, split, staged / config, broken) for split in corpus.splits}
             record["configs"][config] = {"version": corpus.version_name, "splits": splits}
         (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
         (staged / "README.md").write_text(render_data_card(record), encoding="utf-8")
@@ -144,19 +138,16 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _build_split(corpus: Corpus, split: str, folder: Path, checks: dict[str, Any]) -> dict[str, Any]:
+def _build_split(corpus: Corpus, split: str, folder: Path, broken: list[dict[str, str]]) -> dict[str, Any]:
     """Write the Parquet files of a split of a config; returns its part of the record."""
-    opened, scratch, first = corpus.splits[split], folder / "scratch", len(checks["broken"])
-    try:
-        rows = datasets.Dataset.from_generator(
-            partial(_checked, opened, config=folder.name, split=split, **checks),
-            features=decoded(opened.features),
-            cache_dir=str(scratch),
-            split=datasets.NamedSplit(split),
-            fingerprint=split,
-        )
-    except DatasetGenerationError as error:
-        raise (error.__cause__ if isinstance(error.__cause__, CorpusError) else error) from None
+    opened, scratch, first = corpus.splits[split], folder / "scratch", len(broken)
+    rows = datasets.Dataset.from_generator(
+        partial(_checked, opened, {"config": folder.name, "split": split}, broken),
+        features=decoded(opened.features),
+        cache_dir=str(scratch),
+        split=datasets.NamedSplit(split),
+        fingerprint=split,
+    )
     files = 1 + rows.info.splits[split].num_bytes // _SHARD_BYTES
     for number in range(files):
         path = folder / f"{split}-{number:05d}-of-{files:05d}.parquet"  # as on the Hub
@@ -164,10 +155,13 @@ def _build_split(corpus: Corpus, split: str, folder: Path, checks: dict[str, Any
     found, _ = split_statistics(rows, corpus.labels)
     for unused in ("tokens_per_post", "posts_without_entity"):
         del found[unused]
-    present, broken = found["posts"] - found["pictures"]["missing"], checks["broken"][first:]
-    missing = int((picture_numbers(opened) == 0).sum())
-    counts = {"present": present, "missing": missing, "broken": len(broken)}
-    found["pictures"] = counts | {"broken_ids": [problem["id"] for problem in broken]}
+    broken_ids = [problem["id"] for problem in broken[first:]]
+    found["pictures"] = {
+        "present": found["posts"] - found["pictures"]["missing"],
+        "missing": int((picture_numbers(opened) == 0).sum()),
+        "broken": len(broken_ids),
+        "broken_ids": broken_ids,
+    }
     found |= {"sha256": corpus.version[split], "notes": dict(corpus.notes.get(split, {}))}
     del rows
     shutil.rmtree(scratch)
@@ -175,24 +169,12 @@ def _build_split(corpus: Corpus, split: str, folder: Path, checks: dict[str, Any
 
 
 def _checked(
-    rows: datasets.Dataset,
-    *,
-    config: str,
-    split: str,
-    broken: list[dict[str, str]],
-    stop: bool,
-    required: bool,
+    rows: datasets.Dataset, place: dict[str, str], broken: list[dict[str, str]]
 ) -> Iterator[dict[str, Any]]:
     """The rows with the bytes of those pictures that can be decoded; each is decoded once."""
     for row, problem in ahead(_with_pictures, rows, threads=READING_THREADS, most=READ_AHEAD):
-        if problem is not None and stop:
-            hint = "with --broken_pictures keep such posts are kept without their picture"
-            raise CorpusError(f"post {row['id']!r}: {problem['problem']}; {hint}")
         if problem is not None:
-            broken.append({"config": config, "split": split, "id": row["id"]} | problem)
-        elif required and not pictures_of(row):
-            hint = "without --require_images such posts are kept without a picture"
-            raise CorpusError(f"post {row['id']!r}: expected a picture, found none; {hint}")
+            broken.append(place | {"id": row["id"]} | problem)
         yield row
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from ..formats.reader import SPLITS, CorpusError, TaggedPost, holds_splits, read_posts
 from ..reading_options import ReadingOptions
 from .builder import PostsBuilder
-from .official import FACTS
 
 LANGUAGES = ("en", "fr", "de", "es")
 PAIRS = {f"{first}_plus_{second}": (first, second) for first, second in combinations(LANGUAGES, 2)}
@@ -22,7 +21,6 @@ class Twitter2015(PostsBuilder):
     """
 
     CONFIGS = {"default": ReadingOptions(language="en", rename_types={"OTHER": "MISC"})}
-    CITATION, KNOWN_PROBLEMS = FACTS["twitter2015"]["citation"], FACTS["twitter2015"]["known_problems"]
 
     def columns_of(self, post: TaggedPost, path: Path) -> dict[str, str]:
         return super().columns_of(post, path) | {"source": "tweet"}
@@ -35,7 +33,6 @@ class Twitter2017(Twitter2015):
     """
 
     CONFIGS = {"default": ReadingOptions(language="en")}
-    CITATION, KNOWN_PROBLEMS = FACTS["twitter2017"]["citation"], FACTS["twitter2017"]["known_problems"]
 
 
 class MMNER(PostsBuilder):
@@ -49,7 +46,6 @@ class MMNER(PostsBuilder):
         name: ReadingOptions() for name in ("all", *PAIRS)
     }
     DEFAULT_CONFIG = ""
-    CITATION, KNOWN_PROBLEMS = FACTS["mmner"]["citation"], FACTS["mmner"]["known_problems"]
 
     @classmethod
     def configs_in(cls, data_dir: Path) -> list[str]:

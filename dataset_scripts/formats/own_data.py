@@ -190,33 +190,26 @@ def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, Posts]:
 
 
 def _kept_apart(read: OwnPosts, ratio: tuple[int, int, int], *, seed: int) -> dict[str, list[int]]:
-    """The posts' numbers of each split: no two have a text in common, and no picture, unless one that many
-    posts share would leave a split less than half of its part.
+    """The posts' numbers of each split: no two have a text in common, and no picture, unless more posts share
+    it than the smallest split has, or pictures leave no posts for a split.
     """
     posts = read.posts
     pictures = [{_digest(picture): picture for picture in post["images"]} for post in posts]
     joined = Counter(key for own in pictures for key in own)
     least = len(posts) * min(filter(None, ratio)) / sum(ratio)
     large = {key for key, number in joined.items() if number > max(least, 1)}
-    kept: list[tuple[dict[str, list[int]], set[bytes]]] = []
-    for dropped in (set[bytes](), large, {*joined}):
+    for dropped in (large, {*joined}):
         owned = zip(posts, pictures, strict=True)
         keys = [[normalised(post["tokens"]), *own.keys() - dropped] for post, own in owned]
         try:
-            kept.append((split_by_ratio(keys, ratio, seed=seed), dropped))
-        except CorpusError:
-            if not kept and len(dropped) == len(joined):
-                raise
-            continue
-        parts = zip(kept[-1][0].values(), ratio, strict=True)
-        if all(2 * len(part) * sum(ratio) >= len(posts) * share for part, share in parts):
-            kept = kept[-1:]
+            splits = split_by_ratio(keys, ratio, seed=seed)
             break
-    splits, dropped = kept[0]  # where texts alone do no better, pictures stay together
+        except CorpusError:
+            if len(dropped) == len(joined):
+                raise
     named = {key: picture["path"] or "bytes" for own in pictures for key, picture in own.items()}
-    for key in (key for key, number in joined.most_common() if number > 1 and key in large | dropped):
-        joins = "in several splits, for they join many posts"
-        what = f"pictures {joins if key in dropped else 'that keep many posts in one split'}"
+    for key in (key for key, number in joined.most_common() if number > 1 and key in dropped):
+        what = "pictures in several splits, for they join many posts"
         example = f"{named[key]} joins {joined[key]} of {len(posts)} posts"
         read.findings.add(what, example, remedy="a column 'split' says where each post belongs", lost=False)
     return splits

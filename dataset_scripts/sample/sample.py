@@ -41,10 +41,6 @@ class Sample(CorpusBuilder):
     IS_GENERATED = True
     LICENSE = "apache-2.0"
     TERMS = "Everything in it is generated, under the Apache License 2.0."
-    KNOWN_PROBLEMS = (
-        "Synthetic and small: a score on it shows that a system works and uses its pictures, and is no"
-        " evidence of quality on real posts.",
-    )
     labels = list(TAGS)
 
     @classmethod

@@ -32,7 +32,7 @@ def inspect(
     seed: int = 1,
     reading: dict[str, Any],
 ) -> int:
-    """Say what is understood of a corpus, what would be lost and what mends it; count and draw it.
+    """Say what is understood of a corpus, what would be lost and what mends it; count and show it.
 
     The status is 1 where something would be lost in training, and 2 where the corpus cannot be opened. The
     last line is the command that trains on it.

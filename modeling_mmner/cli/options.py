@@ -23,13 +23,7 @@ READING = {
     **settings_in(ReadingOptions),
 }
 """How `open_corpus` reads. What is not given is left to the corpus's builder."""
-BUILDING = {
-    "broken_pictures": Setting(
-        Literal["keep", "stop"], "keep", "whether a post stays without a broken picture"
-    ),
-    "require_images": Setting(bool, False, "stop at a post whose picture is missing"),
-    "license": Setting(_TEXT, None, "of the corpus, for conll; default: other"),
-}
+BUILDING = {"license": Setting(_TEXT, None, "of the corpus, for conll; default: other")}
 """How `build_dataset` builds, beside reading; what is not given is left to the builder, too."""
 DEVICE = {"device": Setting(_TEXT, None, "cpu, cuda, cuda:1, mps; default: an accelerator if there is one")}
 COMPUTING = DEVICE | {

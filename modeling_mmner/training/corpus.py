@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from dataset_scripts.builders.builder import READ_AHEAD, READING_THREADS, SPLITS, CorpusBuilder
+from dataset_scripts.builders.builder import FACTS, READ_AHEAD, READING_THREADS, SPLITS, CorpusBuilder
 from dataset_scripts.contexts import CONTEXT, with_contexts
 from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.findings import PICTURES_LEFT_OUT
@@ -83,7 +83,8 @@ class TrainingCorpus(Corpus):
 def facts_of(settings: CorpusSettings) -> dict[str, Any]:
     """What is known of a corpus without opening it: `citation`, `is_generated`, `context_writer`."""
     builder = BUILDERS.get(settings.dataset, CorpusBuilder)
-    own = {"citation": builder.CITATION, "is_generated": builder.IS_GENERATED}
+    citation = FACTS.get(settings.dataset, {}).get("citation", "")
+    own = {"citation": citation, "is_generated": builder.IS_GENERATED}
     return own | {"context_writer": settings.context_writer or ""}
 
 

@@ -181,34 +181,26 @@ def test_several_shards_keep_the_order(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "options", "message"),
+    ("spoil", "message"),
     [
         (
-            *(
-                lambda _, images: (images / "6.jpg").write_bytes(b"<html>404</html>"),
-                {"broken_pictures": "stop"},
-            ),
-            r"post '6': picture .*6\.jpg.*; with --broken_pictures keep such posts are kept",
-        ),
-        (
-            *(lambda corpus, _: (corpus / "test.txt").write_text("IMGID:6\nEuro\tO\n\nIMGID:7\nme\n"), {}),
+            lambda corpus, _: (corpus / "test.txt").write_text("IMGID:6\nEuro\tO\n\nIMGID:7\nme\n"),
             r"test\.txt:5: expected token<TAB>tag, found 1 columns",
         ),
-        (lambda corpus, _: (corpus / "test.txt").unlink(), {}, r"expected one test file out of"),
+        (lambda corpus, _: (corpus / "test.txt").unlink(), r"expected one test file out of"),
         (
-            *(lambda _, images: shutil.rmtree(images), {}),
+            lambda _, images: shutil.rmtree(images),
             r"--image_dir .*images: expected a folder with the posts' pictures, found none; unpack",
         ),
-        (lambda *_: None, {"require_images": True}, "post '3': expected a picture, found none"),
     ],
 )
-def test_build_that_fails_leaves_nothing(tmp_path, spoil, options, message):
+def test_build_that_fails_leaves_nothing(tmp_path, spoil, message):
     """If it failed, half a data set would be there, which looks like a whole one."""
     folder, images = write_posts(tmp_path / "corpus", POSTS), write_pictures(tmp_path / "images")
     spoil(folder, images)
     before = {path.name for path in tmp_path.iterdir()}
     with pytest.raises(CorpusError, match=message):
-        build_dataset("conll", tmp_path / "built", data_dir=folder, image_dir=images, **options)
+        build_dataset("conll", tmp_path / "built", data_dir=folder, image_dir=images)
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
@@ -231,8 +223,6 @@ def test_build_that_fails_leaves_the_old_data_set(tmp_path):
     """If it failed, an attempt to renew a data set could cost the one that was there."""
     built = build_small(tmp_path)
     before = files_of(built)
-    with pytest.raises(CorpusError, match="expected a picture"):
-        build_dataset("conll", built, data_dir=tmp_path / "corpus", require_images=True, overwrite=True)
     with pytest.raises(CorpusError, match="expected the official file, sha256 801e149e8635"):
         build_dataset("twitter2017", built, data_dir=tmp_path / "corpus", overwrite=True)
     assert files_of(built) == before

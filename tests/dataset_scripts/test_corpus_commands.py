@@ -59,7 +59,6 @@ def test_corpus_is_built(corpus, images, tmp_path, capsys):
         ("--rename_types LOC=PLACE,PER=PERSON", {"rename_types": {"LOC": "PLACE", "PER": "PERSON"}}),
         ("--repair_orphans --no_verify", {"repair_orphans": True, "no_verify": True}),
         ("--split_slices train=val[:9]", {"split_slices": {"train": "val[:9]"}}),
-        ("--broken_pictures stop --require_images", {"broken_pictures": "stop", "require_images": True}),
         ("--license cc-by-4.0 --image_dir a", {"license": "cc-by-4.0", "image_dir": "a"}),
         ("--overwrite --config en,fr", {"overwrite": True, "configs": ["en", "fr"]}),
     ],

@@ -12,42 +12,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_scripts.builders.builder import corpus_features
-from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import Corpus, open_corpus
 from dataset_scripts.overlap import overlap_matrix, overlapping
 from modeling_mmner.model.labels_mmner import bio_labels
 from tests.shared_data import DATA, needs_data, property_test
 
-COUNTS = "posts by_id by_text either same_id_other_tokens same_id_other_post conflicting_tags"
-Overlap = namedtuple("Overlap", COUNTS)
+Overlap = namedtuple("Overlap", "posts by_id by_text either same_id_other_post")
 LABELS = bio_labels(["PER", "LOC", "MISC"])
-OTHER_LABELS = bio_labels(["OTHER", "LOC", "PER"])
 MMNERD_TWITTER = {
-    ("train", "train"): (1682, 23, 5),
-    ("train", "validation"): (358, 6, 2),
-    ("train", "test"): (350, 8, 1),
-    ("validation", "train"): (213, 5, 1),
-    ("validation", "validation"): (34, 0, 0),
-    ("validation", "test"): (46, 0, 0),
-    ("test", "train"): (211, 1, 1),
-    ("test", "validation"): (45, 1, 1),
-    ("test", "test"): (43, 2, 0),
+    ("train", "train"): 1682,
+    ("train", "validation"): 358,
+    ("train", "test"): 350,
+    ("validation", "train"): 213,
+    ("validation", "validation"): 34,
+    ("validation", "test"): 46,
+    ("test", "train"): 211,
+    ("test", "validation"): 45,
+    ("test", "test"): 43,
 }
-"""For a split of MMNERD-en and one of Twitter-2017: shared ids, those with other tokens, those of the same
-tokens with other tags."""
+"""For a split of MMNERD-en and one of Twitter-2017: shared ids."""
 
 
-def split(*posts, labels=LABELS):
-    """A split of (id, text) or (id, text, tags) posts; words stand between spaces, and tags by default
-    are O.
-    """
+def split(*posts):
+    """A split of (id, text) posts; words stand between spaces."""
     rows = []
-    for name, text, *tags in posts:
+    for name, text in posts:
         tokens = text.split(" ") if text else []
-        names = tags[0].split(" ") if tags else ["O"] * len(tokens)
-        row = {"id": name, "tokens": tokens, "ner_tags": [labels.index(tag) for tag in names], "image": None}
+        row = {"id": name, "tokens": tokens, "ner_tags": [0] * len(tokens), "image": None}
         rows.append(row | {"language": "en", "source": "test"})
-    return dataset(rows, corpus_features(labels))
+    return dataset(rows, corpus_features(LABELS))
 
 
 def dataset(rows, features):
@@ -56,13 +49,11 @@ def dataset(rows, features):
     return datasets.Dataset.from_dict(columns, features=features)
 
 
-def overlap(of, found_in, *, of_labels=LABELS, found_in_labels=LABELS):
+def overlap(of, found_in):
     """The counts of one pair of splits."""
-    of, found_in = (
-        Corpus("", {"train": rows}, labels, "", {})
-        for rows, labels in ((of, of_labels), (found_in, found_in_labels))
-    )
-    [pair] = overlap_matrix(of, found_in)["pairs"]
+    [pair] = overlap_matrix(*(Corpus("", {"train": rows}, LABELS, "", {}) for rows in (of, found_in)))[
+        "pairs"
+    ]
     return Overlap(**{name: pair[name] for name in Overlap._fields})
 
 
@@ -78,33 +69,22 @@ def alike(one, other):
     return sum(triple in sets[1] for triple in sets[0]) / (len(sets[0]) + len(sets[1])) >= 0.25
 
 
-def by_hand(of, found_in, of_labels, found_in_labels):
+def by_hand(of, found_in):
     """The overlap by comparing each post with each; and the positions of the posts found."""
-
-    def names(row, labels):
-        return [labels[tag].replace("OTHER", "MISC") for tag in row["ner_tags"]]
-
-    counts, positions = [0] * 6, []
+    counts, positions = [0] * 4, []
     for position, row in enumerate(of):
         mates = [other for other in found_in if other["id"] == row["id"] and row["id"]]
-        same_id = [other for other in mates if alike(other["tokens"], row["tokens"])]
-        same_text = [o for o in found_in if normalised(o["tokens"]) == normalised(row["tokens"])]
-        same_tokens = [other for other in same_text if len(other["tokens"]) == len(row["tokens"])]
-        tags = [names(other, found_in_labels) for other in same_tokens]
-        facts = [
-            *(bool(same_id), bool(same_text), bool(same_id or same_text)),
-            bool(same_id) and not any(other in same_tokens for other in same_id),
-            bool(mates) and not same_id,
-            any(theirs != names(row, of_labels) for theirs in tags),
-        ]
+        same_id = any(alike(other["tokens"], row["tokens"]) for other in mates)
+        same_text = any(normalised(o["tokens"]) == normalised(row["tokens"]) for o in found_in)
+        facts = [same_id, same_text, same_id or same_text, bool(mates) and not same_id]
         counts = [count + fact for count, fact in zip(counts, facts, strict=True)]
         positions += [position] if facts[2] else []
     return Overlap(len(of), *counts), positions
 
 
 @st.composite
-def splits(draw, labels):
-    """A few posts with ids and words that are likely to meet others, and any tags."""
+def splits(draw):
+    """A few posts with ids and words that are likely to meet others."""
     names = st.sampled_from(["0", "1", "O_12", "17_06_3", "", None])
     words = [
         *("Paris", "PARIS", "Ｐａｒｉｓ", "Straße", "strasse", "caf\u00e9", "cafe\u0301"),
@@ -113,22 +93,21 @@ def splits(draw, labels):
     rows = []
     tokens_of = st.lists(st.sampled_from(words), max_size=4)
     for name, tokens in draw(st.lists(st.tuples(names, tokens_of), max_size=6)):
-        tags = [draw(st.sampled_from(range(3))) for _ in tokens]
-        rows.append({"id": name, "tokens": tokens, "ner_tags": tags})
-    features = datasets.Features({key: corpus_features(labels)[key] for key in ("id", "tokens", "ner_tags")})
+        rows.append({"id": name, "tokens": tokens})
+    features = datasets.Features({key: corpus_features(LABELS)[key] for key in ("id", "tokens")})
     return dataset(rows, features)
 
 
 @settings(property_test, max_examples=40)
-@given(splits(LABELS), splits(OTHER_LABELS))
+@given(splits(), splits())
 def test_counts_are_those_of_a_loop_over_all_pairs(one, other):
     """If it failed, the indexes would miss posts, or count some twice, where ids or texts repeat within a
     split, or where it is read in parts.
     """
-    found, positions = by_hand(one, other, LABELS, OTHER_LABELS)
+    found, positions = by_hand(one, other)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dataset_scripts.overlap._ROWS_AT_ONCE", 2)
-        assert overlap(one, other, found_in_labels=OTHER_LABELS) == found
+        assert overlap(one, other) == found
         assert overlapping(one, other) == positions
 
 
@@ -149,7 +128,7 @@ def test_normalised_texts_are_the_same(one, other, is_same):
     thrown out of training that no held-out split has.
     """
     found = overlap(split(("a", one)), split(("b", other)))
-    assert found == (1, 0, is_same, is_same, 0, 0, 0)
+    assert found == (1, 0, is_same, is_same, 0)
     assert overlapping(split(("a", one)), split(("b", other))) == ([0] if is_same else [])
 
 
@@ -163,7 +142,7 @@ def test_an_id_counts_where_words_are_split_elsewhere():
         ("O_7", "24 . 06 | Justin via Instagram"),
         ("c---d", "x"),
     ]
-    assert overlap(twitter, split(*cut)) == (2, 2, 0, 2, 2, 0, 0)
+    assert overlap(twitter, split(*cut)) == (2, 2, 0, 2, 0)
     assert overlapping(split(*cut), twitter) == [0, 1]
 
 
@@ -175,36 +154,6 @@ def test_texts_of_one_id_are_alike_from_half_of_their_triples_on():
     for text in (*alike, *unlike):
         found = overlap(split(("7", "abcd")), split(("7", text)))
         assert (found.by_id, found.same_id_other_post) == (int(text in alike), int(text in unlike)), text
-
-
-def test_tags_are_compared_by_name_where_tokens_are_the_same():
-    """If it failed, a token with a no-break space in it, labels in another order, or OTHER in place of MISC
-    would make a contradiction of every entity.
-    """
-    one = split(("a", "New\u00a0York now", "B-LOC O"))
-    other = split(("a", "New York now", "B-LOC I-LOC O"))
-    assert overlap(one, other) == (1, 1, 1, 1, 1, 0, 0)
-    posts = [
-        ("a", "Jordan sings", "B-PER O"),
-        ("b", "Champions League", "B-MISC I-MISC"),
-        ("c", "Paris", "B-MISC"),
-    ]
-    theirs = [(name, text, tags.replace("MISC", "OTHER")) for name, text, tags in posts[:2]]
-    there = split(*theirs, ("c", "Paris", "B-LOC"), labels=OTHER_LABELS)
-    found = overlap(split(*posts), there, found_in_labels=OTHER_LABELS)
-    assert (found.by_text, found.conflicting_tags) == (3, 1)
-
-
-def test_a_tag_without_a_name_is_an_error():
-    """If it failed, tags would be compared by the names of another corpus, or -100 be read as the last
-    label.
-    """
-    rows = split(("a", "Jordan sings", "B-PER O"))
-    with pytest.raises(CorpusError, match=r"ner_tags: expected ids from 0 to 0, one for .*, found \[1, 0\]"):
-        overlap(rows, rows, found_in_labels=["O"])
-    plain = rows.cast_column("ner_tags", datasets.List(datasets.Value("int64")))
-    with pytest.raises(CorpusError, match=r"found \[-100, 0\]"):
-        overlap(rows, plain.map(lambda row: {"ner_tags": [-100, 0]}))
 
 
 def test_pictures_are_never_read():
@@ -227,7 +176,7 @@ def test_matrix_of_two_corpora_and_of_one():
     theirs = {"validation": split(("c", "Three"), ("x", "three"), ("y", "TWO"))}
     first = Corpus("first", ours, LABELS, "official", {"train": "1", "test": "2"})
     second = Corpus("second", theirs, LABELS, "unverified", {"validation": "3"})
-    zeros = {"same_id_other_tokens": 0, "same_id_other_post": 0, "conflicting_tags": 0}
+    zeros = {"same_id_other_post": 0}
     validation = {"of": "validation", "posts": 3} | zeros
     expected = {
         "of": {"name": "second", "version_name": "unverified", "version": {"validation": "3"}},
@@ -263,7 +212,6 @@ def corpora():
 def test_posts_of_twitter2017_in_mmnerd(corpora):
     """If it failed, the published leakage between the two corpora would not be found."""
     pairs = overlap_matrix(corpora["twitter2017"], corpora["mmner"])["pairs"]
-    counts = ("by_id", "same_id_other_tokens", "conflicting_tags")
-    found = {(pair["found_in"], pair["of"]): tuple(pair[count] for count in counts) for pair in pairs}
+    found = {(pair["found_in"], pair["of"]): pair["by_id"] for pair in pairs}
     assert found == MMNERD_TWITTER
     assert all(pair["same_id_other_post"] == 0 for pair in pairs)

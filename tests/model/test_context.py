@@ -317,9 +317,10 @@ def test_contexts_come_from_a_column():
     [
         (
             '{"id": "1", "caption": "a"}\n[]',
-            "line 2: expected an object with 'id' and a text 'caption', or a list of texts, found list",
+            "line 2: expected an object with 'id' and a text 'caption' (--context names it), or a list of"
+            " texts, found list",
         ),
-        ('{"id": "1"}', "line 1: expected a field 'caption' (--context names it), found ['id']"),
+        ('{"id": "1"}', "line 1: expected an object with 'id' and a text 'caption'"),
         ("{", "contexts.jsonl:1: expected a JSON object, found '{'"),
         ('{"id": "1", "caption": 3}', "line 1: expected an object with 'id' and a text 'caption'"),
         (
