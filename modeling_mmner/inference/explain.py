@@ -163,7 +163,8 @@ def draw_cells(picture: Image.Image, cells: np.ndarray) -> Image.Image:
         RGB, 480 pixels high, so that the numbers of a small picture can be read; a narrow one is widened.
     """
     wide = min(max(_HEIGHT // 2, _HEIGHT * picture.width // picture.height), 4 * _HEIGHT)
-    drawn = picture.convert("L").convert("RGB").resize((wide, _HEIGHT))
+    dimmed = picture.convert("L").point(lambda value: round(0.7 * value))  # white numbers show on it
+    drawn = dimmed.convert("RGB").resize((wide, _HEIGHT))
     width, height = drawn.width / SIDE, drawn.height / SIDE
     brush, font = ImageDraw.Draw(drawn, "RGBA"), ImageFont.load_default(min(width / 4, height / 2))
     look: Any = {"font": font, "fill": "white", "stroke_fill": "black", "stroke_width": 2}
