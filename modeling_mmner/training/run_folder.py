@@ -158,9 +158,10 @@ def check_run(recipe: Recipe) -> None:
         expected = "expected a tracker that is installed, found none of that name"
         raise RunError(f"--report_to {tracker}: {expected}; pip install '{package}'")
     for path in (output / name for name in (*FOLDERS, *FILES)):
-        if path.exists() and path.is_dir() != (path.name in FOLDERS):
-            expected, found = ("file", "folder") if path.is_dir() else ("folder", "file")
-            expected = f"expected {path.name} to be a {expected}, found a {found}"
+        kind = "folder" if path.name in FOLDERS else "file"
+        found = "folder" if path.is_dir() else "file" if path.is_file() else "pipe or device"
+        if path.exists() and found != kind:
+            expected = f"expected {path.name} to be a {kind}, found a {found}"
             place = f"--output_dir {output!s:.300}"
             raise RunError(f"{place}: {expected}; move it away, or name another folder")
 

@@ -20,7 +20,15 @@ from modeling_mmner.evaluation.metrics import RunMetrics
 from modeling_mmner.training.checkpoints import Checkpoints
 from modeling_mmner.training.processes import Stopped, command_to_go_on
 from modeling_mmner.training.recipes import Recipe
-from modeling_mmner.training.run_folder import FILES, FOLDERS, Progress, RunError, begin_run, is_finished
+from modeling_mmner.training.run_folder import (
+    FILES,
+    FOLDERS,
+    STATUS,
+    Progress,
+    RunError,
+    begin_run,
+    is_finished,
+)
 from modeling_mmner.training.runner import run_each, runs_of
 from tests.interrupted import assert_same_run, checkpoints_in, recipe_in
 from tests.training.test_killed_runs import started
@@ -257,6 +265,10 @@ def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(reci
         with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
             train_accelerate.main(recipe)
         shutil.rmtree(output)
+    output.mkdir()
+    os.mkfifo(output / STATUS)  # to read it would wait without end
+    with pytest.raises(RunError, match=f"expected {STATUS} to be a file, found a pipe or device"):
+        train_accelerate.main(recipe)
 
 
 def test_output_folder_that_is_removed_is_named(corpus, tmp_path, monkeypatch, capfd):
