@@ -12,7 +12,7 @@ from typing import Any
 from transformers import pipeline
 
 KEYS = ("text", "tokens", "image", "images", "context")
-PARAMETERS = ("threshold", "aggregation_strategy")
+PARAMETERS = ("threshold", "precision", "effects", "aggregation_strategy")
 MOST_POSTS, MOST_PICTURES, MOST_CHARACTERS, MOST_BYTES = 64, 128, 100_000, 50_000_000
 """Of one request, all its posts together; bytes are those of its pictures."""
 

@@ -44,6 +44,8 @@ def test_endpoint_answers_what_the_pipeline_answers(endpoint, pipe) -> None:
     simple = endpoint({"inputs": TEXT, "parameters": {"aggregation_strategy": "simple"}})
     assert_same([alone, simple], expected[:2])
     assert endpoint({"inputs": [TEXT], "parameters": {"threshold": 1.0}}) == [pipe(TEXT, threshold=1.0)]
+    assert endpoint({"inputs": TEXT, "parameters": {"effects": True}}) == pipe(TEXT, effects=True)
+    assert "run mmner calibrate" in endpoint({"inputs": TEXT, "parameters": {"precision": 0.9}})["error"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,11 @@ def test_no_picture_is_opened_or_fetched_by_its_name(endpoint, tmp_path, monkeyp
             {},
             r"found the keys \['content', ",
         ),
-        (TEXT, {"image_dir": "/"}, "parameters: expected an object with some of threshold, aggregation_str"),
+        (
+            TEXT,
+            {"image_dir": "/"},
+            "parameters: expected an object with some of threshold, precision, effects, aggr",
+        ),
         (TEXT, ["threshold"], "parameters: expected an object"),
         (TEXT, {"threshold": 2}, r"threshold: expected a score in 0\.\.1, found 2"),
         (TEXT, {"aggregation_strategy": "max"}, "aggregation_strategy: expected 'simple' or 'first'"),
