@@ -91,15 +91,7 @@ class DemoPage:
         said = ["1 entity found." if count == 1 else f"{count or 'No'} entities found."]
         said += [f"{hidden} with a lower score are hidden."] if hidden else []
         said += [f"{answer.done:.0%} of the text is read."] if answer.done < 1 else []
-        cards = [
-            gr.update(
-                value=found.marked(name),
-                visible=name in found.readings,
-                label=label if "without" in found.readings else SAID["card_alone"],
-                rtl=found.is_right_to_left,
-            )
-            for name, label in SAID["cards"].items()
-        ]
+        cards = [gr.update(**card) for card in _cards(found)]
         inside = found.readings.get("inside", [])
         said += [f"{len(inside)} in the text of the pictures."] if "inside" in found.readings else []
         record = [*found.entities, *inside]
@@ -132,6 +124,19 @@ class DemoPage:
             drawn = [draw_cells(*one) for one in zip(drawn, found.cells[number], strict=True)]
         squares = [np.asarray(ImageOps.pad(one, DRAWN_SIZE, color="white")) for one in drawn]
         return [(np.hstack(squares), _boxes(found)) if squares else None, html.escape(sentence)]
+
+
+def _cards(found: Answer) -> list[dict[str, Any]]:
+    """How the three marked texts look."""
+    return [
+        {
+            "value": found.marked(name),
+            "visible": name in found.readings,
+            "label": label if "without" in found.readings else SAID["card_alone"],
+            "rtl": found.is_right_to_left,
+        }
+        for name, label in SAID["cards"].items()
+    ]
 
 
 def _boxes(found: Answer) -> list[tuple[tuple[int, ...], str]]:
@@ -234,7 +239,7 @@ def _inputs(first: Example, answers: Answers) -> list[Any]:
 
 def _results(page: DemoPage, answer: Answer) -> list[Any]:
     """What the page answers with, at first this: see `DemoPage.show`."""
-    _, said, *updates, rows, entities, picture, about = page.show(answer, 0)
+    _, said, *_, rows, entities, picture, about = page.show(answer, 0)
     said = said if answer.text else ""
     live: Any = {"html_template": _LIVE, "js_on_load": None, "padding": False}
     status = gr.HTML(said, **live)
@@ -245,7 +250,7 @@ def _results(page: DemoPage, answer: Answer) -> list[Any]:
     legend: Any = [(name, one) for one, name in page.names.items()]
     gr.HighlightedText(legend, show_label=False, container=False, **look)
     with gr.Row():
-        cards = [gr.HighlightedText(**look | one) for one in updates if one.pop("__type__")]
+        cards = [gr.HighlightedText(**look | card) for card in _cards(answer)]
     with gr.Row():
         with gr.Column(min_width=300):
             with gr.Tab("Table"):
