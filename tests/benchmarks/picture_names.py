@@ -3,10 +3,12 @@
     python -m tests.benchmarks.picture_names names.json pictures/ --model MODEL
 
 `names.json` maps the file of a picture to its names, ``{"name", "type", "box": [xmin, ymin, xmax, ymax]}``. A
-name counts once a picture, whatever its case and spaces.
+name counts once a picture, whatever its case and spaces. At last it says how many of the names found are
+found again in the pictures saved as JPEG and as WebP at quality 90.
 """
 
 import argparse
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -14,7 +16,9 @@ from time import process_time
 from typing import Any
 
 from modeling_mmner.inference.loading import load_predictor
+from modeling_mmner.model.images_mmner import load_picture
 from modeling_mmner.model.picture_text_mmner import reader_of
+from modeling_mmner.model.prediction_mmner import Prediction
 
 
 def folded(name: str) -> str:
@@ -74,6 +78,18 @@ def told(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def saved_as(kind: str, path: Path) -> bytes:
+    """The picture of a file, saved again at quality 90."""
+    content = io.BytesIO()
+    load_picture(path).save(content, kind, quality=90)
+    return content.getvalue()
+
+
+def words_in(found: Prediction) -> set[str]:
+    """The names in a picture."""
+    return {folded(entity["word"]) for entity in found.entities if entity["start"] is None}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names")
@@ -101,6 +117,11 @@ def main() -> None:
     print(told(measured(gold, found)))
     for half in (0, 1):
         print(f"half {half}:", told(measured(gold, dict(list(found.items())[half::2]))).splitlines()[0])
+    for kind in ("JPEG", "WEBP"):
+        again = predictor.predict([{"text": "", "image": saved_as(kind, path)} for path in files])
+        pairs = [(words_in(one), words_in(other)) for one, other in zip(found.values(), again, strict=True)]
+        kept, all_found = sum(len(one & other) for one, other in pairs), sum(len(one) for one, _ in pairs)
+        print(f"saved as {kind}: {kept} of {all_found} names are found again, {kept / all_found:.1%}")
 
 
 if __name__ == "__main__":
