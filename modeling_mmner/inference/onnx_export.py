@@ -193,7 +193,8 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
     posts = _inputs(processor, _TRACED)
     inputs = posts | existing_windows(posts)
     texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
-    sub_tokens = Dim("sub_tokens", max=processor.window)
+    longest = processor.window or getattr(model.text_tower, "window", None)  # a processor may set no limit
+    sub_tokens = Dim("sub_tokens", max=longest)
     axes: dict[str, tuple[Any, ...]] = dict.fromkeys(("input_ids", "attention_mask"), (rows, sub_tokens))
     axes |= dict.fromkeys(("word_windows", "word_starts", "word_mask"), (texts, words))
     if "token_type_ids" in inputs and model.text_tower.has_types:
@@ -239,5 +240,6 @@ def _inputs(processor: MMNERProcessor, posts: list[tuple[str, int]]) -> dict[str
     random, size = np.random.default_rng(0), processor.image_size or 1
     pictures = [list(random.integers(256, size=(count, size, size, 3), dtype=np.uint8)) for _, count in posts]
     texts = [text for text, _ in posts]
-    contexts = [text if count % 2 else None for text, count in posts]  # read by processors that read any
+    reads_contexts = processor.context_window is not None
+    contexts = [text if count % 2 else None for text, count in posts] if reads_contexts else None
     return dict(processor(texts, images=pictures, context=contexts, return_tensors="np"))

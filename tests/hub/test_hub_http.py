@@ -3,23 +3,18 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
-from urllib.request import urlopen
 
 import pytest
 import yaml
 from huggingface_hub import HfApi, ModelCard, hf_hub_download, parse_eval_result_entries
-from PIL import Image
 from transformers import Trainer, TrainingArguments
 
 from dataset_scripts.builders.built_corpus import PUBLISHED, check_may_publish, publish
@@ -32,48 +27,21 @@ from modeling_mmner.training.collator import MMNERCollator
 from tests.built_corpora import build_small, built_sample, files_of
 from tests.dataset_scripts.test_built_data_sets import LOADED as LOADED_ROWS
 from tests.elsewhere import PACKAGES, TEXTS, assert_says_as, load_elsewhere, run_elsewhere, small_system
+from tests.hub.served import ROOT, Hub, serving
 from tests.small_metrics import run_metrics
 from tests.small_posts import assert_same
 from tests.tiny import SYSTEMS
 
 pytestmark = pytest.mark.slow  # three processes that load transformers anew
 
-ROOT = Path(__file__).parents[2]
 CODE = {path.name for path in (ROOT / "modeling_mmner" / "model").glob("*_mmner.py")}
 PUSH = "import sys; from tests.hub.test_hub_http import push; push(*sys.argv[1:])"
-
-
-@dataclass
-class Hub:
-    """A running server, and a folder with what it began with and what is pushed to it."""
-
-    address: str
-    folder: Path
-
-    @property
-    def picture(self) -> Path:
-        return self.folder / "picture.png"
-
-    def repository(self, name: str) -> dict[str, Any]:
-        with urlopen(f"{self.address}/log") as log:
-            return json.load(log)[name]
-
-    def commits(self, name: str) -> list[dict[str, Any]]:
-        """What was pushed, after the commit with which the Hub makes a repository."""
-        return self.repository(name)["commits"][1:]
-
-    def environment(self) -> dict[str, Any]:
-        return {"HF_ENDPOINT": self.address, "HF_TOKEN": "hf_any", "NO_PROXY": "127.0.0.1"}
-
-    def model_folder(self, key: str) -> Path:
-        return self.folder / "served" / "models" / "org" / key
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory) -> Iterator[Hub]:
     """A Hub that has a model of each system, and a public data set."""
     folder = tmp_path_factory.mktemp("hub")
-    Image.linear_gradient("L").save(folder / "picture.png")
     for name in SYSTEMS:
         served = folder / "served" / "models" / "org" / name
         save_hub_folder(*small_system(name), folder=served, metrics=run_metrics())
@@ -81,13 +49,8 @@ def hub(tmp_path_factory) -> Iterator[Hub]:
     build_small(folder / "small")
     shutil.copytree(built_sample(), folder / "sample")
     shutil.copytree(folder / "small" / "built", folder / "served" / "datasets" / "org" / "public")
-    command = [sys.executable, "-m", "tests.hub_server", str(folder / "served")]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield Hub(process.stdout.readline().strip(), folder)
-        finally:
-            process.terminate()
+    with serving(folder) as hub:
+        yield hub
 
 
 # Pushing, in a process of its own that has the package.
