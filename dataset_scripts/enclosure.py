@@ -3,9 +3,7 @@ of it.
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -54,33 +52,25 @@ def _card(dataset: str, name: str, revision: str | None) -> Path | None:
 
 
 def _check_card(path: Path) -> None:
-    for named in _texts(_front_matter(path).get("configs")):
+    for named in _named_files(path):
         if "://" in named or PurePath(named).is_absolute() or ".." in PurePath(named).parts:
             expected = "files of the data set's own folder under 'configs'"
             raise CorpusError(f"{path}: expected {expected}, found {named!r:.200}")
 
 
-def _front_matter(path: Path) -> dict[str, Any]:
+def _named_files(path: Path) -> list[str]:
+    """Every text under ``configs`` in a card's front matter."""
     text = path.read_bytes().decode("utf-8", "replace")
     if path.suffix == ".md":  # where it ends is the library's to say, for another rule could be led astray
         text = block[2] if (block := REGEX_YAML_BLOCK.search(text)) else ""
     try:
         content = yaml.safe_load(text)
+        configs = content.get("configs") if isinstance(content, dict) else None
+        # Written out again, a value that YAML refers to many times stands there once.
+        tokens = yaml.scan(yaml.safe_dump(configs, sort_keys=False))
+        return [token.value for token in tokens if isinstance(token, yaml.ScalarToken)]
     except (yaml.YAMLError, RecursionError, TypeError, LookupError) as error:
         raise CorpusError(f"{path}: expected YAML at its beginning, found {error!s:.300}") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value of YAML, keys included."""
-    waiting, seen = [value], set()
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, (dict, list)) and id(one) not in seen:  # YAML may refer to a value many times
-            seen.add(id(one))
-            waiting += [*one, *one.values()] if isinstance(one, dict) else one
 
 
 def check_pictures(rows: datasets.Dataset, column: str, *, dataset: str, place: str) -> None:

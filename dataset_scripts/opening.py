@@ -187,7 +187,7 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
             splits[split] = _renamed(rows, columns, place)
     if not splits:
         raise CorpusError(f"{place}: expected splits among {', '.join(SPLITS)}, found {', '.join(found)}")
-    if not all(_is_ready(rows) for rows in splits.values()):
+    if not all(_has_ids(rows) for rows in splits.values()):
         read, posts, options = OwnPosts(), {}, ReadingOptions(**given)
         for split, rows in splits.items():
             places = (f"{dataset}, {split}, row {number}" for number in numbers[split])
@@ -218,11 +218,10 @@ def _renamed(rows: datasets.Dataset, columns: Mapping[str, str], place: str) -> 
     return rows.remove_columns(replaced).rename_columns({theirs: ours for ours, theirs in columns.items()})
 
 
-def _is_ready(rows: datasets.Dataset) -> bool:
-    """Whether tags have ids with names, or nothing else is there that tags could be made of."""
+def _has_ids(rows: datasets.Dataset) -> bool:
+    """Whether there are words, and tags that are ids with names: all else is read as people's own records."""
     kind = getattr(rows.features.get("ner_tags"), "feature", None)
-    has_names = isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string")
-    return isinstance(kind, datasets.ClassLabel) or not ("text" in rows.features or has_names)
+    return "tokens" in rows.features and isinstance(kind, datasets.ClassLabel)
 
 
 def _record(dataset: str, config: str | None) -> dict[str, Any]:
@@ -231,8 +230,6 @@ def _record(dataset: str, config: str | None) -> dict[str, Any]:
     try:
         if not Path(dataset).is_dir():
             path = Path(hf_hub_download(dataset, RECORD, repo_type="dataset"))
-        elif not path.is_file():
-            return {}
         record = json.loads(path.read_text(encoding="utf-8"))
         part = record["configs"].get(config or next(iter(record["configs"])), {})
         return {"name": str(record["name"])} | {key: part[key] for key in ("version", "splits") & part.keys()}
@@ -245,14 +242,6 @@ def _record(dataset: str, config: str | None) -> dict[str, Any]:
 
 def _with_columns(rows: datasets.Dataset, dataset: str, split: str) -> datasets.Dataset:
     """The rows with all columns of a corpus, those that are missing filled in, and pictures not decoded."""
-    place = f"dataset {dataset!r}, split {split!r}"
-    if not {"tokens", "ner_tags"} <= set(rows.features):
-        found = ", ".join(rows.features)
-        raise CorpusError(f"{place}: expected the columns tokens and ner_tags, found {found}")
-    tags = rows.features["ner_tags"]
-    if not isinstance(getattr(tags, "feature", None), datasets.ClassLabel):
-        expected = "ner_tags to be a list of ClassLabel, whose names say what the ids mean"
-        raise CorpusError(f"{place}: expected {expected}, found {tags}")
     count, picture = len(rows), datasets.Image(decode=False)
     numbers = [str(number) for number in range(count)]
     defaults = {"id": numbers, "language": ["unknown"] * count, "source": [Path(dataset).name] * count}
@@ -264,7 +253,7 @@ def _with_columns(rows: datasets.Dataset, dataset: str, split: str) -> datasets.
         return rows.add_column("image", [None] * count, feature=picture)
     for column in pictured:
         rows = rows.cast_column(column, picture if column == "image" else datasets.List(picture))
-        check_pictures(rows, column, dataset=dataset, place=place)
+        check_pictures(rows, column, dataset=dataset, place=f"dataset {dataset!r}, split {split!r}")
     return rows
 
 

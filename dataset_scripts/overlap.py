@@ -19,7 +19,7 @@ Only the columns id and tokens are read, never a picture.
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations, product
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 
@@ -69,51 +69,46 @@ def overlapping(train: datasets.Dataset, *held_out: datasets.Dataset) -> list[in
     return [
         position
         for position, post in enumerate(_posts(train))
-        if any(split.with_text.get(post.text) or split.with_same_id(post) for split in splits)
+        if any(any(split.occurrence(*post)) for split in splits)
     ]
 
 
-class _Post(NamedTuple):
-    """A post's id and normalised text."""
-
-    id: str | None
-    text: str
-
-
 class _Posts:
+    """The posts of a split, by their ids and by their texts."""
+
     def __init__(self, rows: datasets.Dataset) -> None:
         self.posts = list(_posts(rows))
-        self.with_id: dict[str, list[_Post]] = defaultdict(list)
-        self.with_text: dict[str, list[_Post]] = defaultdict(list)
-        for post in self.posts:
-            self.with_text[post.text].append(post)
-            if post.id is not None:
-                self.with_id[post.id].append(post)
+        self.texts = {text for _, text in self.posts}
+        self.texts_of_id: dict[str, list[str]] = defaultdict(list)
+        for post_id, text in self.posts:
+            self.texts_of_id[post_id].append(text)
+        self.texts_of_id.pop("", None)
 
-    def with_same_id(self, post: _Post) -> list[_Post]:
-        """The posts here with the id of another split's post, and an alike text."""
-        others = [] if post.id is None else self.with_id.get(post.id, [])
-        return [other for other in others if other.text == post.text or _are_alike(other, post)]
+    def occurrence(self, post_id: str, text: str) -> tuple[bool, bool]:
+        """Whether another split's post occurs here by its id, with an alike text; and whether by its text."""
+        return any(_are_alike(text, other) for other in self.texts_of_id.get(post_id, ())), text in self.texts
 
     def overlap(self, of: "_Posts") -> dict[str, int]:
-        counts = {"posts": len(of.posts), "by_id": 0, "by_text": 0, "either": 0, "same_id_other_post": 0}
-        for post in of.posts:
-            by_id, by_text = bool(self.with_same_id(post)), post.text in self.with_text
-            counts["by_id"] += by_id
-            counts["by_text"] += by_text
-            counts["either"] += by_id or by_text
-            counts["same_id_other_post"] += post.id in self.with_id and not by_id
-        return counts
+        found = [self.occurrence(*post) for post in of.posts]
+        by_id = sum(same_id for same_id, _ in found)
+        return {
+            "posts": len(found),
+            "by_id": by_id,
+            "by_text": sum(same_text for _, same_text in found),
+            "either": sum(map(any, found)),
+            "same_id_other_post": sum(post_id in self.texts_of_id for post_id, _ in of.posts) - by_id,
+        }
 
 
-def _posts(rows: datasets.Dataset) -> Iterator[_Post]:
+def _posts(rows: datasets.Dataset) -> Iterator[tuple[str, str]]:
+    """The id, empty where there is none, and the normalised text of each post."""
     for batch in rows.with_format(None).select_columns(["id", "tokens"]).iter(_ROWS_AT_ONCE):
         for post_id, tokens in zip(batch["id"], batch["tokens"], strict=True):
-            yield _Post(None if post_id in (None, "") else str(post_id), normalised(tokens))
+            yield "" if post_id is None else str(post_id), normalised(tokens)
 
 
-def _are_alike(first: _Post, second: _Post) -> bool:
-    triples, others = _triples(first.text), _triples(second.text)
+def _are_alike(first: str, second: str) -> bool:
+    triples, others = _triples(first), _triples(second)
     return 2 * len(triples & others) >= _ALIKE * (len(triples) + len(others))
 
 

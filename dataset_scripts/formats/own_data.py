@@ -3,7 +3,7 @@
 import hashlib
 import random
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -308,9 +308,7 @@ def _groups(keys: Sequence[Iterable[Hashable]]) -> list[list[int]]:
     """The posts that share keys, in the order of their first posts."""
     from networkx.utils import UnionFind  # slow to import
 
-    joined, groups = UnionFind(range(len(keys))), defaultdict[int, list[int]](list)
+    joined = UnionFind(range(len(keys)))
     for post, own in enumerate(keys):
         joined.union(post, *(("key", key) for key in own))
-    for post in range(len(keys)):
-        groups[joined[post]].append(post)
-    return [*groups.values()]
+    return [sorted(one for one in group if isinstance(one, int)) for group in joined.to_sets()]

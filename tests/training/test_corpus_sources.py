@@ -119,10 +119,10 @@ def test_views_move_all_pictures_of_a_post(tmp_path):
 TAGS, WORDS = datasets.List(datasets.Value("int64")), datasets.List(datasets.Value("string"))
 NO_BIO = datasets.List(datasets.ClassLabel(names=["O", "I-PER"]))
 REFUSED = {
-    "ids without names": ({"ner_tags": TAGS}, SPLITS, "expected ner_tags to be a list of ClassLabel"),
+    "ids without names": ({"ner_tags": TAGS}, SPLITS, "expected tags by their names, found 0; --tag_names"),
     "no BIO": ({"ner_tags": NO_BIO}, SPLITS, "column ner_tags: labels: 'I-PER' has no 'B-PER'"),
     "no split": ({}, ("train", "test"), "expected the splits train, validation, test; validation not found"),
-    "no tokens": ({"tokens": None, "words": WORDS}, SPLITS, "expected the columns tokens and ner_tags"),
+    "no tokens": ({"tokens": None, "words": WORDS}, SPLITS, "found ner_tags, words; --columns OURS=THEIRS"),
 }
 
 
