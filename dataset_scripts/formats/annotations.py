@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from modeling_mmner.model.labels_mmner import Span, is_unspaced, spans_to_tags, split_words
 from modeling_mmner.model.posts_mmner import is_words
 
-from ..findings import Finding
+from ..findings import Findings
 from .reader import CorpusError
 
 _SPAN_KEYS = ("spans", "entities", "ents", "label", "labels")
@@ -62,31 +62,32 @@ class Annotation(NamedTuple):
 
     Attributes:
         words, tags: its words with a tag for each, names or ids.
-        record: all that the tool has of it, by its own keys.
         left_out: of a text with spans, whose tags are BIO; None: the record itself has words and tags.
-        unread: what else is annotated in the record, and what was read otherwise.
+        record: all that the tool has of it, by its own keys.
         form: what the record looks like, in words.
     """
 
     words: list[str]
     tags: list[Any]
+    left_out: list[LeftOut] | None
     record: Mapping[str, Any]
-    left_out: list[LeftOut] | None = None
-    unread: Sequence[Finding] = ()
     form: str = "words with tags"
 
 
-def read_annotation(record: Any, place: str, *, word_rule: str = "spaces") -> Annotation | None:
+def read_annotation(
+    record: Any, place: str, findings: Findings, *, word_rule: str = "spaces"
+) -> Annotation | None:
     """The annotation of a record, whatever tool it is from; None where the annotator rejected or skipped it.
 
     Args:
         place: file and row, for errors.
+        findings: to which it is added what else is annotated in the record, and what was read otherwise.
         word_rule: by which texts are split.
 
     Raises:
         CorpusError: the record is of no form that is known.
     """
-    form, unread = "texts with spans", list[Finding]()
+    form = "texts with spans"
     if isinstance(record, (list, tuple)) and len(record) == 2 and isinstance(record[1], Mapping):
         form, record = "spaCy's training data", {"text": record[0], **record[1]}
     if not isinstance(record, Mapping):
@@ -99,7 +100,7 @@ def read_annotation(record: Any, place: str, *, word_rule: str = "spaces") -> An
     tags: Any = record.get("ner_tags")
     if isinstance(record.get("data"), Mapping) and isinstance(record.get("annotations"), list):
         form, words = "tasks of Label Studio", None
-        if (record := _task(record, place, unread)) is None:
+        if (record := _task(record, place, findings)) is None:
             return None
     used = [key for key in _SPAN_KEYS if isinstance(record.get(key), (list, tuple))]
     filled = [key for key in record if _number_of_spans(record[key])]
@@ -109,13 +110,13 @@ def read_annotation(record: Any, place: str, *, word_rule: str = "spaces") -> An
     has_words = is_words(words) and tags is not None
     for key in filled if has_words else [key for key in filled if key not in used]:
         what, remedy = f"spans under {key!r:.40}, not read", f"--columns spans={key:.40} reads them"
-        unread.append(Finding(what, remedy, number=_number_of_spans(record[key])))
+        findings.add(what, place, remedy=remedy, number=_number_of_spans(record[key]))
     if has_words:
         count = len(tags) if isinstance(tags, (list, tuple)) else f"{tags!r:.80}"
         if count != len(words):
             expected = f"a tag for each of {len(words)} words in 'ner_tags'"
             raise CorpusError(f"{place}: expected {expected}, found {count}")
-        return Annotation(list(words), list(tags), record, unread=unread)
+        return Annotation(list(words), list(tags), None, record)
     if not isinstance(record.get("text"), str) or not (used or is_min):
         keys = ", ".join(f"{key!s:.40}" for key in list(record)[:20])
         hint = "--columns OURS=THEIRS says what is called otherwise"
@@ -126,11 +127,10 @@ def read_annotation(record: Any, place: str, *, word_rule: str = "spaces") -> An
             expected = "spans with 'start', 'end' and one 'label'"
             raise CorpusError(f"{place}: expected {expected}, found {item!r:.120}")
         spans.append(span)
-    found = tagged(record["text"], spans, record, place, word_rule)
-    return found._replace(unread=[*found.unread, *unread], form=form)
+    return Annotation(*_tagged(record["text"], spans, place, findings, word_rule), record, form)
 
 
-def _task(record: Mapping[str, Any], place: str, unread: list[Finding]) -> dict[str, Any] | None:
+def _task(record: Mapping[str, Any], place: str, findings: Findings) -> dict[str, Any] | None:
     """Text and spans of a task of Label Studio, by the first annotation that was not cancelled, if any."""
     data = record["data"]
     texts = [data["text"]] if "text" in data else [value for value in data.values() if isinstance(value, str)]
@@ -144,11 +144,12 @@ def _task(record: Mapping[str, Any], place: str, unread: list[Finding]) -> dict[
     if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
         expected = "a list of objects as the annotation's 'result'"
         raise CorpusError(f"{place}: expected {expected}, found {result!r:.80}")
-    kinds = [item.get("type") for item in result if item.get("type") not in _LABEL_KEYS]
-    unread += [Finding(f"results of type {kind!r:.40}, not read", lost=False, number=1) for kind in kinds]
+    for kind in (item.get("type") for item in result if item.get("type") not in _LABEL_KEYS):
+        findings.add(f"results of type {kind!r:.40}, not read", place, lost=False)
     if done[1:]:
+        what = "further annotations of a task, not read"
         advice = "the first that was not cancelled is read; take others out before the export"
-        unread.append(Finding("further annotations of a task, not read", advice, False, len(done[1:])))
+        findings.add(what, place, remedy=advice, lost=False, number=len(done[1:]))
     spans = [item.get("value") for item in result if item.get("type") in _LABEL_KEYS]
     return {"id": record.get("id"), **data, "text": texts[0], "spans": spans}
 
@@ -180,13 +181,9 @@ def _is_place(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
 
 
-def tagged(
-    text: str,
-    spans: Sequence[CharacterSpan],
-    record: Mapping[str, Any],
-    place: str,
-    word_rule: str = "spaces",
-) -> Annotation:
+def _tagged(
+    text: str, spans: Sequence[CharacterSpan], place: str, findings: Findings, word_rule: str
+) -> tuple[list[str], list[str], list[LeftOut]]:
     """The words of a text by a rule, which a model keeps, their BIO tags, and the spans that are no whole
     words.
 
@@ -198,7 +195,7 @@ def tagged(
     starts = {word.start: number for number, word in enumerate(words)}
     ends = {word.end: number + 1 for number, word in enumerate(words)}
     taken: list[Span] = []
-    left_out, trimmed = [], 0
+    left_out = []
     for given in spans:
         span = counted = _in_characters(text, given)
         if (said := text[max(0, span.start) : max(0, span.end)]) != said.strip():
@@ -218,12 +215,12 @@ def tagged(
             reason, detail = _OVERLAPS, ""
         else:
             taken.append(Span(span.label, first, last))
-            trimmed += span != counted
+            if span != counted:
+                findings.add("spans with blanks at their ends, which are left off", place, lost=False)
             continue
         left_out.append(LeftOut(place, given.start, given.end, given.label, said[:80], reason, detail))
-    tags = spans_to_tags(taken, len(words))
-    blanks = Finding("spans with blanks at their ends, which are left off", lost=False, number=trimmed)
-    return Annotation([word.text for word in words], tags, record, left_out, [blanks] * bool(trimmed))
+        findings.add(f"spans left out: {reason}", str(left_out[-1]), remedy=REASONS[reason])
+    return [word.text for word in words], spans_to_tags(taken, len(words)), left_out
 
 
 def _in_characters(text: str, span: CharacterSpan) -> CharacterSpan:

@@ -19,7 +19,7 @@ from modeling_mmner.model.posts_mmner import is_words
 from ..builders.builder import corpus_features, types_by_frequency
 from ..findings import Findings
 from ..reading_options import ReadingOptions
-from .annotations import REASONS, LeftOut, read_annotation
+from .annotations import LeftOut, read_annotation
 from .pictures import PictureFiles
 from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_link
 from .records import cell_list, read_records, record_files
@@ -93,16 +93,12 @@ def add_posts(
     for place, record in records:
         if isinstance(record, dict):
             record = {key: cell_list(value, key, place) for key, value in record.items()}
-        annotation = read_annotation(record, place, word_rule=options.word_rule)
+        annotation = read_annotation(record, place, findings, word_rule=options.word_rule)
         if annotation is None:
             findings.add("posts that their annotator rejected or skipped", place, lost=False)
             continue
-        words, tags, own, left_out, unread, form = annotation
+        words, tags, left_out, own, form = annotation
         read.forms[form] = None
-        for one in unread:
-            findings.add(one.what, place, remedy=one.remedy, lost=one.lost, number=one.number)
-        for span in left_out or []:
-            findings.add(f"spans left out: {span.reason}", str(span), remedy=REASONS[span.reason])
         read.left_out += left_out or []
         texts = {
             str(key): encodable(value) if isinstance(value, str) else [encodable(text) for text in value]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import train_accelerate
+from dataset_scripts.findings import Findings
 from dataset_scripts.formats.annotations import CharacterSpan, read_annotation
-from dataset_scripts.formats.annotations import tagged as tagged_text
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.opening import Corpus, open_corpus
 from modeling_mmner import MMNERForTokenClassification, MMNERProcessor
@@ -103,8 +103,8 @@ WITHIN = "is empty or not within the text"
 )
 def test_what_is_no_word_is_left_out_and_told(spans, kept, reasons):
     """If it failed, a span would be moved to the next word without a word, or lost."""
-    given = [CharacterSpan(*span) for span in spans]
-    words, tags, _, left_out = tagged_text("Jordan in San Marino.", given, {}, "file:3")[:4]
+    record = {"text": "Jordan in San Marino.", "spans": [CharacterSpan(*span)._asdict() for span in spans]}
+    words, tags, left_out = read_annotation(record, "file:3", Findings())[:3]
     assert words == ["Jordan", "in", "San", "Marino", "."] and tags == kept.split()
     assert [one.reason for one in left_out] == reasons and all(one.place == "file:3" for one in left_out)
 
@@ -114,10 +114,8 @@ def test_what_is_no_word_is_left_out_and_told(spans, kept, reasons):
 def test_every_span_is_a_tag_or_left_out(text, data):
     """If it failed, some text would make a span vanish."""
     place = st.integers(-2, len(text) + 2)
-    spans = [
-        CharacterSpan(*data.draw(st.tuples(place, place)), "X") for _ in range(data.draw(st.integers(0, 4)))
-    ]
-    _, tags, _, left_out = tagged_text(text, spans, {}, "x")[:4]
+    spans = [(*data.draw(st.tuples(place, place)), "X") for _ in range(data.draw(st.integers(0, 4)))]
+    _, tags, left_out = read_annotation({"text": text, "spans": spans}, "x", Findings())[:3]
     assert tags.count("B-X") + len(left_out) == len(spans)
 
 
@@ -138,7 +136,7 @@ _ANYTHING = st.recursive(
 def test_any_record_is_a_post_or_an_error_in_words(record):
     """If it failed, a malformed row of a stranger's file would end in a traceback."""
     try:
-        read_annotation(record, "file:1")
+        read_annotation(record, "file:1", Findings())
     except CorpusError as error:
         assert str(error).startswith("file:1: expected")
 
@@ -344,9 +342,10 @@ def test_no_entity_is_dropped_without_a_word(record, tags, unread):
     """Regression: entities of a second control, of Label Studio's HyperText, or under a key after an empty
     one were lost, and nothing said so.
     """
-    found = read_annotation({"text": "Lima Jordan"} | record, "a:1")
+    findings = Findings()
+    found = read_annotation({"text": "Lima Jordan"} | record, "a:1", findings)
     assert found.tags == tags and not found.left_out
-    assert [(one.what, one.number) for one in found.unread] == unread
+    assert list(findings.numbers().items()) == unread
 
 
 def test_what_is_not_read_is_counted(tmp_path):
@@ -409,7 +408,8 @@ def test_broken_files_are_errors_in_words(tmp_path, name):
 def test_unknown_record_is_bounded():
     """If it failed, an error would print a whole book."""
     with pytest.raises(CorpusError) as caught:
-        read_annotation({"x" * 10**6: 1} | {str(number): "y" * 1000 for number in range(1000)}, "place")
+        record = {"x" * 10**6: 1} | {str(number): "y" * 1000 for number in range(1000)}
+        read_annotation(record, "place", Findings())
     assert len(str(caught.value)) < 1000
 
 
