@@ -40,7 +40,7 @@ def contact_sheet(
         rows: with the columns of a `Corpus`; pictures that are missing or broken are said to be so on their
             card.
         labels: the BIO label names in id order.
-        count: of posts; all if there are fewer.
+        count: of posts, at least 1; all if there are fewer.
         seed: random seed for the choice of posts.
         title: of the page.
 
@@ -48,12 +48,10 @@ def contact_sheet(
         The ids of the posts shown.
 
     Raises:
-        ValueError: there is no post, or `count` is not positive.
+        ValueError: there is no post.
     """
     if not len(rows):
         raise ValueError("rows: expected at least one post, found none; there is nothing to show")
-    if count < 1:
-        raise ValueError(f"count: expected at least 1, found {count}")
     posts = [rows[number] for number in choose_posts(rows, labels, count=count, seed=seed)]
     types = entity_types(labels)
     pages = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -9,7 +9,7 @@ import datasets
 from modeling_mmner.escaping import encodable
 from modeling_mmner.model.posts_mmner import is_words
 
-from .formats.reader import CorpusError
+from .formats.reader import mismatch
 from .formats.records import read_json_lines
 
 CONTEXT = "context"
@@ -38,12 +38,12 @@ def with_contexts(
             if words.setdefault(post, tokens) != tokens:
                 hint = "give the posts ids, or the contexts in a column of the corpus"
                 what = f"{post!r} for several, one of them in the {split} split; {hint}"
-                raise CorpusError(f"--context_file: expected an id of its own for each post, found {what}")
+                raise mismatch("--context_file", "an id of its own for each post", what)
     found = {split: [contexts.get(str(post)) for post in rows["id"]] for split, rows in splits.items()}
     if not any(context for column in found.values() for context in column):
         expected = f"contexts of the corpus's posts by their ids, such as {next(iter(words), None)!r}"
         first = f"the first id in {files[0]} is {next(iter(contexts), None)!r}"
-        raise CorpusError(f"--context_file: expected {expected}, found none of them; {first}")
+        raise mismatch("--context_file", expected, f"none of them; {first}")
     return {split: _with_column(rows, found[split]) for split, rows in splits.items()}
 
 
@@ -61,22 +61,22 @@ def read_contexts(files: Sequence[str], field: str) -> dict[str, Any]:
     for name in files:
         paths = sorted(Path(name).glob("*.jsonl")) if Path(name).is_dir() else [Path(name)]
         if not paths or not all(path.is_file() for path in paths):
-            expected = "a file of JSON lines, or a folder with *.jsonl files"
-            raise CorpusError(f"--context_file {name}: expected {expected}, found none")
+            files = "a file of JSON lines, or a folder with *.jsonl files"
+            raise mismatch(f"--context_file {name}", files, "none")
         for path in paths:
             for number, entry in read_json_lines(path):
                 place = f"{path}, line {number}"
                 post, context = _entry(entry, field, place)
                 if contexts.setdefault(post, context) != context:
-                    raise CorpusError(f"{place}: expected one context for a post, found another of {post!r}")
+                    raise mismatch(place, "one context for a post", f"another of {post!r}")
     return contexts
 
 
 def _entry(entry: Any, field: str, place: str) -> tuple[str, Any]:
-    found = str(sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__)[:200]
     if not isinstance(entry, dict) or not {"id", field} <= entry.keys() or not _is_context(entry[field]):
         expected = f"an object with 'id' and a text {field!r} (--context names it), or a list of texts"
-        raise CorpusError(f"{place}: expected {expected}, found {found}")
+        found = sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
+        raise mismatch(place, expected, f"{found!s:.200}")
     context = entry[field] or ""
     is_text = isinstance(context, str)
     return str(entry["id"]), encodable(context) if is_text else [encodable(text) for text in context]
@@ -84,13 +84,11 @@ def _entry(entry: Any, field: str, place: str) -> tuple[str, Any]:
 
 def _from_column(rows: datasets.Dataset, field: str, split: str) -> datasets.Dataset:
     if field not in rows.features:
-        hint = "contexts in a file of their own are given by --context_file"
-        expected = f"a column {field!r} in the {split} split, found {', '.join(rows.features)}"
-        raise CorpusError(f"--context: expected {expected}; {hint}")
+        found = f"{', '.join(rows.features)}; contexts in a file of their own are given by --context_file"
+        raise mismatch("--context", f"a column {field!r} in the {split} split", found)
     contexts = list(rows[field])
     if wrong := [context for context in contexts if not _is_context(context)]:
-        expected = f"texts, or lists of them, in the column {field!r}"
-        raise CorpusError(f"--context: expected {expected}, found {wrong[0]!r:.80}")
+        raise mismatch("--context", f"texts, or lists of them, in the column {field!r}", f"{wrong[0]!r:.80}")
     return rows if field == CONTEXT else _with_column(rows, contexts)
 
 

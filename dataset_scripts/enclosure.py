@@ -14,7 +14,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from modeling_mmner.model.posts_mmner import file_within
 
-from .formats.reader import CorpusError
+from .formats.reader import mismatch
 
 _CARDS = ("README.md", ".huggingface.yaml")
 
@@ -36,9 +36,7 @@ def data_set_builder(
     for file in (file for files in (builder.config.data_files or {}).values() for file in map(str, files)):
         if not (file_within(file, folder) if folder.is_dir() else file.startswith("hf://")):
             found = f"{file!r:.200}, which leads out of it"
-            raise CorpusError(
-                f"dataset {dataset!r}: expected files of the data set's own folder, found {found}"
-            )
+            raise mismatch(f"dataset {dataset!r}", "files of the data set's own folder", found)
     return builder
 
 
@@ -54,8 +52,7 @@ def _card(dataset: str, name: str, revision: str | None) -> Path | None:
 def _check_card(path: Path) -> None:
     for named in _named_files(path):
         if "://" in named or PurePath(named).is_absolute() or ".." in PurePath(named).parts:
-            expected = "files of the data set's own folder under 'configs'"
-            raise CorpusError(f"{path}: expected {expected}, found {named!r:.200}")
+            raise mismatch(path, "files of the data set's own folder under 'configs'", f"{named!r:.200}")
 
 
 def _named_files(path: Path) -> list[str]:
@@ -70,7 +67,7 @@ def _named_files(path: Path) -> list[str]:
         tokens = yaml.scan(yaml.safe_dump(configs, sort_keys=False))
         return [token.value for token in tokens if isinstance(token, yaml.ScalarToken)]
     except (yaml.YAMLError, RecursionError, TypeError, LookupError) as error:
-        raise CorpusError(f"{path}: expected YAML at its beginning, found {error!s:.300}") from error
+        raise mismatch(path, "YAML at its beginning", f"{error!s:.300}") from error
 
 
 def check_pictures(rows: datasets.Dataset, column: str, *, dataset: str, place: str) -> None:
@@ -93,6 +90,4 @@ def check_pictures(rows: datasets.Dataset, column: str, *, dataset: str, place: 
         for path in pc.unique(paths.filter(content.is_null())).drop_null().to_pylist():
             if os.path.isfile(path) and not any(file_within(os.path.abspath(path), root) for root in roots):
                 found = f"{path!r:.200}, which leads out of it; put the pictures' bytes into the rows"
-                raise CorpusError(
-                    f"{place}, column {column}: expected pictures in the data set, found {found}"
-                )
+                raise mismatch(f"{place}, column {column}", "pictures in the data set", found)

@@ -22,7 +22,7 @@ from .enclosure import check_pictures, data_set_builder
 from .findings import Findings
 from .formats.annotations import LeftOut
 from .formats.own_data import OwnPosts, Posts, add_posts, check_words, read_own, read_tags, tables_of
-from .formats.reader import SPLIT_NAMES, SPLIT_OF, SPLITS, CorpusError, holds_splits
+from .formats.reader import SPLIT_NAMES, SPLIT_OF, SPLITS, CorpusError, holds_splits, mismatch
 from .formats.records import dataset_records, record_files
 from .reading_options import ReadingOptions
 from .slices import parse_slice
@@ -103,8 +103,7 @@ def open_corpus(dataset: str, *, config: str | None = None, **options: Any) -> C
     is_raw = path.is_dir() and not is_built and holds_splits(path)
     if path.is_file() or (path.is_dir() and not is_built and not is_raw and record_files(path)):
         if config is not None:
-            expected = "expected no --config, which data sets have"
-            raise CorpusError(f"dataset {dataset!r}: {expected}, found {config!r}")
+            raise mismatch(f"dataset {dataset!r}", "no --config, which data sets have", repr(config))
         return _own(path, given)
     if is_raw or (path.is_dir() and not is_built and not any(path.rglob("*.parquet"))):
         beside = {"image_dir": path / "images"} if (path / "images").is_dir() else {}
@@ -127,7 +126,7 @@ def _from_builder(name: str, config: str | None, options: dict[str, Any]) -> Cor
         splits=splits,
         labels=builder.labels,
         version_name=builder.version_name(),
-        version=builder.file_hashes() or {split: row_hash(rows) for split, rows in splits.items()},
+        version=builder.file_hashes or {split: row_hash(rows) for split, rows in splits.items()},
         findings=builder.findings,
         form="generated" if kind.IS_GENERATED else TAGGED_POSTS,
         about=builder.about(),
@@ -186,7 +185,7 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
             rows = found[there] if part == slice(None) else found[there].select(numbers[split])
             splits[split] = _renamed(rows, columns, place)
     if not splits:
-        raise CorpusError(f"{place}: expected splits among {', '.join(SPLITS)}, found {', '.join(found)}")
+        raise mismatch(place, f"splits among {', '.join(SPLITS)}", ", ".join(found))
     if not all(_has_ids(rows) for rows in splits.values()):
         read, posts, options = OwnPosts(), {}, ReadingOptions(**given)
         for split, rows in splits.items():
@@ -212,8 +211,7 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
 
 def _renamed(rows: datasets.Dataset, columns: Mapping[str, str], place: str) -> datasets.Dataset:
     if missing := sorted(set(columns.values()) - set(rows.features)):
-        expected = f"columns among {', '.join(rows.features)}"
-        raise CorpusError(f"{place}, --columns: expected {expected}, found {missing}")
+        raise mismatch(f"{place}, --columns", f"columns among {', '.join(rows.features)}", missing)
     replaced = [ours for ours, theirs in columns.items() if ours in rows.features and ours != theirs]
     return rows.remove_columns(replaced).rename_columns({theirs: ours for ours, theirs in columns.items()})
 
@@ -236,8 +234,7 @@ def _record(dataset: str, config: str | None) -> dict[str, Any]:
     except (FileNotFoundError, HfHubHTTPError, OfflineModeIsEnabled):
         return {}
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise CorpusError(f"{path}: expected the record that `build` writes, found {found}") from error
+        raise mismatch(path, "the record that `build` writes", f"{type(error).__name__}: {error}") from error
 
 
 def _with_columns(rows: datasets.Dataset, dataset: str, split: str) -> datasets.Dataset:

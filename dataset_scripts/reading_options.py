@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from modeling_mmner.model.labels_mmner import WordRule
 from modeling_mmner.model.parts_mmner import option
 
-from .formats.reader import SPLITS, CorpusError
+from .formats.reader import SPLITS, mismatch
 from .formats.schemes import TagScheme
 
 
@@ -53,13 +53,13 @@ class ReadingOptions:
         """Check what can be wrong with any corpus; CorpusError: a value is none that it may be."""
         for name, hint in get_type_hints(ReadingOptions).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                expected = f"one of {', '.join(get_args(hint))}"
-                raise CorpusError(f"{place} {name}: expected {expected}; found {getattr(self, name)!r}")
+                allowed = f"one of {', '.join(get_args(hint))}"
+                raise mismatch(f"{place} {name}", allowed, repr(getattr(self, name)))
         if unknown := ", ".join(sorted({*self.split_slices} - {*SPLITS})):
-            raise CorpusError(f"{place} split_slices: expected some of {', '.join(SPLITS)}; found {unknown}")
+            raise mismatch(f"{place} split_slices", f"some of {', '.join(SPLITS)}", unknown)
         if self.image_dir is not None and not Path(self.image_dir).is_dir():
-            expected = "a folder with the posts' pictures, found none; unpack an archive first"
-            raise CorpusError(f"--image_dir {self.image_dir}: expected {expected}")
+            folder = "a folder with the posts' pictures"
+            raise mismatch(f"--image_dir {self.image_dir}", folder, "none; unpack an archive first")
 
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults; the builder may have its own for the others."""

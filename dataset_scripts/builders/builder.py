@@ -17,7 +17,8 @@ from modeling_mmner.files import read_yaml, sha256
 from modeling_mmner.model.labels_mmner import bio_labels
 
 from ..findings import NO_FILE, Findings
-from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_picture, find_split, read_posts
+from ..formats.pictures import find_picture
+from ..formats.reader import SPLITS, CorpusError, Reading, TaggedPost, find_split, mismatch, read_posts
 from ..formats.schemes import TagScheme, scheme_of
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
@@ -58,6 +59,8 @@ class CorpusBuilder:
         IS_GENERATED: whether it is made by a program: there are no files to read, nobody has rights in it.
         NEEDS_LANGUAGE: whether nothing but the user says in which language the posts are.
         labels: the BIO labels in id order.
+        file_hashes: 12 hex digits of the SHA-256 of each split's file, or of its files' hashes; None: it has
+            none.
         findings: all that reading has shown, with places.
         notes: of each split, how often something was read otherwise than it stands.
 
@@ -76,12 +79,13 @@ class CorpusBuilder:
     IS_GENERATED: ClassVar[bool] = False
     NEEDS_LANGUAGE: ClassVar[bool] = False
     labels: Any
+    file_hashes: Any = None
 
     def __init__(self, config: str | None = None, **options: Any) -> None:
         self.name, self.config_name = type(self).__name__.lower(), config or self.DEFAULT_CONFIG
         if self.config_name not in self.CONFIGS:
             expected = f"a config (--config, in training --dataset_config) out of {', '.join(self.CONFIGS)}"
-            raise CorpusError(f"{self.name}: expected {expected}; found {config!r}")
+            raise mismatch(self.name, expected, repr(config))
         self.config = replace(self.CONFIGS[self.config_name], **options)
         self.findings, self.notes = Findings(), dict[str, Counter[str]]()
 
@@ -110,10 +114,6 @@ class CorpusBuilder:
     def version_name(self) -> str:
         """A name for this copy of the corpus, which no other copy has."""
         raise NotImplementedError
-
-    def file_hashes(self) -> dict[str, str]:
-        """12 hex digits of the SHA-256 of each split's file, or of its files' hashes; empty: it has none."""
-        return {}
 
     def splits(self) -> dict[str, datasets.Dataset]:
         """All splits, pictures not decoded.
@@ -153,15 +153,12 @@ class PostsBuilder(CorpusBuilder):
 
         Types are those of any split: a small training split may lack one, which a model will then not find.
         """
-        paths, reading = dict.fromkeys(chain(*self.files().values())), self.reading()
-        posts = (post for path in paths for post in read_posts(path, reading))
-        return bio_labels(self.TYPES or types_by_frequency(post.tags for post in posts))
+        return bio_labels(self.TYPES or types_by_frequency(self._tags(self.reading())))
 
     def folders(self) -> list[Path]:
         """The folders with split files: one, unless a corpus has one for each language."""
         if self.config.data_dir is None:
-            expected = "data_dir, the folder with its train, valid and test files"
-            raise CorpusError(f"{self.name}: expected {expected}, found none")
+            raise mismatch(self.name, "data_dir, the folder with its train, valid and test files", "none")
         return [Path(self.config.data_dir)]
 
     def files(self) -> dict[str, list[Path]]:
@@ -177,11 +174,8 @@ class PostsBuilder(CorpusBuilder):
         return parse_slice(self.config.split_slices.get(split, split))
 
     @cached_property
-    def _hashes(self) -> dict[Path, str]:
-        return {path: sha256(path)[:12] for path in {*chain(*self.files().values())}}
-
     def file_hashes(self) -> dict[str, str]:
-        hashes = {split: [self._hashes[path] for path in paths] for split, paths in self.files().items()}
+        hashes = {split: [sha256(path)[:12] for path in paths] for split, paths in self.files().items()}
         return {split: found[0] if len(found) == 1 else short_hash(found) for split, found in hashes.items()}
 
     def official(self) -> Mapping[str, str]:
@@ -194,11 +188,11 @@ class PostsBuilder(CorpusBuilder):
         Raises:
             CorpusError: a split differs, unless the config says `no_verify`; then it is a warning.
         """
+        found, official = self.file_hashes, self.official()
         different = [
-            f"{path}: expected the official file, sha256 {official}; found sha256 {self._hashes[path]}"
-            for split, official in self.official().items()
-            for path in self.files()[split]
-            if self._hashes[path] != official
+            f"{self.files()[split][0]}: expected the official file, sha256 {one}; found sha256 {found[split]}"
+            for split, one in official.items()
+            if found[split] != one
         ]
         if different:
             text = "\n".join([*different, f"this copy is version {self.version_name()!r}"])
@@ -208,7 +202,7 @@ class PostsBuilder(CorpusBuilder):
 
     def version_name(self) -> str:
         """``official`` or ``copy-<hash>`` by the files' content, and what was done to the tags."""
-        hashes = self.file_hashes()
+        hashes = self.file_hashes
         name = "official" if hashes == self.official() else f"copy-{short_hash(hashes)}"
         parts = [f"+{split}={part}" for split, part in self.config.split_slices.items()]
         return "".join([name, *parts, "+orphans-repaired" if self.config.repair_orphans else ""])
@@ -223,9 +217,12 @@ class PostsBuilder(CorpusBuilder):
         """Of the files; where nobody says it, what most tags are in, but BIO if the types are known."""
         if self.config.tag_scheme != "auto" or self.TYPES:
             return "bio" if self.config.tag_scheme == "auto" else self.config.tag_scheme
-        reading = Reading("auto", columns=self.config.columns)
-        posts = chain(*(read_posts(path, reading) for path in dict.fromkeys(chain(*self.files().values()))))
-        return scheme_of((post.tags for post in posts), self.findings)
+        return scheme_of(self._tags(Reading("auto", columns=self.config.columns)), self.findings)
+
+    def _tags(self, reading: Reading) -> Iterator[list[str]]:
+        """The tags of all posts of all files."""
+        for path in dict.fromkeys(chain(*self.files().values())):
+            yield from (post.tags for post in read_posts(path, reading))
 
     def columns_of(self, post: TaggedPost, path: Path) -> dict[str, str]:
         """The columns of a post that are not in its file's lines: id, language and source."""
@@ -245,7 +242,7 @@ class PostsBuilder(CorpusBuilder):
                 place = f"{path}:{post.line}"
                 if unknown := sorted(set(post.tags) - set(labels)):
                     found = f"{unknown}; if it is another name for one of them, say --rename_types OLD=NEW"
-                    raise CorpusError(f"{place}: expected tags among {list(labels)}, found {found}")
+                    raise mismatch(place, f"tags among {list(labels)}", found)
                 picture = folder and find_picture(folder, post.id, follow_links=self.config.follow_links)
                 if picture is None and not post.is_numbered:
                     what, remedy = NO_FILE

@@ -20,7 +20,7 @@ from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError, loa
 from modeling_mmner.model.labels_mmner import entity_types
 
 from ..corpora import BUILDERS
-from ..formats.reader import CorpusError
+from ..formats.reader import CorpusError, mismatch
 from ..inspection import picture_numbers, split_statistics
 from ..opening import RECORD, Corpus, open_corpus
 from .builder import READ_AHEAD, READING_THREADS, decoded
@@ -73,14 +73,12 @@ def build_dataset(
         FileExistsError: the output folder is taken.
     """
     data_dir = options.get("data_dir")
-    if data_dir is not None and not Path(data_dir).is_dir():
-        raise CorpusError(f"{data_dir}: expected a folder as data_dir, found none; unpack an archive first")
     target = Path(output_dir).resolve()
     read = (data_dir, options.get("image_dir"), None if name in BUILDERS else name)
     for place in filter(None, read if overwrite else ()):
         if Path(place).resolve().is_relative_to(target):
-            expected = "expected a folder beside what is read, for all in it is replaced"
-            raise CorpusError(f"{output_dir}: {expected}, found {place} in it; name another")
+            expected = "a folder beside what is read, for all in it is replaced"
+            raise mismatch(output_dir, expected, f"{place} in it; name another")
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
         corpora = _opened(name, configs, options)
         record = _described(name, next(iter(corpora.values())), license)
@@ -105,7 +103,7 @@ def _opened(name: str, configs: Sequence[str], options: dict[str, Any]) -> dict[
         wanted = list(configs) or found or [builder.DEFAULT_CONFIG]
         return {config: open_corpus(name, config=config or None, **options) for config in wanted}
     if len(configs) > 1:
-        raise CorpusError(f"dataset {name!r}: expected one --config at most, found {', '.join(configs)}")
+        raise mismatch(f"dataset {name!r}", "one --config at most", ", ".join(configs))
     return {"default": open_corpus(name, config=configs[0] if configs else None, **options)}
 
 
@@ -134,7 +132,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / RECORD
     if not path.is_file():
-        raise CorpusError(f"{folder}: expected a data set made by `build`, found no {RECORD} in it")
+        raise mismatch(folder, "a data set made by `build`", f"no {RECORD} in it")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -213,10 +211,9 @@ def check_may_publish(repo_id: str, *, generated: bool, has_rights: bool, public
     except RepositoryNotFoundError:
         return
     except Exception as error:  # the HTTP client's own errors are no part of huggingface_hub's interface
-        raise CorpusError(f"{place}: expected an answer from the Hub, found none: {error}") from error
+        raise mismatch(place, "an answer from the Hub", f"none: {error}") from error
     if not is_private:
-        expected = "a new or a private repository, found a public one; --public says that is meant"
-        raise CorpusError(f"{place}: expected {expected}")
+        raise mismatch(place, "a new or a private repository", "a public one; --public says that is meant")
 
 
 def publish(folder: str | Path, repo_id: str, *, public: bool = False) -> str:

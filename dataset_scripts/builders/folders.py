@@ -5,7 +5,7 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
-from ..formats.reader import SPLITS, CorpusError, TaggedPost, holds_splits, read_posts
+from ..formats.reader import SPLITS, TaggedPost, holds_splits, mismatch, read_posts
 from ..reading_options import ReadingOptions
 from .builder import PostsBuilder
 
@@ -50,7 +50,7 @@ class MMNER(PostsBuilder):
     @classmethod
     def configs_in(cls, data_dir: Path) -> list[str]:
         """The configs whose folders are in `data_dir`, or whose folder it is; none where no name says so."""
-        found = {path.name for path in (data_dir, *data_dir.iterdir()) if path.is_dir()}
+        found = {path.name for path in (data_dir, *data_dir.glob("*")) if path.is_dir()}
         return [name for name in cls.CONFIGS if not found.isdisjoint(_folder_names(name))]
 
     def folders(self) -> list[Path]:
@@ -62,8 +62,7 @@ class MMNER(PostsBuilder):
         found = sorted(path.name for path in (root, *root.glob("*")) if path.name.startswith(_FOLDER))
         if root.name in names or (self.config_name in LANGUAGES and not found):
             return [root]
-        expected = f"the folder {' or '.join(names)} in {root}"
-        raise CorpusError(f"mmner {self.config_name}: expected {expected}, found {found}")
+        raise mismatch(f"mmner {self.config_name}", f"the folder {' or '.join(names)} in {root}", found)
 
     def columns_of(self, post: TaggedPost, path: Path) -> dict[str, str]:
         """The source is ``caption`` (of a picture on the web) where the id holds ``---``, else ``tweet``.

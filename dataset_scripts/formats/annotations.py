@@ -11,7 +11,7 @@ from modeling_mmner.model.labels_mmner import Span, is_unspaced, spans_to_tags, 
 from modeling_mmner.model.posts_mmner import is_words
 
 from ..findings import Findings
-from .reader import CorpusError
+from .reader import mismatch
 
 _SPAN_KEYS = ("spans", "entities", "ents", "label", "labels")
 _LABEL_KEYS = ("labels", "label", "hypertextlabels")  # also types of results
@@ -91,7 +91,7 @@ def read_annotation(
     if isinstance(record, (list, tuple)) and len(record) == 2 and isinstance(record[1], Mapping):
         form, record = "spaCy's training data", {"text": record[0], **record[1]}
     if not isinstance(record, Mapping):
-        raise CorpusError(f"{place}: expected an object with {_FORMS}, found {record!r:.80}")
+        raise mismatch(place, f"an object with {_FORMS}", f"{record!r:.80}")
     if record.get("answer") in ("reject", "ignore"):  # Prodigy
         return None
     if "answer" in record or "_input_hash" in record:
@@ -114,18 +114,15 @@ def read_annotation(
     if has_words:
         count = len(tags) if isinstance(tags, (list, tuple)) else f"{tags!r:.80}"
         if count != len(words):
-            expected = f"a tag for each of {len(words)} words in 'ner_tags'"
-            raise CorpusError(f"{place}: expected {expected}, found {count}")
+            raise mismatch(place, f"a tag for each of {len(words)} words in 'ner_tags'", count)
         return Annotation(list(words), list(tags), None, record)
     if not isinstance(record.get("text"), str) or not (used or is_min):
         keys = ", ".join(f"{key!s:.40}" for key in list(record)[:20])
-        hint = "--columns OURS=THEIRS says what is called otherwise"
-        raise CorpusError(f"{place}: expected {_FORMS}, found {keys}; {hint}")
+        raise mismatch(place, _FORMS, f"{keys}; --columns OURS=THEIRS says what is called otherwise")
     spans = []
     for item in (item for key in used for item in record[key]):
         if (span := _span(item)) is None:
-            expected = "spans with 'start', 'end' and one 'label'"
-            raise CorpusError(f"{place}: expected {expected}, found {item!r:.120}")
+            raise mismatch(place, "spans with 'start', 'end' and one 'label'", f"{item!r:.120}")
         spans.append(span)
     return Annotation(*_tagged(record["text"], spans, place, findings, word_rule), record, form)
 
@@ -135,15 +132,14 @@ def _task(record: Mapping[str, Any], place: str, findings: Findings) -> dict[str
     data = record["data"]
     texts = [data["text"]] if "text" in data else [value for value in data.values() if isinstance(value, str)]
     if len(texts) != 1 or not isinstance(texts[0], str):
-        found = f"{sorted(map(str, data))!s:.200}; --columns text=KEY says which it is"
-        raise CorpusError(f"{place}: expected one text in 'data', found {found}")
+        keys = f"{sorted(map(str, data))!s:.200}"
+        raise mismatch(place, "one text in 'data'", f"{keys}; --columns text=KEY says which it is")
     done = [one for one in record["annotations"] if isinstance(one, Mapping) and not one.get("was_cancelled")]
     if not done:
         return None
     result = done[0].get("result")
     if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
-        expected = "a list of objects as the annotation's 'result'"
-        raise CorpusError(f"{place}: expected {expected}, found {result!r:.80}")
+        raise mismatch(place, "a list of objects as the annotation's 'result'", f"{result!r:.80}")
     for kind in (item.get("type") for item in result if item.get("type") not in _LABEL_KEYS):
         findings.add(f"results of type {kind!r:.40}, not read", place, lost=False)
     if done[1:]:

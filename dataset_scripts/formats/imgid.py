@@ -1,10 +1,9 @@
 """Writes a corpus as IMGID files and pictures, which every other program for this task reads."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from modeling_mmner.files import picture_content, staged_folder
+from modeling_mmner.files import picture_content, picture_hash, staged_folder
 from modeling_mmner.model.images_mmner import pictures_of
 
 from ..opening import Corpus
@@ -26,20 +25,20 @@ def export_imgid(corpus: Corpus, output_dir: str | Path) -> None:
             same id.
         FileExistsError: the output folder is taken.
     """
-    digests: dict[str, bytes | None] = {}
+    hashes: dict[str, str | None] = {}
     with staged_folder(output_dir) as staged:
         (staged / "images").mkdir()
         for split, rows in corpus.splits.items():
             with (staged / _FILE_NAMES[split]).open("w", encoding="utf-8", newline="\n") as file:
                 for row in rows:
                     file.write(_block(row, corpus.labels))
-                    pictures = [picture_content(picture) for picture in pictures_of(row)]
-                    digest = hashlib.sha256(pictures[0]).digest() if pictures else None
-                    if digests.setdefault(row["id"], digest) != digest:
+                    picture = next(iter(pictures_of(row)), None)
+                    known = picture and picture_hash(picture)
+                    if hashes.setdefault(row["id"], known) != known:
                         expected = "the same picture in every split, found another one or none"
                         raise _unfit(row["id"], expected)
-                    for content in pictures:
-                        (staged / "images" / f"{row['id']}.jpg").write_bytes(content)
+                    if picture:
+                        (staged / "images" / f"{row['id']}.jpg").write_bytes(picture_content(picture))
 
 
 def _block(row: dict[str, Any], labels: list[str]) -> str:

@@ -1,6 +1,5 @@
 """Corpora as people have them: records in any of the forms of `annotations` -> posts, splits and tables."""
 
-import hashlib
 import random
 import unicodedata
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import Any
 import datasets
 
 from modeling_mmner.escaping import encodable
-from modeling_mmner.files import picture_content
+from modeling_mmner.files import picture_hash
 from modeling_mmner.model.labels_mmner import bio_labels, is_unspaced
 from modeling_mmner.model.posts_mmner import is_words
 
@@ -21,9 +20,10 @@ from ..findings import Findings
 from ..reading_options import ReadingOptions
 from .annotations import LeftOut, read_annotation
 from .pictures import PictureFiles
-from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_link
-from .records import cell_list, read_records, record_files
+from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_link, mismatch
+from .records import read_records, record_files
 from .schemes import PREFIXES, TagScheme, is_tag, scheme_of, tag_forms
+from .tables import cell_list
 
 Posts = list[dict[str, Any]]
 """Rows with tags by name; ``images``, a list; ``split``, what the record says; and ``tagged at``, the place
@@ -75,7 +75,7 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
     read_tags(read, options)
     if not read.posts:
         names = ", ".join(file.name for file in files.values())
-        raise CorpusError(f"{path}: expected annotated posts, found none in {names}")
+        raise mismatch(path, "annotated posts", f"none in {names}")
     return (_divided(read, options) if list(found) == ["all"] else found), read
 
 
@@ -128,7 +128,7 @@ def _named(tags: list[Any], names: list[str], place: str) -> list[str]:
     named = [numbers.get(str(tag), tag) for tag in tags]
     if wrong := [tag for tag in named if not isinstance(tag, str) or tag.isdecimal()]:
         found = f"{wrong[0]!r:.80}; --tag_names O,B-PER,I-PER,... says what 0, 1, 2, ... mean"
-        raise CorpusError(f"{place}: expected tags by their names, found {found}")
+        raise mismatch(place, "tags by their names", found)
     return named
 
 
@@ -147,8 +147,7 @@ def read_tags(read: OwnPosts, options: ReadingOptions) -> None:
         if wrong := [tag for tag in post["ner_tags"] if not is_tag(tag, own)]:
             known = next(name for name in PREFIXES if is_tag(wrong[0], name) or name == "bare")
             hint = f"if the other tags are wrong, and this is right, say --tag_scheme {known}"
-            found = f"found {wrong[0]!r:.80}; {hint}"
-            raise CorpusError(f"{post['tagged at']}: expected tags {tag_forms(own)}, {found}")
+            raise mismatch(post["tagged at"], f"tags {tag_forms(own)}", f"{wrong[0]!r:.80}; {hint}")
         reading = Reading(own, options.rename_types, options.repair_orphans, changes)
         post["ner_tags"] = reading.bio_tags(post["ner_tags"])
     for note, number in changes.items():
@@ -175,8 +174,8 @@ def _divided(read: OwnPosts, options: ReadingOptions) -> dict[str, Posts]:
         found: dict[str, Posts] = {split: [] for split in SPLITS}
         for post in read.posts:
             if (split := SPLIT_OF.get(str(post["split"]).lower())) is None:
-                expected = f"one of {', '.join(SPLITS)}, found {post['split']!r:.80}"
-                raise CorpusError(f"post {post['id']!r}, column split: expected {expected}")
+                place = f"post {post['id']!r}, column split"
+                raise mismatch(place, f"one of {', '.join(SPLITS)}", f"{post['split']!r:.80}")
             found[split].append(post)
     else:
         read.division = f"+{options.split_ratio}, seed {options.split_seed}"
@@ -216,11 +215,11 @@ def normalised(tokens: Sequence[str]) -> str:
     return unicodedata.normalize("NFKC", " ".join(tokens)).casefold()
 
 
-def _digest(picture: dict[str, Any]) -> bytes:
+def _digest(picture: dict[str, Any]) -> str:
     try:
-        return hashlib.sha256(picture_content(picture)).digest()
+        return picture_hash(picture)
     except OSError:  # not ours to read
-        return encodable(picture["path"]).encode()
+        return picture["path"]
 
 
 def tables_of(splits: dict[str, Posts], read: OwnPosts) -> tuple[dict[str, datasets.Dataset], list[str]]:
@@ -232,8 +231,8 @@ def tables_of(splits: dict[str, Posts], read: OwnPosts) -> tuple[dict[str, datas
     posts = [post for rows in splits.values() for post in rows]
     labels = bio_labels(types_by_frequency(post["ner_tags"] for post in posts))
     if len(labels) == 1:
-        found = "\n".join([f"found none in {len(posts)} posts", *read.findings.lines()])
-        raise CorpusError(f"corpus: expected posts with entities, {found}")
+        found = "\n".join([f"none in {len(posts)} posts", *read.findings.lines()])
+        raise mismatch("corpus", "posts with entities", found)
     features, text = corpus_features(labels, decode=False), datasets.Value("string")
     if any(len(post["images"]) > 1 for post in posts):
         features["images"] = datasets.List(features.pop("image"))
@@ -259,8 +258,7 @@ def parse_ratio(text: str) -> tuple[int, int, int]:
     """
     parts = text.split(",")
     if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts) or int(parts[0]) == 0:
-        expected = "three whole numbers as 80,10,10 (train, validation, test)"
-        raise CorpusError(f"--split_ratio: expected {expected}, found {text!r}")
+        raise mismatch("--split_ratio", "three whole numbers as 80,10,10 (train, validation, test)", text)
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
@@ -297,7 +295,7 @@ def split_by_ratio(
             return {name: sorted(splits[name]) for name in reversed(names)}
     found = f"none for {empty[0]}: there are {len(keys)} posts"
     why = f"{len(groups)} where the same text counts once; add posts, or say 'split' in a column"
-    raise CorpusError(f"--split_ratio: expected posts for each split, found {found}, {why}")
+    raise mismatch("--split_ratio", "posts for each split", f"{found}, {why}")
 
 
 def _groups(keys: Sequence[Iterable[Hashable]]) -> list[list[int]]:

@@ -15,11 +15,31 @@ from modeling_mmner.model.posts_mmner import file_within
 
 from ..findings import NO_FILE, PICTURES_LEFT_OUT, Finding, Findings
 from ..reading_options import ReadingOptions
+from .reader import check_link
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}((-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24})?[-_](?=.)", re.IGNORECASE)
 """What tools put before the name of an uploaded file: eight hex digits, an UUID or an MD5 sum."""
 _PICTURE_NAME = re.compile(r"\.(jpe?g|png|gif|webp|bmp|tiff?)(\?.*)?$", re.IGNORECASE)
 _MOST_PARTS = 8  # of a path, from its end
+
+
+def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = False) -> Path | None:
+    """The picture ``<image_dir>/<id>.jpg`` of a post, or None where there is no such file.
+
+    ``.jpg`` is appended even where the id already ends so, as the corpora's authors do.
+
+    Args:
+        follow_links: take a picture that is a link to a file outside of the folder.
+
+    Raises:
+        CorpusError: a link, or the id, leads to a file out of the folder.
+    """
+    path = Path(image_dir) / f"{post_id}.jpg"
+    if not os.path.isfile(path):
+        return None
+    if not follow_links:
+        check_link(path, Path(image_dir))
+    return path
 
 
 class PictureFiles:

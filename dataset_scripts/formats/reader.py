@@ -15,7 +15,6 @@ in reading (types renamed, line ends) is counted in `Reading.notes`.
 """
 
 import codecs
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,6 +42,11 @@ UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.{0,2}$")
 
 class CorpusError(ValueError):
     """A corpus that cannot be used; the text names file and line, what was expected and what was found."""
+
+
+def mismatch(place: object, expected: str, found: object) -> CorpusError:
+    """The error of a place at which something else was found than was expected."""
+    return CorpusError(f"{place}: expected {expected}, found {found}")
 
 
 @dataclass
@@ -104,7 +108,8 @@ def find_split(folder: str | Path, name: str, *, root: Path | None = None) -> Pa
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise CorpusError(f"{folder}: expected a folder with train, valid and test files, found no folder")
+        files = "a folder with train, valid and test files"
+        raise mismatch(folder, files, "no folder; unpack an archive first")
     split = SPLIT_OF.get(name, name)
     names = SPLIT_NAMES.get(split, (name,))
     candidates = [known + ending for known in names for ending in _SPLIT_ENDINGS]
@@ -146,15 +151,15 @@ def parse_posts(file: Iterable[bytes], name: str, reading: Reading | None = None
     for post in _posts(file, name, reading):
         place = f"{name}:{post.line}"
         if not post.tokens:
-            raise CorpusError(f"{place}: expected tokens after {_POST_MARK}{post.id}, found none")
+            raise mismatch(place, f"tokens after {_POST_MARK}{post.id}", "none")
         if UNSAFE_ID.search(post.id):
-            raise CorpusError(f"{place}: expected an id that is a plain file name, found {post.id!r}")
+            raise mismatch(place, "an id that is a plain file name", repr(post.id))
         if (line := seen.setdefault(post.id, post.line)) != post.line:
-            raise CorpusError(f"{place}: expected each id once, found {post.id!r} on line {line} too")
+            raise mismatch(place, "each id once", f"{post.id!r} on line {line} too")
         post.tags = reading.bio_tags(post.tags)
         yield post
     if not seen:
-        raise CorpusError(f"{name}: expected at least one post, found none")
+        raise mismatch(name, "at least one post", "none")
 
 
 def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[TaggedPost]:
@@ -171,7 +176,7 @@ def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[Tagge
         if is_mark:
             layout = layout or _Layout(with_ids=True)
             if not layout.with_ids:
-                raise CorpusError(f"{place}: expected lines in columns as before, found {line!r}")
+                raise mismatch(place, "lines in columns as before", repr(line))
             post = TaggedPost(line.removeprefix(_POST_MARK), number)
         elif post is None and not (layout and layout.with_ids) and _is_said_aside(line):
             reading.notes["comments and -DOCSTART- lines left out"] += 1
@@ -179,8 +184,7 @@ def _posts(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[Tagge
             layout = layout or _layout(line, place, reading)
             token, tag = _fields(line, layout, place, reading)
             if post is None and layout.with_ids:
-                expected = f"a line {_POST_MARK}<id> before a post's first token"
-                raise CorpusError(f"{place}: expected {expected}, found {line!r:.200}")
+                raise mismatch(place, f"a line {_POST_MARK}<id> before a post's first token", f"{line!r:.99}")
             if post is None:
                 count += 1
                 post = TaggedPost(f"{Path(name).stem}-{count}", number, is_numbered=True)
@@ -201,7 +205,7 @@ def _lines(file: Iterable[bytes], name: str, reading: Reading) -> Iterator[tuple
             yield number, line.decode("utf-8")
         except UnicodeDecodeError as error:
             found = f"the byte 0x{line[error.start]:02x} at column {error.start + 1}; convert the file first"
-            raise CorpusError(f"{name}:{number}: expected UTF-8, found {found}") from error
+            raise mismatch(f"{name}:{number}", "UTF-8", found) from error
 
 
 def _values(line: str) -> list[str]:
@@ -227,12 +231,12 @@ def _layout(line: str, place: str, reading: Reading) -> _Layout:
     width, columns = len(values := _values(line)), reading.columns
     if width < 2:
         form = f"two columns or more, token<TAB>tag (or {_POST_MARK}<id> before the first token)"
-        raise CorpusError(f"{place}: expected {form}, found {line!r:.200}")
+        raise mismatch(place, form, f"{line!r:.200}")
     is_indexed = width > 2 and values[0] in ("0", "1")
     numbers = [columns.get("tokens", str(1 + is_indexed)), columns.get("ner_tags", str(width))]
     if not all(number.isdecimal() and 1 <= int(number) <= width for number in numbers):
-        expected = f"--columns tokens=1,ner_tags={width} or other numbers up to {width}"
-        raise CorpusError(f"{place}: expected {expected}, found {dict(columns)}")
+        given = f"--columns tokens=1,ner_tags={width} or other numbers up to {width}"
+        raise mismatch(place, given, dict(columns))
     token, tag = map(int, numbers)
     if width - token > 1:
         reading.notes[f"files of {width} columns, of which token is {token} and tag {tag}"] += 1
@@ -251,38 +255,19 @@ def _fields(line: str, layout: _Layout, place: str, reading: Reading) -> tuple[s
             reading.notes["tags of finer types, in a third column, not read"] += 1
     if len(values) != layout.width:
         form = "token<TAB>tag" if layout.with_ids else f"{layout.width} columns, as in the first line"
-        raise CorpusError(f"{place}: expected {form}, found {len(values)} columns in {line!r:.200}")
+        raise mismatch(place, form, f"{len(values)} columns in {line!r:.200}")
     token, tag = values[layout.token], values[layout.tag]
     if not token:
-        raise CorpusError(f"{place}: expected a token before the tag, found nothing in {line!r}")
+        raise mismatch(place, "a token before the tag", f"nothing in {line!r}")
     if reading.scheme != "auto" and not is_tag(tag, reading.scheme):
         known = [name for name in PREFIXES if reading.scheme in ("bio", "iob1") and is_tag(tag, name)]
         hint = f"; if the file is in {known[0].upper()}, say --tag_scheme {known[0]}" if known[:-1] else ""
-        raise CorpusError(f"{place}: expected a tag {tag_forms(reading.scheme)}, found {tag!r:.80}{hint}")
+        raise mismatch(place, f"a tag {tag_forms(reading.scheme)}", f"{tag!r:.80}{hint}")
     return token, tag
 
 
 def check_link(path: Path, folder: Path) -> None:
     """Check that a file that was found in a corpus's folder lies in it; CorpusError: a link leads out."""
     if file_within(path.absolute(), folder) is None:
-        found = f"found a link to {path.resolve()}; --follow_links takes it"
-        raise CorpusError(f"{path}: expected a file that lies in {folder}, {found}")
-
-
-def find_picture(image_dir: str | Path, post_id: str, *, follow_links: bool = False) -> Path | None:
-    """The picture ``<image_dir>/<id>.jpg`` of a post, or None where there is no such file.
-
-    ``.jpg`` is appended even where the id already ends so, as the corpora's authors do.
-
-    Args:
-        follow_links: take a picture that is a link to a file outside of the folder.
-
-    Raises:
-        CorpusError: a link, or the id, leads to a file out of the folder.
-    """
-    path = Path(image_dir) / f"{post_id}.jpg"
-    if not os.path.isfile(path):
-        return None
-    if not follow_links:
-        check_link(path, Path(image_dir))
-    return path
+        link = f"a link to {path.resolve()}; --follow_links takes it"
+        raise mismatch(path, f"a file that lies in {folder}", link)

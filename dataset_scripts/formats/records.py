@@ -1,9 +1,6 @@
 """Records of people's own files: JSON lines, JSON, CSV, TSV and Parquet."""
 
-import ast
 import csv
-import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -18,14 +15,11 @@ from modeling_mmner.files import MOST_LINE_BYTES, numbered_json_lines, parsed
 from modeling_mmner.model.posts_mmner import PostError
 
 from ..findings import Findings
-from .reader import SPLIT_NAMES, CorpusError
+from .reader import SPLIT_NAMES, CorpusError, mismatch
 from .tables import read_columns, read_table, usual_columns
 
 _IN_COLUMNS = (".conll", ".conllu", ".bio", ".iob", ".iob2")
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *_IN_COLUMNS)
-_LISTS = ("tokens", "ner_tags", "spans", "entities", "ents", "label", "labels", "images")
-_VALUE = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\w.]+|[\])}])(\s+(?=['"\w\[({-]))?""")
-"""A value of a list or its end, and the blanks before another one."""
 _LOOKED_AT = 20  # records, for the names of columns
 _ROWS = 16  # of a Parquet file, so many are read at a time
 
@@ -42,19 +36,19 @@ def record_files(path: Path) -> dict[str, Path]:
     if path.is_file():
         if path.suffix not in (*ENDINGS, ".txt"):
             expected = f"a file whose name ends in {', '.join(ENDINGS)}, or a folder"
-            raise CorpusError(f"{path}: expected {expected}, found another; unpack an archive first")
+            raise mismatch(path, expected, "another; unpack an archive first")
         return {"all": path}
     files = [file for file in sorted(path.glob("*")) if file.suffix in ENDINGS and file.is_file()]
     found: dict[str, Path] = {}
     for split, names in SPLIT_NAMES.items():
         own = [file for file in files if file.stem in names]
         if len(own) > 1:
-            raise CorpusError(f"{path}: expected one file for each split, found {own[0].name}, {own[1].name}")
+            raise mismatch(path, "one file for each split", f"{own[0].name}, {own[1].name}")
         if own:
             found[split] = own[0]
     if len(files) > 1 and not found:
         several = ", ".join(file.name for file in files[:10])
-        raise CorpusError(f"{path}: expected train, validation and test files, or one alone, found {several}")
+        raise mismatch(path, "train, validation and test files, or one alone", several)
     return found or dict(zip(["all"], files, strict=False))
 
 
@@ -77,7 +71,7 @@ def read_records(path: Path, columns: dict[str, str], findings: Findings) -> Ite
     try:
         records = readers.get(path.suffix, table)(path)
         first = list(islice(records, _LOOKED_AT))
-        found = Counter(tuple(usual_columns(record, _cell).items()) for _, record in first)
+        found = Counter(tuple(usual_columns(record).items()) for _, record in first)
         usual: dict[str, str] = dict(*(names for names, _ in found.most_common(1)))
         free = {ours: name for ours, name in usual.items() if ours not in columns and name not in missing}
         if free:
@@ -90,20 +84,11 @@ def read_records(path: Path, columns: dict[str, str], findings: Findings) -> Ite
     except CorpusError:
         raise
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: expected UTF-8, found {error}; convert the file first") from error
+        raise mismatch(path, "UTF-8", f"{error}; convert the file first") from error
     except (OSError, csv.Error, ValueError, TypeError, LookupError, NotImplementedError) as error:
         raise CorpusError(f"{path}: cannot be read; {error}") from error  # Arrow's errors are of these kinds
     if missing:
-        expected = f"expected {sorted(missing)} among the columns"
-        raise CorpusError(f"{path}: --columns: {expected}, found them in no post")
-
-
-def _cell(value: Any) -> list[Any]:
-    try:
-        found = cell_list(value, "tokens", "")
-        return found if isinstance(found, list) else []
-    except CorpusError:
-        return []
+        raise mismatch(f"{path}: --columns", f"{sorted(missing)} among the columns", "them in no post")
 
 
 def _keys(record: Any) -> set[str]:
@@ -138,37 +123,10 @@ def _json_array(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         content = parsed(text)
     except ValueError as error:
-        found = f"{text.strip()[:80]!r} ({error!s:.200})"
-        raise CorpusError(f"{path}: expected JSON, found {found}") from error
+        raise mismatch(path, "JSON", f"{text.strip()[:80]!r} ({error!s:.200})") from error
     if not isinstance(content, list):
-        raise CorpusError(f"{path}: expected a JSON array of posts, found {type(content).__name__}")
+        raise mismatch(path, "a JSON array of posts", type(content).__name__)
     yield from enumerate(content, start=1)
-
-
-def cell_list(value: Any, key: str, place: str) -> Any:
-    """The list that a table's cell stands for: JSON, Python's, NumPy's, or words and tags between spaces.
-
-    Raises:
-        CorpusError: it is damaged, or NumPy has left out its middle.
-    """
-    if not isinstance(value, str) or key not in _LISTS:
-        return value
-    if (text := value.strip()).startswith("["):
-        for parse in (json.loads, _literal):
-            try:
-                if isinstance(found := parse(text), list) and ... not in found:
-                    return found
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-        if text[1:].lstrip()[:1] in ("'", '"') or " ... " in text:
-            expected = f"a whole list in the column {key}, best as JSON"
-            raise CorpusError(f"{place}: expected {expected}, found {text!r:.80}")
-    return value.split() if key in ("tokens", "ner_tags") else value
-
-
-def _literal(text: str) -> Any:
-    """The value of Python's notation, or of NumPy's, which has no commas between items."""
-    return ast.literal_eval(_VALUE.sub(lambda found: found[1] + ("," if found[2] else ""), text))
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -177,8 +135,8 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
         for batch in file.iter_batches(batch_size=_ROWS):
             if batch.nbytes > MOST_LINE_BYTES * _ROWS:
-                expected = f"rows of at most {MOST_LINE_BYTES:,} bytes"
-                raise CorpusError(f"{path}: expected {expected}, found larger ones from {number} on")
+                most = f"rows of at most {MOST_LINE_BYTES:,} bytes"
+                raise mismatch(path, most, f"larger ones from {number} on")
             for row in batch.to_pylist():
                 yield number, _with_names(row, names)
                 number += 1

@@ -1,14 +1,18 @@
-"""Tables as people have them: their delimiter, a row for each post or word, and usual names of columns."""
+"""Tables as people have them: their delimiter, a row for each post or word, usual names of columns, lists in
+cells.
+"""
 
+import ast
 import csv
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from ..findings import Findings
-from .reader import CorpusError, Reading, read_posts
+from .reader import CorpusError, Reading, mismatch, read_posts
 from .schemes import parts_of
 
 Numbered = Iterator[tuple[int, dict[str, Any]]]
@@ -26,6 +30,9 @@ _USUAL = {
 _NUMBERS = ("sentence #", "sentence", "sentence_id", "sent_id", "post", "post_id", "id")
 """How the column is called that says which post a row's word is of."""
 _PICTURE = re.compile(r"\.(jpe?g|png|gif|webp|bmp)\b", re.IGNORECASE)
+_LISTS = ("tokens", "ner_tags", "spans", "entities", "ents", "label", "labels", "images")
+_VALUE = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[\w.]+|[\])}])(\s+(?=['"\w\[({-]))?""")
+"""A value of a list or its end, and the blanks before another one."""
 _CELL_LIMIT = 10**7  # characters; Python's own limit is below the length of a long article with its spans
 _LOOKED_AT = 200  # rows
 
@@ -97,7 +104,7 @@ def _joined(rows: Iterable[dict[str, str]], word: str, tag: str, post: str) -> N
             record = {}
         if any(row.values()):
             if not row.get(word) or not row.get(tag):
-                raise CorpusError(f"row {number}: expected a word and its tag, found {row!s:.200}")
+                raise mismatch(f"row {number}", "a word and its tag", f"{row!s:.200}")
             first = number if not record else first
             record = record or {name: cell or None for name, cell in row.items()} | {word: [], tag: []}
             record[word].append(row[word])
@@ -106,19 +113,19 @@ def _joined(rows: Iterable[dict[str, str]], word: str, tag: str, post: str) -> N
         yield first, record
 
 
-def usual_columns(record: Any, cell: Callable[[Any], list[Any]]) -> dict[str, str]:
-    """What our columns seem to be called in a record, where that is not their own names.
-
-    Args:
-        cell: the list that a cell stands for, empty for what is none.
-    """
+def usual_columns(record: Any) -> dict[str, str]:
+    """What our columns seem to be called in a record, where that is not their own names."""
     if not isinstance(record, dict) or "data" in record:  # a task of Label Studio
         return {}
     called = {str(name).strip().casefold(): name for name in record}
     values = {ours: [called[name] for name in known if name in called] for ours, known in _USUAL.items()}
-    tags = next((name for name in values["ner_tags"] if _are_tags(cell(record[name]))), None)
+    tags = next((name for name in values["ner_tags"] if _are_tags(_words(record[name]))), None)
     words = next(
-        (name for name in values["tokens"] if tags and len(cell(record[name])) == len(cell(record[tags]))),
+        (
+            name
+            for name in values["tokens"]
+            if tags and len(_words(record[name])) == len(_words(record[tags]))
+        ),
         None,
     )
     text = next((name for name in values["text"] if isinstance(record[name], str)), None)
@@ -127,7 +134,41 @@ def usual_columns(record: Any, cell: Callable[[Any], list[Any]]) -> dict[str, st
     return {ours: name for ours, name in found.items() if name not in (None, ours, f"{ours}s")}
 
 
+def _words(value: Any) -> list[Any]:
+    """As `cell_list` of words or tags, empty for what is none."""
+    try:
+        found = cell_list(value, "tokens", "")
+        return found if isinstance(found, list) else []
+    except CorpusError:
+        return []
+
+
 def _are_tags(values: list[Any]) -> bool:
     """Whether a cell is a list of names or numbers, one at least O, with a prefix or a number."""
     is_plain = all(isinstance(value, (str, int)) for value in values)
     return is_plain and any(str(value).isdecimal() or parts_of(str(value))[0] for value in values)
+
+
+def cell_list(value: Any, key: str, place: str) -> Any:
+    """The list that a table's cell stands for: JSON, Python's, NumPy's, or words and tags between spaces.
+
+    Raises:
+        CorpusError: it is damaged, or NumPy has left out its middle.
+    """
+    if not isinstance(value, str) or key not in _LISTS:
+        return value
+    if (text := value.strip()).startswith("["):
+        for parse in (json.loads, _literal):
+            try:
+                if isinstance(found := parse(text), list) and ... not in found:
+                    return found
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+        if text[1:].lstrip()[:1] in ("'", '"') or " ... " in text:
+            raise mismatch(place, f"a whole list in the column {key}, best as JSON", f"{text!r:.80}")
+    return value.split() if key in ("tokens", "ner_tags") else value
+
+
+def _literal(text: str) -> Any:
+    """The value of Python's notation, or of NumPy's, which has no commas between items."""
+    return ast.literal_eval(_VALUE.sub(lambda found: found[1] + ("," if found[2] else ""), text))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_scripts.formats.reader import CorpusError
-from dataset_scripts.formats.records import cell_list
+from dataset_scripts.formats.tables import cell_list
 from dataset_scripts.opening import open_corpus
 from tests.shared_data import property_test
 

@@ -53,11 +53,8 @@ def test_each_file_is_hashed_once(corpus, monkeypatch):
     monkeypatch.setattr(builder, "sha256", lambda path: hashed.append(path.name) or sha256(path))
     known = make(Conll, data_dir=corpus)
     known.check_files()
-    assert (
-        known.version_name()
-        and known.file_hashes()
-        and sorted(hashed) == ["test.txt", "train.txt", "valid.txt"]
-    )
+    assert known.version_name() and known.file_hashes
+    assert sorted(hashed) == ["test.txt", "train.txt", "valid.txt"]
 
 
 @pytest.mark.parametrize(("kind", "config"), [(Conll, "default"), (MMNER, "fr"), (MMNER, "all")])

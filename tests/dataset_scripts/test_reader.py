@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset_scripts.formats.pictures import find_picture
 from dataset_scripts.formats.reader import (
     SPLITS,
     CorpusError,
     Reading,
     TaggedPost,
-    find_picture,
     find_split,
     parse_posts,
     read_posts,

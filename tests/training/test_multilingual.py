@@ -75,7 +75,7 @@ def test_slices_that_do_not_fit_are_refused(languages):
     """If it failed, a corpus with a mistyped split would be trained on something else."""
     with pytest.raises(CorpusError, match=r"expected one train file out of train\.txt"):
         open_corpus("conll", data_dir=languages)
-    with pytest.raises(CorpusError, match="expected some of train, validation, test; found dev"):
+    with pytest.raises(CorpusError, match="expected some of train, validation, test, found dev"):
         open_corpus("conll", data_dir=languages, split_slices=SLICES | {"dev": "val"})
 
 
