@@ -8,17 +8,15 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from rich.table import Table
 
 from modeling_mmner.escaping import terminal_text
-from modeling_mmner.model.batching_mmner import ahead
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from modeling_mmner.model.labels_mmner import entity_types, tags_to_spans
 from modeling_mmner.model.windows_mmner import step_bytes, window_starts
 
-from .builders.builder import READ_AHEAD, READING_THREADS
+from .builders.builder import read_ahead
 from .formats.schemes import orphans
 from .opening import Corpus
 
@@ -98,8 +96,7 @@ def _count_broken(corpus: Corpus, split: str) -> int:
     rows, number = corpus.splits[split], 0
     rows = rows.select_columns(["id", *(name for name in PICTURE_COLUMNS if name in rows.column_names)])
     given = ((row["id"], picture) for row in rows for picture in pictures_of(row))
-    read = partial(ahead, threads=READING_THREADS, most=READ_AHEAD)
-    for name, why in read(lambda one: (one[0], picture_problem(one[1])), given):
+    for name, why in read_ahead(lambda one: (one[0], picture_problem(one[1])), given):
         if why:
             number += 1
             example, remedy = f"{split}, post {name!r:.80}: {why}", "repair or take out the files"
@@ -155,14 +152,17 @@ def tables(statistics: Statistics) -> list[Table]:
         lengths.append({"split": split} | shown)
         for name, number in found["entities"].items():
             by_type[name] |= {split: number, f"of {split}": _share(number, total)}
-    languages = pd.DataFrame({split: found["languages"] for split, found in splits.items()})
+    languages = [*dict.fromkeys(chain(*(found["languages"] for found in splits.values())))]
     heading = "language" if len(languages) <= _LANGUAGES else f"language, {_LANGUAGES} of {len(languages)}"
-    shown_languages = languages.fillna(0).astype(int)[:_LANGUAGES].rename_axis(heading).reset_index()
+    by_language = [
+        {heading: name} | {split: found["languages"].get(name, 0) for split, found in splits.items()}
+        for name in languages[:_LANGUAGES]
+    ]
     return [
         _table(f"{statistics['name']}, version {statistics['version_name']}", summaries),
         _table("Tokens per post", lengths),
         _table("Entities by type (B- tags)", [*by_type.values()]),
-        _table("Posts by language", shown_languages.to_dict("records")),
+        _table("Posts by language", by_language),
     ]
 
 

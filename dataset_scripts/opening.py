@@ -68,10 +68,6 @@ class Corpus:
         """Which copy of which corpus it is, for reports."""
         return {"name": self.name, "version_name": self.version_name, "version": dict(self.version)}
 
-    def reading_report(self) -> list[str]:
-        """What was found in reading it, a line each, with the examples of what is lost."""
-        return self.findings.lines(f"{self.name}: ")
-
     def write_left_out(self, folder: Path) -> None:
         """Write the spans that were left out, if there are any, into a folder, a line each."""
         lines = [json_line(span._asdict()) + "\n" for span in self.left_out]
@@ -245,10 +241,9 @@ def _with_columns(rows: datasets.Dataset, dataset: str, split: str) -> datasets.
     for column, values in defaults.items():
         if column not in rows.features:
             rows = rows.add_column(column, values)
-    pictured = [column for column in PICTURE_COLUMNS if column in rows.features]
-    if not pictured:
-        return rows.add_column("image", [None] * count, feature=picture)
-    for column in pictured:
+    if rows.features.keys().isdisjoint(PICTURE_COLUMNS):
+        rows = rows.add_column("image", [None] * count, feature=picture)
+    for column in (name for name in PICTURE_COLUMNS if name in rows.features):
         rows = rows.cast_column(column, picture if column == "image" else datasets.List(picture))
         check_pictures(rows, column, dataset=dataset, place=f"dataset {dataset!r}, split {split!r}")
     return rows

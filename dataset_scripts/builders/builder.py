@@ -5,7 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import resources
 from itertools import chain, islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import datasets
 
 from modeling_mmner.files import read_yaml, sha256
+from modeling_mmner.model.batching_mmner import ahead
 from modeling_mmner.model.labels_mmner import bio_labels
 
 from ..findings import NO_FILE, Findings
@@ -23,15 +24,13 @@ from ..formats.schemes import TagScheme, scheme_of
 from ..reading_options import ReadingOptions
 from ..slices import parse_slice
 
-FACTS: Mapping[str, Any] = read_yaml(
-    resources.files(__package__).joinpath("facts.yaml").read_text(encoding="utf-8")
-)
+FACTS: Mapping[str, Any] = read_yaml(resources.files(__package__).joinpath("facts.yaml").read_text("utf-8"))
 """What is known of corpora, by name: citation (BibTeX), known problems (a sentence each), and under
 ``official``, by config and split, the first 12 hex digits of the SHA-256 of the official files.
 """
 
-READING_THREADS, READ_AHEAD = 4, 16
-"""Of pictures: so many are read at a time, and so many wait at most."""
+read_ahead = partial(ahead, threads=4, most=16)
+"""Reads pictures: so many at a time, and so many wait at most."""
 
 
 def corpus_features(labels: list[str], *, decode: bool = True) -> datasets.Features:

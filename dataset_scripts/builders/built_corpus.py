@@ -14,8 +14,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from modeling_mmner.escaping import say
-from modeling_mmner.files import picture_content, staged_folder
-from modeling_mmner.model.batching_mmner import ahead
+from modeling_mmner.files import json_line, picture_content, staged_folder
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from modeling_mmner.model.labels_mmner import entity_types
 
@@ -23,7 +22,7 @@ from ..corpora import BUILDERS
 from ..formats.reader import CorpusError, mismatch
 from ..inspection import picture_numbers, split_statistics
 from ..opening import RECORD, Corpus, open_corpus
-from .builder import READ_AHEAD, READING_THREADS, decoded
+from .builder import decoded, read_ahead
 from .data_card import render_benchmark, render_data_card
 
 BROKEN_REPORT = "broken_pictures.jsonl"
@@ -34,9 +33,6 @@ BENCHMARK = "eval.yaml"
 
 PUBLISHED = ("README.md", RECORD, BENCHMARK, "*/*.parquet")
 """The files of a built data set that belong on the Hub."""
-
-_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
-"""How JSON is written: half a surrogate pair as JSON escapes it."""
 
 _TERMS = (
     "Posts and pictures belong to their authors. Whoever publishes this data set must have the right to, and"
@@ -87,11 +83,12 @@ def build_dataset(
             say(f"{record['name']} {config}: version {corpus.version_name}", file=sys.stderr)
             splits = {split: _build_split(corpus, split, staged / config, broken) for split in corpus.splits}
             record["configs"][config] = {"version": corpus.version_name, "splits": splits}
-        (staged / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False), **_TEXT)
+        found = json.dumps(record, indent=2, ensure_ascii=False)
+        (staged / RECORD).write_text(found, encoding="utf-8", errors="backslashreplace")  # half an emoji
         (staged / "README.md").write_text(render_data_card(record), encoding="utf-8")
         (staged / BENCHMARK).write_text(render_benchmark(record), encoding="utf-8")
-        lines = [json.dumps(problem, ensure_ascii=False) + "\n" for problem in broken]
-        (staged / BROKEN_REPORT).write_text("".join(lines), **_TEXT)
+        lines = [json_line(problem) + "\n" for problem in broken]
+        (staged / BROKEN_REPORT).write_text("".join(lines), encoding="utf-8")
     return record
 
 
@@ -122,18 +119,6 @@ def _described(name: str, corpus: Corpus, license: str | None) -> dict[str, Any]
     record["labels"] = corpus.labels
     record["columns"] = next(iter(corpus.splits.values())).column_names
     return record | {"configs": {}}
-
-
-def read_record(folder: str | Path) -> dict[str, Any]:
-    """The record of a built data set.
-
-    Raises:
-        CorpusError: the folder holds none.
-    """
-    path = Path(folder) / RECORD
-    if not path.is_file():
-        raise mismatch(folder, "a data set made by `build`", f"no {RECORD} in it")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _build_split(corpus: Corpus, split: str, folder: Path, broken: list[dict[str, str]]) -> dict[str, Any]:
@@ -170,7 +155,7 @@ def _checked(
     rows: datasets.Dataset, place: dict[str, str], broken: list[dict[str, str]]
 ) -> Iterator[dict[str, Any]]:
     """The rows with the bytes of those pictures that can be decoded; each is decoded once."""
-    for row, problem in ahead(_with_pictures, rows, threads=READING_THREADS, most=READ_AHEAD):
+    for row, problem in read_ahead(_with_pictures, rows):
         if problem is not None:
             broken.append(place | {"id": row["id"]} | problem)
         yield row
@@ -223,7 +208,10 @@ def publish(folder: str | Path, repo_id: str, *, public: bool = False) -> str:
     Raises:
         CorpusError: the folder holds no built data set.
     """
-    record, api = read_record(folder), HfApi()
+    path, api = Path(folder) / RECORD, HfApi()
+    if not path.is_file():
+        raise mismatch(folder, "a data set made by `build`", f"no {RECORD} in it")
+    record = json.loads(path.read_text(encoding="utf-8"))
     api.create_repo(repo_id, repo_type="dataset", private=not public, exist_ok=True)
     versions = ", ".join(config["version"] for config in record["configs"].values())
     commit = api.upload_folder(

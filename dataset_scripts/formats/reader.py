@@ -111,12 +111,10 @@ def find_split(folder: str | Path, name: str, *, root: Path | None = None) -> Pa
         files = "a folder with train, valid and test files"
         raise mismatch(folder, files, "no folder; unpack an archive first")
     split = SPLIT_OF.get(name, name)
-    names = SPLIT_NAMES.get(split, (name,))
-    candidates = [known + ending for known in names for ending in _SPLIT_ENDINGS]
+    candidates = [known + ending for known in SPLIT_NAMES.get(split, (name,)) for ending in _SPLIT_ENDINGS]
     found = [candidate for candidate in candidates if (folder / candidate).is_file()]
     if len(found) != 1:
-        what = ", ".join(found) or "none"
-        raise CorpusError(f"{folder}: expected one {split} file out of {', '.join(candidates)}; found {what}")
+        raise mismatch(folder, f"one {split} file out of {', '.join(candidates)}", ", ".join(found) or "none")
     if root is not None:
         check_link(folder / found[0], root)
     return folder / found[0]

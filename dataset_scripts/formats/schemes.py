@@ -28,9 +28,7 @@ _TAG = re.compile(rf"([A-Za-z])[-_]{_TYPE}|{_TYPE}[-_]([A-Za-z])", re.DOTALL)
 
 def tag_forms(scheme: TagScheme) -> str:
     """What the tags of a scheme look like, for errors."""
-    return ", ".join(
-        ["O", *(f"{prefix}-<type>" for prefix in PREFIXES[scheme])] + ["<type>"] * (scheme == "bare")
-    )
+    return ", ".join(["O", *([f"{prefix}-<type>" for prefix in PREFIXES[scheme]] or ["<type>"])])
 
 
 def parts_of(tag: str) -> tuple[str, str]:

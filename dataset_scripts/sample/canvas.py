@@ -6,13 +6,15 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Any, cast
+from typing import Any
 
 from PIL import ImageDraw
 
 from modeling_mmner.files import read_yaml
 
-Colour = tuple[int, int, int]
+Colour = tuple[int, ...]
+"""Red, green and blue, each 0 to 255."""
+
 Point = tuple[float, float]
 
 SIDE = 64
@@ -21,9 +23,7 @@ SIDE = 64
 OVERSAMPLING = 4
 """Pixels drawn per finished pixel and axis; their average smooths the edges."""
 
-FIXED: dict[str, Any] = read_yaml(
-    resources.files(__package__).joinpath("figures.yaml").read_text(encoding="utf-8")
-)
+FIXED: dict[str, Any] = read_yaml(resources.files(__package__).joinpath("figures.yaml").read_text("utf-8"))
 """What is fixed in the drawings: ``figures``, ``emblems``, and the colours of ``skins`` and ``hair``."""
 
 _ELLIPSE_CORNERS = 32
@@ -43,7 +43,7 @@ def around(x: float, y: float, distance: float, angle: float) -> Point:
 def shade(colour: Colour, factor: float) -> Colour:
     """`colour` darkened (`factor` 0 to 1) or lightened towards white (1 to 2)."""
     light = max(0.0, factor - 1)
-    return cast(Colour, tuple(round(c * factor if factor <= 1 else c + (255 - c) * light) for c in colour))
+    return tuple(round(c * factor if factor <= 1 else c + (255 - c) * light) for c in colour)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ import random
 import struct
 import zlib
 from dataclasses import replace
-from typing import cast
 
 from PIL import Image, ImageDraw
 
-from .canvas import OVERSAMPLING, SIDE, Colour, Sketch, random_colour
+from .canvas import OVERSAMPLING, SIDE, Sketch, random_colour
 from .subjects import PictureKind, draw_subject
 
 
@@ -59,9 +58,9 @@ def _background(sketch: Sketch) -> None:
     if style == "gradient":
         for band in range(16):
             mixed = tuple(a + (b - a) * band // 15 for a, b in zip(sketch.backdrop, target, strict=True))
-            sketch.rectangle(0, band / 16, 1, 1, cast(Colour, mixed))
+            sketch.rectangle(0, band / 16, 1, 1, mixed)
     elif style == "horizon":
-        sketch.rectangle(0, sketch.rng.uniform(0.5, 0.9), 1, 1, cast(Colour, target))
+        sketch.rectangle(0, sketch.rng.uniform(0.5, 0.9), 1, 1, target)
 
 
 def _clutter(sketch: Sketch) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from itertools import product
-from typing import Literal, cast
+from typing import Literal
 
 from .canvas import FIXED, Colour, Sketch, around, random_colour, shade
 
@@ -11,7 +11,7 @@ PictureKind = Literal["PER", "LOC", "ORG", "MISC", "OTHER"]
 
 # Subjects of kind PER: one person or two, as a portrait or standing.
 
-_SKINS, _HAIR = ([cast(Colour, tuple(colour)) for colour in FIXED[name]] for name in ("skins", "hair"))
+_SKINS, _HAIR = ([tuple(colour) for colour in FIXED[name]] for name in ("skins", "hair"))
 _ARMS = (((0.2, 0.46), (0.2, 0.62)), ((0.28, 0.42), (0.34, 0.18)), ((0.25, 0.46), (0.12, 0.54)))
 """Elbow and hand of an arm that hangs, waves, or rests on the hip: distance from the middle, and height."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from dataset_scripts.builders.builder import FACTS, READ_AHEAD, READING_THREADS, SPLITS, CorpusBuilder
+from dataset_scripts.builders.builder import FACTS, SPLITS, CorpusBuilder, read_ahead
 from dataset_scripts.contexts import CONTEXT, with_contexts
 from dataset_scripts.corpora import BUILDERS
 from dataset_scripts.findings import PICTURES_LEFT_OUT
@@ -20,7 +20,6 @@ from dataset_scripts.overlap import overlapping
 from ..escaping import one_line, printable, say
 from ..evaluation.metrics import ContextCounts, CorpusSummary, PictureCounts
 from ..files import noted, picture_hash
-from ..model.batching_mmner import ahead
 from ..model.images_mmner import PICTURE_COLUMNS, pictures_of
 from ..model.processing_mmner import MMNERProcessor
 from .progress import ProgressBar
@@ -97,7 +96,7 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
     """
     opened = open_corpus(settings.dataset, config=settings.dataset_config, **_reading_options(settings))
     corpus = TrainingCorpus(**vars(opened), facts=facts_of(settings))
-    for line in corpus.reading_report():
+    for line in corpus.findings.lines(f"{corpus.name}: "):
         say(one_line(line))
     lost = any(one.lost and one.what.startswith(PICTURES_LEFT_OUT) for one in corpus.findings.sorted())
     named = settings.use_images and lost
@@ -217,7 +216,7 @@ def _check_pictures(corpus: TrainingCorpus, split: str, settings: CorpusSettings
     rows = corpus.splits[split]
     columns = _picture_columns(rows)
     pictures = chain.from_iterable(map(pictures_of, rows.select_columns(columns)))
-    found = ahead(_problem, pictures, threads=READING_THREADS, most=READ_AHEAD)
+    found = read_ahead(_problem, pictures)
     problems = []
     for number in picture_numbers(rows):
         problems.append([*islice(found, number)])

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dataset_scripts.builders import built_corpus
-from dataset_scripts.builders.built_corpus import build_dataset, read_record
+from dataset_scripts.builders.built_corpus import build_dataset, publish
 from dataset_scripts.formats.reader import CorpusError
 from dataset_scripts.sample.texts import ROUNDS, TAGS, generate_posts
 from tests.built_corpora import POSTS, build_small, built_sample, files_of, record_of, rows_of
@@ -67,7 +67,7 @@ def test_record_has_the_counts_of_the_files(tmp_path, name, options):
 def test_record_is_what_is_returned_and_counts_the_pictures(tmp_path):
     """If it failed, a user would not know how many posts come without their picture."""
     built = build_small(tmp_path)
-    splits = read_record(built)["configs"]["default"]["splits"]
+    splits = record_of(built)["configs"]["default"]["splits"]
     numbers = {split: list(details["pictures"].values()) for split, details in splits.items()}
     assert numbers == {"train": [2, 1, 0, []], "validation": [1, 1, 0, []], "test": [1, 2, 0, []]}
     sources = {"data_dir": tmp_path / "corpus", "image_dir": tmp_path / "images"}
@@ -75,7 +75,7 @@ def test_record_is_what_is_returned_and_counts_the_pictures(tmp_path):
     with pytest.raises(
         CorpusError, match=r"expected a data set made by `build`, found no corpus\.json in it"
     ):
-        read_record(tmp_path)
+        publish(tmp_path, "org/posts")
 
 
 def test_sample_is_built_of_its_posts_and_counted():

@@ -111,7 +111,7 @@ def test_missing_pictures_are_said_with_names_and_places(tmp_path):
     place = f"posts.jsonl:2: p1.jpg, looked in {tmp_path / 'pictures'} and {tmp_path}"
     assert found.examples[0] == place
     report = ["posts: pictures left out: no such file: 29; --image_dir FOLDER, where the files are"]
-    assert corpus.reading_report()[:2] == [*report, f"- {place}"]
+    assert corpus.findings.lines(f"{corpus.name}: ")[:2] == [*report, f"- {place}"]
 
 
 def test_training_without_any_picture_is_refused(tmp_path):

@@ -296,9 +296,9 @@ def test_split_files_are_found_by_the_corpora_habits(written, names):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("train.txt test.txt", r"one validation file out of validation\.txt, .*dev\.conll; found none"),
-        ("train.txt valid.txt dev.txt test.txt", r"one validation file .*; found valid\.txt, dev\.txt"),
-        ("train.txt train.conllu valid.txt", r"one train file .*; found train\.txt, train\.conllu"),
+        ("train.txt test.txt", r"one validation file out of validation\.txt, .*dev\.conll, found none"),
+        ("train.txt valid.txt dev.txt test.txt", r"one validation file .*, found valid\.txt, dev\.txt"),
+        ("train.txt train.conllu valid.txt", r"one train file .*, found train\.txt, train\.conllu"),
     ],
 )
 def test_missing_and_doubtful_splits_are_refused(written, tmp_path, names, message):
