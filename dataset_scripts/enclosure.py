@@ -3,6 +3,7 @@ of it.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 import datasets
@@ -16,8 +17,6 @@ from modeling_mmner.model.posts_mmner import file_within
 
 from .formats.reader import mismatch
 
-_CARDS = ("README.md", ".huggingface.yaml")
-
 
 def data_set_builder(
     dataset: str, config: str | None = None, *, revision: str | None = None
@@ -29,9 +28,10 @@ def data_set_builder(
             YAML; or a file leads elsewhere.
     """
     folder = Path(dataset)
-    for name in _CARDS:
-        if (card := _card(dataset, name, revision)) is not None:
-            _check_card(card)
+    for card in _cards(dataset, revision):
+        for named in _named_files(card):
+            if "://" in named or PurePath(named).is_absolute() or ".." in PurePath(named).parts:
+                raise mismatch(card, "files of the data set's own folder under 'configs'", f"{named!r:.200}")
     builder = datasets.load_dataset_builder(dataset, config, revision=revision)
     for file in (file for files in (builder.config.data_files or {}).values() for file in map(str, files)):
         if not (file_within(file, folder) if folder.is_dir() else file.startswith("hf://")):
@@ -40,19 +40,17 @@ def data_set_builder(
     return builder
 
 
-def _card(dataset: str, name: str, revision: str | None) -> Path | None:
-    if Path(dataset).is_dir():
-        return path if (path := Path(dataset) / name).is_file() else None
-    try:
-        return Path(hf_hub_download(dataset, name, repo_type="dataset", revision=revision))
-    except (OSError, ValueError):  # `datasets` says what is wrong
-        return None
-
-
-def _check_card(path: Path) -> None:
-    for named in _named_files(path):
-        if "://" in named or PurePath(named).is_absolute() or ".." in PurePath(named).parts:
-            raise mismatch(path, "files of the data set's own folder under 'configs'", f"{named!r:.200}")
+def _cards(dataset: str, revision: str | None) -> Iterator[Path]:
+    """The files in which a data set says what its files are."""
+    for name in ("README.md", ".huggingface.yaml"):
+        path = Path(dataset) / name
+        if not Path(dataset).is_dir():
+            try:
+                path = Path(hf_hub_download(dataset, name, repo_type="dataset", revision=revision))
+            except (OSError, ValueError):  # `datasets` says what is wrong
+                continue
+        if path.is_file():
+            yield path
 
 
 def _named_files(path: Path) -> list[str]:

@@ -135,8 +135,7 @@ def _refuse(dataset: str, given: Iterable[str], useless: Iterable[str]) -> None:
     if found := [key for key in given if key in useless]:
         kind = "other" if set(found) <= set(_OF_OWN_FILES) else "raw"
         names = " and no ".join(f"--{key}" for key in found)
-        why = f"which say how {kind} files are read; found them"
-        raise CorpusError(f"dataset {dataset!r}: expected no {names}, {why}")
+        raise mismatch(f"dataset {dataset!r}", f"no {names}, which say how {kind} files are read", "them")
 
 
 def _own(path: Path, given: dict[str, Any]) -> Corpus:

@@ -74,7 +74,10 @@ class CorpusBuilder:
     CONFIGS: ClassVar[Mapping[str, Any]]
     DEFAULT_CONFIG: ClassVar[str] = "default"
     LICENSE: ClassVar[str] = "other"
-    TERMS: ClassVar[str]
+    TERMS: ClassVar[str] = (
+        "Posts and pictures belong to their authors. Whoever publishes this data set must have the right to,"
+        " and says by the licence field what others may do; `other` gives them no right."
+    )
     IS_GENERATED: ClassVar[bool] = False
     NEEDS_LANGUAGE: ClassVar[bool] = False
     labels: Any

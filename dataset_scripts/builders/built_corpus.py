@@ -22,7 +22,7 @@ from ..corpora import BUILDERS
 from ..formats.reader import CorpusError, mismatch
 from ..inspection import picture_numbers, split_statistics
 from ..opening import RECORD, Corpus, open_corpus
-from .builder import decoded, read_ahead
+from .builder import CorpusBuilder, decoded, read_ahead
 from .data_card import render_benchmark, render_data_card
 
 BROKEN_REPORT = "broken_pictures.jsonl"
@@ -33,12 +33,6 @@ BENCHMARK = "eval.yaml"
 
 PUBLISHED = ("README.md", RECORD, BENCHMARK, "*/*.parquet")
 """The files of a built data set that belong on the Hub."""
-
-_TERMS = (
-    "Posts and pictures belong to their authors. Whoever publishes this data set must have the right to, and"
-    " says by the licence field what others may do; `other` gives them no right."
-)
-"""Of a corpus that says none itself."""
 
 _SHARD_BYTES = 500_000_000  # of a Parquet file at most, as `datasets` writes them
 
@@ -106,11 +100,8 @@ def _opened(name: str, configs: Sequence[str], options: dict[str, Any]) -> dict[
 
 def _described(name: str, corpus: Corpus, license: str | None) -> dict[str, Any]:
     """The record's beginning: what the card says of all configs."""
-    own = {
+    own = CorpusBuilder.about() | {
         "description": f"Posts with named entities of the types {', '.join(entity_types(corpus.labels))}.",
-        "citation": "",
-        "license": "other",
-        "terms": _TERMS,
         "known_problems": [f"{what}: {number}" for what, number in corpus.findings.numbers().items()],
     }
     record = {"name": name if name in BUILDERS else corpus.name} | own | corpus.about

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..formats.reader import SPLITS, TaggedPost, holds_splits, mismatch, read_posts
 from ..reading_options import ReadingOptions
-from .builder import PostsBuilder
+from .builder import CorpusBuilder, PostsBuilder
 
 LANGUAGES = ("en", "fr", "de", "es")
 PAIRS = {f"{first}_plus_{second}": (first, second) for first, second in combinations(LANGUAGES, 2)}
@@ -89,10 +89,9 @@ class MMNER(PostsBuilder):
 
 def _folder_names(config: str) -> list[str]:
     """What the released folder of a config may be called; a pair in either order."""
-    names = ["all_lang" if config == "all" else config]
-    if config in PAIRS:
-        names.append("_plus_".join(reversed(PAIRS[config])))
-    return [f"{_FOLDER}{name}" for name in names]
+    name = "all_lang" if config == "all" else config
+    other_way = "_plus_".join(reversed(name.split("_plus_")))
+    return [f"{_FOLDER}{one}" for one in dict.fromkeys((name, other_way))]
 
 
 def _key(post: TaggedPost) -> Hashable:
@@ -105,10 +104,7 @@ class Conll(PostsBuilder):
 
     TYPES = ()
     NEEDS_LANGUAGE = True
-    TERMS = (
-        "The terms are those of the corpus that this data set was built from. Whoever publishes it must have"
-        " the right to."
-    )
+    TERMS = CorpusBuilder.TERMS
 
     def folders(self) -> list[Path]:
         return self._language_folders or super().folders()

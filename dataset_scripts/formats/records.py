@@ -15,7 +15,7 @@ from modeling_mmner.files import MOST_LINE_BYTES, numbered_json_lines, parsed
 from modeling_mmner.model.posts_mmner import PostError
 
 from ..findings import Findings
-from .reader import SPLIT_NAMES, CorpusError, mismatch
+from .reader import SPLIT_OF, SPLITS, CorpusError, mismatch
 from .tables import read_columns, read_table, usual_columns
 
 _IN_COLUMNS = (".conll", ".conllu", ".bio", ".iob", ".iob2")
@@ -39,13 +39,10 @@ def record_files(path: Path) -> dict[str, Path]:
             raise mismatch(path, expected, "another; unpack an archive first")
         return {"all": path}
     files = [file for file in sorted(path.glob("*")) if file.suffix in ENDINGS and file.is_file()]
-    found: dict[str, Path] = {}
-    for split, names in SPLIT_NAMES.items():
-        own = [file for file in files if file.stem in names]
-        if len(own) > 1:
-            raise mismatch(path, "one file for each split", f"{own[0].name}, {own[1].name}")
-        if own:
-            found[split] = own[0]
+    named = [(split, file) for split in SPLITS for file in files if SPLIT_OF.get(file.stem) == split]
+    found = dict(named)
+    if len(found) < len(named):
+        raise mismatch(path, "one file for each split", ", ".join(file.name for _, file in named))
     if len(files) > 1 and not found:
         several = ", ".join(file.name for file in files[:10])
         raise mismatch(path, "train, validation and test files, or one alone", several)

@@ -61,9 +61,7 @@ def scheme_of(posts: Iterable[Sequence[str]], findings: Findings) -> TagScheme:
                 firsts[prefix] += entity_type != before
             before = entity_type
     covered = {name: sum(letters[prefix] for prefix in known) for name, known in PREFIXES.items()}
-    scheme: Any = (
-        "bare" if letters[""] > letters.total() / 2 else max(covered, key=lambda name: covered[name])
-    )
+    scheme: Any = "bare" if letters[""] > letters.total() / 2 else max(covered, key=covered.__getitem__)
     counted = ", ".join(f"{number} {prefix}-" for prefix, number in letters.items() if prefix)
     if scheme == "bio":
         scheme = "iob1" if firsts["I"] > firsts["B"] else "bio"

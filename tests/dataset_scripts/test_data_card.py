@@ -105,7 +105,7 @@ def test_licence_is_that_of_the_corpus(tmp_path, name, license):
     build_dataset(name, tmp_path / "built", data_dir=write_posts(tmp_path / "corpus"), **options)
     card = card_of(tmp_path / "built")
     assert card.data.license == license
-    assert f"Licence field: `{license}`. " in card.text and "must have the right to." in card.text
+    assert f"Licence field: `{license}`. " in card.text and "must have the right to" in card.text
 
 
 def test_card_of_the_sample():
