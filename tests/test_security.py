@@ -105,7 +105,8 @@ def test_whoever_has_the_files_needs_no_network(network, tmp_path, capsys):
         ["evaluate", posts, "--image_dir", images, "--model", model],
         ["contexts", posts, "--image_dir", images, *blip_model],
     ):
-        assert main(command) == 0, capsys.readouterr().err
+        is_lossy = command[0] == "inspect"  # for the corpus has a broken picture
+        assert main(command) == is_lossy, capsys.readouterr().err
     assert network.asked == []
 
 

@@ -65,7 +65,7 @@ def test_file_to_a_trained_model_and_back_to_offsets(tool, tmp_path):
     """
     parts = {"fusion": "text-only", "vision_towers": [], "objectives": {"crf": 1.0}, "text_config": TEXT}
     budget = {"vocabulary_size": 300, "epochs": 60, "batch_size": 8, "head_learning_rate": 3e-3}
-    corpus = {"dataset": str(TOOLS[tool](tmp_path)), "languages": [], "compare_without_pictures": False}
+    corpus = {"dataset": str(TOOLS[tool](tmp_path)), "languages": [], "use_images": False}
     recipe = load_recipe("quickstart", parts | budget | corpus | {"output_dir": str(tmp_path / "run")})
     train_accelerate.train(recipe)
     folder = tmp_path / "run" / "model"

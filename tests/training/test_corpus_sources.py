@@ -9,6 +9,7 @@ import pytest
 from dataset_scripts.builders.builder import SPLITS
 from dataset_scripts.builders.built_corpus import build_dataset
 from dataset_scripts.formats.reader import CorpusError
+from dataset_scripts.opening import open_corpus
 from modeling_mmner.evaluation.metrics import PictureCounts
 from modeling_mmner.evaluation.scores import ShownRows, rows_with
 from modeling_mmner.model.processing_mmner import MMNERProcessor
@@ -135,6 +136,16 @@ def test_unusable_data_sets_are_refused(tmp_path, change, splits, message):
     path = saved(tmp_path / "mine", columns, datasets.Features(features), splits=splits)
     with pytest.raises(CorpusError, match=message):
         load_corpus(CorpusSettings(dataset=path))
+
+
+def test_ids_without_names_are_named_by_an_option(tmp_path):
+    """If it failed, the many data sets of the Hub with bare numbers for tags could not be read."""
+    columns = {"tokens": [["Nice", "is", "San", "Remo"]], "ner_tags": [[1, 0, 1, 2]]}
+    features = text_features() | {"ner_tags": TAGS}
+    path = saved(tmp_path / "mine", columns, datasets.Features(features))
+    corpus = open_corpus(path, tag_names=["O", "B-LOC", "I-LOC"])
+    [row] = corpus.splits["test"]
+    assert [corpus.labels[tag] for tag in row["ner_tags"]] == ["B-LOC", "O", "B-LOC", "I-LOC"]
 
 
 @pytest.fixture
