@@ -199,7 +199,7 @@ def calibrate(
     from ..evaluation.calibration import calibrate
     from ..evaluation.scores import gold_tags, rows_with, scored_entities
     from ..hub.push import save_calibration
-    from ..model.thresholds_mmner import head_sha256
+    from ..model.thresholds_mmner import weights_sha256
 
     if not Path(model, "processor_config.json").is_file():
         advice = f"`hf download {model} --local-dir FOLDER` makes one of a model on the Hub"
@@ -210,7 +210,7 @@ def calibrate(
     gold = [tags_to_spans(tags) for tags in gold_tags(rows, corpus.labels)]
     types = entity_types(predictor.read.processor.labels)
     found = calibrate(gold, scored_entities(predictor, rows), types=types, precision=precision)
-    about = {"weights": head_sha256(predictor.model), "contexts": bool(context)}
+    about = {"weights": weights_sha256(predictor.model), "contexts": bool(context)}
     about |= {"corpus": corpus.name, "split": split, "posts": len(rows)}
     save_calibration(Path(model), about | found)
     say(f"{corpus.name}, {split}: {len(rows)} posts; precision {precision} with 90% confidence")

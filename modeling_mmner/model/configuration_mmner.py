@@ -16,6 +16,7 @@ from .parts_mmner import (
     MAIN_HEAD,
     SETTINGS,
     TEXT_TOWERS,
+    ModelSettings,
     Range,
     Setting,
     Settings,
@@ -90,12 +91,11 @@ class VisionTowerConfig(Settings):
 _TOWER_KEYS = {field.name for field in fields(VisionTowerConfig)}
 
 
-class MMNERConfig(PreTrainedConfig):
+class MMNERConfig(PreTrainedConfig, ModelSettings):
     """Configuration of `MMNERForTokenClassification`.
 
     Its defaults are MLMNER's (Li et al. 2022, tables 1 and 2), with the fusion ``collaboration`` those of
-    2M-NER (Wang et al. 2024). Beside the attributes below, each of `parts_mmner.SETTINGS` is an attribute
-    (``fusion``, ``contrastive_temperature``), with the table's default.
+    2M-NER (Wang et al. 2024). The attributes below are beside those of `ModelSettings`.
 
     Attributes:
         text_config: config (or its dict) of any transformers text encoder; None for a tower without one.
@@ -119,20 +119,21 @@ class MMNERConfig(PreTrainedConfig):
     text_config: PreTrainedConfig | None = None
     word_vocabulary: dict[str, int] | None = None
     vision_towers: list[dict[str, Any]] = None  # type: ignore[assignment]
+    objectives: dict[str, float] = None  # type: ignore[assignment]
     id2label: dict[int, str] = None  # type: ignore[assignment]
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name, setting in SETTINGS.items():
-            setattr(self, name, kwargs.pop(name, setting.default))
             setting.check(name, getattr(self, name))
         Setting(dict | PreTrainedConfig | None, None, "").check("text_config", self.text_config)
+        Setting(dict | None, None, "").check("id2label", self.id2label)
         fusion = FUSIONS[self.fusion]
         if self.text_config is None and TEXT_TOWERS[self.text_tower].has_encoder:
             self.text_config = {"model_type": "bert", "vocab_size": 28996}  # type: ignore[assignment]
         if self.vision_towers is None:
             self.vision_towers = [dict(tower) for tower in fusion.default_towers]
-        weights = vars(self)["objectives"]
-        self.objectives: dict[str, float] = dict(fusion.default_objectives) if weights is None else weights
+        if self.objectives is None:
+            self.objectives = dict(fusion.default_objectives)
         try:
             if self.id2label is None and "num_labels" not in kwargs:
                 label2id = self.label2id or {label: number for number, label in enumerate(LABELS)}

@@ -70,6 +70,7 @@ class CRF(TorchCRF):
         for parameter in self.parameters():
             initialization.uniform_(parameter, -0.1, 0.1)
 
+    @torch.compiler.disable  # a loop over words, which would be compiled for each number of them
     def negative_log_likelihood(self, emissions: Tensor, tags: Tensor, *, mask: Tensor) -> Tensor:
         """``log Z - score(tags)`` per text.
 
@@ -96,6 +97,7 @@ class CRF(TorchCRF):
         return negative_log_likelihood(emissions, tags, mask, self._scores(barred=False))
 
     @torch.no_grad()
+    @torch.compiler.disable
     def decode_batch(self, emissions: Tensor, *, mask: Tensor) -> Tensor:
         """The best BIO-legal tags of each text (Viterbi): (B, W) label ids, -100 where `mask` is False.
 
@@ -121,6 +123,7 @@ class CRF(TorchCRF):
         return torch.cat(tags[::-1], dim=1).masked_fill(~mask, IGNORED)
 
     @torch.no_grad()
+    @torch.compiler.disable
     def span_scores(self, emissions: Tensor, tags: Tensor, *, mask: Tensor) -> Tensor:
         """Posterior of each span of `tags`: exactly its tags and no continuation after it.
 

@@ -20,6 +20,7 @@ from .crf_mmner import CRF
 from .effects_mmner import PICTURE_INPUTS
 from .fusion_mmner import Fusion
 from .heads_mmner import Head, check_reading
+from .labels_mmner import check_labels
 from .objectives_mmner import Objective
 from .parts_mmner import HEADS, MAIN_HEAD, TEXT_TOWERS
 from .pipeline_mmner import TASKS, MultimodalNERPipeline
@@ -92,10 +93,15 @@ class MMNERPreTrainedModel(PreTrainedModel):
         kwargs.setdefault("use_safetensors", True)  # a pickle runs what its maker likes
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        devices = set(map(str, (getattr(model, "hf_device_map", None) or {}).values()))
+        if len(devices) > 1:  # the CRF's decoding and what the parts hand on pass by accelerate's hooks
+            expected = f"expected the whole model on one device, found {sorted(devices)}"
+            raise ValueError(f"device_map: {expected}; give device_map={{'': 0}} (or 'cpu'), not 'auto'")
         # Weights given as a state dict have no labels to compare, and an adapter brings its own layers.
         is_checkpoint = pretrained_model_name_or_path and not model._hf_peft_config_loaded
         if kwargs.get("ignore_mismatched_sizes") and is_checkpoint:
-            saved, _ = model.config.get_config_dict(pretrained_model_name_or_path, **kwargs)
+            options = {key: value for key, value in kwargs.items() if key != "trust_remote_code"}
+            saved, _ = model.config.get_config_dict(pretrained_model_name_or_path, **options)
             labels = model.config.from_dict(saved).labels
             if labels != model.config.labels:
                 model.reset_label_layers()
@@ -147,6 +153,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
 
     def __init__(self, config: MMNERConfig) -> None:
         super().__init__(config)
+        check_labels(config.labels)  # a config is checked when it is made, and may have been changed since
         self.text_tower = TextTower.named(config.text_tower)(config)
         self.vision_towers = nn.ModuleList(VisionTower(tower) for tower in config.vision_tower_configs())
         channels = tuple(tower.channels for tower in self.vision_towers)
@@ -222,8 +229,9 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             raise ValueError(f"forward: {expected}, found one of them")
         if labels is None and self.training and torch.is_grad_enabled():
             raise ValueError(
-                "forward: expected labels (B, W) in training, found none. The Trainer keeps them back with"
-                " label_smoothing_factor or compute_loss_func, which replace the CRF's loss: leave these out."
+                "forward: expected labels (B, W) in training, found none. MMNERCollator makes them of the"
+                " rows' column ner_tags; the Trainer keeps them back with label_smoothing_factor or"
+                " compute_loss_func, which replace the CRF's loss: leave these out."
                 " To predict, call model.eval() first, or torch.no_grad() to keep dropout"
             )
         text: Any = {"input_ids": input_ids, "attention_mask": attention_mask, "character_ids": character_ids}

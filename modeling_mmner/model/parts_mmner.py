@@ -208,35 +208,41 @@ LOSSES: dict[str, Part] = {
     "alignment": Part("contrastive alignment of a text with its picture", needs=("sentence", "regions")),
 }
 
-SETTINGS: dict[str, Setting] = {
-    "text_tower": Setting(str, "transformer", "how words are read", table=TEXT_TOWERS),
-    "fusion": Setting(str, "cross-modal", "how pictures enter the words' features", table=FUSIONS),
-    "dropout": Setting(float, 0.1, "share >= 0 and < 1", DROPOUT),
-    "objectives": Setting(dict[str, float] | None, None, "loss weights by name; others are kept"),
+
+@dataclass(kw_only=True)
+class ModelSettings(Settings):
+    """The settings of a model, which are keys of `MMNERConfig`: those that every model has, then the parts'
+    own.
+    """
+
+    text_tower: str = option("transformer", "how words are read", table=TEXT_TOWERS)
+    fusion: str = option("cross-modal", "how pictures enter the words' features", table=FUSIONS)
+    dropout: float = option(0.1, "share >= 0 and < 1", range=DROPOUT)
+    objectives: dict[str, float] | None = option(None, "loss weights by name; others are kept")
     # of text towers
-    "sentence_vector": Setting(
-        Literal["mean", "pooler"],
-        "mean",
-        "vector of a text: mean of its word states, or the encoder's pooler",
-    ),
-    "word_width": Setting(int, 100, "width of a word's embedding", POSITIVE),
-    "word_lstm_width": Setting(int, 200, "width of a word's state, both directions together", EVEN),
-    "character_cnn_width": Setting(int, 30, "width of a character in the character CNN", POSITIVE),
-    "character_filters": Setting(int, 30, "filters of the character CNN", POSITIVE),
-    "character_lstm_width": Setting(int, 25, "width of a character and of its state, each way", POSITIVE),
+    sentence_vector: Literal["mean", "pooler"] = option(
+        "mean", "vector of a text: mean of its word states, or the encoder's pooler"
+    )
+    word_width: int = option(100, "width of a word's embedding", range=POSITIVE)
+    word_lstm_width: int = option(200, "width of a word's state, both directions together", range=EVEN)
+    character_cnn_width: int = option(30, "width of a character in the character CNN", range=POSITIVE)
+    character_filters: int = option(30, "filters of the character CNN", range=POSITIVE)
+    character_lstm_width: int = option(25, "width of a character and of its state, each way", range=POSITIVE)
     # of fusions
-    "fusion_heads": Setting(
-        int | None, None, "attention heads of the fusion; none takes the text encoder's", POSITIVE
-    ),
+    fusion_heads: int | None = option(
+        None, "attention heads of the fusion; none takes the text encoder's", range=POSITIVE
+    )
     # of objectives
-    "boundary_share": Setting(
-        float, 0.0, "share of the converted boundary emissions in the tagging's", SHARE
-    ),
-    "contrastive_temperature": Setting(float, 0.1, "temperature of the contrastive loss", POSITIVE),
-    "contrastive_image_share": Setting(float, 0.75, "share of image-to-text in that loss", SHARE),
-    "alignment_temperature": Setting(float, 0.5, "temperature of the alignment", POSITIVE),
-}
-"""The settings of a model by their keys in `MMNERConfig`: those that every model has, then the parts' own."""
+    boundary_share: float = option(
+        0.0, "share of the converted boundary emissions in the tagging's", range=SHARE
+    )
+    contrastive_temperature: float = option(0.1, "temperature of the contrastive loss", range=POSITIVE)
+    contrastive_image_share: float = option(0.75, "share of image-to-text in that loss", range=SHARE)
+    alignment_temperature: float = option(0.5, "temperature of the alignment", range=POSITIVE)
+
+
+SETTINGS = settings_in(ModelSettings)
+"""The settings of a model by their names."""
 
 
 def objective_parts() -> dict[str, Part]:

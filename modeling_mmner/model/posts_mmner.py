@@ -9,12 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from .images_mmner import PictureError, fetch_picture, is_missing, is_url, listed, pictures_of
 
 _KEYS = {"image": ("image", "images"), "context": ("context",)}
 _CHAT_KEYS = {"text": ["text"], "image": ["image", "url", "path", "base64"], "image_url": ["image_url"]}
 _LIKE_A_PICTURE = re.compile(
-    r"(im(a?ge?|g)s?|pic(ture)?s?|photo(graph)?s?|fotos?|bild(er)?)"
+    r"(im(a?ge?|g)s?|pic(ture)?s?|photo(graph)?s?|fotos?|bild(er)?|jpe?g|png|webp)"
     r"(_?(path|file|url|uri|bytes|base64|data)s?)*"
 )
 
@@ -57,7 +59,10 @@ def check_key(post: Mapping[str, Any], wanted: str, number: int) -> None:
         PostError: it has it under another key alone; the text names both.
     """
     if not any(key in post for key in _KEYS[wanted]):
-        for key in (key for key in post if meant_by(key) == wanted and not is_missing(post[key])):
+        for key, value in post.items():
+            is_picture = wanted == "image" and isinstance(value, Image.Image)
+            if is_missing(value) or not (is_picture or meant_by(key) == wanted):
+                continue
             keys = " or ".join(map(repr, _KEYS[wanted]))
             hint = f"which nobody reads; rename it, as --columns {wanted}={key} does for annotate"
             raise PostError(f"post {number}: expected the key {keys}, found {key!r}, {hint}")

@@ -5,6 +5,7 @@ post.
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from itertools import accumulate, chain
 from math import isnan
@@ -123,6 +124,9 @@ class MMNERProcessor(ProcessorMixin):
         """As transformers'; ``labels=...``, ``context_window=...`` and the like replace what was saved."""
         # Apart from the others, which transformers hands on to the tokenizer and that to the model's config.
         settings = {name: kwargs.pop(name) for name in _SETTINGS & kwargs.keys()}
+        for key in kwargs:  # options of loading come here, too, and of the tokenizer
+            if close := get_close_matches(key, _SETTINGS, n=1, cutoff=0.8):
+                raise TypeError(f"processor: unknown key {key!r}; did you mean {close[0]!r}?")
         # Otherwise a folder whose tokenizer has code of its own asks at the terminal.
         kwargs.setdefault("trust_remote_code", False)
         saved = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -145,6 +149,8 @@ class MMNERProcessor(ProcessorMixin):
         *,
         context: Any = None,
         is_split_into_words: bool | None = None,
+        padding: bool | str = True,
+        truncation: bool | str | None = False,
         **options: Any,
     ) -> BatchFeature:
         """Make a batch.
@@ -156,6 +162,7 @@ class MMNERProcessor(ProcessorMixin):
                 no pictures.
             context: for each text a string, a list of strings, which are joined by spaces, or None; None: no
                 contexts. Read where the processor has a `context_window`.
+            padding, truncation: there for scripts that give them, as they are.
             options: labels, pad_to_multiple_of and return_tensors, see `encode`.
 
         Returns:
@@ -163,9 +170,13 @@ class MMNERProcessor(ProcessorMixin):
 
         Raises:
             TypeError: `text` or `context` is none of the above.
-            ValueError: numbers of texts, pictures, contexts or labels differ; labels that are not a list for
-                each text, or an unknown one; a picture that cannot be read.
+            ValueError: another padding or truncation; numbers of texts, pictures, contexts or labels differ;
+                labels that are not a list for each text, or an unknown one; a picture that cannot be read.
         """
+        if padding not in (True, "longest") or truncation not in (False, None, "do_not_truncate"):
+            expected = "padding=True and truncation=False, for texts are padded to the longest and never cut"
+            found = f"padding={padding!r:.40} and truncation={truncation!r:.40}"
+            raise ValueError(f"processor: expected {expected}, found {found}; see also pad_to_multiple_of")
         reading = {"context": context, "is_split_into_words": is_split_into_words}
         return self.encode(self.read(text, images, **reading, whole_pictures=False), **options)
 

@@ -7,27 +7,23 @@ import torch
 from transformers.utils import logging
 
 from .labels_mmner import entity_types
-from .parts_mmner import MAIN_HEAD
 
 _logger = logging.get_logger(__name__)
 
 
-def head_sha256(model: Any) -> str:
-    """The SHA-256 of the weights of a model's main classifier and CRF, in hex digits.
-
-    Whoever fine-tunes the model changes them, unless only other layers are trained, of which they do not
-    tell. The classifier's are rounded to bfloat16, in which a model may be loaded; a CRF stays in float32.
+def weights_sha256(model: Any) -> str:
+    """The SHA-256 of all of a model's weights, in hex digits, rounded to bfloat16, in which it may be loaded.
 
     Raises:
-        ValueError: the model is an exported one, which has no classifier of its own.
+        ValueError: the model is an exported one, which has no weights of its own.
     """
-    if not hasattr(model, "heads"):
+    if not hasattr(model, "parameters"):
         found = "found an exported one, which may compute in 8-bit integers"
         raise ValueError(f"precision: expected a model in torch, as was calibrated, {found}")
-    head, digest = model.heads[MAIN_HEAD], hashlib.sha256()
-    weights = [weight.to(torch.bfloat16) for weight in head.classifier.parameters()]
-    for weight in (*weights, *head.crf.parameters()):
-        digest.update(weight.detach().float().cpu().numpy().tobytes())
+    digest = hashlib.sha256()
+    for weight in model.parameters():
+        bits = weight.detach().to(torch.bfloat16).contiguous().view(torch.int16)
+        digest.update(bits.cpu().numpy().data)
     return digest.hexdigest()
 
 
@@ -46,7 +42,7 @@ def saved_calibration(processor: Any, model: Any, *, precision: float) -> dict[s
     saved, expected, found = processor.calibration or {}, f"expected thresholds for {precision!r:.40}", ""
     if saved.get("precision") != precision:
         found = f"those for {saved['precision']!r:.40}" if "precision" in saved else "none"
-    elif saved.get("weights") != head_sha256(model):
+    elif saved.get("weights") != weights_sha256(model):
         found = "some that were calibrated for other weights"
     if found:
         advice = f"run mmner calibrate --model FOLDER --dataset CORPUS --precision {precision!r:.40}"

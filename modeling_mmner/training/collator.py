@@ -58,10 +58,13 @@ class MMNERCollator:
     Attributes:
         processor: places the words, reads the pictures, and the contexts where it has a `context_window`.
         pad_to_multiple_of: see `MMNERProcessor.__call__`.
+        label_names: of the numbers in `ner_tags`, as ``features["ner_tags"].feature.names`` has them; None:
+            they are those of the processor.
     """
 
     processor: MMNERProcessor
     pad_to_multiple_of: int | None = None
+    label_names: Sequence[str] | None = None
 
     def opens_pictures(self, rows: Dataset) -> bool:
         """Whether batches of a data set need its pictures, since no features stand for all of them."""
@@ -82,5 +85,7 @@ class MMNERCollator:
         posts = [post._replace(features=towers) for post, towers in zip(posts, features, strict=True)]
         windows = [row[LAID_OUT] for row in rows] if LAID_OUT in rows[0] else None
         labels = [row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None
+        if labels is not None and self.label_names is not None:
+            labels = [[self.label_names[tag] for tag in tags] for tags in labels]
         multiple = self.pad_to_multiple_of
         return dict(self.processor.encode(posts, windows=windows, labels=labels, pad_to_multiple_of=multiple))

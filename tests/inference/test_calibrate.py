@@ -11,7 +11,7 @@ from modeling_mmner.cli import main
 from modeling_mmner.hub.push import plan_upload, save_calibration
 from modeling_mmner.model.posts_mmner import PostError
 from modeling_mmner.model.prediction_mmner import BatchPredictor, PostReader
-from modeling_mmner.model.thresholds_mmner import head_sha256
+from modeling_mmner.model.thresholds_mmner import weights_sha256
 from tests.saved import save_small
 
 TEXT = "Jordan posts from Paris posts Jordan from from Paris Paris"
@@ -22,7 +22,7 @@ def calibration(model, **thresholds):
     counts = dict.fromkeys(("gold", "found", "right", "kept", "kept_right"), 30)
     about = {"contexts": False, "corpus": "mine", "split": "validation", "posts": 30, "precision": 0.9}
     about |= {"confidence": 0.9, "numbers": dict.fromkeys(thresholds, counts), "thresholds": thresholds}
-    return about | {"weights": head_sha256(model)}
+    return about | {"weights": weights_sha256(model)}
 
 
 @pytest.fixture
@@ -46,16 +46,21 @@ def test_thresholds_leave_out_what_is_below_them(folder, caplog):
     assert caplog.text.count(f"found none for {min(others)}, whose entities are left out") == 1
 
 
-@pytest.mark.parametrize("changed", ["classifier.weight", "crf.transitions"])
+@pytest.mark.parametrize(
+    "changed", ["heads.crf.classifier.weight", "heads.crf.crf.transitions", "text_tower"]
+)
 def test_thresholds_of_other_weights_are_refused(folder, tmp_path, changed):
-    """Regression: the Trainer saves `processing_class`, and its thresholds, with every model it makes."""
+    """Regression: the Trainer saves `processing_class`, and its thresholds, with every model it makes, also
+    where an adapter has changed the encoder alone.
+    """
     save_calibration(folder, calibration(load(str(folder)).model, PER=0.1, LOC=0.1))
     ner = load(str(folder))
     ner.save_pretrained(str(tmp_path / "same"))
     assert load(str(tmp_path / "same"))(TEXT, precision=0.9) == ner(TEXT, threshold=0.1)
     assert load(str(folder), dtype="bfloat16")(TEXT, precision=0.9) is not None
     with torch.no_grad():
-        ner.model.heads["crf"].get_parameter(changed).mul_(1.01)
+        tuned = [value for name, value in ner.model.named_parameters() if name.startswith(changed)]
+        tuned[-1].add_(0.01)
     ner.save_pretrained(str(tmp_path / "tuned"))
     with pytest.raises(ValueError, match=r"for other weights; run mmner calibrate .* --precision 0\.9"):
         load(str(tmp_path / "tuned"))(TEXT, precision=0.9)
@@ -105,7 +110,7 @@ def test_command_saves_thresholds_and_card_and_nothing_else(folder, tmp_path, ca
     }
     saved = load(str(folder)).processor.calibration
     assert (saved["posts"], saved["thresholds"]) == (1, {"PER": None, "LOC": None})
-    assert saved["weights"] == head_sha256(MMNERForTokenClassification.from_pretrained(folder))
+    assert saved["weights"] == weights_sha256(MMNERForTokenClassification.from_pretrained(folder))
     pushed = next(
         file for file in plan_upload(folder, repo_id="org/m").files if file.path_in_repo == "README.md"
     )

@@ -2,6 +2,7 @@
 nothing.
 """
 
+import inspect
 import json
 import warnings
 from dataclasses import fields
@@ -116,6 +117,7 @@ REFUSED_TYPES = {
     "vision_towers": ("resnet10t", "MMNERConfig vision_towers: expected list.*, found 'resnet10t'"),
     "objectives": (["crf"], r"MMNERConfig objectives: expected dict.*, found \['crf'\]"),
     "text_config": (3, "MMNERConfig text_config: expected .*, found 3"),
+    "id2label": (["O"], r"MMNERConfig id2label: expected dict or nothing, found \['O'\]"),
 }
 
 
@@ -158,6 +160,15 @@ REFUSED_VALUES = {
     "boundaries too many": ({"boundary_share": 1.5}, r"boundary_share: expected 0\.\.1, found 1.5"),
     "mean": ({"vision_towers": [TOWER | {"mean": [0.5]}]}, "vision tower mean: expected 3 values, one per"),
 }
+
+
+def test_settings_are_arguments_that_editors_know():
+    """If it failed, completion and type checkers would know none of the settings of a model."""
+    arguments = inspect.signature(MMNERConfig).parameters
+    assert arguments.keys() >= SETTINGS
+    assert {name: arguments[name].default for name in TABLE} == {
+        name: setting.default for name, setting in TABLE.items()
+    }
 
 
 @pytest.mark.parametrize(("settings", "message"), REFUSED_VALUES.values(), ids=REFUSED_VALUES)

@@ -251,6 +251,16 @@ def test_fine_tunes_without_the_package(saved, tmp_path):
     close(model(**processor([WORDS])).logits, torch.load(tmp_path / "logits.pt"))
 
 
+def test_a_model_on_several_devices_is_refused(saved, tmp_path):
+    """Regression: a part on the disk or another device failed in the middle of a batch, by torch's text."""
+    placed = dict.fromkeys(("text_tower", "vision_towers", "heads", "objectives"), "cpu") | {"fusion": "disk"}
+    with pytest.raises(ValueError, match=r"expected the whole model on one device, found \['cpu', 'disk'\]"):
+        MMNERForTokenClassification.from_pretrained(
+            saved["mlmner"], device_map=placed, offload_folder=str(tmp_path)
+        )
+    assert MMNERForTokenClassification.from_pretrained(saved["mlmner"], device_map="cpu").device.type == "cpu"
+
+
 def test_training_without_labels_is_refused():
     """If it failed, label smoothing would train with cross-entropy in the CRF's place."""
     model, batch = tiny_model(dropout=0.5), tiny_batch()

@@ -6,6 +6,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from transformers.utils import logging
 
 from modeling_mmner import MMNERProcessor
@@ -106,6 +107,15 @@ def test_pictures_under_another_key_are_told_of(folder, tmp_path, key, capsys) -
     assert json.loads(capsys.readouterr().out) == {"id": "a", "error": said(1, key)}
     with pytest.raises(PostError, match=f"post 1: expected the key 'image' or 'images', found '{key}'"):
         MMNERCollator(pipe.processor)([{"tokens": ["Paris"], key: RED}])
+
+
+def test_a_picture_is_known_by_what_it_is() -> None:
+    """Regression: `KeyPairDataset` of transformers gives pictures as `text_pair`, WebDataset as `jpg`, which
+    were ignored without a word.
+    """
+    for key in ("text_pair", "jpg", "thumb"):
+        with pytest.raises(PostError, match=said(1, key)):
+            piped(*small_parts())({"text": "Paris", key: Image.new("RGB", (2, 2))})
 
 
 def test_columns_beside_the_right_one_are_no_matter(tmp_path) -> None:

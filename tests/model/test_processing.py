@@ -117,6 +117,15 @@ def test_types_and_names_are_those_of_the_models_contract(processor):
     assert set(processor.model_input_names) == NAMES
 
 
+def test_what_generic_scripts_ask_for_is_done_or_refused(processor):
+    """Regression: `padding=True` was an unknown argument, and a demand to cut texts must not pass unseen."""
+    asked = processor(text=["a b", "c"], padding=True, truncation=False, return_tensors="pt")
+    assert_equal(asked, processor(["a b", "c"]))
+    for options in ({"truncation": True}, {"padding": "max_length"}, {"padding": False}):
+        with pytest.raises(ValueError, match="texts are padded to the longest and never cut, found padding="):
+            processor(["a b", "c"], **options)
+
+
 def test_arrays_equal_tensors(processor):
     """If it failed, numpy or plain output would differ from torch's."""
     tensors = processor(TEXTS, images=[RED] * 4)
@@ -378,3 +387,12 @@ def test_collator_takes_several_pictures_and_rows_without_tags(processor):
     """If it failed, training would see another batch than prediction."""
     rows = [{"tokens": ["a"], "images": [RED, BLUE]}, {"tokens": ["b"], "images": []}]
     assert_equal(MMNERCollator(processor)(rows), processor([["a"], ["b"]], images=[[RED, BLUE], []]))
+
+
+def test_collator_reads_numbers_of_tags_by_the_names_that_are_theirs(processor):
+    """Regression: a data set that lists its types in another order was trained on with the types swapped."""
+    names = [*processor.labels[:1], *reversed(processor.labels[1:])]
+    rows = [{"tokens": ["a", "b"], "ner_tags": [0, 1]}]
+    expected = processor([["a", "b"]], labels=[[names[0], names[1]]])
+    assert_equal(MMNERCollator(processor, label_names=names)(rows), expected)
+    assert MMNERCollator(processor)(rows)["labels"].tolist() == [[0, 1]] != expected["labels"].tolist()
