@@ -157,6 +157,9 @@ class MMNERConfig(PreTrainedConfig, ModelSettings):
             self.text_config.dtype = None
             self.text_config._name_or_path = ""  # may be a path on the author's disk
             _check_depth(self.text_config.to_dict(), "text_config")
+            if self.text_config.is_encoder_decoder:
+                found = f"found {self.text_config.model_type}, whose states are its decoder's"
+                raise ValueError(f"text_config: expected an encoder, as BERT is one, {found}")
         if (found := sorted(self.id2label)) != list(range(len(found))):
             raise ValueError(f"id2label: expected the ids 0..{len(found) - 1}, found {found}")
         check_labels(self.labels)

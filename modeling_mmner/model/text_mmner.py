@@ -43,16 +43,13 @@ class TransformerTower(TextTower, part="transformer"):
     windows, which the processor lays out; this is ours, the papers cut.
 
     Raises:
-        ValueError: the encoder has a decoder, or it has no pooler and the config wants one.
+        ValueError: the encoder has no pooler, and the config wants one.
     """
 
     def __init__(self, config: MMNERConfig) -> None:
         super().__init__(config)
         text = config.text_config
         assert text is not None  # the config sees to it
-        if text.is_encoder_decoder:
-            expected = "expected an encoder, as BERT is one, found an encoder with a decoder"
-            raise ValueError(f"text_config: {expected}, {text.model_type}")
         self.has_pooler = config.sentence_vector == "pooler"
         self.encoder = AutoModel.from_config(text, **({} if self.has_pooler else without_pooler(text)))
         if self.has_pooler and getattr(self.encoder, "pooler", None) is None:

@@ -158,6 +158,10 @@ REFUSED_VALUES = {
     "an encoder too many": ({"text_tower": "hbilstm", "text_config": TEXT}, "text_config: expected none"),
     "a vocabulary too many": ({"word_vocabulary": WORDS["word_vocabulary"]}, "word_vocabulary: expected"),
     "boundaries too many": ({"boundary_share": 1.5}, r"boundary_share: expected 0\.\.1, found 1.5"),
+    "a decoder": (
+        {"text_config": {"model_type": "bart"}},
+        "expected an encoder, .* found bart, whose states",
+    ),
     "mean": ({"vision_towers": [TOWER | {"mean": [0.5]}]}, "vision tower mean: expected 3 values, one per"),
 }
 

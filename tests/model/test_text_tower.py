@@ -123,13 +123,6 @@ def test_longer_windows_than_the_encoder_reads_are_refused():
         make_tower()(**make_windows(((65,),)))
 
 
-def test_encoders_with_a_decoder_are_refused():
-    """Regression: of BART a word's state was the decoder's, over sub-tokens moved by one."""
-    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 9}
-    with pytest.raises(ValueError, match=r"expected an encoder, .* found an encoder with a decoder, bart"):
-        TransformerTower(tiny_config(fusion="text-only", text_config={"model_type": "bart"} | sizes))
-
-
 @each_encoder
 def test_window_is_what_the_encoder_can_read(kind):
     """If it failed, long texts would index past the position table."""
