@@ -160,12 +160,12 @@ def file_within(path: str | os.PathLike[str], folder: Path, *, follow_links: boo
 
 
 def within(picture: Any, folder: Path) -> Any:
-    """A picture given by a path as that of a file in a folder, see `file_within`, or PictureError is raised;
-    any other as it is."""
+    """A picture given by a path as that of a file in a folder, or in ``images`` there, see `file_within`, or
+    PictureError is raised; any other as it is."""
     given = _place_of(picture)
     if not isinstance(given, (str, os.PathLike)):
         return picture
-    if (found := file_within(given, folder)) is None:
+    if (found := file_within(given, folder) or file_within(given, folder / "images")) is None:
         expected = f"a file in {folder}, found none; --image_dir names another"
         raise PictureError(f"picture {os.fspath(given)!s:.300}: expected {expected}")
     return str(found)
