@@ -121,10 +121,6 @@ class CorpusSummary:
     contexts: dict[str, ContextCounts] = field(default_factory=dict)
     context_writer: str = ""
 
-    def __post_init__(self) -> None:
-        if not self.is_generated:  # an older mmner gave every corpus generated sentences, without entities
-            self.examples = [one for one in self.examples if one.entities is not None]
-
     def describe(self) -> str:
         """In a line: name, version and the posts of each split, with how many of them have a picture."""
         splits = []

@@ -25,6 +25,7 @@ MOST_TYPES = 30
 """Entity types that a plot of them shows, at most: what it takes grows with their square."""
 _NARROW: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": 0, "show_edge": False}
 _INK, _MUTED = "#1f2933", "#8a94a0"
+_DOTS: dict[str, Any] = {"marker": "o", "markersize": 3}
 
 
 def percent(fraction: float) -> str:
@@ -65,26 +66,20 @@ def plot_learning_curves(
 
 
 def _draw_losses(axes: Axes, history: History, weights: Mapping[str, float]) -> None:
-    """Bars that stand on each other and, as the weighted losses are the total, reach its line."""
-    epochs, (above, below) = [entry["epoch"] for entry in history], np.zeros((2, len(history)))
+    """Lines of the weighted losses, whose sum is the total."""
+    epochs = [entry["epoch"] for entry in history]
+    axes.plot(epochs, [entry["loss"] for entry in history], color=_INK, linewidth=1.6, label="total", **_DOTS)
     for name, weight in weights.items():
-        values = np.array([weight * entry.get(f"loss_{name}", 0.0) for entry in history])
-        label = f"{name} × {weight:g}".replace("_", " ")
-        # Clustering may be below zero.
-        axes.bar(epochs, values, bottom=np.where(values < 0, below, above), label=label)
-        above, below = above + values.clip(min=0), below + values.clip(max=0)
-    total = [entry["loss"] for entry in history]
-    axes.set_ylim(top=1.05 * max(total))
-    axes.plot(epochs, total, color=_INK, linewidth=1.6, marker="o", markersize=3, label="total")
+        values = [weight * entry.get(f"loss_{name}", np.nan) for entry in history]
+        axes.plot(epochs, values, label=f"{name} × {weight:g}".replace("_", " "), **_DOTS)
 
 
 def _draw_scores(axes: Axes, history: History, selected_epoch: int) -> None:
     epochs = [entry["epoch"] for entry in history]
     lenient = [100 * entry["validation_f1"] for entry in history]
     strict = [100 * entry["validation_strict_f1"] for entry in history]
-    shown: dict[str, Any] = {"marker": "o", "markersize": 3, "clip_on": False}
-    axes.plot(epochs, lenient, "-", label="lenient", color="#1769aa", **shown)
-    axes.plot(epochs, strict, "--", label="strict", color="#d9730d", **shown)
+    axes.plot(epochs, lenient, "-", label="lenient", color="#1769aa", clip_on=False, **_DOTS)
+    axes.plot(epochs, strict, "--", label="strict", color="#d9730d", clip_on=False, **_DOTS)
     axes.set_ylim(max(0, min(*lenient, *strict) - 5), min(100, max(*lenient, *strict) + 5))
     best = lenient[epochs.index(selected_epoch)]
     label = f"selected: epoch {selected_epoch}, F1 {best:.1f}"
@@ -106,26 +101,25 @@ def span_confusion(gold: Posts, predicted: Posts) -> tuple[list[str], np.ndarray
         ValueError: the two differ in posts or in the words of a post.
     """
     check_posts(gold, predicted, name="predicted")
-    kinds = [
-        {
-            (post, first, end): kind
-            for post, tags in enumerate(side)
-            for kind, first, end in tags_to_spans(tags)
-        }
-        for side in (gold, predicted)
-    ]
-    types = sorted({*kinds[0].values(), *kinds[1].values()})
+    right, found = map(_kinds, (gold, predicted))
+    types = sorted({*right.values(), *found.values()})
     numbers: dict[str | None, int] = {kind: number for number, kind in enumerate([*types, None])}
-    matrix = np.zeros((len(types) + 1, len(types) + 1), dtype=np.int64)
-    for place in kinds[0].keys() | kinds[1].keys():
-        matrix[numbers[kinds[0].get(place)], numbers[kinds[1].get(place)]] += 1
+    matrix = np.zeros((len(numbers), len(numbers)), dtype=np.int64)
+    for place in right.keys() | found.keys():
+        matrix[numbers[right.get(place)], numbers[found.get(place)]] += 1
     return types, matrix
+
+
+def _kinds(posts: Posts) -> dict[tuple[int, int, int], str]:
+    """The type of each entity by its post, its first word, and one past its last word."""
+    spans = ((post, *span) for post, tags in enumerate(posts) for span in tags_to_spans(tags))
+    return {(post, first, end): kind for post, kind, first, end in spans}
 
 
 def plot_confusion(gold: Posts, predicted: Posts, path: str | Path) -> None:
     """Save a PNG of `span_confusion`: counts, shaded by their share of the gold type's entities.
 
-    Of more than `MOST_TYPES` types it shows those most confused, as shades alone.
+    Of more than `MOST_TYPES` types it shows those most confused.
 
     Raises:
         ValueError: as `span_confusion`, or there is no entity in either.
@@ -133,28 +127,27 @@ def plot_confusion(gold: Posts, predicted: Posts, path: str | Path) -> None:
     types, matrix = span_confusion(gold, predicted)
     if not types:
         raise ValueError("tags: expected an entity in gold or predicted, found none to plot")
+    errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     shares[-1] = 0  # a spurious entity is a share of no gold type
-    errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
     shown = np.sort(np.argsort(-errors[:-1], kind="stable")[:MOST_TYPES])
-    count, is_whole = len(shown), len(shown) == len(types)
     matrix, shares = (values[np.ix_([*shown, -1], [*shown, -1])] for values in (matrix, shares))
-    size = min(2.6 + 0.8 * count, 20), min(1.8 + 0.7 * count, 17)
-    figure = Figure(figsize=size if is_whole else (14, 12), layout="constrained")
+    count, names = len(shown), [f"{types[number]:.20}" for number in shown]
+    figure = Figure(figsize=(min(2.6 + 0.8 * count, 20), min(1.8 + 0.7 * count, 17)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares[:count], cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_ylim(count + 0.5, -0.5)
     for row, column in np.ndindex(matrix.shape):
-        if is_whole and (row, column) != (count, count):
+        if (row, column) != (count, count):
             colour = "white" if shares[row, column] > 0.5 else _INK
             text = axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour)
             text.set_in_layout(False)  # it lies within the axes, and to measure each of them takes long
     axes.axhline(count - 0.5, color=_MUTED, linewidth=1)
     axes.axvline(count - 0.5, color=_MUTED, linewidth=1)
-    names = [f"{types[number]:.20}" for number in shown]
-    most = f"The {count} types of {len(types)} that are confused most often"
-    axes.set_title("Entities of the test split, by type" if is_whole else most, loc="left")
-    axes.set_xticks(range(count + 1), [*names, "missed"], parse_math=False, rotation=0 if is_whole else 90)
+    most = "" if count == len(types) else f": of {len(types)} types those confused most often"
+    axes.set_title(f"Entities of the test split, by type{most}", loc="left")
+    upright = 90 if count > 8 else 0
+    axes.set_xticks(range(count + 1), [*names, "missed"], parse_math=False, rotation=upright)
     axes.set_yticks(range(count + 1), [*names, "spurious"], parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_color(_MUTED)

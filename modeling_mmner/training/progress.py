@@ -33,16 +33,3 @@ class ProgressBar(tqdm):
         """Make room for a line that is printed; the next step shows the bar again."""
         if not self.disable and self.last_print_t > self.start_t:
             self.clear()
-
-    def left(self) -> str:
-        """In words, the time that is left; empty where it is not known yet, or none."""
-        elapsed = 0.0 if self.disable else time.time() - self.start_t
-        if elapsed < 3 or not self.initial < self.n < (self.total or 0):
-            return ""
-        return in_words(elapsed * ((self.total or 0) - self.n) / (self.n - self.initial))
-
-
-def in_words(seconds: float) -> str:
-    """``about 40 s``, ``about 3 min`` or ``about 5 h``."""
-    size, unit = next((pair for pair in ((3600, "h"), (60, "min")) if seconds >= 2 * pair[0]), (1, "s"))
-    return f"about {seconds / size:.0f} {unit}"

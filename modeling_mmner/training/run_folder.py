@@ -17,7 +17,6 @@ from datasets import Dataset
 
 from dataset_scripts.opening import SPANS_LEFT_OUT
 
-from ..escaping import say
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import plot_confusion, plot_learning_curves
 from ..files import check_apart, json_line, recovered, write_text, write_whole
@@ -31,7 +30,6 @@ from .terms import derived_licence, terms_of
 MODEL, METRICS, PREDICTIONS = "model", "metrics.json", "predictions.jsonl"
 CURVES, CONFUSION = "learning_curves.png", "confusion_matrix.png"
 CHECKPOINTS, STATUS = "checkpoints", "status.json"
-FOLDERS = (MODEL, CHECKPOINTS)
 FILES = (METRICS, PREDICTIONS, CURVES, CONFUSION, STATUS, SPANS_LEFT_OUT)
 PACKAGES = ("mmner", "torch", "transformers", "timm", "datasets", "accelerate")
 
@@ -66,7 +64,6 @@ class Progress:
 
     def __post_init__(self) -> None:
         self._since = time.perf_counter()
-        self._has_told = False
 
     @property
     def elapsed(self) -> float:
@@ -102,16 +99,13 @@ class Progress:
             bar.set_postfix_str(f"loss {losses['loss']:.2f}", refresh=False)
             bar.update()
             yield losses
-            if not self._has_told and (left := bar.left()):
-                self._has_told = True
-                bar.hide()
-                say(f"this training takes {left} more, by its first steps")
 
     def describe_last(self, bar: ProgressBar) -> str:
-        """What the last epoch has come to, and how long those that are left may take, in words."""
-        last, left = self.history[-1], bar.left()
+        """What the last epoch has come to, and the time that is left, in words."""
+        last = self.history[-1]
         found = f"loss {last['loss']:.3f}, validation F1 {100 * last['validation_f1']:.1f}"
-        return f"epoch {last['epoch']}: {found}{left and f'; {left} left'}"
+        left = bar.format_meter(**bar.format_dict | {"bar_format": "{remaining} left"})
+        return f"epoch {last['epoch']}: {found}; {left}"
 
     def add(self, losses: dict[str, float]) -> None:
         """Count a batch and its losses."""
@@ -157,11 +151,10 @@ def check_run(recipe: Recipe) -> None:
         package = "mmner[tensorboard]" if tracker == "tensorboard" else tracker
         expected = "expected a tracker that is installed, found none of that name"
         raise RunError(f"--report_to {tracker}: {expected}; pip install '{package}'")
-    for path in (output / name for name in (*FOLDERS, *FILES)):
-        kind = "folder" if path.name in FOLDERS else "file"
-        found = "folder" if path.is_dir() else "file" if path.is_file() else "pipe or device"
-        if path.exists() and found != kind:
-            expected = f"expected {path.name} to be a {kind}, found a {found}"
+    for path in (output / name for name in (MODEL, CHECKPOINTS, *FILES)):
+        kind, is_kind = ("file", path.is_file()) if path.name in FILES else ("folder", path.is_dir())
+        if path.exists() and not is_kind:
+            expected = f"expected {path.name} to be a {kind}, found none"
             place = f"--output_dir {output!s:.300}"
             raise RunError(f"{place}: {expected}; move it away, or name another folder")
 

@@ -333,9 +333,6 @@ def test_widget_shows_each_text_once():
     [answered] = ModelCard(card_of(metrics)).data.widget
     title = {"example_title": "generated post (en), read with its picture"}
     assert answered == example | title | {"output": [entity | {"score": 0.1235}]}
-    metrics["corpus"]["examples"] = [example]
-    metrics["corpus"]["is_generated"] = False  # what a mmner of before has written of somebody's corpus
-    assert "widget" not in ModelCard(card_of(metrics)).data.to_dict()
 
 
 # The cards in the repository.

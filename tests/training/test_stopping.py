@@ -20,15 +20,7 @@ from modeling_mmner.evaluation.metrics import RunMetrics
 from modeling_mmner.training.checkpoints import Checkpoints
 from modeling_mmner.training.processes import Stopped, command_to_go_on
 from modeling_mmner.training.recipes import Recipe
-from modeling_mmner.training.run_folder import (
-    FILES,
-    FOLDERS,
-    STATUS,
-    Progress,
-    RunError,
-    begin_run,
-    is_finished,
-)
+from modeling_mmner.training.run_folder import FILES, STATUS, Progress, RunError, begin_run, is_finished
 from modeling_mmner.training.runner import run_each, runs_of
 from tests.interrupted import assert_same_run, checkpoints_in, recipe_in
 from tests.training.test_killed_runs import started
@@ -254,12 +246,12 @@ def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(reci
     with pytest.raises(RunError, match=message):
         train_accelerate.main(recipe)
     output.unlink()
-    for name in (*FOLDERS, *FILES):
+    for name in ("model", "checkpoints", *FILES):
         output.mkdir(parents=True)
-        kind, other = ("folder", "file") if name in FOLDERS else ("file", "folder")
-        (output / name).write_text("a file") if other == "file" else (output / name).mkdir()
+        kind = "file" if name in FILES else "folder"
+        (output / name).mkdir() if name in FILES else (output / name).write_text("a file")
         message = (
-            f"--output_dir {output}: expected {name} to be a {kind}, found a {other}; move it away, or name"
+            f"--output_dir {output}: expected {name} to be a {kind}, found none; move it away, or name"
             " another folder"
         )
         with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
@@ -267,7 +259,7 @@ def test_results_that_cannot_be_written_are_found_before_the_corpus_is_read(reci
         shutil.rmtree(output)
     output.mkdir()
     os.mkfifo(output / STATUS)  # to read it would wait without end
-    with pytest.raises(RunError, match=f"expected {STATUS} to be a file, found a pipe or device"):
+    with pytest.raises(RunError, match=f"expected {STATUS} to be a file, found none"):
         train_accelerate.main(recipe)
 
 
