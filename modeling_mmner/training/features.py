@@ -26,7 +26,7 @@ from filelock import FileLock
 from huggingface_hub import constants
 
 from ..escaping import say
-from ..files import noted_sha256, picture_hash, sha256, write_text
+from ..files import noted, noted_sha256, picture_hash, sha256, write_text
 from ..model import images_mmner as images
 from ..model.batching_mmner import CORES, ahead
 from ..model.images_mmner import FEATURE_COLUMN, PictureError, pictures_of
@@ -128,18 +128,17 @@ class FrozenEncoder:
         if self.settings is not None:
             self.tower.release()
 
-    def weights_hash(self, folder: Path) -> str:
-        """Tells the weights from others; noted in a folder, so that the next run need not read them."""
-        noted = folder / f"{self._file_hash}.weights"
-        if noted.is_file():
-            return noted.read_text(encoding="utf-8", errors="replace")
+    def weights_hash(self) -> str:
+        """Tells the weights from others; noted for a file, so that the next run need not read it."""
+        file_hash = self._file_hash
+        return noted(f"weights {file_hash}", self._content_hash) if file_hash else self._content_hash()
+
+    def _content_hash(self) -> str:
         self.load()
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in sorted(self.tower.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        if self._file_hash is not None:
-            write_text(noted, digest.hexdigest())
         return digest.hexdigest()
 
     @cached_property
@@ -207,7 +206,7 @@ class KeptFeatures:
             if encoder is None:
                 columns.append(Dataset.from_dict({name: [None] * len(rows)}))
                 continue
-            weights, settings = encoder.weights_hash(self.folder), asdict(encoder.tower.config)
+            weights, settings = encoder.weights_hash(), asdict(encoder.tower.config)
             about = (weights, settings, self.image_size, self.precision, timm.__version__)
             paths = [self.folder / f"{_hash(*about, own)}.arrow" for own in keys]
             files = [self._file(*pair, encoder, bar) for pair in zip(paths, chunks, strict=True)]
