@@ -11,7 +11,6 @@ they would cost several times the work's own time.
 
 import os
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,15 +61,11 @@ def load(
     return pipeline_class(model=loaded, processor=processor, **options)
 
 
-def _files() -> list[ModuleType]:
-    """The files of the names; those with classes register them with transformers."""
-    return [import_module(f".model.{name}", __name__) for name in _FILES]
-
-
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return next(getattr(file, name) for file in _files() if hasattr(file, name))
+    files = [import_module(f".model.{file}", __name__) for file in _FILES]  # which register their classes
+    return next(getattr(file, name) for file in files if hasattr(file, name))
 
 
 def __dir__() -> list[str]:

@@ -34,11 +34,12 @@ def claimed(place: Path, *, beside: bool = False, patience: float = 1.0) -> Iter
     try:
         lock.acquire(timeout=patience)
     except Timeout as error:
-        holder = ""
+        who = ""
         with suppress(OSError):  # Windows reads no locked file
-            holder = path.read_text("utf-8", "replace").strip()
-        who = holder or "another process"
-        raise BlockingIOError(f"{place}: {who} is at work there; wait for it, or end it") from error
+            who = path.read_text("utf-8", "replace").strip()
+        raise BlockingIOError(
+            f"{place}: {who or 'another process'} is at work there; wait for it, or end it"
+        ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise

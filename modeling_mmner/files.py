@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import sqlite3
-import stat
 import time
 import uuid
 import warnings
@@ -77,12 +76,10 @@ def check_apart(outputs: Iterable[str | Path], inputs: Iterable[str | Path | Non
 
 def _identity(place: str | Path) -> tuple[int, int] | None:
     """What a file or a folder is known by under each of its names; None where it is neither."""
-    try:
-        found = os.stat(place)
-    except (OSError, ValueError):
+    if not os.path.isfile(place) and not os.path.isdir(place):
         return None
-    is_kept = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
-    return (found.st_dev, found.st_ino) if is_kept else None
+    found = os.stat(place)
+    return found.st_dev, found.st_ino
 
 
 @contextmanager

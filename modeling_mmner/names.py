@@ -47,14 +47,10 @@ def path_or_hub(
     try:
         if not before:
             HfApi().repo_info(name, repo_type=kind, timeout=_PATIENCE)
-    except GatedRepoError:
-        pass  # its reader says how to get access
-    except RepositoryNotFoundError as found:
-        raise error(f"{expected}; found none, or one that is private (`hf auth login`){hint}") from found
-    except HfHubHTTPError:
-        pass
-    except Exception:  # the HTTP client's own errors are no part of huggingface_hub's interface
-        is_offline = True
+    except Exception as found:  # the HTTP client's own errors are no part of huggingface_hub's interface
+        if isinstance(found, RepositoryNotFoundError) and not isinstance(found, GatedRepoError):
+            raise error(f"{expected}; found none, or one that is private (`hf auth login`){hint}") from found
+        is_offline = not isinstance(found, HfHubHTTPError)
     try:
         _stay_offline(is_offline)
         yield

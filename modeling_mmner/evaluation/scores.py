@@ -53,9 +53,7 @@ class ShownRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int | str) -> Any:
-        if isinstance(index, str):
-            return self.rows[index]
+    def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
         shown = self.rows[self._donor[index]] if index in self._donor else row
         moved = filter(is_picture_column, row) if self.what == "picture" else {CONTEXT} & row.keys()

@@ -42,21 +42,6 @@ _CANNOT_WRITE = (OSError, RuntimeError, SafetensorError)  # RuntimeError: PyTorc
 _CANNOT_READ = (*_CANNOT_WRITE, UnpicklingError, ValueError, LookupError, TypeError)
 
 
-def run_settings(recipe: Recipe, corpus: TrainingCorpus, accelerator: Accelerator) -> dict[str, Any]:
-    """What must be equal for a run to go on from a checkpoint: all that its result depends on."""
-    without = (*PLACES, *PACE, "compare_without_pictures")
-    return flat_settings(recipe.to_dict(), without=without) | {
-        **content_of_names(recipe),
-        "corpus": f"{corpus.name} {corpus.version_name} {corpus.digest()}",
-        "labels": corpus.labels,
-        "mixed_precision": accelerator.mixed_precision,
-        "device": accelerator.device.type,
-        "visible GPUs": torch.cuda.device_count(),  # each has a random state
-        "processes": accelerator.num_processes,
-        "keeps_features": recipe.training.feature_cache != OFF,  # in bfloat16
-    }
-
-
 def trained_state(model: MMNERForTokenClassification) -> dict[str, Tensor]:
     """The weights and buffers by name, without those of frozen picture encoders, which stay as they are."""
     towers = enumerate(model.vision_towers)
@@ -89,8 +74,22 @@ class Checkpoints:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What `run_settings` says; the main process alone asks."""
-        return run_settings(self.recipe, self.corpus, self.accelerator)
+        """What must be equal for a run to go on from a checkpoint: all that its result depends on.
+
+        The main process alone asks.
+        """
+        recipe, corpus, accelerator = self.recipe, self.corpus, self.accelerator
+        without = (*PLACES, *PACE, "compare_without_pictures")
+        return flat_settings(recipe.to_dict(), without=without) | {
+            **content_of_names(recipe),
+            "corpus": f"{corpus.name} {corpus.version_name} {corpus.digest()}",
+            "labels": corpus.labels,
+            "mixed_precision": accelerator.mixed_precision,
+            "device": accelerator.device.type,
+            "visible GPUs": torch.cuda.device_count(),  # each has a random state
+            "processes": accelerator.num_processes,
+            "keeps_features": recipe.training.feature_cache != OFF,  # in bfloat16
+        }
 
     def save(self) -> Path:
         """Write a checkpoint and remove those not kept; returns its folder.

@@ -158,8 +158,7 @@ def _take_test_split(corpus: TrainingCorpus, name: str) -> None:
 
 def _in_languages(splits: dict[str, Dataset], settings: CorpusSettings) -> dict[str, Dataset]:
     """The rows in the recipe's languages (none named: all), and those whose language is unknown."""
-    found = {split: rows["language"] for split, rows in splits.items()}
-    known = set(chain(*found.values())) - {"unknown"}
+    known = set(chain(*(rows["language"] for rows in splits.values()))) - {"unknown"}
     if not known:
         return splits
     if absent := ", ".join(sorted({*settings.languages, *settings.test_languages} - known)):
@@ -167,11 +166,11 @@ def _in_languages(splits: dict[str, Dataset], settings: CorpusSettings) -> dict[
     cut = {}
     for split, rows in splits.items():
         wanted = (split == "test" and settings.test_languages) or settings.languages or sorted(known)
-        kept = [index for index, language in enumerate(found[split]) if language in {*wanted, "unknown"}]
+        kept = [index for index, one in enumerate(rows["language"]) if one in {*wanted, "unknown"}]
         if not kept:
             expected = f"expected posts in {', '.join(wanted)} in the {split} split"
             raise CorpusError(f"--languages: {expected}, found none")
-        cut[split] = rows if len(kept) == len(rows) else rows.select(kept)
+        cut[split] = rows.select(kept)
     return cut
 
 

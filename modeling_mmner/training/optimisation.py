@@ -149,10 +149,12 @@ def train_batches(
             scheduler.step()
             optimizer.zero_grad()
         losses = {f"loss_{name}": value.item() for name, value in output.losses.items()}
-        numbers = losses = {"loss": output.loss.item()} | losses
-        if norm is not None and accelerator.scaler is None:  # fp16's scaler meets infinite gradients itself
-            numbers = losses | {"gradient's norm": float(norm)}
-        if wrong := [f"{name} {value}" for name, value in numbers.items() if not math.isfinite(value)]:
+        losses = {"loss": output.loss.item()} | losses
+        # fp16's scaler meets infinite gradients itself.
+        norms = {} if norm is None or accelerator.scaler else {"gradient's norm": float(norm)}
+        if wrong := [
+            f"{name} {value}" for name, value in (losses | norms).items() if not math.isfinite(value)
+        ]:
             raise FloatingPointError(f"expected finite numbers, found {', '.join(wrong)}")
         yield losses
     for buffer in model.buffers():

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from typing import Any
 
 from tqdm import tqdm
@@ -19,15 +18,7 @@ class ProgressBar(tqdm):
         delay, pause = (1.0, 0.1) if sys.stderr.isatty() else (60.0, 60.0)
         look: Any = {"bar_format": _FORMAT, "dynamic_ncols": True, "leave": False, "smoothing": 0}
         look |= {"delay": delay, "mininterval": pause, "disable": os.environ.get("LOCAL_RANK", "0") != "0"}
-        self._has_begun = False
         super().__init__(desc=doing, total=total, initial=done, **look)
-
-    def update(self, n: float | None = 1) -> bool | None:
-        """As tqdm's; the first step has more to do, so time is measured from its end on."""
-        if not self._has_begun and not self.disable:
-            self._has_begun, self.initial = True, self.n + (n or 0)
-            self.start_t = self.last_print_t = time.time()
-        return super().update(n)
 
     def hide(self) -> None:
         """Make room for a line that is printed; the next step shows the bar again."""

@@ -170,17 +170,18 @@ def _scores(run: Run, metrics: RunMetrics | None, error: str | None) -> dict[str
 def _over_seeds(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means and deviations over the runs that are there; of pictures and contexts, in modes that all have."""
     whole = [run for run in scores if "f1" in run]
-    if not whole:
-        return {"mean": None, "deviation": None} | {group: {} for group in (*_HEADINGS, "by_language")}
-    figures = {figure: [run[figure] for run in whole] for figure in FIGURES}
-    found: dict[str, Any] = {
-        "mean": {figure: mean(values) for figure, values in figures.items()},
-        "deviation": {figure: stdev(values) for figure, values in figures.items()} if whole[1:] else None,
-    }
-    for group in (*_HEADINGS, "by_language"):
-        common = [mode for mode in whole[0][group] if all(mode in run[group] for run in whole)]
-        found[group] = {mode: mean(run[group][mode] for run in whole) for mode in common}
-    return found
+    figures = [{figure: run[figure] for figure in FIGURES} for run in whole]
+    means = {group: _common(mean, [run[group] for run in whole]) for group in (*_HEADINGS, "by_language")}
+    deviation = _common(stdev, figures) if len(whole) > 1 else None
+    return {"mean": _common(mean, figures) or None, "deviation": deviation} | means
+
+
+def _common(
+    statistic: Callable[[list[float]], float], runs: Sequence[Mapping[str, float]]
+) -> dict[str, float]:
+    """A statistic of each figure that all runs have."""
+    names = [name for name in runs[0] if all(name in run for run in runs)] if runs else []
+    return {name: statistic([run[name] for run in runs]) for name in names}
 
 
 def p_value(above: Mapping[int, Run], below: Mapping[int, Run]) -> float | None:

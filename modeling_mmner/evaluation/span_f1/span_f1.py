@@ -5,7 +5,7 @@ it imports. So they import nothing else of the package.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -113,7 +113,8 @@ class SpanF1(evaluate.Metric):
             raise ValueError(f"scores by surface: {expected}")
         drawn = resamples if intervals else 0
         score = partial(count_score, resamples=drawn, seed=seed)
-        result = score(counts) | _macro_score(groups["by_type"], resamples=drawn, seed=seed)
+        by_type = np.hstack([*groups["by_type"].values()] or [np.zeros((0, 3))])
+        result = score(counts) | score(by_type, prefix="macro_")
         result |= _group_scores(groups, counts, {"language": languages, "source": sources}, score)
         if other_predictions is not None:
             check_posts(references, other_predictions, name="other_predictions")
@@ -130,14 +131,27 @@ def tag_score(gold: Posts, predicted: Posts, *, strict: bool = False) -> dict[st
     return count_score(tag_counts(gold, predicted, strict=strict), resamples=0)
 
 
-def count_score(counts: np.ndarray, *, resamples: int = _RESAMPLES, seed: int = 0) -> dict[str, Any]:
-    """Micro precision, recall, F1 in 0..1 from `span_counts`; 95% bootstrap interval of F1 if resampled."""
-    precision, recall, f1 = (float(ratio) for ratio in ratios(counts.sum(0)))
-    score = {"precision": precision, "recall": recall, "f1": f1, "number": int(counts[:, 2].sum())}
-    if not resamples:
-        return score
-    interval = bootstrap_interval(counts, lambda sums: ratios(sums.T)[2], resamples=resamples, seed=seed)
-    return score | {"confidence_interval": interval}
+def count_score(
+    counts: np.ndarray, *, resamples: int = _RESAMPLES, seed: int = 0, prefix: str = ""
+) -> dict[str, Any]:
+    """Precision, recall, F1 in 0..1 from counts; 95% bootstrap interval of F1 if resampled.
+
+    Args:
+        counts: (posts, 3) of `span_counts`; or (posts, 3 T) of T types side by side, for means over them.
+        prefix: of all names but ``number``.
+    """
+
+    def means(sums: np.ndarray) -> list[np.ndarray]:
+        """Of sums (n, 3 T) three arrays (n,)."""
+        return [one.mean(-1) for one in ratios(np.moveaxis(sums.reshape(len(sums), -1, 3), 2, 0))]
+
+    figures = zip(("precision", "recall", "f1"), means(counts.sum(0, keepdims=True)), strict=True)
+    score: dict[str, Any] = {f"{prefix}{name}": float(mean[0]) for name, mean in figures}
+    score["number"] = int(counts[:, 2::3].sum())
+    if resamples:
+        interval = bootstrap_interval(counts, lambda sums: means(sums)[2], resamples=resamples, seed=seed)
+        score[f"{prefix}confidence_interval"] = interval
+    return score
 
 
 def evaluate_tags(
@@ -163,21 +177,6 @@ def evaluate_tags(
     scores = {"overall": count_score(counts), "strict": count_score(tag_counts(gold, predicted, strict=True))}
     kinds = {"language": languages, "source": sources}
     return scores | _group_scores({"by_type": by_type}, counts, kinds, count_score)
-
-
-def _macro_score(by_type: Mapping[str, np.ndarray], *, resamples: int, seed: int) -> dict[str, Any]:
-    """`count_score` as the mean over types, 0 where there is no type."""
-
-    def means(sums: np.ndarray) -> list[np.ndarray]:
-        return [one.mean(-1) for one in ratios(np.moveaxis(sums.reshape(len(sums), -1, 3), 2, 0))]
-
-    counts = np.hstack(list(by_type.values()) or [np.zeros((0, 3))])
-    precision, recall, f1 = (float(mean[0]) for mean in means(counts.sum(0, keepdims=True)))
-    score: dict[str, Any] = {"macro_precision": precision, "macro_recall": recall, "macro_f1": f1}
-    if not resamples:
-        return score
-    interval = bootstrap_interval(counts, lambda sums: means(sums)[2], resamples=resamples, seed=seed)
-    return score | {"macro_confidence_interval": interval}
 
 
 def _group_scores(
