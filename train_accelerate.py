@@ -94,7 +94,6 @@ def train(recipe: Recipe) -> RunMetrics:
         splits=found,
     )
     if accelerator.is_main_process:
-        run_folder.check_still_there(output)
         kept.put_encoders_back()
         gold = gold_tags(test, corpus.labels)
         folder = output / run_folder.MODEL
@@ -191,8 +190,6 @@ def save(checkpoints: Checkpoints, signals: processes.StopSignals, *, due: bool 
     """Write a checkpoint if one is due or the run is to stop, which it then does."""
     stopping = signals.heard()
     if due or stopping:
-        if checkpoints.accelerator.is_main_process:
-            run_folder.check_still_there(checkpoints.folder.parent)
         saved = checkpoints.save()
     if stopping:
         raise processes.Stopped(signals.number, f"saved {saved}")

@@ -168,13 +168,6 @@ def begin_run(output: Path) -> None:
     write_text(output / STATUS, json.dumps({"finished": False}) + "\n")
 
 
-def check_still_there(output: Path) -> None:
-    """Raise `RunError` where a run's output folder was removed, which no tracker survives."""
-    if not (output / STATUS).exists():
-        expected = f"expected the run's {STATUS} to stay there while it trains, found it removed"
-        raise RunError(f"--output_dir {output!s:.300}: {expected}; start the run again")
-
-
 def end_run(output: Path) -> None:
     """Say that the run in an output folder is finished."""
     write_text(output / STATUS, json.dumps({"finished": True}) + "\n")

