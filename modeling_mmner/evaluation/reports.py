@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..escaping import terminal_text
 from ..model.labels_mmner import tags_to_spans
-from .metrics import RunMetrics, Score, SplitScores
+from .metrics import RunMetrics, Score
 from .span_f1.spans import Posts, check_posts
 
 History = Sequence[dict[str, Any]]
@@ -189,7 +189,7 @@ def results_table(runs: Mapping[str, RunMetrics]) -> Table:
 
 
 def picture_worth(with_pictures: RunMetrics, without_pictures: RunMetrics) -> str:
-    """What the picture did on ambiguous names in the test split, a line for each language and one for all.
+    """What the picture did on ambiguous names in the test split, in a sentence.
 
     "Clearly" means that the 95% intervals do not overlap.
 
@@ -197,42 +197,26 @@ def picture_worth(with_pictures: RunMetrics, without_pictures: RunMetrics) -> st
         without_pictures: of the same recipe trained and tested without pictures.
 
     Returns:
-        The lines; empty where no post is of source ``ambiguous``, or none has a picture.
+        The sentence; empty where no post is of source ``ambiguous``, or none has a picture.
     """
-    tested = with_pictures.splits.test.picture
-    text_alone = _ambiguous_scores(without_pictures.splits.test)
-    own, shuffled = (_ambiguous_scores(tested.get(mode)) for mode in ("true", "shuffled"))
-    chances = with_pictures.corpus.chance or {}
-    lines = []
-    for language, score in own.items():
-        where = "all languages" if language == "all" else language
-        text = _sentence(text_alone[language], score, shuffled.get(language), chances.get(language))
-        lines.append(f"On ambiguous names ({where}) {text}")
-    return "\n".join(lines)
-
-
-def _ambiguous_scores(block: SplitScores | None) -> dict[str, Score]:
-    """The scores of the ambiguous posts by language, and over ``all`` where there are several."""
-    if block is None:
-        return {}
-    pairs = ((key.rpartition("/"), score) for key, score in block.by_language_and_source.items())
-    by_language = {language: score for (language, _, source), score in pairs if source == "ambiguous"}
-    return by_language | ({"all": block.by_source["ambiguous"]} if len(by_language) > 1 else {})
-
-
-def _sentence(text_alone: Score, pictured: Score, shuffled: Score | None, chance: float | None) -> str:
-    low, high = text_alone.confidence_interval
-    text = f"text alone reaches {percent(text_alone.f1)} F1 (95% interval {percent(low)}-{percent(high)}"
-    if chance is not None:
-        text += f", chance {percent(chance)}"
-    text += f"); with its picture the model reaches {percent(pictured.f1)}"
-    if shuffled is not None:
+    tested = with_pictures.splits.test.picture.items()
+    pictured = {
+        mode: block.by_source["ambiguous"] for mode, block in tested if "ambiguous" in block.by_source
+    }
+    if "true" not in pictured:
+        return ""
+    text_alone, own = without_pictures.splits.test.by_source["ambiguous"], pictured["true"]
+    low, high = map(percent, text_alone.confidence_interval)
+    chance = f", chance {percent(with_pictures.corpus.chance['all'])}" if with_pictures.corpus.chance else ""
+    text = f"On ambiguous names text alone reaches {percent(text_alone.f1)} F1 (95% interval {low}-{high}"
+    text += f"{chance}); with its picture the model reaches {percent(own.f1)}"
+    if shuffled := pictured.get("shuffled"):
         text += f", with another post's picture {percent(shuffled.f1)}"
-    if _clearly_above(text_alone, pictured):
+    if _clearly_above(text_alone, own):
         return f"{text}: the pictures clearly do harm."
-    if not _clearly_above(pictured, text_alone):
+    if not _clearly_above(own, text_alone):
         return f"{text}: no clear gain from the pictures."
-    if shuffled is None or _clearly_above(pictured, shuffled):
+    if shuffled is None or _clearly_above(own, shuffled):
         return f"{text}: a clear gain from the pictures."
     return f"{text}: a clear gain, but not from what the pictures show, since another post's serves as well."
 

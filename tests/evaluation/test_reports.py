@@ -41,16 +41,15 @@ def score(f1: float, *, half_width: float = 0.05) -> dict:
 
 
 def block(f1: float, **ambiguous: float) -> dict:
-    """A block with an F1 overall and one on the ambiguous posts of each language."""
-    by_language = {f"{language}/ambiguous": score(f1) for language, f1 in ambiguous.items()}
-    of_ambiguous = {"ambiguous": next(iter(by_language.values()))} if by_language else {}
+    """A block with an F1 overall and one on the ambiguous posts, if any."""
+    of_ambiguous = {source: score(f1) for source, f1 in ambiguous.items()}
     return {
         "overall": score(f1),
         "strict": score(f1 - 0.01),
         "by_type": {},
         "by_language": {},
         "by_source": {"plain": score(0.99)} | of_ambiguous,
-        "by_language_and_source": {"en/plain": score(0.99)} | by_language,
+        "by_language_and_source": {},
     }
 
 
@@ -165,7 +164,11 @@ def test_names_neither_command_nor_break_the_terminal(name):
 
 def test_results_table_has_a_row_for_each_run_and_kind_of_picture():
     """If it failed, scores would stand in the wrong row, or a run would be missing."""
-    modes = {"true": block(0.9, en=0.95), "shuffled": block(0.6, en=0.42), "none": block(0.5, en=0.41)}
+    modes = {
+        "true": block(0.9, ambiguous=0.95),
+        "shuffled": block(0.6, ambiguous=0.42),
+        "none": block(0.5, ambiguous=0.41),
+    }
     runs = {"with": metrics(**modes), "without": metrics(none=block(0.45))}
     table = results_table(runs)
     columns = [[str(cell) for cell in (column.header, *column.cells)] for column in table.columns]
@@ -179,15 +182,15 @@ def test_results_table_has_a_row_for_each_run_and_kind_of_picture():
 
 
 def worth(*, text: float, true: float, shuffled: float, chance: float = 0.46) -> str:
-    modes = {"true": block(0.9, en=true), "shuffled": block(0.6, en=shuffled)}
-    return picture_worth(metrics(chance={"en": chance}, **modes), metrics(none=block(0.5, en=text)))
+    modes = {"true": block(0.9, ambiguous=true), "shuffled": block(0.6, ambiguous=shuffled)}
+    return picture_worth(metrics(chance={"all": chance}, **modes), metrics(none=block(0.5, ambiguous=text)))
 
 
 def test_picture_worth_says_all_figures():
     """If it failed, a figure would be missing or another one's would stand in its place."""
     said = worth(text=0.461, true=0.989, shuffled=0.452)
     assert said == (
-        "On ambiguous names (en) text alone reaches 46.1 F1 (95% interval 41.1-51.1, chance 46.0);"
+        "On ambiguous names text alone reaches 46.1 F1 (95% interval 41.1-51.1, chance 46.0);"
         " with its picture the model reaches 98.9, with another post's picture 45.2: a clear gain from the"
         " pictures."
     )
@@ -209,9 +212,9 @@ def test_picture_worth_is_honest_where_pictures_do_not_help(text, true, shuffled
 
 def test_picture_worth_needs_pictures_and_ambiguous_names_alone():
     """Regression: a run on posts without pictures, compared with itself, ended in a KeyError."""
-    none = metrics(none=block(0.5, en=0.4))
+    none = metrics(none=block(0.5, ambiguous=0.4))
     assert picture_worth(none, none) == picture_worth(metrics(true=block(0.9)), none) == ""
-    text = picture_worth(metrics(true=block(0.9, en=0.9)), none)
+    text = picture_worth(metrics(true=block(0.9, ambiguous=0.9)), none)
     assert "(95% interval 35.0-45.0);" in text and "chance" not in text
 
 
