@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
@@ -23,7 +22,6 @@ History = Sequence[dict[str, Any]]
 
 MOST_TYPES = 30
 """Entity types that a plot of them shows, at most: what it takes grows with their square."""
-_NARROW: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": 0, "show_edge": False}
 _INK, _MUTED = "#1f2933", "#8a94a0"
 _DOTS: dict[str, Any] = {"marker": "o", "markersize": 3}
 
@@ -50,40 +48,28 @@ def plot_learning_curves(
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     losses, scores = figure.subplots(1, 2)
-    _draw_losses(losses, history, weights)
-    _draw_scores(scores, history, selected_epoch)
-    titles = "Training loss, and its weighted parts", "F1 on the validation split"
-    for axes, title, label in zip((losses, scores), titles, ("loss", "F1 (%)"), strict=True):
-        axes.set_title(title, loc="left")
-        axes.set(xlabel="epoch", ylabel=label, xlim=(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5))
-        for text in axes.legend(framealpha=0.85, edgecolor="none").get_texts():
-            text.set_parse_math(False)
+    epochs = [entry["epoch"] for entry in history]
+    losses.plot(epochs, [entry["loss"] for entry in history], color=_INK, label="total", **_DOTS)
+    for name, weight in weights.items():
+        values = [weight * entry.get(f"loss_{name}", np.nan) for entry in history]
+        losses.plot(epochs, values, label=f"{name} × {weight:g}".replace("_", " "), **_DOTS)
+    lenient = [100 * entry["validation_f1"] for entry in history]
+    strict = [100 * entry["validation_strict_f1"] for entry in history]
+    scores.plot(epochs, lenient, "-", label="lenient", color="#1769aa", clip_on=False, **_DOTS)
+    scores.plot(epochs, strict, "--", label="strict", color="#d9730d", clip_on=False, **_DOTS)
+    scores.set_ylim(max(0, min(*lenient, *strict) - 5), min(100, max(*lenient, *strict) + 5))
+    best = lenient[epochs.index(selected_epoch)]
+    label = f"selected: epoch {selected_epoch}, F1 {best:.1f}"
+    scores.plot(selected_epoch, best, "o", markersize=9, mfc="none", mec=_INK, label=label, clip_on=False)
+    losses.set_title("Training loss, and its weighted parts", loc="left")
+    scores.set_title("F1 on the validation split", loc="left")
+    for axes, label in ((losses, "loss"), (scores, "F1 (%)")):
+        axes.set(xlabel="epoch", ylabel=label, xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))
+        axes.legend(framealpha=0.85, edgecolor="none")
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
-        axes.set_axisbelow(True)
     figure.savefig(path, format="png", dpi=150)
-
-
-def _draw_losses(axes: Axes, history: History, weights: Mapping[str, float]) -> None:
-    """Lines of the weighted losses, whose sum is the total."""
-    epochs = [entry["epoch"] for entry in history]
-    axes.plot(epochs, [entry["loss"] for entry in history], color=_INK, linewidth=1.6, label="total", **_DOTS)
-    for name, weight in weights.items():
-        values = [weight * entry.get(f"loss_{name}", np.nan) for entry in history]
-        axes.plot(epochs, values, label=f"{name} × {weight:g}".replace("_", " "), **_DOTS)
-
-
-def _draw_scores(axes: Axes, history: History, selected_epoch: int) -> None:
-    epochs = [entry["epoch"] for entry in history]
-    lenient = [100 * entry["validation_f1"] for entry in history]
-    strict = [100 * entry["validation_strict_f1"] for entry in history]
-    axes.plot(epochs, lenient, "-", label="lenient", color="#1769aa", clip_on=False, **_DOTS)
-    axes.plot(epochs, strict, "--", label="strict", color="#d9730d", clip_on=False, **_DOTS)
-    axes.set_ylim(max(0, min(*lenient, *strict) - 5), min(100, max(*lenient, *strict) + 5))
-    best = lenient[epochs.index(selected_epoch)]
-    label = f"selected: epoch {selected_epoch}, F1 {best:.1f}"
-    axes.plot(selected_epoch, best, "o", markersize=9, mfc="none", mec=_INK, label=label, clip_on=False)
 
 
 def span_confusion(gold: Posts, predicted: Posts) -> tuple[list[str], np.ndarray]:
@@ -149,8 +135,6 @@ def plot_confusion(gold: Posts, predicted: Posts, path: str | Path) -> None:
     upright = 90 if count > 8 else 0
     axes.set_xticks(range(count + 1), [*names, "missed"], parse_math=False, rotation=upright)
     axes.set_yticks(range(count + 1), [*names, "spurious"], parse_math=False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_color(_MUTED)
     axes.set(xlabel="predicted", ylabel="gold")
     figure.colorbar(image, ax=axes, label="share of the gold type", shrink=0.9).outline.set_visible(False)
     figure.savefig(path, format="png", dpi=150)
@@ -173,7 +157,7 @@ def results_table(runs: Mapping[str, RunMetrics]) -> Table:
     # Headings are two lines, so that the table fits into 80 columns.
     headings = [Text("\n").join(map(terminal_text, figure.split(" ", 1))) for figure in figures]
     columns = [Column(heading, justify="right") for heading in headings]
-    table = Table(*names, *columns, title="Test split, percent", **_NARROW)
+    table = Table(*names, *columns, title="Test split, percent", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for name, test in tests.items():
         own_picture, own_context = next(iter(test.picture)), "true" if test.context else "none"
         shown = [(mode, own_context, block) for mode, block in test.picture.items()]

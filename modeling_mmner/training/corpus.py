@@ -83,8 +83,8 @@ def facts_of(settings: CorpusSettings) -> dict[str, Any]:
     """What is known of a corpus without opening it: `citation`, `is_generated`, `context_writer`."""
     builder = BUILDERS.get(settings.dataset, CorpusBuilder)
     citation = FACTS.get(settings.dataset, {}).get("citation", "")
-    own = {"citation": citation, "is_generated": builder.IS_GENERATED}
-    return own | {"context_writer": settings.context_writer or ""}
+    writer = settings.context_writer or ""
+    return {"citation": citation, "is_generated": builder.IS_GENERATED, "context_writer": writer}
 
 
 def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
@@ -184,19 +184,19 @@ def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     if not left_out:
         return
     where = ", ".join(f"{number} in the {split} split" for split, number in counts.items())
-    what = f"by id or by text, {where}"
-    advice = f"of {len(train)} training posts, {what}; --exclude_overlap leaves them out of training"
+    what = f"{corpus.name}: of {len(train)} training posts, by id or by text, {where}"
+    advice = f"{what}; --exclude_overlap leaves them out of training"
     if settings.exclude_overlap:
         if len(left_out) == len(train):
             raise CorpusError(
                 f"training split: all of its {len(train)} posts are held-out posts; none is left"
             )
         corpus.splits["train"] = train.select(sorted({*range(len(train))} - left_out))
-        say(f"{corpus.name}: of {len(train)} training posts, {what}; left out of training: {len(left_out)}")
+        say(f"{what}; left out of training: {len(left_out)}")
     elif settings.test_dataset is not None and found["test"]:
-        raise CorpusError(f"{corpus.name}: {advice}")
+        raise CorpusError(advice)
     else:
-        warnings.warn(printable(f"{corpus.name}: {advice}"), stacklevel=3)
+        warnings.warn(printable(advice), stacklevel=3)
 
 
 def _picture_columns(rows: Dataset) -> list[str]:

@@ -43,7 +43,6 @@ TABLES = {
 
 # What only some rows can take, and the others pass over.
 _OF_ENCODERS = {"text_encoder", "text_config", "context", "context_file", "context_writer", "context_window"}
-_OF_WORDS = {"word_vectors"}
 _OF_TOWERS = {"vision_towers", *TOWER_FLAGS}
 
 
@@ -66,6 +65,8 @@ def row_recipe(row: Row, settings: Mapping[str, Any], *, encoders: str | None = 
         given = {key: donor[key] for key in shared} | given
         if has_encoder:
             given.setdefault("vocabulary_size", donor["vocabulary_size"])
-    missing = (_OF_WORDS if has_encoder else _OF_ENCODERS) | (set() if own.model.towers else _OF_TOWERS)
+    missing = ({"word_vectors"} if has_encoder else _OF_ENCODERS) | (
+        set() if own.model.towers else _OF_TOWERS
+    )
     given = {key: value for key, value in given.items() if key not in missing}
     return load_recipe(row.recipe, given | dict(row.settings))

@@ -21,7 +21,7 @@ from typer.core import TyperCommand
 from ..escaping import say
 from ..files import read_yaml
 from ..model.parts_mmner import Setting
-from .recipes import SECTIONS, TOWER_FLAGS, Recipe, all_settings, flat_settings, load_recipe, recipe_names
+from .recipes import TOWER_FLAGS, Recipe, all_settings, flat_settings, load_recipe, recipe_names
 
 _RECIPES = "one of the recipes above, or a YAML file"
 WIDE = {"max_content_width": 110}
@@ -176,10 +176,9 @@ class SettingsCommand(TyperCommand):
         if "--help" in args and "recipe" in options:
             given = self.make_parser(ctx).parse_args(list(args))[0]
             recipe = load_recipe(given.get("recipe") or str(options["recipe"].default))
-            in_force = flat_settings(recipe.to_dict(), without=())
-            known = all_settings()
-            for name, setting in (row for section in SECTIONS for row in known[section].items()):
-                options[name].default = _as_text(in_force.get(name, setting.default), setting.type)
+            known = {name: one for settings in all_settings().values() for name, one in settings.items()}
+            for name, value in flat_settings(recipe.to_dict(), without=()).items():
+                options[name].default = _as_text(value, known[name].type)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -113,9 +113,8 @@ def run_each(recipes: Mapping[str, Recipe], *, train: Train) -> dict[str, RunMet
         for output in outputs:
             begin_run(output)
     left = [name for name in recipes if finished[name] is None]
-    compares = any(recipe.training.compare_without_pictures for recipe in recipes.values()) and len(left) > 1
-    skip = "; --no_compare_without_pictures leaves the second out" if compares else ""
-    say(f"{len(left)} training{'s follow' if len(left) > 1 else ' follows'}{skip}")
+    several = "trainings follow; --no_compare_without_pictures leaves the second out"
+    say(f"{len(left)} {several if len(left) > 1 else 'training follows'}")
     found = {}
     for number, (name, recipe) in enumerate(recipes.items(), start=1):
         if finished[name] is None:

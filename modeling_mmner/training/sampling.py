@@ -45,8 +45,7 @@ def make_room(posts: LaidOutRows, model: Any, *, batch_size: int) -> str:
     """
     longest = sorted(posts.windows, key=lambda one: one.size)[-batch_size:]
     rows = [len(row) for one in longest for row in one.rows]
-    words = max(len(one.word_windows) for one in posts.windows)
-    told = f"longest posts: up to {words:,} words"
+    told = f"longest posts: up to {max(len(one.word_windows) for one in posts.windows):,} words"
     if (text := model.config.text_config) is None:
         return told
     sizes = {"heads": text.num_attention_heads, "width": text.hidden_size}

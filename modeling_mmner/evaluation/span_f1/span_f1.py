@@ -24,14 +24,9 @@ from .spans import (
     span_counts,
     surface_groups,
     tag_counts,
-    training_surfaces,
 )
 
 _RESAMPLES = 1000
-_CITATION = (
-    "@misc{seqeval, title = {{seqeval}: A Python framework for sequence labeling evaluation},"
-    " author = {Hiroki Nakayama}, year = {2018}, url = {https://github.com/chakki-works/seqeval}}"
-)
 
 
 class SpanF1(evaluate.Metric):
@@ -72,8 +67,7 @@ class SpanF1(evaluate.Metric):
         tags = datasets.Sequence(datasets.Value("string"))
         return evaluate.MetricInfo(
             description=inspect.getdoc(SpanF1) or "",
-            citation=_CITATION,
-            inputs_description=inspect.getdoc(SpanF1) or "",
+            citation="H. Nakayama: seqeval, 2018, https://github.com/chakki-works/seqeval",
             features=datasets.Features({"predictions": tags, "references": tags}),
         )
 
@@ -106,8 +100,8 @@ class SpanF1(evaluate.Metric):
         counts, groups = span_counts(gold, found), {"by_type": grouped_counts(gold, found)}
         if tokens is not None and train_tokens is not None and train_tags is not None:
             check_posts(references, tokens, name="tokens")
-            surfaces = training_surfaces(train_tokens, train_tags)
-            groups |= surface_groups(gold, found, tokens=tokens, surfaces=surfaces)
+            training = {"train_tokens": train_tokens, "train_tags": train_tags}
+            groups |= surface_groups(gold, found, tokens=tokens, **training)
         elif (tokens, train_tokens, train_tags) != (None, None, None):
             expected = "expected tokens, train_tokens and train_tags, found no three; give all, or none"
             raise ValueError(f"scores by surface: {expected}")

@@ -4,7 +4,7 @@ An entity, or span, is a tuple: its type, its first word, and one past its last 
 (posts, 3): the entities that are correct, predicted and gold in each post.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,17 +100,18 @@ def training_surfaces(tokens: Posts, tags: Posts) -> dict[str, set[str]]:
 
 
 def surface_groups(
-    gold: Entities, predicted: Entities, *, tokens: Posts, surfaces: Mapping[str, Collection[str]]
+    gold: Entities, predicted: Entities, *, tokens: Posts, train_tokens: Posts, train_tags: Posts
 ) -> dict[str, dict[str, np.ndarray]]:
     """`span_counts` of entities whose surface was one in training, and of others (Augenstein et al. 2017).
 
     A gold entity and a predicted one of the same words are of one group, whatever their types. `tokens` are
-    the words of each post, `surfaces` those of training.
+    the words of each post, `train_tokens` and `train_tags` those of training.
 
     Returns:
         by_seen: ``seen`` and ``unseen``; by_ambiguity: ``ambiguous``, of several types in training,
         ``unambiguous``, of one, and ``unseen``.
     """
+    surfaces = training_surfaces(train_tokens, train_tags)
 
     def group(post: int, span: tuple[str, int, int]) -> str:
         known = surfaces.get(" ".join(tokens[post][span[1] : span[2]]))
