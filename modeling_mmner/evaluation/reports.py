@@ -211,20 +211,14 @@ def _clearly_above(score: Score, other: Score) -> bool:
 
 
 def context_worth(metrics: RunMetrics) -> str:
-    """What the contexts of the test split did for a model that reads them; empty where there are none.
-
-    "Clearly" means that the p-value of the difference is below 0.05.
-    """
-    test = metrics.splits.test
-    others, verdicts = [], []
+    """What the contexts of the test split did for a model that reads them; empty where there are none."""
+    test, others = metrics.splits.test, []
     for mode, p in test.p_values.get("context", {}).items():
-        whose, f1 = "another post's" if mode == "shuffled" else "none", test.context[mode].overall.f1
-        others.append(f"with {whose} {percent(f1)} (p = {p:.4f})")
-        side = "better" if test.overall.f1 > f1 else "worse"
-        verdicts.append(f"clearly {side} than {whose}" if p < 0.05 else f"no clear difference to {whose}")
+        whose = "another post's" if mode == "shuffled" else "none"
+        others.append(f"with {whose} {percent(test.context[mode].overall.f1)} (p = {p:.4f})")
     if not others:
         return ""
     return (
-        f"With each post's own context the model reaches {percent(test.overall.f1)} F1, {', '.join(others)}:"
-        f" {', '.join(verdicts)}. What a model reaches that never had one takes a run without --context."
+        f"With each post's own context the model reaches {percent(test.overall.f1)} F1, {', '.join(others)}."
+        " What a model reaches that never had one takes a run without --context."
     )

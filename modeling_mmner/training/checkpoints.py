@@ -11,8 +11,7 @@ What is read is tensors and plain values: Accelerate would unpickle objects that
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,23 +100,27 @@ class Checkpoints:
         is_main = self.accelerator.is_main_process
         if is_main:
             shutil.rmtree(target, ignore_errors=True)  # a broken one
-        with self._refusals(target), staged_folder(target) if is_main else nullcontext(target) as staged:
-            staged = Path(broadcast_object_list([str(staged)])[0])
-            if is_main:
-                state = trained_state(self.model)
-                weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-                save_file(weights, staged / WEIGHTS)
-                if self.progress.has_just_been_best:
-                    link(staged / WEIGHTS, staged / BEST)
-                elif self.progress.history and self._last is not None:
-                    link(self._last / BEST, staged / BEST)
-                (staged / PROGRESS).write_text(json.dumps(self.progress.state_dict()), encoding="utf-8")
-            self.accelerator.save_state(str(staged))
-            self.accelerator.wait_for_everyone()  # each writes its own random states
-            if is_main:
-                files = {path.name: sha256(path) for path in sorted(staged.iterdir())}
-                manifest = {"settings": self.settings, "files": files}
-                (staged / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+        try:
+            with staged_folder(target) if is_main else nullcontext(target) as staged:
+                staged = Path(broadcast_object_list([str(staged)])[0])
+                if is_main:
+                    state = trained_state(self.model)
+                    weights = {name: one.cpu().contiguous().clone() for name, one in state.items()}
+                    save_file(weights, staged / WEIGHTS)
+                    if self.progress.has_just_been_best:
+                        link(staged / WEIGHTS, staged / BEST)
+                    elif self.progress.history and self._last is not None:
+                        link(self._last / BEST, staged / BEST)
+                    (staged / PROGRESS).write_text(json.dumps(self.progress.state_dict()), encoding="utf-8")
+                self.accelerator.save_state(str(staged))
+                self.accelerator.wait_for_everyone()  # each writes its own random states
+                if is_main:
+                    files = {path.name: sha256(path) for path in sorted(staged.iterdir())}
+                    manifest = {"settings": self.settings, "files": files}
+                    (staged / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+        except _CANNOT_WRITE as error:
+            found = f"found {one_line(error):.300}; make room, or see who may write there"
+            raise RunError(f"{target}: expected to write it, {found}; {self.describe_last()}") from error
         self.accelerator.wait_for_everyone()
         self._last = target
         if is_main:
@@ -133,15 +136,6 @@ class Checkpoints:
         there, kept = self._all(), self.recipe.training.checkpoints_kept
         for path in set(there) - {*[path for path in there if path.name <= newest.name][-kept:]}:
             shutil.rmtree(path, ignore_errors=True)
-
-    @contextmanager
-    def _refusals(self, path: Path) -> Iterator[None]:
-        """Tell of what cannot be written with the checkpoint that is left."""
-        try:
-            yield
-        except _CANNOT_WRITE as error:
-            found = f"found {one_line(error):.300}; make room, or see who may write there"
-            raise RunError(f"{path}: expected to write it, {found}; {self.describe_last()}") from error
 
     def describe_last(self) -> str:
         """In words, which checkpoint the run can go on from."""

@@ -319,8 +319,12 @@ def test_context_results_are_in_table_words_and_card(with_contexts) -> None:
     assert [column.header for column in table.columns][:3] == ["run", "picture", "context"]
     assert list(table.columns[2].cells) == ["true", "shuffled", "none"]
     assert set(table.columns[1].cells) == {"none"}
-    words = context_worth(metrics)
-    assert "clearly better than another post's, clearly better than none" in words
+    figures = [f"{100 * block.overall.f1:.1f}" for block in metrics.splits.test.context.values()]
+    chances = [f"(p = {p:.4f})" for p in metrics.splits.test.p_values["context"].values()]
+    assert context_worth(metrics).startswith(
+        f"With each post's own context the model reaches {figures[0]} F1, with another post's {figures[1]}"
+        f" {chances[0]}, with none {figures[2]} {chances[1]}. What"
+    )
     card = (Path(recipe.training.output_dir) / "model" / "README.md").read_text(encoding="utf-8")
     assert "Contexts, written by people:" in card and "| test | 20 | 4 | 20 |" in card
     rows = [line for line in card.splitlines() if line.startswith(("| true |", "| shuffled |", "| none |"))]
