@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from .. import __version__
 from ..escaping import PrintableLines, print_in_any_encoding, say
-from ..training.recipe_options import WIDE, SettingsCommand, mistake
+from ..training.recipe_options import WIDE, SettingsCommand
 from .corpora import build, contexts, export_imgid, inspect, overlap
 from .models import annotate, calibrate, demo, evaluate, explain, export_onnx, predict, push, review
 from .runs import reproduce, train
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return get_command(app).main(arguments, prog_name="mmner", standalone_mode=False) or 0
     except TyperException as error:  # a mistake in the command line
-        message = mistake(error)
+        message = error.format_message()
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise

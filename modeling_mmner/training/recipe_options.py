@@ -8,7 +8,6 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial, wraps
 from inspect import Parameter
 from textwrap import shorten
@@ -48,17 +47,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
     try:
         found = app(None if arguments is None else list(arguments), standalone_mode=False)
     except (typer.TyperException, TypeError, ValueError) as error:
-        say(f"train_accelerate.py: error: {mistake(error)}", file=sys.stderr)
+        message = error.format_message() if isinstance(error, typer.TyperException) else error
+        say(f"train_accelerate.py: error: {message}", file=sys.stderr)
         sys.exit(2)
     return found if isinstance(found, Recipe) else sys.exit(0)
-
-
-def mistake(error: Exception) -> str:
-    """What is wrong with a command line, in one line."""
-    if near := getattr(error, "possibilities", None):
-        name = getattr(error, "option_name", "")
-        return f"No such option: {name}; did you mean {get_close_matches(name, near, n=1, cutoff=0)[0]}?"
-    return error.format_message() if isinstance(error, typer.TyperException) else str(error)
 
 
 def takes_settings(command: Callable[..., Any]) -> Callable[..., Any]:

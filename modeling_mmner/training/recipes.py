@@ -304,16 +304,15 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     plain = overrides.keys() - mappings.keys() - TOWER_FLAGS.keys()
     recipe = recipe.with_settings(**{key: overrides[key] for key in plain})
     in_force = {"terms": recipe.terms} | flat_settings(recipe.to_dict(), without=())
-    merged = {key: (in_force.get(key) or {}) | value for key, value in mappings.items()}
-    recipe = recipe.with_settings(**merged)
+    changed = {key: (in_force.get(key) or {}) | value for key, value in mappings.items()}
     for flag in TOWER_FLAGS.keys() & overrides.keys():
-        values, towers = str(overrides[flag]).split(","), recipe.model.towers
+        values, towers = str(overrides[flag]).split(","), in_force["vision_towers"]
         if len(values) != len(towers):
             raise ValueError(f"recipe {flag}: expected {len(towers)} values, one per tower, found {values}")
-        changes = [{TOWER_FLAGS[flag]: value} if value else {} for value in values]  # nothing: as it was
-        changed = [asdict(tower) | change for tower, change in zip(towers, changes, strict=True)]
-        recipe = recipe.with_settings(vision_towers=changed)
-    return recipe
+        for tower, value in zip(towers, values, strict=True):
+            tower[TOWER_FLAGS[flag]] = value or tower[TOWER_FLAGS[flag]]  # nothing: as it was
+        changed["vision_towers"] = towers
+    return recipe.with_settings(**changed)
 
 
 def all_settings() -> dict[str, dict[str, Setting]]:
