@@ -134,18 +134,17 @@ def renewed_folder(target: str | Path, *, is_ours: Callable[[str], bool]) -> Ite
 @contextmanager
 def _staged(target: Path, is_ours: Callable[[str], bool] | None = None) -> Iterator[Path]:
     """The temporary folder; the old one is deleted only when the new one is in its place and on the disk."""
-    staged, old, kept = (
-        target.with_name(f".{target.name}.{state}-{uuid.uuid4().hex[:8]}")
-        for state in ("incomplete", "replaced", "kept")
-    )
+    mark = uuid.uuid4().hex[:8]
+    staged, old = (target.with_name(f".{target.name}.{state}-{mark}") for state in ("incomplete", "replaced"))
     staged.mkdir(parents=True)
     try:
         yield staged
         for path in (path for path in staged.rglob("*") if not path.is_symlink()):
             _settle(path, staged.stat().st_mode)
         if is_ours is not None and target.exists() and (left := _take_along(target, staged, is_ours)):
-            old, found = kept, f"found {left[0]}, which can be neither linked nor copied"
-            warnings.warn(f"{target}: {found}; the folder as it was is {kept} now", stacklevel=4)
+            old = target.with_name(f".{target.name}.kept-{mark}")
+            found = f"found {left[0]}, which can be neither linked nor copied"
+            warnings.warn(f"{target}: {found}; the folder as it was is {old} now", stacklevel=4)
         _sync(staged)
         if target.exists():
             target.rename(old)

@@ -97,9 +97,8 @@ def check_model(recipe: Recipe) -> None:
     towers = recipe.model.towers
     given = [{"backbone": tower.model_name, "backbone_args": tower.backbone_args} for tower in towers]
     MMNERConfig(**config, vision_towers=given)
-    for tower in towers:
-        if tower.checkpoint:
-            check_checkpoint(tower.checkpoint)
+    for path in filter(None, (tower.checkpoint for tower in towers)):
+        check_checkpoint(path)
 
 
 def build_model(
