@@ -72,12 +72,11 @@ class AnnotateStep(PipelineStep):
         # Machines that compute in another dtype would give other scores.
         dtype = str(computing_dtype(annotator.dtype, device_named(annotator.device)))
         record: dict[str, Any] = {"mmner": __version__, "model": annotator.sha256, "dtype": dtype}
-        record |= {"threshold": annotator.threshold, "precision": annotator.precision}
-        record["effects"] = annotator.effects
-        record |= {"input": posts.sha256, "rows": len(posts.rows)}
-        record |= {"columns": dict(posts.columns), "tasks": tasks}
+        record |= {name: getattr(annotator, name) for name in ("threshold", "precision", "effects")}
         reader = annotator.read_pictures
         record["read_pictures"] = getattr(reader, "__qualname__", None) or repr(reader)
+        record |= {"input": posts.sha256, "rows": len(posts.rows)}
+        record |= {"columns": dict(posts.columns), "tasks": tasks}
         if _record_in(folder) is None:
             if others := {path.name for path in folder.glob("*")} - {ABOUT}:
                 expected = "expected a new folder, or an annotation"
@@ -89,9 +88,8 @@ class AnnotateStep(PipelineStep):
             write_text(folder / "README.md", _card())
         if names := [name for name in record if known.get(name) != record[name]]:
             said = "; ".join(f"{name}: expected {known.get(name)}, found {record[name]}" for name in names)
-            raise ValueError(
-                f"{said}. Go on with what {folder} was begun with, or annotate into a new folder"
-            )
+            advice = f"Go on with what {folder} was begun with, or annotate into a new folder"
+            raise ValueError(f"{said}. {advice}")
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
         """Annotate this task's rows; gives no documents. Raises as `begin`."""

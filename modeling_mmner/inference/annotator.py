@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,6 @@ def post_columns(columns: Iterable[str]) -> list[str]:
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx*")
 _OF_ITS_RUN = ("metrics.json", "manifest.json")
 _PROCESS = os.getpid()  # another one in a process that was forked since
-_OPTIONS = (
-    "device",
-    "dtype",
-    "batch_size",
-    "num_workers",
-    "threshold",
-    "precision",
-    "effects",
-    "read_pictures",
-)
 
 
 @dataclass(frozen=True)
@@ -99,10 +89,10 @@ class Annotator:
             if not folder.is_dir():
                 folder = Path(snapshot_download(self.model, allow_patterns=list(_MODEL_FILES)))
         check_files(folder)
-        files = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
+        own = {path for pattern in _MODEL_FILES for path in folder.glob(pattern)}
+        own -= {folder / name for name in _OF_ITS_RUN}
         object.__setattr__(self, "model", str(folder))
-        own = sorted(path for path in files if path.name not in _OF_ITS_RUN)
-        object.__setattr__(self, "sha256", hash_of_files(own))
+        object.__setattr__(self, "sha256", hash_of_files(sorted(own)))
 
     def find(self, posts: Iterable[Any], *, first: int = 0) -> Iterator[dict[str, Any]]:
         """A record of `FOUND` and the post's id for each post, in their order; errors count from `first`."""
@@ -136,10 +126,8 @@ def _predictor_of(annotator: Annotator, process: int) -> BatchPredictor:
     """
     if process != _PROCESS:
         torch.set_num_threads(1)
-    options = {name: getattr(annotator, name) for name in _OPTIONS}
-    predictor = load_predictor(annotator.model, **options)
-    predictor.read.image_dir = annotator.image_dir
-    return predictor
+    options = {one.name: getattr(annotator, one.name) for one in fields(annotator) if one.init}
+    return load_predictor(options.pop("model"), **options)
 
 
 def _record_of(found: Prediction) -> dict[str, Any]:
@@ -180,12 +168,8 @@ def table_of(records: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     for row in rows:
         if not isinstance(row["id"], str | None):
             row["id"] = json.dumps(row["id"], ensure_ascii=False, default=str)
-    try:
-        return pa.Table.from_pylist(rows, schema=schema)
-    except UnicodeEncodeError:
-        return pa.Table.from_pylist(
-            json.loads(encodable(json.dumps(rows, ensure_ascii=False))), schema=schema
-        )
+    rows = json.loads(encodable(json.dumps(rows, ensure_ascii=False)))
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def hash_of_files(paths: Iterable[Path]) -> str:

@@ -165,22 +165,17 @@ class Answers:
             beside = beside or [*islice(differing, 1)]
             for answer in self._parts(text, own, beside, context, has_cells=len(text) <= PART_CHARACTERS):
                 yield answer
-            if inside and own:
-                yield replace(answer, readings=answer.readings | {"inside": self._inside(own)})
+            if own and inside and (reader := self.picture_reader):
+                found = explain(self.model, self.processor, "-", own, cells=False, read_pictures=reader)
+                yield replace(answer, readings=answer.readings | {"inside": found.in_pictures})
 
     def _loaded(self, text: str, pictures: Sequence[Any], context: str) -> list[Image.Image]:
         """The pictures, if all is within bounds."""
         is_long, are_many = len(text) + len(context) > MOST_CHARACTERS, len(pictures) > MOST_PICTURES
         problems = {"empty_text": not text.strip(), "long_text": is_long, "many_pictures": are_many}
-        for problem in (name for name, is_so in problems.items() if is_so):
+        for problem in compress(problems, problems.values()):
             raise mistake(problem)
         return [*map(load_picture, pictures)]
-
-    def _inside(self, pictures: Sequence[Image.Image]) -> list[dict[str, Any]]:
-        """The entities in the text that stands in pictures."""
-        reader = PostReader(self.processor, picture_reader=self.picture_reader)
-        (found,) = BatchPredictor(self.model, reader).predict([{"text": "-", "images": pictures}])
-        return [one for one in found.entities if one["start"] is None]
 
     def _parts(
         self, text: str, pictures: Sequence[Any], others: Sequence[Any], context: str, *, has_cells: bool

@@ -89,10 +89,7 @@ def explain(
     """
     if model.training:
         raise ValueError("explain: expected evaluation mode, found training mode; call model.eval()")
-    is_words = not isinstance(text, str)
-    if is_words and not all(isinstance(word, str) for word in text):
-        raise TypeError("explain: expected the words of one post, found several posts; explain them singly")
-    (post,) = processor.read(text, images, context=context, is_split_into_words=is_words)
+    (post,) = processor.read([text], [images], context=[context])
     inputs, effects = processor.encode([post]).to(model.device), None
     read = model.encode(**inputs)
     outputs = with_effects(model, processor, inputs, [post], read=read)
@@ -185,9 +182,8 @@ def save_explanation(explanation: Explanation, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     cells = None if explanation.cells is None else explanation.cells.tolist()
-    record: dict[str, Any] = {"text": explanation.text, "words": [one._asdict() for one in explanation.words]}
-    record |= {"entities": explanation.entities, "without_pictures": explanation.without_pictures}
-    record |= {"cells": cells, "in_pictures": list(explanation.in_pictures)}
+    record = {name: value for name, value in vars(explanation).items() if name != "pictures"}
+    record |= {"words": [one._asdict() for one in explanation.words], "cells": cells}
     write_text(folder / "explanation.json", json_line(record) + "\n")
     for number, of_pictures in enumerate(() if explanation.cells is None else explanation.cells):
         drawn = [draw_cells(*one) for one in zip(explanation.pictures, of_pictures, strict=True)]

@@ -84,6 +84,7 @@ def load_predictor(
     reads_contexts: bool = False,
     batch_size: int = 32,
     read_pictures: bool | PictureReader = False,
+    image_dir: str | Path | None = None,
     **options: Any,
 ) -> BatchPredictor:
     """What finds the entities of posts in batches; a picture that cannot be read is left out and told of.
@@ -91,6 +92,7 @@ def load_predictor(
     Args:
         model_id, device, dtype, reads_contexts: as of `load_parts`.
         read_pictures: as of the pipeline.
+        image_dir: the folder that paths of pictures may not lead out of, see `PostReader`.
         batch_size, options: of `BatchPredictor`: num_workers, threshold, precision, effects.
 
     Raises:
@@ -98,7 +100,7 @@ def load_predictor(
     """
     found = reader_of(read_pictures)
     model, processor = load_parts(model_id, device=device, dtype=dtype, reads_contexts=reads_contexts)
-    reader = PostReader(processor, broken_pictures="skip", picture_reader=found)
+    reader = PostReader(processor, broken_pictures="skip", image_dir=image_dir, picture_reader=found)
     return BatchPredictor(model, reader, read_ahead=True, batch_size=batch_size, **options)
 
 

@@ -88,9 +88,8 @@ class CRF:
         leaving = np.where(self._inside, -np.inf, self._transitions)  # to labels that continue nothing
         texts, tags = np.arange(len(tags)), np.where(mask, tags, 0)
         is_last = mask & ~np.pad(mask[:, 1:], ((0, 0), (0, 1)))
-        backward = np.broadcast_to(
-            self._end, emissions[:, 0].shape
-        )  # log sum over all that may follow a label
+        # Log sum over all that may follow a label.
+        backward = np.broadcast_to(self._end, emissions[:, 0].shape)
         rest = np.zeros(len(tags))  # the same of the span's word, its own tags fixed
         scores = np.zeros(mask.shape)
         for word in reversed(range(mask.shape[1])):

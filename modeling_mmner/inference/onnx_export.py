@@ -9,7 +9,7 @@ import json
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
@@ -43,13 +43,6 @@ _CHECKED = [
     [("", 0), ("a picture of Paris and of the Seine at night", 0)],
     [("one , two", 3), ("", 1), ("Jordan posts from San Marino today", 0), ("!", 1)],
 ]
-
-
-class ExportReport(NamedTuple):
-    """The graph's `opset`, and how far its emissions are from torch's at most."""
-
-    opset: int
-    difference: float
 
 
 class Emissions(nn.Module):
@@ -139,7 +132,7 @@ def _regions(tower: VisionTower, pixel_values: Tensor, image_mask: Tensor) -> Re
     return tower.regions_of_posts(padded, nn.functional.pad(image_mask, (0, 1)))
 
 
-def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) -> ExportReport:
+def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) -> float:
     """Export a trained model, in float32, and check the graph in onnxruntime against torch.
 
     Args:
@@ -148,6 +141,9 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
             ``onnx_decoding.py`` and the processor's files. It is made only if the graph computes the same.
         int8: then let linear layers compute in 8-bit integers: smaller, faster on most CPUs, and no longer
             the same to the last digit. Inputs are rounded by batch, so scores depend a little on the others.
+
+    Returns:
+        how far the graph's emissions are from torch's at most, over made-up posts.
 
     Raises:
         ValueError: the model cannot be traced, its folder has links that lead out, or the graph's emissions
@@ -158,8 +154,7 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
     check_own_files(model_id)  # the processor's files are written again, whatever was in them
     with staged_folder(output_dir) as folder:
         model, processor = load_model(model_id, device="cpu", dtype="float32")
-        program = _graph(model, processor)
-        program.save(folder / "model.onnx")
+        _graph(model, processor).save(folder / "model.onnx")
         crf = {name: getattr(model.crf, own).tolist() for name, own in _CRF.items()}
         decoding = json.dumps({"labels": model.config.labels, "crf": crf}, indent=1)
         (folder / "decoding.json").write_text(decoding, encoding="utf-8")
@@ -173,7 +168,7 @@ def export_onnx(model_id: str, output_dir: str | Path, *, int8: bool = False) ->
         if int8:
             _quantize(folder / "model.onnx")
             difference = _difference(model, processor, folder)
-    return ExportReport(program.model.opset_imports[""], difference)
+    return difference
 
 
 def _quantize(graph: Path) -> None:

@@ -122,9 +122,9 @@ def test_empty_post_has_no_entities(make):
 def test_what_cannot_be_explained_is_refused(make):
     """If it failed, dropout would tell of another effect each time, or the first of several posts be read."""
     model, processor = make()
-    with pytest.raises(TypeError, match="expected the words of one post, found several posts"):
+    with pytest.raises(TypeError, match="expected a string or a list of strings, found list"):
         explain(model, processor, [["Jordan"], ["Paris"]])
-    with pytest.raises(PictureError, match=r"^picture /not/there.jpg: expected a file, found none"):
+    with pytest.raises(PictureError, match=r"^text 0: picture /not/there.jpg: expected a file, found none"):
         explain(model, processor, TEXT, "/not/there.jpg")
     model.train()
     try:
