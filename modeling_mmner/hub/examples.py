@@ -46,11 +46,6 @@ class Example:
     context: str = ""
     title: str = ""
 
-    @property
-    def picture(self) -> Image.Image | None:
-        """The first one, if any."""
-        return next(iter(self.pictures), None)
-
 
 def examples_of(recipe: Recipe) -> list[Example]:
     """The posts for the card of a run: those that its user names, or of a generated corpus generated ones.

@@ -160,8 +160,7 @@ def plan_upload(
     validate_repo_id(repo_id)
     if "/" not in repo_id:
         raise ValueError(f"--repo_id: expected org/name, found {repo_id!r}")
-    is_tag = re.fullmatch(r"\w[\w.-]*", revision, re.ASCII) and ".." not in revision
-    if not is_tag or revision.endswith((".", ".lock")):
+    if not re.fullmatch(r"\w[\w-]*(\.[\w-]+)*", revision, re.ASCII) or revision.endswith(".lock"):
         raise ValueError(f"--revision: expected the name of a tag, as v0.1.0, found {revision!r}")
     changed = {} if examples is None else with_examples(folder, metrics, examples)
     own: dict[str, Any] = {name: path for name, path in found.items() if is_of_a_model(name)}
@@ -230,13 +229,7 @@ def push(upload: Upload, *, public: bool = False) -> str:
             a new repository is made.
     """
     api, target = HfApi(), upload.repo_id
-    with _step(target, "looking for the repository"):
-        exists = api.repo_exists(target)
-    if exists:
-        _check_repository(upload, api, public=public)
-    else:
-        with _step(target, "making the repository"):
-            api.create_repo(target, private=not public)
+    _make_or_check_repository(upload, api, public=public)
     version = upload.metrics.versions["mmner"]
     message = f"{upload.metrics.recipe['name']} {upload.revision}, trained with mmner {version}"
     results = _benchmark_results(upload, api)
@@ -260,19 +253,19 @@ def _benchmark_results(upload: Upload, api: HfApi) -> list[CommitOperationAdd]:
     return [CommitOperationAdd(name, content) for name, content in files.items()]
 
 
-def _check_repository(upload: Upload, api: HfApi, *, public: bool) -> None:
+def _make_or_check_repository(upload: Upload, api: HfApi, *, public: bool) -> None:
     target, tag = upload.repo_id, upload.revision
-    with _step(target, "looking at the repository"):
+    with _step(target, "making the repository, or looking at it"):
+        api.create_repo(target, private=not public, exist_ok=True)
         is_private, refs = api.repo_info(target).private, api.list_repo_refs(target)
     if public == is_private:
         wanted, found, advice = ("private", "public", "--public says that is meant")
         if public:
             wanted, found, advice = ("public", "private", "leave --public out, or make it public on the Hub")
         raise ValueError(f"{target}: expected a {wanted} repository, found a {found} one; {advice}")
-    for kind, known in (("tag", refs.tags), ("branch", refs.branches)):
-        if tag in [ref.name for ref in known]:
-            found = "found one, which others may have pinned; choose another tag with --revision"
-            raise ValueError(f"{target}: expected no {kind} {tag!r} yet, {found}")
+    if tag in [ref.name for ref in (*refs.tags, *refs.branches)]:
+        found = "found one, which others may have pinned; choose another tag with --revision"
+        raise ValueError(f"{target}: expected no tag or branch {tag!r} yet, {found}")
 
 
 @contextmanager

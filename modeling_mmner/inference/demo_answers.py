@@ -123,7 +123,7 @@ class Answers:
         picture_reader: PictureReader | None = None,
     ) -> None:
         self.model, self.processor, self.picture_reader = model, processor, picture_reader
-        self.others = [example.picture for example in examples if example.picture is not None]
+        self.others = [picture for example in examples for picture in example.pictures[:1]]
 
     def find_entities(
         self, text: str, pictures: list[str] | None = None, context: str = "", threshold: float = 0.0

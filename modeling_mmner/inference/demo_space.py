@@ -3,14 +3,12 @@
 import shutil
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData, SpaceCardData
 from huggingface_hub.constants import ENDPOINT
-from huggingface_hub.errors import RepositoryNotFoundError
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError
 
 from ..escaping import markdown_text, one_line
@@ -38,6 +36,7 @@ def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] |
             installed.
     """
     is_local = Path(model).is_dir()
+    hub_id = None if is_local else model
     with model_named(model):
         name, licence = model_name(model), card_data(model).license
     if is_local and Path(model).resolve() in Path(folder).resolve().parents:
@@ -52,7 +51,7 @@ def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] |
         python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
         app_file="app.py",
         license=licence or "other",
-        models=None if is_local else [model],
+        models=[hub_id] if hub_id else None,
         tags=["ner", "multimodal", "mmner", "mcp-server"],
     ).to_yaml()
     source = 'str(Path(__file__).parent / "model")' if is_local else repr(model)
@@ -68,14 +67,12 @@ def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] |
             metrics = RunMetrics.from_file(staged / "model" / METRICS)
             for changed, content in with_examples(staged / "model", metrics, examples).items():
                 (staged / "model" / changed).write_bytes(content)
+        said = {"name": repr(name), "model": source, "hub_id": repr(hub_id), "front_matter": front_matter}
+        said |= {"title": markdown_text(title), "address": f"{ENDPOINT}/{hub_id}" if hub_id else ""}
+        templates = FileSystemLoader(Path(__file__).parent)
+        pages = Environment(loader=templates, undefined=StrictUndefined, keep_trailing_newline=True)
         for target, template in (("app.py", "space_app.py"), ("README.md", "space_card.md")):
-            text = resources.files(__package__).joinpath(f"{template}.jinja").read_text("utf-8")
-            page = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)
-            said = {"title": markdown_text(title), "front_matter": front_matter}
-            said |= {"address": "" if is_local else f"{ENDPOINT}/{model}"}
-            hub_id = None if is_local else model
-            filled = page.render(name=repr(name), model=source, hub_id=repr(hub_id), **said)
-            (staged / target).write_text(filled, encoding="utf-8")
+            pages.get_template(f"{template}.jinja").stream(said).dump(str(staged / target), "utf-8")
         (staged / "requirements.txt").write_text("\n".join([*space_requirements(), ""]), encoding="utf-8")
     return Path(folder)
 
@@ -90,17 +87,13 @@ def card_data(model: str) -> ModelCardData:
     """The front matter of a model's card, empty where there is no card or it cannot be fetched.
 
     Raises:
-        ValueError: `model` is no folder, and the Hub has none of that name that we may see; its card
-            is broken.
+        ValueError: its card is broken.
     """
     card = Path(model) / "README.md"
     if Path(model).is_dir() and not card.is_file():
         return ModelCardData()
     try:
         return ModelCard.load(card if card.is_file() else model).data
-    except RepositoryNotFoundError as error:
-        expected = "expected a folder or a model of the Hub, found neither"
-        raise ValueError(f"{model}: {expected}; log in if it is private") from error
     except OSError:
         return ModelCardData()
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, YAMLError) as error:

@@ -8,7 +8,7 @@ Notation: E entities, N pictures, P variants of one of them, W words, M regions 
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Explanation:
     pictures: list[Image.Image]
     without_pictures: list[dict[str, Any]]
     cells: np.ndarray | None
-    in_pictures: Sequence[dict[str, Any]] = ()
+    in_pictures: list[dict[str, Any]] = field(default_factory=list)
 
 
 @torch.inference_mode()

@@ -211,7 +211,7 @@ def test_command_pushes_the_files_of_the_model_in_one_commit(hub, pushes, loaded
     """If it failed, `push` would leave half a repository, send other files, or move a tag."""
     (failed, why), (done, printed), (again, refused) = returned(pushes, "push_by_command")
     assert (failed, done, again) == (2, 0, 2)
-    assert "org/command: expected no tag 'v0.1.0' yet, found one" in refused
+    assert "org/command: expected no tag or branch 'v0.1.0' yet, found one" in refused
     assert "the network is gone" in why and "the same command again only sets the tag" in why
     repository, [commit] = hub.repository("models/org/command"), hub.commits("models/org/command")
     assert repository["private"] and repository["tags"] == {"v0.1.0": commit["oid"]}

@@ -254,14 +254,14 @@ def test_models_of_the_sample_show_its_generated_posts(tmp_path):
     found = examples_of(load_recipe("quickstart", {"languages": ["de", "fr"]}))
     expected = [one for one in sample_examples() if one.language in ("de", "fr")]
     assert [one.text for one in found] == [one.text for one in expected]
-    assert [one.picture.tobytes() for one in found] == [one.picture.tobytes() for one in expected]
+    assert [one.pictures[0].tobytes() for one in found] == [one.picture.tobytes() for one in expected]
     assert {one.title for one in found} == {"generated post (fr)", "generated post (de)"}
     parts = [
         kind.from_pretrained(save_small(tmp_path)) for kind in (MMNERForTokenClassification, MMNERProcessor)
     ]
     save_hub_folder(*parts, folder=tmp_path, metrics=run_metrics(), examples=found)
     shown = published_examples(str(tmp_path))
-    assert [(one.text, one.picture.size) for one in shown] == [(one.text, (64, 64)) for one in expected]
+    assert [(one.text, one.pictures[0].size) for one in shown] == [(one.text, (64, 64)) for one in expected]
     assert "![picture 1](example_4_1.jpg)" in (tmp_path / "README.md").read_text("utf-8")
 
 

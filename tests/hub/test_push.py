@@ -29,7 +29,7 @@ NO_PROCESSOR: Any = SimpleNamespace(save_pretrained=lambda target: None)
 def online(monkeypatch) -> HfApi:
     """Stands for the Hub, which has no repository; writes down what is asked of it."""
     api = create_autospec(HfApi, instance=True)
-    api.repo_exists.return_value = False
+    api.create_repo.side_effect = lambda target, private, exist_ok: has_repository(api, private=private)
     api.create_commit.return_value = SimpleNamespace(oid="c0ffee", commit_url="https://hub/commit")
     monkeypatch.setattr(hub, "HfApi", lambda: api)
     return api
@@ -40,7 +40,7 @@ def asked(api: HfApi) -> list[str]:
 
 
 def has_repository(api: HfApi, *, private: bool, tags: tuple[str, ...] = ()) -> None:
-    api.repo_exists.return_value = True
+    api.create_repo.side_effect = None
     api.repo_info.return_value.private = private
     named = {"tags": tags, "branches": ("main",)}
     refs = {kind: [SimpleNamespace(name=name) for name in names] for kind, names in named.items()}
@@ -247,8 +247,8 @@ def test_new_repository_gets_one_commit_and_then_its_tag(folder, online, capsys,
     (folder / "README.md").write_text("| overall | 99.9 |")
     assert pushed(folder, *["--public"] * public) == 0
     assert capsys.readouterr().out.endswith("pushed to https://hub/commit\n")
-    assert asked(online) == ["repo_exists", "create_repo", "create_commit", "create_tag"]
-    online.create_repo.assert_called_once_with("org/name", private=not public)
+    assert asked(online) == ["create_repo", "repo_info", "list_repo_refs", "create_commit", "create_tag"]
+    online.create_repo.assert_called_once_with("org/name", private=not public, exist_ok=True)
     online.create_tag.assert_called_once_with("org/name", tag="v0.1.0", revision="c0ffee")
     (target, operations), options = online.create_commit.call_args
     assert (target, options["commit_message"]) == ("org/name", "quickstart v0.1.0, trained with mmner 0.1.0")
@@ -263,7 +263,7 @@ def test_existing_repository_is_looked_at_first(saved, online):
     """If it failed, a push would overwrite what it should not, or could not renew a model."""
     has_repository(online, private=True, tags=("v0.0.9",))
     assert push(plan_upload(saved, repo_id="org/name")) == "https://hub/commit"
-    assert asked(online) == ["repo_exists", "repo_info", "list_repo_refs", "create_commit", "create_tag"]
+    assert asked(online) == ["create_repo", "repo_info", "list_repo_refs", "create_commit", "create_tag"]
 
 
 @pytest.mark.parametrize(
@@ -271,8 +271,8 @@ def test_existing_repository_is_looked_at_first(saved, online):
     [
         (False, [], "expected a private repository, found a public one; --public says that is meant"),
         (True, ["--public"], "expected a public repository, found a private one; leave --public out, or"),
-        (True, [], "expected no tag 'v0.1.0' yet, found one, which others may have pinned; choose another"),
-        (True, ["--revision", "main"], "expected no branch 'main' yet, found one"),
+        (True, [], "expected no tag or branch 'v0.1.0' yet, found one, which others may have pinned"),
+        (True, ["--revision", "main"], "expected no tag or branch 'main' yet, found one"),
     ],
 )
 def test_repository_with_another_visibility_or_such_a_tag_is_refused(
@@ -288,8 +288,7 @@ def test_repository_with_another_visibility_or_such_a_tag_is_refused(
 @pytest.mark.parametrize(
     ("call", "doing"),
     [
-        ("repo_exists", "looking for the repository"),
-        ("create_repo", "making the repository"),
+        ("create_repo", "making the repository, or looking at it"),
         ("create_commit", "uploading the files"),
         ("create_tag", "setting the tag (the files are there: the same command again only sets the tag)"),
     ],

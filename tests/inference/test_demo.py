@@ -150,7 +150,7 @@ def test_page_shows_the_post_with_without_and_with_another_picture(page, picture
     image = Image.open(picture)
     expected = explain(page.answers.model, page.answers.processor, TEXT, images=image)
     predictor = BatchPredictor(page.answers.model, PostReader(page.answers.processor))
-    (other,) = predictor.predict([{"text": TEXT, "image": examples[0].picture}])
+    (other,) = predictor.predict([{"text": TEXT, "image": examples[0].pictures[0]}])
     assert kept.readings == {
         "with": expected.entities, "without": expected.without_pictures, "other": other.entities,
     }  # fmt: skip
@@ -169,7 +169,7 @@ def test_another_picture_is_another(page, picture, examples, tmp_path):
     """If it failed, a post would be compared with itself, or a visitor's picture be passed over."""
     red, blue = (str(tmp_path / name) for name in ("red.png", "blue.png"))
     for example, path in zip(examples, (red, blue), strict=True):
-        example.picture.save(path)
+        example.pictures[0].save(path)
     predictor = BatchPredictor(page.answers.model, PostReader(page.answers.processor))
     for own, others, expected in ((red, [], blue), (blue, [], red), (blue, [picture], picture)):
         (found,) = predictor.predict([{"text": TEXT, "image": expected}])

@@ -50,7 +50,7 @@ TEXTS = ["Jordan posts from Paris !", "", "London . Santos @ Amazon in München"
 
 
 class Exported(NamedTuple):
-    """A model in torch and its folder, its processor, the same exported and its folder, and the difference."""
+    """A model in torch and its folder, its processor, the same exported and its folder, their difference."""
 
     model: MMNERForTokenClassification
     source: Path
