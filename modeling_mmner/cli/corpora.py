@@ -3,7 +3,6 @@
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +51,7 @@ def inspect(
     from dataset_scripts.inspection import inspect_corpus, tables
     from dataset_scripts.opening import open_corpus
 
-    from ..files import check_apart
+    from ..files import check_apart, write_text, write_whole
 
     if output_dir:
         written = [Path(output_dir), *(Path(output_dir) / name for name in _INSPECTED)]
@@ -66,26 +65,18 @@ def inspect(
     for table in tables(statistics):
         console.print(table)
     if output_dir:
-        chosen: Any = {"count": count, "seed": seed, "title": f"{corpus.name}, {split}"}
-        sheet = partial(contact_sheet, rows, corpus.labels, **chosen)
-        _write_inspection(Path(output_dir), corpus, statistics, sheet)
+        folder, title = Path(output_dir), f"{corpus.name}, {split}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "statistics.json", json.dumps(statistics, indent=2, ensure_ascii=False))
+        corpus.write_left_out(folder)
+        sheet = partial(contact_sheet, rows, corpus.labels, count=count, seed=seed, title=title)
+        write_whole(folder / "contact_sheet.html", sheet)
+        say(f"statistics.json and contact_sheet.html are in {folder}/")
     lost = sum(one.lost for one in corpus.findings.sorted())
     if lost:
         say(f"of {lost} kinds something would be lost, see above; as it is, it is trained on by")
     say(training_command(corpus, dataset, reading))
     return int(lost > 0)
-
-
-def _write_inspection(
-    folder: Path, corpus: "Corpus", statistics: dict[str, Any], sheet: Callable[[Path], Any]
-) -> None:
-    from ..files import write_text, write_whole
-
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "statistics.json", json.dumps(statistics, indent=2, ensure_ascii=False))
-    corpus.write_left_out(folder)
-    write_whole(folder / "contact_sheet.html", sheet)
-    say(f"statistics.json and contact_sheet.html are in {folder}/")
 
 
 def training_command(corpus: "Corpus", dataset: str, reading: dict[str, Any]) -> str:

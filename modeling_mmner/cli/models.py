@@ -3,8 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -49,10 +49,9 @@ def predict(
     """
     if len({post, text, input} - {None}) > 1:
         raise ValueError("expected one text or --input, found several of them")
-    if post is not None:
-        if os.path.isfile(post):
-            raise ValueError(f"expected a text, found the file {post}; --input {post} reads its posts")
-        text = post
+    if post is not None and os.path.isfile(post):
+        raise ValueError(f"expected a text, found the file {post}; --input {post} reads its posts")
+    text = post if text is None else text
     for name, values in (("image", image), ("context", context)):
         if text is None and values:
             raise ValueError(f"expected --text with --{name}; JSON lines have their own under {name!r}")
@@ -61,14 +60,13 @@ def predict(
 
     posts_file = (input or "/dev/stdin") if text is None else None
     check_apart([output or "/dev/stdout"], [model, *(image or []), posts_file])
-    predictor = load_predictor(model, reads_contexts=bool(context), **predicting)
-    with ExitStack() as files:
-        posts: Iterable[Any] = [{"text": text, "images": image or [], "context": context or []}]
+    # Others than who runs the command may have written the lines: what they name must lie here.
+    folder = None if text is not None else image_dir or (Path(input).parent if input else Path())
+    predictor = load_predictor(model, reads_contexts=bool(context), image_dir=folder, **predicting)
+    with open(input, "rb") if input else nullcontext() as file:
+        posts: Any = [{"text": text, "images": image or [], "context": context or []}]
         if text is None:
-            source = files.enter_context(open(input, "rb")) if input else sys.stdin.buffer
-            # Others than who runs the command may have written the lines: what they name must lie here.
-            predictor.read.image_dir = image_dir or (Path(input).parent if input else Path())
-            posts = read_json_lines(source, input or "standard input")
+            posts = read_json_lines(file or sys.stdin.buffer, input or "standard input")
         found = predictor.predict(posts)
         if output:
             return write_named(Path(output), partial(_write_found, found))
@@ -249,8 +247,7 @@ def review(
     from ..inference.review import labelling_interface, review
 
     check_apart([output], [model, input])
-    predictor = load_predictor(model, **predicting)
-    predictor.read.image_dir = image_dir or Path(input).parent
+    predictor = load_predictor(model, image_dir=image_dir or Path(input).parent, **predicting)
     with open(input, "rb") as file:
         tasks, errors = review(predictor, read_json_lines(file, input), count=count, name=model_name(model))
     write_named(Path(output), lambda path: path.write_text(json.dumps(tasks, indent=1), encoding="utf-8"))
@@ -283,12 +280,12 @@ def annotate(
         input: file of JSON lines or Parquet, folder or Hub id of a data set.
         verify: only check that the annotation has each row of its input once.
     """
-    if not verify and (model is None or input is None):
-        raise ValueError("expected --model and --input, or --verify; found one of them missing")
     from ..inference import annotate as annotation
 
-    if verify or model is None or input is None:
+    if verify:
         outcome = annotation.verify(output_dir)
+    elif model is None or input is None:
+        raise ValueError("expected --model and --input, or --verify; found one of them missing")
     else:
         annotator, posts = annotation.Annotator(model, **predicting), annotation.open_posts(input, **reading)
         step = annotation.AnnotateStep(annotator, posts, output_dir)
