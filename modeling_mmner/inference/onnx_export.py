@@ -74,7 +74,8 @@ class Emissions(nn.Module):
             ids, characters = inputs["input_ids"][firsts], inputs.get("character_ids")
             text = model.text_tower.read_words(ids, word_mask=word_mask, character_ids=characters)
         else:
-            windows = {name: inputs[name] for name in WINDOWS if name in inputs}
+            names = WINDOWS if model.text_tower.has_types else WINDOWS[:2]
+            windows = {name: inputs[name] for name in names if name in inputs}
             words = model.text_tower.encoder(**windows).last_hidden_state[firsts]
             words = words.masked_fill(~word_mask[..., None], 0.0)
             text = TextStates(words, word_mask, masked_mean(words, word_mask))
@@ -187,19 +188,9 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
     """The graph of the emissions, whose every axis but those of a picture may be of any size."""
     posts = _inputs(processor, _TRACED)
     inputs = posts | existing_windows(posts)
-    texts, rows, words, pictures = Dim("texts"), Dim("windows"), Dim("words"), Dim("pictures")
-    longest = processor.window or getattr(model.text_tower, "window", None)  # a processor may set no limit
-    sub_tokens = Dim("sub_tokens", max=longest)
-    axes: dict[str, tuple[Any, ...]] = dict.fromkeys(("input_ids", "attention_mask"), (rows, sub_tokens))
-    axes |= dict.fromkeys(("word_windows", "word_starts", "word_mask"), (texts, words))
-    if "token_type_ids" in inputs and model.text_tower.has_types:
-        axes["token_type_ids"] = (rows, sub_tokens)
-    if "character_ids" in inputs:
-        axes["character_ids"] = (texts, words, Dim("characters"))
-    if model.vision_towers:
-        axes |= dict.fromkeys(("pixel_values", "image_mask"), (texts, pictures))
-    tensors = {name: torch.from_numpy(inputs[name]) for name in axes}
-    shapes = {name: dict(enumerate(sizes)) for name, sizes in axes.items()}
+    tensors = {name: torch.from_numpy(values) for name, values in inputs.items() if values.size}
+    axes = {name: range(2 if name == "pixel_values" else tensor.ndim) for name, tensor in tensors.items()}
+    shapes = {name: dict.fromkeys(own, Dim.DYNAMIC) for name, own in axes.items()}
     try:
         # What the exporter has to say, of names of axes for example, nobody here can act on.
         with warnings.catch_warnings(), torch.no_grad():
