@@ -177,9 +177,8 @@ def plan_upload(
 
 def with_examples(folder: Path, metrics: RunMetrics, examples: Sequence[Example]) -> dict[str, bytes]:
     """Put posts, with what a saved model finds in them, into its metrics; the files that this changes."""
-    model, processor = (
-        kind.from_pretrained(folder) for kind in (MMNERForTokenClassification, MMNERProcessor)
-    )
+    model = MMNERForTokenClassification.from_pretrained(folder)
+    processor = MMNERProcessor.from_pretrained(folder)
     metrics.corpus.examples, pictures = answered(model, processor, examples)
     return pictures | {METRICS: metrics.to_json().encode()}
 

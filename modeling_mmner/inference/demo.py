@@ -38,7 +38,6 @@ _COLOURS = ("#1d4ed8", "#15803d", "#b45309", "#7e22ce", "#be123c", "#0f766e", "#
 # `${value}`, never `{{value}}`: Gradio makes a program of what the latter fills in, and a text would run.
 _LIVE = '<div role="status" aria-live="polite">${value}</div>'
 _MONOSPACE = ("ui-monospace", "monospace")
-_PROGRESS = gr.Progress()
 # A paragraph is in the direction of its own language; Gradio's black on a dark page's marks is hard to read.
 _STYLE = """
 textarea, td { unicode-bidi: plaintext; text-align: start; }
@@ -58,14 +57,7 @@ class DemoPage:
         self.names = {one: SAID["types"].get(one, one) for one in types}
 
     def find(
-        self,
-        text: str,
-        pictures: Any,
-        others: Any,
-        context: str,
-        inside: bool,
-        threshold: float,
-        progress: Any = _PROGRESS,
+        self, text: str, pictures: Any, others: Any, context: str, inside: bool, threshold: float
     ) -> Iterator[list[Any]]:
         """What `show` shows, again and again while the parts of a text are read.
 
@@ -75,7 +67,6 @@ class DemoPage:
         own, beside = ([path for path, _ in given or []] for given in (pictures, others))
         try:
             for answer in self.answers.compared(text, own, beside, context or "", inside=inside):
-                progress(answer.done)
                 yield self.show(answer, threshold)
         except gr.Error as error:
             yield [None, f"<strong>{error.message}</strong>", *self.show(NOTHING, 0)[2:]]
@@ -126,17 +117,12 @@ class DemoPage:
         return [(np.hstack(squares), _boxes(found)) if squares else None, html.escape(sentence)]
 
 
-def _cards(found: Answer) -> list[dict[str, Any]]:
-    """How the three marked texts look."""
-    return [
-        {
-            "value": found.marked(name),
-            "visible": name in found.readings,
-            "label": label if "without" in found.readings else SAID["card_alone"],
-            "rtl": found.is_right_to_left,
-        }
-        for name, label in SAID["cards"].items()
-    ]
+def _cards(found: Answer) -> Iterator[dict[str, Any]]:
+    """The three marked texts, and how they look."""
+    for name, label in SAID["cards"].items():
+        own = label if "without" in found.readings else SAID["card_alone"]
+        look = {"label": own, "visible": name in found.readings, "rtl": found.is_right_to_left}
+        yield {"value": found.marked(name)} | look
 
 
 def _boxes(found: Answer) -> list[tuple[tuple[int, ...], str]]:
@@ -220,14 +206,8 @@ def _inputs(first: Example, answers: Answers) -> list[Any]:
             context = gr.Textbox(first.context, label="Context (optional)", max_lines=6, **optional)
             threshold = gr.Slider(0, 1, 0, step=0.05, label="Hide entities with a lower score")
             button = gr.Button("Find entities", variant="primary")
-        upload: Any = {"sources": ["upload"], "file_types": ["image"], "format": "png", "buttons": []}
-        upload |= {
-            "columns": 2,
-            "fit_columns": False,
-            "height": 230,
-            "object_fit": "contain",
-            "interactive": True,
-        }
+        upload: Any = {"sources": ["upload"], "file_types": ["image"], "format": "png", "interactive": True}
+        upload |= {"columns": 2, "fit_columns": False, "height": 230, "object_fit": "contain", "buttons": []}
         with gr.Column(scale=2, min_width=250):
             pictures = gr.Gallery(first.pictures or None, label="Pictures (optional)", **upload)
         with gr.Column(scale=2, min_width=250):

@@ -51,7 +51,7 @@ def picture(tmp_path) -> str:
 def last(page, text, *pictures, others=(), context="", inside=False, threshold=0.0) -> list:
     """What the page shows in the end."""
     galleries = [[(path, None) for path in given] for given in (pictures, others)]
-    *_, shown = page.find(text, *galleries, context, inside, threshold, lambda share: None)
+    *_, shown = page.find(text, *galleries, context, inside, threshold)
     return shown
 
 
@@ -274,8 +274,8 @@ def test_long_texts_are_answered_in_parts(page, picture):
     """If it failed, somebody would wait for all of a long text, or its end be lost or marked elsewhere."""
     long = " ".join(f"word{number}." for number in range(700))
     galleries = ([(picture, None)], [], "", False, 0.0)
-    shares: list[float] = []
-    shown = list(page.find(long, *galleries, shares.append))
+    shown = list(page.find(long, *galleries))
+    shares = [one[0].done for one in shown]
     assert len(shown) == 4 and shares[-1] == 1 and shares == sorted(shares)
     said = [
         one[1].endswith(f"{share:.0%} of the text is read.") for share, one in zip(shares, shown, strict=True)
