@@ -68,7 +68,7 @@ def folder(tmp_path_factory) -> Path:
     Image.new("RGB", (40, 60), "green").save(folder / "second.png")
     posts = []
     for number, example in enumerate(examples()[:3]):
-        example.pictures[0].save(folder / f"{number}.png")
+        example.picture.save(folder / f"{number}.png")
         posts.append(json.dumps({"text": example.text, "image": f"{number}.png"}))
     (folder / "posts.jsonl").write_text("\n".join(posts), encoding="utf-8")
     (folder / "broken.png").write_bytes((folder / "picture.png").read_bytes()[:60])
