@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dataset_scripts.corpora import BUILDERS
 
 from ..escaping import say
+from ..training.recipe_options import as_text
 from .options import BUILDING, DESCRIBING, READING, Positive, command
 
 if TYPE_CHECKING:
@@ -93,11 +94,8 @@ def training_command(corpus: "Corpus", dataset: str, reading: dict[str, Any]) ->
     given |= {"dataset_config" if name == "config" else name: value for name, value in reading.items()}
     parts = ["mmner", "train"]
     for name, value in (given | {"output_dir": f"outputs/{corpus.name}"}).items():
-        if isinstance(value, dict):
-            value = ",".join(f"{ours}={theirs}" for ours, theirs in value.items())
-        if isinstance(value, list):
-            value = ",".join(value)
-        parts += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value else []
+        value = as_text(value, dict[str, str])
+        parts += [f"--{name}"] if value is True else [f"--{name}", value] if value else []
     return shlex.join(parts)
 
 

@@ -96,11 +96,8 @@ def _write_found(found_in_posts: Iterator[Any], path: Path | None = None, *, typ
                 print(json_line(record), file=target)
             elif found.post is not None:
                 Console().print(MarkedPosts([found], types))
-    if broken:
-        say(f"predict: {broken} pictures could not be read and were left out", file=sys.stderr)
-    if failed:
-        lines = "; their lines have an 'error'" if types is None else ""
-        say(f"predict: {failed} posts could not be read{lines}", file=sys.stderr)
+    if failed or broken:
+        say(f"predict: {failed} posts and {broken} pictures could not be read", file=sys.stderr)
     return int(failed > 0)
 
 

@@ -100,10 +100,9 @@ def _described(parameter: Parameter, text: str | None) -> Parameter:
 
 
 def _numbers(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.isdecimal() for part in parts):
+    if not re.fullmatch(r"\d+(,\d+)*", text):
         raise BadParameter(f"expected numbers separated by commas, found {text!r}")
-    return [int(part) for part in parts]
+    return [*map(int, text.split(","))]
 
 
 Numbers = Annotated[Any, Option(parser=_numbers, metavar="N,N,...")]

@@ -1,6 +1,5 @@
 """The commands that train."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,5 +50,5 @@ def reproduce(
     from ..training.reproduce import reproduce
 
     folder = Path(settings.pop("output_dir", f"outputs/{table}"))
-    run_table = partial(reproduce, table, train=train, folder=folder, settings=settings)
-    return run_table(seeds=seeds, encoders=encoders, keep_models=keep_models)
+    rows: Any = {"seeds": seeds, "encoders": encoders, "keep_models": keep_models, "settings": settings}
+    return reproduce(table, train=train, folder=folder, **rows)

@@ -124,7 +124,7 @@ def _option(name: str, setting: Setting, group: str, *, show_default: bool) -> P
         form, read = _READERS.get(kind, ("YAML", read_yaml))
         more |= {"parser": partial(_read, form=form, read=read, hint=kind), "metavar": form}
         kind = str
-    default = _as_text(setting.default, setting.type)
+    default = as_text(setting.default, setting.type)
     annotation = Annotated[kind, typer.Option(names, **more)]
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -170,7 +170,7 @@ class SettingsCommand(TyperCommand):
             recipe = load_recipe(given.get("recipe") or str(options["recipe"].default))
             known = {name: one for settings in all_settings().values() for name, one in settings.items()}
             for name, value in flat_settings(recipe.to_dict(), without=()).items():
-                options[name].default = _as_text(value, known[name].type)
+                options[name].default = as_text(value, known[name].type)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -189,7 +189,7 @@ class SettingsCommand(TyperCommand):
                 formatter.write_dl(records)
 
 
-def _as_text(value: Any, hint: Any) -> Any:
+def as_text(value: Any, hint: Any) -> Any:
     """A value as the command line spells it; a flag's as it is, None for nothing."""
     if isinstance(value, (bool, str)) or value in (None, [], {}):
         return value if value is False else value or None
