@@ -140,12 +140,10 @@ class _Page(gr.Blocks):
     """Blocks that take files by upload alone: Gradio would fetch an address given in place of a file."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *rest: Any, **named: Any) -> Any:
-        def checked(file: dict[str, Any]) -> dict[str, Any]:
-            if is_http_url_like(file["path"]):
-                raise mistake("upload_only")
-            return file
+        def refused(file: dict[str, Any]) -> None:
+            raise mistake("upload_only")
 
-        traverse(inputs, checked, is_file_obj_with_meta)
+        traverse(inputs, refused, lambda one: is_file_obj_with_meta(one) and is_http_url_like(one["path"]))
         return await super().preprocess_data(block_fn, inputs, *rest, **named)
 
 

@@ -107,23 +107,19 @@ class Answer:
 NOTHING = Answer("", {"with": []}, [], None, 1.0)
 
 
+@dataclass(eq=False)
 class Answers:
     """Answers posts by a model in evaluation mode, on its device.
 
-    Args:
+    Attributes:
         examples: their pictures are the others that posts are read with.
         picture_reader: see `PictureReader`; None: nobody reads the text in pictures.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        processor: MMNERProcessor,
-        examples: Sequence[Example] = (),
-        picture_reader: PictureReader | None = None,
-    ) -> None:
-        self.model, self.processor, self.picture_reader = model, processor, picture_reader
-        self.others = [picture for example in examples for picture in example.pictures[:1]]
+    model: Any
+    processor: MMNERProcessor
+    examples: Sequence[Example] = ()
+    picture_reader: PictureReader | None = None
 
     def find_entities(
         self, text: str, pictures: list[str] | None = None, context: str = "", threshold: float = 0.0
@@ -161,7 +157,8 @@ class Answers:
         with _mistakes():
             own, beside = (self._loaded(text, given, context) for given in (pictures, others))
             same = [(one.size, one.tobytes()) for one in own]
-            differing = (one for one in self.others if (one.size, one.tobytes()) not in same)
+            shown = (picture for example in self.examples for picture in example.pictures[:1])
+            differing = (one for one in shown if (one.size, one.tobytes()) not in same)
             beside = beside or [*islice(differing, 1)]
             for answer in self._parts(text, own, beside, context, has_cells=len(text) <= PART_CHARACTERS):
                 yield answer

@@ -90,20 +90,18 @@ class CRF:
         is_last = mask & ~np.pad(mask[:, 1:], ((0, 0), (0, 1)))
         # Log sum over all that may follow a label.
         backward = np.broadcast_to(self._end, emissions[:, 0].shape)
-        rest = np.zeros(len(tags))  # the same of the span's word, its own tags fixed
-        scores = np.zeros(mask.shape)
-        for word in reversed(range(mask.shape[1])):
-            tag = tags[:, word]
-            if word + 1 < mask.shape[1]:
-                following = tags[:, word + 1]
-                after = emissions[:, word + 1] + backward  # shape: (B, L)
-                closes = np.logaddexp.reduce(leaving[tag] + after, axis=1)
-                continues = self._transitions[tag, following] + emissions[texts, word + 1, following] + rest
-                rest = np.where(self._inside[following], continues, closes)
-                step = np.logaddexp.reduce(self._transitions + after[:, None], axis=2)
-                backward = np.where(mask[:, word + 1, None], step, backward)
-            rest = np.where(is_last[:, word], self._end[tag], rest)
-            scores[:, word] = forward[texts, word, tag] + rest - log_partition
+        rests = [self._end[tags[:, -1]]]  # the same of each word, its span's tags fixed; the last word first
+        for word in reversed(range(mask.shape[1] - 1)):
+            tag, following = tags[:, word], tags[:, word + 1]
+            after = emissions[:, word + 1] + backward  # shape: (B, L)
+            closes = np.logaddexp.reduce(leaving[tag] + after, axis=1)
+            continues = self._transitions[tag, following] + emissions[texts, word + 1, following] + rests[-1]
+            rest = np.where(self._inside[following], continues, closes)
+            rests.append(np.where(is_last[:, word], self._end[tag], rest))
+            step = np.logaddexp.reduce(self._transitions + after[:, None], axis=2)
+            backward = np.where(mask[:, word + 1, None], step, backward)
+        own = np.take_along_axis(forward, tags[..., None], axis=2)[..., 0]
+        scores = own + np.stack(rests[::-1], axis=1) - log_partition[:, None]
         return np.where(mask & self._begins[tags], np.exp(np.minimum(scores, 0)), 0).astype(np.float32)
 
     def _forward_scores(self, emissions: np.ndarray, mask: np.ndarray, over_paths: np.ufunc) -> np.ndarray:

@@ -280,8 +280,7 @@ def test_command_line_goes_on_after_a_bad_line(folder, monkeypatch, capsys) -> N
     assert broken["id"] is None
     assert broken["error"].startswith("standard input:2: expected a JSON object, found")
     assert wrong == {"id": 9, "error": "post 3: expected 'tokens' to be a list of strings, found 'Paris'"}
-    assert "predict: 1 pictures could not be read and were left out" in printed.err
-    assert "predict: 2 posts could not be read; their lines have an 'error'" in printed.err
+    assert "predict: 2 posts and 1 pictures could not be read" in printed.err
 
 
 def test_command_line_refuses_options_that_contradict(folder, capsys) -> None:
