@@ -218,9 +218,8 @@ def _inputs(first: Example, answers: Answers) -> list[Any]:
 def _results(page: DemoPage, answer: Answer) -> list[Any]:
     """What the page answers with, at first this: see `DemoPage.show`."""
     _, said, *_, rows, entities, picture, about = page.show(answer, 0)
-    said = said if answer.text else ""
     live: Any = {"html_template": _LIVE, "js_on_load": None, "padding": False}
-    status = gr.HTML(said, **live)
+    status = gr.HTML(said if answer.text else "", **live)
     colours: dict[str, str] = {}
     for one, colour in zip(page.names, itertools.cycle(_COLOURS), strict=False):
         colours |= dict.fromkeys([one, *(label_only(one, name) for name in SAID["cards"])], colour)

@@ -163,10 +163,9 @@ def _posts_in(path: Path, made_by: Mapping[str, Any]) -> dict[str, dict[str, str
         raise ValueError(f"--output_file {path}: expected a file in a folder that exists; make the folder")
     posts = dict[str, dict[str, str]]()
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    if lines and not lines[-1].endswith(b"\n") and _BEGINNING.startswith(lines[-1][: len(_BEGINNING)]):
+        os.truncate(path, path.stat().st_size - len(lines.pop()))
     for number, line in enumerate(lines, start=1):
-        if not line.endswith(b"\n") and _BEGINNING.startswith(line[: len(_BEGINNING)]):
-            os.truncate(path, path.stat().st_size - len(line))
-            break
         place = f"--output_file {path}, line {number}: expected"
         try:
             entry = parsed(line.decode())
