@@ -160,8 +160,8 @@ class MMNERConfig(PreTrainedConfig, ModelSettings):
             if self.text_config.is_encoder_decoder:
                 found = f"found {self.text_config.model_type}, whose states are its decoder's"
                 raise ValueError(f"text_config: expected an encoder, as BERT is one, {found}")
-        if (found := sorted(self.id2label)) != list(range(len(found))):
-            raise ValueError(f"id2label: expected the ids 0..{len(found) - 1}, found {found}")
+        if (ids := sorted(self.id2label)) != list(range(len(ids))):
+            raise ValueError(f"id2label: expected the ids 0..{len(ids) - 1}, found {ids}")
         check_labels(self.labels)
         self.label2id = {label: index for index, label in self.id2label.items()}
         self._check_text_tower()
