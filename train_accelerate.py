@@ -119,12 +119,16 @@ def build(recipe: Recipe, accelerator: Accelerator) -> tuple[TrainingCorpus, Any
         expected = f"expected a post for each of {accelerator.num_processes} processes"
         raise CorpusError(f"training split: {expected}, found {len(posts)}; start fewer")
     is_first = accelerator.is_main_process
-    made = build_processor(recipe, labels=corpus.labels, posts=posts) if is_first else None
-    (processor,) = broadcast_object_list([made])
-    corpus.count_contexts(processor)
     keeps_features = feature_folder(recipe.training.feature_cache) is not None
-    with accelerator.local_main_process_first():
-        model = build_model(recipe, processor, with_frozen=not keeps_features)
+    try:
+        made = build_processor(recipe, labels=corpus.labels, posts=posts) if is_first else None
+        (processor,) = broadcast_object_list([made])
+        corpus.count_contexts(processor)
+        with accelerator.local_main_process_first():
+            model = build_model(recipe, processor, with_frozen=not keeps_features)
+    except (OSError, ValueError) as error:  # an encoder that is not there, or does not fit
+        name = recipe.model.text_encoder
+        raise RunError(f"model of {recipe.name:.80}, text_encoder {name}: {error}") from error
     return corpus, processor, model.to(accelerator.device)
 
 

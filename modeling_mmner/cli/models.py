@@ -63,6 +63,8 @@ def predict(
     # Others than who runs the command may have written the lines: what they name must lie here.
     folder = None if text is not None else image_dir or (Path(input).parent if input else Path())
     predictor = load_predictor(model, reads_contexts=bool(context), image_dir=folder, **predicting)
+    if text is not None:
+        predictor.read.broken_pictures = "raise"  # it was named by hand
     with open(input, "rb") if input else nullcontext() as file:
         posts: Any = [{"text": text, "images": image or [], "context": context or []}]
         if text is None:
@@ -92,6 +94,7 @@ def _write_found(found_in_posts: Iterator[Any], path: Path | None = None, *, typ
                 say(f"predict: {found.error}", file=sys.stderr)
             else:
                 record = {"id": found.id, "text": found.post.text, "entities": found.entities}
+                record |= {"broken_pictures": found.broken_pictures} if found.broken_pictures else {}
             if types is None:
                 print(json_line(record), file=target)
             elif found.post is not None:
@@ -133,6 +136,8 @@ def evaluate(
     pace = len(rows) / (perf_counter() - started)
     scores = evaluate_rows(tags, rows, corpus.labels)
     overall, strict_f1 = scores["overall"], 100 * scores["strict"]["f1"]
+    if not overall["number"]:
+        raise ValueError(f"{corpus.name}, {split}: expected posts with entities to score, found none")
     precision, recall, f1 = (100 * overall[name] for name in ("precision", "recall", "f1"))
     low, high = (100 * bound for bound in overall["confidence_interval"])
     size = f"{len(rows)} posts, {overall['number']} entities"

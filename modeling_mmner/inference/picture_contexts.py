@@ -153,7 +153,8 @@ def write_contexts(
                 file.write(json_line(entry | {"pictures": posts[post]}).encode() + b"\n")
     told = f"{path}: {len(posts)} posts with a context, {len(posts) - known} of them new"
     told += f"\n{len(texts) - described} pictures described; without a context: {without} posts that have"
-    told += f" no picture, {len(broken)} whose picture is broken"
+    empty = sum(not any(pictures.values()) for pictures in posts.values())
+    told += f" no picture, {len(broken)} whose picture is broken; {empty} contexts are empty"
     return f"{told}\nthe first broken one is that of {broken[0]}" if broken else told
 
 

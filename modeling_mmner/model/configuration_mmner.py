@@ -16,7 +16,7 @@ from .parts_mmner import (
     MAIN_HEAD,
     SETTINGS,
     TEXT_TOWERS,
-    ModelSettings,
+    PartSettings,
     Range,
     Setting,
     Settings,
@@ -91,11 +91,11 @@ class VisionTowerConfig(Settings):
 _TOWER_KEYS = {field.name for field in fields(VisionTowerConfig)}
 
 
-class MMNERConfig(PreTrainedConfig, ModelSettings):
+class MMNERConfig(PreTrainedConfig, PartSettings):
     """Configuration of `MMNERForTokenClassification`.
 
     Its defaults are MLMNER's (Li et al. 2022, tables 1 and 2), with the fusion ``collaboration`` those of
-    2M-NER (Wang et al. 2024). The attributes below are beside those of `ModelSettings`.
+    2M-NER (Wang et al. 2024). The attributes below are beside those of `PartSettings`.
 
     Attributes:
         text_config: config (or its dict) of any transformers text encoder; None for a tower without one.

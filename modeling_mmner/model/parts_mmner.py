@@ -210,7 +210,7 @@ LOSSES: dict[str, Part] = {
 
 
 @dataclass(kw_only=True)
-class ModelSettings(Settings):
+class PartSettings(Settings):
     """The settings of a model, which are keys of `MMNERConfig`: those that every model has, then the parts'
     own.
     """
@@ -241,7 +241,7 @@ class ModelSettings(Settings):
     alignment_temperature: float = option(0.5, "temperature of the alignment", range=POSITIVE)
 
 
-SETTINGS = settings_in(ModelSettings)
+SETTINGS = settings_in(PartSettings)
 """The settings of a model by their names."""
 
 

@@ -21,6 +21,7 @@ from ..escaping import one_line, printable, say
 from ..evaluation.metrics import ContextCounts, CorpusSummary, PictureCounts
 from ..files import noted, picture_hash
 from ..model.images_mmner import PICTURE_COLUMNS, pictures_of
+from ..model.labels_mmner import OUTSIDE
 from ..model.processing_mmner import MMNERProcessor
 from .progress import ProgressBar
 from .recipes import PEOPLE, CorpusSettings
@@ -120,6 +121,10 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
             warnings.warn(
                 f"contexts were written by {who} may have seen the test posts' entities", stacklevel=2
             )
+    for split, rows in corpus.splits.items():
+        if not any(corpus.labels[tag] != OUTSIDE for tag in chain.from_iterable(rows["ner_tags"])):
+            found = f"no entity in its {len(rows)} posts"
+            warnings.warn(f"{split} split: {found}, so its F1 is 0 whatever a model finds", stacklevel=2)
     _keep_apart(corpus, settings)
     with ProgressBar("checking the pictures", sum(map(len, corpus.splits.values()))) as bar:
         for split, rows in corpus.splits.items():
@@ -145,7 +150,7 @@ def _take_test_split(corpus: TrainingCorpus, name: str) -> None:
         raise CorpusError(f"test_dataset {name}: expected a test split, found {', '.join(other.splits)}")
     ids = {label: number for number, label in enumerate(corpus.labels)}
     if unknown := sorted({other.labels[tag] for tags in rows["ner_tags"] for tag in tags} - set(ids)):
-        expected = f"expected tags among {corpus.labels}, found {unknown}; rename the types first"
+        expected = f"expected tags among {corpus.labels}, found {unknown}; rename them in its files"
         raise CorpusError(f"test_dataset {other.name}: {expected}")
     if other.labels != corpus.labels:
         tags = [[ids[other.labels[tag]] for tag in tags] for tags in rows["ner_tags"]]

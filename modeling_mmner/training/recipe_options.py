@@ -42,7 +42,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
     @takes_settings
     def chosen(recipe: RecipeName = "quickstart", *, settings: dict[str, Any]) -> Recipe:
         """Train a recipe; without one quickstart, which takes minutes."""
-        return load_recipe(recipe, settings)
+        loaded = load_recipe(recipe, settings)
+        if "learning_rate" in settings and not loaded.model.trains_pretrained:
+            expected = "expected pretrained towers that are trained, whose rate it is, found none"
+            raise ValueError(f"--learning_rate: {expected}; all else learns at --head_learning_rate")
+        return loaded
 
     try:
         found = app(None if arguments is None else list(arguments), standalone_mode=False)

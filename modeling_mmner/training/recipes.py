@@ -142,6 +142,11 @@ class ModelSettings(Settings):
         return self.config.get("objectives") or dict(parts.FUSIONS[self.fusion].default_objectives)
 
     @property
+    def trains_pretrained(self) -> bool:
+        """Whether an encoder comes with pretrained weights and learns on, at the rate of such towers."""
+        return self.text_encoder is not None or any(one.has_weights and not one.frozen for one in self.towers)
+
+    @property
     def towers(self) -> list[TowerSettings]:
         """The picture encoders, those of the fusion where none are given."""
         if self.vision_towers is not None:

@@ -17,6 +17,7 @@ from datasets import Dataset
 
 from dataset_scripts.opening import SPANS_LEFT_OUT
 
+from ..escaping import say
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.reports import plot_confusion, plot_learning_curves
 from ..files import check_apart, json_line, recovered, write_text, write_whole
@@ -162,6 +163,8 @@ def check_run(recipe: Recipe) -> None:
 def begin_run(output: Path) -> None:
     """Say that the run in an output folder is not finished, and clear up after killed ones."""
     output.mkdir(parents=True, exist_ok=True)
+    if is_finished(output):
+        say(f"{output}: the results of an earlier run there are replaced")
     with recovered(output / MODEL):
         for path in (path for name in FILES for path in output.glob(f"{name}.*.partial")):
             path.unlink()

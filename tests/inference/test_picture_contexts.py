@@ -227,7 +227,7 @@ def test_training_reads_them(saved, splits, tmp_path):
     assert list(with_them["validation"][CONTEXT]) == [captions["5"], captions["6"], None]
     first, second, third = said[0].splitlines()
     assert first == f"{path}: 8 posts with a context, 8 of them new"
-    without = "2 posts that have no picture, 1 whose picture is broken"
+    without = "2 posts that have no picture, 1 whose picture is broken; 0 contexts are empty"
     assert second == f"6 pictures described; without a context: {without}"
     assert third.startswith("the first broken one is that of 11: picture ") and "expected one of the" in third
     assert said[1].splitlines()[0].endswith("0 of them new") and "\n0 pictures described" in said[1]
@@ -250,7 +250,8 @@ def test_several_pictures(tmp_path, describer):
     assert texts_of(path) == {"a": f"{first} {second}", "b": f"{second} {first}", "e": third}
     assert describer.sizes == [1, 1, 1]
     assert (
-        "1 posts that have no picture, 1 whose picture is broken\nthe first broken one is that of c" in said
+        "1 posts that have no picture, 1 whose picture is broken; 0 contexts are empty\nthe first broken one is that of c"
+        in said
     )
 
 

@@ -144,3 +144,6 @@ def test_evaluate_refuses_what_it_cannot_score(folder, corpus, tmp_path, capsys)
     assert main(["evaluate", str(other), "--model", folder]) == 2
     expected = "expected a model that knows the labels of other, found none for ['B-ORG', 'I-ORG']"
     assert expected in capsys.readouterr().err
+    bare = write_posts(tmp_path / "bare", TAGGED | {"test": [("6", "nothing/O")]})
+    assert main(["evaluate", str(bare), "--model", folder]) == 2
+    assert "bare, test: expected posts with entities to score, found none" in capsys.readouterr().err

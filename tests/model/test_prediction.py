@@ -281,6 +281,9 @@ def test_command_line_goes_on_after_a_bad_line(folder, monkeypatch, capsys) -> N
     assert broken["error"].startswith("standard input:2: expected a JSON object, found")
     assert wrong == {"id": 9, "error": "post 3: expected 'tokens' to be a list of strings, found 'Paris'"}
     assert "predict: 2 posts and 1 pictures could not be read" in printed.err
+    assert "broken_pictures" not in first and "not/there.jpg: expected a file" in last["broken_pictures"][0]
+    command = ["predict", "Jordan", "--model", str(folder), "--image", "not/there.jpg"]
+    assert main(command) == 1 and "not/there.jpg: expected a file" in capsys.readouterr().out
 
 
 def test_command_line_refuses_options_that_contradict(folder, capsys) -> None:

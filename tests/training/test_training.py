@@ -258,6 +258,36 @@ def test_parts_that_do_not_fit_are_refused_before_training(tmp_path, monkeypatch
         train_accelerate.train(small_recipe(tmp_path).with_settings(**settings))
 
 
+def test_an_encoder_that_is_not_there_is_told_in_a_line(finished, tmp_path, capsys) -> None:
+    """Regression: a mistyped id, or no network, ended in a hundred lines of traceback."""
+    recipe, _ = finished
+    none = str(tmp_path / "none")
+    wanted = {"text_encoder": none, "text_config": {}, "output_dir": str(tmp_path / "output")}
+    assert train_accelerate.run(recipe.with_settings(**wanted)) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"train_accelerate.py: model of {recipe.name}, text_encoder {none}: ")
+
+
+def test_what_changes_nothing_or_replaces_a_result_is_said(finished, tmp_path, capsys) -> None:
+    """Regression: another run's model was replaced, a rate of no tower taken, F1 0 of no entity, silently."""
+    recipe, _ = finished
+    run_folder.begin_run(tmp_path)
+    run_folder.end_run(tmp_path)
+    assert "replaced" not in capsys.readouterr().out
+    run_folder.begin_run(tmp_path)
+    assert f"{tmp_path}: the results of an earlier run there are replaced" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        parse_arguments(["--learning_rate", "1"])
+    assert "found none; all else learns at --head_learning_rate" in capsys.readouterr().err
+    lines = (Path(recipe.corpus.data_dir) / "test.txt").read_text(encoding="utf-8")
+    for name in ("train", "valid", "test"):
+        text = (Path(recipe.corpus.data_dir) / f"{name}.txt").read_text(encoding="utf-8")
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "test.txt").write_text(re.sub(r"\t[BI]-\w+", "\tO", lines), encoding="utf-8")
+    with pytest.warns(UserWarning, match="test split: no entity in its 12 posts, so its F1 is 0 whatever"):
+        load_corpus(recipe.with_settings(data_dir=str(tmp_path)).corpus)
+
+
 # Contexts
 
 
