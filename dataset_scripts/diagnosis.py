@@ -1,11 +1,19 @@
 """What `mmner inspect` says first of a corpus: what was understood, what would be lost, and what mends it."""
 
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+
 from modeling_mmner.escaping import one_line
 
 from .findings import NO_FILE, PICTURES_LEFT_OUT
 from .formats.reader import SPLITS
 from .inspection import Statistics, describe_longest
 from .opening import TAGGED_POSTS, Corpus
+
+
+_NOTHING = {"o", "none", "null", "nil", "nan", "outside", "no entity", "-", "_"}  # what tools call no entity
+_MANY = 50  # posts
 
 
 def add_hints(corpus: Corpus, statistics: Statistics) -> None:
@@ -17,13 +25,56 @@ def add_hints(corpus: Corpus, statistics: Statistics) -> None:
     if missing := [split for split in SPLITS if split not in splits]:
         advice = "name files or splits so; or put all posts into one file, which training splits"
         add(f"splits that training needs: no {', '.join(missing)}", remedy=advice, lost=False)
-    if orphans := sum(found["orphans"] for found in splits.values()):
+    for split, found in splits.items():
+        if found["posts_without_entity"] == found["posts"]:
+            advice = "label its posts, or leave them out: a score on them is 0, whatever a model finds"
+            add("splits without an entity", split, remedy=advice)
+    _add_names(
+        corpus, {kind: sum(f["entities"][kind] for f in splits.values()) for kind in statistics["types"]}
+    )
+    words = [found["tokens_per_post"]["percentile_95"] for found in splits.values()]
+    if max(words) == 1 and (number := sum(found["posts"] for found in splits.values())) >= _MANY:
+        advice = "an empty line between posts; or --columns id=COLUMN, where a column numbers them"
+        add("posts of a single word", remedy=advice, number=number)
+    elif orphans := sum(found["orphans"] for found in splits.values()):
         advice = "--repair_orphans makes each a B-; --tag_scheme says in which scheme the tags are"
         add("I- tags that continue no entity", remedy=advice, lost=False, number=orphans)
     for kind in statistics["types"] if "train" in splits else ():
         if not splits["train"]["entities"][kind]:
             advice = "--rename_types OLD=NEW, if it is another's name; --split_seed, for another choice"
             add("types without an entity to learn from in train", kind, remedy=advice, lost=False)
+
+
+def _add_names(corpus: Corpus, types: Mapping[str, int]) -> None:
+    """Add types and languages that are there in several spellings, and types that are none.
+
+    Args:
+        types: how many entities each has.
+    """
+    add = corpus.findings.add
+    if renamed := _respelt(sorted(types, key=types.__getitem__)):
+        pairs = ",".join(f"{old}={new}" for old, new in renamed.items())
+        advice = f"--rename_types {shlex.quote(pairs)} makes them one"
+        add("types that differ in upper and lower case alone", pairs, remedy=advice, number=len(renamed))
+    languages = sorted({name for rows in corpus.splits.values() for name in rows["language"]})
+    if other := _respelt(languages):
+        advice = "write each in one way in the column 'language'"
+        add(
+            "languages that differ in upper and lower case alone", ", ".join(other), remedy=advice, lost=False
+        )
+    for kind in types:
+        if kind.casefold() in _NOTHING:
+            advice = f"--rename_types {shlex.quote(kind)}=O reads them as no entities"
+            add(f"entities of a type that means none, {kind!r}", remedy=advice, number=types[kind])
+        elif re.fullmatch("[BI]-.+", kind):
+            advice = "mark each entity as one span, whose label is the type alone, without B- or I-"
+            add("spans labelled with tags in place of types", kind, remedy=advice, number=types[kind])
+
+
+def _respelt(names: Iterable[str]) -> dict[str, str]:
+    """Names that another one is but for its case, by the last such one."""
+    last = {name.casefold().strip(): name for name in names}
+    return {name: kept for name in names if (kept := last[name.casefold().strip()]) != name}
 
 
 def diagnosis(corpus: Corpus, statistics: Statistics) -> list[str]:

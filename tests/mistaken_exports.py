@@ -178,6 +178,31 @@ def mended_latin_1(folder: Path) -> Path:
     return path
 
 
+def labelled(folder: Path, call: Callable[[int, str], str]) -> Path:
+    """Spans whose labels are called otherwise."""
+    made = records(
+        spans=lambda number, one: [one["spans"][0] | {"label": call(number, one["spans"][0]["label"])}]
+    )
+    return json_lines(folder / "labelled.jsonl", made)
+
+
+def rows_of_words(folder: Path, border: str) -> Path:
+    """A table with a word in each row, and a border between posts."""
+    rows = ("".join(f"{word},{tag}\n" for word, tag in zip(*post, strict=True)) for post in tagged("bio"))
+    path = folder / "words.csv"
+    path.write_text("Word,Tag\n" + border.join(rows))
+    return path
+
+
+def split_files(folder: Path, *, is_labelled: bool) -> Path:
+    """Files of the splits, of which that of test may have no entity."""
+    for split, numbers in {"train": slice(20), "valid": slice(20, 30), "test": slice(30, None)}.items():
+        made = records()[numbers]
+        changes = {} if is_labelled or split != "test" else {"spans": []}
+        json_lines(folder / f"{split}.jsonl", [record | changes for record in made])
+    return folder
+
+
 def with_pictures(
     write: Callable[[Path], Path], name: str = "pics", **options: bool
 ) -> Callable[[Path], Path]:
@@ -266,6 +291,31 @@ MISTAKES = {
         lambda folder: json_lines(folder / "posts.jsonl", records(id=lambda number, _: number // 2)),
         "ids that an earlier post has: 20", "--columns id=COLUMN", 0,
         mended=lambda folder: json_lines(folder / "posts.jsonl", records(id=lambda number, _: number)),
+    ),
+    "types in several spellings": Mistake(
+        lambda folder: labelled(folder, lambda number, kind: kind if number % 3 else kind.title()),
+        "types that differ in upper and lower case alone: 2",
+        "--rename_types Loc=LOC,Per=PER makes them one",
+        options={"rename_types": {"Per": "PER", "Loc": "LOC"}},
+    ),
+    "a label for what is no entity": Mistake(
+        lambda folder: labelled(folder, lambda number, kind: kind if number % 3 else "None"),
+        "entities of a type that means none, 'None': 14", "--rename_types None=O",
+        options={"rename_types": {"None": "O"}},
+    ),
+    "tags for labels": Mistake(
+        lambda folder: labelled(folder, lambda _, kind: f"B-{kind}"),
+        "spans labelled with tags in place of types: 40", "whose label is the type alone",
+        mended=lambda folder: labelled(folder, lambda _, kind: kind),
+    ),
+    "a split without entities": Mistake(
+        lambda folder: split_files(folder, is_labelled=False), "splits without an entity: 1",
+        "label its posts, or leave them out", mended=lambda folder: split_files(folder, is_labelled=True),
+    ),
+    "CSV, words without borders": Mistake(
+        lambda folder: rows_of_words(folder, ""), "posts of a single word: ",
+        "an empty line between posts; or --columns id=COLUMN",
+        mended=lambda folder: rows_of_words(folder, ",\n"),
     ),
     "CoNLL, a line without a tag": Mistake(
         lambda folder: _cut(conll(folder)), "posts.conll:8", "columns", 2, mended=conll

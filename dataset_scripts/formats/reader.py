@@ -88,7 +88,8 @@ class Reading:
         tags = self._noted(tags, to_bio(tags, self.scheme), note)
         names = self.rename_types
         self.notes.update(f"tags renamed from {t[2:]} to {names[t[2:]]}" for t in tags if t[2:] in names)
-        tags = [tag if tag == "O" else tag[:2] + names.get(tag[2:], tag[2:]) for tag in tags]
+        called = [names.get(tag[2:], tag[2:]) for tag in tags]
+        tags = ["O" if "O" in (t, new) else t[:2] + new for t, new in zip(tags, called, strict=True)]
         return self._noted(tags, repaired(tags), "orphan I- tags made B-") if self.repair_orphans else tags
 
     def _noted(self, before: list[str], after: list[str], note: str) -> list[str]:
