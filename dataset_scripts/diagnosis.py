@@ -11,7 +11,6 @@ from .formats.reader import SPLITS
 from .inspection import Statistics, describe_longest
 from .opening import TAGGED_POSTS, Corpus
 
-
 _NOTHING = {"o", "none", "null", "nil", "nan", "outside", "no entity", "-", "_"}  # what tools call no entity
 _MANY = 50  # posts
 

@@ -312,6 +312,11 @@ MISTAKES = {
         lambda folder: split_files(folder, is_labelled=False), "splits without an entity: 1",
         "label its posts, or leave them out", mended=lambda folder: split_files(folder, is_labelled=True),
     ),
+    "texts labelled twice": Mistake(
+        lambda folder: json_lines(folder / "two.jsonl", [*records(), *records(spans=lambda *_: [])]),
+        "posts that are there before with other entities: 40", "make them agree, or keep one of them",
+        mended=lambda folder: json_lines(folder / "two.jsonl", records() * 2),
+    ),
     "CSV, words without borders": Mistake(
         lambda folder: rows_of_words(folder, ""), "posts of a single word: ",
         "an empty line between posts; or --columns id=COLUMN",

@@ -155,7 +155,11 @@ class PostsBuilder(CorpusBuilder):
 
         Types are those of any split: a small training split may lack one, which a model will then not find.
         """
-        return bio_labels(self.TYPES or types_by_frequency(self._tags(self.reading())))
+        if self.TYPES:
+            return bio_labels(self.TYPES)
+        types = types_by_frequency(self._tags(reading := self.reading()))
+        reading.check_renamed(types)
+        return bio_labels(types)
 
     def folders(self) -> list[Path]:
         """The folders with split files: one, unless a corpus has one for each language."""

@@ -22,7 +22,7 @@ from .annotations import LeftOut, read_annotation
 from .pictures import PictureFiles
 from .reader import SPLIT_OF, SPLITS, CorpusError, Reading, check_link, mismatch
 from .records import read_records, record_files
-from .schemes import PREFIXES, TagScheme, is_tag, scheme_of, tag_forms
+from .schemes import PREFIXES, is_tag, scheme_of, tag_forms
 from .tables import cell_list
 
 Posts = list[dict[str, Any]]
@@ -138,22 +138,36 @@ def read_tags(read: OwnPosts, options: ReadingOptions) -> None:
     Raises:
         CorpusError: a tag is of another scheme.
     """
-    changes, scheme = Counter[str](), options.tag_scheme
+    scheme = options.tag_scheme
+    reading = Reading("bio", options.rename_types, options.repair_orphans)
     given = [post["ner_tags"] for post in read.posts if post["tagged at"]]
     if given and scheme == "auto":
         scheme = scheme_of(given, read.findings)
     for post in read.posts:
-        own: TagScheme = scheme if post["tagged at"] else "bio"
+        own = reading.scheme = scheme if post["tagged at"] else "bio"
         if wrong := [tag for tag in post["ner_tags"] if not is_tag(tag, own)]:
             known = next(name for name in PREFIXES if is_tag(wrong[0], name) or name == "bare")
             hint = f"if the other tags are wrong, and this is right, say --tag_scheme {known}"
             raise mismatch(post["tagged at"], f"tags {tag_forms(own)}", f"{wrong[0]!r:.80}; {hint}")
-        reading = Reading(own, options.rename_types, options.repair_orphans, changes)
         post["ner_tags"] = reading.bio_tags(post["ner_tags"])
-    for note, number in changes.items():
+    reading.check_renamed(types_by_frequency(post["ner_tags"] for post in read.posts))
+    for note, number in reading.notes.items():
         read.findings.add(note, lost=False, number=number)
+    _check_agreement(read)
     if options.word_rule == "spaces":
         check_words((post["tokens"] for post in read.posts), read.findings)
+
+
+def _check_agreement(read: OwnPosts) -> None:
+    """Add posts whose words and pictures an earlier one has, with other entities."""
+    first: dict[Hashable, dict[str, Any]] = {}
+    for post in read.posts:
+        other = first.setdefault(tuple(post["tokens"]), post)
+        differs = post["ner_tags"] != other["ner_tags"]
+        if differs and [*map(_digest, post["images"])] == [*map(_digest, other["images"])]:
+            example = f"{post['id']!r:.80}, also {other['id']!r:.80}: {' '.join(post['tokens'])}"
+            advice = "make them agree, or keep one of them; a model learns both and is scored by either"
+            read.findings.add("posts that are there before with other entities", example, remedy=advice)
 
 
 def check_words(posts: Iterable[list[str]], findings: Findings) -> None:

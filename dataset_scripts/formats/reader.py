@@ -92,6 +92,16 @@ class Reading:
         tags = ["O" if "O" in (t, new) else t[:2] + new for t, new in zip(tags, called, strict=True)]
         return self._noted(tags, repaired(tags), "orphan I- tags made B-") if self.repair_orphans else tags
 
+    def check_renamed(self, types: Iterable[str]) -> None:
+        """Check that each name that is to be renamed was read; CorpusError: none of the types was called so.
+
+        Args:
+            types: of the corpus, for the error.
+        """
+        for old, new in self.rename_types.items():
+            if not self.notes[f"tags renamed from {old} to {new}"]:
+                raise mismatch("--rename_types", f"a type of the corpus, as {', '.join(types)}", repr(old))
+
     def _noted(self, before: list[str], after: list[str], note: str) -> list[str]:
         if changed := sum(old != new for old, new in zip(before, after, strict=True)):
             self.notes[note] += changed

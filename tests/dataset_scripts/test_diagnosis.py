@@ -11,7 +11,8 @@ import train_accelerate
 from modeling_mmner.cli import main
 from modeling_mmner.inference.loading import load_model
 from modeling_mmner.training.recipes import load_recipe
-from tests.mistaken_exports import MISTAKES, Mistake, records
+from tests.mistaken_exports import MISTAKES, Mistake, pictures, records
+from tests.small_corpora import write_posts
 from tests.tiny import TEXT, TOWER
 from tests.tool_exports import json_lines
 
@@ -101,6 +102,26 @@ def test_types_and_tags_that_cannot_be_learnt_are_said(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "I- tags that continue no entity: 3" in said and "-> --repair_orphans" in said
     assert "types without an entity to learn from in train: 2" in said
+
+
+@pytest.mark.parametrize("name", ["posts.jsonl", "train.txt"])
+def test_renaming_a_type_that_is_not_there_is_refused(tmp_path, capsys, name):
+    """If it failed, a slip of the pen would leave two types that were to be one."""
+    if name == "train.txt":
+        write_posts(tmp_path)
+    path = tmp_path if name == "train.txt" else json_lines(tmp_path / name, records())
+    assert main(["inspect", str(path), "--rename_types", "LCO=PLACE"]) == 2
+    assert "--rename_types: expected a type of the corpus, as " in (said := capsys.readouterr().err)
+    assert "LOC" in said and said.endswith("found 'LCO'\n")
+    assert main(["inspect", str(path), "--rename_types", "LOC=PLACE"]) == 0
+
+
+def test_one_text_with_two_pictures_may_have_two_readings(tmp_path, capsys):
+    """If it failed, what a picture decides would be called a mistake."""
+    pictures(tmp_path / "images")
+    made = records(image=lambda number, _: f"images/p{number:03}.jpg")
+    again = records(image=lambda number, _: f"images/p{39 - number:03}.jpg", spans=lambda *_: [])
+    assert main(["inspect", str(json_lines(tmp_path / "posts.jsonl", made + again))]) == 0
 
 
 def test_examples_of_strangers_do_not_reach_the_terminal_raw(tmp_path, capsys):
