@@ -18,11 +18,12 @@ from modeling_mmner.files import json_line, picture_content, staged_folder
 from modeling_mmner.model.images_mmner import PICTURE_COLUMNS, PictureError, load_picture, pictures_of
 from modeling_mmner.model.labels_mmner import entity_types
 
+from ..contexts import CONTEXT
 from ..corpora import BUILDERS
 from ..formats.reader import CorpusError, mismatch
 from ..inspection import picture_numbers, split_statistics
 from ..opening import RECORD, Corpus, open_corpus
-from .builder import CorpusBuilder, decoded, read_ahead
+from .builder import CorpusBuilder, corpus_features, decoded, read_ahead
 from .data_card import render_benchmark, render_data_card
 
 BROKEN_REPORT = "broken_pictures.jsonl"
@@ -71,6 +72,8 @@ def build_dataset(
             raise mismatch(output_dir, expected, f"{place} in it; name another")
     with staged_folder(output_dir, marker=RECORD, overwrite=overwrite) as staged:
         corpora = _opened(name, configs, options)
+        for corpus in corpora.values():
+            corpus.splits = {split: _ours(rows, corpus.labels) for split, rows in corpus.splits.items()}
         record = _described(name, next(iter(corpora.values())), license)
         broken: list[dict[str, str]] = []
         for config, corpus in corpora.items():
@@ -96,6 +99,12 @@ def _opened(name: str, configs: Sequence[str], options: dict[str, Any]) -> dict[
     if len(configs) > 1:
         raise mismatch(f"dataset {name!r}", "one --config at most", ", ".join(configs))
     return {"default": open_corpus(name, config=configs[0] if configs else None, **options)}
+
+
+def _ours(rows: datasets.Dataset, labels: Sequence[str]) -> datasets.Dataset:
+    """The rows without columns that nobody asked to publish: those of a tool or a platform, say."""
+    known = {*corpus_features([*labels]), *PICTURE_COLUMNS, CONTEXT}
+    return rows.select_columns([name for name in rows.column_names if name in known])
 
 
 def _described(name: str, corpus: Corpus, license: str | None) -> dict[str, Any]:

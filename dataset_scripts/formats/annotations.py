@@ -95,14 +95,14 @@ def read_annotation(
     if record.get("answer") in ("reject", "ignore"):  # Prodigy
         return None
     if "answer" in record or "_input_hash" in record:
-        form += ", as Prodigy writes them"
+        form, record = form + ", as Prodigy writes them", {"spans": [], **record}
     words: Any = record.get("tokens")
     tags: Any = record.get("ner_tags")
     if isinstance(record.get("data"), Mapping) and isinstance(record.get("annotations"), list):
         form, words = "tasks of Label Studio", None
         if (record := _task(record, place, findings)) is None:
             return None
-    used = [key for key in _SPAN_KEYS if isinstance(record.get(key), (list, tuple))]
+    used = [key for key in _SPAN_KEYS if isinstance(record.get(key, 0), (list, tuple, type(None)))]
     filled = [key for key in record if _number_of_spans(record[key])]
     used = [key for key in used if key in filled][:1] or used[:1]
     if is_min := "annotation_id" in record:  # Label Studio's, which has the spans of each control by its name
@@ -110,6 +110,7 @@ def read_annotation(
     has_words = is_words(words) and tags is not None
     for key in filled if has_words else [key for key in filled if key not in used]:
         what, remedy = f"spans under {key!r:.40}, not read", f"--columns spans={key:.40} reads them"
+        remedy = "take out 'ner_tags', which are read in their place" if has_words else remedy
         findings.add(what, place, remedy=remedy, number=_number_of_spans(record[key]))
     if has_words:
         count = len(tags) if isinstance(tags, (list, tuple)) else f"{tags!r:.80}"
@@ -120,7 +121,7 @@ def read_annotation(
         keys = ", ".join(f"{key!s:.40}" for key in list(record)[:20])
         raise mismatch(place, _FORMS, f"{keys}; --columns OURS=THEIRS says what is called otherwise")
     spans = []
-    for item in (item for key in used for item in record[key]):
+    for item in (item for key in used for item in record[key] or ()):
         if (span := _span(item)) is None:
             raise mismatch(place, "spans with 'start', 'end' and one 'label'", f"{item!r:.120}")
         spans.append(span)

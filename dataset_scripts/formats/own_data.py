@@ -250,7 +250,7 @@ def tables_of(splits: dict[str, Posts], read: OwnPosts) -> tuple[dict[str, datas
     features, text = corpus_features(labels, decode=False), datasets.Value("string")
     if any(len(post["images"]) > 1 for post in posts):
         features["images"] = datasets.List(features.pop("image"))
-    more = sorted({key for post in posts for key in post.keys() - set(_OWN)})
+    more = sorted({key for post in posts for key in post.keys() - set(_OWN) if post[key]})
     lists = {key for key in more if any(isinstance(post.get(key), list) for post in posts)}
     features |= {key: datasets.List(text) if key in lists else text for key in more}
     for post in posts:

@@ -31,7 +31,7 @@ def posts(tmp_path):
         name = ("Lima", "Anna", "Oslo")[number % 3]
         span = {"start": 0, "end": len(name) - 2 * (number == 5), "label": ("LOC", "PER", "LOC")[number % 3]}
         record = {"id": f"p{number}", "text": f"{name} in post {number}", "spans": [span], "images": names}
-        records.append(record | {"topic": "sport"})
+        records.append(record | {"topic": "sport", "annotator": "ada@example.org"})
     (folder / "images" / "12.png").write_text("no picture")
     return json_lines(folder / "posts.jsonl", records)
 
@@ -40,11 +40,13 @@ def test_own_file_is_built_as_it_is_trained_on(posts, tmp_path):
     """If it failed, what is published would not be what was trained on: other splits, labels or pictures."""
     built = tmp_path / "built"
     arguments = ["--output_dir", built, "--license", "cc-by-4.0", "--split_ratio", "60,20,20"]
+    arguments += ["--columns", "context=topic"]
     assert main(["build", str(posts), *map(str, arguments)]) == 0
-    own, again = open_corpus(str(posts), split_ratio="60,20,20"), open_corpus(str(built))
+    columns = {"context": "topic"}
+    own, again = open_corpus(str(posts), split_ratio="60,20,20", columns=columns), open_corpus(str(built))
     assert (again.labels, again.version_name) == (own.labels, own.version_name)
     for split, rows in own.splits.items():
-        for column in ("id", "tokens", "ner_tags", "topic"):
+        for column in ("id", "tokens", "ner_tags", "context"):
             assert again.splits[split][column] == rows[column], (split, column)
     sizes = {row["id"]: len(row["images"]) for rows in again.splits.values() for row in rows}
     assert {post: size for post, size in sizes.items() if size != int(int(post[1:]) % 4 == 0)} == {
@@ -62,7 +64,7 @@ def test_card_of_own_posts_says_what_is_in_it_and_nothing_of_a_post(posts, tmp_p
     assert "license: cc-by-4.0" in card
     assert "Posts with named entities of the types LOC, PER." in card
     assert "- `images`: its pictures, of any number" in card
-    assert "- `topic`: as in the files that it was built from" in card
+    assert record["columns"] == ["id", "tokens", "ner_tags", "language", "source", "images"]
     assert "spans left out" in card
     assert not [word for word in ("in post", "Lima", str(tmp_path)) if word in card]
     splits = record["configs"]["default"]["splits"].values()
