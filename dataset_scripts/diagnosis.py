@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 
 from modeling_mmner.escaping import one_line
 
@@ -22,19 +22,17 @@ def add_hints(corpus: Corpus, statistics: Statistics) -> None:
         for one in corpus.findings.sorted():  # an id is no promise of a picture
             one.lost &= one.what != NO_FILE[0]
     if missing := [split for split in SPLITS if split not in splits]:
-        advice = "name files or splits so; or put all posts into one file, which training splits"
-        add(f"splits that training needs: no {', '.join(missing)}", remedy=advice, lost=False)
-    for split, found in splits.items():
-        if found["posts_without_entity"] == found["posts"]:
-            advice = "label its posts, or leave them out: a score on them is 0, whatever a model finds"
-            add("splits without an entity", split, remedy=advice)
-    _add_names(
-        corpus, {kind: sum(f["entities"][kind] for f in splits.values()) for kind in statistics["types"]}
-    )
-    words = [found["tokens_per_post"]["percentile_95"] for found in splits.values()]
-    if max(words) == 1 and (number := sum(found["posts"] for found in splits.values())) >= _MANY:
+        advice = "name files so, or put all posts into one, which training splits; parts of a data set's"
+        advice += " split are taken by --split_slices test=train[:100],train=train[100:]"
+        add(f"splits that training needs: no {', '.join(missing)}", remedy=advice)
+    for split in (name for name, found in splits.items() if found["posts_without_entity"] == found["posts"]):
+        advice = "label its posts, or leave them out: a score on them is 0, whatever a model finds"
+        add("splits without an entity", split, remedy=advice)
+    _add_names(corpus, statistics)
+    posts = sum(found["posts"] for found in splits.values())
+    if posts >= _MANY and all(f["tokens_per_post"]["percentile_95"] in (1, None) for f in splits.values()):
         advice = "an empty line between posts; or --columns id=COLUMN, where a column numbers them"
-        add("posts of a single word", remedy=advice, number=number)
+        add("posts of a single word", remedy=advice, number=posts)
     elif orphans := sum(found["orphans"] for found in splits.values()):
         advice = "--repair_orphans makes each a B-; --tag_scheme says in which scheme the tags are"
         add("I- tags that continue no entity", remedy=advice, lost=False, number=orphans)
@@ -44,36 +42,36 @@ def add_hints(corpus: Corpus, statistics: Statistics) -> None:
             add("types without an entity to learn from in train", kind, remedy=advice, lost=False)
 
 
-def _add_names(corpus: Corpus, types: Mapping[str, int]) -> None:
-    """Add types and languages that are there in several spellings, and types that are none.
-
-    Args:
-        types: how many entities each has.
-    """
-    add = corpus.findings.add
-    if renamed := _respelt(sorted(types, key=types.__getitem__)):
-        pairs = ",".join(f"{old}={new}" for old, new in renamed.items())
+def _add_names(corpus: Corpus, statistics: Statistics) -> None:
+    """Add types and languages that are there in several spellings, and types that are none."""
+    add, types = corpus.findings.add, _types(statistics)
+    languages = {name for found in statistics["splits"].values() for name in found["languages"]}
+    if pairs := _respelt(sorted(types, key=types.__getitem__)):
         advice = f"--rename_types {shlex.quote(pairs)} makes them one"
-        add("types that differ in upper and lower case alone", pairs, remedy=advice, number=len(renamed))
-    languages = sorted({name for rows in corpus.splits.values() for name in rows["language"]})
-    if other := _respelt(languages):
-        advice = "write each in one way in the column 'language'"
-        add(
-            "languages that differ in upper and lower case alone", ", ".join(other), remedy=advice, lost=False
-        )
-    for kind in types:
+        add("types that differ in upper and lower case alone", pairs, remedy=advice)
+    if pairs := _respelt(sorted(languages)):
+        advice = "write each in one way, in the column 'language'"
+        add("languages that differ in upper and lower case alone", pairs, remedy=advice, lost=False)
+    for kind, number in types.items():
         if kind.casefold() in _NOTHING:
             advice = f"--rename_types {shlex.quote(kind)}=O reads them as no entities"
-            add(f"entities of a type that means none, {kind!r}", remedy=advice, number=types[kind])
+            add(f"entities of a type that means none, {kind!r}", remedy=advice, number=number)
         elif re.fullmatch("[BI]-.+", kind):
             advice = "mark each entity as one span, whose label is the type alone, without B- or I-"
-            add("spans labelled with tags in place of types", kind, remedy=advice, number=types[kind])
+            add("spans labelled with tags in place of types", kind, remedy=advice, number=number)
 
 
-def _respelt(names: Iterable[str]) -> dict[str, str]:
-    """Names that another one is but for its case, by the last such one."""
+def _respelt(names: Sequence[str]) -> str:
+    """``per=PER,...`` for names that the last such one is but for its case."""
     last = {name.casefold().strip(): name for name in names}
-    return {name: kept for name in names if (kept := last[name.casefold().strip()]) != name}
+    pairs = ((name, last[name.casefold().strip()]) for name in names)
+    return ",".join(f"{name}={kept}" for name, kept in pairs if name != kept)
+
+
+def _types(statistics: Statistics) -> dict[str, int]:
+    """How many entities each type has."""
+    found = [split["entities"] for split in statistics["splits"].values()]
+    return {kind: sum(entities[kind] for entities in found) for kind in statistics["types"]}
 
 
 def diagnosis(corpus: Corpus, statistics: Statistics) -> list[str]:
@@ -96,7 +94,6 @@ def diagnosis(corpus: Corpus, statistics: Statistics) -> list[str]:
 def _understood(corpus: Corpus, statistics: Statistics) -> dict[str, str]:
     splits = statistics["splits"]
     columns = next(iter(corpus.splits.values())).column_names
-    types = {kind: sum(found["entities"][kind] for found in splits.values()) for kind in statistics["types"]}
     languages = {name: number for found in splits.values() for name, number in found["languages"].items()}
     with_pictures = [found["pictures"] for found in splits.values()]
     pictures = sum(int(size) * n for one in with_pictures for size, n in one["posts_by_number"].items())
@@ -107,7 +104,7 @@ def _understood(corpus: Corpus, statistics: Statistics) -> dict[str, str]:
     return {
         "form": corpus.form,
         "columns": ", ".join(columns),
-        "types": ", ".join(f"{kind} {number:,}" for kind, number in types.items()),
+        "types": ", ".join(f"{kind} {number:,}" for kind, number in _types(statistics).items()),
         "splits": ", ".join(f"{split} {found['posts']:,}" for split, found in splits.items()),
         "languages": ", ".join(languages),
         "pictures": counts,

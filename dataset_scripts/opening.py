@@ -51,6 +51,9 @@ class Corpus:
         form: what it was taken for, in words.
         about: see `CorpusBuilder.about`; empty where it has no builder.
         notes: of each split, how often something in its file was read otherwise than it stands.
+
+    Raises:
+        CorpusError: a type or a label is none that a model can have, see `check_labels`.
     """
 
     name: str
@@ -63,6 +66,12 @@ class Corpus:
     form: str = "a data set"
     about: dict[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            check_labels(self.labels)
+        except ValueError as error:
+            raise CorpusError(f"{self.name}, column ner_tags: {error}") from error
 
     def identity(self) -> dict[str, Any]:
         """Which copy of which corpus it is, for reports."""
@@ -192,10 +201,6 @@ def _built(dataset: str, config: str | None, given: dict[str, Any]) -> Corpus:
     _refuse(dataset, given, _OF_TAGS)
     splits = {split: _with_columns(rows, dataset, split) for split, rows in splits.items()}
     labels = next(iter(splits.values())).features["ner_tags"].feature.names
-    try:
-        check_labels(labels)
-    except ValueError as error:
-        raise CorpusError(f"{place}, column ner_tags: {error}") from error
     record = _record(dataset, config)
     hashes = {split: details.get("sha256") for split, details in record.get("splits", {}).items()}
     version = {split: hashes.get(origin[split]) or row_hash(rows) for split, rows in splits.items()}

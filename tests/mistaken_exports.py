@@ -186,6 +186,19 @@ def labelled(folder: Path, call: Callable[[int, str], str]) -> Path:
     return json_lines(folder / "labelled.jsonl", made)
 
 
+def counted_in(folder: Path, encoding: str) -> Path:
+    """Offsets in units of an encoding, in texts that begin with an emoji."""
+    size = len("a".encode(encoding))
+    made = records(text=lambda _, record: f"\U0001f600 {record['text']}")
+    for record in made:
+        span = record["spans"][0]
+        places = {
+            name: len(record["text"][: span[name] + 2].encode(encoding)) // size for name in ("start", "end")
+        }
+        record["spans"] = [span | places]
+    return json_lines(folder / "counted.jsonl", made)
+
+
 def rows_of_words(folder: Path, border: str) -> Path:
     """A table with a word in each row, and a border between posts."""
     rows = ("".join(f"{word},{tag}\n" for word, tag in zip(*post, strict=True)) for post in tagged("bio"))
@@ -292,9 +305,19 @@ MISTAKES = {
         "ids that an earlier post has: 20", "--columns id=COLUMN", 0,
         mended=lambda folder: json_lines(folder / "posts.jsonl", records(id=lambda number, _: number)),
     ),
+    "offsets in UTF-16 units": Mistake(
+        lambda folder: counted_in(folder, "utf-16-le"), "in UTF-16 units, as JavaScript counts: 40",
+        "start = len(text.encode('utf-16-le')[: 2 * start].decode('utf-16-le'))", 2,
+        mended=lambda folder: counted_in(folder, "utf-32-le"),
+    ),
+    "offsets in bytes": Mistake(
+        lambda folder: counted_in(folder, "utf-8"), "is of whole words in bytes: 40",
+        "start = len(text.encode()[:start].decode())", 2,
+        mended=lambda folder: counted_in(folder, "utf-32-le"),
+    ),
     "types in several spellings": Mistake(
         lambda folder: labelled(folder, lambda number, kind: kind if number % 3 else kind.title()),
-        "types that differ in upper and lower case alone: 2",
+        "types that differ in upper and lower case alone: 1",
         "--rename_types Loc=LOC,Per=PER makes them one",
         options={"rename_types": {"Per": "PER", "Loc": "LOC"}},
     ),

@@ -22,12 +22,17 @@ REASONS = {
     "ends one character before a word does": "where all do so, add 1 to each end, which is one past the last",
     "is one character behind whole words": "where all are so, count from 0: take 1 off each start and end",
     "begins one character behind a word's first": "where all do so, count from 0: take 1 off each start",
+    "is of whole words in UTF-16 units, as JavaScript counts": "count characters, for every span:"
+    " start = len(text.encode('utf-16-le')[: 2 * start].decode('utf-16-le')), and so its end",
+    "is of whole words in bytes": "count characters, for every span:"
+    " start = len(text.encode()[:start].decode()), and so its end",
     "cuts words of a script without spaces": "--word_rule characters makes each of its characters a word",
     "overlaps another span": "keep one span for each word, in the tool",
 }
 """Why spans are left out, and what to do about it."""
-_OUTSIDE, _OTHER_TEXT, _CUTS_WORD, *_SHIFTED, _UNSPACED, _OVERLAPS = REASONS
+_OUTSIDE, _OTHER_TEXT, _CUTS_WORD, *_SHIFTED, _UNITS, _BYTES, _UNSPACED, _OVERLAPS = REASONS
 _SHIFTS = tuple(zip(_SHIFTED, (0, -1, -1), (1, -1, 0), strict=True))
+_ENCODINGS = {_UNITS: "utf-16-le", _BYTES: "utf-8"}
 _FORMS = "'tokens' and 'ner_tags', or 'text' and 'spans' (or 'entities', 'ents', 'label')"
 
 
@@ -194,7 +199,7 @@ def _tagged(
     taken: list[Span] = []
     left_out = []
     for given in spans:
-        span = counted = _in_characters(text, given)
+        span = counted = given if given.text is None else _in_characters(text, given)
         if (said := text[max(0, span.start) : max(0, span.end)]) != said.strip():
             start = span.start + len(said) - len(said.lstrip())
             span = span._replace(start=start, end=span.end - len(said) + len(said.rstrip()))
@@ -215,15 +220,23 @@ def _tagged(
             if span != counted:
                 findings.add("spans with blanks at their ends, which are left off", place, lost=False)
             continue
+        said_before = reason in _SHIFTED and f"spans left out: {reason}" in findings.numbers()
+        if given.text is None and reason != _OVERLAPS and not said_before:  # for one emoji both could be
+            recounted = {why: _in_characters(text, given, encoding) for why, encoding in _ENCODINGS.items()}
+            fitting = (why for why, one in recounted.items() if one.start in starts and one.end in ends)
+            reason = next(fitting, reason)
         left_out.append(LeftOut(place, given.start, given.end, given.label, said[:80], reason, detail))
         findings.add(f"spans left out: {reason}", str(left_out[-1]), remedy=REASONS[reason])
     return [word.text for word in words], spans_to_tags(taken, len(words)), left_out
 
 
-def _in_characters(text: str, span: CharacterSpan) -> CharacterSpan:
-    """The span with its offsets in characters, where UTF-16 units give the text that the tool says."""
-    if span.text is None or text[span.start : span.end] == span.text or min(span.start, span.end) < 0:
+def _in_characters(text: str, span: CharacterSpan, encoding: str = "utf-16-le") -> CharacterSpan:
+    """The span with its offsets in characters, if they count an encoding's units, by the text that it says to
+    have; without one, wherever the text has so many.
+    """
+    units, size = text.encode(encoding, "surrogatepass"), 2 if encoding == "utf-16-le" else 1
+    places = span.start, span.end
+    if text[span.start : span.end] == span.text or min(places) < 0 or size * max(places) > len(units):
         return span
-    units = text.encode("utf-16-le", "surrogatepass")
-    start, end = (len(units[: 2 * place].decode("utf-16-le", "replace")) for place in (span.start, span.end))
-    return span._replace(start=start, end=end) if text[start:end] == span.text else span
+    start, end = (len(units[: size * place].decode(encoding, "replace")) for place in places)
+    return span._replace(start=start, end=end) if span.text in (None, text[start:end]) else span

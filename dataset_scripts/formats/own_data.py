@@ -76,7 +76,7 @@ def read_own(path: Path, options: ReadingOptions) -> tuple[dict[str, Posts], Own
     if not read.posts:
         names = ", ".join(file.name for file in files.values())
         raise mismatch(path, "annotated posts", f"none in {names}")
-    return (_divided(read, options) if list(found) == ["all"] else found), read
+    return (_divided(read, options) if list(found) in (["all"], ["train"]) else found), read
 
 
 def add_posts(

@@ -116,6 +116,25 @@ def test_renaming_a_type_that_is_not_there_is_refused(tmp_path, capsys, name):
     assert main(["inspect", str(path), "--rename_types", "LOC=PLACE"]) == 0
 
 
+def test_training_posts_alone_are_split_and_others_are_asked_for(tmp_path, capsys):
+    """If it failed, `inspect` would give a command that fails, and say that nothing is lost."""
+    json_lines(tmp_path / "train.jsonl", records(language=lambda number, _: ("en", "EN")[number % 2]))
+    assert main(["inspect", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "train 32, validation 4, test 4" in said
+    assert "languages that differ in upper and lower case alone: 1" in said and "EN=en" in said
+    json_lines(tmp_path / "valid.jsonl", records())
+    assert main(["inspect", str(tmp_path)]) == 1
+    assert "splits that training needs: no test: 1" in capsys.readouterr().out
+
+
+def test_type_that_no_model_can_have_is_refused(tmp_path, capsys):
+    """If it failed, training would refuse what `inspect` has found to be in order."""
+    kind = lambda _, record: [record["spans"][0] | {"label": "a\tb"}]  # noqa: E731
+    assert main(["inspect", str(json_lines(tmp_path / "posts.jsonl", records(spans=kind)))]) == 2
+    assert "no tab, line break or space at a type's ends" in capsys.readouterr().err
+
+
 def test_one_text_with_two_pictures_may_have_two_readings(tmp_path, capsys):
     """If it failed, what a picture decides would be called a mistake."""
     pictures(tmp_path / "images")

@@ -329,6 +329,9 @@ def a_result(value: dict[str, Any], kind: str = "labels") -> dict[str, Any]:
             ["O"],
             [("spans under 'spans', not read", 1)],
         ),
+        ({"spans": None}, ["O", "O"], []),
+        ({"label": None, "entities": [LIMA]}, ["B-LOC", "O"], []),
+        ({"_input_hash": 1}, ["O", "O"], []),
         (a_task(a_result(LIMA), a_result(HYPER, "hypertextlabels")), BOTH, []),
         (
             a_task(a_result(LIMA), a_result({}, "choices")),
@@ -346,6 +349,13 @@ def test_no_entity_is_dropped_without_a_word(record, tags, unread):
     found = read_annotation({"text": "Lima Jordan"} | record, "a:1", findings)
     assert found.tags == tags and not found.left_out
     assert list(findings.numbers().items()) == unread
+
+
+def test_remedy_of_words_with_spans_is_right():
+    """Regression: an option was named that changes nothing where words with tags go before spans."""
+    findings = Findings()
+    read_annotation({"tokens": ["a"], "ner_tags": ["O"], "text": "a", "spans": [LIMA]}, "a:1", findings)
+    assert findings.sorted()[0].remedy == "take out 'ner_tags', which are read in their place"
 
 
 def test_what_is_not_read_is_counted(tmp_path):
