@@ -127,7 +127,12 @@ def read_annotation(
         raise mismatch(place, _FORMS, f"{keys}; --columns OURS=THEIRS says what is called otherwise")
     spans = []
     for item in (item for key in used for item in record[key] or ()):
-        if (span := _span(item)) is None:
+        span, labels = _span(item), item.get("labels") if isinstance(item, Mapping) else None
+        if isinstance(labels, list) and len(labels) != 1:  # of a region of Label Studio
+            example, advice = f"{place}: {item!r:.120}", "give each one label, in the tool"
+            findings.add("spans with several labels or none, left out", example, remedy=advice)
+            continue
+        if span is None:
             raise mismatch(place, "spans with 'start', 'end' and one 'label'", f"{item!r:.120}")
         spans.append(span)
     return Annotation(*_tagged(record["text"], spans, place, findings, word_rule), record, form)
@@ -204,30 +209,36 @@ def _tagged(
             start = span.start + len(said) - len(said.lstrip())
             span = span._replace(start=start, end=span.end - len(said) + len(said.rstrip()))
         first, last = starts.get(span.start), ends.get(span.end)
+        detail = ""
         if not 0 <= counted.start < counted.end <= len(text) or not said.strip():
             reason, detail = _OUTSIDE, f", of {len(text)} characters"
         elif span.text is not None and text[span.start : span.end] != span.text.strip():
             reason, detail = _OTHER_TEXT, f", for the tool {span.text[:80]!r}"
         elif first is None or last is None:
-            moved = {why: (counted.start + a in starts, counted.end + b in ends) for why, a, b in _SHIFTS}
-            reason, detail = next((why for why, both in moved.items() if all(both)), _CUTS_WORD), ""
-            if word_rule == "spaces" and is_unspaced(text[max(0, span.start - 1) : span.end + 1]):
-                reason = _UNSPACED
+            is_one_word = word_rule == "spaces" and is_unspaced(text[max(0, span.start - 1) : span.end + 1])
+            reason = _UNSPACED if is_one_word else _CUTS_WORD
         elif any(first < other.end and other.start < last for other in taken):
-            reason, detail = _OVERLAPS, ""
+            reason = _OVERLAPS
         else:
             taken.append(Span(span.label, first, last))
             if span != counted:
                 findings.add("spans with blanks at their ends, which are left off", place, lost=False)
             continue
-        said_before = reason in _SHIFTED and f"spans left out: {reason}" in findings.numbers()
-        if given.text is None and reason != _OVERLAPS and not said_before:  # for one emoji both could be
-            recounted = {why: _in_characters(text, given, encoding) for why, encoding in _ENCODINGS.items()}
-            fitting = (why for why, one in recounted.items() if one.start in starts and one.end in ends)
-            reason = next(fitting, reason)
+        if reason in (_OUTSIDE, _CUTS_WORD):
+            moved = _counted_otherwise(text, counted).items()
+            fitting = [why for why, one in moved if one.start in starts and one.end in ends]
+            known = [why for why in fitting if f"spans left out: {why}" in findings.numbers()]
+            reason = next(iter(known + fitting), reason)
         left_out.append(LeftOut(place, given.start, given.end, given.label, said[:80], reason, detail))
         findings.add(f"spans left out: {reason}", str(left_out[-1]), remedy=REASONS[reason])
     return [word.text for word in words], spans_to_tags(taken, len(words)), left_out
+
+
+def _counted_otherwise(text: str, span: CharacterSpan) -> dict[str, CharacterSpan]:
+    """The span as it would be, by each reason for which it may fit no words."""
+    units = _ENCODINGS if span.text is None else {}
+    found = {why: _in_characters(text, span, encoding) for why, encoding in units.items()}
+    return found | {why: span._replace(start=span.start + a, end=span.end + b) for why, a, b in _SHIFTS}
 
 
 def _in_characters(text: str, span: CharacterSpan, encoding: str = "utf-16-le") -> CharacterSpan:

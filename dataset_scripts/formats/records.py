@@ -19,7 +19,7 @@ from .reader import SPLIT_OF, SPLITS, CorpusError, mismatch
 from .tables import read_columns, read_table, usual_columns
 
 _IN_COLUMNS = (".conll", ".conllu", ".bio", ".iob", ".iob2")
-ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *_IN_COLUMNS)
+ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", *_IN_COLUMNS)
 _LOOKED_AT = 20  # records, for the names of columns
 _ROWS = 16  # of a Parquet file, so many are read at a time
 
@@ -34,11 +34,17 @@ def record_files(path: Path) -> dict[str, Path]:
             several for a split.
     """
     if path.is_file():
-        if path.suffix not in (*ENDINGS, ".txt"):
+        if path.suffix.lower() not in (*ENDINGS, ".txt"):
             expected = f"a file whose name ends in {', '.join(ENDINGS)}, or a folder"
-            raise mismatch(path, expected, "another; unpack an archive first")
+            advice = (
+                "unpack an archive first, save a sheet as CSV UTF-8, and what .spacy or .ann files hold as"
+            )
+            raise mismatch(path, expected, f"another; {advice} JSON lines of texts with spans")
         return {"all": path}
-    files = [file for file in sorted(path.glob("*")) if file.suffix in ENDINGS and file.is_file()]
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        advice = "`load_from_disk(FOLDER)[SPLIT].to_parquet(SPLIT + '.parquet')` of `datasets` writes such"
+        raise mismatch(path, "files of posts", f"what `save_to_disk` has written; {advice}")
+    files = [file for file in sorted(path.glob("*")) if file.suffix.lower() in ENDINGS and file.is_file()]
     named = [(split, file) for split in SPLITS for file in files if SPLIT_OF.get(file.stem) == split]
     found = dict(named)
     if len(found) < len(named):
@@ -60,13 +66,14 @@ def read_records(path: Path, columns: dict[str, str], findings: Findings) -> Ite
         CorpusError: the file cannot be read.
     """
     table = partial(read_table, findings=findings, columns=columns)
-    readers: dict[str, Any] = {".jsonl": read_json_lines, ".json": _json_array, ".parquet": _parquet}
+    readers: dict[str, Any] = {".json": _json_array, ".parquet": _parquet}
+    readers |= dict.fromkeys((".jsonl", ".ndjson"), read_json_lines)
     readers |= dict.fromkeys(
         (*_IN_COLUMNS, ".txt"), partial(read_columns, findings=findings, columns=columns)
     )
     missing = {theirs for theirs in columns.values() if not theirs.isdecimal()}
     try:
-        records = readers.get(path.suffix, table)(path)
+        records = readers.get(path.suffix.lower(), table)(path)
         first = list(islice(records, _LOOKED_AT))
         found = Counter(tuple(usual_columns(record).items()) for _, record in first)
         usual: dict[str, str] = dict(*(names for names, _ in found.most_common(1)))
@@ -81,7 +88,7 @@ def read_records(path: Path, columns: dict[str, str], findings: Findings) -> Ite
     except CorpusError:
         raise
     except UnicodeDecodeError as error:
-        raise mismatch(path, "UTF-8", f"{error}; convert the file first") from error
+        raise mismatch(path, "UTF-8", f"{error}; save it as UTF-8, in Excel as CSV UTF-8") from error
     except (OSError, csv.Error, ValueError, TypeError, LookupError, NotImplementedError) as error:
         raise CorpusError(f"{path}: cannot be read; {error}") from error  # Arrow's errors are of these kinds
     if missing:
@@ -120,6 +127,9 @@ def _json_array(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         content = parsed(text)
     except ValueError as error:
+        if str(error).startswith("Extra data"):  # JSON lines under another name
+            yield from read_json_lines(path)
+            return
         raise mismatch(path, "JSON", f"{text.strip()[:80]!r} ({error!s:.200})") from error
     if not isinstance(content, list):
         raise mismatch(path, "a JSON array of posts", type(content).__name__)

@@ -7,7 +7,7 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,9 @@ def read_table(path: Path, findings: Findings, columns: Mapping[str, str]) -> Nu
     csv.field_size_limit(_CELL_LIMIT)
     with path.open(encoding="utf-8-sig", newline="") as lines:  # line ends as they are, which CSV wants
         heading = next(lines, "")
-        own = "\t" if path.suffix == ".tsv" else ","
+        if re.fullmatch(r'"?sep=.\s*"?\s*', heading):  # for Excel
+            heading = next(lines, "")
+        own = "\t" if path.suffix.lower() == ".tsv" else ","
         by_delimiter = {mark: next(csv.reader([heading], delimiter=mark), []) for mark in (own, *_DELIMITERS)}
         delimiter = max(by_delimiter, key=lambda mark: len(by_delimiter[mark]))
         names = by_delimiter[delimiter]
@@ -65,16 +67,19 @@ def read_table(path: Path, findings: Findings, columns: Mapping[str, str]) -> Nu
             return
         if delimiter != own:
             findings.add(f"tables read with {_DELIMITERS[delimiter]} between columns", lost=False)
-        first, called = list(islice(lines, _LOOKED_AT)), {name.strip().casefold(): name for name in names}
+        rest, called = list(lines), {name.strip().casefold(): name for name in names}
         word, tag, post = (
             columns.get(ours) or next((called[name] for name in known if name in called), "")
             for ours, known in (("tokens", _WORDS), ("ner_tags", _USUAL["ner_tags"]), ("id", _NUMBERS))
         )
-        if _has_row_for_word([*_rows(first, names, delimiter)], word, tag, post):
+        if _has_row_for_word([*_rows(rest[:_LOOKED_AT], names, delimiter)], word, tag, post):
             findings.add("tables read with a word in each row", lost=False)
-            yield from _joined(_rows(chain(first, lines), names, delimiter), word, tag, post)
+            yield from _joined(_rows(rest, names, delimiter), word, tag, post)
             return
-        whole = csv.DictReader(chain([heading], first, lines), delimiter=delimiter)
+        whole: Any = csv.DictReader(chain([heading], rest), delimiter=delimiter)
+        full = [line for line in rest if line.strip()]
+        if delimiter == "\t" and all(line.count("\t") == len(names) - 1 for line in full):
+            whole = _rows(full, names, delimiter)  # no cell needs quotes, so a text may begin with one
         for number, row in enumerate(whole, start=1):
             yield number, {str(key): None if value == "" else value for key, value in row.items()}
 

@@ -238,7 +238,6 @@ TAGS_AND_SPANS = [
         [{"text": "a", "spans": [{"start": 0, "label": "X"}]}],
         "expected spans with 'start', 'end' and one 'label'",
     ),
-    ([{"text": "a", "spans": [{"start": 0, "end": 1, "labels": ["X", "Y"]}]}], "expected spans with 'start'"),
     (
         [{"tokens": ["a"], "ner_tags": ["B-X"], "split": "other"}],
         "post 'posts-1', column split: expected one of train, validation, test, found 'other'",
@@ -337,6 +336,11 @@ def a_result(value: dict[str, Any], kind: str = "labels") -> dict[str, Any]:
             a_task(a_result(LIMA), a_result({}, "choices")),
             ["B-LOC", "O"],
             [("results of type 'choices', not read", 1)],
+        ),
+        (
+            a_task(a_result(LIMA), a_result({"start": 5, "end": 11, "labels": ["PER", "ORG"]})),
+            ["B-LOC", "O"],
+            [("spans with several labels or none, left out", 1)],
         ),
         (a_task(a_result(LIMA), more=2), ["B-LOC", "O"], [("further annotations of a task, not read", 2)]),
     ],

@@ -4,6 +4,7 @@ as tags, and scripts without spaces.
 
 from pathlib import Path
 
+import datasets
 import pytest
 
 from dataset_scripts.formats.reader import CorpusError
@@ -118,6 +119,40 @@ def test_columns_that_are_called_as_ours_stay(tmp_path, record):
     corpus = open_corpus(str(json_lines(tmp_path / "a.jsonl", records)), **SPREAD)
     assert "columns taken by their usual names" not in corpus.findings.numbers()
     assert corpus.labels == ["O", "B-LOC", "I-LOC"]
+
+
+@pytest.mark.parametrize("quotes", ["", '"'])
+def test_text_that_begins_with_a_quote_swallows_no_row(tmp_path, quotes):
+    """Regression: in a TSV all rows up to the next quote became one post."""
+    path, spans = tmp_path / "posts.TSV", '[{"start": 1, "end": 5, "label": "LOC"}]'
+    cell = spans.replace('"', quotes * 2 or '"')
+    rows = [f'"Lima, {n}\t{quotes}{cell}{quotes}\n' for n in range(20)]
+    path.write_text("text\tspans\n" + "".join(rows))
+    posts = [row["tokens"] for rows in open_corpus(str(path)).splits.values() for row in rows]
+    assert sorted(posts) == sorted(['"', "Lima", ",", str(n)] for n in range(20))
+
+
+@pytest.mark.parametrize("name", ["posts.ndjson", "posts.json", "POSTS.JSONL"])
+def test_json_lines_are_read_by_whatever_name(tmp_path, name):
+    """If it failed, a file would be refused for its name alone."""
+    json_lines(tmp_path / name, [{"tokens": [f"Lima{n}"], "ner_tags": ["B-LOC"]} for n in range(9)])
+    assert sum(map(len, open_corpus(str(tmp_path / name)).splits.values())) == 9
+
+
+def test_line_for_excel_before_the_headings_is_no_heading(tmp_path):
+    """If it failed, a table that Excel has written would have no columns."""
+    (tmp_path / "a.csv").write_text("sep=;\ntokens;ner_tags\n" + "".join(f"a {n};B-X O\n" for n in range(9)))
+    assert sum(map(len, open_corpus(str(tmp_path / "a.csv")).splits.values())) == 9
+
+
+def test_what_is_no_file_of_posts_is_answered_by_what_makes_it_one(tmp_path):
+    """If it failed, somebody would not know what to do with a sheet or a folder of `save_to_disk`."""
+    (tmp_path / "posts.xlsx").write_bytes(b"PK")
+    with pytest.raises(CorpusError, match="save a sheet as CSV UTF-8"):
+        open_corpus(str(tmp_path / "posts.xlsx"))
+    datasets.Dataset.from_list([{"text": "a"}]).save_to_disk(tmp_path / "saved")
+    with pytest.raises(CorpusError, match=r"`save_to_disk` has written; .*to_parquet"):
+        open_corpus(str(tmp_path / "saved"))
 
 
 def test_row_without_its_word_is_said(tmp_path):
