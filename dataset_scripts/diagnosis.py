@@ -1,8 +1,7 @@
 """What `mmner inspect` says first of a corpus: what was understood, what would be lost, and what mends it."""
 
-import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from modeling_mmner.escaping import one_line
 
@@ -12,7 +11,6 @@ from .inspection import Statistics, describe_longest
 from .opening import TAGGED_POSTS, Corpus
 
 _NOTHING = {"o", "none", "null", "nil", "nan", "outside", "no entity", "-", "_"}  # what tools call no entity
-_MANY = 50  # posts
 
 
 def add_hints(corpus: Corpus, statistics: Statistics) -> None:
@@ -28,9 +26,9 @@ def add_hints(corpus: Corpus, statistics: Statistics) -> None:
     for split in (name for name, found in splits.items() if found["posts_without_entity"] == found["posts"]):
         advice = "label its posts, or leave them out: a score on them is 0, whatever a model finds"
         add("splits without an entity", split, remedy=advice)
-    _add_names(corpus, statistics)
+    _add_names(corpus, _types(statistics))
     posts = sum(found["posts"] for found in splits.values())
-    if posts >= _MANY and all(f["tokens_per_post"]["percentile_95"] in (1, None) for f in splits.values()):
+    if posts >= 50 and all(f["tokens_per_post"]["percentile_95"] in (1, None) for f in splits.values()):
         advice = "an empty line between posts; or --columns id=COLUMN, where a column numbers them"
         add("posts of a single word", remedy=advice, number=posts)
     elif orphans := sum(found["orphans"] for found in splits.values()):
@@ -42,36 +40,29 @@ def add_hints(corpus: Corpus, statistics: Statistics) -> None:
             add("types without an entity to learn from in train", kind, remedy=advice, lost=False)
 
 
-def _add_names(corpus: Corpus, statistics: Statistics) -> None:
-    """Add types and languages that are there in several spellings, and types that are none."""
-    add, types = corpus.findings.add, _types(statistics)
-    languages = {name for found in statistics["splits"].values() for name in found["languages"]}
-    if pairs := _respelt(sorted(types, key=types.__getitem__)):
+def _add_names(corpus: Corpus, types: Mapping[str, int]) -> None:
+    """Add types that are there in several spellings, and those that are none.
+
+    Args:
+        types: how many entities each has.
+    """
+    kept = {kind.casefold(): kind for kind in sorted(types, key=types.__getitem__)}  # the most frequent
+    pairs = ",".join(f"{kind}={kept[kind.casefold()]}" for kind in types if kind not in kept.values())
+    if pairs:
         advice = f"--rename_types {shlex.quote(pairs)} makes them one"
-        add("types that differ in upper and lower case alone", pairs, remedy=advice)
-    if pairs := _respelt(sorted(languages)):
-        advice = "write each in one way, in the column 'language'"
-        add("languages that differ in upper and lower case alone", pairs, remedy=advice, lost=False)
+        corpus.findings.add("types that differ in upper and lower case alone", pairs, remedy=advice)
     for kind, number in types.items():
-        if kind.casefold() in _NOTHING:
-            advice = f"--rename_types {shlex.quote(kind)}=O reads them as no entities"
-            add(f"entities of a type that means none, {kind!r}", remedy=advice, number=number)
-        elif re.fullmatch("[BI]-.+", kind):
-            advice = "mark each entity as one span, whose label is the type alone, without B- or I-"
-            add("spans labelled with tags in place of types", kind, remedy=advice, number=number)
-
-
-def _respelt(names: Sequence[str]) -> str:
-    """``per=PER,...`` for names that the last such one is but for its case."""
-    last = {name.casefold().strip(): name for name in names}
-    pairs = ((name, last[name.casefold().strip()]) for name in names)
-    return ",".join(f"{name}={kept}" for name, kept in pairs if name != kept)
+        if kind.casefold() in _NOTHING or kind.startswith(("B-", "I-")):
+            what = f"entities whose label is a tag or means none, {kind!r}"
+            advice = "mark each entity as one span labelled with its type alone; a label that means none is"
+            advice += f" taken out by --rename_types {shlex.quote(kind)}=O"
+            corpus.findings.add(what, remedy=advice, number=number)
 
 
 def _types(statistics: Statistics) -> dict[str, int]:
     """How many entities each type has."""
-    found = [split["entities"] for split in statistics["splits"].values()]
-    return {kind: sum(entities[kind] for entities in found) for kind in statistics["types"]}
+    splits = statistics["splits"].values()
+    return {kind: sum(found["entities"][kind] for found in splits) for kind in statistics["types"]}
 
 
 def diagnosis(corpus: Corpus, statistics: Statistics) -> list[str]:

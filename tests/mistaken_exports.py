@@ -323,12 +323,12 @@ MISTAKES = {
     ),
     "a label for what is no entity": Mistake(
         lambda folder: labelled(folder, lambda number, kind: kind if number % 3 else "None"),
-        "entities of a type that means none, 'None': 14", "--rename_types None=O",
+        "entities whose label is a tag or means none, 'None': 14", "--rename_types None=O",
         options={"rename_types": {"None": "O"}},
     ),
     "tags for labels": Mistake(
         lambda folder: labelled(folder, lambda _, kind: f"B-{kind}"),
-        "spans labelled with tags in place of types: 40", "whose label is the type alone",
+        "entities whose label is a tag or means none, 'B-PER': 20", "mark each entity as one span",
         mended=lambda folder: labelled(folder, lambda _, kind: kind),
     ),
     "a split without entities": Mistake(

@@ -155,10 +155,10 @@ class PostsBuilder(CorpusBuilder):
 
         Types are those of any split: a small training split may lack one, which a model will then not find.
         """
-        if self.TYPES:
-            return bio_labels(self.TYPES)
-        types = types_by_frequency(self._tags(reading := self.reading()))
-        reading.check_renamed(types)
+        types, reading = list(self.TYPES), self.reading()
+        if not types:
+            types = types_by_frequency(self._tags(reading))
+            reading.check_renamed(types)
         return bio_labels(types)
 
     def folders(self) -> list[Path]:

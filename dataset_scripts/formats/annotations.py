@@ -127,14 +127,13 @@ def read_annotation(
         raise mismatch(place, _FORMS, f"{keys}; --columns OURS=THEIRS says what is called otherwise")
     spans = []
     for item in (item for key in used for item in record[key] or ()):
-        span, labels = _span(item), item.get("labels") if isinstance(item, Mapping) else None
-        if isinstance(labels, list) and len(labels) != 1:  # of a region of Label Studio
-            example, advice = f"{place}: {item!r:.120}", "give each one label, in the tool"
-            findings.add("spans with several labels or none, left out", example, remedy=advice)
-            continue
-        if span is None:
+        if (span := _span(item)) is not None:
+            spans.append(span)
+        elif isinstance(item, Mapping) and isinstance(item.get("labels"), list):  # a region of Label Studio
+            advice = "give each one label, in the tool"
+            findings.add("spans without one label, left out", f"{place}: {item!r:.120}", remedy=advice)
+        else:
             raise mismatch(place, "spans with 'start', 'end' and one 'label'", f"{item!r:.120}")
-        spans.append(span)
     return Annotation(*_tagged(record["text"], spans, place, findings, word_rule), record, form)
 
 
@@ -225,20 +224,14 @@ def _tagged(
                 findings.add("spans with blanks at their ends, which are left off", place, lost=False)
             continue
         if reason in (_OUTSIDE, _CUTS_WORD):
-            moved = _counted_otherwise(text, counted).items()
-            fitting = [why for why, one in moved if one.start in starts and one.end in ends]
+            moved = {why: _in_characters(text, counted, encoding) for why, encoding in _ENCODINGS.items()}
+            moved |= {why: CharacterSpan(counted.start + a, counted.end + b, "") for why, a, b in _SHIFTS}
+            fitting = [why for why, one in moved.items() if one.start in starts and one.end in ends]
             known = [why for why in fitting if f"spans left out: {why}" in findings.numbers()]
             reason = next(iter(known + fitting), reason)
         left_out.append(LeftOut(place, given.start, given.end, given.label, said[:80], reason, detail))
         findings.add(f"spans left out: {reason}", str(left_out[-1]), remedy=REASONS[reason])
     return [word.text for word in words], spans_to_tags(taken, len(words)), left_out
-
-
-def _counted_otherwise(text: str, span: CharacterSpan) -> dict[str, CharacterSpan]:
-    """The span as it would be, by each reason for which it may fit no words."""
-    units = _ENCODINGS if span.text is None else {}
-    found = {why: _in_characters(text, span, encoding) for why, encoding in units.items()}
-    return found | {why: span._replace(start=span.start + a, end=span.end + b) for why, a, b in _SHIFTS}
 
 
 def _in_characters(text: str, span: CharacterSpan, encoding: str = "utf-16-le") -> CharacterSpan:

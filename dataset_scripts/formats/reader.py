@@ -84,8 +84,7 @@ class Reading:
         """The tags of one post in BIO, renamed and repaired as wanted; each changed tag is counted."""
         if self.scheme == "auto":
             return tags
-        scheme = "other spellings" if self.scheme == "bio" else self.scheme.upper()
-        note = f"tags rewritten from {scheme} to BIO"
+        note = f"tags in {self.scheme.upper()} rewritten as B- and I-"
         tags = self._noted(tags, to_bio(tags, self.scheme), note)
         names = self.rename_types
         self.notes.update(f"tags renamed from {t[2:]} to {names[t[2:]]}" for t in tags if t[2:] in names)

@@ -36,10 +36,8 @@ def record_files(path: Path) -> dict[str, Path]:
     if path.is_file():
         if path.suffix.lower() not in (*ENDINGS, ".txt"):
             expected = f"a file whose name ends in {', '.join(ENDINGS)}, or a folder"
-            advice = (
-                "unpack an archive first, save a sheet as CSV UTF-8, and what .spacy or .ann files hold as"
-            )
-            raise mismatch(path, expected, f"another; {advice} JSON lines of texts with spans")
+            advice = "unpack an archive first; save a sheet as CSV UTF-8, others as JSON lines with spans"
+            raise mismatch(path, expected, f"another; {advice}")
         return {"all": path}
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         advice = "`load_from_disk(FOLDER)[SPLIT].to_parquet(SPLIT + '.parquet')` of `datasets` writes such"
@@ -66,11 +64,10 @@ def read_records(path: Path, columns: dict[str, str], findings: Findings) -> Ite
         CorpusError: the file cannot be read.
     """
     table = partial(read_table, findings=findings, columns=columns)
-    readers: dict[str, Any] = {".json": _json_array, ".parquet": _parquet}
+    in_columns = partial(read_columns, findings=findings, columns=columns)
+    readers: dict[str, Any] = dict.fromkeys((*_IN_COLUMNS, ".txt"), in_columns)
     readers |= dict.fromkeys((".jsonl", ".ndjson"), read_json_lines)
-    readers |= dict.fromkeys(
-        (*_IN_COLUMNS, ".txt"), partial(read_columns, findings=findings, columns=columns)
-    )
+    readers |= {".json": _json_array, ".parquet": _parquet}
     missing = {theirs for theirs in columns.values() if not theirs.isdecimal()}
     try:
         records = readers.get(path.suffix.lower(), table)(path)

@@ -7,7 +7,8 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from functools import partial
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -67,21 +68,19 @@ def read_table(path: Path, findings: Findings, columns: Mapping[str, str]) -> Nu
             return
         if delimiter != own:
             findings.add(f"tables read with {_DELIMITERS[delimiter]} between columns", lost=False)
-        rest, called = list(lines), {name.strip().casefold(): name for name in names}
+        rows = partial(_rows, list(lines), names, delimiter)
+        called = {name.strip().casefold(): name for name in names}
         word, tag, post = (
             columns.get(ours) or next((called[name] for name in known if name in called), "")
             for ours, known in (("tokens", _WORDS), ("ner_tags", _USUAL["ner_tags"]), ("id", _NUMBERS))
         )
-        if _has_row_for_word([*_rows(rest[:_LOOKED_AT], names, delimiter)], word, tag, post):
+        if _has_row_for_word([*islice(rows(), _LOOKED_AT)], word, tag, post):
             findings.add("tables read with a word in each row", lost=False)
-            yield from _joined(_rows(rest, names, delimiter), word, tag, post)
+            yield from _joined(rows(), word, tag, post)
             return
-        whole: Any = csv.DictReader(chain([heading], rest), delimiter=delimiter)
-        full = [line for line in rest if line.strip()]
-        if delimiter == "\t" and all(line.count("\t") == len(names) - 1 for line in full):
-            whole = _rows(full, names, delimiter)  # no cell needs quotes, so a text may begin with one
-        for number, row in enumerate(whole, start=1):
-            yield number, {str(key): None if value == "" else value for key, value in row.items()}
+        for number, row in enumerate(rows(), start=1):
+            if any(row.values()):
+                yield number, {str(key): cell or None for key, cell in row.items()}
 
 
 def _has_row_for_word(rows: list[dict[str, str]], word: str, tag: str, post: str) -> bool:
@@ -92,12 +91,15 @@ def _has_row_for_word(rows: list[dict[str, str]], word: str, tag: str, post: str
     return bool(filled and single and has_borders)
 
 
-def _rows(lines: Iterable[str], names: list[str], delimiter: str) -> Iterator[dict[str, str]]:
-    """Rows by their headings; between tabs a quote may be a word, or stand around one."""
-    quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+def _rows(lines: list[str], names: list[str], delimiter: str) -> Iterator[dict[Any, Any]]:
+    """Rows by their headings. Where tabs alone make the columns, a quote may be a word, or stand around one:
+    no cell needs it.
+    """
+    is_plain = delimiter == "\t" and {line.count("\t") for line in lines if line.strip()} == {len(names) - 1}
+    quoting: Any = csv.QUOTE_NONE if is_plain else csv.QUOTE_MINIMAL
     for row in csv.reader(lines, delimiter=delimiter, quoting=quoting):
         cells = (c[1:-1].replace('""', '"') if re.fullmatch('"(?:[^"]|"")+"', c) else c for c in row)
-        yield dict(zip(names, cells if quoting else row, strict=False))
+        yield dict(zip_longest(names, cells if is_plain else row))
 
 
 def _joined(rows: Iterable[dict[str, str]], word: str, tag: str, post: str) -> Numbered:

@@ -82,7 +82,7 @@ def test_labels_are_in_a_fixed_order(corpus, kind, types):
             {"tag_scheme": "bioes", "rename_types": {"X": "LOC"}},
             "a/S-X b/E-X",
             "B-LOC B-LOC",
-            {"tags rewritten from BIOES to BIO": 2, "tags renamed from X to LOC": 2},
+            {"tags in BIOES rewritten as B- and I-": 2, "tags renamed from X to LOC": 2},
         ),
     ],
 )

@@ -118,11 +118,9 @@ def test_renaming_a_type_that_is_not_there_is_refused(tmp_path, capsys, name):
 
 def test_training_posts_alone_are_split_and_others_are_asked_for(tmp_path, capsys):
     """If it failed, `inspect` would give a command that fails, and say that nothing is lost."""
-    json_lines(tmp_path / "train.jsonl", records(language=lambda number, _: ("en", "EN")[number % 2]))
+    json_lines(tmp_path / "train.jsonl", records())
     assert main(["inspect", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "train 32, validation 4, test 4" in said
-    assert "languages that differ in upper and lower case alone: 1" in said and "EN=en" in said
+    assert "train 32, validation 4, test 4" in capsys.readouterr().out
     json_lines(tmp_path / "valid.jsonl", records())
     assert main(["inspect", str(tmp_path)]) == 1
     assert "splits that training needs: no test: 1" in capsys.readouterr().out

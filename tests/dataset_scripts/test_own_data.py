@@ -340,7 +340,7 @@ def a_result(value: dict[str, Any], kind: str = "labels") -> dict[str, Any]:
         (
             a_task(a_result(LIMA), a_result({"start": 5, "end": 11, "labels": ["PER", "ORG"]})),
             ["B-LOC", "O"],
-            [("spans with several labels or none, left out", 1)],
+            [("spans without one label, left out", 1)],
         ),
         (a_task(a_result(LIMA), more=2), ["B-LOC", "O"], [("further annotations of a task, not read", 2)]),
     ],
