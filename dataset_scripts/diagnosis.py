@@ -26,7 +26,7 @@ def add_hints(corpus: Corpus, statistics: Statistics) -> None:
     for split in (name for name, found in splits.items() if found["posts_without_entity"] == found["posts"]):
         advice = "label its posts, or leave them out: a score on them is 0, whatever a model finds"
         add("splits without an entity", split, remedy=advice)
-    _add_names(corpus, _types(statistics))
+    _add_types(corpus, _types(statistics))
     posts = sum(found["posts"] for found in splits.values())
     if posts >= 50 and all(f["tokens_per_post"]["percentile_95"] in (1, None) for f in splits.values()):
         advice = "an empty line between posts; or --columns id=COLUMN, where a column numbers them"
@@ -40,7 +40,7 @@ def add_hints(corpus: Corpus, statistics: Statistics) -> None:
             add("types without an entity to learn from in train", kind, remedy=advice, lost=False)
 
 
-def _add_names(corpus: Corpus, types: Mapping[str, int]) -> None:
+def _add_types(corpus: Corpus, types: Mapping[str, int]) -> None:
     """Add types that are there in several spellings, and those that are none.
 
     Args:
@@ -51,12 +51,10 @@ def _add_names(corpus: Corpus, types: Mapping[str, int]) -> None:
     if pairs:
         advice = f"--rename_types {shlex.quote(pairs)} makes them one"
         corpus.findings.add("types that differ in upper and lower case alone", pairs, remedy=advice)
-    for kind, number in types.items():
+    for kind in types:
         if kind.casefold() in _NOTHING or kind.startswith(("B-", "I-")):
-            what = f"entities whose label is a tag or means none, {kind!r}"
-            advice = "mark each entity as one span labelled with its type alone; a label that means none is"
-            advice += f" taken out by --rename_types {shlex.quote(kind)}=O"
-            corpus.findings.add(what, remedy=advice, number=number)
+            advice = "label entities with their type alone; --rename_types LABEL=O takes out what means none"
+            corpus.findings.add("types that are tags, or mean none", kind, remedy=advice)
 
 
 def _types(statistics: Statistics) -> dict[str, int]:

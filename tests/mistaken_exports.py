@@ -306,12 +306,12 @@ MISTAKES = {
         mended=lambda folder: json_lines(folder / "posts.jsonl", records(id=lambda number, _: number)),
     ),
     "offsets in UTF-16 units": Mistake(
-        lambda folder: counted_in(folder, "utf-16-le"), "in UTF-16 units, as JavaScript counts: 40",
+        lambda folder: counted_in(folder, "utf-16-le"), "is in UTF-16 units, as of JavaScript: 40",
         "start = len(text.encode('utf-16-le')[: 2 * start].decode('utf-16-le'))", 2,
         mended=lambda folder: counted_in(folder, "utf-32-le"),
     ),
     "offsets in bytes": Mistake(
-        lambda folder: counted_in(folder, "utf-8"), "is of whole words in bytes: 40",
+        lambda folder: counted_in(folder, "utf-8"), "is in bytes: 40",
         "start = len(text.encode()[:start].decode())", 2,
         mended=lambda folder: counted_in(folder, "utf-32-le"),
     ),
@@ -323,12 +323,12 @@ MISTAKES = {
     ),
     "a label for what is no entity": Mistake(
         lambda folder: labelled(folder, lambda number, kind: kind if number % 3 else "None"),
-        "entities whose label is a tag or means none, 'None': 14", "--rename_types None=O",
+        "types that are tags, or mean none: 1", "--rename_types LABEL=O takes out",
         options={"rename_types": {"None": "O"}},
     ),
     "tags for labels": Mistake(
         lambda folder: labelled(folder, lambda _, kind: f"B-{kind}"),
-        "entities whose label is a tag or means none, 'B-PER': 20", "mark each entity as one span",
+        "types that are tags, or mean none: 2", "label entities with their type alone",
         mended=lambda folder: labelled(folder, lambda _, kind: kind),
     ),
     "a split without entities": Mistake(

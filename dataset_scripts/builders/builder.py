@@ -155,9 +155,9 @@ class PostsBuilder(CorpusBuilder):
 
         Types are those of any split: a small training split may lack one, which a model will then not find.
         """
-        types, reading = list(self.TYPES), self.reading()
-        if not types:
-            types = types_by_frequency(self._tags(reading))
+        reading = self.reading()
+        types = self.TYPES or types_by_frequency(self._tags(reading))
+        if not self.TYPES:
             reading.check_renamed(types)
         return bio_labels(types)
 

@@ -22,10 +22,9 @@ REASONS = {
     "ends one character before a word does": "where all do so, add 1 to each end, which is one past the last",
     "is one character behind whole words": "where all are so, count from 0: take 1 off each start and end",
     "begins one character behind a word's first": "where all do so, count from 0: take 1 off each start",
-    "is of whole words in UTF-16 units, as JavaScript counts": "count characters, for every span:"
-    " start = len(text.encode('utf-16-le')[: 2 * start].decode('utf-16-le')), and so its end",
-    "is of whole words in bytes": "count characters, for every span:"
-    " start = len(text.encode()[:start].decode()), and so its end",
+    "is in UTF-16 units, as of JavaScript": "count characters, and so the end:"
+    " start = len(text.encode('utf-16-le')[: 2 * start].decode('utf-16-le'))",
+    "is in bytes": "count characters, and so the end: start = len(text.encode()[:start].decode())",
     "cuts words of a script without spaces": "--word_rule characters makes each of its characters a word",
     "overlaps another span": "keep one span for each word, in the tool",
 }

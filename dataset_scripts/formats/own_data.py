@@ -293,9 +293,8 @@ def split_by_ratio(
     groups = _groups(keys)
     random.Random(seed).shuffle(groups)
     names = ("test", "validation", "train")
-    wanted = {
-        name: len(keys) * share / sum(ratio) for name, share in zip(names, reversed(ratio), strict=True)
-    }
+    shares = zip(names, reversed(ratio), strict=True)
+    wanted = {name: len(keys) * share / sum(ratio) for name, share in shares}
     for ordered in (groups, sorted(groups, key=len, reverse=True)):
         splits: dict[str, list[int]] = {name: [] for name in names}
         empty = [name for name in names if wanted[name]]

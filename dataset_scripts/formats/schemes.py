@@ -67,12 +67,9 @@ def scheme_of(posts: Iterable[Sequence[str]], findings: Findings) -> TagScheme:
         scheme = "iob1" if firsts["I"] > firsts["B"] else "bio"
         counted = f"{firsts['B']} entities begin with B-, {firsts['I']} with I-"
     others = ", ".join(name for name in PREFIXES if name != scheme)
-    findings.add(
-        f"tags read as {scheme.upper()} ({counted or 'no prefixes'})",
-        remedy=f"if they are in another scheme, say --tag_scheme ({others})",
-        lost=False,
-        number=letters.total(),
-    )
+    what = f"tags read as {scheme.upper()} ({counted or 'no prefixes'})"
+    advice = f"if they are in another scheme, say --tag_scheme ({others})"
+    findings.add(what, remedy=advice, lost=False, number=letters.total())
     return scheme
 
 

@@ -127,14 +127,8 @@ def usual_columns(record: Any) -> dict[str, str]:
     called = {str(name).strip().casefold(): name for name in record}
     values = {ours: [called[name] for name in known if name in called] for ours, known in _USUAL.items()}
     tags = next((name for name in values["ner_tags"] if _are_tags(_words(record[name]))), None)
-    words = next(
-        (
-            name
-            for name in values["tokens"]
-            if tags and len(_words(record[name])) == len(_words(record[tags]))
-        ),
-        None,
-    )
+    count = len(_words(record[tags])) if tags else None
+    words = next((name for name in values["tokens"] if len(_words(record[name])) == count), None)
     text = next((name for name in values["text"] if isinstance(record[name], str)), None)
     found = {"tokens": words, "ner_tags": tags} if words is not None else {"text": text}
     found["image"] = next((name for name in values["image"] if _PICTURE.search(str(record[name]))), None)
