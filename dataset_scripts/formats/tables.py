@@ -151,7 +151,8 @@ def _are_tags(values: list[Any]) -> bool:
 
 
 def cell_list(value: Any, key: str, place: str) -> Any:
-    """The list that a table's cell stands for: JSON, Python's, NumPy's, or words and tags between spaces.
+    """The list that a table's cell stands for: JSON, Python's, NumPy's, or words and tags between spaces; None
+    for an empty one.
 
     Raises:
         CorpusError: it is damaged, or NumPy has left out its middle.
@@ -167,7 +168,7 @@ def cell_list(value: Any, key: str, place: str) -> Any:
                 continue
         if text[1:].lstrip()[:1] in ("'", '"') or " ... " in text:
             raise mismatch(place, f"a whole list in the column {key}, best as JSON", f"{text!r:.80}")
-    return value.split() if key in ("tokens", "ner_tags") else value
+    return value.split() if key in ("tokens", "ner_tags") else value or None
 
 
 def _literal(text: str) -> Any:

@@ -355,6 +355,13 @@ def test_no_entity_is_dropped_without_a_word(record, tags, unread):
     assert list(findings.numbers().items()) == unread
 
 
+def test_empty_spans_are_no_entities(tmp_path):
+    """If it failed, a file would be refused for a post in which nobody has marked anything."""
+    records = [{"text": f"Lima {n}", "spans": ([LIMA], "", None)[n % 3]} for n in range(9)]
+    found = open_corpus(str(json_lines(tmp_path / "posts.jsonl", records))).splits
+    assert sum(map(len, found.values())) == 9
+
+
 def test_remedy_of_words_with_spans_is_right():
     """Regression: an option was named that changes nothing where words with tags go before spans."""
     findings = Findings()
