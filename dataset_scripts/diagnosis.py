@@ -22,7 +22,8 @@ def add_hints(corpus: Corpus, statistics: Statistics) -> None:
     if missing := [split for split in SPLITS if split not in splits]:
         advice = "name files so, or put all posts into one, which training splits; parts of a data set's"
         advice += " split are taken by --split_slices test=train[:100],train=train[100:]"
-        add(f"splits that training needs: no {', '.join(missing)}", remedy=advice)
+        what = f"splits that training needs: no {', '.join(missing)}"
+        add(what, remedy=advice, lost="train" in splits)  # a test split alone may be for evaluation
     for split in (name for name, found in splits.items() if found["posts_without_entity"] == found["posts"]):
         advice = "label its posts, or leave them out: a score on them is 0, whatever a model finds"
         add("splits without an entity", split, remedy=advice)

@@ -151,8 +151,8 @@ def _are_tags(values: list[Any]) -> bool:
 
 
 def cell_list(value: Any, key: str, place: str) -> Any:
-    """The list that a table's cell stands for: JSON, Python's, NumPy's, or words and tags between spaces; None
-    for an empty one.
+    """The list that a table's cell stands for: JSON, Python's, NumPy's, or words and tags between spaces. An
+    empty one is None.
 
     Raises:
         CorpusError: it is damaged, or NumPy has left out its middle.
