@@ -1,7 +1,7 @@
 """What `mmner inspect` says first of a corpus: what was understood, what would be lost, and what mends it."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from modeling_mmner.escaping import one_line
 
@@ -27,7 +27,7 @@ def add_hints(corpus: Corpus, statistics: Statistics) -> None:
     for split in (name for name, found in splits.items() if found["posts_without_entity"] == found["posts"]):
         advice = "label its posts, or leave them out: a score on them is 0, whatever a model finds"
         add("splits without an entity", split, remedy=advice)
-    _add_types(corpus, _types(statistics))
+    _add_types(corpus, statistics["types"])
     posts = sum(found["posts"] for found in splits.values())
     if posts >= 50 and all(f["tokens_per_post"]["percentile_95"] in (1, None) for f in splits.values()):
         advice = "an empty line between posts; or --columns id=COLUMN, where a column numbers them"
@@ -41,13 +41,11 @@ def add_hints(corpus: Corpus, statistics: Statistics) -> None:
             add("types without an entity to learn from in train", kind, remedy=advice, lost=False)
 
 
-def _add_types(corpus: Corpus, types: Mapping[str, int]) -> None:
-    """Add types that are there in several spellings, and those that are none.
-
-    Args:
-        types: how many entities each has.
+def _add_types(corpus: Corpus, types: Sequence[str]) -> None:
+    """Add types that are there in several spellings, and those that are none; they are the most frequent
+    first.
     """
-    kept = {kind.casefold(): kind for kind in sorted(types, key=types.__getitem__)}  # the most frequent
+    kept = {kind.casefold(): kind for kind in reversed(types)}
     pairs = ",".join(f"{kind}={kept[kind.casefold()]}" for kind in types if kind not in kept.values())
     if pairs:
         advice = f"--rename_types {shlex.quote(pairs)} makes them one"
@@ -56,12 +54,6 @@ def _add_types(corpus: Corpus, types: Mapping[str, int]) -> None:
         if kind.casefold() in _NOTHING or kind.startswith(("B-", "I-")):
             advice = "label entities with their type alone; --rename_types LABEL=O takes out what means none"
             corpus.findings.add("types that are tags, or mean none", kind, remedy=advice)
-
-
-def _types(statistics: Statistics) -> dict[str, int]:
-    """How many entities each type has."""
-    splits = statistics["splits"].values()
-    return {kind: sum(found["entities"][kind] for found in splits) for kind in statistics["types"]}
 
 
 def diagnosis(corpus: Corpus, statistics: Statistics) -> list[str]:
@@ -85,6 +77,7 @@ def _understood(corpus: Corpus, statistics: Statistics) -> dict[str, str]:
     splits = statistics["splits"]
     columns = next(iter(corpus.splits.values())).column_names
     languages = {name: number for found in splits.values() for name, number in found["languages"].items()}
+    types = {kind: sum(found["entities"][kind] for found in splits.values()) for kind in statistics["types"]}
     with_pictures = [found["pictures"] for found in splits.values()]
     pictures = sum(int(size) * n for one in with_pictures for size, n in one["posts_by_number"].items())
     broken = sum(one["broken"] for one in with_pictures)
@@ -94,7 +87,7 @@ def _understood(corpus: Corpus, statistics: Statistics) -> dict[str, str]:
     return {
         "form": corpus.form,
         "columns": ", ".join(columns),
-        "types": ", ".join(f"{kind} {number:,}" for kind, number in _types(statistics).items()),
+        "types": ", ".join(f"{kind} {number:,}" for kind, number in types.items()),
         "splits": ", ".join(f"{split} {found['posts']:,}" for split, found in splits.items()),
         "languages": ", ".join(languages),
         "pictures": counts,
