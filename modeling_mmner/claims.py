@@ -34,12 +34,10 @@ def claimed(place: Path, *, beside: bool = False, patience: float = 1.0) -> Iter
     try:
         lock.acquire(timeout=patience)
     except Timeout as error:
-        who = ""
+        who = "another process"
         with suppress(OSError):  # Windows reads no locked file
-            who = path.read_text("utf-8", "replace").strip()
-        raise BlockingIOError(
-            f"{place}: {who or 'another process'} is at work there; wait for it, or end it"
-        ) from error
+            who = path.read_text("utf-8", "replace").strip() or who
+        raise BlockingIOError(f"{place}: {who} is at work there; wait for it, or end it") from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise

@@ -265,9 +265,8 @@ def _notes() -> sqlite3.Connection:
     path = Path(constants.HF_HOME) / "mmner" / "notes.sqlite"
     path.parent.mkdir(parents=True, exist_ok=True)
     notes = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    notes.executescript(
-        "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY"
-    )  # what is lost is asked again
+    # What is lost is asked again.
+    notes.executescript("PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY")
     notes.execute("CREATE TABLE IF NOT EXISTS notes (at INTEGER PRIMARY KEY, key TEXT UNIQUE, answer TEXT)")
     notes.execute("DELETE FROM notes WHERE at <= (SELECT max(at) FROM notes) - ?", [_MOST_NOTES])
     return notes

@@ -42,8 +42,7 @@ def path_or_hub(
     expected = f"{named} on the Hub"
     if not _HUB_ID.fullmatch(name) or name.lower().endswith(_OF_FILES):
         raise error(f"{expected}; found none{hint}")
-    before = constants.HF_HUB_OFFLINE
-    is_offline = before
+    before = is_offline = constants.HF_HUB_OFFLINE
     try:
         if not before:
             HfApi().repo_info(name, repo_type=kind, timeout=_PATIENCE)
