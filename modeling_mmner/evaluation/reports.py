@@ -18,8 +18,6 @@ from ..model.labels_mmner import tags_to_spans
 from .metrics import RunMetrics, Score
 from .span_f1.spans import Posts, check_posts
 
-History = Sequence[dict[str, Any]]
-
 MOST_TYPES = 30
 """Entity types that a plot of them shows, at most: what it takes grows with their square."""
 _INK, _MUTED = "#1f2933", "#8a94a0"
@@ -38,7 +36,7 @@ def percent(fraction: float) -> str:
 
 
 def plot_learning_curves(
-    history: History, path: str | Path, *, selected_epoch: int, weights: Mapping[str, float]
+    history: Sequence[dict[str, Any]], path: str | Path, *, selected_epoch: int, weights: Mapping[str, float]
 ) -> None:
     """Save a PNG with the losses (left) and the validation F1 (right) of each epoch, one of them marked.
 
@@ -184,12 +182,10 @@ def picture_worth(with_pictures: RunMetrics, without_pictures: RunMetrics) -> st
         The sentence; empty where no post is of source ``ambiguous``, or none has a picture.
     """
     tested = with_pictures.splits.test.picture.items()
-    pictured = {
-        mode: block.by_source["ambiguous"] for mode, block in tested if "ambiguous" in block.by_source
-    }
-    if "true" not in pictured:
+    pictured = {mode: block.by_source.get("ambiguous") for mode, block in tested}
+    if (own := pictured.get("true")) is None:
         return ""
-    text_alone, own = without_pictures.splits.test.by_source["ambiguous"], pictured["true"]
+    text_alone = without_pictures.splits.test.by_source["ambiguous"]
     low, high = map(percent, text_alone.confidence_interval)
     chance = f", chance {percent(with_pictures.corpus.chance['all'])}" if with_pictures.corpus.chance else ""
     text = f"On ambiguous names text alone reaches {percent(text_alone.f1)} F1 (95% interval {low}-{high}"
@@ -218,7 +214,6 @@ def context_worth(metrics: RunMetrics) -> str:
         others.append(f"with {whose} {percent(test.context[mode].overall.f1)} (p = {p:.4f})")
     if not others:
         return ""
-    return (
-        f"With each post's own context the model reaches {percent(test.overall.f1)} F1, {', '.join(others)}."
-        " What a model reaches that never had one takes a run without --context."
-    )
+    own = f"With each post's own context the model reaches {percent(test.overall.f1)} F1"
+    advice = "What a model reaches that never had one takes a run without --context."
+    return f"{own}, {', '.join(others)}. {advice}"

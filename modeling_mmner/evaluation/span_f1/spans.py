@@ -126,8 +126,5 @@ def surface_groups(
 def ratios(counts: Sequence[Any] | np.ndarray) -> tuple[Any, Any, Any]:
     """Precision, recall and F1 in 0..1 of (correct, predicted, gold), numbers or arrays; 0 for 0 of 0."""
     correct, predicted, gold = counts
-    return (
-        correct / np.maximum(predicted, 1),
-        correct / np.maximum(gold, 1),
-        2 * correct / np.maximum(predicted + gold, 1),
-    )
+    precision, recall = (correct / np.maximum(number, 1) for number in (predicted, gold))
+    return precision, recall, 2 * correct / np.maximum(predicted + gold, 1)
