@@ -127,12 +127,11 @@ def evaluate(
         context: column of the corpus, or field of --context_file, for models that read contexts.
         context_file: JSON lines with the posts' id and that field; for several say it again.
     """
-    from ..evaluation.scores import evaluate_rows
+    from ..evaluation.scores import evaluate_rows, readable
 
-    options: Any = {"context": context, "context_file": context_file, "reading": reading}
-    predictor, corpus, rows = _opened(model, dataset, split, computing=computing, **options)
+    predictor, corpus, rows = _opened(model, dataset, split, context, context_file, reading, computing)
     started = perf_counter()
-    tags = [found.tags for found in predictor.predict(rows)]
+    tags = [found.tags for found in readable(predictor.predict(rows))]
     pace = len(rows) / (perf_counter() - started)
     scores = evaluate_rows(tags, rows, corpus.labels)
     overall, strict_f1 = scores["overall"], 100 * scores["strict"]["f1"]
@@ -146,10 +145,11 @@ def evaluate(
     say(f"F1 {f1:.2f}, 95% interval {low:.2f} to {high:.2f}")
 
 
-def _opened(model: str, dataset: str, split: str, **options: Any) -> tuple[Any, Any, Any]:
+def _opened(
+    model: str, dataset: str, split: str, context: str | None, context_file: Any, reading: Any, computing: Any
+) -> tuple[Any, Any, Any]:
     """A model's predictor, and the corpus and rows that it is to be held against, with their contexts."""
-    context, context_files = options["context"], options["context_file"] or []
-    if context_files and context is None:
+    if context_file and context is None:
         raise ValueError("--context_file: expected --context, the field that holds the contexts, found none")
     from dataset_scripts.contexts import with_contexts
     from dataset_scripts.opening import open_corpus
@@ -157,13 +157,13 @@ def _opened(model: str, dataset: str, split: str, **options: Any) -> tuple[Any, 
     from ..inference.loading import load_predictor
     from ..model.labels_mmner import WORD_RULES
 
-    predictor = load_predictor(model, reads_contexts=bool(context), **options["computing"])
+    predictor = load_predictor(model, reads_contexts=bool(context), **computing)
     by_saved_name = {saved: rule for rule, saved in WORD_RULES.items()}
     own = {"word_rule": by_saved_name[predictor.read.processor.word_rule]}
-    corpus = open_corpus(dataset, **own | options["reading"])
+    corpus = open_corpus(dataset, **own | reading)
     rows = split_of(corpus, split)
     if context:
-        rows = with_contexts({split: rows}, context, context_files)[split]
+        rows = with_contexts({split: rows}, context, context_file or [])[split]
     if unknown := sorted(set(corpus.labels) - set(predictor.read.processor.labels)):
         expected = f"expected a model that knows the labels of {corpus.name}"
         raise ValueError(f"{model}: {expected}, found none for {unknown}")
@@ -204,8 +204,7 @@ def calibrate(
     if not Path(model, "processor_config.json").is_file():
         advice = f"`hf download {model} --local-dir FOLDER` makes one of a model on the Hub"
         raise ValueError(f"model {model}: expected a folder, which gets the scores, found none; {advice}")
-    options: Any = {"context": context, "context_file": context_file, "reading": reading}
-    predictor, corpus, rows = _opened(model, dataset, split, computing=computing, **options)
+    predictor, corpus, rows = _opened(model, dataset, split, context, context_file, reading, computing)
     rows = rows.select(rows_with("context", rows)) if context else rows
     gold = [tags_to_spans(tags) for tags in gold_tags(rows, corpus.labels)]
     types = entity_types(predictor.read.processor.labels)

@@ -1,7 +1,7 @@
 """Predicting and scoring whole splits, with the posts' own pictures and contexts, others', and none."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -17,7 +17,7 @@ from dataset_scripts.inspection import picture_numbers
 from ..model.images_mmner import is_picture_column
 from ..model.labels_mmner import Span, tags_to_spans
 from ..model.modeling_mmner import MMNERForTokenClassification
-from ..model.prediction_mmner import BatchPredictor, PostReader
+from ..model.prediction_mmner import BatchPredictor, PostReader, Prediction
 from ..model.processing_mmner import MMNERProcessor, Post
 from .span_f1.confidence import paired_randomisation
 from .span_f1.span_f1 import count_score, evaluate_tags
@@ -96,25 +96,25 @@ class Predictor:
             autocast=self.accelerator.autocast,
             with_entities=False,
         )
-        found = []
-        for prediction in predictor.predict(torch.utils.data.Subset(cast(Any, rows), own)):
-            if prediction.error is not None:
-                raise prediction.error
-            found.append(prediction.tags)
+        found = readable(predictor.predict(torch.utils.data.Subset(cast(Any, rows), own)))
         # Process p has predicted every n-th row from the p-th on.
-        gathered = gather_object([found])
+        gathered = gather_object([[post.tags for post in found]])
         return [gathered[index % len(gathered)][index // len(gathered)] for index in range(len(rows))]
 
 
+def readable(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """The predictions, unless one is of a post that could not be read: then its error is raised."""
+    for prediction in predictions:
+        if prediction.error is not None:
+            raise prediction.error
+        yield prediction
+
+
 def scored_entities(predictor: BatchPredictor, rows: Any) -> list[dict[Span, float]]:
-    """The predicted entities of each row with their scores. Raises the error of a row that cannot be read."""
-    found = []
-    for post in predictor.predict(rows):
-        if post.error is not None:
-            raise post.error
-        spans = zip(tags_to_spans(post.tags), post.entities, strict=True)
-        found.append({span: entity["score"] for span, entity in spans})
-    return found
+    """The predicted entities of each row with their scores. Raises as `readable`."""
+    found = readable(predictor.predict(rows))
+    pairs = (zip(tags_to_spans(post.tags), post.entities, strict=True) for post in found)
+    return [{span: entity["score"] for span, entity in spans} for spans in pairs]
 
 
 def gold_tags(rows: Dataset, labels: Sequence[str]) -> list[list[str]]:
