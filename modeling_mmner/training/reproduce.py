@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from ..escaping import markdown_text
+from ..escaping import markdown_text, say
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.span_f1.confidence import paired_randomisation
 from ..evaluation.span_f1.spans import tag_counts
@@ -71,14 +71,12 @@ def reproduce(
     seeds: Sequence[int] = (1,),
     encoders: str | None = None,
     keep_models: bool = False,
-    report: Callable[[str], None] = print,
 ) -> int:
     """Make the runs of a table that are not there, one after another, and write what all of them found.
 
     Args:
         name, settings, seeds, encoders, folder: see `plan`.
         keep_models: otherwise a finished run's model folder is removed.
-        report: is told each line.
 
     Returns:
         0; 1 where a run failed, the code of a signal that ended one.
@@ -92,15 +90,15 @@ def reproduce(
         finished_run(run.recipe)  # which refuses those of other settings
     for run in runs:
         try:
-            report(f"{run.name}: {_made(run, train, keep_model=keep_models)}")
+            say(f"{run.name}: {_made(run, train, keep_model=keep_models)}")
         except Stopped as stopped:
-            report(f"{run.name}: {stopped}; the same command goes on")
+            say(f"{run.name}: {stopped}; the same command goes on")
             return stopped.code
         except Exception as error:  # whatever a run meets, the others go on
             errors[run.name] = f"{type(error).__name__}: {error}"
-            report(f"{run.name}: failed; {errors[run.name]}")
-    report(write_table(collect(TABLES[name], runs, errors), folder))
-    report(f"results.json and results.md are in {folder}/")
+            say(f"{run.name}: failed; {errors[run.name]}")
+    say(write_table(collect(TABLES[name], runs, errors), folder))
+    say(f"results.json and results.md are in {folder}/")
     return int(bool(errors))
 
 

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from markdown_it import MarkdownIt
@@ -111,8 +112,9 @@ def made(table: str, folder: Path, *, broken: str = "", **settings: Any) -> tupl
             raise ValueError("no memory | left")
         return fake_train(recipe, 0.5 + 0.1 * recipe.training.seed)
 
-    options = {"settings": {"epochs": 3} | settings, "seeds": [1, 2], "report": said.append}
-    code = reproduce(table, train=train, folder=folder, **options)
+    options = {"settings": {"epochs": 3} | settings, "seeds": [1, 2]}
+    with patch("modeling_mmner.training.reproduce.say", said.append):
+        code = reproduce(table, train=train, folder=folder, **options)
     return runs, said, code
 
 
@@ -235,7 +237,8 @@ def test_table_is_trained_and_gone_on_with(tmp_path, monkeypatch):
         "mixed_precision": "no",
     }
     said: list[str] = []
-    options: dict[str, Any] = {"folder": tmp_path / "out", "report": said.append}
+    monkeypatch.setattr("modeling_mmner.training.reproduce.say", said.append)
+    options: dict[str, Any] = {"folder": tmp_path / "out"}
     assert reproduce("table3", train=train_accelerate.train, settings=settings, **options) == 1
     assert "BiLSTM-CRF, seed 1: test F1" in said[0] and "broken, seed 1: failed; ValueError" in said[1]
     settings["text_config"] = TEXT
