@@ -180,12 +180,8 @@ class TrainingSettings(Settings):
     checkpoint_steps: int = option(0, "steps between checkpoints; 0: each epoch alone", range=_NOT_NEGATIVE)
     checkpoints_kept: int = option(2, "checkpoints that stay while training goes on", range=_AT_LEAST_ONE)
     resume: str = option("auto", "auto: the newest checkpoint in output_dir; never; or a checkpoint's folder")
-    report_to: Literal["none", "tensorboard", "trackio", "wandb"] = option(
-        "none", "where the curves go as well, while training goes on"
-    )
-    card_examples: str | None = option(
-        None, "JSON lines of posts that may be published: card and page show them"
-    )
+    report_to: Literal["none", "tensorboard", "trackio", "wandb"] = option("none", "where curves go as well")
+    card_examples: str | None = option(None, "JSON lines of posts that may be published, for card and page")
 
 
 SECTIONS: dict[str, type] = {"corpus": CorpusSettings, "model": ModelSettings, "training": TrainingSettings}
