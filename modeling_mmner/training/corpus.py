@@ -63,11 +63,9 @@ class TrainingCorpus(Corpus):
     def digest(self) -> str:
         """Tells corpora apart: a hash of each split's posts, their pictures and contexts included."""
         names = {"id", "tokens", "ner_tags", "language", CONTEXT, *PICTURE_COLUMNS}
-        known = {split: [*(names & rows.features.keys())] for split, rows in self.splits.items()}
-        rows = {split: self.splits[split].select_columns(known[split]) for split in SPLITS}
-        return " ".join(
-            row_hash(rows[split], lambda picture: picture_hash(picture).encode()) for split in SPLITS
-        )
+        splits = [self.splits[split] for split in SPLITS]
+        known = [rows.select_columns([*(names & rows.features.keys())]) for rows in splits]
+        return " ".join(row_hash(rows, lambda picture: picture_hash(picture).encode()) for rows in known)
 
     def count_contexts(self, processor: MMNERProcessor) -> None:
         """Count the contexts of each split, and those of which a processor cuts the end off."""
@@ -118,9 +116,8 @@ def load_corpus(settings: CorpusSettings) -> TrainingCorpus:
         corpus.splits = with_contexts(corpus.splits, settings.context, settings.context_file)
         if (writer := settings.context_writer) != PEOPLE:  # a model may have learnt from the very test posts
             who = f"{writer:.80}, which" if writer else "somebody (--context_writer says who); a model"
-            warnings.warn(
-                f"contexts were written by {who} may have seen the test posts' entities", stacklevel=2
-            )
+            told = f"contexts were written by {who} may have seen the test posts' entities"
+            warnings.warn(told, stacklevel=2)
     for split, rows in corpus.splits.items():
         if not any(corpus.labels[tag] != OUTSIDE for tag in chain.from_iterable(rows["ner_tags"])):
             found = f"no entity in its {len(rows)} posts"
@@ -193,9 +190,8 @@ def _keep_apart(corpus: TrainingCorpus, settings: CorpusSettings) -> None:
     advice = f"{what}; --exclude_overlap leaves them out of training"
     if settings.exclude_overlap:
         if len(left_out) == len(train):
-            raise CorpusError(
-                f"training split: all of its {len(train)} posts are held-out posts; none is left"
-            )
+            found_all = f"all of its {len(train)} posts are held-out posts; none is left"
+            raise CorpusError(f"training split: {found_all}")
         corpus.splits["train"] = train.select(sorted({*range(len(train))} - left_out))
         say(f"{what}; left out of training: {len(left_out)}")
     elif settings.test_dataset is not None and found["test"]:

@@ -65,8 +65,7 @@ def row_recipe(row: Row, settings: Mapping[str, Any], *, encoders: str | None = 
         given = {key: donor[key] for key in shared} | given
         if has_encoder:
             given.setdefault("vocabulary_size", donor["vocabulary_size"])
-    missing = ({"word_vectors"} if has_encoder else _OF_ENCODERS) | (
-        set() if own.model.towers else _OF_TOWERS
-    )
+    missing = {"word_vectors"} if has_encoder else _OF_ENCODERS
+    missing = missing if own.model.towers else missing | _OF_TOWERS
     given = {key: value for key, value in given.items() if key not in missing}
     return load_recipe(row.recipe, given | dict(row.settings))

@@ -187,19 +187,17 @@ def is_finished(output: Path) -> bool | None:
 def run_metrics(recipe: Recipe, corpus: TrainingCorpus, progress: Progress, **found: Any) -> RunMetrics:
     """What metrics.json holds: `found`, and where it comes from."""
     terms = terms_of(recipe)
-    return RunMetrics.from_dict(
-        found
-        | {
-            "recipe": recipe.to_dict(),
-            "terms": terms,
-            "license": derived_licence(row["terms"] for row in terms),
-            "seed": recipe.training.seed,
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-            "corpus": asdict(corpus.summary()),
-            "history": progress.history,
-            "selected_epoch": progress.best["epoch"],
-        }
-    )
+    found |= {
+        "recipe": recipe.to_dict(),
+        "terms": terms,
+        "license": derived_licence(row["terms"] for row in terms),
+        "seed": recipe.training.seed,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "corpus": asdict(corpus.summary()),
+        "history": progress.history,
+        "selected_epoch": progress.best["epoch"],
+    }
+    return RunMetrics.from_dict(found)
 
 
 def write_results(

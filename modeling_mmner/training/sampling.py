@@ -23,9 +23,7 @@ def training_loader(
 ) -> DataLoader[Any]:
     """Batches of the training split; its `PostSampler`, the `batch_sampler`, wants to know the epoch."""
     settings = recipe.training
-    sampler = PostSampler(
-        posts.lengths, batch_size=settings.batch_size, processes=processes, seed=settings.seed
-    )
+    sampler = PostSampler(posts.lengths, settings.batch_size, processes, settings.seed)
     workers = loader_workers(settings.num_workers, opens_pictures=collate.opens_pictures(posts.rows))
     return DataLoader(
         cast(Any, posts),
