@@ -18,10 +18,8 @@ _NOT_NEGATIVE = Range("a number >= 0", lambda value: value >= 0)
 _TEXT = str | None
 _Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-READING = {
-    "config": Setting(_TEXT, None, "config of a data set that has several"),
-    **settings_in(ReadingOptions),
-}
+_CONFIG = {"config": Setting(_TEXT, None, "config of a data set that has several")}
+READING = _CONFIG | settings_in(ReadingOptions)
 """How `open_corpus` reads. What is not given is left to the corpus's builder."""
 BUILDING = {"license": Setting(_TEXT, None, "of the corpus, for conll; default: other")}
 """How `build_dataset` builds, beside reading; what is not given is left to the builder, too."""
@@ -36,9 +34,8 @@ PREDICTING = COMPUTING | {"threshold": Setting(float, 0.0, "leave out entities w
 PREDICTING |= {"precision": Setting(float | None, None, "keep what calibrate found so precise", SHARE)}
 PREDICTING |= {"effects": Setting(bool, False, "tell of each entity what the picture and the context did")}
 PREDICTING |= {"read_pictures": Setting(bool, False, "find entities in the text of pictures, too")}
-INPUT = {
+INPUT = _CONFIG | {
     "split": Setting(_TEXT, None, "split of a data set that has several"),
-    "config": READING["config"],
     "revision": Setting(_TEXT, None, "branch, tag or commit of a data set on the Hub"),
     "columns": Setting(dict[str, str], {}, "what our columns are called there, as text=body,image=photo"),
     "image_dir": Setting(_TEXT, None, "where pictures lie, and nowhere else; default: in the input's folder"),

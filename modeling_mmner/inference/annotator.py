@@ -28,15 +28,8 @@ _ENTITY |= dict.fromkeys(EFFECTS, pa.float64())
 _BOX = pa.struct(dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), pa.int64()))
 _SEEN = {"image": pa.int64(), "box": _BOX, "word": pa.string(), "score": pa.float64()}
 _ENTITY |= _SEEN | {"seen": pa.list_(pa.struct(_SEEN))}
-FOUND = pa.schema(
-    {
-        "text": pa.string(),
-        "tokens": pa.list_(pa.string()),
-        "tags": pa.list_(pa.string()),
-        "entities": pa.list_(pa.struct(_ENTITY)),
-        "error": pa.string(),
-    }
-)
+_WORDS = {"text": pa.string()} | dict.fromkeys(("tokens", "tags"), pa.list_(pa.string()))
+FOUND = pa.schema(_WORDS | {"entities": pa.list_(pa.struct(_ENTITY)), "error": pa.string()})
 """What is found in a post. `error` says why it could not be read or, where it has a text, why pictures of it
 were left out. `start` and `end` of an entity count characters of the text, as in Python; it has the words
 ``tokens[first_word:last_word + 1]``. One in a picture has none of these, but the picture's number `image`,
