@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from .model.marking_mmner import encodable, printable
@@ -83,3 +84,13 @@ def code_block(text: object, language: str = "") -> str:
     content = encodable(text)
     fence = "`" * max(3, max(map(len, re.findall("`+", content)), default=0) + 1)
     return f"{fence}{language}\n{content}\n{fence}"
+
+
+def rendered(template: Any, values: Mapping[str, Any], **filters: Any) -> str:
+    """A file of Jinja's with its values, which filters escape: `text`, `code`, `block` and those given."""
+    from jinja2 import Environment, StrictUndefined
+
+    blocks: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    environment = Environment(undefined=StrictUndefined, **blocks)
+    environment.filters |= {"text": markdown_text, "code": code_span, "block": code_block} | filters
+    return environment.from_string(template.read_text(encoding="utf-8")).render(values)

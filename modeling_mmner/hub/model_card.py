@@ -8,9 +8,8 @@ from importlib import resources
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, StrictUndefined
 
-from ..escaping import code_block, code_span, markdown_text, one_line
+from ..escaping import code_span, one_line, rendered
 from ..evaluation.metrics import CardExample, RunMetrics
 from ..evaluation.reports import percent
 from ..training.recipes import PACE, PLACES
@@ -22,9 +21,6 @@ _NOT_IN_TABLE = {"languages", "seed", *PLACES, *PACE} - {"mixed_precision"}
 _FILTERS = {
     "percent": percent,
     "as_setting": lambda value: code_span(json.dumps(value, ensure_ascii=False)),
-    "text": markdown_text,
-    "code": code_span,
-    "block": code_block,
     "quoted": lambda value: json.dumps(one_line(value), ensure_ascii=False),
 }
 
@@ -54,29 +50,26 @@ def render_model_card(
     name = repo_id or f"org/{recipe['name']}"
     examples = [one for one in metrics.corpus.examples if one.entities is not None]
     settings = recipe["corpus"] | recipe["model"] | recipe["training"]
-    blocks: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
-    environment = Environment(undefined=StrictUndefined, **blocks)
-    environment.filters |= _FILTERS
     here = resources.files(__package__)
-    template = environment.from_string(here.joinpath("card.md.jinja").read_text(encoding="utf-8"))
-    return template.render(
-        front_matter=_front_matter(metrics, name).to_yaml(),
-        metrics=metrics,
-        recipe=recipe,
-        corpus=metrics.corpus,
-        test=metrics.splits.test,
-        repo_id=name,
-        revision=revision or default_revision(metrics),
-        is_placeholder=repo_id is None,
-        requirements=here.joinpath("requirements.txt").read_text(encoding="utf-8").split(),
-        examples=examples,
-        shows_pictures=any(one.pictures for one in examples),
-        curve=_curve(metrics),
-        settings={key: value for key, value in settings.items() if key not in _NOT_IN_TABLE},
-        reads_pictures=recipe["corpus"]["use_images"] and bool(recipe["model"]["vision_towers"]),
-        calibration=calibration,
-        reads_context=recipe["corpus"].get("context") is not None,
-    )
+    values = {
+        "front_matter": _front_matter(metrics, name).to_yaml(),
+        "metrics": metrics,
+        "recipe": recipe,
+        "corpus": metrics.corpus,
+        "test": metrics.splits.test,
+        "repo_id": name,
+        "revision": revision or default_revision(metrics),
+        "is_placeholder": repo_id is None,
+        "requirements": here.joinpath("requirements.txt").read_text(encoding="utf-8").split(),
+        "examples": examples,
+        "shows_pictures": any(one.pictures for one in examples),
+        "curve": _curve(metrics),
+        "settings": {key: value for key, value in settings.items() if key not in _NOT_IN_TABLE},
+        "reads_pictures": recipe["corpus"]["use_images"] and bool(recipe["model"]["vision_towers"]),
+        "calibration": calibration,
+        "reads_context": recipe["corpus"].get("context") is not None,
+    }
+    return rendered(here.joinpath("card.md.jinja"), values, **_FILTERS)
 
 
 def default_revision(metrics: RunMetrics) -> str:

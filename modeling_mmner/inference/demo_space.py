@@ -8,10 +8,9 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData, SpaceCardData
 from huggingface_hub.constants import ENDPOINT
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from yaml import YAMLError
 
-from ..escaping import markdown_text, one_line
+from ..escaping import markdown_text, one_line, rendered
 from ..evaluation.metrics import RunMetrics
 from ..files import check_own_files, staged_folder
 from ..hub.examples import Example
@@ -69,10 +68,9 @@ def write_space(model: str, folder: str | Path, *, examples: Sequence[Example] |
                 (staged / "model" / changed).write_bytes(content)
         said = {"name": repr(name), "model": source, "hub_id": repr(hub_id), "front_matter": front_matter}
         said |= {"title": markdown_text(title), "address": f"{ENDPOINT}/{hub_id}" if hub_id else ""}
-        templates = FileSystemLoader(Path(__file__).parent)
-        pages = Environment(loader=templates, undefined=StrictUndefined, keep_trailing_newline=True)
         for target, template in (("app.py", "space_app.py"), ("README.md", "space_card.md")):
-            pages.get_template(f"{template}.jinja").stream(said).dump(str(staged / target), "utf-8")
+            page = rendered(Path(__file__).with_name(f"{template}.jinja"), said)
+            (staged / target).write_text(page, encoding="utf-8")
         (staged / "requirements.txt").write_text("\n".join([*space_requirements(), ""]), encoding="utf-8")
     return Path(folder)
 
@@ -97,10 +95,8 @@ def card_data(model: str) -> ModelCardData:
     except OSError:
         return ModelCardData()
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, YAMLError) as error:
-        found = f"found none that can be read ({error!s:.300})"
-        raise ValueError(
-            f"{model}, README.md: expected a card with YAML at its beginning, {found}"
-        ) from error
+        place = f"{model}, README.md: expected a card with YAML at its beginning"
+        raise ValueError(f"{place}, found none that can be read ({error!s:.300})") from error
 
 
 def space_requirements() -> list[str]:

@@ -11,9 +11,8 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
-from ..escaping import markdown_text, say
+from ..escaping import rendered, say
 from ..evaluation.metrics import RunMetrics
 from ..evaluation.span_f1.confidence import paired_randomisation
 from ..evaluation.span_f1.spans import tag_counts
@@ -205,18 +204,16 @@ def write_table(results: Mapping[str, Any], folder: Path) -> str:
     """
     rows = results["rows"]
     runs = [(row["name"], run) for row in rows for run in row["runs"]]
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    environment.filters["text"] = markdown_text
-    template = resources.files(__package__).joinpath("results.md.jinja").read_text(encoding="utf-8")
     # A system that reads no pictures has scores without them alone, which say nothing new.
     groups = [group for group in _HEADINGS if any(row[group].keys() - {"none"} for row in rows)]
-    text = environment.from_string(template).render(
-        results=results,
-        groups={group: _HEADINGS[group] for group in groups},
-        seeds=sorted({run["seed"] for _, run in runs}),
-        languages=sorted({language for row in rows for language in row["by_language"]}),
-        failed=[(name, run) for name, run in runs if run.get("error")],
-    )
+    values = {
+        "results": results,
+        "groups": {group: _HEADINGS[group] for group in groups},
+        "seeds": sorted({run["seed"] for _, run in runs}),
+        "languages": sorted({language for row in rows for language in row["by_language"]}),
+        "failed": [(name, run) for name, run in runs if run.get("error")],
+    }
+    text = rendered(resources.files(__package__).joinpath("results.md.jinja"), values)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
     write_text(folder / "results.md", text)
