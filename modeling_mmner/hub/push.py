@@ -62,20 +62,17 @@ def save_hub_folder(
         ValueError: no card can be made of the metrics, see `render_model_card`; the model is saved all the
             same.
     """
-    metrics, mistake = without_folders(metrics), None
+    metrics, files, mistake = without_folders(metrics), endpoint_files(), None
+    try:
+        metrics.corpus.examples, pictures = answered(model, processor, examples)
+        files |= pictures | {CARD: render_model_card(metrics).encode(), METRICS: metrics.to_json().encode()}
+    except ValueError as error:  # no mistake in a card loses the weights
+        mistake = error
     with renewed_folder(folder, is_ours=is_of_a_model) as staged:
         model.save_pretrained(staged)
         processor.save_pretrained(staged)
-        for name, content in endpoint_files().items():
+        for name, content in files.items():
             (staged / name).write_bytes(content)
-        try:
-            metrics.corpus.examples, pictures = answered(model, processor, examples)
-            for name, content in pictures.items():
-                (staged / name).write_bytes(content)
-            (staged / CARD).write_text(render_model_card(metrics), encoding="utf-8")
-            (staged / METRICS).write_text(metrics.to_json(), encoding="utf-8")
-        except ValueError as error:  # no mistake in a card loses the weights
-            mistake = error
     if mistake is not None:
         raise mistake
 
