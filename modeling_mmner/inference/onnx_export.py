@@ -9,7 +9,6 @@ import json
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -199,8 +198,7 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
             # takes by `len`.
             traced = _with_graph_lstms(Emissions(copy.deepcopy(model)))
             program = torch.export.export(traced, (tensors,), dynamic_shapes=(shapes,))
-            names: Any = {"input_names": list(axes), "output_names": ["emissions"]}
-            graph = torch.onnx.export(program, verbose=False, **names)
+            graph = torch.onnx.export(program, input_names=[*axes], output_names=["emissions"], verbose=False)
     except Exception as error:  # torch raises errors of many kinds that have no base of their own
         backbones = [tower["backbone"] for tower in model.config.vision_towers]
         found = f"found one with {', '.join([type(model.text_tower).__name__, *backbones])}"
