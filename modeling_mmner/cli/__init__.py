@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from .. import __version__
 from ..escaping import PrintableLines, print_in_any_encoding, say
-from ..training.recipe_options import WIDE, SettingsCommand
+from ..training.recipe_options import PLAIN, SettingsCommand
 from .corpora import build, contexts, export_imgid, inspect, overlap
 from .models import annotate, calibrate, demo, evaluate, explain, export_onnx, predict, push, review
 from .runs import reproduce, train
@@ -41,13 +41,7 @@ class CommandGroups(TyperGroup):
                 formatter.write_dl([*zip([name.ljust(width) for name in names], helps, strict=True)])
 
 
-app = Typer(
-    cls=CommandGroups,
-    no_args_is_help=True,
-    context_settings=WIDE,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+app = Typer(cls=CommandGroups, no_args_is_help=True, pretty_exceptions_enable=False, **PLAIN)
 for function in chain(*GROUPS.values()):
     app.command(cls=SettingsCommand)(function)
 

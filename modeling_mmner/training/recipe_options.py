@@ -23,11 +23,10 @@ from ..model.parts_mmner import Setting
 from .recipes import TOWER_FLAGS, Recipe, all_settings, flat_settings, load_recipe, recipe_names
 
 _RECIPES = "one of the recipes above, or a YAML file"
-WIDE = {"max_content_width": 110}
-"""Help takes as many columns, at most."""
-RecipeName = Annotated[
-    str, typer.Option("--recipe", metavar="NAME", help=_RECIPES, autocompletion=recipe_names)
-]
+_RECIPE = typer.Option("--recipe", metavar="NAME", help=_RECIPES, autocompletion=recipe_names)
+RecipeName = Annotated[str, _RECIPE]
+PLAIN: Any = {"context_settings": {"max_content_width": 110}, "rich_markup_mode": None}
+"""Help is plain text, in as many columns at most."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
@@ -36,7 +35,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Recipe:
     Raises:
         SystemExit: help was asked for (0), or the command line is wrong, and why has been said (2).
     """
-    app = typer.Typer(rich_markup_mode=None, add_completion=False, context_settings=WIDE)
+    app = typer.Typer(add_completion=False, **PLAIN)
 
     @app.command(cls=SettingsCommand)
     @takes_settings
