@@ -115,12 +115,6 @@ def _gates(weight: Tensor) -> Tensor:
     return torch.cat([into, out, forget, cell])
 
 
-def _with_graph_lstms(module: nn.Module) -> nn.Module:
-    for name, child in module.named_children():
-        setattr(module, name, _GraphBiLSTM(child) if isinstance(child, BiLSTM) else _with_graph_lstms(child))
-    return module
-
-
 def _regions(tower: VisionTower, pixel_values: Tensor, image_mask: Tensor) -> Regions:
     """As `VisionTower.forward`, of all places for pictures and one more that is always empty: without it,
     whether a post has a picture would be asked of no places at all where N is 0, and
@@ -196,7 +190,10 @@ def _graph(model: MMNERForTokenClassification, processor: MMNERProcessor) -> tor
             warnings.simplefilter("ignore")
             # Not in one step: `torch.onnx.export` itself would silently fix an axis whose length the model
             # takes by `len`.
-            traced = _with_graph_lstms(Emissions(copy.deepcopy(model)))
+            traced = Emissions(copy.deepcopy(model))
+            for name, part in [*traced.named_modules()]:
+                if isinstance(part, BiLSTM):
+                    traced.set_submodule(name, _GraphBiLSTM(part))
             program = torch.export.export(traced, (tensors,), dynamic_shapes=(shapes,))
             graph = torch.onnx.export(program, input_names=[*axes], output_names=["emissions"], verbose=False)
     except Exception as error:  # torch raises errors of many kinds that have no base of their own
