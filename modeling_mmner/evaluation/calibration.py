@@ -73,11 +73,10 @@ def calibrate(
     thresholds: dict[str, float | None] = {}
     numbers: dict[str, dict[str, int]] = {}
     posts = [(set(right), spans) for right, spans in zip(gold, found, strict=True)]
+    spans = [(span, score, span in right) for right, own in posts for span, score in own.items()]
     for kind in types:
         wanted = sum(span[0] == kind for right, _ in posts for span in right)
-        scored = [
-            (s, span in right) for right, spans in posts for span, s in spans.items() if span[0] == kind
-        ]
+        scored = [(score, is_right) for span, score, is_right in spans if span[0] == kind]
         scores, hits = [score for score, _ in scored], [hit for _, hit in scored]
         least = thresholds[kind] = lowest_threshold(scores, hits, precision=precision)
         kept = [hit for score, hit in scored if least is not None and score >= least]

@@ -118,10 +118,8 @@ def _curve(metrics: RunMetrics) -> list[dict[str, Any]]:
 
 def _results(metrics: RunMetrics) -> list[EvalResult]:
     test, corpus = metrics.splits.test, metrics.corpus
-    figures = [
-        (metric, f"{label} (micro average, lenient)", getattr(test.overall, metric))
-        for metric, label in (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1"))
-    ]
+    overall = {name: getattr(test.overall, name) for name in ("precision", "recall", "f1")}
+    figures = [(name, f"{name.capitalize()} (micro average, lenient)", one) for name, one in overall.items()]
     if len(test.by_language) > 1:
         figures += [("f1", f"F1 in {name} (lenient)", score.f1) for name, score in test.by_language.items()]
     return [

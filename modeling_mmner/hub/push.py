@@ -255,9 +255,10 @@ def _make_or_check_repository(upload: Upload, api: HfApi, *, public: bool) -> No
         api.create_repo(target, private=not public, exist_ok=True)
         is_private, refs = api.repo_info(target).private, api.list_repo_refs(target)
     if public == is_private:
-        wanted, found, advice = ("private", "public", "--public says that is meant")
-        if public:
-            wanted, found, advice = ("public", "private", "leave --public out, or make it public on the Hub")
+        wanted, found = ("public", "private") if public else ("private", "public")
+        advice = (
+            "leave --public out, or make it public on the Hub" if public else "--public says that is meant"
+        )
         raise ValueError(f"{target}: expected a {wanted} repository, found a {found} one; {advice}")
     if tag in [ref.name for ref in (*refs.tags, *refs.branches)]:
         found = "found one, which others may have pinned; choose another tag with --revision"

@@ -148,13 +148,12 @@ def train_batches(
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-        losses = {f"loss_{name}": value.item() for name, value in output.losses.items()}
-        losses = {"loss": output.loss.item()} | losses
+        parts = {f"loss_{name}": value.item() for name, value in output.losses.items()}
+        losses = {"loss": output.loss.item()} | parts
         # fp16's scaler meets infinite gradients itself.
         norms = {} if norm is None or accelerator.scaler else {"gradient's norm": float(norm)}
-        if wrong := [
-            f"{name} {value}" for name, value in (losses | norms).items() if not math.isfinite(value)
-        ]:
+        figures = (losses | norms).items()
+        if wrong := [f"{name} {value}" for name, value in figures if not math.isfinite(value)]:
             raise FloatingPointError(f"expected finite numbers, found {', '.join(wrong)}")
         yield losses
     for buffer in model.buffers():

@@ -94,9 +94,8 @@ class SpanF1(evaluate.Metric):
             raise ValueError(f"resamples, swaps: expected 1 or more, found {resamples}, {swaps}")
         strict = mode == "strict"
         check_posts(references, predictions, name="predictions")
-        gold, found = (
-            [read_spans(tags, strict=strict) for tags in side] for side in (references, predictions)
-        )
+        sides = references, predictions
+        gold, found = ([read_spans(tags, strict=strict) for tags in side] for side in sides)
         counts, groups = span_counts(gold, found), {"by_type": grouped_counts(gold, found)}
         if tokens is not None and train_tokens is not None and train_tags is not None:
             check_posts(references, tokens, name="tokens")
