@@ -240,7 +240,7 @@ def test_table_is_trained_and_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr("modeling_mmner.training.reproduce.say", said.append)
     options: dict[str, Any] = {"folder": tmp_path / "out"}
     assert reproduce("table3", train=train_accelerate.train, settings=settings, **options) == 1
-    assert "BiLSTM-CRF, seed 1: test F1" in said[0] and "broken, seed 1: failed; ValueError" in said[1]
+    assert "BiLSTM-CRF, seed 1: test F1" in said[0] and "broken, seed 1: failed; RunError" in said[1]
     settings["text_config"] = TEXT
     assert reproduce("table3", train=train_accelerate.train, settings=settings, **options) == 0
     assert "BiLSTM-CRF, seed 1: there already" in said and (tmp_path / "out" / "results.md").is_file()
