@@ -183,9 +183,8 @@ class MMNERConfig(PreTrainedConfig, PartSettings):
         place, words = f"with the text tower {self.text_tower!r}", self.word_vocabulary
         if TEXT_TOWERS[self.text_tower].has_encoder:
             if words is not None:
-                raise ValueError(
-                    f"word_vocabulary: expected none {place}, which reads sub-tokens, found {words}"
-                )
+                found = f"which reads sub-tokens, found {words}"
+                raise ValueError(f"word_vocabulary: expected none {place}, {found}")
         elif self.text_config is not None:
             found = f"which has no transformers encoder, found {type(self.text_config).__name__}"
             raise ValueError(f"text_config: expected none {place}, {found}")

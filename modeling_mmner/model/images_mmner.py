@@ -241,11 +241,8 @@ def _as_array(picture: Any) -> np.ndarray:
 def _opened(content: bytes, name: str) -> Image.Image:
     """The picture of a file."""
     try:
-        with Image.open(io.BytesIO(bare_file(content)), formats=FORMATS) as picture:
-            check_size(picture)
-            return _decoded(picture, name)
-    except PictureError:
-        raise
+        picture = Image.open(io.BytesIO(bare_file(content)), formats=FORMATS)
+        check_size(picture)
     except UnidentifiedImageError as error:
         expected = f"one of the formats {', '.join(FORMATS)}"
         hint = "save it as one of them"
@@ -254,6 +251,7 @@ def _opened(content: bytes, name: str) -> Image.Image:
         raise PictureError(f"picture {name}: expected a picture of ordinary size; {error}") from error
     except Exception as error:  # a broken file may lead Pillow to any: struct.error, TypeError
         raise PictureError(f"picture {name}: could not be opened; {error}") from error
+    return _decoded(picture, name)
 
 
 def _decoded(picture: Image.Image, name: str) -> Image.Image:

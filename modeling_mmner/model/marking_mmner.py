@@ -52,8 +52,8 @@ class MarkedPosts:
         text = ""
         for piece, kind, score in _pieces(found):
             word, shown = html.escape(encodable(piece)), html.escape(encodable(kind))
-            mark = {"word": word, "kind": shown, "score": score, "colour": self._colours.get(kind)}
-            text += _MARK.format(**mark) if kind else word
+            colour = self._colours.get(kind)
+            text += _MARK.format(word=word, kind=shown, score=score, colour=colour) if kind else word
         pictures = [_PICTURE.format(data=_jpeg(picture)) for picture in found.thumbnails]
         notes = [f"<p><small>{html.escape(encodable(note))}</small></p>" for note in found.broken_pictures]
         return _POST.format(pictures="".join(pictures), text=text, notes="".join(notes))

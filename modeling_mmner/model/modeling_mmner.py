@@ -301,7 +301,7 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
         if image_features is not None:
             features = [image_features] if isinstance(image_features, Tensor) else list(image_features)
             self._check_features(features, pixel_values)
-        if pixel_values is None and any(feature is None for feature in features):
+        elif pixel_values is None:
             pixel_values = torch.zeros(batch, 0, 3, 1, 1, dtype=torch.uint8, device=self.device)
             image_mask = None
         if pixel_values is not None and (pixel_values.dtype != torch.uint8 or pixel_values.dim() != 5):
@@ -353,19 +353,14 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             else:
                 losses[name] = self.objectives[name](context)
             weighted.append(weight * losses[name])
+        loss = torch.stack(weighted).sum() if weighted else None
         emissions, mask, tags, scores = context.emissions[MAIN_HEAD], context.text.mask, None, None
         if not self.training:
             tags = self.crf.decode_batch(emissions, mask=mask)
             scores = self.crf.span_scores(emissions, tags, mask=mask)
         # All at once: an output's keys are in the order in which they were set, and the loss must come first
         # in a tuple.
-        return MMNEROutput(
-            loss=torch.stack(weighted).sum() if weighted else None,
-            losses=losses or None,
-            logits=emissions,
-            tags=tags,
-            span_scores=scores,
-        )
+        return MMNEROutput(loss=loss, losses=losses or None, logits=emissions, tags=tags, span_scores=scores)
 
 
 def _in_windows(ids: Tensor) -> Tensor:

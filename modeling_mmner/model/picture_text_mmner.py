@@ -106,13 +106,8 @@ class PictureText:
             is_sure = score >= LEAST_SCORE and own["score"] >= self.least_score
             if is_sure and not taken[start:end].any() and not self._in_address(start, end):
                 taken[start:end] = True
-                entity: dict[str, Any] = {
-                    "entity_group": kind,
-                    "score": score * own["score"],
-                    "word": own["word"],
-                }
-                entity |= {"start": None, "end": None, "image": self.image, "box": own["box"]}
-                chosen[start] = entity
+                entity = {"entity_group": kind, "score": score * own["score"], "word": own["word"]}
+                chosen[start] = entity | {"start": None, "end": None, "image": self.image, "box": own["box"]}
         return [chosen[start] for start in sorted(chosen)]
 
     def seen(self, word: str) -> list[dict[str, Any]]:
@@ -226,15 +221,14 @@ def _grouped(lines: Iterable[_Line], *, along: int) -> list[list[_Line]]:
     groups: list[list[_Line]] = []
     across = 1 - along
     for line in sorted(lines, key=lambda line: (line.box[along], line.box[across])):
-        box, near = line.box, []
-        for group in groups:
+        box = line.box
+        for group in reversed(groups):
             last, (low, high) = group[-1].box, sorted([line.height, group[-1].height])
             gap = (box[along] - last[along + 2]) / max(low, 1)
             shared = min(box[across + 2], last[across + 2]) - max(box[across], last[across])
             if shared > (0 if along else low / 2) and -0.6 <= gap <= 0.7 and high <= 1.7 * low:
-                near.append(group)
-        if near:
-            near[-1].append(line)
+                group.append(line)
+                break
         else:
             groups.append([line])
     return sorted(groups, key=lambda group: (group[0].box[1], group[0].box[0]))

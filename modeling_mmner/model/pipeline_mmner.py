@@ -108,9 +108,7 @@ class MultimodalNERPipeline(Pipeline):
         """
         options |= zip(_OF_CALLS, (context, batch_size, num_workers), strict=True)
         given = {"tokens": list(text)} if is_split_into_words and is_words(text) else text
-        found = (
-            one.entities if one.error is None else one.error for one in self._found(given, images, **options)
-        )
+        found = (one.error or one.entities for one in self._found(given, images, **options))
         if is_one_post(given):
             return next(found)
         # What holds its posts in memory gives a list: lists, and the arrays and columns of NumPy and pandas.
@@ -141,7 +139,7 @@ class MultimodalNERPipeline(Pipeline):
         parameters = self._sanitize_parameters(**options)
         defaults = (self._preprocess_params, self._forward_params, self._postprocess_params)
         reading, _, naming = (own | given for own, given in zip(defaults, parameters, strict=True))
-        checked = partial(_checked, broken_posts=naming.pop("broken_posts", "raise"))
+        broken_posts = naming.pop("broken_posts", "raise")
         predictor = BatchPredictor(
             self.model,
             PostReader(cast(Any, self.processor), thumbnails=thumbnails, **reading),
@@ -151,12 +149,11 @@ class MultimodalNERPipeline(Pipeline):
         )
         if is_one_post(text):
             predictor.num_workers = 0
-            post = with_beside(text, images=images, context=context, number=1)
-            return checked(predictor.predict([post]))
-        has_beside = images is not None or context is not None
-        posts = _paired(text, images=images, context=context) if has_beside else text
-        predictor.read_ahead = is_indexed(posts)
-        return checked(predictor.predict(posts))
+            posts = [with_beside(text, images=images, context=context, number=1)]
+        else:
+            posts = _paired(text, images=images, context=context)
+            predictor.read_ahead = is_indexed(posts)
+        return _checked(predictor.predict(posts), broken_posts=broken_posts)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write the model, its code and its processor, which transformers' own leaves out."""
@@ -174,10 +171,8 @@ class MultimodalNERPipeline(Pipeline):
         entities = {key: options.pop(key) for key in _NAMING if key in options}
         if options:
             known = ", ".join(sorted([*_READING, *_NAMING, "batch_size", "num_workers"]))
-            raise TypeError(
-                f"multimodal-ner: unknown options {sorted(options)}; expected some of {known}; in a call also"
-                " context, images, is_split_into_words"
-            )
+            expected = f"expected some of {known}; in a call also context, images, is_split_into_words"
+            raise TypeError(f"multimodal-ner: unknown options {sorted(options)}; {expected}")
         closed = {"broken_pictures": ("raise", "skip"), "broken_posts": ("raise", "return")}
         for name, values in closed.items():
             if (found := (reading | entities).get(name, "raise")) not in values:
@@ -207,14 +202,14 @@ def _checked(predictions: Iterator[Prediction], *, broken_posts: str) -> Iterato
         yield prediction
 
 
-def _paired(posts: Any, **beside: Any) -> IndexedPosts:
-    """Posts with the pictures and contexts given beside them."""
+def _paired(posts: Any, **beside: Any) -> Any:
+    """Posts with the pictures and contexts given beside them, if any are."""
     beside = {name: given for name, given in beside.items() if given is not None}
     for name, given in beside.items():
         if not (is_indexed(posts) and _length(given) == _length(posts)):
             found = f"{_length(given)} for {_length(posts)}"
             raise ValueError(f"{name}: expected an entry (or None) for each of the posts, found {found}")
-    return IndexedPosts(posts, partial(_with_entries, beside))
+    return IndexedPosts(posts, partial(_with_entries, beside)) if beside else posts
 
 
 def _with_entries(beside: dict[str, Any], post: Any, *, number: int) -> Any:

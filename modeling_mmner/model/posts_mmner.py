@@ -58,11 +58,11 @@ def check_key(post: Mapping[str, Any], wanted: str, number: int) -> None:
     Raises:
         PostError: it has it under another key alone; the text names both.
     """
-    if not any(key in post for key in _KEYS[wanted]):
-        for key, value in post.items():
-            is_picture = wanted == "image" and isinstance(value, Image.Image)
-            if is_missing(value) or not (is_picture or meant_by(key) == wanted):
-                continue
+    if any(key in post for key in _KEYS[wanted]):
+        return
+    for key, value in post.items():
+        is_picture = wanted == "image" and isinstance(value, Image.Image)
+        if not is_missing(value) and (is_picture or meant_by(key) == wanted):
             keys = " or ".join(map(repr, _KEYS[wanted]))
             hint = f"which nobody reads; rename it, as --columns {wanted}={key} does for annotate"
             raise PostError(f"post {number}: expected the key {keys}, found {key!r}, {hint}")

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -94,20 +94,17 @@ class PostReader:
         try:
             row = checked_post(as_row(given, number), number)
             features = features_of(row)
-            is_read = self.picture_reader is not None or reads_pixels(features)
+            has_pixels = self.processor.image_size is not None and reads_pixels(features)
+            is_read = has_pixels or self.picture_reader is not None
             pictures = self._pictures(row, number, read) if is_read else []
             text = row["text"] if row.get("text") is not None else row["tokens"]
             context = context_of(row, number) if self.processor.context_window else row.get("context")
             (post,) = self.processor.read([text], context=[context])
             if self.contexts not in (None, bool(post.context)):
-                found = (
-                    "none as when calibrated, found one"
-                    if post.context
-                    else "one as when calibrated, found none"
-                )
-                raise PostError(
-                    f"post {number}: context: expected {found}; run mmner calibrate on such posts"
-                )
+                expected, found = ("none", "one") if post.context else ("one", "none")
+                hint = "run mmner calibrate on such posts"
+                expected += " as when calibrated"
+                raise PostError(f"post {number}: context: expected {expected}, found {found}; {hint}")
             read.post = post._replace(pictures=pictures, features=features)
             read.windows = windows if isinstance(windows := row.get(LAID_OUT), TextWindows) else None
         except (PostError, PictureError) as error:
@@ -117,8 +114,6 @@ class PostReader:
     def _pictures(self, row: dict[str, Any], number: int, read: Prediction) -> list[Image.Image]:
         """The pictures of a row as squares, none for a model of text alone, after their text is read."""
         pictures: list[Image.Image] = []
-        if (size := self.processor.image_size) is None and self.picture_reader is None:
-            return pictures
         check_key(row, "image", number)
         for image, picture in enumerate(pictures_of(row)):
             try:
@@ -126,8 +121,8 @@ class PostReader:
                 if self.image_dir is not None:
                     given = within(given, Path(self.image_dir))
                 loaded = load_picture(given)
-                if size is not None:
-                    pictures.append(square(loaded, size))
+                if self.processor.image_size is not None:
+                    pictures.append(square(loaded, self.processor.image_size))
                 if self.picture_reader is not None:
                     read.picture_texts.append(read_text(loaded, self.picture_reader, image=image))
                 if self.thumbnails:
@@ -222,21 +217,18 @@ class BatchPredictor:
         numbered = enumerate(posts, start=first)
         yield from ahead(lambda one: self.read(one[1], number=one[0]), numbered, threads=threads, most=most)
 
-    def _laid_out(self, predictions: Iterable[Prediction]) -> list[Prediction]:
-        """Those posts that could be read, their texts laid out by one call of the tokenizer.
+    def _find(self, predictions: Sequence[Prediction]) -> None:
+        """Put what the model finds into predictions, in batches of like length.
 
-        No thread does it, for the model would wait for Python while it makes sub-tokens.
+        Their texts are laid out by one call of the tokenizer. No thread does it, for the model would wait for
+        Python while it makes sub-tokens.
         """
         readable = [prediction for prediction in predictions if prediction.post is not None]
         missing = [prediction for prediction in readable if prediction.windows is None]
         found = self.read.processor.lay_out([cast(Post, prediction.post) for prediction in missing])
         for prediction, windows in zip(missing, found, strict=True):
             prediction.windows = windows
-        return readable
-
-    def _find(self, predictions: Sequence[Prediction]) -> None:
-        """Put what the model finds into predictions, in batches of like length."""
-        readable, size = self._laid_out(predictions), attrgetter("windows.size")
+        size = attrgetter("windows.size")
         for batch in of_like_size(readable, size=size, most=self.batch_size, bound=self.max_tokens):
             self._complete(batch)
 

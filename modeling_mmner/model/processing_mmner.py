@@ -21,6 +21,7 @@ from .configuration_mmner import PIXELS, MMNERConfig
 from .effects_mmner import EFFECTS
 from .images_mmner import PictureError, is_missing, listed, load_picture, square, square_pixels
 from .labels_mmner import IGNORED, LABELS, Word, check_labels, saved_word_rule, split_words, tags_to_spans
+from .marking_mmner import encodable
 from .parts_mmner import Range, Setting
 from .posts_mmner import is_words
 from .ready_features_mmner import TowerFeatures, image_features, reads_pixels
@@ -100,16 +101,15 @@ class MMNERProcessor(ProcessorMixin):
             found = f"none but {len(tokenizer)} special ones; is the model's tokenizer.json missing?"
             raise ValueError(f"tokenizer: expected sub-tokens, found {found}")
         check_labels(labels)
-        numbers = {"word_bytes": word_bytes, "context_window": context_window, "image_size": image_size}
-        for name, value in numbers.items():
-            Setting(int | None, None, "", _NUMBERS[name]).check(name, value, owner="MMNERProcessor")
-        Setting(dict[str, Any] | None, None, "").check("calibration", calibration, owner="MMNERProcessor")
         self.labels = list(labels)
         self.image_size = image_size
-        self.word_rule = saved_word_rule(word_rule)
         self.word_bytes = word_bytes
         self.context_window = context_window
         self.calibration = calibration
+        for name, numbers in _NUMBERS.items():
+            Setting(int | None, None, "", numbers).check(name, getattr(self, name), owner="MMNERProcessor")
+        Setting(dict[str, Any] | None, None, "").check("calibration", calibration, owner="MMNERProcessor")
+        self.word_rule = saved_word_rule(word_rule)
         self._layout = WindowLayout(tokenizer)
         if context_window is not None:
             _ = self._layout.separators  # raises now, not at the first context, where there are none
@@ -328,11 +328,11 @@ class MMNERProcessor(ProcessorMixin):
             return []
         substitutes = (self.tokenizer.unk_token_id, self.tokenizer.mask_token_id, 0)
         unknown = next(token for token in substitutes if token is not None)
-        texts_as_words = [[_encodable(word.text) for word in post.words] for post in posts]
+        texts_as_words = [[encodable(word.text) for word in post.words] for post in posts]
         words = self._tokenized(texts_as_words, is_split_into_words=True)
         contexts: list[tuple[list[int], Any]] = [([], None)] * len(posts)
         if self.context_window is not None:
-            contexts = self._tokenized([_encodable(post.context) for post in posts])
+            contexts = self._tokenized([encodable(post.context) for post in posts])
         texts = []
         for post, (pieces, owners), (context, _) in zip(posts, words, contexts, strict=True):
             by_word: list[list[int]] = [[] for _ in post.words]
@@ -445,16 +445,11 @@ def _read_pictures(entry: Any, place: str, *, size: int | None) -> list[Image.Im
 def _character_array(posts: list[list[str]], word_mask: np.ndarray, *, most: int) -> np.ndarray:
     """(B, W, Y) character ids of posts given as words, at most so many a word."""
     # One character more than bytes: the last may be a surrogate that belongs to the next.
-    spelt = [list(_encodable(word[: most + 1]).encode()[:most]) for words in posts for word in words]
+    spelt = [list(encodable(word[: most + 1]).encode()[:most]) for words in posts for word in words]
     ids = _padded(spelt, -1) + 1  # of all words, shape: (number of words, Y)
     array = np.zeros((*word_mask.shape, ids.shape[1]), np.int64)
     array[word_mask] = ids
     return array
-
-
-def _encodable(text: str) -> str:
-    """The text with U+FFFD for each lone surrogate, half an emoji, which no tokenizer takes."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _padded(rows: Sequence[Any], value: int) -> np.ndarray:
