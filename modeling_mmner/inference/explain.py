@@ -20,9 +20,10 @@ from torch import Tensor
 
 from ..files import json_line, write_text, write_whole
 from ..model.context_mmner import Context, TextStates
-from ..model.effects_mmner import EFFECTS, emissions, with_effects
+from ..model.effects_mmner import EFFECTS, with_effects
 from ..model.labels_mmner import Word
 from ..model.modeling_mmner import MMNERForTokenClassification
+from ..model.parts_mmner import MAIN_HEAD
 from ..model.picture_text_mmner import PictureReader, reader_of
 from ..model.posts_mmner import with_beside
 from ..model.prediction_mmner import BatchPredictor, PostReader
@@ -148,7 +149,7 @@ def scores_of_variants(
     pictures = pixels.repeat(count, 1, 1, 1, 1)  # shape: (P, N, 3, H, W)
     pictures[:, number] = variants
     text = TextStates(*(own.expand(count, *own.shape[1:]) for own in vars(read.text).values()))
-    varied = emissions(model, model.encode(text=text, pixel_values=pictures))
+    varied = model.run_head(MAIN_HEAD, model.encode(text=text, pixel_values=pictures))
     return model.crf.span_scores(varied, tags.expand(count, -1), mask=text.mask)
 
 

@@ -81,8 +81,7 @@ class Emissions(nn.Module):
         towers = model.vision_towers
         regions = [_regions(tower, inputs["pixel_values"], inputs["image_mask"]) for tower in towers]
         context = Context(text, regions, model.fusion(text, regions))
-        model.run_head(MAIN_HEAD, context)
-        return context.emissions[MAIN_HEAD]
+        return model.run_head(MAIN_HEAD, context)
 
 
 class _GraphBiLSTM(nn.Module):

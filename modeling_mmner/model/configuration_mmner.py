@@ -217,9 +217,8 @@ class MMNERConfig(PreTrainedConfig, PartSettings):
         fewest, most, found = fusion.fewest_towers, fusion.most_towers, len(self.vision_towers)
         if found < fewest or (most is not None and found > most):
             wanted = f"{fewest} of them" if most == fewest else f"{fewest} or more"
-            raise ValueError(
-                f"vision_towers: expected {wanted} with the fusion {self.fusion!r}, found {found}"
-            )
+            place = f"with the fusion {self.fusion!r}"
+            raise ValueError(f"vision_towers: expected {wanted} {place}, found {found}")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -45,7 +45,7 @@ def with_effects(model: Any, processor: Any, inputs: Any, posts: Sequence[Any], 
         if is_whole:
             none = {name: inputs[name][:, :0] for name in PICTURE_INPUTS if name in inputs}
             return model(**inputs | none)["logits"]
-        return emissions(model, model.encode(text=read.text))
+        return model.run_head(MAIN_HEAD, model.encode(text=read.text))
 
     def without_context() -> Any:
         bare = [post._replace(context="", pictures=(), features=()) for post in posts]
@@ -53,7 +53,7 @@ def with_effects(model: Any, processor: Any, inputs: Any, posts: Sequence[Any], 
         text = {name: values for name, values in encoded.items() if name not in PICTURE_INPUTS}
         if is_whole:
             return model(**inputs | text)["logits"]
-        return emissions(model, model.encode(**text, regions=read.regions))
+        return model.run_head(MAIN_HEAD, model.encode(**text, regions=read.regions))
 
     types = inputs.get("token_type_ids")  # 1 where a context is read
     has_context = mask[:, 0] & False if types is None else types.reshape(len(mask), -1).any(1)
@@ -65,9 +65,3 @@ def with_effects(model: Any, processor: Any, inputs: Any, posts: Sequence[Any], 
             effects[~is_there] = float("nan")
         outputs[name] = effects
     return outputs
-
-
-def emissions(model: Any, read: Any) -> Any:
-    """(B, W, L) the main head's of what a model has read."""
-    model.run_head(MAIN_HEAD, read)
-    return read.emissions[MAIN_HEAD]

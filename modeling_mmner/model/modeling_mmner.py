@@ -56,10 +56,8 @@ class MMNEROutput(ModelOutput):
 class MMNERPreTrainedModel(PreTrainedModel):
     """Initialisation and what transformers wants to know of the models of this package."""
 
-    config_class = MMNERConfig
     config: MMNERConfig
     base_model_prefix = "mmner"
-    main_input_name = "input_ids"
     input_modalities = ["text", "image"]
     _supports_sdpa = True
     _keep_in_fp32_modules_strict = [r"heads\.\w+\.crf"]
@@ -305,10 +303,9 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
             pixel_values = torch.zeros(batch, 0, 3, 1, 1, dtype=torch.uint8, device=self.device)
             image_mask = None
         if pixel_values is not None and (pixel_values.dtype != torch.uint8 or pixel_values.dim() != 5):
-            found = (
-                f"{tuple(pixel_values.shape)} {pixel_values.dtype}; the towers normalise pixels themselves"
-            )
-            raise ValueError(f"pixel_values: expected (B, N, 3, H, W) uint8 in 0..255, found {found}")
+            found = f"{tuple(pixel_values.shape)} {pixel_values.dtype}"
+            hint = "the towers normalise pixels themselves"
+            raise ValueError(f"pixel_values: expected (B, N, 3, H, W) uint8 in 0..255, found {found}; {hint}")
         pictures = next(given for given in (pixel_values, *features) if given is not None)
         mask = pictures.new_ones(pictures.shape[:2]) if image_mask is None else image_mask
         return [
@@ -333,28 +330,28 @@ class MMNERForTokenClassification(MMNERPreTrainedModel):
                 wanted = f"(B, N, M, {tower.channels})"
                 raise ValueError(f"image_features: expected {wanted}, found {tuple(feature.shape)}")
 
-    def run_head(self, name: str, context: Context) -> None:
-        """Put a head's emissions into the context, after those that it reads."""
+    def run_head(self, name: str, context: Context) -> Tensor:
+        """A head's emissions (B, W, L), which are put into the context, after those that it reads."""
         if name not in context.emissions:
             for needed in self.heads[name].reads:
                 self.run_head(needed, context)
             context.emissions[name] = self.heads[name](context)
+        return context.emissions[name]
 
     def output(self, context: Context) -> MMNEROutput:
         """The output of a batch, after running the heads and objectives that are wanted (eq. 13)."""
-        self.run_head(MAIN_HEAD, context)
+        emissions = self.run_head(MAIN_HEAD, context)
         losses, weighted = {}, []
         for name, weight in self.config.objectives.items():
             if context.labels is None or weight <= 0:
                 continue
             if name in self.heads:
-                self.run_head(name, context)
-                losses[name] = self.heads[name].loss(context.emissions[name], context)
+                losses[name] = self.heads[name].loss(self.run_head(name, context), context)
             else:
                 losses[name] = self.objectives[name](context)
             weighted.append(weight * losses[name])
         loss = torch.stack(weighted).sum() if weighted else None
-        emissions, mask, tags, scores = context.emissions[MAIN_HEAD], context.text.mask, None, None
+        mask, tags, scores = context.text.mask, None, None
         if not self.training:
             tags = self.crf.decode_batch(emissions, mask=mask)
             scores = self.crf.span_scores(emissions, tags, mask=mask)

@@ -51,7 +51,6 @@ class MultimodalNERPipeline(Pipeline):
     _load_image_processor: Any = False
     _load_feature_extractor: Any = False
     _load_video_processor: Any = False
-    _pipeline_calls_generate = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -136,9 +135,8 @@ class MultimodalNERPipeline(Pipeline):
     def _found(self, text: Any, images: Any, *, thumbnails: int = 0, **options: Any) -> Iterator[Prediction]:
         """What is found in each post; of one that cannot be read the error is raised, or is in its place."""
         context, batch_size, num_workers = (options.pop(name, None) for name in _OF_CALLS)
-        parameters = self._sanitize_parameters(**options)
-        defaults = (self._preprocess_params, self._forward_params, self._postprocess_params)
-        reading, _, naming = (own | given for own, given in zip(defaults, parameters, strict=True))
+        reading, _, naming = self._sanitize_parameters(**options)
+        reading, naming = self._preprocess_params | reading, self._postprocess_params | naming
         broken_posts = naming.pop("broken_posts", "raise")
         predictor = BatchPredictor(
             self.model,

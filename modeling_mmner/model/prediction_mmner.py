@@ -102,9 +102,8 @@ class PostReader:
             (post,) = self.processor.read([text], context=[context])
             if self.contexts not in (None, bool(post.context)):
                 expected, found = ("none", "one") if post.context else ("one", "none")
-                hint = "run mmner calibrate on such posts"
-                expected += " as when calibrated"
-                raise PostError(f"post {number}: context: expected {expected}, found {found}; {hint}")
+                hint = f"as when calibrated, found {found}; run mmner calibrate on such posts"
+                raise PostError(f"post {number}: context: expected {expected} {hint}")
             read.post = post._replace(pictures=pictures, features=features)
             read.windows = windows if isinstance(windows := row.get(LAID_OUT), TextWindows) else None
         except (PostError, PictureError) as error:
