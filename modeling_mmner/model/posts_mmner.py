@@ -196,7 +196,7 @@ def with_beside(post: Any, *, number: int, images: Any = None, context: Any = No
     if images is not None:
         if pictures_of(row):
             raise PostError(f"post {number}: expected its pictures in the post or in images, found both")
-        row |= {"image": None, "images": images if isinstance(images, (list, tuple)) else [images]}
+        row["images"] = images
     if context is not None:
         if row.get("context"):
             raise PostError(f"post {number}: expected its context in the post or in context, found both")

@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from .configuration_mmner import PIXELS, MMNERConfig
 from .effects_mmner import EFFECTS
-from .images_mmner import PictureError, is_missing, listed, load_picture, square, square_pixels
+from .images_mmner import PictureError, is_missing, listed, load_picture, pictures_of, square, square_pixels
 from .labels_mmner import IGNORED, LABELS, Word, check_labels, saved_word_rule, split_words, tags_to_spans
 from .marking_mmner import encodable
 from .parts_mmner import Range, Setting
@@ -434,9 +434,8 @@ def _read_context(entry: Any, place: str) -> str:
 
 def _read_pictures(entry: Any, place: str, *, size: int | None) -> list[Image.Image]:
     """The pictures of a post, given as None, one picture or a list; as squares where there is a size."""
-    given = entry if isinstance(entry := listed(entry), (list, tuple)) else [entry]
     try:
-        opened = [load_picture(picture) for picture in given if not is_missing(picture)]
+        opened = [load_picture(picture) for picture in pictures_of({"images": entry})]
     except PictureError as error:
         raise PictureError(f"{place}{error}") from error
     return opened if size is None else [square(picture, size) for picture in opened]
