@@ -105,8 +105,8 @@ class Progress:
         """What the last epoch has come to, and the time that is left, in words."""
         last = self.history[-1]
         found = f"loss {last['loss']:.3f}, validation F1 {100 * last['validation_f1']:.1f}"
-        left = bar.format_meter(**dict(bar.format_dict, bar_format="{remaining} left"))
-        return f"epoch {last['epoch']}: {found}; {left}"
+        left = bar.format_meter(**dict(bar.format_dict, bar_format="; {remaining} left"))
+        return f"epoch {last['epoch']}: {found}{left if bar.n != bar.total else ''}"
 
     def add(self, losses: dict[str, float]) -> None:
         """Count a batch and its losses."""

@@ -53,7 +53,7 @@ def test_a_training_has_one_bar_of_80_columns_with_the_time_to_its_end(monkeypat
     assert shown.split("\r")[-1] == "" and not shown.split("\r")[-2].strip()  # it vanishes
     assert capsys.readouterr().out.splitlines() == [
         "epoch 1: loss 3.000, validation F1 50.0; 00:20 left",
-        "epoch 2: loss 3.000, validation F1 50.0; 00:00 left",
+        "epoch 2: loss 3.000, validation F1 50.0",
     ]
 
 
