@@ -41,6 +41,7 @@ def started(
     )
 
 
+@pytest.mark.slow  # as those below; in one process test_stopping.py and test_checkpoints.py go on
 def test_killed_script_goes_on(tmp_path):
     """If it failed, a run on a machine that fails would find something else when it is started again."""
     write_corpus(tmp_path)

@@ -100,7 +100,8 @@ def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]
     return max(abs(step[name] - same[name]) for step, same in zip(one, other, strict=True) for name in step)
 
 
-@pytest.mark.parametrize("name", ["quickstart", pytest.param("2m-ner-quickstart", marks=pytest.mark.slow)])
+@pytest.mark.slow  # two more processes on two cores
+@pytest.mark.parametrize("name", ["quickstart", "2m-ner-quickstart"])
 def test_two_processes_take_the_steps_of_one(name, posts, tmp_path):
     """If it failed, more processes would train something else: other posts a step, negatives or rates."""
     (one, measured), (first, metrics), (second, others) = one_and_two(name, posts, tmp_path, epochs=2)
