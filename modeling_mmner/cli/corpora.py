@@ -35,7 +35,7 @@ def inspect(
     """Say what is understood of a corpus, what would be lost and what mends it; count and show it.
 
     The status is 1 where something would be lost in training, and 2 where the corpus cannot be opened. The
-    last line is the command that trains on it.
+    last line is the command that trains on it, where it has the splits for that.
 
     Args:
         dataset: sample, twitter2015, twitter2017, mmner or conll; a file or folder of posts; a folder with a
@@ -47,6 +47,7 @@ def inspect(
     """
     from rich.console import Console
 
+    from dataset_scripts.builders.builder import SPLITS
     from dataset_scripts.contact_sheet import contact_sheet
     from dataset_scripts.diagnosis import add_hints, diagnosis
     from dataset_scripts.inspection import inspect_corpus, tables
@@ -74,9 +75,12 @@ def inspect(
         write_whole(folder / "contact_sheet.html", sheet)
         say(f"statistics.json and contact_sheet.html are in {folder}/")
     lost = sum(one.lost for one in corpus.findings.sorted())
+    is_whole = corpus.splits.keys() >= set(SPLITS)
     if lost:
-        say(f"of {lost} kinds something would be lost, see above; as it is, it is trained on by")
-    say(training_command(corpus, dataset, reading))
+        way = "as it is, it is trained on by" if is_whole else "training needs more splits"
+        say(f"of {lost} kinds something would be lost, see above; {way}")
+    if is_whole:
+        say(training_command(corpus, dataset, reading))
     return int(lost > 0)
 
 

@@ -123,7 +123,8 @@ def test_training_posts_alone_are_split_and_others_are_asked_for(tmp_path, capsy
     assert "train 32, validation 4, test 4" in capsys.readouterr().out
     json_lines(tmp_path / "valid.jsonl", records())
     assert main(["inspect", str(tmp_path)]) == 1
-    assert "splits that training needs: no test: 1" in capsys.readouterr().out
+    assert "splits that training needs: no test: 1" in (said := capsys.readouterr().out)
+    assert said.endswith("; training needs more splits\n")
 
 
 def test_type_that_no_model_can_have_is_refused(tmp_path, capsys):
