@@ -124,6 +124,8 @@ class MMNERConfig(PreTrainedConfig, PartSettings):
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name, setting in SETTINGS.items():
+            if name not in vars(self):  # of a part that others have added, with a row of its own
+                setattr(self, name, kwargs.pop(name, setting.default))
             setting.check(name, getattr(self, name))
         Setting(dict | PreTrainedConfig | None, None, "").check("text_config", self.text_config)
         Setting(dict | None, None, "").check("id2label", self.id2label)

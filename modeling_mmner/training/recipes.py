@@ -7,6 +7,7 @@ its own name. The model's defaults are those of `MMNERConfig`.
 import json
 import os
 import re
+from collections import ChainMap
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -38,8 +39,8 @@ TOWER_FLAGS = {"vision_backbone": "backbone", "vision_checkpoint": "checkpoint"}
 _FOLDER = resources.files(__package__).joinpath("recipes")
 
 _TEXT_CONFIG = Setting(dict[str, Any], {}, "config of a text encoder from scratch")
-MODEL_KEYS = {"text_config": _TEXT_CONFIG} | parts.SETTINGS
-"""The keys of `MMNERConfig` that a recipe may give."""
+MODEL_KEYS = ChainMap(parts.SETTINGS, {"text_config": _TEXT_CONFIG})
+"""The keys of `MMNERConfig` that a recipe may give, those of parts that others add included."""
 
 _AT_LEAST_ONE = Range("at least 1", lambda value: value >= 1)
 _NAME = Range("a timm model's name", bool)
@@ -319,7 +320,7 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
 def all_settings() -> dict[str, dict[str, Setting]]:
     """The settings of a recipe itself (``recipe``) and of each section, by their names."""
     found = {name: settings_in(kind) for name, kind in {"recipe": Recipe, **SECTIONS}.items()}
-    return found | {"model": found["model"] | MODEL_KEYS}
+    return found | {"model": {**found["model"], **MODEL_KEYS}}
 
 
 def section_of(key: str) -> str | None:

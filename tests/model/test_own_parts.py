@@ -18,7 +18,7 @@ from modeling_mmner import MMNERConfig, MMNERForTokenClassification, MMNERProces
 from modeling_mmner.model.context_mmner import TextStates
 from modeling_mmner.model.fusion_mmner import Fusion
 from modeling_mmner.model.objectives_mmner import Objective
-from modeling_mmner.model.parts_mmner import FUSIONS, LOSSES, TEXT_TOWERS, TextTowerPart
+from modeling_mmner.model.parts_mmner import FUSIONS, LOSSES, SETTINGS, TEXT_TOWERS, TextTowerPart
 from modeling_mmner.model.text_mmner import TextTower, TransformerTower
 from modeling_mmner.training.recipes import load_recipe
 from tests.elsewhere import run_elsewhere
@@ -64,6 +64,7 @@ def own_recipe(monkeypatch, tmp_path) -> Path:
         for name in ("concatenation", "short-features"):
             monkeypatch.setitem(registry, name, None)  # so that they are taken out again
             del registry[name]
+    monkeypatch.setitem(SETTINGS, "feature_limit", None)
     for name, block in blocks.items():
         if name.endswith(".py"):
             exec(block, dict(vars(importlib.import_module(name.removesuffix(".py").replace("/", ".")))))
