@@ -86,6 +86,7 @@ class MMNERCollator:
         windows = [row[LAID_OUT] for row in rows] if LAID_OUT in rows[0] else None
         labels = [row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None
         if labels is not None and self.label_names is not None:
-            labels = [[self.label_names[tag] for tag in tags] for tags in labels]
+            names = dict(enumerate(self.label_names))  # names, and -1, stay for `encode` to take or refuse
+            labels = [[names.get(tag, tag) for tag in tags] for tags in labels]
         multiple = self.pad_to_multiple_of
         return dict(self.processor.encode(posts, windows=windows, labels=labels, pad_to_multiple_of=multiple))

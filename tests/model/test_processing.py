@@ -396,3 +396,7 @@ def test_collator_reads_numbers_of_tags_by_the_names_that_are_theirs(processor):
     expected = processor([["a", "b"]], labels=[[names[0], names[1]]])
     assert_equal(MMNERCollator(processor, label_names=names)(rows), expected)
     assert MMNERCollator(processor)(rows)["labels"].tolist() == [[0, 1]] != expected["labels"].tolist()
+    named = [{"tokens": ["a", "b"], "ner_tags": names[:2]}]
+    assert_equal(MMNERCollator(processor, label_names=names)(named), expected)
+    with pytest.raises(ValueError, match=r"expected one of .* or its id, found -1"):
+        MMNERCollator(processor, label_names=names)([{"tokens": ["a", "b"], "ner_tags": [0, -1]}])
